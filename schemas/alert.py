@@ -1,0 +1,54 @@
+"""An alert: an edge, once per (rule, limit, scope, period, threshold). On the wire: CloudEvents 1.0 structured JSON."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Literal
+
+SOURCE = "tollmeter/watch"
+Severity = Literal["info", "warning", "critical"]
+
+
+def alert_id(*parts: str) -> str:
+    """Return 32 hex of a hash over length-prefixed parts, so that ("a", "bc") and ("ab", "c") differ."""
+    joined = b"".join(len(data).to_bytes(4, "big") + data for data in (part.encode() for part in parts))
+    return sha256(joined).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What WATCH found. `received_at` is the append time of the event that crossed; `period` like 2026-11-22 or 2026-11.
+
+    `facts` holds integers with their unit in the name (spent_nano, limit_nano, threshold_pct ...), JSON-ready.
+    """
+
+    id: str
+    kind: str
+    severity: Severity
+    org_id: str
+    scope: str
+    name: str
+    period: str
+    received_at: datetime
+    text: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def cloudevent(self) -> dict[str, Any]:
+        """Return the CloudEvent; its `time` is that of the event that caused it, so a replay gives the same bytes."""
+        data = {
+            "kind": self.kind, "severity": self.severity, "org_id": self.org_id, "scope": self.scope,
+            "name": self.name, "period": self.period, "text": self.text, **self.facts,
+        }  # fmt: skip
+        return {
+            "specversion": "1.0", "id": self.id, "source": SOURCE, "type": f"tollmeter.alert.{self.kind}",
+            "subject": f"{self.org_id}/{self.scope}/{self.name}", "time": _rfc3339(self.received_at),
+            "datacontenttype": "application/json", "data": data,
+        }  # fmt: skip
+
+    def wire(self) -> bytes:
+        return json.dumps(self.cloudevent(), separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"

@@ -1,0 +1,72 @@
+"""Control records and ticks: what reaches WATCH in its own partition of `usage.priced` beside the priced rows."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND, KIND_CONTROL, KIND_TICK
+
+Headers = list[tuple[str, bytes]]
+
+
+class PolicySet(BaseModel):
+    """A policy replaces any earlier one with the same `policy_id`; it is evaluated at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    type: Literal["policy_set"] = "policy_set"
+    policy: Policy
+
+
+class PolicyDelete(BaseModel):
+    """The policy is gone; deleting an absent one is no error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    type: Literal["policy_delete"] = "policy_delete"
+    policy_id: str
+
+
+class WindowRepair(BaseModel):
+    """The ledger's value of a sealed minute of one scope, as of a priced offset: replaces what the fold had.
+
+    `totals` has the measures of `streams.rules.totals` in order. Sent only for minutes that are sealed for live rows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    type: Literal["window_repair"] = "window_repair"
+    org_id: str
+    scope: str
+    name: str
+    minute: int
+    as_of: int
+    totals: tuple[int, ...]
+
+
+Control = Annotated[PolicySet | PolicyDelete | WindowRepair, Field(discriminator="type")]
+
+
+class ControlRecord(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    format: int = FORMAT_VERSION
+    body: Control
+
+
+class Tick(BaseModel):
+    """PRICE stood at the head of these source partitions at these times (milliseconds since 1970 UTC)."""
+
+    model_config = ConfigDict(frozen=True)
+    format: int = FORMAT_VERSION
+    clocks: dict[int, int]
+
+
+def control_record(body: Any) -> tuple[bytes, Headers]:
+    """Return value and headers of a control record."""
+    value = ControlRecord(body=body).model_dump_json().encode()
+    return value, [(H_FORMAT, str(FORMAT_VERSION).encode()), (H_KIND, KIND_CONTROL)]
+
+
+def tick_record(clocks: dict[int, int]) -> tuple[bytes, Headers]:
+    """Return value and headers of a tick."""
+    return Tick(clocks=clocks).model_dump_json().encode(), [
+        (H_FORMAT, str(FORMAT_VERSION).encode()), (H_KIND, KIND_TICK),
+    ]  # fmt: skip

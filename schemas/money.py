@@ -1,0 +1,32 @@
+"""Money is an integer with its unit in the name; it is rounded in one place, once, half to even.
+
+pico = 1e-12 USD per unit (rates), nano = 1e-9 USD (amounts), micro = 1e-6 of a policy's currency (limits).
+"""
+
+from decimal import ROUND_HALF_EVEN, Decimal
+
+PICO_PER_USD = 10**12
+NANO_PER_USD = 10**9
+NANO_PER_MICRO = 1_000
+MAX_EVENT_NANO = 10**12
+"""No single call costs more than 1,000 USD; beyond it an event is INVALID, so that sums of Int64 cannot wrap."""
+
+
+def round_half_even(numerator: int, denominator: int) -> int:
+    """Return numerator / denominator as the nearest integer, ties to the even one. `denominator` must be positive."""
+    quotient, rest = divmod(numerator, denominator)
+    doubled = 2 * rest
+    return quotient + (doubled > denominator or (doubled == denominator and quotient % 2 == 1))
+
+
+def pico_to_nano(pico: int) -> int:
+    """Round an exact amount in pico-USD to nano-USD."""
+    return round_half_even(pico, 1_000)
+
+
+def nano_to_text(nano: int | None, places: int = 4) -> str:
+    """Show an amount with `places` decimals, half to even; unknown is an em dash, never 0."""
+    if nano is None:
+        return "—"
+    step = Decimal(1).scaleb(-places)
+    return f"{(Decimal(nano) / NANO_PER_USD).quantize(step, ROUND_HALF_EVEN):,}"

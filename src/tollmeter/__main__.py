@@ -1,0 +1,20 @@
+"""The command `tollmeter`: loads one command's module, shows errors as one line, and turns them into exit codes."""
+
+import sys
+
+
+def main() -> int:
+    """Run the command line; exit 0 ok, 1 a finding, 2 a usage or environment error with one clear line."""
+    try:
+        from tollmeter.cli.root import run
+    except ModuleNotFoundError as missing:
+        sys.stderr.write(
+            f"tollmeter: the command line needs {missing.name}, which the base install leaves out; "
+            "install it with: pip install 'tollmeter[embedded]'\n"
+        )
+        return 2
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""All settings in one frozen value, built once from the environment, every error reported together.
+
+Each setting is the variable TOLLMETER_<NAME IN CAPITALS>; `.env.example` lists them. Secrets never show in a repr.
+"""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+PREFIX = "TOLLMETER_"
+
+Positive = Annotated[int, Field(gt=0)]
+NanoUsd = Annotated[int, Field(ge=0)]
+
+
+class SettingsError(ValueError):
+    """One or more settings are wrong; the text names each with what was expected."""
+
+
+class Settings(BaseModel):
+    """Where things are and how the line behaves. Defaults serve `tollmeter up` on one machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Kafka
+    kafka: str = "127.0.0.1:9092"
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    kafka_user: str = ""
+    kafka_password: SecretStr = SecretStr("")
+    kafka_ca_file: str = ""
+    kafka_replication: Positive = 1
+    group_prefix: str = "tollmeter"
+    topic_prefix: Annotated[str, Field(pattern=r"^[\w.-]*$")] = ""
+    """Put before every topic name, so that several lines can share one cluster."""
+    session_timeout_s: Annotated[float, Field(ge=1)] = 10.0
+    # Partition counts are fixed at set-up, stored in usage.policies and checked by every worker.
+    partitions_events: Positive = 4
+    partitions_priced: Positive = 4
+
+    # ClickHouse
+    clickhouse: str = "http://127.0.0.1:8123"
+    clickhouse_user: str = "default"
+    clickhouse_password: SecretStr = SecretStr("")
+    clickhouse_database: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] = "tollmeter"
+    clickhouse_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+
+    # Retention, days
+    retention_events_days: Positive = 400
+    retention_minutes_days: Positive = 800
+    retention_windows_days: Positive = 400
+    retention_alerts_days: Positive = 800
+    retention_coverage_days: Positive = 400
+
+    # PRICE
+    prices_file: str = ""
+    """Override layer in front of the price book; "" = the one that ships with the package."""
+    fx_file: str = ""
+    price_batch: Positive = 20_000
+
+    # LEDGER
+    ledger_block_rows: Positive = 50_000
+    ledger_block_s: Annotated[float, Field(gt=0)] = 0.5
+    rollup_quiet_s: Annotated[float, Field(ge=0)] = 60.0
+
+    # WATCH
+    horizon_s: Positive = 3_600
+    close_after_s: Annotated[int, Field(ge=0)] = 120
+    seen_cap: Positive = 5_000_000
+    checkpoint_s: Annotated[float, Field(gt=0)] = 5.0
+    alert_max_age_h: Positive = 48
+    spike_floor_minute_nano: NanoUsd = 1_000_000_000
+    spike_floor_hour_nano: NanoUsd = 5_000_000_000
+    new_key_floor_hour_nano: NanoUsd = 10_000_000_000
+    unpriced_share_pct: Annotated[float, Field(gt=0, le=100)] = 1.0
+
+    # Producer
+    spool_dir: str = ""
+    data_dir: Path = Path(".tollmeter")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Build from TOLLMETER_* variables. Raises `SettingsError` naming every unknown or wrong one."""
+        values = {
+            name.removeprefix(PREFIX).lower(): value
+            for name, value in environment.items()
+            if name.startswith(PREFIX) and name not in NOT_SETTINGS and value != ""
+        }
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [
+                f"{PREFIX}{'_'.join(map(str, problem['loc'])).upper()}: "
+                + ("no such setting" if problem["type"] == "extra_forbidden" else problem["msg"])
+                for problem in error.errors(include_input=False, include_url=False)
+            ]
+            raise SettingsError("; ".join(lines)) from None
+
+    def topic(self, name: str) -> str:
+        """Return the full name of one of the topics of `schemas.topics`."""
+        return self.topic_prefix + name
+
+    def group(self, stage: str) -> str:
+        """Return the consumer group of a stage."""
+        return f"{self.group_prefix}-{stage}"
+
+    def kafka_options(self) -> dict[str, Any]:
+        """Return the connection arguments that every aiokafka client takes."""
+        options: dict[str, Any] = {"bootstrap_servers": self.kafka, "security_protocol": self.kafka_security}
+        if self.kafka_security.startswith("SASL"):
+            options["sasl_mechanism"] = self.kafka_sasl
+            options["sasl_plain_username"] = self.kafka_user
+            options["sasl_plain_password"] = self.kafka_password.get_secret_value()
+        if self.kafka_security.endswith("SSL"):
+            options["ssl_context"] = ssl.create_default_context(cafile=self.kafka_ca_file or None)
+        return options
+
+
+NOT_SETTINGS = frozenset({"TOLLMETER_TRACES"})
+"""Variables with our prefix that are not settings: the trace folder is for tests alone."""
