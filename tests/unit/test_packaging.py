@@ -1,0 +1,147 @@
+"""What is shipped is one top-level package with every file it needs, and its base install runs a service alone."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SHIPPED = {".py", ".avsc", ".sql", ".yaml", ".csv", ".xml", ".json", ".typed"}
+BASE_IMPORTS = """
+import sys
+import tollmeter
+from tollmeter.producers import client, extract, guard
+from tollmeter.schemas import codec, event
+assert tollmeter.UsageProducer and callable(tollmeter.extract), tollmeter.__file__
+assert codec.FIELDS[0] == "event_id"
+heavy = {"faust", "polars", "numpy", "clickhouse_connect", "chdb", "genai_prices", "click", "rich"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def source_files() -> set[str]:
+    """Return the paths inside the wheel of every file in the folders that make up the package."""
+    found = set()
+    for package, folder in PYPROJECT["tool"]["setuptools"]["package-dir"].items():
+        top = ROOT / folder
+        for name in sorted(top.rglob("*")):
+            below = name.relative_to(top)
+            if name.suffix in SHIPPED and "__pycache__" not in below.parts:
+                found.add(f"{package.replace('.', '/')}/{below.as_posix()}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the sdist from a copy of the tree, then the wheel from that sdist, as an index would be served."""
+    out = tmp_path_factory.mktemp("dist")
+    tree = tmp_path_factory.mktemp("tree") / "tollmeter"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, check=True,
+    ).stdout.decode()  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if name.startswith(("tests/", "docs/", "benchmarks/")) or not os.path.lexists(ROOT / name):
+            continue
+        target = tree / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_symlink():
+            target.symlink_to((ROOT / name).readlink())
+        else:
+            target.write_bytes((ROOT / name).read_bytes())
+    # Without --sdist/--wheel, `build` makes the sdist and then the wheel out of it.
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(tree)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_every_package_folder_is_listed() -> None:
+    listed = PYPROJECT["tool"]["setuptools"]["package-dir"]
+    assert sorted(listed) == sorted(PYPROJECT["tool"]["setuptools"]["packages"])
+    folders = {str((ROOT / folder).relative_to(ROOT)) for folder in listed.values()}
+    tops = [ROOT / name for name in ("producers", "schemas", "sinks", "streams", "src/tollmeter")]
+    modules = [path for top in tops for path in top.rglob("*.py")]  # rglob does not follow the links
+    missing = {str(path.parent.relative_to(ROOT)) for path in modules} - folders
+    assert not missing, f"add to packages and package-dir in pyproject.toml: {sorted(missing)}"
+
+
+def test_wheel_holds_everything_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"tollmeter"}
+    shipped = {name for name in names if name.startswith("tollmeter/")}
+    assert source_files() - shipped == set(), "missing from the wheel"
+    assert shipped - source_files() == set(), "in the wheel, but not in the tree"
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def base_distributions() -> set[str]:
+    """Return the distributions that `pip install tollmeter` brings, without any extra."""
+    todo = [Requirement(text) for text in PYPROJECT["project"]["dependencies"]]
+    found: set[str] = set()
+    done: set[tuple[str, frozenset[str]]] = set()
+    while todo:
+        wanted = todo.pop()
+        if (wanted.name, frozenset(wanted.extras)) in done:
+            continue
+        done.add((wanted.name, frozenset(wanted.extras)))
+        found.add(wanted.name)
+        for text in distribution(wanted.name).requires or []:
+            needed = Requirement(text)
+            extras = {"", *wanted.extras}
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                todo.append(needed)
+    return found
+
+
+def test_base_install_alone_runs_client_extract_and_guard(wheel: Path, tmp_path: Path) -> None:
+    """The wheel beside its base dependencies and nothing else: no site-packages, no source tree, no environment."""
+    site = tmp_path / "site"
+    site.mkdir()
+    for name in base_distributions():
+        for file in distribution(name).files or []:
+            top = file.parts[0]
+            if top != ".." and top != "__pycache__" and not (site / top).exists():
+                (site / top).symlink_to(Path(str(distribution(name).locate_file(top))))
+    package = tmp_path / "package"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(package)
+    paths = f"import sys; sys.path[:0] = [{str(package)!r}, {str(site)!r}]\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", paths + BASE_IMPORTS],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_lock_files_are_complete_and_name_no_host() -> None:
+    for name in ("requirements.lock", "requirements-worker.lock"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert "://" not in text
+        assert "find-links" not in text
+        entries = [entry for entry in text.split("\n") if "==" in entry and not entry.startswith((" ", "#"))]
+        assert entries
+        assert text.count("--hash=sha256:") >= len(entries)
+    full = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    for wanted in map(
+        Requirement, PYPROJECT["project"]["dependencies"] + [item for e in extras.values() for item in e]
+    ):
+        if wanted.name != "tollmeter":
+            locked = {line.split("==")[0] for line in full.split("\n") if "==" in line}
+            assert wanted.name.lower() in locked, f"run `make lock`: {wanted.name} is not in requirements.lock"
