@@ -75,6 +75,7 @@ class Settings(BaseModel):
     spike_floor_minute_nano: NanoUsd = 1_000_000_000
     spike_floor_hour_nano: NanoUsd = 5_000_000_000
     new_key_floor_hour_nano: NanoUsd = 10_000_000_000
+    spike_factor: Positive = 3
     unpriced_share_pct: Annotated[float, Field(gt=0, le=100)] = 1.0
 
     # Producer
@@ -119,5 +120,6 @@ class Settings(BaseModel):
         return options
 
 
-NOT_SETTINGS = frozenset({"TOLLMETER_TRACES"})
-"""Variables with our prefix that are not settings: the trace folder is for tests alone."""
+NOT_SETTINGS = frozenset({"TOLLMETER_TRACES", "TOLLMETER_READY_FILE"})
+"""Variables with our prefix that are not settings: the trace folder of the tests, and the file that a worker writes
+when it is ready, which belongs to one process and not to the line."""
