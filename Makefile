@@ -31,8 +31,8 @@ lock: $(STAMP) ## resolve pyproject.toml again into the lock files (CPython 3.11
 	$(PIP) install --quiet 'uv==0.13.9'
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" --extra dev pyproject.toml --output-file requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" --extra worker --constraint requirements.lock pyproject.toml \
+	echo 'setuptools>=77' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" --extra worker --constraint requirements.lock pyproject.toml - \
 		--output-file requirements-worker.lock
 
 clean: ## remove the environment, caches and builds; data in .tollmeter/ stays

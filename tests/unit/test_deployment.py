@@ -1,0 +1,147 @@
+"""What is shipped to run elsewhere is pinned, private by default, healthy-checked, and documents every setting."""
+
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tollmeter.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+WORKERS = ("price", "ledger", "watch")
+LINE = re.compile(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)
+
+
+def documented() -> dict[str, str]:
+    return dict(LINE.findall((ROOT / ".env.example").read_text(encoding="utf-8")))
+
+
+def test_env_example_documents_every_setting_with_its_default() -> None:
+    shown = {name.removeprefix(PREFIX).lower(): value for name, value in documented().items() if PREFIX in name}
+    assert set(shown) == set(Settings.model_fields)
+    text = {f"{PREFIX}{name}".upper(): value for name, value in shown.items()}
+    assert Settings.from_environment(text) == Settings(), "a default in .env.example is not the default of the code"
+
+
+def test_env_example_documents_every_variable_of_compose() -> None:
+    used = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
+    assert used <= set(documented())
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_is_pinned_and_private(name: str) -> None:
+    service = SERVICES[name]
+    tag = service["image"].rpartition(":")[2]
+    assert re.match(r"^\d+\.\d+", tag), f"{service['image']} is not pinned"
+    for port in service.get("ports", ()):
+        assert port.startswith("127.0.0.1:"), f"{port} would be open to the network"
+    assert not service.get("privileged")
+    assert service["logging"]["options"]["max-size"], "logs without a bound fill the disk"
+    for variable, value in service["environment"].items():
+        if "PASSWORD" in variable:
+            assert re.fullmatch(r"\$\{[A-Z_]+:\?.+\}", value), f"{variable} must come from .env and be required"
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name != "setup"])
+def test_long_running_service_restarts_and_is_checked(name: str) -> None:
+    assert SERVICES[name]["restart"] == "unless-stopped"
+    assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_order_of_start() -> None:
+    assert SERVICES["setup"]["depends_on"] == {
+        "kafka": {"condition": "service_healthy"},
+        "clickhouse": {"condition": "service_healthy"},
+    }
+    assert SERVICES["setup"]["command"] == ["setup"]
+    for stage in WORKERS:
+        assert SERVICES[stage]["command"] == ["worker", stage]
+        assert SERVICES[stage]["depends_on"] == {"setup": {"condition": "service_completed_successfully"}}
+
+
+def test_data_outlives_the_containers() -> None:
+    kept = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
+    assert set(COMPOSE["volumes"]) <= kept
+    for volume in (entry for service in SERVICES.values() for entry in service.get("volumes", ())):
+        source = volume.split(":")[0]
+        assert source in COMPOSE["volumes"] or (ROOT / source).is_file(), f"{source} is not in the tree"
+
+
+def test_workers_get_settings_that_exist() -> None:
+    for stage in ("setup", *WORKERS):
+        environment = {
+            name: re.sub(r"\$\{.*\}", "secret", str(value)) for name, value in SERVICES[stage]["environment"].items()
+        }
+        settings = Settings.from_environment(environment)
+        assert settings.clickhouse_user == "writer"
+
+
+def test_kafka_versions_agree() -> None:
+    assert SERVICES["kafka"]["image"] == "apache/kafka:4.1.1"
+    pom = (ROOT / "src/tollmeter/embedded/pom.xml").read_text(encoding="utf-8")
+    assert "4.1.1" in pom, "compose and `tollmeter up` should run the same broker"
+
+
+def test_clickhouse_is_new_enough() -> None:
+    major, minor = SERVICES["clickhouse"]["image"].rpartition(":")[2].split(".")[:2]
+    assert (int(major), int(minor)) >= (26, 2)
+
+
+def test_clickhouse_users() -> None:
+    tree = ElementTree.parse(ROOT / "docker/clickhouse/users.d/tollmeter.xml").getroot()
+    users = tree.find("users")
+    assert users is not None
+    assert users.find("default[@remove='remove']") is not None, "the user without a password must go"
+    for name in ("writer", "reader"):
+        password = users.find(f"{name}/password")
+        assert password is not None
+        assert password.get("from_env") in SERVICES["clickhouse"]["environment"]
+        assert not password.text
+    assert users.findtext("reader/profile") == "reader"
+    assert tree.findtext("profiles/reader/readonly") == "1"
+    reader = [grant.text or "" for grant in users.findall("reader/grants/query")]
+    assert reader
+    for grant in reader:
+        assert re.fullmatch(r"GRANT (SHOW|SELECT)(, (SHOW|SELECT))* ON [a-z]+\.\*", grant), grant
+    writer = " ".join(grant.text or "" for grant in users.findall("writer/grants/query"))
+    assert "*.*" not in writer
+    assert "SOURCES" not in writer
+
+
+def test_dockerfile_installs_hashed_wheels_and_is_not_root() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "--require-hashes --only-binary :all: -r requirements-worker.lock" in text
+    assert re.search(r"^USER 10001", text, re.MULTILINE)
+    assert not re.search(r"\b(gcc|build-essential|apt-get|curl)\b", text)
+    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    assert bases
+    assert all(re.fullmatch(r"python:3\.\d+-slim-\w+", base) for base in bases)
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
+    for names in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        for name in names.split():
+            assert (ROOT / name).exists()
+            assert f"!{name}" in allowed, f"{name} is copied but .dockerignore hides it"
+
+
+def compose_plugin() -> bool:
+    docker = shutil.which("docker")
+    if docker is None:
+        return False
+    return subprocess.run([docker, "compose", "version"], check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.docker
+@pytest.mark.skipif(not compose_plugin(), reason="no Docker: the compose plugin is not installed")
+def test_compose_accepts_the_file() -> None:
+    environment = {"TOLLMETER_CLICKHOUSE_PASSWORD": "w", "CLICKHOUSE_READER_PASSWORD": "r", "PATH": "/usr/bin:/bin"}
+    subprocess.run(
+        ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "config", "--quiet"],
+        check=True, env=environment, capture_output=True,
+    )  # fmt: skip
