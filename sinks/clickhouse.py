@@ -1,0 +1,192 @@
+"""ClickHouse, thinly: inserts that may be repeated, queries with bound parameters, and two kinds of failure.
+
+Every table is a set that survives a repeated insert, so no deduplication token is sent: after a crash batches are cut
+elsewhere and a token would prove nothing. Methods block; several threads may call them at once (`asyncio.to_thread`).
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+import orjson
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, Error
+
+from tollmeter.settings import Settings, SettingsError
+
+# It logs each failure with a traceback; here every failure rises, and who catches it says so in one line.
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+
+# Answers to an insert that blame the rows: sent again they fail again, so the caller sorts out the culprit. Any other
+# answer (too many parts, no memory, no disk, wrong password, missing table, an older server) leaves the rows innocent:
+# they wait.
+_ROW_CODES = frozenset(
+    {
+        6, 23, 24, 25, 26, 27, 32, 33,  # text or stream that cannot be parsed, or ends too early
+        38, 41, 53, 69, 70, 72,  # dates, types, bounds, conversions, numbers
+        117, 128, 131, 190, 321, 349,  # incorrect data, too large arrays and strings, sizes, ranges, NULL
+        376, 407, 441, 469, 501, 636, 675, 676, 691,  # UUID, decimal, constraint, no columns, IP, enum
+    }
+)  # fmt: skip
+
+# Answers to a statement that pass: the same statement may work later. All others are final.
+_PASSING_CODES = frozenset(
+    {
+        159, 160, 202, 203, 209, 210, 225, 241, 242, 243, 252, 279, 285, 319, 394, 425, 999,  # load, network, disk, keeper
+        60, 81, 192, 193, 194, 497, 516,  # not set up, or not for this user
+    }
+)  # fmt: skip
+
+
+UNKNOWN_DATABASE = 81
+
+
+class Unavailable(Exception):
+    """ClickHouse could not serve this now: unreachable, timed out, overloaded or not set up. Try again later."""
+
+    def __init__(self, text: str, code: int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Rejected(Exception):
+    """ClickHouse will never accept this statement or these rows: `code` is its error number, the text its reason."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class ClickHouse:
+    """One database on one server. Table names are unqualified: they are looked up in the configured database."""
+
+    def __init__(self, client: Client, timeout_s: float, where: str) -> None:
+        self._client = client
+        self._where = where
+        self._insert_settings = {
+            "async_insert": 0,
+            "insert_deduplicate": 0,  # else two honest identical batches may collapse
+            "throw_on_max_partitions_per_insert_block": 0,  # times gone wrong must not stop their neighbours
+            "date_time_input_format": "best_effort",
+            # Nothing becomes visible later than this after its `inserted_at`: the rollup's slack is longer.
+            "max_execution_time": math.ceil(timeout_s),
+        }
+
+    def insert_arrow(self, table: str, ipc_stream: bytes, columns: Sequence[str]) -> None:
+        """Insert one Arrow IPC stream; return when the rows are stored. Raises `Unavailable` or `Rejected`.
+
+        Exactly one stream: of two streams joined as bytes ClickHouse silently reads the first only.
+        """
+        with self._errors(insert=True):
+            self._client.raw_insert(table, columns, ipc_stream, settings=self._insert_settings, fmt="ArrowStream")
+
+    def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Insert a few rows of Python values (aware datetimes); no row, no request. Raises as `insert_arrow` does."""
+        block = b"\n".join(orjson.dumps(row) for row in rows)
+        if block:
+            with self._errors(insert=True):
+                settings = self._insert_settings
+                self._client.raw_insert(table, columns, block, settings=settings, fmt="JSONCompactEachRow")
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Return all rows; `{name:Type}` in the text is bound by the server, never pasted. Datetimes are aware."""
+        with self._errors():
+            return list(self._client.query(sql, parameters=_bound(parameters)).named_results())
+
+    def arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> bytes:
+        """Return the rows as one Arrow IPC stream."""
+        with self._errors():
+            answer = self._client.raw_query(sql, parameters=_bound(parameters), fmt="ArrowStream")
+            return bytes(answer)
+
+    def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """Run a statement that returns no rows."""
+        with self._errors():
+            self._client.command(sql, parameters=_bound(parameters))
+
+    def close(self) -> None:
+        self._client.close()
+
+    @contextmanager
+    def _errors(self, *, insert: bool = False) -> Iterator[None]:
+        with _told_apart(self._where, insert=insert):
+            yield
+
+
+def connect(settings: Settings) -> ClickHouse:
+    """Return a client of the configured database, which is created when missing. Raises `Unavailable`."""
+    where = _address(settings)
+    with _told_apart(where):
+        client = _client(settings, None)
+        client.command(f"CREATE DATABASE IF NOT EXISTS {settings.clickhouse_database}")
+        client.database = settings.clickhouse_database
+    return ClickHouse(client, settings.clickhouse_timeout_s, where)
+
+
+def connect_existing(settings: Settings) -> ClickHouse:
+    """As `connect`, but creates nothing: a user who may only read can use it. Raises `Unavailable`."""
+    where = _address(settings)
+    with _told_apart(where):
+        client = _client(settings, settings.clickhouse_database)
+    return ClickHouse(client, settings.clickhouse_timeout_s, where)
+
+
+def _address(settings: Settings) -> str:
+    url = urlsplit(settings.clickhouse)
+    try:
+        port = url.port
+    except ValueError:
+        port = 0
+    if url.scheme not in ("http", "https") or not url.hostname or port == 0 or url.username:
+        raise SettingsError(
+            "TOLLMETER_CLICKHOUSE: expected http://HOST:PORT or https://HOST:PORT "
+            "(user and password are TOLLMETER_CLICKHOUSE_USER and _PASSWORD)"
+        )
+    return f"{url.scheme}://{url.hostname}:{port or (8443 if url.scheme == 'https' else 8123)}"
+
+
+def _client(settings: Settings, database: str | None) -> Client:
+    url = urlsplit(_address(settings))
+    return clickhouse_connect.get_client(
+        interface=url.scheme,
+        host=url.hostname,
+        port=url.port,
+        username=settings.clickhouse_user,
+        password=settings.clickhouse_password.get_secret_value(),
+        database=database,
+        connect_timeout=math.ceil(min(settings.clickhouse_timeout_s, 10)),
+        send_receive_timeout=math.ceil(settings.clickhouse_timeout_s) + 5,
+        autogenerate_session_id=False,  # a session serves one thread at a time
+        tz_mode="schema",
+        show_clickhouse_errors=True,
+    )
+
+
+def _bound(parameters: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return dict(parameters) if parameters else None
+
+
+@contextmanager
+def _told_apart(where: str, *, insert: bool = False) -> Iterator[None]:
+    """Turn the driver's errors into ours, by the server's numeric code alone."""
+    try:
+        yield
+    except ClickHouseError as error:
+        code = error.code if isinstance(error, Error) else None
+        if code is None:
+            raise Unavailable(f"ClickHouse at {where} does not answer") from error
+        text = f"ClickHouse at {where}: {_reason(str(error))}"
+        if code in _ROW_CODES if insert else code not in _PASSING_CODES:
+            raise Rejected(text, code) from error
+        raise Unavailable(text, code) from error
+
+
+def _reason(text: str) -> str:
+    """Return the server's own words in one line, for people; nothing is decided by them."""
+    _, _, words = text.partition("server response: ")
+    line = " ".join((words or text).split())
+    return line.partition(" (for url ")[0][:500]
