@@ -36,7 +36,7 @@ _ROW_CODES = frozenset(
 # Answers to a statement that pass: the same statement may work later. All others are final.
 _PASSING_CODES = frozenset(
     {
-        159, 160, 202, 203, 209, 210, 225, 241, 242, 243, 252, 279, 285, 319, 394, 425, 999,  # load, network, disk, keeper
+        159, 160, 202, 203, 209, 210, 225, 241, 242, 243, 252, 279, 285, 319, 394, 425, 999,  # load, disk, network
         60, 81, 192, 193, 194, 497, 516,  # not set up, or not for this user
     }
 )  # fmt: skip
@@ -45,7 +45,7 @@ _PASSING_CODES = frozenset(
 UNKNOWN_DATABASE = 81
 
 
-class Unavailable(Exception):
+class Unavailable(Exception):  # noqa: N818 - a state, not a mistake
     """ClickHouse could not serve this now: unreachable, timed out, overloaded or not set up. Try again later."""
 
     def __init__(self, text: str, code: int | None = None) -> None:
@@ -53,7 +53,7 @@ class Unavailable(Exception):
         self.code = code
 
 
-class Rejected(Exception):
+class Rejected(Exception):  # noqa: N818 - a verdict
     """ClickHouse will never accept this statement or these rows: `code` is its error number, the text its reason."""
 
     def __init__(self, text: str, code: int) -> None:

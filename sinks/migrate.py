@@ -54,7 +54,7 @@ def migrations() -> list[Migration]:
 
 
 def apply(settings: Settings) -> list[str]:
-    """Apply what is missing and return what was done, one line each. Raises `SchemaError`, `Unavailable`, `Rejected`."""
+    """Apply what is missing and return what was done. Raises `SchemaError`, `Unavailable`, `Rejected`."""
     client = connect(settings)
     try:
         steps = migrations()
