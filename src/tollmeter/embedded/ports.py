@@ -1,0 +1,40 @@
+"""A wanted port if it is free, else one that the system picks; both on loopback."""
+
+import socket
+from collections.abc import Sequence
+
+
+def choose(wanted: Sequence[int]) -> list[int]:
+    """Return one free port per wish, all different; 0 means any."""
+    held: list[socket.socket] = []
+    try:
+        for port in wanted:
+            held.append(_bind(port))
+        return [taken.getsockname()[1] for taken in held]
+    finally:
+        for taken in held:
+            taken.close()
+
+
+def _bind(port: int) -> socket.socket:
+    for candidate in (port, 0):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
+        try:
+            listener.bind(("127.0.0.1", candidate))
+            # on Linux bind with SO_REUSEADDR succeeds beside a bound but not listening socket; listen does not
+            listener.listen(1)
+        except OSError:
+            listener.close()
+            continue
+        return listener
+    raise OSError("no free port on 127.0.0.1")
+
+
+def answers(port: int) -> bool:
+    """Tell whether something accepts connections on the port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True

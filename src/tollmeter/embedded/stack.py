@@ -1,0 +1,221 @@
+"""The whole line on one machine: broker and ClickHouse front, set-up, workers; in a `with`, so that nothing is left.
+
+`with Stack(folder) as stack: stack.settings` serves the command line, the tests and the benchmarks alike.
+"""
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from tollmeter import provision
+from tollmeter.embedded import jars, kafka, ports, state
+from tollmeter.embedded.jars import EmbeddedError
+from tollmeter.embedded.supervisor import Program, Running, Supervisor
+from tollmeter.settings import NOT_SETTINGS, PREFIX, Settings
+
+STAGES = ("price", "ledger", "watch")
+BROKER, FRONT = "broker", "front"
+_START_S = 60.0
+# One core each at most, and no arena per thread: idle memory counts more here than the last percent.
+_FRUGAL = {
+    "MALLOC_ARENA_MAX": "2",
+    "POLARS_MAX_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+class Stack:
+    """Broker, front and workers under one supervisor. `settings` has the real addresses once started."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        workers: Sequence[str] = STAGES,
+        settings: Settings | None = None,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.data_dir = data_dir.absolute()
+        self.settings = (settings or Settings()).model_copy(update={"data_dir": self.data_dir})
+        self._workers = tuple(workers)
+        self._note = note
+        self._exit = ExitStack()
+        self.supervisor: Supervisor
+
+    def __enter__(self) -> "Stack":
+        """Return when everything is ready. Raises `EmbeddedError`, `AlreadyRunningError`, `ProvisionError`."""
+        with ExitStack() as exit_stack:
+            exit_stack.enter_context(state.owner(self.data_dir))
+            self.supervisor = Supervisor(self._note)
+            exit_stack.callback(self._stop)
+            self._start()
+            self._exit = exit_stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop workers, front and broker in this order; the data stays."""
+        self._exit.close()
+
+    def _start(self) -> None:
+        java, folder = jars.java(), jars.fetch(note=self._note)
+        kafka_port, http_port, controller_port = ports.choose(
+            [_port(self.settings.kafka), _http_port(self.settings), 0]
+        )
+        passwords = _users(self.data_dir)
+        self.settings = self.settings.model_copy(
+            update={
+                "kafka": f"127.0.0.1:{kafka_port}",
+                "clickhouse": f"http://127.0.0.1:{http_port}",
+                "clickhouse_user": "default",
+                "clickhouse_password": SecretStr(passwords["default"]),
+            }
+        )
+        self.supervisor.start(self._front(http_port))
+        command = kafka.prepare(java, folder, self.data_dir / "kafka", kafka_port, controller_port)
+        self.supervisor.start(Program(BROKER, command, _environment(), self._log(BROKER)))
+        self._await("the broker and ClickHouse", lambda: ports.answers(kafka_port) and ports.answers(http_port))
+        if self._workers:
+            provision.apply(self.settings)
+        for stage in self._workers:
+            self.start_worker(stage)
+        self._await("the workers", lambda: all(self.worker_ready(name) for name in self._workers))
+        self.write_state()
+
+    def _front(self, port: int) -> Program:
+        users = self.data_dir / "users.json"
+        command = [sys.executable, "-m", "tollmeter.embedded.front", "--data", str(self.data_dir / "clickhouse")]
+        command += ["--port", str(port), "--users", str(users)]
+        return Program(FRONT, command, _environment(), self._log(FRONT))
+
+    def start_worker(self, stage: str, name: str = "") -> str:
+        """Start a worker of a stage, a second one under another name; return its name without waiting."""
+        name = name or stage
+        ready = self.data_dir / "run" / f"{name}.ready"
+        ready.parent.mkdir(exist_ok=True)
+        environment = {**_environment(), **_FRUGAL, **settings_environment(self.settings)}
+        environment["TOLLMETER_READY_FILE"] = str(ready)
+        command = [sys.executable, "-m", "tollmeter", "worker", stage]
+        self.supervisor.start(Program(name, command, environment, self._log(name), ready))
+        return name
+
+    def worker_ready(self, name: str) -> bool:
+        """Tell whether a worker has its partitions."""
+        return (self.data_dir / "run" / f"{name}.ready").exists()
+
+    def kill(self, name: str, number: int, *, restart: bool = True) -> None:
+        """Send a signal to one process (`broker`, `front`, a worker's name); it is started again unless told not to."""
+        self.supervisor.kill(name, number, restart=restart)
+
+    def resume(self, name: str) -> int:
+        """Start again a process that was killed with `restart=False`; return its pid."""
+        return self.supervisor.resume(name)
+
+    def stop(self, name: str) -> None:
+        """Stop one process for good, with SIGTERM first."""
+        self.supervisor.stop(name)
+
+    def processes(self) -> dict[str, Running]:
+        """Return the processes by name."""
+        return self.supervisor.snapshot()
+
+    def write_state(self) -> None:
+        """Tell other commands where everything is."""
+        state.write(
+            self.data_dir,
+            {
+                "pid": os.getpid(),
+                "kafka": self.settings.kafka,
+                "clickhouse": self.settings.clickhouse,
+                "clickhouse_user": self.settings.clickhouse_user,
+                "clickhouse_password": self.settings.clickhouse_password.get_secret_value(),
+                "processes": {
+                    name: {"pid": running.process.pid, "restarts": running.restarts, "up": running.alive}
+                    for name, running in self.processes().items()
+                },
+            },
+        )
+
+    def _log(self, name: str) -> Path:
+        return self.data_dir / "logs" / f"{name}.log"
+
+    def _await(self, what: str, ready: Callable[[], bool]) -> None:
+        """Return when ready; raise as soon as a process has ended, or after a minute."""
+        deadline = time.monotonic() + _START_S
+        while not ready():
+            for name, running in self.processes().items():
+                if not running.alive and (name in (BROKER, FRONT) or running.restarts >= 2):
+                    raise EmbeddedError(f"{name} did not start: {_last_line(running.program.log)}")
+            if time.monotonic() > deadline:
+                raise EmbeddedError(f"{what} did not become ready in {_START_S:g} s: see {self.data_dir / 'logs'}")
+            time.sleep(0.02)
+
+    def _stop(self) -> None:
+        names = [name for name in self.processes() if name not in (BROKER, FRONT)]
+        self.supervisor.close([names, [FRONT], [BROKER]])
+
+
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables from which a child process builds the same settings."""
+    values = {}
+    for name, default in Settings().model_dump().items():
+        value = getattr(settings, name)
+        if value != default:
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            values[f"{PREFIX}{name.upper()}"] = text
+    return values
+
+
+def _environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment without our settings: a child gets exactly those of the stack."""
+    return {name: value for name, value in environment.items() if not name.startswith(PREFIX) or name in NOT_SETTINGS}
+
+
+def _users(data_dir: Path) -> dict[str, str]:
+    """Write the front's users once and return their passwords.
+
+    Both have one although the front listens on loopback alone: a writer's SQL can read every file of this user, and
+    other users of the machine and pages in a browser reach loopback, too.
+    """
+    import json
+
+    file = data_dir / "users.json"
+    if not file.exists():
+        users = {
+            "default": {"password": secrets.token_urlsafe(18)},
+            "reader": {
+                "password": secrets.token_urlsafe(18),
+                "readonly": True,
+                "settings": {"max_execution_time": "30", "max_memory_usage": str(1 << 30)},
+            },
+        }
+        state.write_private(file, json.dumps(users, indent=1))
+    return {name: fields["password"] for name, fields in json.loads(file.read_text()).items()}
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def _http_port(settings: Settings) -> int:
+    port = urlsplit(settings.clickhouse).port
+    return 8123 if port is None else port
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return f"{lines[-1][:300]} (see {log})" if lines else f"see {log}"
