@@ -1,0 +1,91 @@
+"""WATCH's checkpoints in ClickHouse: cells, then policies, then progress; for each the highest stamp wins.
+
+Written in this order, so that a progress record never claims what is not there. Methods block and raise `Unavailable`.
+"""
+
+import io
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import orjson
+import polars as pl
+
+from tollmeter.schemas.event import EPOCH
+from tollmeter.schemas.policy import Policy
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.queries import load
+from tollmeter.streams.rules.snapshot import CELL_SCHEMA, Snapshot, progress_text
+from tollmeter.streams.rules.state import HISTORY_DAYS, HISTORY_HOURS
+
+_POLICY_COLUMNS = ("priced_partition", "policy_id", "stamp", "deleted", "policy")
+_PROGRESS_COLUMNS = ("priced_partition", "applied", "stamp", "state")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What was saved of a partition: progress as text, cells with the columns of CELL_SCHEMA, live policies."""
+
+    progress: str
+    cells: pl.DataFrame
+    policies: list[Policy]
+
+
+class CheckpointStore:
+    """Loads and saves the checkpoints of one line."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: ClickHouse | None = None
+
+    def _connected(self) -> ClickHouse:
+        if self._client is None:
+            self._client = connect(self._settings)
+        return self._client
+
+    def load(self, partition: int) -> Checkpoint | None:
+        """Return the checkpoint of a partition, None when there is none yet."""
+        client = self._connected()
+        found = client.query(load("watch_progress"), {"partition": partition})
+        if not found:
+            return None
+        progress = str(found[0]["state"])
+        policies = client.query(load("watch_policies"), {"partition": partition})
+        clocks = orjson.loads(progress)["clocks"].values()
+        since = EPOCH + timedelta(milliseconds=min(clocks, default=0))
+        wanted = {"partition": partition, **_windows_in_memory(since, self._settings.horizon_s)}
+        cells = pl.read_ipc_stream(io.BytesIO(client.arrow(load("watch_cells"), wanted)))
+        return Checkpoint(
+            progress,
+            cells.select(pl.col(name).cast(kind) for name, kind in CELL_SCHEMA.items()),
+            [Policy.model_validate_json(row["policy"]) for row in policies],
+        )
+
+    def save(self, taken: Snapshot) -> None:
+        """Write a snapshot; it may be written again, whole or in part, without harm."""
+        client = self._connected()
+        stamp = max(taken.applied, 0)
+        if taken.cells.height:
+            out = io.BytesIO()
+            taken.cells.write_ipc_stream(out, compression="lz4")
+            client.insert_arrow("usage_windows", out.getvalue(), list(CELL_SCHEMA))
+        if taken.policies:
+            rows = [
+                (taken.partition, policy_id, stamp, int(policy is None), policy.model_dump_json() if policy else "")
+                for policy_id, policy in taken.policies
+            ]
+            client.insert_rows("watch_policies", _POLICY_COLUMNS, rows)
+        progress = (taken.partition, taken.applied, stamp, progress_text(taken.progress))
+        client.insert_rows("watch_progress", _PROGRESS_COLUMNS, [progress])
+
+
+def _windows_in_memory(watermark: datetime, horizon_s: int) -> dict[str, datetime]:
+    """Return from when on a fold at this watermark needs the cells of each level."""
+    open_from = (watermark - timedelta(seconds=horizon_s)).replace(second=0, microsecond=0)
+    month = open_from.replace(day=1, hour=0, minute=0)
+    return {
+        "minutes_from": max(EPOCH, open_from),
+        "hours_from": max(EPOCH, open_from.replace(minute=0) - timedelta(hours=HISTORY_HOURS + 1)),
+        "days_from": max(EPOCH, open_from.replace(hour=0, minute=0) - timedelta(days=HISTORY_DAYS)),
+        "months_from": max(EPOCH, (month - timedelta(days=1)).replace(day=1)),
+    }

@@ -1,0 +1,16 @@
+"""Named questions: one file per question in `queries/`, parameters bound by the server and never pasted into the text."""
+
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+
+
+@cache
+def load(name: str) -> str:
+    """Return the text of `queries/<name>.sql`."""
+    return (resources.files(__package__) / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def moment(at: datetime) -> str:
+    """Return an aware datetime as a DateTime64(6, 'UTC') parameter, to the microsecond."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

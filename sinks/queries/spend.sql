@@ -1,0 +1,25 @@
+-- Spend of a period by any of these columns: those that `by` does not name are empty.
+SELECT
+    if(has({by:Array(String)}, 'org'), e.org_id, '') AS org_id,
+    if(has({by:Array(String)}, 'group'), e.group_id, '') AS group_id,
+    if(has({by:Array(String)}, 'user'), e.user_id, '') AS user_id,
+    if(has({by:Array(String)}, 'agent'), e.agent, '') AS agent,
+    if(has({by:Array(String)}, 'operation'), e.operation_name, '') AS operation_name,
+    if(has({by:Array(String)}, 'service'), e.service, '') AS service,
+    if(has({by:Array(String)}, 'provider'), e.provider, '') AS provider,
+    if(has({by:Array(String)}, 'model'), if(e.model_used = '', e.model_sent, e.model_used), '') AS model,
+    if(has({by:Array(String)}, 'key'), e.api_key_id, '') AS api_key_id,
+    if(has({by:Array(String)}, 'ip'), e.client_ip, '') AS client_ip,
+    if(has({by:Array(String)}, 'status'), e.status, '') AS status,
+    if(has({by:Array(String)}, 'day'), toString(toDate(e.event_time)), '') AS day,
+    count() AS calls,
+    sum(toInt128(e.input_tokens)) AS prompt_tokens,
+    sum(toInt128(e.output_tokens)) AS output_tokens,
+    toDecimal128(roundBankers(toDecimal128(sum(toInt128(e.cost_nano)), 0) * toDecimal128('0.000000001', 9), 4), 4) AS usd_est,
+    countIf(e.cost_nano IS NULL) AS unpriced,
+    toDecimal128(roundBankers(toDecimal128(sum(toInt128(e.at_risk_nano)), 0) * toDecimal128('0.000000001', 9), 4), 4) AS usd_at_risk
+FROM usage_events AS e FINAL
+WHERE event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}
+GROUP BY org_id, group_id, user_id, agent, operation_name, service, provider, model, api_key_id, client_ip, status, day
+ORDER BY sum(toInt128(e.cost_nano)) DESC NULLS LAST, model, api_key_id, user_id, org_id, client_ip, day
+LIMIT {top:UInt32}
