@@ -1,12 +1,16 @@
-"""How commands speak: tables and text on stdout for people, one JSON document for machines, everything else on stderr."""
+"""How commands speak: tables and text on stdout for people, one JSON document for machines, the rest on stderr."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
+
+# Without a handler Python prints a library's warnings beside our one line; workers add handlers of their own.
+logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

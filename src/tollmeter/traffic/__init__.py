@@ -1,0 +1,1 @@
+"""Traffic of a made-up company whose token counts and arrivals follow real traces; needs numpy."""
