@@ -80,6 +80,8 @@ class Settings(BaseModel):
 
     # Producer
     spool_dir: str = ""
+    pepper: SecretStr = SecretStr("")
+    """Key under which provider keys become ids (`producers.privacy.key_id`); the same in every service."""
     data_dir: Path = Path(".tollmeter")
 
     @classmethod

@@ -1,0 +1,147 @@
+"""One connection to the broker: up or gone. Whatever goes wrong with it, it is closed whole and made anew."""
+
+import asyncio
+import random
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownTopicOrPartitionError
+
+CONNECT_S = 10.0
+ACKNOWLEDGE_S = 8.0
+MAX_BATCH_BYTES = 400_000
+
+
+class AwayError(Exception):
+    """The broker cannot be reached or does not answer; the text says why in one line, without secrets."""
+
+
+class Link:
+    """An idempotent producer (acks=all, lz4) and the topic's partitions, filled one batch after the other."""
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: Sequence[int]) -> None:
+        self._producer, self._topic, self._partitions = producer, topic, partitions
+        # Batches go round the partitions: nothing downstream depends on where an event lands.
+        self._turn = random.randrange(len(partitions))
+
+    @classmethod
+    async def open(cls, options: Mapping[str, Any], topic: str) -> "Link":
+        """Connect and learn the topic's partitions. Raises `AwayError`."""
+        await _knock(str(options["bootstrap_servers"]))
+        producer = AIOKafkaProducer(
+            **options,
+            client_id="tollmeter-producer",
+            enable_idempotence=True,
+            acks="all",
+            compression_type="lz4",
+            max_batch_size=MAX_BATCH_BYTES,
+            linger_ms=0,  # the courier lingers itself and hands over whole batches
+            request_timeout_ms=5_000,
+            retry_backoff_ms=250,
+        )
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await producer.start()
+                partitions = sorted(await producer.partitions_for(topic))
+        except UnknownTopicOrPartitionError:
+            await _close(producer)
+            raise AwayError(f"topic {topic} does not exist (run: tollmeter setup)") from None
+        except (KafkaError, OSError, TimeoutError) as error:
+            await _close(producer)
+            raise AwayError(_reason(error)) from None
+        except BaseException:
+            await _close(producer)
+            raise
+        return cls(producer, topic, partitions)
+
+    async def send(self, bodies: Sequence[bytes]) -> None:
+        """Return when the broker has acknowledged every body; raise `AwayError` when some may not be there."""
+        futures = []
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_S):
+                batch = self._producer.create_batch()
+                for body in bodies:
+                    if batch.append(key=None, value=body, timestamp=None) is None:
+                        futures.append(await self._hand_over(batch))
+                        batch = self._producer.create_batch()
+                        if batch.append(key=None, value=body, timestamp=None) is None:
+                            raise AwayError(f"an event of {len(body)} bytes does not fit into a batch")
+                if batch.record_count():
+                    futures.append(await self._hand_over(batch))
+                await asyncio.gather(*futures)
+        except (KafkaError, OSError, TimeoutError) as error:
+            for future in futures:
+                future.cancel()
+            raise AwayError(_reason(error)) from None
+
+    async def _hand_over(self, batch: Any) -> "asyncio.Future[Any]":
+        self._turn = (self._turn + 1) % len(self._partitions)
+        partition = self._partitions[self._turn]
+        future: asyncio.Future[Any] = await self._producer.send_batch(batch, self._topic, partition=partition)
+        return future
+
+    async def close(self) -> None:
+        await _close(self._producer)
+
+
+async def _close(producer: AIOKafkaProducer) -> None:
+    """Close it whole. An idempotent aiokafka producer retries for ever, so what it still holds is failed first."""
+    producer._message_accumulator.fail_all(KafkaConnectionError("closed"))
+    with suppress(KafkaError, OSError, TimeoutError):
+        async with asyncio.timeout(ACKNOWLEDGE_S):
+            await producer.stop()
+
+
+async def _knock(brokers: str) -> None:
+    """Try a bare connection to each broker first: aiokafka logs an error for every attempt that fails."""
+    problem = "no broker is named"
+    for broker in brokers.split(","):
+        host, _, port = broker.strip().rpartition(":")
+        try:
+            async with asyncio.timeout(3.0):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+        except ValueError:
+            problem = f"{broker.strip()!r} is not host:port"
+        except (OSError, TimeoutError) as error:
+            problem = _reason(error)
+        else:
+            return
+    raise AwayError(problem)
+
+
+def _reason(error: BaseException) -> str:
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return "no answer in time" if isinstance(error, TimeoutError) and not str(error) else text[:200]
+
+
+class CourierLoop(asyncio.SelectorEventLoop):
+    """A loop that still resolves names while the interpreter shuts down, when executors take no work any more."""
+
+    async def getaddrinfo(self, host: Any, port: Any, **how: Any) -> Any:
+        answer: asyncio.Future[Any] = self.create_future()
+
+        def deliver(result: Any, error: Exception | None) -> None:
+            if not answer.done():
+                answer.set_result(result) if error is None else answer.set_exception(error)
+
+        def ask() -> None:
+            result, problem = None, None
+            try:
+                result = socket.getaddrinfo(host, port, **how)
+            except Exception as error:
+                problem = error
+            with suppress(RuntimeError):  # the loop may have closed meanwhile
+                self.call_soon_threadsafe(deliver, result, problem)
+
+        try:
+            threading.Thread(target=ask, name="tollmeter-resolver", daemon=True).start()
+        except RuntimeError:  # no new threads at shutdown: then this loop waits for the answer itself
+            return socket.getaddrinfo(host, port, **how)
+        return await answer

@@ -1,0 +1,102 @@
+"""No secret and no more of a caller's address than wanted leaves the service: keys are hashed, proxies are checked."""
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any, Literal
+
+DEFAULT_PEPPER = b"tollmeter"
+"""Used when no pepper is set: ids are stable everywhere, but whoever holds a leaked key can recognise its id."""
+
+_SECRET = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"sk[-_][A-Za-z0-9_\-]{16,}|(?:pk|rk|gsk|xai|hf|pplx|nvapi|r8)[-_][A-Za-z0-9_]{16,}"  # OpenAI, Anthropic, Groq ...
+    r"|AIza[A-Za-z0-9_\-]{20,}|ya29\.[A-Za-z0-9_\-]{20,}"  # Google
+    r"|xox[a-z]-[A-Za-z0-9\-]{10,}|gh[pousr]_[A-Za-z0-9]{20,}|A(?:KIA|SIA|BSK)[A-Za-z0-9+/=]{16,}"  # Slack, GitHub, AWS
+    r"|eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*"  # JWT
+    r"|[Bb]earer\s+[A-Za-z0-9._\-]{16,}"
+    r")"
+)
+
+IpMode = Literal["full", "truncated", "hashed", "none"]
+
+
+def key_id(secret: str | bytes, pepper: str | bytes | None = None, *, compatible: bool = False) -> str:
+    """Return the short id of a provider key: 16 hex of HMAC-SHA256 under `pepper`, or 8 hex of plain SHA-256.
+
+    The second form (`compatible`) is for set-ups that already have such ids: it confirms a leaked key to anyone.
+    """
+    data = secret.encode() if isinstance(secret, str) else secret
+    if not data:
+        return ""
+    if compatible:
+        return sha256(data).hexdigest()[:8]
+    key = pepper.encode() if isinstance(pepper, str) else pepper
+    return hmac.new(key or DEFAULT_PEPPER, data, sha256).hexdigest()[:16]
+
+
+def looks_secret(text: str) -> bool:
+    """Say whether a text carries what looks like a provider key, a bearer token or a JWT."""
+    return _SECRET.search(text) is not None
+
+
+def without_secrets(fields: Mapping[str, Any], pepper: str | bytes | None = None) -> dict[str, Any]:
+    """Return the fields with every secret in them replaced by its id, in nested labels and their names too."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return _SECRET.sub(lambda found: key_id(found[0], pepper), value)
+        if isinstance(value, dict):
+            return {clean(name): clean(item) for name, item in value.items()}
+        return value
+
+    return {name: clean(value) for name, value in fields.items()}
+
+
+def client_ip(headers: Mapping[str, str], peer: str | None, trusted_proxies: Iterable[str] = ()) -> str | None:
+    """Return the caller's address: the first of X-Forwarded-For when `peer` is a trusted proxy, else `peer` itself.
+
+    `trusted_proxies` are addresses or networks ("10.0.0.0/8"). None when nobody said who calls: no peer, or a trusted
+    proxy that sent no such header.
+    """
+    if peer is not None and _within(peer, trusted_proxies):
+        for name, value in headers.items():
+            if name.lower() == "x-forwarded-for":
+                return value.split(",")[0].strip() or None
+        return None
+    return peer or None
+
+
+def _within(address: str, networks: Iterable[str]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None) or parsed
+    return any(mapped in ipaddress.ip_network(network, strict=False) for network in networks)
+
+
+def mask_ip(ip: str | None, mode: IpMode = "full", salt: str | bytes = b"") -> str:
+    """Return an address as policy allows: as it is, as its /24 or /48, as 16 hex of a keyed hash, or not at all.
+
+    Hashing needs a salt (change it daily): without one the whole IPv4 space can be tried. Raises ValueError then.
+    Text that is no address is hashed or dropped, never passed on, unless the mode is `full`.
+    """
+    if not ip or mode == "none":
+        return ""
+    if mode == "full":
+        return ip
+    if mode == "hashed":
+        key = salt.encode() if isinstance(salt, str) else salt
+        if not key:
+            raise ValueError("hashing addresses needs a salt")
+        return hmac.new(key, ip.encode(), sha256).hexdigest()[:16]
+    try:
+        parsed = ipaddress.ip_address(ip)
+    except ValueError:
+        return ""
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    bits = 24 if parsed.version == 4 else 48
+    return str(ipaddress.ip_network((parsed, bits), strict=False).network_address)

@@ -1,0 +1,279 @@
+"""What could not be sent waits in order: on disk, one SQLite file per process, or in memory where there is no disk.
+
+Written rows survive kill -9 of the process (write-ahead log; not a power cut in the same second). Each row carries a
+CRC: one that fails it is dropped and counted, and its neighbours go out. The file of a process that died is taken over
+by the next one with the same brokers and topic. A process owns a file by a lock (`flock`) on the `.lock` beside it.
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from uuid import uuid4
+from zlib import crc32
+
+
+class Waiting(NamedTuple):
+    """One encoded event in a backlog. `row` is its place there; `seq` its number in this process, 0 if not its own."""
+
+    row: int
+    seq: int
+    body: bytes
+
+
+class Backlog(Protocol):
+    """Events that wait, oldest first."""
+
+    durable: bool
+
+    def append(self, events: Sequence[tuple[int, bytes]]) -> tuple[int, int]:
+        """Add (seq, body) pairs; return the row of the last one and how many did not fit."""
+
+    def first(self, count: int) -> tuple[list[Waiting], int]:
+        """Return up to `count` of the oldest, and how many broken rows were dropped on the way."""
+
+    def remove(self, last_row: int) -> None:
+        """Forget all up to this row: they are acknowledged, and it is never given out again."""
+
+    def oldest(self) -> int | None:
+        """Return the number (`seq`) of the oldest event, None when there is none."""
+
+    def __len__(self) -> int: ...
+
+    def close(self) -> None:
+        """Let go; what is on disk stays there for the next process."""
+
+
+class MemoryBacklog:
+    """The backlog without a disk: bounded by a number of events, gone with the process."""
+
+    durable = False
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._last = 0
+        self._events: deque[Waiting] = deque()
+
+    def append(self, events: Sequence[tuple[int, bytes]]) -> tuple[int, int]:
+        kept = events[: max(0, self._limit - len(self._events))]
+        for seq, body in kept:
+            self._last += 1
+            self._events.append(Waiting(self._last, seq, body))
+        return (self._last if kept else 0), len(events) - len(kept)
+
+    def first(self, count: int) -> tuple[list[Waiting], int]:
+        return list(islice(self._events, count)), 0
+
+    def remove(self, last_row: int) -> None:
+        while self._events and self._events[0].row <= last_row:
+            self._events.popleft()
+
+    def oldest(self) -> int | None:
+        return self._events[0].seq if self._events else None
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def close(self) -> None:
+        return
+
+
+class Spool:
+    """One SQLite file. Every call may raise `sqlite3.Error` or OSError: the disk is full, gone or broken."""
+
+    durable = True
+
+    def __init__(self, path: Path, lock: int, max_bytes: int, *, own: bool) -> None:
+        self._path, self._lock, self._max_bytes, self._own = path, lock, max_bytes, own
+        self._guard = threading.RLock()
+        self._database: sqlite3.Connection | None = None
+        self._count = self._bytes = self._gone = 0
+        with self._open() as database:
+            self._count, self._bytes = self._measure(database, 0, 2**62)
+        _open_spools.add(self)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection in a transaction. It is opened anew after a fork, over which none may be carried."""
+        with self._guard:
+            if self._database is None:
+                if self._lock < 0:
+                    raise OSError("the spool belongs to another process")
+                self._database = sqlite3.connect(self._path, check_same_thread=False, timeout=5.0)
+                self._database.execute("PRAGMA journal_mode=WAL")
+                self._database.execute("PRAGMA synchronous=NORMAL")
+                self._database.execute(
+                    "CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL,"
+                    " crc INTEGER NOT NULL, body BLOB NOT NULL)"
+                )
+            with self._database:
+                yield self._database
+
+    def append(self, events: Sequence[tuple[int, bytes]]) -> tuple[int, int]:
+        kept: list[tuple[int, bytes]] = []
+        size = last = 0
+        for seq, body in events:
+            if self._bytes + size + len(body) > self._max_bytes:
+                break
+            size += len(body)
+            kept.append((seq, body))
+        with self._open() as database:
+            sql = "INSERT INTO spool (seq, crc, body) VALUES (?, ?, ?)"
+            for seq, body in kept:
+                last = int(database.execute(sql, (seq, crc32(body), body)).lastrowid or 0)
+        self._count += len(kept)
+        self._bytes += size
+        return last, len(events) - len(kept)
+
+    def first(self, count: int) -> tuple[list[Waiting], int]:
+        broken = 0
+        found: list[Waiting] = []
+        with self._open() as database:
+            sql = "SELECT id, seq, crc, body FROM spool WHERE id > ? ORDER BY id LIMIT ?"
+            for row, seq, crc, body in database.execute(sql, (self._gone, count)).fetchall():
+                if isinstance(body, bytes) and crc32(body) == crc:
+                    found.append(Waiting(row, seq if self._own else 0, body))
+                else:
+                    broken += 1
+                    database.execute("DELETE FROM spool WHERE id = ?", (row,))
+        self._count -= broken
+        if len(found) + broken < count:  # this is all there is
+            self._count, self._bytes = len(found), sum(len(event.body) for event in found)
+        return found, broken
+
+    def remove(self, last_row: int) -> None:
+        before, self._gone = self._gone, max(self._gone, last_row)  # holds even when the disk refuses to delete
+        with self._open() as database:
+            count, size = self._measure(database, before, self._gone)
+            database.execute("DELETE FROM spool WHERE id <= ?", (self._gone,))
+        self._count -= count
+        self._bytes -= size
+
+    def oldest(self) -> int | None:
+        if self._count == 0:
+            return None
+        with self._open() as database:
+            sql = "SELECT seq FROM spool WHERE id > ? ORDER BY id LIMIT 1"
+            row = database.execute(sql, (self._gone,)).fetchone()
+            return None if row is None else int(row[0])
+
+    @staticmethod
+    def _measure(database: sqlite3.Connection, after: int, last: int) -> tuple[int, int]:
+        sql = "SELECT count(*), coalesce(sum(length(body)), 0) FROM spool WHERE id > ? AND id <= ?"
+        count, size = database.execute(sql, (after, last)).fetchone()
+        return int(count), int(size)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def rest(self) -> None:
+        """Close the file, keep the ownership: called before a fork, for SQLite must not be carried over one."""
+        with self._guard:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+    def close(self) -> None:
+        with self._guard:
+            self.rest()
+            if self._lock < 0:
+                return
+            if self._count == 0:
+                for suffix in ("", "-wal", "-shm"):
+                    Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+                self._path.with_suffix(".lock").unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
+
+    def set_aside(self) -> None:
+        """Rename a file that SQLite cannot read, so that a fresh one can take its place."""
+        with self._guard:
+            with suppress(sqlite3.Error):
+                self.rest()
+            with suppress(OSError):
+                self._path.rename(self._path.with_suffix(".broken"))
+                self._path.with_suffix(".lock").unlink(missing_ok=True)
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+
+def target_name(brokers: str, topic: str) -> str:
+    """Return the part of a file name that says where its events belong: nobody else's broker may get them."""
+    together = ",".join(sorted(part.strip() for part in brokers.split(","))) + "\n" + topic
+    return f"{crc32(together.encode()):08x}"
+
+
+def create(folder: Path, target: str, max_bytes: int) -> Spool:
+    """Make a spool file of this process's own, in a folder that only its user can read."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"spool-{target}-{os.getpid()}-{uuid4().hex[:8]}.db"
+    lock = _try_lock(path.with_suffix(".lock"))
+    if lock is None:
+        raise OSError(f"{path.with_suffix('.lock')} is locked")
+    return Spool(path, lock, max_bytes, own=True)
+
+
+def adopt(folder: Path, target: str, max_bytes: int) -> Spool | None:
+    """Take over the file of a process that died, if there is one for the same target."""
+    for path in sorted(folder.glob(f"spool-{target}-*.db")):
+        lock = _try_lock(path.with_suffix(".lock"))
+        if lock is None:
+            continue
+        try:
+            return Spool(path, lock, max_bytes, own=False)
+        except sqlite3.Error:
+            os.close(lock)
+            path.rename(path.with_suffix(".broken"))
+    return None
+
+
+def _try_lock(path: Path) -> int | None:
+    """Return a descriptor that holds the lock, or None when someone alive has it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its last owner may have removed the file between our open and our lock: then we hold the lock of nothing.
+        if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
+            return handle
+    except OSError:
+        pass
+    os.close(handle)
+    return None
+
+
+_open_spools: "weakref.WeakSet[Spool]" = weakref.WeakSet()
+_forking: list[Spool] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = list(_open_spools)
+    for spool in _forking:
+        spool._guard.acquire()
+        with suppress(sqlite3.Error):
+            spool.rest()
+
+
+def _after_fork_in_parent() -> None:
+    for spool in reversed(_forking):
+        spool._guard.release()
+    _forking.clear()
+
+
+def _after_fork_in_child() -> None:
+    for spool in reversed(_forking):
+        if spool._lock >= 0:
+            os.close(spool._lock)  # the lock is the parent's; our copy would hold it beyond the parent's death
+            spool._lock = -1
+        spool._guard.release()
+    _forking.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
