@@ -1,4 +1,4 @@
-"""Named questions: one file per question in `queries/`, parameters bound by the server and never pasted into the text."""
+"""Named questions, one file each in `queries/`; parameters are bound by the server, never pasted into the text."""
 
 from datetime import UTC, datetime
 from functools import cache

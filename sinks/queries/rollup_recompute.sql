@@ -1,0 +1,34 @@
+-- Computes these minutes (seconds since 1970) from the ledger. A group that a correction emptied gets a row of zeros.
+INSERT INTO usage_minutes
+SELECT
+    minute_, org_id_, api_key_id_, provider_, model_, billing_scope_,
+    sum(calls_), sum(errors_), sum(blocked_), sum(unpriced_),
+    sum(input_), sum(cache_read_), sum(cache_write_), sum(output_), sum(reasoning_),
+    sum(cost_), sum(at_risk_), sum(eur_), sum(rub_),
+    now64(6, 'UTC')
+FROM
+(
+    SELECT
+        toStartOfMinute(e.event_time) AS minute_, e.org_id AS org_id_, e.api_key_id AS api_key_id_,
+        e.provider AS provider_, e.model AS model_, e.billing_scope AS billing_scope_,
+        count() AS calls_, countIf(e.status = 'ERROR') AS errors_, countIf(e.status = 'BLOCKED') AS blocked_,
+        countIf(e.cost_nano IS NULL) AS unpriced_,
+        sum(e.input_tokens) AS input_, sum(e.cache_read_tokens) AS cache_read_,
+        sum(e.cache_write_tokens) AS cache_write_, sum(e.output_tokens) AS output_, sum(e.reasoning_tokens) AS reasoning_,
+        sum(ifNull(e.cost_nano, 0)) AS cost_, sum(ifNull(e.at_risk_nano, 0)) AS at_risk_,
+        sum(ifNull(e.cost_eur_nano, 0)) AS eur_, sum(ifNull(e.cost_rub_nano, 0)) AS rub_
+    FROM usage_events AS e FINAL
+    WHERE e.event_time >= toDateTime64(arrayMin({minutes:Array(UInt32)}), 6, 'UTC')
+        AND e.event_time < toDateTime64(arrayMax({minutes:Array(UInt32)}) + 60, 6, 'UTC')
+        AND toUnixTimestamp(toStartOfMinute(e.event_time)) IN {minutes:Array(UInt32)}
+    GROUP BY minute_, org_id_, api_key_id_, provider_, model_, billing_scope_
+    UNION ALL
+    SELECT DISTINCT
+        m.minute, m.org_id, m.api_key_id, m.provider, m.model, m.billing_scope,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+    FROM usage_minutes AS m
+    WHERE m.minute >= toDateTime(arrayMin({minutes:Array(UInt32)}), 'UTC')
+        AND m.minute <= toDateTime(arrayMax({minutes:Array(UInt32)}), 'UTC')
+        AND toUnixTimestamp(m.minute) IN {minutes:Array(UInt32)}
+)
+GROUP BY minute_, org_id_, api_key_id_, provider_, model_, billing_scope_
