@@ -7,6 +7,7 @@ import click
 
 from tollmeter import __version__
 from tollmeter.cli.output import UserError, err
+from tollmeter.embedded import state
 from tollmeter.settings import Settings, SettingsError
 
 COMMANDS = {
@@ -58,6 +59,9 @@ def tollmeter(ctx: click.Context) -> None:
             ctx.obj = Settings.from_environment(os.environ)
         except SettingsError as error:
             raise UserError(str(error)) from None
+        running = state.running(ctx.obj.data_dir)
+        if running is not None:
+            ctx.obj = state.overlay(ctx.obj, os.environ, running)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""An error of the HTTP front has ClickHouse's own shape: a code, a text, and the HTTP status that a server would send."""
+"""An error of the HTTP front has ClickHouse's own shape: a code, a text, and the HTTP status a server would send."""
 
 import re
 

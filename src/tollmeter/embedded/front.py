@@ -78,8 +78,13 @@ class _Request(BaseHTTPRequestHandler):
         """Answer a read."""
         self._answer()
 
-    do_HEAD = do_GET
-    do_POST = do_GET
+    def do_HEAD(self) -> None:
+        """Answer a read without its body."""
+        self._answer()
+
+    def do_POST(self) -> None:
+        """Answer any statement."""
+        self._answer()
 
     def _answer(self) -> None:
         query_id = ""

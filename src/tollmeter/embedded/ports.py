@@ -2,18 +2,14 @@
 
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 
 def choose(wanted: Sequence[int]) -> list[int]:
     """Return one free port per wish, all different; 0 means any."""
-    held: list[socket.socket] = []
-    try:
-        for port in wanted:
-            held.append(_bind(port))
-        return [taken.getsockname()[1] for taken in held]
-    finally:
-        for taken in held:
-            taken.close()
+    with ExitStack() as held:  # all at once, or the same one would be picked twice
+        listeners = [held.enter_context(_bind(port)) for port in wanted]
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 def _bind(port: int) -> socket.socket:

@@ -3,6 +3,7 @@
 `with Stack(folder) as stack: stack.settings` serves the command line, the tests and the benchmarks alike.
 """
 
+import json
 import os
 import secrets
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -49,6 +51,8 @@ class Stack:
         self._workers = tuple(workers)
         self._note = note
         self._exit = ExitStack()
+        self._ready = False
+        self._written: dict[str, Any] = {}
         self.supervisor: Supervisor
 
     def __enter__(self) -> "Stack":
@@ -85,12 +89,17 @@ class Stack:
         self.supervisor.start(self._front(http_port))
         command = kafka.prepare(java, folder, self.data_dir / "kafka", kafka_port, controller_port)
         self.supervisor.start(Program(BROKER, command, _environment(), self._log(BROKER)))
+        self._note(f"starting the broker at {self.settings.kafka} and ClickHouse at {self.settings.clickhouse}")
         self._await("the broker and ClickHouse", lambda: ports.answers(kafka_port) and ports.answers(http_port))
         if self._workers:
-            provision.apply(self.settings)
+            made = provision.apply(self.settings)
+            self._note(f"set up: {len(made)} new topics, records and tables" if made else "set up: nothing to do")
         for stage in self._workers:
             self.start_worker(stage)
+        if self._workers:
+            self._note(f"starting the workers: {', '.join(self._workers)}")
         self._await("the workers", lambda: all(self.worker_ready(name) for name in self._workers))
+        self._ready = True
         self.write_state()
 
     def _front(self, port: int) -> Program:
@@ -131,21 +140,19 @@ class Stack:
         return self.supervisor.snapshot()
 
     def write_state(self) -> None:
-        """Tell other commands where everything is."""
-        state.write(
-            self.data_dir,
-            {
-                "pid": os.getpid(),
-                "kafka": self.settings.kafka,
-                "clickhouse": self.settings.clickhouse,
-                "clickhouse_user": self.settings.clickhouse_user,
-                "clickhouse_password": self.settings.clickhouse_password.get_secret_value(),
-                "processes": {
-                    name: {"pid": running.process.pid, "restarts": running.restarts, "up": running.alive}
-                    for name, running in self.processes().items()
-                },
+        """Tell other commands where everything is, if that has changed."""
+        document = {
+            "pid": os.getpid(),
+            "ready": self._ready,
+            **state.describe(self.settings),
+            "processes": {
+                name: {"pid": running.process.pid, "up": running.alive, "restarts": running.restarts}
+                for name, running in self.processes().items()
             },
-        )
+        }
+        if document != self._written:
+            state.write(self.data_dir, document)
+            self._written = document
 
     def _log(self, name: str) -> Path:
         return self.data_dir / "logs" / f"{name}.log"
@@ -154,6 +161,7 @@ class Stack:
         """Return when ready; raise as soon as a process has ended, or after a minute."""
         deadline = time.monotonic() + _START_S
         while not ready():
+            self.write_state()
             for name, running in self.processes().items():
                 if not running.alive and (name in (BROKER, FRONT) or running.restarts >= 2):
                     raise EmbeddedError(f"{name} did not start: {_last_line(running.program.log)}")
@@ -171,7 +179,7 @@ def settings_environment(settings: Settings) -> dict[str, str]:
     values = {}
     for name, default in Settings().model_dump().items():
         value = getattr(settings, name)
-        if value != default:
+        if value != default or name in ("kafka", "clickhouse", "clickhouse_user"):
             text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             values[f"{PREFIX}{name.upper()}"] = text
     return values
@@ -188,8 +196,6 @@ def _users(data_dir: Path) -> dict[str, str]:
     Both have one although the front listens on loopback alone: a writer's SQL can read every file of this user, and
     other users of the machine and pages in a browser reach loopback, too.
     """
-    import json
-
     file = data_dir / "users.json"
     if not file.exists():
         users = {

@@ -4,13 +4,18 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import SecretStr
+
+from tollmeter.settings import PREFIX, Settings
+
 FILE = "stack.json"
 _LOCK = "lock"
+_LINE = ("kafka", "topic_prefix", "group_prefix", "clickhouse_database")
 
 
 class AlreadyRunningError(Exception):
@@ -28,11 +33,11 @@ def owner(data_dir: Path) -> Iterator[None]:
             raise AlreadyRunningError(
                 f"a stack already runs on {data_dir}{who}: see `tollmeter status`, `tollmeter down`"
             )
+        (data_dir / FILE).unlink(missing_ok=True)  # of a supervisor that was killed
         try:
             yield
         finally:
-            with suppress(FileNotFoundError):
-                (data_dir / FILE).unlink()
+            (data_dir / FILE).unlink(missing_ok=True)
 
 
 def running(data_dir: Path) -> dict[str, Any] | None:
@@ -51,6 +56,29 @@ def read(data_dir: Path) -> dict[str, Any] | None:
     return document
 
 
+def overlay(settings: Settings, environment: Mapping[str, str], document: Mapping[str, Any]) -> Settings:
+    """Return the settings pointed at a running stack, except for what the environment says itself.
+
+    The stack's credentials never go to an address that the environment names.
+    """
+    update: dict[str, Any] = {}
+    for name in (*_LINE, "clickhouse"):
+        if not environment.get(PREFIX + name.upper()) and name in document:
+            update[name] = document[name]
+    if not any(environment.get(f"{PREFIX}CLICKHOUSE{rest}") for rest in ("", "_USER", "_PASSWORD")):
+        update["clickhouse_user"] = document["clickhouse_user"]
+        update["clickhouse_password"] = SecretStr(document["clickhouse_password"])
+    return settings.model_copy(update=update)
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Return what `overlay` needs of a running stack's settings."""
+    return {
+        **{name: getattr(settings, name) for name in (*_LINE, "clickhouse", "clickhouse_user")},
+        "clickhouse_password": settings.clickhouse_password.get_secret_value(),
+    }
+
+
 def write(data_dir: Path, document: dict[str, Any]) -> None:
     """Replace `stack.json`; only its owner may read it, as it holds the passwords."""
     write_private(data_dir / FILE, json.dumps(document, indent=1))
@@ -59,8 +87,9 @@ def write(data_dir: Path, document: dict[str, Any]) -> None:
 def write_private(file: Path, text: str) -> None:
     """Replace a file that only its owner may read, whole or not at all."""
     fresh = file.with_name(f"{file.name}.{os.getpid()}")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        out.write(text)
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600, exist_ok=False)
+    fresh.write_text(text)
     fresh.replace(file)
 
 

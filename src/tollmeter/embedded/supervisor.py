@@ -41,7 +41,7 @@ class Running:
     program: Program
     process: subprocess.Popen[bytes]
     started_at: float
-    backoff: Backoff = Backoff()
+    backoff: Backoff = field(default_factory=Backoff)
     restarts: int = 0
     restart_at: float | None = None
     held: bool = False

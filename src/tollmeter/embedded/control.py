@@ -1,0 +1,87 @@
+"""What another process sees of a running stack, and how it ends it: by the supervisor's files and signals alone."""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from tollmeter.embedded import state
+from tollmeter.settings import Settings
+
+_GRACE_S = 60.0
+_TIMEOUT_MS = 5_000
+
+
+def down(data_dir: Path) -> bool:
+    """Stop the stack of this folder and return when it is gone; False when none ran."""
+    document = state.running(data_dir)
+    if document is None:
+        return False
+    for number, grace_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, 5.0)):
+        with suppress(ProcessLookupError):
+            os.kill(document["pid"], number)
+        deadline = time.monotonic() + grace_s
+        while time.monotonic() < deadline:
+            if state.running(data_dir) is None:
+                return True
+            time.sleep(0.05)
+    raise TimeoutError(f"the stack on {data_dir} (pid {document['pid']}) does not stop")
+
+
+def processes(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row a process: name, pid, whether it is up, memory, restarts; the supervisor first."""
+    rows = [{"name": "supervisor", "pid": document["pid"], "up": True, "restarts": 0}]
+    rows += [{"name": name, **fields} for name, fields in document["processes"].items()]
+    memory = _rss_mb(row["pid"] for row in rows)
+    return [{**row, "rss_mb": memory.get(row["pid"])} for row in rows]
+
+
+def _rss_mb(pids: Iterable[int]) -> dict[int, int]:
+    """Return resident memory by pid; a process that has ended has none."""
+    listed = ",".join(map(str, pids))
+    if not Path("/proc/self/statm").exists():
+        shown = subprocess.run(["ps", "-o", "pid=,rss=", "-p", listed], capture_output=True, text=True, check=False)
+        return {int(pid): int(kib) // 1024 for pid, kib in map(str.split, shown.stdout.splitlines())}
+    found = {}
+    for pid in listed.split(","):
+        with suppress(OSError):
+            pages = int(Path("/proc", pid, "statm").read_text().split()[1])
+            found[int(pid)] = pages * os.sysconf("SC_PAGE_SIZE") >> 20
+    return found
+
+
+def lag(settings: Settings, stages: Iterable[str]) -> dict[str, int | None]:
+    """Return how many records each stage has yet to commit; None where the broker does not say."""
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+    try:
+        return asyncio.run(_lag(settings, tuple(stages)))
+    except (KafkaError, OSError, TimeoutError):
+        return dict.fromkeys(stages)
+
+
+async def _lag(settings: Settings, stages: tuple[str, ...]) -> dict[str, int | None]:
+    options = {**settings.kafka_options(), "request_timeout_ms": _TIMEOUT_MS}
+    admin, consumer = AIOKafkaAdminClient(**options), AIOKafkaConsumer(**options, enable_auto_commit=False)
+    try:
+        await admin.start()
+        await consumer.start()
+        result: dict[str, int | None] = {}
+        for stage in stages:
+            committed = await admin.list_consumer_group_offsets(settings.group(stage))
+            ends = await consumer.end_offsets([TopicPartition(*partition) for partition in committed])
+            behind = [max(0, ends[at] - max(0, committed[at].offset)) for at in committed]
+            result[stage] = sum(behind) if behind else None
+        return result
+    finally:
+        await consumer.stop()
+        await admin.close()
