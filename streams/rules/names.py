@@ -1,0 +1,57 @@
+"""Model names as services write them, brought to the form that price books know; never from one family to another."""
+
+import re
+from typing import NamedTuple
+
+STANDARD_TIERS = frozenset(
+    ("", "default", "standard", "auto", "on_demand", "on-demand", "standard_only", "none", "unspecified", "realtime")
+)
+"""Tier names that providers use for the ordinary price."""
+
+_DATE = re.compile(
+    r"[-@](?:20\d{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])|20\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))$"
+)
+_SEPARATORS = re.compile(r"[-_:/@ ]+")
+_PATHS = re.compile(r"^(?:projects/[^/]+/locations/[^/]+/)?(?:publishers/[^/]+/)?(?:tuned)?models/")
+
+
+class Names(NamedTuple):
+    """What an event says about who was called, how and for what: the key under which plans are remembered."""
+
+    provider: str
+    model_used: str
+    model_sent: str
+    deployment: str
+    api_host: str
+    region: str
+    operation: str
+    service_tier: str
+    processing: str
+
+
+def spellings(name: str, provider: str) -> list[str]:
+    """Return the forms of a model name to look up, the plainest change first."""
+    plain = name.strip().lower()
+    forms = [plain, _PATHS.sub("", plain), plain.removeprefix(f"{provider}/")]
+    return [form for form in dict.fromkeys(forms) if form]
+
+
+def without_date(name: str) -> str:
+    """Return a name without the date of its version; "" when it has none."""
+    shorter = _DATE.sub("", name)
+    return shorter if shorter != name else ""
+
+
+def words(name: str) -> tuple[str, ...]:
+    """Return the words of a model name; models of a family begin with the same ones."""
+    plain = _PATHS.sub("", name.strip().lower()).removeprefix("ft:")
+    return tuple(word for word in _SEPARATORS.split(plain) if word)
+
+
+def tiers(service_tier: str, processing: str) -> tuple[str, ...]:
+    """Return the tiers that may change the price: batch first, then the tier that the provider says it served."""
+    tier = service_tier.strip().lower().removeprefix("service_tier_")
+    wanted = ["batch"] if processing == "BATCH" else []
+    if tier not in STANDARD_TIERS and tier not in wanted:
+        wanted.append(tier)
+    return tuple(wanted)
