@@ -1,0 +1,100 @@
+"""Alerts: the list in ClickHouse, and the topic as it grows. Each is the CloudEvent that was sent."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from tollmeter.cli.ledger import ALL, reading
+from tollmeter.cli.options import SPAN
+from tollmeter.cli.output import UserError, err, json_option, out, print_json, print_table
+from tollmeter.schemas import topics
+from tollmeter.settings import Settings
+from tollmeter.sinks.queries import load, moment
+
+EPOCH = datetime.fromtimestamp(0, tz=UTC)
+
+
+@click.group()
+def alerts() -> None:
+    """Budget and anomaly alerts."""
+
+
+@alerts.command("list")
+@click.option("--since", type=SPAN, help="How far back: 30m, 48h, 7d [default: all].")
+@json_option
+@click.pass_obj
+def list_alerts(settings: Settings, since: float | None, as_json: bool) -> None:
+    """Alerts in ClickHouse, oldest first."""
+    start = EPOCH if since is None else datetime.now(UTC) - timedelta(seconds=since)
+    with reading(settings) as ledger:
+        rows = ledger.query(load("alerts"), {"since": moment(start), "limit": ALL})
+    if as_json:
+        print_json([json.loads(row["event"]) for row in rows])
+    else:
+        print_table("alerts", [_readable(json.loads(row["event"]), row["appended_at"]) for row in rows])
+
+
+@alerts.command()
+@click.option("--from-start", is_flag=True, help="Begin with the oldest alert that the topic keeps.")
+@click.option("--limit", type=click.IntRange(1), help="Stop after so many alerts.")
+@json_option
+@click.pass_obj
+def follow(settings: Settings, from_start: bool, limit: int | None, as_json: bool) -> None:
+    """Alerts as they are raised, straight from Kafka; with --json one document a line. Ctrl-C ends it."""
+    try:
+        asyncio.run(_follow(settings, from_start, limit, as_json))
+    except KafkaError as error:
+        raise UserError(
+            f"Kafka at {settings.kafka} does not answer ({type(error).__name__}): start it with 'tollmeter up', "
+            "or set TOLLMETER_KAFKA to a broker that runs"
+        ) from None
+
+
+async def _follow(settings: Settings, from_start: bool, limit: int | None, as_json: bool) -> None:
+    shown = 0
+    async for value in _values(settings, from_start):
+        try:
+            event = json.loads(value)
+        except ValueError:
+            err.print("skipped a record that is no JSON", markup=False)
+            continue
+        if as_json:
+            click.echo(json.dumps(event, ensure_ascii=False))
+        else:
+            line = _readable(event)
+            out.print(f"{line['time']} {line['severity']:8} {line['text']}", markup=False, soft_wrap=True)
+        shown += 1
+        if shown == limit:
+            return
+
+
+async def _values(settings: Settings, from_start: bool) -> AsyncIterator[bytes]:
+    """Yield the values of all partitions of the topic; no consumer group: nobody else notices."""
+    topic = settings.topic(topics.ALERTS)
+    consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
+    try:
+        await consumer.start()
+        if topic not in await consumer.topics():
+            raise UserError(f"topic {topic} does not exist on {settings.kafka}: run 'tollmeter setup'")
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+        consumer.assign(partitions)
+        await (consumer.seek_to_beginning if from_start else consumer.seek_to_end)(*partitions)
+        async for record in consumer:
+            yield record.value
+    finally:
+        await consumer.stop()
+
+
+def _readable(event: dict[str, Any], appended_at: datetime | None = None) -> dict[str, Any]:
+    data = event.get("data", {})
+    line = {"time": event.get("time", ""), "severity": data.get("severity", ""), "kind": data.get("kind", "")}
+    if appended_at is not None:
+        waited = appended_at - datetime.fromisoformat(event["time"])
+        line["delay_s"] = round(waited.total_seconds(), 3)
+    return line | {"period": data.get("period", ""), "text": data.get("text", "")}
