@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -13,6 +14,8 @@ from rich.table import Table
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 out = Console(highlight=False)
+if not out.is_terminal:
+    out.width = 200  # into a file or a pipe: ids stay in one piece
 err = Console(stderr=True, highlight=False)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
@@ -43,7 +46,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence
     names = list(columns or rows[0])
     table = Table(title=title, title_justify="left")
     for name in names:
-        numeric = all(isinstance(row.get(name), int | float) or row.get(name) is None for row in rows)
+        numeric = all(isinstance(row.get(name), int | float | Decimal) or row.get(name) is None for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*("—" if row.get(name) is None else str(row[name]) for name in names))
