@@ -26,7 +26,7 @@ MAX_REQUEST_BYTES = 9_000_000
 """Above the largest record of any topic; the size of priced records is kept by PRICE itself."""
 
 Headers = Sequence[tuple[str, bytes]]
-Step = Callable[[list[Any]], Awaitable[None]]
+Step = Callable[[list[Any]], Awaitable[Sequence[Any] | None]]
 Idle = Callable[[float], Awaitable[None]]
 
 log = logging.getLogger("tollmeter")
@@ -119,7 +119,8 @@ class Sender:
 class Passes:
     """The serial loop of a stage.
 
-    `step(events)` gets every delivery that waits, of all partitions, as one pass; they are acked after it returned.
+    `step(events)` gets every delivery that waits, of all partitions, as one pass; they are acked after it returned,
+    but for those that it returns: they stay unacked, and with them what follows in their partitions.
     `event.value` is a list of aiokafka records in offset order. What arrives meanwhile forms the next pass. A pass
     starts when `weigh` counts `limit`, or when its first event has waited `linger_s`. `idle(now)` runs between passes,
     at most every `idle_every_s`, with the monotonic time. Neither ever runs beside the other.
@@ -214,12 +215,14 @@ class Passes:
         events = self._waiting
         self._set_waiting([])
         try:
-            await self._step(events)
+            held = await self._step(events) or ()
         except GivenUp:
             self._abandon(events)
             return
+        self._abandon(held)
         for event in events:
-            self.app.consumer.finish(event.message)
+            if event not in held:
+                self.app.consumer.finish(event.message)
 
     def _set_waiting(self, events: list[Any]) -> None:
         self._waiting = events

@@ -67,9 +67,13 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
     _sought: int | None
     """The generation whose positions have been sought. Without it nothing is fetched."""
 
+    _done: dict[TP, int]
+    """The offset behind the last finished delivery, or the position that was sought when there is none yet."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._inflight = defaultdict(deque)
+        self._done = {}
         self._sought = None
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
@@ -94,6 +98,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
             positions = {tp: offset for tp, offset in wanted.items() if tp in assigned}
             if positions:
                 await self.seek_wait(positions)
+        self._done = {tp: await self.position(tp) or 0 for tp in self.assignment()}
         self._sought = generation
 
     async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, list[Any]], set[TP]]:  # noqa: ASYNC109
@@ -176,6 +181,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
     def finish(self, message: BatchMessage) -> None:
         """Ack a delivery whose effects are durable."""
         message.finished = True
+        self._done[message.tp] = message.offset + 1
         message.ack(self)
 
     def abandon(self, message: BatchMessage) -> None:
@@ -184,6 +190,16 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         waiting = self._waiting_for_ack
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+    async def heads(self) -> set[TP]:
+        """Return the partitions in which nothing waited when this was called: all that stood there is finished."""
+        if not self.settled or not self._done:
+            return set()
+        generation = self._sought
+        ends = await self.highwaters(*self._done)
+        if self._sought != generation:
+            return set()
+        return {tp for tp, end in ends.items() if self._done.get(tp, -1) >= end}
 
     @property
     def settled(self) -> bool:

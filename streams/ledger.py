@@ -1,0 +1,267 @@
+"""LEDGER: priced rows and alerts into ClickHouse. Inserted, then acked; delivered again, the table is the same.
+
+ClickHouse away: it waits for ever while polling goes on, and gives up at once when its partitions go. Rows that
+ClickHouse refuses are found by halving and become dead letters; their neighbours are stored.
+"""
+
+import asyncio
+import json
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import polars as pl
+from faust.types import TP
+
+from tollmeter import __version__
+from tollmeter.provision import read_layout
+from tollmeter.schemas import topics
+from tollmeter.schemas.priced import (
+    FORMAT_VERSION,
+    H_BOOT,
+    H_FORMAT,
+    H_KIND,
+    H_PRICE_BOOK,
+    H_ROWS,
+    H_SOURCES,
+    KIND_ROWS,
+)
+from tollmeter.settings import Settings
+from tollmeter.sinks import rollup
+from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connect
+from tollmeter.streams.app import GivenUp, Passes, Sender, StageApp, build_app, crash, preflight
+from tollmeter.streams.app import run as run_app
+from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, join, to_insert
+
+log = logging.getLogger("tollmeter.ledger")
+
+STAGE = "ledger"
+COVERAGE_COLUMNS = (
+    "priced_partition", "priced_offset", "source_partition", "first_offset", "last_offset", "records", "rejected",
+    "rows", "price_book", "boot",
+)  # fmt: skip
+REPORT_S = 60.0
+POLL_S = 0.05
+GRACE_S = 3.0
+"""How long an insert under way may go on when the partitions were taken away."""
+FIRST_DELAY_S, LAST_DELAY_S = 0.1, 30.0
+
+
+@dataclass(slots=True)
+class Block:
+    """What one pass writes, and the deliveries it must not ack because a newer format stands in them."""
+
+    priced: list[PricedBlock] = field(default_factory=list)
+    coverage: list[tuple[Any, ...]] = field(default_factory=list)
+    alerts: list[tuple[str, datetime]] = field(default_factory=list)
+    held: list[Any] = field(default_factory=list)
+
+
+def rows_of(event: Any) -> int:
+    """Return how many rows a delivery brings, as its headers say."""
+    return sum(int(value) for record in event.value for name, value in record.headers if name == H_ROWS)
+
+
+class Ledger:
+    """The LEDGER stage of one worker."""
+
+    def __init__(self, settings: Settings, app: StageApp, sender: Sender) -> None:
+        self._settings, self._app, self._sender = settings, app, sender
+        self._client: ClickHouse | None = None
+        self._alerts_topic = settings.topic(topics.ALERTS)
+        self._counts: Counter[str] = Counter()
+        self._reported = self._complained = 0.0
+        self._rollup: asyncio.Task[rollup.RollupResult] | None = None
+        self._rollup_at = 0.0
+        self.ours: Callable[[Sequence[Any]], bool] = lambda events: True
+
+    async def step(self, events: Sequence[Any]) -> list[Any]:
+        """Store what the pass brings; return the deliveries that must not be acked."""
+        block = self._sort(events)
+        rows = await asyncio.to_thread(join, block.priced)
+        if rows.height:
+            await self._store_rows(rows, events)
+        if block.coverage:
+            await self._insert_rows("ledger_coverage", COVERAGE_COLUMNS, block.coverage, events)
+        if block.alerts:
+            await self._insert_rows("alerts", ("event", "appended_at"), block.alerts, events)
+        self._counts.update(rows=rows.height, blocks=len(block.priced), alerts=len(block.alerts), inserts=1)
+        return block.held
+
+    def _sort(self, events: Sequence[Any]) -> Block:
+        block = Block()
+        for event in events:
+            if event.message.topic == self._alerts_topic:
+                block.alerts += [alert_row(record) for record in event.value if record.value]
+            elif not self._sort_priced(event, block):
+                block.held.append(event)
+        return block
+
+    def _sort_priced(self, event: Any, block: Block) -> bool:
+        """Add the records of a delivery; False when one is newer than we know: its partition stops there."""
+        for record in event.value:
+            headers = dict(record.headers)
+            if headers.get(H_KIND) != KIND_ROWS and int(headers.get(H_FORMAT, b"0")) <= FORMAT_VERSION:
+                continue
+            if int(headers.get(H_FORMAT, b"0")) > FORMAT_VERSION:
+                self._stop_partition(event.message.tp, record, headers)
+                return False
+            if int(headers[H_ROWS]):
+                block.priced.append(PricedBlock(record.partition, record.offset, record.value))
+            block.coverage += coverage_rows(record, headers)
+        return True
+
+    def _stop_partition(self, tp: TP, record: Any, headers: dict[str, bytes]) -> None:
+        self._app.consumer.pause_partitions({tp})
+        log.error(
+            "%s/%d stops at offset %d: its format %s is newer than %d, the newest known here; upgrade this worker",
+            tp.topic, tp.partition, record.offset, headers[H_FORMAT].decode("ascii", "replace"), FORMAT_VERSION,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ ClickHouse
+
+    async def _store_rows(self, rows: pl.DataFrame, events: Sequence[Any]) -> None:
+        """Insert rows; halve what ClickHouse refuses until the culprits stand alone."""
+        try:
+            await self._persist(
+                lambda: self._clickhouse().insert_arrow("usage_events", to_insert(rows), LEDGER_COLUMNS), events
+            )
+        except Rejected as refusal:
+            if rows.height == 1:
+                await self._send_dead_letter(rows, refusal)
+                return
+            middle = rows.height // 2
+            await self._store_rows(rows[:middle], events)
+            await self._store_rows(rows[middle:], events)
+
+    async def _insert_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Any], events: Sequence[Any]
+    ) -> None:
+        await self._persist(lambda: self._clickhouse().insert_rows(table, columns, rows), events)
+
+    def _clickhouse(self) -> ClickHouse:
+        """Return the client, connecting at first use: a worker may start while ClickHouse is away."""
+        if self._client is None:
+            self._client = connect(self._settings)
+        return self._client
+
+    async def _persist(self, work: Callable[[], None], events: Sequence[Any]) -> None:
+        """Do the work in a thread until it succeeds. Raises `GivenUp` when the events are no longer ours."""
+        delay = FIRST_DELAY_S
+        while True:
+            try:
+                await self._watched(asyncio.create_task(asyncio.to_thread(work)), events)
+                return
+            except Unavailable as error:
+                self._complain(error)
+            wake = monotonic() + delay * (0.5 + random.random() / 2)
+            while monotonic() < wake:
+                self._check_ours(events)
+                await asyncio.sleep(POLL_S)
+            delay = min(LAST_DELAY_S, 2 * delay)
+
+    async def _watched(self, task: asyncio.Task[None], events: Sequence[Any]) -> None:
+        lost_at: float | None = None
+        while True:
+            done, _ = await asyncio.wait({task}, timeout=POLL_S * 4)
+            if done:
+                task.result()
+                return
+            if not self.ours(events):
+                lost_at = lost_at or monotonic()
+                if monotonic() > lost_at + GRACE_S:
+                    raise GivenUp
+
+    def _check_ours(self, events: Sequence[Any]) -> None:
+        if not self.ours(events):
+            raise GivenUp
+
+    def _complain(self, error: Exception) -> None:
+        now = monotonic()
+        if now >= self._complained + 10.0:
+            self._complained = now
+            log.warning("waiting: %s", error)
+
+    async def _send_dead_letter(self, row: pl.DataFrame, refusal: Rejected) -> None:
+        fields = row.row(0, named=True)
+        headers = [
+            ("reason", b"rejected"),
+            ("detail", str(refusal).encode()[:300]),
+            ("stage", STAGE.encode()),
+            ("source_topic", self._settings.topic(topics.EVENTS).encode()),
+            ("source_partition", str(fields["src_partition"]).encode()),
+            ("source_offset", str(fields["src_offset"]).encode()),
+            ("attempts", b"1"),
+            ("code_version", __version__.encode()),
+        ]
+        value = json.dumps(fields, default=str, ensure_ascii=False).encode()
+        await self._sender.send(self._settings.topic(topics.DLQ), fields["src_partition"], None, value, headers)
+        self._counts["rejected"] += 1
+        log.warning("row %s is refused: %s", fields["event_id"], refusal)
+
+    # ------------------------------------------------------------------ timers
+
+    async def idle(self, now: float) -> None:
+        """Roll up when it is due and ours to do; report every minute."""
+        if now >= self._reported + REPORT_S:
+            self._reported = now
+            if self._counts:
+                log.info("%s", ", ".join(f"{name} {count}" for name, count in sorted(self._counts.items()) if count))
+                self._counts.clear()
+        if self._rollup is not None:
+            if not self._rollup.done():
+                return
+            task, self._rollup = self._rollup, None
+            self._rollup_at = now + self._pause(task)
+        if now >= self._rollup_at and self._owns_rollup():
+            self._rollup = asyncio.create_task(asyncio.to_thread(self._roll_up))
+
+    def _roll_up(self) -> rollup.RollupResult:
+        return rollup.step(self._clickhouse(), self._settings)
+
+    def _pause(self, task: asyncio.Task[rollup.RollupResult]) -> float:
+        error = task.exception()
+        if error is None:
+            return task.result().pause_s
+        if not isinstance(error, Unavailable):
+            crash(error)
+        self._complain(error)
+        return 5.0
+
+    def _owns_rollup(self) -> bool:
+        return TP(self._settings.topic(topics.PRICED), 0) in self._app.consumer.assignment()
+
+
+def alert_row(record: Any) -> tuple[str, datetime]:
+    """Return an alert as its table stores it: the event as sent, and when the broker appended it."""
+    return record.value.decode("utf-8", "replace"), datetime.fromtimestamp(record.timestamp / 1000, tz=UTC)
+
+
+def coverage_rows(record: Any, headers: dict[str, bytes]) -> Iterator[tuple[Any, ...]]:
+    """Return what a priced record says about the source log, one row for each source partition."""
+    book, boot = headers[H_PRICE_BOOK].decode(), headers[H_BOOT].decode()
+    for source in json.loads(headers[H_SOURCES]):
+        yield (record.partition, record.offset, *source, book, boot)
+
+
+def run(settings: Settings) -> int:
+    """Run the LEDGER worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
+    asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS, topics.DLQ]))
+    asyncio.run(read_layout(settings))
+    app = build_app(settings, STAGE, [topics.PRICED, topics.ALERTS])
+    ledger = Ledger(settings, app, Sender(app))
+    passes = Passes(
+        app,
+        ledger.step,
+        limit=settings.ledger_block_rows,
+        weigh=rows_of,
+        linger_s=settings.ledger_block_s,
+        idle=ledger.idle,
+    )
+    ledger.ours = passes.all_ours
+    return run_app(app)

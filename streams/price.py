@@ -1,0 +1,171 @@
+"""PRICE: source records to priced rows. Dead letters and rows are acknowledged by the broker before anything is acked.
+
+To each target there is one unacknowledged record at a time. With two in flight the first could fail for good and the
+second land: WATCH's high water would have passed the first, and its rows would be skipped for ever.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from time import time
+from typing import Any
+
+import polars as pl
+
+from tollmeter import __version__
+from tollmeter.provision import read_layout
+from tollmeter.schemas import topics
+from tollmeter.schemas.control import tick_record
+from tollmeter.settings import Settings
+from tollmeter.streams.app import Passes, Sender, StageApp, build_app, preflight
+from tollmeter.streams.app import run as run_app
+from tollmeter.streams.prices.book import PriceBook, load
+from tollmeter.streams.rules.decode import Reject, decode
+from tollmeter.streams.rules.split import (
+    Block,
+    Source,
+    blocks,
+    by_target,
+    encode_dicts,
+    event_columns,
+    priced_columns,
+)
+from tollmeter.streams.rules.validate import FLAGS, validate
+
+log = logging.getLogger("tollmeter.price")
+
+STAGE = "price"
+TICK_S = 1.0
+REPORT_S = 60.0
+
+
+class Priced:
+    """What one pass made of its records: rows in contract columns, dead letters, and what was read of each source."""
+
+    def __init__(self, records: Sequence[Any], book: PriceBook) -> None:
+        self.records = records
+        decoded = decode([record.value for record in records])
+        good = validate(decoded.frame, decoded.index)
+        self.rejects: list[Reject] = decoded.rejects + good.rejects
+        at = [records[position] for position in good.index]
+        events = event_columns(
+            good.frame,
+            pl.Series("src_partition", [record.partition for record in at], dtype=pl.UInt16),
+            pl.Series("src_offset", [record.offset for record in at], dtype=pl.Int64),
+            pl.Series("received_at", [record.timestamp for record in at], dtype=pl.Int64),
+        ).with_columns(FLAGS)
+        self.rows = priced_columns(events, book.price(events))
+        self.sources = self._sources()
+
+    def _sources(self) -> list[Source]:
+        rejected = Counter(self.records[reject.position].partition for reject in self.rejects)
+        sources: dict[int, Source] = {}
+        for record in self.records:
+            seen = sources.get(record.partition)
+            if seen is None:
+                seen = Source(record.partition, record.offset, record.offset, 0, rejected[record.partition])
+            sources[record.partition] = seen._replace(last_offset=record.offset, records=seen.records + 1)
+        return list(sources.values())
+
+    def blocks(self, partitions: int, book_id: str, boot: str) -> dict[int, list[Block]]:
+        """Return the records to send to each target. A pass without rows still says what it has read, in target 0."""
+        targets = by_target(encode_dicts(self.rows), partitions) if self.rows.height else {0: self.rows}
+        return {target: blocks(rows, self.sources, book_id, boot) for target, rows in targets.items()}
+
+
+class Price:
+    """The PRICE stage of one worker."""
+
+    def __init__(self, settings: Settings, app: StageApp, sender: Sender, book: PriceBook, targets: int) -> None:
+        self._settings, self._app, self._sender, self._book, self._targets = settings, app, sender, book, targets
+        self._boot = uuid.uuid4().hex[:12]
+        self._counts: Counter[str] = Counter()
+        self._ticked = self._reported = 0.0
+
+    async def step(self, events: Sequence[Any]) -> None:
+        """Price every record of the pass, and return when dead letters and rows are acknowledged."""
+        ordered = sorted(events, key=lambda event: (event.message.partition, event.message.offset))
+        pass_ = Priced([record for event in ordered for record in event.value], self._book)
+        await self._send_dead_letters(pass_)
+        parts = pass_.blocks(self._targets, self._book.id, self._boot)
+        await asyncio.gather(*(self._send_in_turn(target, records) for target, records in parts.items()))
+        self._count(pass_)
+
+    async def _send_in_turn(self, target: int, records: Sequence[Block]) -> None:
+        topic = self._settings.topic(topics.PRICED)
+        for record in records:
+            await self._sender.send(topic, target, None, record.value, record.headers)
+
+    async def _send_dead_letters(self, pass_: Priced) -> None:
+        topic = self._settings.topic(topics.DLQ)
+        letters = [(reject, pass_.records[reject.position]) for reject in pass_.rejects]
+        await asyncio.gather(
+            *(
+                self._sender.send(
+                    topic,
+                    record.partition,
+                    record.key,
+                    None if reject.reason == "secret" else record.value,  # a key must not rest there for a month
+                    dead_letter_headers(STAGE, reject.reason, reject.detail, record),
+                )
+                for reject, record in letters
+            )
+        )
+
+    async def idle(self, now: float) -> None:
+        """Tick every second, report every minute."""
+        if now >= self._ticked + TICK_S:
+            self._ticked = now
+            await self._tick()
+        if now >= self._reported + REPORT_S:
+            self._reported = now
+            if self._counts:
+                log.info("%s", ", ".join(f"{name} {count}" for name, count in sorted(self._counts.items())))
+                self._counts.clear()
+
+    async def _tick(self) -> None:
+        """Tell every target which source partitions have nothing waiting, so that quiet ones move on."""
+        at_ms = int(time() * 1000)
+        heads = await self._app.consumer.heads()
+        clocks = {tp.partition: at_ms for tp in heads}
+        if not clocks:
+            return
+        value, headers = tick_record(clocks)
+        topic = self._settings.topic(topics.PRICED)
+        await asyncio.gather(
+            *(self._sender.send(topic, target, None, value, headers) for target in range(self._targets))
+        )
+
+    def _count(self, pass_: Priced) -> None:
+        self._counts["records"] += len(pass_.records)
+        self._counts["accepted"] += pass_.rows.height
+        self._counts.update(f"rejected {reject.reason}" for reject in pass_.rejects)
+        unpriced = int(pass_.rows["cost_nano"].null_count())
+        if unpriced:
+            self._counts["unpriced"] += unpriced
+
+
+def dead_letter_headers(stage: str, reason: str, detail: str, record: Any) -> list[tuple[str, bytes]]:
+    """Return the headers of a dead letter: what is wrong, and where the record stands in its source."""
+    return [
+        ("reason", reason.encode()),
+        ("detail", detail.encode("utf-8", "replace")[:300]),
+        ("stage", stage.encode()),
+        ("source_topic", record.topic.encode()),
+        ("source_partition", str(record.partition).encode()),
+        ("source_offset", str(record.offset).encode()),
+        ("attempts", b"1"),
+        ("code_version", __version__.encode()),
+    ]
+
+
+def run(settings: Settings) -> int:
+    """Run the PRICE worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
+    asyncio.run(preflight(settings, [topics.EVENTS, topics.PRICED, topics.DLQ]))
+    layout = asyncio.run(read_layout(settings))
+    app = build_app(settings, STAGE, [topics.EVENTS])
+    price = Price(settings, app, Sender(app), load(settings), layout.priced)
+    Passes(app, price.step, limit=settings.price_batch, idle=price.idle)
+    return run_app(app)

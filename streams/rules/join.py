@@ -1,0 +1,53 @@
+"""Blocks of usage.priced to one block of ledger rows: the same rows, with their place in the log and their version."""
+
+import io
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import polars as pl
+
+from tollmeter.schemas.priced import PRICED_COLUMNS, row_version
+from tollmeter.streams.rules.split import PRICED_DTYPES
+
+LEDGER_COLUMNS = (*(column.name for column in PRICED_COLUMNS), "priced_partition", "priced_offset", "version")
+
+_TEXT = [pl.col(column.name).cast(pl.String) for column in PRICED_COLUMNS if column.kind == "dict"]
+_OLDEST = pl.CompatLevel.oldest()
+
+
+class PricedBlock(NamedTuple):
+    partition: int
+    offset: int
+    value: bytes
+
+
+def join(blocks: Iterable[PricedBlock]) -> pl.DataFrame:
+    """Return the rows of all blocks as ledger rows, in the order of the blocks.
+
+    Raises `ValueError` naming the block that is no Arrow stream with the columns of the contract.
+    """
+    frames = [_read(block) for block in blocks]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=PRICED_DTYPES)
+
+
+def _read(block: PricedBlock) -> pl.DataFrame:
+    try:
+        rows = pl.read_ipc_stream(io.BytesIO(block.value)).select(list(PRICED_DTYPES))
+    except (Exception, pl.exceptions.PanicException) as error:
+        raise ValueError(
+            f"usage.priced/{block.partition} offset {block.offset} holds no priced rows: {error}"
+        ) from error
+    return rows.with_columns(
+        *_TEXT,
+        pl.lit(block.partition, dtype=pl.UInt16).alias("priced_partition"),
+        pl.lit(block.offset, dtype=pl.Int64).alias("priced_offset"),
+        # revision << 48 is revision × 2^48: polars has no shift, and the sum never carries
+        (pl.col("revision").cast(pl.Int64) * (1 << 48) + row_version(0, block.offset)).alias("version"),
+    )
+
+
+def to_insert(rows: pl.DataFrame) -> bytes:
+    """Return ledger rows as one Arrow IPC stream. Uncompressed: it crosses one socket, and is parsed once."""
+    out = io.BytesIO()
+    rows.rechunk().write_ipc_stream(out, compression="uncompressed", compat_level=_OLDEST)
+    return out.getvalue()
