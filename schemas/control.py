@@ -26,23 +26,7 @@ class PolicyDelete(BaseModel):
     policy_id: str
 
 
-class WindowRepair(BaseModel):
-    """The ledger's value of a sealed minute of one scope, as of a priced offset: replaces what the fold had.
-
-    `totals` has the measures of `streams.rules.totals` in order. Sent only for minutes that are sealed for live rows.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    type: Literal["window_repair"] = "window_repair"
-    org_id: str
-    scope: str
-    name: str
-    minute: int
-    as_of: int
-    totals: tuple[int, ...]
-
-
-Control = Annotated[PolicySet | PolicyDelete | WindowRepair, Field(discriminator="type")]
+Control = Annotated[PolicySet | PolicyDelete, Field(discriminator="type")]
 
 
 class ControlRecord(BaseModel):

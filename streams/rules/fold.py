@@ -1,0 +1,225 @@
+"""Fold priced rows into a partition's state and say which budgets and floors they crossed.
+
+Row order is log order. Several records may be folded in one pass: all decisions made here depend on sums that only
+grow and on thresholds that change at landmarks and control records alone, so the cut into passes changes nothing.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.policy import SCOPE_COLUMNS, Policy
+from tollmeter.streams.rules import findings
+from tollmeter.streams.rules.anomalies import spike_threshold
+from tollmeter.streams.rules.budgets import Limit, crossed, spent
+from tollmeter.streams.rules.findings import Passage
+from tollmeter.streams.rules.scopes import NOBODY
+from tollmeter.streams.rules.seen import Mask
+from tollmeter.streams.rules.state import State
+from tollmeter.streams.rules.totals import (
+    LEVELS,
+    MEASURE_SOURCES,
+    PEAK_HOUR,
+    PEAK_MINUTE,
+    Matrix,
+    Vector,
+    bucket_at,
+    bucket_of,
+    key_cost,
+    measure_matrix,
+    sum_by_key,
+)
+
+MINUTE_US = 60_000_000
+COLUMNS_READ = tuple(
+    dict.fromkeys(
+        (
+            "event_id",
+            "event_time",
+            "received_at",
+            "src_partition",
+            "src_offset",
+            *SCOPE_COLUMNS.values(),
+            *MEASURE_SOURCES,
+        )
+    )
+)
+"""The priced columns that WATCH reads."""
+
+
+def fold_rows(state: State, rows: pl.DataFrame, offset: int) -> list[Alert]:
+    """Fold rows (COLUMNS_READ) of the records up to `offset`, in log order; return the alerts they caused.
+
+    While the state still has cells with stamps at or above `offset`, pass one record at a time.
+    """
+    passage = _passage(rows)
+    live = _live(state, passage, rows["event_id"])
+    state.applied = offset
+    if not live.any():
+        return []
+    if not live.all():
+        rows, passage = rows.filter(pl.Series(live)), passage.only(live)
+    passage.scopes = state.scopes.of_rows(rows)
+    passage.matrix = measure_matrix(rows)
+    keys, sums, first_minute = _by_scope_and_minute(state, passage)
+    alerts: list[Alert] = []
+    for level in LEVELS:
+        alerts += _add_level(state, level, keys, sums, first_minute, offset, passage)
+    return alerts
+
+
+def _passage(rows: pl.DataFrame) -> Passage:
+    received_ms = rows["received_at"].cast(pl.Int64).to_numpy()
+    times_us = rows["event_time"].cast(pl.Int64).to_numpy()
+    return Passage(
+        sources=rows["src_partition"].to_numpy().astype(np.int64),
+        offsets=rows["src_offset"].to_numpy(),
+        received_ms=received_ms,
+        times_us=times_us,
+        charged_us=np.minimum(times_us, received_ms * 1000),
+        orgs=rows["org_id"],
+    )
+
+
+def _live(state: State, passage: Passage, event_ids: pl.Series) -> Mask:
+    """Move marks and clocks over the rows and tell which of them are to be folded: new, in time, not seen before."""
+    replay = np.zeros(passage.sources.size, dtype=bool)
+    late = np.zeros(passage.sources.size, dtype=bool)
+    for source in np.unique(passage.sources).tolist():
+        at = np.flatnonzero(passage.sources == source)
+        marks = np.maximum.accumulate(np.concatenate(([state.high.get(source, -1)], passage.offsets[at])))
+        replay[at] = passage.offsets[at] <= marks[:-1]
+        state.high[source] = int(marks[-1])
+        clock = np.maximum(np.maximum.accumulate(passage.received_ms[at]), state.clocks.get(source, 0))
+        late[at] = passage.charged_us[at] < (clock - state.rules.horizon_ms) * 1000
+        state.clocks[source] = int(clock[-1])
+    remembered = ~replay & (passage.times_us >= state.remember_from_us)
+    late |= ~replay & ~remembered
+    first = np.ones(replay.size, dtype=bool)
+    at = np.flatnonzero(remembered)
+    orgs = state.scopes.text_codes(passage.orgs.gather(at))
+    first[at] = state.seen.first(passage.times_us[at], orgs, event_ids.gather(at))
+    _count(state, replay, late & ~replay & first, ~first)
+    return ~replay & ~late & first
+
+
+def _count(state: State, replay: Mask, deferred: Mask, resent: Mask) -> None:
+    replays = int(replay.sum())
+    state.counters["accepted"] += replay.size - replays
+    state.counters["replays"] += replays
+    state.counters["late_deferred"] += int(deferred.sum())
+    state.counters["resends"] += int(resent.sum())
+
+
+def _by_scope_and_minute(state: State, passage: Passage) -> tuple[Vector, Matrix, int]:
+    """Return keys (minute - first minute) * scopes + scope, ascending per kind, with their sums."""
+    minutes = passage.charged_us // MINUTE_US
+    first = int(minutes.min())
+    relative = (minutes - first) * len(state.scopes)
+    keys, sums = [], []
+    for numbers in passage.scopes.values():
+        named = numbers != NOBODY
+        whole = bool(named.all())
+        found = sum_by_key(
+            relative + numbers if whole else (relative + numbers)[named],
+            passage.matrix if whole else passage.matrix[named],
+        )
+        keys.append(found[0])
+        sums.append(found[1])
+    return np.concatenate(keys), np.concatenate(sums), first
+
+
+def _add_level(
+    state: State, level: str, keys: Vector, sums: Matrix, first_minute: int, offset: int, passage: Passage
+) -> list[Alert]:
+    """Add the sums to every bucket of one level and return what was crossed there."""
+    count = len(state.scopes)
+    minutes, scopes = keys // count + first_minute, keys % count
+    buckets = bucket_of(level, minutes)
+    first = int(buckets.min())
+    if level != "minute" and int(minutes.max()) != first_minute:
+        merged, sums = sum_by_key((buckets - first) * count + scopes, sums)
+        buckets, scopes = merged // count + first, merged % count
+    alerts: list[Alert] = []
+    for bucket in np.unique(buckets).tolist():
+        inside = buckets == bucket
+        ours = scopes[inside]
+        before, after = state.cells(level, bucket).add(ours, sums[inside], offset)
+        alerts += _FOUND_AT[level](state, level, bucket, ours, before, after, passage)
+    return alerts
+
+
+def _budget_alerts(
+    state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, passage: Passage
+) -> list[Alert]:
+    """Return an alert for each threshold that a watched scope's spend crossed in this bucket."""
+    alerts: list[Alert] = []
+    for at in state.budgets.watched(scopes).tolist():
+        scope = int(scopes[at])
+        for limit in state.budgets.limits(scope, level):
+            was, is_ = (int(spent(values[at : at + 1], limit.currency)[0]) for values in (before, after))
+            for pct in crossed(limit, was, is_):
+                received_ms, reached = passage.crossing(state, limit, bucket, was, pct)
+                alerts.append(findings.budget(state, limit, bucket, pct, reached, received_ms))
+    return alerts
+
+
+def _spike_alerts(
+    state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, passage: Passage
+) -> list[Alert]:
+    """Return an alert for each key whose open minute or hour became a new extreme in this pass."""
+    minute = level == "minute"
+    if bucket < (state.closed_minute if minute else state.closed_hour):
+        state.touched.add((level, bucket))
+        return []
+    keys = np.flatnonzero(state.scopes.of_kind(scopes, "api_key"))
+    was, is_ = key_cost(before[keys]), key_cost(after[keys])
+    floors = state.rules.floors
+    dear = is_ > (floors.minute_nano if minute else min(floors.hour_nano, floors.new_key_hour_nano))
+    keys, was, is_ = keys[dear], was[dear], is_[dear]
+    if not keys.size:
+        return []
+    peaks = state.past_peaks(scopes[keys], PEAK_MINUTE if minute else PEAK_HOUR)
+    limits = spike_threshold(level, peaks, floors)
+    alerts = []
+    for at in np.flatnonzero((was <= limits) & (is_ > limits)).tolist():
+        scope, limit = int(scopes[keys[at]]), int(limits[at])
+        received_ms, reached = passage.key_crossing(scope, level, bucket, int(was[at]), limit)
+        alerts.append(findings.spike(state, level, bucket, scope, reached, int(peaks[at]), limit, received_ms))
+    return alerts
+
+
+_Found = Callable[[State, str, int, Vector, Matrix, Matrix, Passage], list[Alert]]
+_FOUND_AT: dict[str, _Found] = {
+    "minute": _spike_alerts, "hour": _spike_alerts, "day": _budget_alerts, "month": _budget_alerts,
+}  # fmt: skip
+
+
+def fold_policy(state: State, policy: Policy, offset: int) -> list[Alert]:
+    """Take over a policy and return the thresholds that the present day and month are beyond already."""
+    state.applied = offset
+    number = state.scopes.number((policy.org_id, policy.scope, policy.name))
+    limits = state.budgets.set(policy, number)
+    state.changed_policies[policy.policy_id] = True
+    now_ms = max(state.clocks.values(), default=None)
+    if now_ms is None:
+        return []
+    return [alert for limit in limits for alert in _already_crossed(state, limit, now_ms)]
+
+
+def _already_crossed(state: State, limit: Limit, now_ms: int) -> list[Alert]:
+    bucket = bucket_at(limit.level, now_ms // 1000)
+    cells = state.levels[limit.level].get(bucket)
+    if cells is None:
+        return []
+    total = int(spent(cells.take(np.array([limit.scope], dtype=np.int64)), limit.currency)[0])
+    return [findings.budget(state, limit, bucket, pct, total, now_ms) for pct in crossed(limit, 0, total)]
+
+
+def fold_policy_delete(state: State, policy_id: str, offset: int) -> None:
+    """Forget a policy; an absent one is no error."""
+    state.applied = offset
+    state.budgets.delete(policy_id)
+    state.changed_policies[policy_id] = False

@@ -1,0 +1,66 @@
+"""The memory of event ids within the horizon: a producer's own resend is counted once, live as in the ledger.
+
+The identity is (event_time, org, event_id), as in the ledger. Memory is capped: what no longer fits is forgotten from
+the oldest on, and rows from that far back are deferred to the ledger rather than risk counting them twice.
+"""
+
+import numpy as np
+import polars as pl
+
+from tollmeter.streams.rules.totals import Vector
+
+SLICE_US = 600 * 1_000_000
+
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+class Seen:
+    """Sets of 16-byte event ids by ten-minute slice of event time and organisation."""
+
+    def __init__(self, cap: int) -> None:
+        self.cap = cap
+        self.size = 0
+        self._slices: dict[int, dict[int, set[bytes]]] = {}
+
+    def first(self, times_us: Vector, orgs: Vector, event_ids: pl.Series) -> Mask:
+        """Remember every row and tell which are seen for the first time."""
+        fresh = np.ones(times_us.size, dtype=bool)
+        if not times_us.size:
+            return fresh
+        ids = event_ids.str.replace_all("-", "", literal=True).str.decode("hex").to_list()
+        slices = times_us // SLICE_US
+        keys = slices * (int(orgs.max()) + 1) + orgs
+        for key in np.unique(keys):
+            rows = np.flatnonzero(keys == key)
+            self._remember(int(slices[rows[0]]), int(orgs[rows[0]]), rows, ids, fresh)
+        return fresh
+
+    def _remember(self, slice_: int, org: int, rows: Vector, ids: list[bytes], fresh: Mask) -> None:
+        known = self._slices.setdefault(slice_, {}).setdefault(org, set())
+        chosen = ids if rows.size == len(ids) else [ids[row] for row in rows.tolist()]
+        resent = known.intersection(chosen)
+        before = len(known)
+        known.update(chosen)
+        self.size += len(known) - before
+        if len(known) - before == len(chosen):
+            return
+        for row, event_id in zip(rows.tolist(), chosen, strict=True):
+            if event_id in resent:
+                fresh[row] = False
+            resent.add(event_id)
+
+    def forget_before(self, time_us: int) -> int:
+        """Drop the slices that end at or before this event time, and the oldest ones beyond the cap.
+
+        Return the event time from which on everything is remembered.
+        """
+        for slice_ in [s for s in self._slices if (s + 1) * SLICE_US <= time_us]:
+            self._drop(slice_)
+        while self.size > self.cap and len(self._slices) > 1:
+            oldest = min(self._slices)
+            self._drop(oldest)
+            time_us = max(time_us, (oldest + 1) * SLICE_US)
+        return time_us
+
+    def _drop(self, slice_: int) -> None:
+        self.size -= sum(map(len, self._slices.pop(slice_).values()))

@@ -1,0 +1,98 @@
+"""The state of one partition of usage.priced: a function of that log's prefix and of nothing else.
+
+No wall clock, no randomness, no set order: the only time it knows is `received_at` of the rows and the ticks.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tollmeter.streams.rules.anomalies import SpikeFloors
+from tollmeter.streams.rules.budgets import Budgets
+from tollmeter.streams.rules.cells import Cells
+from tollmeter.streams.rules.scopes import Scopes
+from tollmeter.streams.rules.seen import Seen
+from tollmeter.streams.rules.totals import COLUMNS, LEVELS, Matrix, Vector
+
+HISTORY_HOURS = 24
+HISTORY_DAYS = 8
+COUNTERS = ("accepted", "resends", "late_deferred", "replays")
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRules:
+    """What the fold is parameterised with; the same for every partition."""
+
+    sources: int
+    """Partitions of usage.events: the watermark waits for a clock of each."""
+    horizon_s: int
+    close_after_s: int
+    seen_cap: int
+    floors: SpikeFloors
+    unpriced_share_pct: float
+
+    @property
+    def horizon_ms(self) -> int:
+        return self.horizon_s * 1000
+
+
+@dataclass(slots=True)
+class State:
+    """Everything WATCH knows about a partition. `applied` is the last folded offset, `high` per source partition."""
+
+    partition: int
+    rules: WatchRules
+    applied: int = -1
+    high: dict[int, int] = field(default_factory=dict)
+    clocks: dict[int, int] = field(default_factory=dict)
+    """Running maximum of received_at per source partition, milliseconds since 1970 UTC."""
+    remember_from_us: int = 0
+    """Event time from which on ids are remembered; rows from before it are deferred. Moves at landmarks only."""
+    closed_minute: int = -1
+    """Every minute before this one is closed: statistics have stepped over it."""
+    closed_hour: int = -1
+    counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
+    raised: dict[str, int] = field(default_factory=dict)
+    """Alerts found at landmarks, with the second at which their period is over: none is emitted twice."""
+    touched: set[tuple[str, int]] = field(default_factory=set)
+    """Closed buckets that a late row changed since the last landmark."""
+    changed_policies: dict[str, bool] = field(default_factory=dict)
+    """Policies set (True) or deleted (False) since the last snapshot."""
+    scopes: Scopes = field(default_factory=Scopes)
+    budgets: Budgets = field(default_factory=Budgets)
+    levels: dict[str, dict[int, Cells]] = field(default_factory=lambda: {level: {} for level in LEVELS})
+    seen: Seen = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seen = Seen(self.rules.seen_cap)
+
+    def cells(self, level: str, bucket: int) -> Cells:
+        """Return the cells of a bucket, empty ones for a new bucket."""
+        buckets = self.levels[level]
+        if bucket not in buckets:
+            buckets[bucket] = Cells()
+        return buckets[bucket]
+
+    @property
+    def newest_stamp(self) -> int:
+        """Highest stamp of any loaded cell: up to it, records have to be folded one by one."""
+        return max((cells.newest_stamp for buckets in self.levels.values() for cells in buckets.values()), default=-1)
+
+    def watermark_ms(self) -> int | None:
+        """Return the slowest source clock; None until every source partition has one."""
+        if len(self.clocks) < self.rules.sources:
+            return None
+        return min(self.clocks.values())
+
+    def past_peaks(self, scopes: Vector, column: int) -> Vector:
+        """Return the dearest closed minute or hour of each scope over the days in memory."""
+        peaks = np.zeros(scopes.size, dtype=np.int64)
+        for cells in self.levels["day"].values():
+            np.maximum(peaks, cells.take(scopes)[:, column], out=peaks)
+        return peaks
+
+    def history(self, scope: int) -> Matrix:
+        """Return the totals of a scope in the closed hours in memory."""
+        one = np.array([scope], dtype=np.int64)
+        closed = [cells.take(one) for hour, cells in sorted(self.levels["hour"].items()) if hour < self.closed_hour]
+        return np.concatenate(closed) if closed else np.empty((0, len(COLUMNS)), dtype=np.int64)

@@ -1,0 +1,114 @@
+"""What a window holds: twelve integer measures per scope that add up, and two peaks that only grow.
+
+Any order of addition gives the same totals. Org-billed and user-billed money are kept apart; unknown cost is not zero
+but `unpriced` calls and `at_risk` money beside the total.
+"""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+Matrix = np.ndarray[Any, np.dtype[np.int64]]
+Vector = np.ndarray[Any, np.dtype[np.int64]]
+
+MEASURES = (
+    "calls", "errors", "blocked", "unpriced", "input_tokens", "cache_read_tokens", "output_tokens",
+    "cost_nano", "byok_cost_nano", "at_risk_nano", "spend_eur_nano", "spend_rub_nano",
+)  # fmt: skip
+PEAKS = ("peak_minute_nano", "peak_hour_nano")
+"""Dearest closed minute and hour inside the window; kept for the days of API keys, 0 elsewhere."""
+COLUMNS = MEASURES + PEAKS
+
+CALLS, UNPRICED, INPUT, OUTPUT = (
+    MEASURES.index(name) for name in ("calls", "unpriced", "input_tokens", "output_tokens")
+)
+COST, BYOK, AT_RISK = (MEASURES.index(name) for name in ("cost_nano", "byok_cost_nano", "at_risk_nano"))
+SPEND_EUR, SPEND_RUB = MEASURES.index("spend_eur_nano"), MEASURES.index("spend_rub_nano")
+PEAK_MINUTE, PEAK_HOUR = len(MEASURES), len(MEASURES) + 1
+
+LEVELS = ("minute", "hour", "day", "month")
+MINUTES_PER_HOUR, MINUTES_PER_DAY = 60, 1440
+
+_BYOK = pl.col("billing_scope") == "USER"
+_NOT_BYOK = ~_BYOK
+
+
+def _org_billed(name: str) -> pl.Expr:
+    return pl.when(_NOT_BYOK).then(pl.col(name).fill_null(0)).otherwise(0)
+
+
+# Built once: making a polars expression costs more than running it on a small batch.
+_EXPRESSIONS = [
+    pl.lit(1, pl.Int64).alias("calls"),
+    (pl.col("status") == "ERROR").cast(pl.Int64).alias("errors"),
+    (pl.col("status") == "BLOCKED").cast(pl.Int64).alias("blocked"),
+    (pl.col("price_status") == "UNKNOWN_MODEL").cast(pl.Int64).alias("unpriced"),
+    pl.col("input_tokens", "cache_read_tokens", "output_tokens"),
+    _org_billed("cost_nano").alias("cost_nano"),
+    pl.when(_BYOK).then(pl.col("cost_nano").fill_null(0)).otherwise(0).alias("byok_cost_nano"),
+    _org_billed("at_risk_nano").alias("at_risk_nano"),
+    (_org_billed("cost_eur_nano") + _org_billed("at_risk_eur_nano")).alias("spend_eur_nano"),
+    (_org_billed("cost_rub_nano") + _org_billed("at_risk_rub_nano")).alias("spend_rub_nano"),
+]
+
+MEASURE_SOURCES = (
+    "status", "price_status", "billing_scope", "input_tokens", "cache_read_tokens", "output_tokens", "cost_nano",
+    "at_risk_nano", "cost_eur_nano", "at_risk_eur_nano", "cost_rub_nano", "at_risk_rub_nano",
+)  # fmt: skip
+"""The priced columns that the measures are made of."""
+
+
+def measure_matrix(rows: pl.DataFrame) -> Matrix:
+    """Return one row of MEASURES per priced row (int64, shape rows × 12)."""
+    made = rows.select(_EXPRESSIONS)
+    matrix = np.empty((rows.height, len(MEASURES)), dtype=np.int64)
+    for position, column in enumerate(made.get_columns()):
+        matrix[:, position] = column.to_numpy()
+    return matrix
+
+
+def sum_by_key(keys: Vector, matrix: Matrix) -> tuple[Vector, Matrix]:
+    """Add up the rows of each key; return the distinct keys in ascending order and their exact integer sums."""
+    if keys.size == 0:
+        return keys, matrix
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    return ordered[starts], np.add.reduceat(matrix[order], starts, axis=0)
+
+
+def key_cost(values: Matrix) -> Vector:
+    """Return what a key burns, whoever pays: org-billed, user-billed and at-risk money of each row."""
+    cost: Vector = values[:, COST] + values[:, BYOK] + values[:, AT_RISK]
+    return cost
+
+
+def bucket_of(level: str, minutes: Vector) -> Vector:
+    """Return the bucket number of a level for minutes since 1970 UTC (months: months since 1970-01)."""
+    if level == "minute":
+        return minutes
+    if level == "hour":
+        return minutes // MINUTES_PER_HOUR
+    days = minutes // MINUTES_PER_DAY
+    if level == "day":
+        return days
+    return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+
+
+def bucket_start_s(level: str, bucket: int) -> int:
+    """Return the start of a bucket in seconds since 1970 UTC."""
+    if level == "month":
+        return int(np.datetime64(bucket, "M").astype("datetime64[s]").astype(np.int64))
+    return bucket * {"minute": 60, "hour": 3_600, "day": 86_400}[level]
+
+
+def bucket_at(level: str, seconds: int) -> int:
+    """Return the bucket of a level that holds an instant given in seconds since 1970 UTC."""
+    return int(bucket_of(level, np.array([seconds // 60], dtype=np.int64))[0])
+
+
+def period_text(level: str, bucket: int) -> str:
+    """Name a bucket: 2026-11, 2026-11-22, 2026-11-22T10, 2026-11-22T10:05."""
+    unit = {"minute": "m", "hour": "h", "day": "D", "month": "M"}[level]
+    return str(np.array(bucket).astype(f"datetime64[{unit}]"))

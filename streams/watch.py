@@ -1,0 +1,176 @@
+"""WATCH: fold each partition of usage.priced, send alerts, checkpoint; its position follows the checkpoint.
+
+The order that keeps it exact: fold, alerts acknowledged, then (every few seconds) cells, policies, progress.
+ClickHouse away: the fold and the alerts go on, the checkpoint waits. A start needs ClickHouse and waits for it.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic, time
+from typing import Any
+
+from faust.types import TP
+
+from tollmeter.provision import read_layout
+from tollmeter.schemas import topics
+from tollmeter.schemas.alert import Alert
+from tollmeter.settings import Settings
+from tollmeter.sinks.checkpoint import Checkpoint, CheckpointStore
+from tollmeter.sinks.clickhouse import Unavailable
+from tollmeter.streams.app import BrokerError, Passes, Sender, build_app, crash, preflight
+from tollmeter.streams.app import run as run_app
+from tollmeter.streams.priced_log import fold_records, remember
+from tollmeter.streams.rules.anomalies import SpikeFloors
+from tollmeter.streams.rules.snapshot import Snapshot, restore, snapshot, undo
+from tollmeter.streams.rules.state import State, WatchRules
+
+log = logging.getLogger("tollmeter")
+
+PASS_RECORDS = 400
+"""Records of usage.priced in one pass; each holds up to 900 KB of rows."""
+IDLE_S = 0.2
+CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
+
+
+def rules_from(settings: Settings, sources: int) -> WatchRules:
+    """Return the parameters of the fold; `sources` is the partition count of usage.events."""
+    return WatchRules(
+        sources=sources,
+        horizon_s=settings.horizon_s,
+        close_after_s=settings.close_after_s,
+        seen_cap=settings.seen_cap,
+        floors=SpikeFloors(
+            minute_nano=settings.spike_floor_minute_nano,
+            hour_nano=settings.spike_floor_hour_nano,
+            new_key_hour_nano=settings.new_key_floor_hour_nano,
+            factor=settings.spike_factor,
+        ),
+        unpriced_share_pct=settings.unpriced_share_pct,
+    )
+
+
+@dataclass(slots=True)
+class Saving:
+    """A snapshot on its way into ClickHouse."""
+
+    taken: Snapshot
+    task: asyncio.Task[None]
+
+
+class Watch:
+    """One worker's share of the partitions: their states, and the timers of their checkpoints."""
+
+    def __init__(self, settings: Settings, rules: WatchRules, store: CheckpointStore, priced: int) -> None:
+        self._settings, self._rules, self._store, self._priced = settings, rules, store, priced
+        self._states: dict[int, State] = {}
+        self._saving: dict[int, Saving] = {}
+        self._saved_at: dict[int, float] = {}
+        self.sender: Sender | None = None
+
+    async def start_positions(self, assigned: set[TP]) -> dict[TP, int]:
+        """Return for each partition the offset behind its checkpoint, loading the states that are new here."""
+        ours = {tp.partition: tp for tp in assigned}
+        for gone in set(self._states) - set(ours):
+            del self._states[gone]
+        for number in sorted(set(ours) - set(self._states)):
+            self._states[number] = await self._load(number)
+        return {tp: self._states[number].applied + 1 for number, tp in ours.items()}
+
+    async def _load(self, number: int) -> State:
+        state = State(number, self._rules)
+        saved = await self._checkpoint(number)
+        if saved is not None:
+            restore(state, saved.progress, saved.cells, saved.policies)
+            await remember(self._settings, state)
+            log.info("partition %d goes on at offset %d (%d scopes)", number, state.applied + 1, len(state.scopes))
+        return state
+
+    async def _checkpoint(self, number: int) -> Checkpoint | None:
+        delay = 0.1
+        while True:
+            try:
+                return await asyncio.to_thread(self._store.load, number)
+            except Unavailable as error:
+                log.warning("partition %d waits for its checkpoint: %s", number, error)
+                await asyncio.sleep(delay * (1 + random.random()))
+                delay = min(15.0, 2 * delay)
+
+    async def step(self, events: Sequence[Any]) -> None:
+        """Fold the records of a pass, partition by partition, send the alerts they cause, and then save what is due."""
+        waiting: dict[int, list[Any]] = {}
+        for event in events:
+            waiting.setdefault(event.message.partition, []).extend(event.value)
+        for number, records in waiting.items():
+            state = self._states.get(number)
+            if state is None:
+                continue
+            taken: list[Snapshot] = []
+            await self._send(fold_records(state, records, partial(self._snapshot_if_due, taken)))
+            for snapshot_ in taken:
+                self._saving[number] = Saving(snapshot_, asyncio.create_task(self._save(snapshot_)))
+
+    def _snapshot_if_due(self, taken: list[Snapshot], state: State) -> None:
+        due = monotonic() >= self._saved_at.get(state.partition, 0.0) + self._settings.checkpoint_s
+        if due and state.partition not in self._saving and not taken:
+            self._saved_at[state.partition] = monotonic()
+            taken.append(snapshot(state))
+
+    async def _send(self, alerts: Sequence[Alert]) -> None:
+        """Return when every alert is acknowledged; what concerns times too long ago is counted, but alerts nobody."""
+        oldest = time() - self._settings.alert_max_age_h * 3_600
+        fresh = [alert for alert in alerts if alert.received_at.timestamp() >= oldest]
+        if len(fresh) < len(alerts):
+            log.info("%d alerts about old events are not sent", len(alerts) - len(fresh))
+        assert self.sender is not None
+        topic = self._settings.topic(topics.ALERTS)
+        send = partial(self.sender.send, topic)
+        await asyncio.gather(
+            *(
+                send(topics.org_partition(alert.org_id, self._priced), subject(alert), alert.wire(), CONTENT_TYPE)
+                for alert in fresh
+            )
+        )
+
+    async def idle(self, _now: float) -> None:
+        """Settle the checkpoints that ended."""
+        for number, saving in list(self._saving.items()):
+            if saving.task.done():
+                del self._saving[number]
+                self._settle(number, saving)
+
+    async def _save(self, taken: Snapshot) -> None:
+        await asyncio.to_thread(self._store.save, taken)
+
+    def _settle(self, number: int, saving: Saving) -> None:
+        error = saving.task.exception()
+        if error is None:
+            return
+        if not isinstance(error, Unavailable):
+            crash(error)
+        log.warning("checkpoint of partition %d failed, the next one holds it too: %s", number, error)
+        state = self._states.get(number)
+        if state is not None:
+            undo(state, saving.taken)
+
+
+def subject(alert: Alert) -> bytes:
+    """Return the Kafka key of an alert: its scope."""
+    return f"{alert.org_id}/{alert.scope}/{alert.name}".encode()
+
+
+def run(settings: Settings) -> int:
+    """Run the WATCH worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
+    asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS]))
+    layout = asyncio.run(read_layout(settings))
+    watch = Watch(settings, rules_from(settings, layout.events), CheckpointStore(settings), layout.priced)
+    app = build_app(settings, "watch", [topics.PRICED], start_positions=watch.start_positions)
+    watch.sender = Sender(app)
+    Passes(app, watch.step, limit=PASS_RECORDS, idle=watch.idle, idle_every_s=IDLE_S)
+    return run_app(app)
+
+
+__all__ = ["BrokerError", "Watch", "rules_from", "run"]

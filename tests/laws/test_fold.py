@@ -1,0 +1,282 @@
+"""WATCH's fold against a row-by-row oracle: however the log is cut, resent or resumed, the windows are the same."""
+
+import importlib.util
+import io
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tollmeter.schemas.control import PolicyDelete, PolicySet, control_record, tick_record
+from tollmeter.schemas.policy import SCOPE_COLUMNS, Policy
+from tollmeter.streams.priced_log import fold_records
+from tollmeter.streams.rules.snapshot import CELL_SCHEMA, Snapshot, progress_text, restore, snapshot
+from tollmeter.streams.rules.state import State
+from tollmeter.streams.rules.totals import COLUMNS, MEASURES
+
+_spec = importlib.util.spec_from_file_location("watch_rows", Path(__file__).parents[1] / "unit" / "watch_rows.py")
+assert _spec
+assert _spec.loader
+watch_rows = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(watch_rows)
+START, HORIZON_S = watch_rows.START, watch_rows.RULES.horizon_s
+
+
+class Record(NamedTuple):
+    offset: int
+    headers: list[tuple[str, bytes]]
+    value: bytes
+
+
+def rows_record(offset: int, rows: list[dict[str, Any]]) -> Record:
+    out = io.BytesIO()
+    watch_rows.frame(rows).write_ipc_stream(out, compression="lz4")
+    return Record(offset, [("format", b"1"), ("kind", b"rows")], out.getvalue())
+
+
+def a_log(seed: int) -> tuple[list[Record], list[tuple[str, Any]]]:
+    """A random log of one partition and what it says: rows (resent, replayed, late, early), ticks, policies."""
+    rng = random.Random(seed)
+    clock = [float(START), float(START)]
+    sent: list[list[dict[str, Any]]] = [[], []]
+    records: list[Record] = []
+    said: list[tuple[str, Any]] = []
+    number = 0
+    for offset in range(rng.randint(3, 14)):
+        kind = rng.choices(["rows", "tick", "policy", "delete"], [8, 3, 1, 1])[0]
+        if kind == "rows":
+            rows = []
+            for source in (0, 1):
+                if sent[source] and rng.random() < 0.2:  # PRICE was killed: part of its last pass comes again
+                    rows += sent[source][-rng.randint(1, 3) :]
+                for _ in range(rng.randint(0, 6)):
+                    clock[source] += rng.choice([0, 1, 30, 400])
+                    rows.append(_a_row(rng, number, clock[source], source, len(sent[source]), sent))
+                    sent[source].append(rows[-1])
+                    number += 1
+            rows = sorted(rows, key=lambda row: (row["src_partition"], row["src_offset"]))
+            records.append(rows_record(offset, rows))
+            said.append(("rows", rows))
+        elif kind == "tick":
+            clocks = {source: round(clock[source] * 1000) for source in (0, 1) if rng.random() < 0.8}
+            records.append(Record(offset, tick_record(clocks)[1], tick_record(clocks)[0]))
+            said.append(("tick", clocks))
+        else:
+            policy = Policy(org_id="a", scope="user", name="u1", daily_limit_micro=rng.randint(1, 20))
+            body = PolicySet(policy=policy) if kind == "policy" else PolicyDelete(policy_id=policy.policy_id)
+            value, headers = control_record(body)
+            records.append(Record(offset, headers, value))
+            said.append((kind, policy))
+    return records, said
+
+
+def _a_row(
+    rng: random.Random, number: int, clock: float, source: int, offset: int, sent: list[list[dict[str, Any]]]
+) -> dict[str, Any]:
+    everything = sent[0] + sent[1]
+    if everything and rng.random() < 0.15:  # the producer sends again: same id and time, new place in the log
+        old = rng.choice(everything)
+        return {**old, "src_partition": source, "src_offset": offset, "received_at": round(clock * 1000)}
+    at = clock - rng.choice([0, 0, 0, 5, 200, HORIZON_S - 1, HORIZON_S + 500, -30, -86_400 * 30])
+    row: dict[str, Any] = watch_rows.row(
+        number, at, source=source, offset=offset, received_s=clock,
+        org_id=rng.choice("ab"), user_id=rng.choice(["u1", "u2", ""]), api_key_id=rng.choice(["k1", "k2"]),
+        cost_nano=rng.choice([None, 0, 100, 5_000, 4_000_000_000]), at_risk_nano=rng.choice([None, 70]),
+        status=rng.choice(["OK", "ERROR", "BLOCKED"]), billing_scope=rng.choice(["ORG", "USER", "UNKNOWN"]),
+        price_status=rng.choice(["PRICED", "UNKNOWN_MODEL"]),
+    )  # fmt: skip
+    return row
+
+
+class Oracle:
+    """Totals by scope and minute and the counters, one row at a time, from the rules as they are written down."""
+
+    def __init__(self) -> None:
+        self.high: dict[int, int] = defaultdict(lambda: -1)
+        self.clocks: dict[int, int] = {}
+        self.remember_from = 0
+        self.seen: set[tuple[int, str, str]] = set()
+        self.totals: dict[tuple[str, str, str, int], list[int]] = defaultdict(lambda: [0] * len(MEASURES))
+        self.counts = dict.fromkeys(("accepted", "resends", "late_deferred", "replays"), 0)
+
+    def read(self, said: list[tuple[str, Any]]) -> None:
+        for kind, what in said:
+            if kind == "rows":
+                for row in what:
+                    self._row(row)
+            if kind == "tick":
+                for source, now in what.items():
+                    self.clocks[source] = max(now, self.clocks.get(source, 0))
+                if len(self.clocks) == 2:
+                    self.remember_from = max(self.remember_from, min(self.clocks.values()) * 1000 - HORIZON_S * 10**6)
+
+    def _row(self, row: dict[str, Any]) -> None:
+        source = row["src_partition"]
+        self.clocks[source] = max(row["received_at"], self.clocks.get(source, 0))
+        if row["src_offset"] <= self.high[source]:
+            self.counts["replays"] += 1
+            return
+        self.high[source] = row["src_offset"]
+        self.counts["accepted"] += 1
+        identity = (row["event_time"], row["org_id"], row["event_id"])
+        known = row["event_time"] >= self.remember_from
+        if known and identity in self.seen:
+            self.counts["resends"] += 1
+            return
+        if known:
+            self.seen.add(identity)
+        charged = min(row["event_time"], row["received_at"] * 1000)
+        if not known or charged < self.clocks[source] * 1000 - HORIZON_S * 10**6:
+            self.counts["late_deferred"] += 1
+        else:
+            _add(row, charged // 60_000_000, self.totals)
+
+
+def _add(row: Any, minute: int, totals: Any) -> None:
+    byok = row["billing_scope"] == "USER"
+    cost, risk = row["cost_nano"] or 0, row["at_risk_nano"] or 0
+    values = [
+        1, row["status"] == "ERROR", row["status"] == "BLOCKED", row["price_status"] == "UNKNOWN_MODEL",
+        row["input_tokens"], row["cache_read_tokens"], row["output_tokens"],
+        0 if byok else cost, cost if byok else 0, 0 if byok else risk,
+        0 if byok else (row["cost_eur_nano"] or 0), 0,
+    ]  # fmt: skip
+    for kind, column in SCOPE_COLUMNS.items():
+        name = "" if kind == "org" else row[column]
+        if kind == "org" or name:
+            cell = totals[row["org_id"], kind, name, minute]
+            for position, value in enumerate(values):
+                cell[position] += int(value)
+
+
+def cells_of(state: State) -> dict[tuple[str, str, str, str, int], tuple[int, ...]]:
+    """All cells in memory that hold anything, whoever wrote them when."""
+    found = {}
+    for level, buckets in state.levels.items():
+        for bucket, cells in buckets.items():
+            for number, values in zip(cells.scopes.tolist(), cells.values.tolist(), strict=True):
+                if any(values):
+                    found[(level, *state.scopes.names[number], bucket)] = tuple(values)
+    return found
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=80, deadline=None)
+def test_windows_equal_the_sum_of_distinct_rows(seed: int) -> None:
+    records, said = a_log(seed)
+    state: State = watch_rows.new_state()
+    fold_records(state, records)
+    oracle = Oracle()
+    oracle.read(said)
+    found = {key[1:]: values for key, values in cells_of(state).items() if key[0] == "minute"}
+    months: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0] * len(MEASURES))
+    for key, values in oracle.totals.items():
+        if key in found:  # sealed minutes are dropped from memory when a snapshot holds them: here none was taken
+            assert list(found[key][: len(MEASURES)]) == values, key
+        months[key[:3]] = [a + b for a, b in zip(months[key[:3]], values, strict=True)]
+    assert len(found) == len(oracle.totals)
+    assert state.counters == oracle.counts
+    by_month: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0] * len(MEASURES))
+    for key, values in cells_of(state).items():
+        if key[0] == "month":
+            by_month[key[1:4]] = [a + b for a, b in zip(by_month[key[1:4]], values, strict=False)]
+    assert by_month == months
+
+
+@given(st.integers(0, 10**9), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_the_cut_into_passes_changes_nothing(seed: int, rng: random.Random) -> None:
+    records, _ = a_log(seed)
+    whole: State = watch_rows.new_state()
+    alerts = fold_records(whole, records)
+    cut: State = watch_rows.new_state()
+    pieces = []
+    position = 0
+    while position < len(records):
+        size = rng.randint(1, 3)
+        pieces += fold_records(cut, records[position : position + size])
+        position += size
+    assert cells_of(cut) == cells_of(whole)
+    assert sorted(alert.wire() for alert in pieces) == sorted(alert.wire() for alert in alerts)
+    assert cut.counters == whole.counters
+    assert cut.high == whole.high
+
+
+@given(st.integers(0, 10**9), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_a_half_written_checkpoint_is_completed_not_counted_twice(seed: int, rng: random.Random) -> None:
+    records, _ = a_log(seed)
+    whole: State = watch_rows.new_state()
+    expected = fold_records(whole, records)
+    stored: dict[tuple[Any, ...], dict[str, Any]] = {}
+    progress = None
+    policies: dict[str, Policy] = {}
+    sent: set[bytes] = set()
+    state: State = watch_rows.new_state()
+    for _ in range(4):  # lives of a worker
+        state = watch_rows.new_state()
+        if progress is not None:
+            cells = pl.DataFrame(list(stored.values()), schema=CELL_SCHEMA)
+            restore(state, progress, cells, list(policies.values()))
+            _remember_like_the_log(state, records)
+        taken: list[Snapshot] = []
+        until = rng.randint(state.applied + 1, len(records))
+        alerts = fold_records(state, records[state.applied + 1 : until], lambda at, taken=taken: _maybe(rng, taken, at))
+        sent |= {alert.wire() for alert in alerts}
+        for snap in taken:
+            rows = snap.cells.to_dicts()
+            complete = rng.random() < 0.5
+            for row in rows if complete else rng.sample(rows, rng.randint(0, len(rows))):
+                _store(stored, row)
+            if not complete:
+                break  # killed between two rows of the checkpoint
+            for policy_id, policy in snap.policies:
+                if policy is None:
+                    policies.pop(policy_id, None)
+                else:
+                    policies[policy_id] = policy
+            progress = progress_text(snap.progress)
+    state = watch_rows.new_state()
+    if progress is not None:
+        restore(state, progress, pl.DataFrame(list(stored.values()), schema=CELL_SCHEMA), list(policies.values()))
+        _remember_like_the_log(state, records)
+    sent |= {alert.wire() for alert in fold_records(state, records[state.applied + 1 :])}
+    for row in snapshot(state).cells.to_dicts():
+        _store(stored, row)
+    assert _values(stored.values()) == _values(snapshot(whole).cells.to_dicts())
+    assert state.counters == whole.counters
+    assert sent == {alert.wire() for alert in expected}
+
+
+def _maybe(rng: random.Random, taken: list[Snapshot], state: State) -> None:
+    if rng.random() < 0.5:
+        taken.append(snapshot(state))
+
+
+def _values(rows: Iterable[dict[str, Any]]) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    return {
+        tuple(row[name] for name in ("level", "bucket", "org_id", "scope", "name")): tuple(row[n] for n in COLUMNS)
+        for row in rows
+        if any(row[name] for name in COLUMNS)
+    }
+
+
+def _store(stored: dict[tuple[Any, ...], dict[str, Any]], row: dict[str, Any]) -> None:
+    key = (row["level"], row["bucket"], row["org_id"], row["scope"], row["name"])
+    if key not in stored or row["stamp"] >= stored[key]["stamp"]:
+        stored[key] = row
+
+
+def _remember_like_the_log(state: State, records: list[Record]) -> None:
+    since = state.remember_from_us
+    for record in records[: state.applied + 1]:
+        if record.headers[1][1] == b"rows":
+            rows = pl.read_ipc_stream(io.BytesIO(record.value))
+            rows = rows.filter(pl.col("event_time").cast(pl.Int64) >= since)
+            times = rows["event_time"].cast(pl.Int64).to_numpy()
+            state.seen.first(times, state.scopes.text_codes(rows["org_id"]), rows["event_id"])

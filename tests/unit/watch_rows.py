@@ -1,0 +1,56 @@
+"""Priced rows for tests of WATCH: a frame with the columns it reads, from short dicts."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from tollmeter.streams.rules.anomalies import SpikeFloors
+from tollmeter.streams.rules.fold import COLUMNS_READ
+from tollmeter.streams.rules.state import State, WatchRules
+
+START = int(datetime(2026, 11, 20, 10, 0, tzinfo=UTC).timestamp())
+FLOORS = SpikeFloors(minute_nano=10**9, hour_nano=5 * 10**9, new_key_hour_nano=10 * 10**9, factor=3)
+RULES = WatchRules(
+    sources=2, horizon_s=3_600, close_after_s=120, seen_cap=10_000, floors=FLOORS, unpriced_share_pct=1.0
+)
+DEFAULTS: dict[str, Any] = {
+    "org_id": "acme", "group_id": "g", "user_id": "u", "agent": "", "api_key_id": "k", "client_ip": "10.0.0.1",
+    "model": "gpt-4o", "provider": "openai", "status": "OK", "price_status": "PRICED", "billing_scope": "ORG",
+    "input_tokens": 10, "cache_read_tokens": 0, "output_tokens": 2, "cost_nano": 100, "at_risk_nano": None,
+    "cost_eur_nano": 90, "at_risk_eur_nano": None, "cost_rub_nano": None, "at_risk_rub_nano": None,
+}  # fmt: skip
+_TEXT = {name for name, value in DEFAULTS.items() if isinstance(value, str)}
+
+
+def new_state(partition: int = 0) -> State:
+    return State(partition, RULES)
+
+
+def row(
+    number: int, at_s: float = START, *, source: int = 0, offset: int | None = None, **changed: Any
+) -> dict[str, Any]:
+    """One priced row; `number` makes its id and, unless given, its source offset. `at_s` is its event time."""
+    received = changed.pop("received_s", at_s)
+    return {
+        **DEFAULTS,
+        "event_id": f"00000000-0000-4000-8000-{number:012x}",
+        "event_time": round(at_s * 1_000_000),
+        "received_at": round(received * 1_000),
+        "src_partition": source,
+        "src_offset": number if offset is None else offset,
+        **changed,
+    }
+
+
+def frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    schema = {
+        name: pl.Int64 if name not in _TEXT | {"event_id"} else pl.String for name in COLUMNS_READ
+    }  # fmt: skip
+    made = pl.DataFrame(rows, schema=schema)
+    return made.with_columns(
+        pl.col("event_time").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
+        pl.col("received_at").cast(pl.Datetime("ms")).dt.replace_time_zone("UTC"),
+        pl.col("src_partition").cast(pl.UInt16),
+        pl.col(*sorted(_TEXT)).cast(pl.Categorical),
+    )
