@@ -22,7 +22,7 @@ from tollmeter.streams.prices.plans import Planner
 from tollmeter.streams.rules.fx import Rate, Rates, convert_columns
 from tollmeter.streams.rules.kernel import Columns, Priced, Table, price_columns
 from tollmeter.streams.rules.names import Names
-from tollmeter.streams.rules.pricing import DAY_US, FAILED, Amounts, Call, price_one
+from tollmeter.streams.rules.pricing import DAY_US, FAILED, Amounts, Call, Plan, price_one
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -80,6 +80,11 @@ class PriceBook:
             rules.gather(priced.rule),
         ]
         return pl.DataFrame(made)
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans in use so far."""
+        return tuple(self._table.plans)
 
     # ------------------------------------------------------------------ columns in
 

@@ -26,7 +26,7 @@ CONTEXT_KEYS = ("processing", "service_tier", "speed")
 LATTICE = {
     key: Unit(key, raw["per"], frozenset(raw.get("dimensions", {}).items())) for key, raw in unit_data.items()
 } | {IMAGES: Unit(IMAGES, 1, frozenset({("family", "images")}))}
-_UNIT_OF_PRICE = {raw.get("price_key", key): LATTICE[key] for key, raw in unit_data.items()}
+UNIT_OF_PRICE = {raw.get("price_key", key): LATTICE[key] for key, raw in unit_data.items()}
 
 Context = tuple[tuple[str, str], ...]
 Sized = tuple[int, dict[str, int], bool]
@@ -46,10 +46,10 @@ def compile_book() -> list[Band]:
 
 def compile_model(provider: str, model: ModelInfo) -> Iterator[Band]:
     """Yield the bands of one model: per context by hours, by days, by size. A model without a price yields none."""
-    constraints = _constraints(model)
-    days = sorted({c.start_date for c in constraints if isinstance(c, StartDateConstraint)})
-    hours = [c for c in constraints if isinstance(c, TimeOfDateConstraint)]
-    seconds = sorted({0, DAY_SECONDS, *(_utc_second(t) for c in hours for t in (c.start_time, c.end_time))})
+    limits = constraints(model)
+    days = sorted({c.start_date for c in limits if isinstance(c, StartDateConstraint)})
+    hours = [c for c in limits if isinstance(c, TimeOfDateConstraint)]
+    seconds = sorted({0, DAY_SECONDS, *(utc_second(t) for c in hours for t in (c.start_time, c.end_time))})
     for context in contexts(model):
         for begin, end in pairwise(seconds):
             for first, last, sized in _runs(model, context, days, begin):
@@ -85,14 +85,14 @@ def _runs(
 
 
 def _sized(price: ModelPrice) -> Iterator[Sized]:
-    listed = {key: value for key, value in vars(price).items() if value is not None and key in _UNIT_OF_PRICE}
+    listed = {key: value for key, value in vars(price).items() if value is not None and key in UNIT_OF_PRICE}
     starts = sorted({t.start for value in listed.values() if isinstance(value, TieredPrices) for t in value.tiers})
     for start in [-1, *starts] if listed else ():
         exact, prices = True, {}
         for key, value in listed.items():
             if isinstance(value, TieredPrices):
                 value = next((t.price for t in reversed(value.tiers) if start >= t.start), value.base)  # noqa: PLW2901
-            unit = _UNIT_OF_PRICE[key]
+            unit = UNIT_OF_PRICE[key]
             pico = Fraction(value) * PICO_PER_USD / unit.per
             exact &= pico.denominator == 1
             prices[unit.key] = round(pico)  # half to even
@@ -116,11 +116,13 @@ def context_name(context: Context) -> str:
     return "+".join(value for _, value in context)
 
 
-def _constraints(model: ModelInfo) -> list[StartDateConstraint | TimeOfDateConstraint]:
+def constraints(model: ModelInfo) -> list[StartDateConstraint | TimeOfDateConstraint]:
+    """Return the conditions in time that any price of the model has."""
     conditional = model.prices if isinstance(model.prices, list) else []
     return [c.constraint for c in (*conditional, *(model.price_variants or ())) if c.constraint is not None]
 
 
-def _utc_second(value: time) -> int:
+def utc_second(value: time) -> int:
+    """Return the UTC second of the day of a time of day; without an offset it is UTC."""
     moment = datetime.combine(date(1970, 1, 1), value, value.tzinfo or UTC)
     return second_of(moment.astimezone(UTC).time())

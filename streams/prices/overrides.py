@@ -1,7 +1,7 @@
 """The override layer: rules in YAML that stand before the price book; each names its source, and the last match wins.
 
-A file has the sections `aliases`, `free`, `factors` and `rates`; `docs/prices.md` and the shipped file show each. A
-wrong file raises `OverridesError`, which names file, line and key of every mistake.
+A file has the sections `aliases`, `free`, `factors` and `rates`; the shipped file shows each. A wrong file raises
+`OverridesError`, which names file, line and key of every mistake.
 """
 
 import re
@@ -125,7 +125,7 @@ class Rates(Rule):
                 raise ValueError(f"{unit} is part of {', '.join(missing)}, which has no price here")
         return self
 
-    def band(self, provider: str) -> Band:
+    def band(self) -> Band:
         """Return the rule as a band. Prices that are no integer of pico-USD are rounded half to even."""
         usd = {unit: Fraction(price) / 1_000_000 for unit, price in self.usd_per_mtok.items()} | {
             unit: Fraction(price) for unit, price in self.usd_per_unit.items()
@@ -133,7 +133,7 @@ class Rates(Rule):
         first, last = (_second(part) for part in self.hours.split("-"))
         prices = {unit: round(price * PICO_PER_USD) for unit, price in sorted(usd.items())}
         return Band(
-            provider=provider,
+            provider=self.provider,
             model=self.model,
             context=self.context,
             prices=prices,

@@ -106,6 +106,11 @@ class Planner:
             return given.id
         return stated or self._maker(names.model_used or names.model_sent)
 
+    def tiers_of(self, provider: str, model: str) -> frozenset[str]:
+        """Return the tiers for which the book may have prices of their own."""
+        key = self.find(provider, model)
+        return self._tiers[key] if key else frozenset()
+
     def _maker(self, model: str) -> str:
         name = (spellings(model, "") or [""])[-1]
         makers = (p.id for p in PROVIDERS if p.model_match is not None and p.model_match.is_match(name))
@@ -154,13 +159,13 @@ class Planner:
         plan = self._plans.get(key)
         if plan is None:
             minimum = max((MINIMUM_SECONDS.get(target.key, 0) for target in targets), default=0)
-            bands = self._bands_for(targets, rules, known, provider)
+            bands = self._bands_for(targets, rules, known)
             plan = Plan(bands, self.dearest(family), stripped or known != wanted, image, minimum)
             self._plans[key] = plan
         return plan
 
     def _bands_for(
-        self, targets: tuple[Target, ...], rules: tuple[Rule, ...], tiers_known: tuple[str, ...], provider: str
+        self, targets: tuple[Target, ...], rules: tuple[Rule, ...], tiers_known: tuple[str, ...]
     ) -> tuple[Band, ...]:
         bands: list[Band] = []
         in_book: set[str] = set()
@@ -175,18 +180,18 @@ class Planner:
                 scaled = [new for band in bands if (new := scale(band, rule))]
                 bands = [*(() if rule.always else bands), *scaled]
             elif isinstance(rule, Free):
-                bands.append(free_band(rule, provider))
+                bands.append(free_band(rule))
             elif isinstance(rule, Rates):
                 parts = set(rule.context.split("+")) - {""}
                 if rule.context == "*" or (parts == by_rules if parts else not by_rules | in_book):
-                    bands.append(rule.band(provider))
+                    bands.append(rule.band())
         return tuple(bands)
 
     # ------------------------------------------------------------------ amounts at risk
 
     def _family_of(self, provider: str, name: str) -> Family:
         """Return the smallest family of the name: the models of the provider that begin with the same words."""
-        own, known = words(name), provider in self._models
+        own, known = words((spellings(name, provider) or [""])[-1]), provider in self._models
         pool = provider if known else self._maker(name)
         prefixes = self._prefixes(pool)
         for length in range(len(own), 0, -1):
@@ -201,7 +206,11 @@ class Planner:
     def _dearest(self, family: Family) -> tuple[Band, ...]:
         """Return the bands in force today of the family, without those that another outprices for every count."""
         pool, prefix = family
-        bands = [band for own, band in self._members(pool) if own[: len(prefix)] == prefix]
+        bands = [
+            band
+            for own, band in self._members(pool)
+            if (own[: len(prefix)] == prefix if prefix else band.provider == pool)  # borrowed models are no relatives
+        ]
         front: list[Band] = []
         for band in sorted(bands, key=lambda band: -sum(effective(band))):
             if not any(outprices(other, band) for other in front):
@@ -246,10 +255,19 @@ def scale(band: Band, rule: Factor) -> Band | None:
     )
 
 
-def free_band(rule: Free, provider: str) -> Band:
+def free_band(rule: Free) -> Band:
     """Return a free rule as a band."""
     return Band(
-        provider, rule.model, "", {}, (), rule.source, rule.valid_from, rule.valid_to, layer=rates.FREE, name=rule.name
+        provider=rule.provider,
+        model=rule.model,
+        context="*",
+        prices={},
+        leaves=(),
+        source=rule.source,
+        valid_from=rule.valid_from,
+        valid_to=rule.valid_to,
+        layer=rates.FREE,
+        name=rule.name,
     )
 
 

@@ -157,7 +157,7 @@ def price_columns(table: Table, columns: Columns) -> Priced:
     bad = _impossible(tokens)
 
     status = np.where(layer == 1, OVERRIDE, PRICED).astype(np.int8)
-    borrowed = (heads[6][columns.plan] != 0) | ((used & ~priced & ~_REASONING_BIT) != 0)
+    borrowed = (heads[6][columns.plan] != 0) | ((priced != 0) & ((used & ~priced & ~_REASONING_BIT) != 0))
     status[borrowed] = PARTIAL
     status[total > MAX_EVENT_NANO] = INVALID
     covered = has_band & (((used & priced) != 0) | ((flags & 1) != 0) | (image & ((flags & 2) != 0)))

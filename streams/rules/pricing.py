@@ -100,7 +100,10 @@ def price_one(plan: Plan, call: Call) -> Amounts:
 
 def status_of(plan: Plan, band: Band, counts: Counts) -> str:
     """Say how good a known price is."""
-    if plan.partial or not (counts.keys() - INFORMATIVE) <= band.prices.keys():
+    billed = counts.keys() - INFORMATIVE
+    if not band.prices.keys() & set(COUNTERS):  # priced per image, second or character: tokens are but informative
+        billed -= set(COUNTERS)
+    if plan.partial or not billed <= band.prices.keys():
         return "PARTIAL"
     return "OVERRIDE" if band.layer == OVERRIDE else "PRICED"
 

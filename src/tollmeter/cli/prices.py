@@ -1,0 +1,157 @@
+"""The price book on the command line: what a model costs, whether the compiled table is right, and exchange rates."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import click
+
+from tollmeter.cli.options import INSTANT
+from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
+from tollmeter.cli.progress import bar
+from tollmeter.schemas.money import NANO_PER_USD, PICO_PER_USD
+from tollmeter.settings import Settings
+from tollmeter.streams.prices.book import PriceBook, load
+from tollmeter.streams.prices.check import DIFFERENT, check, models
+from tollmeter.streams.prices.fx import FxError
+from tollmeter.streams.prices.lookup import Listed, lookup, nearest
+from tollmeter.streams.prices.overrides import WEEKDAYS, OverridesError
+from tollmeter.streams.prices.publish import fx_rows, rule_of
+from tollmeter.streams.rules import rates
+from tollmeter.streams.rules.rates import COUNTERS, DAY_SECONDS, EVERY_DAY, FREE, Band, clock_text
+
+SHOWN_DIFFERENCES = 20
+
+
+@click.group()
+def prices() -> None:
+    """What models cost, at which time, and where the figures come from."""
+
+
+@prices.command()
+@click.argument("model")
+@click.option("--provider", default="", help="Provider id, such as openai, anthropic, azure; default: the maker.")
+@click.option("--at", type=INSTANT, default=None, help="Time of the call, such as 2026-11-22T10:00:00Z; default: now.")
+@json_option
+@click.pass_obj
+def show(settings: Settings, model: str, provider: str, at: datetime | None, as_json: bool) -> None:
+    """What calls to MODEL cost on a day: per tier, hours and input size."""
+    book, at = open_book(settings), (at or datetime.now(UTC)).astimezone(UTC)
+    found = lookup(book, model, provider, at)
+    if not found:
+        close = nearest(model)
+        where = f" at {provider}" if provider else ""
+        text = f"no price for {model}{where} on {at:%Y-%m-%d}: its calls are UNKNOWN_MODEL"
+        if as_json:
+            print_json({"model": model, "provider": provider, "known": False, "nearest": close, "rules": []})
+        raise Finding(f"{text}; nearest names: {', '.join(close)}" if close else text)
+    if as_json:
+        rules = [_rule(listed) for listed in found]
+        document = {"model": model, "at": at.isoformat(), "price_book": book.id, "known": True, "rules": rules}
+        print_json(document)
+        return
+    print_table(f"{model} on {at:%Y-%m-%d} UTC, USD per million tokens", [_row(listed) for listed in found])
+    for listed in found:
+        out.print(f"  {listed.band.rule_id}: {listed.band.source}", markup=False, style="dim")
+    if any(listed.partial for listed in found):
+        out.print("priced as the model without its date: PARTIAL")
+    out.print(f"price book {book.id}", style="dim")
+
+
+@prices.command(name="check")
+@click.option(
+    "--rounds", type=click.IntRange(1, 10_000), default=3, show_default=True, help="Calls per model and tier."
+)
+@json_option
+def check_command(rounds: int, as_json: bool) -> None:
+    """Compare the compiled table with genai-prices' own calculation, to the last digit."""
+    with bar("compare with genai-prices", len(models())) as progress:
+        outcome = check(rounds, done=progress.advance)
+    if as_json:
+        print_json({"counts": dict(outcome.counts), "differences": outcome.differences})
+    else:
+        print_table(
+            "compiled table against genai-prices", [{"result": k, "calls": n} for k, n in outcome.counts.items()]
+        )
+        for text in outcome.differences[:SHOWN_DIFFERENCES]:
+            out.print(f"different: {text}", markup=False, soft_wrap=True)
+    if outcome.counts[DIFFERENT]:
+        raise Finding(f"{outcome.counts[DIFFERENT]} calls are priced differently")
+
+
+@prices.command()
+@json_option
+@click.pass_obj
+def fx(settings: Settings, as_json: bool) -> None:
+    """Exchange rates in use. Amounts take the last rate on or before the day of the call."""
+    rows = [{**row, "day": str(row["day"])} for row in fx_rows(open_book(settings))]
+    if as_json:
+        print_json(rows)
+        return
+    shown = [
+        {"day": row["day"], "currency": row["currency"], "for 1 USD": _plain(row["per_usd_nano"], NANO_PER_USD),
+         "source": row["source"]}
+        for row in rows
+    ]  # fmt: skip
+    print_table("exchange rates", shown)
+
+
+def open_book(settings: Settings) -> PriceBook:
+    """Build the price book; a wrong override or rate file is the user's to mend."""
+    try:
+        return load(settings)
+    except (OverridesError, FxError) as error:
+        raise UserError(str(error)) from None
+
+
+def _rule(listed: Listed) -> dict[str, Any]:
+    return {
+        **rule_of(listed.band),
+        "sold_by": listed.provider,
+        "tier": listed.tier,
+        "in_force": listed.in_force,
+        "partial": listed.partial,
+        "usd_per_unit": {unit: _plain(price, PICO_PER_USD) for unit, price in listed.band.prices.items()},
+    }
+
+
+def _row(listed: Listed) -> dict[str, Any]:
+    band = listed.band
+    row: dict[str, Any] = {"provider": listed.provider, "tier": listed.tier, "for": _conditions(band)}
+    if band.layer == FREE:
+        return row | dict.fromkeys(("input", "cached", "written", "written 1h", "output"), "free") | {"other": ""}
+    tokens = (rates.INPUT, rates.CACHE_READ, rates.CACHE_WRITE, rates.CACHE_WRITE_1H, rates.OUTPUT)
+    for name, unit in zip(("input", "cached", "written", "written 1h", "output"), tokens, strict=True):
+        row[name] = _per_million(band, unit)
+    others = [unit for unit in band.prices if unit not in COUNTERS or unit == rates.REASONING]
+    return row | {"other": ", ".join(_other(band, unit) for unit in others)}
+
+
+def _conditions(band: Band) -> str:
+    parts = []
+    if band.above_input >= 0:
+        parts.append(f"input > {band.above_input:,}")
+    if (band.from_second, band.to_second) != (0, DAY_SECONDS):
+        parts.append(f"{clock_text(band.from_second)}-{clock_text(band.to_second)}")
+    if band.weekdays != EVERY_DAY:
+        parts.append(" ".join(day for bit, day in enumerate(WEEKDAYS) if band.weekdays >> bit & 1))
+    if band.without_tokens:
+        parts.append("no tokens reported")
+    if band.valid_from or band.valid_to:
+        parts.append(f"{band.valid_from or ''} .. {band.valid_to or ''}")
+    return "; ".join(parts) or "every call"
+
+
+def _per_million(band: Band, unit: str) -> str | None:
+    return _plain(band.prices[unit] * 1_000_000, PICO_PER_USD) if unit in band.prices else None
+
+
+def _other(band: Band, unit: str) -> str:
+    if unit.endswith("_tokens"):
+        return f"{unit} {_per_million(band, unit)}"
+    return f"{unit} {_plain(band.prices[unit], PICO_PER_USD)} each"
+
+
+def _plain(amount: int, unit: int) -> str:
+    text = f"{Decimal(amount) / unit:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

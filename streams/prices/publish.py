@@ -1,0 +1,106 @@
+"""The price book as data: one JSON document for `usage.prices`, and rows for the tables price_rules and fx_rates.
+
+A rule carries marginal rates in pico-USD per reported unit, so that anyone can re-price a call: multiply each counter
+by its rate, add `requests`, divide by 1000 and round half to even.
+"""
+
+import json
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from tollmeter.streams.prices.book import PriceBook
+from tollmeter.streams.prices.compile import PROVIDERS
+from tollmeter.streams.prices.overrides import Factor, Free, Rates
+from tollmeter.streams.prices.plans import clip, free_band, scale
+from tollmeter.streams.rules.rates import DAY_SECONDS, EVERY_DAY, FREE, Band
+
+Row = dict[str, Any]
+
+
+def document(book: PriceBook) -> tuple[bytes, bytes]:
+    """Return key and value of the book's record in `usage.prices`: compact JSON, well under 8 MB."""
+    body = {
+        "price_book": book.id,
+        "rules": [rule_of(band) for band in rules(book)],
+        "overrides": [part.model_dump(mode="json", exclude_defaults=True) for part in book.overrides.documents],
+        "fx": [{**row, "day": str(row["day"])} for row in fx_rows(book)],
+    }
+    return book.id.encode(), json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def price_rule_rows(book: PriceBook) -> list[Row]:
+    """Return the rows of the table price_rules: every rule that this book may name in `rule_id`."""
+    return [
+        {
+            "price_book": book.id,
+            "rule_id": band.rule_id,
+            "provider": band.provider,
+            "model": band.model,
+            "rule": json.dumps(rule_of(band), separators=(",", ":"), ensure_ascii=False),
+        }
+        for band in rules(book)
+    ]
+
+
+def fx_rows(book: PriceBook) -> list[Row]:
+    """Return the rows of the table fx_rates."""
+    return [rate._asdict() for rate in book.fx]
+
+
+def rule_of(band: Band) -> Row:
+    """Return one rule as JSON values; conditions that do not restrict are left out."""
+    rule: Row = {
+        "rule_id": band.rule_id,
+        "provider": band.provider,
+        "model": band.model,
+        "context": band.context,
+        "rate_pico": band.rates,
+        "priced": sorted(band.prices),
+        "source": band.source,
+    }
+    if band.layer == FREE:
+        rule["free"] = True
+    if band.valid_from:
+        rule["valid_from"] = str(band.valid_from)
+    if band.valid_to:
+        rule["valid_to"] = str(band.valid_to)
+    if (band.from_second, band.to_second) != (0, DAY_SECONDS):
+        rule |= {"from_second": band.from_second, "to_second": band.to_second}
+    if band.weekdays != EVERY_DAY:
+        rule["weekdays"] = band.weekdays
+    if band.above_input >= 0:
+        rule["above_input"] = band.above_input
+    if band.without_tokens:
+        rule["without_tokens"] = True
+    if not band.exact:
+        rule["rounded"] = True
+    return rule
+
+
+def rules(book: PriceBook) -> list[Band]:
+    """Return every rule of the book once, also those that aliases and factors make of others."""
+    found = {band.rule_id: band for band in (*book.planner.bands, *_override_bands(book))}
+    for plan in book.plans:
+        found |= {band.rule_id: band for band in plan.bands}
+    return list(found.values())
+
+
+def _override_bands(book: PriceBook) -> Iterator[Band]:
+    listed = book.planner.bands
+    for alias in book.overrides.aliases:
+        key = book.planner.find(alias.to_provider or alias.provider, alias.to)
+        for band in listed:
+            if (band.provider, band.model) == key and (part := clip(band, alias.valid_from, alias.valid_to)):
+                yield part
+    for rule in book.overrides.in_force:
+        if isinstance(rule, Rates):
+            yield rule.band()
+        elif isinstance(rule, Free):
+            yield free_band(rule)
+        elif isinstance(rule, Factor):
+            sellers = [p for p in PROVIDERS if fnmatchcase(p.id, rule.provider)]
+            owners = {owner for p in sellers for owner in (p.id, *(p.fallback_model_providers or ()))}
+            for band in listed:
+                if band.provider in owners and fnmatchcase(band.model, rule.model) and (part := scale(band, rule)):
+                    yield part
