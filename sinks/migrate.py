@@ -60,10 +60,11 @@ def apply(settings: Settings) -> list[str]:
         steps = migrations()
         client.command(next(step for step in steps if step.name == FIRST).statement(settings))
         done = []
-        for step in _missing(client, steps):
-            _record(client, step, "in_progress")
+        missing = _missing(client, steps)
+        _record(client, missing, "in_progress")
+        for step in missing:
             client.command(step.statement(settings))
-            _record(client, step, "completed")
+            _record(client, [step], "completed")
             done.append(step.name)
         for step, days in _outdated_retention(client, steps, settings):
             client.command(f"ALTER TABLE {step.table} MODIFY TTL {_ttl(step, settings)}")
@@ -114,8 +115,9 @@ def _missing(client: ClickHouse, steps: list[Migration]) -> list[Migration]:
     return missing
 
 
-def _record(client: ClickHouse, step: Migration, status: str) -> None:
-    client.insert_rows("schema_migrations", ("name", "checksum", "status"), [(step.name, step.checksum, status)])
+def _record(client: ClickHouse, steps: list[Migration], status: str) -> None:
+    rows = [(step.name, step.checksum, status) for step in steps]
+    client.insert_rows("schema_migrations", ("name", "checksum", "status"), rows)
 
 
 def _outdated_retention(client: ClickHouse, steps: list[Migration], settings: Settings) -> list[tuple[Migration, int]]:
