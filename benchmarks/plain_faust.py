@@ -15,6 +15,7 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -151,16 +152,16 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def build(settings: Settings, windows: str, events: int, rates: Rates, report: Path) -> faust.App:
+def build(settings: Settings, windows: str, group: str, make_job: Callable[..., Job]) -> faust.App:
     """Return the app: one agent on the events topic, from its beginning."""
     app = faust.App(
-        f"plain-faust-{windows}", broker=f"kafka://{settings.kafka}", store="memory://", web_enabled=False,
+        f"{group}-{windows}", broker=f"kafka://{settings.kafka}", store="memory://", web_enabled=False,
         topic_partitions=settings.partitions_events, topic_replication_factor=1, topic_allow_declare=True,
         datadir=tempfile.mkdtemp(prefix="plain-faust-"), consumer_auto_offset_reset="earliest",
     )  # fmt: skip
     topic = app.topic(settings.topic(topics.EVENTS), value_serializer="usage_event")
     kept = TableWindows(app, settings.partitions_events) if windows == "tables" else DictWindows()
-    job = Job(Store(settings), kept, rates, events, report)
+    job = make_job(Store(settings), kept)
 
     @app.agent(topic)  # type: ignore[misc]  # Faust is read untyped
     async def meter(stream: Any) -> None:
@@ -175,11 +176,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("windows", choices=("tables", "dicts"))
     parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--group", default="plain-faust")
     parser.add_argument("--rates", type=Path, required=True, help="rates as benchmarks.baseline writes them")
     parser.add_argument("--report", type=Path, required=True)
     chosen = parser.parse_args()
     rates = loads(chosen.rates.read_text())
-    app = build(Settings.from_environment(os.environ), chosen.windows, chosen.events, rates, chosen.report)
+
+    def job(store: Store, windows: DictWindows | TableWindows) -> Job:
+        return Job(store, windows, rates, chosen.events, chosen.report)
+
+    app = build(Settings.from_environment(os.environ), chosen.windows, chosen.group, job)
     faust.Worker(app, loglevel="ERROR", logfile=None).execute_from_commandline()
 
 

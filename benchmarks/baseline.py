@@ -1,0 +1,125 @@
+"""Runs the plain Faust agent on the same topic and compares its sums with the ledger before any ratio is believed."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import plain_rates
+from benchmarks.line import WrongError
+from tollmeter.embedded.stack import settings_environment
+from tollmeter.schemas.codec import PLAIN_SCHEMA
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import ClickHouse, connect
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 150
+ATTEMPTS = 3
+TYPES = {"string": "String", "long": "Int64", "int": "Int32", "boolean": "Bool"}
+COMPARE = """
+SELECT count() AS calls,
+       countIf(plain.cost_nano IS DISTINCT FROM ours.cost_nano) AS other_cost,
+       toInt64(sum(ifNull(plain.cost_nano, 0))) AS cost_nano, toInt64(sum(ifNull(ours.cost_nano, 0))) AS our_cost_nano,
+       sum(plain.input_tokens) AS input_tokens, sum(ours.input_tokens) AS our_input_tokens
+FROM plain_events AS plain
+INNER JOIN (
+    SELECT toString(event_id) AS id, cost_nano, input_tokens FROM usage_events FINAL
+    WHERE event_id IN (SELECT toUUID(event_id) FROM plain_events)
+) AS ours ON ours.id = plain.event_id
+"""
+WINDOWS = """
+SELECT kind, sum(calls) AS calls, sum(cost_nano) AS cost_nano, sum(input_tokens) AS input_tokens
+FROM plain_windows FINAL GROUP BY kind
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineResult:
+    windows: str
+    events: int
+    seconds: float
+    cpu_us_per_event: float
+
+    @property
+    def events_per_second(self) -> float:
+        return self.events / self.seconds
+
+
+def run_baseline(settings: Settings, windows: str, events: int, rates: plain_rates.Rates) -> BaselineResult:
+    """Run one plain agent on the first events of the topic. Raises `WrongError` when its sums are not the ledger's."""
+    clickhouse = connect(settings)
+    measured: dict[str, float] | None = None
+    for attempt in range(ATTEMPTS):
+        make_tables(clickhouse)
+        measured = _attempt(settings, [windows, "--events", str(events), "--group", f"plain-{attempt}"], rates)
+        if measured is not None:
+            break
+    if measured is None:
+        raise WrongError(f"plain Faust with {windows} did not finish in {ATTEMPTS} attempts of {TIMEOUT_S} s")
+    count = int(measured["events"])
+    compare(clickhouse, count)
+    clickhouse.close()
+    return BaselineResult(windows, count, measured["seconds"], measured["cpu_s"] / count * 1e6)
+
+
+def _attempt(settings: Settings, arguments: list[str], rates: plain_rates.Rates) -> dict[str, float] | None:
+    """Run the agent once; None when it hangs, as Faust's start with tables sometimes does."""
+    with tempfile.TemporaryDirectory(prefix="plain-faust-") as folder:
+        rates_file, report = Path(folder, "rates.json"), Path(folder, "report.json")
+        rates_file.write_text(plain_rates.dumps(rates))
+        command = [sys.executable, "-m", "benchmarks.plain_faust", *arguments]
+        command += ["--rates", str(rates_file), "--report", str(report)]
+        environment = {**os.environ, **settings_environment(settings), "PYTHONPATH": str(ROOT)}
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return None
+        if not report.exists():
+            raise WrongError(f"plain Faust ended early: {done.stderr[-2_000:]}")
+        measured: dict[str, float] = json.loads(report.read_text())
+        return measured
+
+
+def make_tables(clickhouse: ClickHouse) -> None:
+    """Make the tables that such a program would have, empty: every field of an event, and its windows."""
+    columns = ", ".join(f"{field['name']} {_type(field['type'])}" for field in PLAIN_SCHEMA["fields"])
+    for statement in (
+        "DROP TABLE IF EXISTS plain_events",
+        "DROP TABLE IF EXISTS plain_windows",
+        (
+            f"CREATE TABLE plain_events ({columns}, cost_nano Nullable(Int64)) ENGINE = MergeTree "
+            "ORDER BY (occurred_at, event_id)"
+        ),
+        (
+            "CREATE TABLE plain_windows (kind LowCardinality(String), name String, minute DateTime('UTC'), "
+            "calls Int64, input_tokens Int64, output_tokens Int64, cost_nano Int64, at DateTime64(6) DEFAULT now64(6)) "
+            "ENGINE = ReplacingMergeTree(at) ORDER BY (kind, name, minute)"
+        ),
+    ):
+        clickhouse.command(statement)
+
+
+def compare(clickhouse: ClickHouse, events: int) -> None:
+    """Raise `WrongError` unless every event costs what the ledger says and the windows add up to the events."""
+    (sums,) = clickhouse.query(COMPARE)
+    same = sums["cost_nano"] == sums["our_cost_nano"] and sums["input_tokens"] == sums["our_input_tokens"]
+    if sums["calls"] != events or sums["other_cost"] or not same:
+        raise WrongError(f"plain Faust and the ledger differ over {events} events: {sums}")
+    for row in clickhouse.query(WINDOWS):
+        if any(row[name] != sums[name] for name in ("calls", "cost_nano", "input_tokens")):
+            raise WrongError(f"the windows of plain Faust hold {row}, its events {sums}")
+
+
+def _type(avro: object) -> str:
+    if isinstance(avro, list):
+        return f"Nullable({_type(next(kind for kind in avro if kind != 'null'))})"
+    if isinstance(avro, dict):
+        if avro["type"] == "map":
+            return f"Map(String, {'Float64' if avro['values'] == 'double' else 'String'})"
+        return "LowCardinality(String)" if avro["type"] == "enum" else TYPES[avro["type"]]
+    return TYPES[str(avro)]
