@@ -36,7 +36,7 @@ class NewerFormatError(Exception):
 
 
 def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark | None = None) -> list[Alert]:
-    """Fold Kafka records (offset, headers, value) in offset order; return the alerts they cause.
+    """Fold Kafka records (offset, timestamp, headers, value) in offset order; return the alerts they cause.
 
     Records at or below `state.applied` are skipped. `on_landmark` is called after each landmark: the only places where
     a snapshot may be taken. Alerts at or below the newest stamp of a loaded cell were acknowledged before that cell was
@@ -79,7 +79,7 @@ def _fold_pending(state: State, rows: list[pl.DataFrame], last: int) -> list[Ale
 def _fold_control(state: State, record: Any) -> list[Alert]:
     body = ControlRecord.model_validate_json(record.value).body
     if isinstance(body, PolicySet):
-        return fold_policy(state, body.policy, record.offset)
+        return fold_policy(state, body.policy, record.offset, record.timestamp)
     assert isinstance(body, PolicyDelete)
     fold_policy_delete(state, body.policy_id, record.offset)
     return []

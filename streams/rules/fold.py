@@ -197,16 +197,13 @@ _FOUND_AT: dict[str, _Found] = {
 }  # fmt: skip
 
 
-def fold_policy(state: State, policy: Policy, offset: int) -> list[Alert]:
-    """Take over a policy and return the thresholds that the present day and month are beyond already."""
+def fold_policy(state: State, policy: Policy, offset: int, appended_ms: int) -> list[Alert]:
+    """Take over a policy and return the thresholds that the day and month of its append time are beyond already."""
     state.applied = offset
     number = state.scopes.number((policy.org_id, policy.scope, policy.name))
     limits = state.budgets.set(policy, number)
     state.changed_policies[policy.policy_id] = True
-    now_ms = max(state.clocks.values(), default=None)
-    if now_ms is None:
-        return []
-    return [alert for limit in limits for alert in _already_crossed(state, limit, now_ms)]
+    return [alert for limit in limits for alert in _already_crossed(state, limit, appended_ms)]
 
 
 def _already_crossed(state: State, limit: Limit, now_ms: int) -> list[Alert]:

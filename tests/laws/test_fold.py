@@ -29,6 +29,7 @@ START, HORIZON_S = watch_rows.START, watch_rows.RULES.horizon_s
 
 class Record(NamedTuple):
     offset: int
+    timestamp: int
     headers: list[tuple[str, bytes]]
     value: bytes
 
@@ -36,7 +37,7 @@ class Record(NamedTuple):
 def rows_record(offset: int, rows: list[dict[str, Any]]) -> Record:
     out = io.BytesIO()
     watch_rows.frame(rows).write_ipc_stream(out, compression="lz4")
-    return Record(offset, [("format", b"1"), ("kind", b"rows")], out.getvalue())
+    return Record(offset, 0, [("format", b"1"), ("kind", b"rows")], out.getvalue())
 
 
 def a_log(seed: int) -> tuple[list[Record], list[tuple[str, Any]]]:
@@ -64,13 +65,13 @@ def a_log(seed: int) -> tuple[list[Record], list[tuple[str, Any]]]:
             said.append(("rows", rows))
         elif kind == "tick":
             clocks = {source: round(clock[source] * 1000) for source in (0, 1) if rng.random() < 0.8}
-            records.append(Record(offset, tick_record(clocks)[1], tick_record(clocks)[0]))
+            records.append(Record(offset, 0, tick_record(clocks)[1], tick_record(clocks)[0]))
             said.append(("tick", clocks))
         else:
             policy = Policy(org_id="a", scope="user", name="u1", daily_limit_micro=rng.randint(1, 20))
             body = PolicySet(policy=policy) if kind == "policy" else PolicyDelete(policy_id=policy.policy_id)
             value, headers = control_record(body)
-            records.append(Record(offset, headers, value))
+            records.append(Record(offset, round(max(clock) * 1000), headers, value))
             said.append((kind, policy))
     return records, said
 
