@@ -163,7 +163,7 @@ def build(settings: Settings, windows: str, group: str, make_job: Callable[..., 
     kept = TableWindows(app, settings.partitions_events) if windows == "tables" else DictWindows()
     job = make_job(Store(settings), kept)
 
-    @app.agent(topic)  # type: ignore[misc]  # Faust is read untyped
+    @app.agent(topic)  # type: ignore[untyped-decorator]  # Faust is read untyped
     async def meter(stream: Any) -> None:
         async for batch in stream.take(BATCH, within=1):
             if await job.take(batch):
