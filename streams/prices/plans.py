@@ -21,7 +21,7 @@ from tollmeter.streams.prices.overrides import Factor, Free, Overrides, Rates, R
 from tollmeter.streams.rules import rates
 from tollmeter.streams.rules.names import Names, spellings, tiers, without_date, words
 from tollmeter.streams.rules.pricing import Plan
-from tollmeter.streams.rules.rates import Band
+from tollmeter.streams.rules.rates import Band, clip, effective, outprices
 
 Key = tuple[str, str]
 """Provider and model id in the book."""
@@ -229,16 +229,6 @@ class Planner:
         ]
 
 
-def clip(band: Band, first: date | None, last: date | None) -> Band | None:
-    """Return the part of a band from one day to before another; None when nothing is left."""
-    starts = [day for day in (band.valid_from, first) if day]
-    ends = [day for day in (band.valid_to, last) if day]
-    start, end = max(starts, default=None), min(ends, default=None)
-    if start and end and start >= end:
-        return None
-    return band if (start, end) == (band.valid_from, band.valid_to) else replace(band, valid_from=start, valid_to=end)
-
-
 def scale(band: Band, rule: Factor) -> Band | None:
     """Return a band at the rule's factor, in the time of the rule; what is free stays free."""
     clipped = clip(band, rule.valid_from, rule.valid_to)
@@ -268,28 +258,6 @@ def free_band(rule: Free) -> Band:
         valid_to=rule.valid_to,
         layer=rates.FREE,
         name=rule.name,
-    )
-
-
-def effective(band: Band) -> tuple[int, ...]:
-    """Return what one token of each counter costs, billed as its parent where it has no price of its own."""
-    return (
-        band.price_of(rates.INPUT),
-        band.price_of(rates.CACHE_READ, rates.INPUT),
-        band.price_of(rates.CACHE_WRITE, rates.INPUT),
-        band.price_of(rates.CACHE_WRITE_1H, rates.CACHE_WRITE, rates.INPUT),
-        band.price_of(rates.OUTPUT),
-        band.price_of(rates.REASONING, rates.OUTPUT),
-    )
-
-
-def outprices(other: Band, band: Band) -> bool:
-    """Say whether `other` is at least as dear as `band` for every usage."""
-    units = band.prices.keys() - set(rates.COUNTERS)
-    return (
-        other.above_input <= band.above_input
-        and all(a >= b for a, b in zip(effective(other), effective(band), strict=True))
-        and all(other.prices.get(unit, 0) >= band.prices[unit] for unit in units)
     )
 
 

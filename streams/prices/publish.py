@@ -12,8 +12,8 @@ from typing import Any
 from tollmeter.streams.prices.book import PriceBook
 from tollmeter.streams.prices.compile import PROVIDERS
 from tollmeter.streams.prices.overrides import Factor, Free, Rates
-from tollmeter.streams.prices.plans import clip, free_band, scale
-from tollmeter.streams.rules.rates import DAY_SECONDS, EVERY_DAY, FREE, Band
+from tollmeter.streams.prices.plans import free_band, scale
+from tollmeter.streams.rules.rates import DAY_SECONDS, EVERY_DAY, FREE, Band, clip
 
 Row = dict[str, Any]
 
@@ -86,21 +86,28 @@ def rules(book: PriceBook) -> list[Band]:
     return list(found.values())
 
 
-def _override_bands(book: PriceBook) -> Iterator[Band]:
-    listed = book.planner.bands
-    for alias in book.overrides.aliases:
-        key = book.planner.find(alias.to_provider or alias.provider, alias.to)
-        for band in listed:
-            if (band.provider, band.model) == key and (part := clip(band, alias.valid_from, alias.valid_to)):
-                yield part
+def _override_bands(book: PriceBook) -> list[Band]:
+    """Return what the rules make, in the order in which they are applied: a factor scales what stands before it."""
+    made = list(_aliased(book))
     for rule in book.overrides.in_force:
         if isinstance(rule, Rates):
-            yield rule.band()
+            made.append(rule.band())
         elif isinstance(rule, Free):
-            yield free_band(rule)
+            made.append(free_band(rule))
         elif isinstance(rule, Factor):
             sellers = [p for p in PROVIDERS if fnmatchcase(p.id, rule.provider)]
             owners = {owner for p in sellers for owner in (p.id, *(p.fallback_model_providers or ()))}
-            for band in listed:
-                if band.provider in owners and fnmatchcase(band.model, rule.model) and (part := scale(band, rule)):
-                    yield part
+            made += [
+                scaled
+                for band in (*book.planner.bands, *made)
+                if band.provider in owners and fnmatchcase(band.model, rule.model) and (scaled := scale(band, rule))
+            ]
+    return made
+
+
+def _aliased(book: PriceBook) -> Iterator[Band]:
+    for alias in book.overrides.aliases:
+        key = book.planner.find(alias.to_provider or alias.provider, alias.to)
+        for band in book.planner.bands:
+            if (band.provider, band.model) == key and (part := clip(band, alias.valid_from, alias.valid_to)):
+                yield part

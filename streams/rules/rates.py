@@ -6,8 +6,8 @@ are the same prices folded into *marginal* rates per reported count, so that cos
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import date, datetime, time
+from dataclasses import dataclass, replace
+from datetime import date, time
 from typing import NamedTuple
 
 DAY_SECONDS = 86_400
@@ -137,6 +137,38 @@ class Band:
         return next((self.prices[key] for key in (unit, *parents) if key in self.prices), 0)
 
 
+def clip(band: Band, first: date | None, last: date | None) -> Band | None:
+    """Return the part of a band from one day to before another; None when nothing is left."""
+    starts = [day for day in (band.valid_from, first) if day]
+    ends = [day for day in (band.valid_to, last) if day]
+    start, end = max(starts, default=None), min(ends, default=None)
+    if start and end and start >= end:
+        return None
+    return band if (start, end) == (band.valid_from, band.valid_to) else replace(band, valid_from=start, valid_to=end)
+
+
+def effective(band: Band) -> tuple[int, ...]:
+    """Return what one token of each counter costs, billed as its parent where it has no price of its own."""
+    return (
+        band.price_of(INPUT),
+        band.price_of(CACHE_READ, INPUT),
+        band.price_of(CACHE_WRITE, INPUT),
+        band.price_of(CACHE_WRITE_1H, CACHE_WRITE, INPUT),
+        band.price_of(OUTPUT),
+        band.price_of(REASONING, OUTPUT),
+    )
+
+
+def outprices(other: Band, band: Band) -> bool:
+    """Say whether `other` is at least as dear as `band` for every usage."""
+    units = band.prices.keys() - set(COUNTERS)
+    return (
+        other.above_input <= band.above_input
+        and all(a >= b for a, b in zip(effective(other), effective(band), strict=True))
+        and all(other.prices.get(unit, 0) >= band.prices[unit] for unit in units)
+    )
+
+
 def day_number(day: date | None, default: int = 0) -> int:
     """Return days since 1970-01-01."""
     return default if day is None else day.toordinal() - _EPOCH_ORDINAL
@@ -151,8 +183,3 @@ def clock_text(second: int) -> str:
 def second_of(value: time) -> int:
     """Return the second of the day."""
     return value.hour * 3600 + value.minute * 60 + value.second
-
-
-def midnight_of(day: date) -> datetime:
-    """Return the start of a day as a naive UTC instant."""
-    return datetime.combine(day, time())
