@@ -26,7 +26,7 @@ logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 # they wait.
 _ROW_CODES = frozenset(
     {
-        6, 23, 24, 25, 26, 27, 32, 33,  # text or stream that cannot be parsed, or ends too early
+        6, 23, 24, 25, 26, 27, 32, 33, 87,  # text or stream that cannot be parsed, or ends too early
         38, 41, 53, 69, 70, 72,  # dates, types, bounds, conversions, numbers
         117, 128, 131, 190, 321, 349,  # incorrect data, too large arrays and strings, sizes, ranges, NULL
         376, 407, 441, 469, 501, 636, 675, 676, 691,  # UUID, decimal, constraint, no columns, IP, enum
@@ -161,7 +161,7 @@ def _client(settings: Settings, database: str | None) -> Client:
         connect_timeout=math.ceil(min(settings.clickhouse_timeout_s, 10)),
         send_receive_timeout=math.ceil(settings.clickhouse_timeout_s) + 5,
         autogenerate_session_id=False,  # a session serves one thread at a time
-        tz_mode="schema",
+        tz_mode="aware",
         show_clickhouse_errors=True,
     )
 
