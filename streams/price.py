@@ -44,8 +44,9 @@ REPORT_S = 60.0
 class Priced:
     """What one pass made of its records: rows in contract columns, dead letters, and what was read of each source."""
 
-    def __init__(self, records: Sequence[Any], book: PriceBook) -> None:
-        self.records = records
+    def __init__(self, batches: Sequence[Sequence[Any]], book: PriceBook) -> None:
+        """Price batches of source records, each of one partition and in offset order."""
+        self.records = records = [record for batch in batches for record in batch]
         decoded = decode([record.value for record in records])
         good = validate(decoded.frame, decoded.index)
         self.rejects: list[Reject] = decoded.rejects + good.rejects
@@ -57,16 +58,17 @@ class Priced:
             pl.Series("received_at", [record.timestamp for record in at], dtype=pl.Int64),
         ).with_columns(FLAGS)
         self.rows = priced_columns(events, book.price(events))
-        self.sources = self._sources()
+        self.sources = self._sources(batches)
 
-    def _sources(self) -> list[Source]:
+    def _sources(self, batches: Sequence[Sequence[Any]]) -> list[Source]:
         rejected = Counter(self.records[reject.position].partition for reject in self.rejects)
         sources: dict[int, Source] = {}
-        for record in self.records:
-            seen = sources.get(record.partition)
-            if seen is None:
-                seen = Source(record.partition, record.offset, record.offset, 0, rejected[record.partition])
-            sources[record.partition] = seen._replace(last_offset=record.offset, records=seen.records + 1)
+        for batch in batches:
+            first, last = batch[0], batch[-1]
+            known = sources.get(first.partition)
+            if known is None:
+                known = Source(first.partition, first.offset, last.offset, 0, rejected[first.partition])
+            sources[first.partition] = known._replace(last_offset=last.offset, records=known.records + len(batch))
         return list(sources.values())
 
     def blocks(self, partitions: int, book_id: str, boot: str) -> dict[int, list[Block]]:
@@ -87,7 +89,7 @@ class Price:
     async def step(self, events: Sequence[Any]) -> None:
         """Price every record of the pass, and return when dead letters and rows are acknowledged."""
         ordered = sorted(events, key=lambda event: (event.message.partition, event.message.offset))
-        pass_ = Priced([record for event in ordered for record in event.value], self._book)
+        pass_ = Priced([event.value for event in ordered], self._book)
         await self._send_dead_letters(pass_)
         parts = pass_.blocks(self._targets, self._book.id, self._boot)
         await asyncio.gather(*(self._send_in_turn(target, records) for target, records in parts.items()))

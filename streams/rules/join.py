@@ -7,12 +7,11 @@ from typing import NamedTuple
 import polars as pl
 
 from tollmeter.schemas.priced import PRICED_COLUMNS, row_version
-from tollmeter.streams.rules.split import PRICED_DTYPES
+from tollmeter.streams.rules.split import PRICED_DTYPES, to_ipc
 
 LEDGER_COLUMNS = (*(column.name for column in PRICED_COLUMNS), "priced_partition", "priced_offset", "version")
 
-_TEXT = [pl.col(column.name).cast(pl.String) for column in PRICED_COLUMNS if column.kind == "dict"]
-_OLDEST = pl.CompatLevel.oldest()
+_DICTS = [column.name for column in PRICED_COLUMNS if column.kind == "dict"]
 
 
 class PricedBlock(NamedTuple):
@@ -26,11 +25,12 @@ def join(blocks: Iterable[PricedBlock]) -> pl.DataFrame:
 
     Raises `ValueError` naming the block that is no Arrow stream with the columns of the contract.
     """
-    frames = [_read(block) for block in blocks]
+    shared = [pl.col(name).cast(pl.Categorical(pl.Categories.random())) for name in _DICTS]  # one dictionary for all
+    frames = [_read(block, shared) for block in blocks]
     return pl.concat(frames) if frames else pl.DataFrame(schema=PRICED_DTYPES)
 
 
-def _read(block: PricedBlock) -> pl.DataFrame:
+def _read(block: PricedBlock, shared: list[pl.Expr]) -> pl.DataFrame:
     try:
         rows = pl.read_ipc_stream(io.BytesIO(block.value)).select(list(PRICED_DTYPES))
     except (Exception, pl.exceptions.PanicException) as error:
@@ -38,7 +38,7 @@ def _read(block: PricedBlock) -> pl.DataFrame:
             f"usage.priced/{block.partition} offset {block.offset} holds no priced rows: {error}"
         ) from error
     return rows.with_columns(
-        *_TEXT,
+        *shared,
         pl.lit(block.partition, dtype=pl.UInt16).alias("priced_partition"),
         pl.lit(block.offset, dtype=pl.Int64).alias("priced_offset"),
         # revision << 48 is revision × 2^48: polars has no shift, and the sum never carries
@@ -47,7 +47,5 @@ def _read(block: PricedBlock) -> pl.DataFrame:
 
 
 def to_insert(rows: pl.DataFrame) -> bytes:
-    """Return ledger rows as one Arrow IPC stream. Uncompressed: it crosses one socket, and is parsed once."""
-    out = io.BytesIO()
-    rows.rechunk().write_ipc_stream(out, compression="uncompressed", compat_level=_OLDEST)
-    return out.getvalue()
+    """Return ledger rows as one Arrow IPC stream."""
+    return to_ipc(rows)
