@@ -70,6 +70,8 @@ def lag(settings: Settings, stages: Iterable[str]) -> dict[str, int | None]:
 
 
 async def _lag(settings: Settings, stages: tuple[str, ...]) -> dict[str, int | None]:
+    if not stages:
+        return {}
     options = {**settings.kafka_options(), "request_timeout_ms": _TIMEOUT_MS}
     admin, consumer = AIOKafkaAdminClient(**options), AIOKafkaConsumer(**options, enable_auto_commit=False)
     try:

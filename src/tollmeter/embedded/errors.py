@@ -2,14 +2,15 @@
 
 import re
 
-# HTTP status by ClickHouse error code, as a real server maps them; everything else about a query is 500.
+# HTTP status by ClickHouse error code; what is not listed is the statement's or the rows' fault: 400.
 _STATUS = {
     516: 401, 192: 401, 193: 401, 194: 401,
     60: 404, 81: 404, 47: 404, 46: 404, 115: 404, 16: 404, 79: 404,
-    62: 400, 36: 400, 6: 400, 27: 400, 33: 400, 38: 400, 41: 400, 53: 400, 69: 400, 70: 400, 72: 400, 117: 400,
-    130: 400, 131: 400, 349: 400, 376: 400, 469: 400, 636: 400, 675: 400, 676: 400, 691: 400,
     164: 403, 291: 403, 497: 403,
-    48: 501, 159: 408, 202: 503,
+    48: 501, 159: 408, 160: 408, 202: 503, 252: 503,
+    # no memory, no disk, no file, a logical error, an abort: ours
+    49: 500, 74: 500, 75: 500, 76: 500, 173: 500, 209: 500, 210: 500, 228: 500, 236: 500, 241: 500, 242: 500,
+    243: 500, 246: 500, 1000: 500, 1001: 500, 1002: 500,
 }  # fmt: skip
 _CODE = re.compile(r"Code: (\d+)")
 
@@ -20,7 +21,7 @@ class FrontError(Exception):
     def __init__(self, code: int, text: str, status: int | None = None) -> None:
         super().__init__(text if text.startswith("Code: ") else f"Code: {code}. DB::Exception: {text}")
         self.code = code
-        self.status = status or _STATUS.get(code, 500)
+        self.status = status or _STATUS.get(code, 400)
 
 
 def from_engine(error: Exception) -> FrontError | None:

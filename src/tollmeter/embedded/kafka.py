@@ -32,12 +32,20 @@ num.network.threads=2
 num.io.threads=4
 background.threads=2
 """
-_HEAP = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:MaxHeapFreeRatio=40", "-XX:+ExitOnOutOfMemoryError")
+# The first compiler alone: measured over start and 320 MB of traffic it takes 6 s of CPU where both take 15.
+JVM = (
+    "-Xms64m",
+    "-Xmx384m",
+    "-XX:+UseSerialGC",
+    "-XX:MaxHeapFreeRatio=40",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+ExitOnOutOfMemoryError",
+)
 _LOG_LEVEL = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 _LOG_TIME = "-Dorg.slf4j.simpleLogger.showDateTime=true"
 
 
-def prepare(java: str, jars: Path, folder: Path, port: int, controller_port: int) -> list[str]:
+def prepare(java: str, jars: Path, folder: Path, port: int, controller_port: int, *options: str) -> list[str]:
     """Write the configuration, format the storage the first time, and return the command that runs the broker.
 
     Raises `EmbeddedError` when Java cannot format the storage.
@@ -49,9 +57,9 @@ def prepare(java: str, jars: Path, folder: Path, port: int, controller_port: int
     classes = ["-cp", f"{jars}/*"]
     marker = folder / "formatted"
     if not marker.exists():
-        _format([java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *classes], properties)
+        _format([java, *JVM, *classes], properties)
         marker.touch()
-    return [java, *_HEAP, _LOG_LEVEL, _LOG_TIME, *classes, "kafka.Kafka", str(properties)]
+    return [java, *JVM, *options, _LOG_LEVEL, _LOG_TIME, *classes, "kafka.Kafka", str(properties)]
 
 
 def _format(start: list[str], properties: Path) -> None:

@@ -1,7 +1,7 @@
 """What a read-only user may run: one statement that reads tables, judged on the text as ClickHouse's parser prints it.
 
-`SET readonly=1` alone lets through the scalar function `file()`, `DESCRIBE` of a table function, `KILL QUERY` and
-several statements in one text; hence this check in front of it.
+`SET readonly=1` alone lets through the scalar function `file()`, `INTO OUTFILE`, `DESCRIBE` of a table function,
+`KILL QUERY` and several statements in one text; hence this check in front of it.
 """
 
 import re
@@ -14,7 +14,7 @@ _STRING = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _CALL = re.compile(r"(\w+)[`\"]?\s*\(")
 # `file` is a scalar and a table function, and may be passed by name (arrayMap(file, ...)): the bare word is refused.
 # An Identifier parameter is put in after this check.
-_WORD = re.compile(r"\b(file|eval|executable|ai[A-Z]\w*|AI[A-Z]\w*)\b|:\s*Identifier\s*\}", re.IGNORECASE)
+_WORD = re.compile(r"\b(?:(?i:file|eval|executable|INTO\s+OUTFILE)|(?:ai|AI)[A-Z]\w*)\b|:\s*Identifier\s*\}")
 _SAFE_TABLE_FUNCTIONS = frozenset({
     "numbers", "numbers_mt", "zeros", "zeros_mt", "values", "null", "view",
     "generateseries", "generate_series", "primes", "format",

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from tollmeter import provision
-from tollmeter.embedded import jars, kafka, ports, state
+from tollmeter.embedded import jars, kafka, ports, state, warm
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.embedded.supervisor import Program, Running, Supervisor
 from tollmeter.settings import NOT_SETTINGS, PREFIX, Settings
@@ -87,7 +87,9 @@ class Stack:
             }
         )
         self.supervisor.start(self._front(http_port))
-        command = kafka.prepare(java, folder, self.data_dir / "kafka", kafka_port, controller_port)
+        classes = warm.archive(java, folder)
+        options = [f"-XX:SharedArchiveFile={classes}"] if classes else []
+        command = kafka.prepare(java, folder, self.data_dir / "kafka", kafka_port, controller_port, *options)
         self.supervisor.start(Program(BROKER, command, _environment(), self._log(BROKER)))
         self._note(f"starting the broker at {self.settings.kafka} and ClickHouse at {self.settings.clickhouse}")
         self._await("the broker and ClickHouse", lambda: ports.answers(kafka_port) and ports.answers(http_port))
