@@ -7,6 +7,7 @@ lost with a kill -9; `flush()` waits for them, and a normal exit does.
 
 import atexit
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -169,10 +170,21 @@ def settings_here(environment: Mapping[str, str], folder: Path | None = None) ->
     if environment.get("TOLLMETER_KAFKA"):
         return settings
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        stack = json.loads(((folder or settings.data_dir) / "stack.json").read_text(encoding="utf-8"))
-        os.kill(int(stack["pid"]), 0)  # raises when it no longer runs
-        return settings.model_copy(update={"kafka": str(stack["kafka"])})
+        folder = folder or settings.data_dir
+        stack = json.loads((folder / "stack.json").read_text(encoding="utf-8"))
+        if _held(folder / "lock"):
+            return settings.model_copy(update={"kafka": str(stack["kafka"])})
     return settings
+
+
+def _held(lock: Path) -> bool:
+    """Say whether a running stack holds its lock; one that was killed leaves its file behind."""
+    with lock.open() as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def _state_folder() -> Path:

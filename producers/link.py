@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaConnectionError, UnknownTopicOrPartitionError
 
 CONNECT_S = 10.0
-ACKNOWLEDGE_S = 8.0
+ACKNOWLEDGE_S = 5.0
 MAX_BATCH_BYTES = 400_000
 
 
@@ -50,11 +50,10 @@ class Link:
         except UnknownTopicOrPartitionError:
             await _close(producer)
             raise AwayError(f"topic {topic} does not exist (run: tollmeter setup)") from None
-        except (KafkaError, OSError, TimeoutError) as error:
+        except BaseException as error:
             await _close(producer)
-            raise AwayError(_reason(error)) from None
-        except BaseException:
-            await _close(producer)
+            if isinstance(error, Exception):
+                raise AwayError(_reason(error)) from None
             raise
         return cls(producer, topic, partitions)
 
@@ -73,7 +72,7 @@ class Link:
                 if batch.record_count():
                     futures.append(await self._hand_over(batch))
                 await asyncio.gather(*futures)
-        except (KafkaError, OSError, TimeoutError) as error:
+        except Exception as error:  # aiokafka's own faults too: this link is given up, its events are kept
             for future in futures:
                 future.cancel()
             raise AwayError(_reason(error)) from None
@@ -89,11 +88,15 @@ class Link:
 
 
 async def _close(producer: AIOKafkaProducer) -> None:
-    """Close it whole. An idempotent aiokafka producer retries for ever, so what it still holds is failed first."""
+    """Close it whole. An idempotent aiokafka producer retries for ever, so what it still holds is failed first.
+
+    Its sender may then trip over a batch that it wanted to send again, before the connections are closed.
+    """
     producer._message_accumulator.fail_all(KafkaConnectionError("closed"))
-    with suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(ACKNOWLEDGE_S):
-            await producer.stop()
+    for stop in (producer.stop, producer.client.close):
+        with suppress(Exception):
+            async with asyncio.timeout(ACKNOWLEDGE_S):
+                await stop()
 
 
 async def _knock(brokers: str) -> None:
@@ -117,8 +120,9 @@ async def _knock(brokers: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    text = (str(error) or type(error).__name__).splitlines()[0]
-    return "no answer in time" if isinstance(error, TimeoutError) and not str(error) else text[:200]
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 class CourierLoop(asyncio.SelectorEventLoop):
