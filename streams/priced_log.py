@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tollmeter.schemas import topics
@@ -24,10 +25,12 @@ from tollmeter.streams.rules.state import State
 
 log = logging.getLogger("tollmeter")
 
-PASS_ROWS = 20_000
+PASS_ROWS = 4_000
+"""Small records are folded together up to so many rows; a large one alone, its dictionaries as they are."""
 SLACK = timedelta(minutes=10)
 """How far the append time of a priced record may lie before that of its rows: clocks of brokers differ."""
 OnLandmark = Callable[[State], None]
+_TEXT = cs.categorical().cast(pl.String)  # each record has dictionaries of its own
 _SEEN_COLUMNS = ["event_id", "event_time", "org_id"]
 
 
@@ -73,7 +76,7 @@ def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark |
 def _fold_pending(state: State, rows: list[pl.DataFrame], last: int) -> list[Alert]:
     if not rows:
         return []
-    return fold_rows(state, rows[0] if len(rows) == 1 else pl.concat(rows), last)
+    return fold_rows(state, rows[0] if len(rows) == 1 else pl.concat(frame.with_columns(_TEXT) for frame in rows), last)
 
 
 def _fold_control(state: State, record: Any) -> list[Alert]:

@@ -76,7 +76,7 @@ class Scopes:
     def text_codes(self, column: pl.Series) -> Vector:
         """Return a code per row; equal texts have equal codes for the life of this object."""
         if column.dtype != pl.Categorical:
-            column = column.cast(pl.Categorical)
+            column = column.cast(pl.Categorical(pl.Categories.random()))
         distinct = column.unique()
         ours = np.array([self._code(text) for text in distinct.cast(pl.String).to_list()], dtype=np.int64)
         theirs = distinct.to_physical().to_numpy()

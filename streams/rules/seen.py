@@ -41,13 +41,14 @@ class Seen:
         resent = known.intersection(chosen)
         before = len(known)
         known.update(chosen)
-        self.size += len(known) - before
-        if len(known) - before == len(chosen):
+        new = len(known) - before
+        self.size += new
+        if new == len(chosen):
             return
-        for row, event_id in zip(rows.tolist(), chosen, strict=True):
-            if event_id in resent:
-                fresh[row] = False
-            resent.add(event_id)
+        first_row = dict(zip(reversed(chosen), reversed(rows.tolist()), strict=True))
+        fresh[rows] = False
+        fresh[list(first_row.values())] = True
+        fresh[[first_row[event_id] for event_id in resent]] = False
 
     def forget_before(self, time_us: int) -> int:
         """Drop the slices that end at or before this event time, and the oldest ones beyond the cap.

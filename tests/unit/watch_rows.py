@@ -52,5 +52,5 @@ def frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
         pl.col("event_time").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
         pl.col("received_at").cast(pl.Datetime("ms")).dt.replace_time_zone("UTC"),
         pl.col("src_partition").cast(pl.UInt16),
-        pl.col(*sorted(_TEXT)).cast(pl.Categorical),
+        pl.col(*sorted(_TEXT)).cast(pl.Categorical(pl.Categories.random())),  # as PRICE does, for each record
     )
