@@ -18,6 +18,10 @@ class Bar:
     def advance(self, count: int) -> None:
         self._progress.advance(self._task, count)
 
+    def finish(self) -> None:
+        task = next(task for task in self._progress.tasks if task.id == self._task)
+        self._progress.update(self._task, completed=task.total or task.completed, total=task.total or task.completed)
+
     def reach(self, count: int) -> None:
         self._progress.update(self._task, completed=count)
 

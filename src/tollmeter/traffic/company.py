@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from zlib import crc32
 
@@ -61,16 +62,18 @@ class Company:
     leaks: tuple[Leak, ...]
 
 
+@cache
 def org_names(count: int) -> tuple[str, ...]:
     """Return organisations of which the first four lie in four different partitions of 4, the first eight of 8."""
-    known = [f"org-{name}" for name in NAMES] + [f"org-{name}-{n}" for n in range(2, 400) for name in NAMES]
+    known = [f"org-{name}" for name in NAMES]
     chosen: list[str] = []
     for modulus in (4, 8):
         for name in known:
             taken = {crc32(other.encode()) % modulus for other in chosen}
-            if len(chosen) < modulus and name not in chosen and crc32(name.encode()) % modulus not in taken:
+            if name not in chosen and crc32(name.encode()) % modulus not in taken:
                 chosen.append(name)
     chosen += [name for name in known if name not in chosen]
+    chosen += [f"{name}-{n}" for n in range(2, count // len(known) + 2) for name in known]
     return tuple(chosen[:count])
 
 
