@@ -196,8 +196,8 @@ async def _stored(settings: Settings) -> Layout | None:
     consumer = AIOKafkaConsumer(
         **settings.kafka_options(), enable_auto_commit=False, request_timeout_ms=_TIMEOUT_MS, fetch_max_wait_ms=100
     )
-    await consumer.start()
     try:
+        await consumer.start()
         consumer.assign([partition])
         await consumer.seek_to_beginning(partition)
         end = (await consumer.end_offsets([partition]))[partition]
@@ -230,8 +230,8 @@ async def _store(settings: Settings) -> None:
     producer = AIOKafkaProducer(
         **settings.kafka_options(), acks="all", enable_idempotence=True, request_timeout_ms=_TIMEOUT_MS
     )
-    await producer.start()
     try:
+        await producer.start()
         await producer.send_and_wait(settings.topic(POLICIES), json.dumps(document).encode(), key=LAYOUT_KEY)
     finally:
         await producer.stop()
