@@ -1,0 +1,52 @@
+"""Law: a commit never passes a batch that is not finished, whatever the order in which batches finish."""
+
+from collections import defaultdict, deque
+from itertools import takewhile
+from types import SimpleNamespace
+
+from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollmeter.streams.transport import BatchConsumer, BatchMessage
+
+TP0 = TP("usage.events", 0)
+
+
+def consumer_without_broker() -> BatchConsumer:
+    """The part of a consumer that keeps deliveries; nothing here touches the network."""
+    consumer = BatchConsumer.__new__(BatchConsumer)
+    consumer._inflight = defaultdict(deque)
+    consumer._acked, consumer._acked_index = defaultdict(list), defaultdict(set)
+    return consumer
+
+
+def batch(first: int, size: int) -> BatchMessage:
+    records = [
+        SimpleNamespace(topic="usage.events", partition=0, offset=first + n, timestamp=1_000, timestamp_type=1)
+        for n in range(size)
+    ]
+    return BatchMessage(TP0, records, generation=1)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["deliver", "finish", "skip", "commit"]), st.integers(0, 9)), max_size=60))
+def test_commit_is_the_finished_prefix(steps: list[tuple[str, int]]) -> None:
+    consumer = consumer_without_broker()
+    delivered: list[BatchMessage] = []
+    next_offset, committed = 0, 0
+    for action, number in steps:
+        if action == "deliver":
+            message = batch(next_offset, number + 1)
+            next_offset = message.offset + 1
+            delivered.append(message)
+            consumer._inflight[TP0].append(message)
+        elif action == "finish" and delivered:
+            delivered[number % len(delivered)].finished = True
+        elif action == "skip" and delivered:
+            delivered[number % len(delivered)].acked = True  # Faust acks what its stream skips: no finish
+        elif action == "commit":
+            offset = consumer._new_offset(TP0)
+            finished = list(takewhile(lambda message: message.finished, delivered))  # the oracle: from the start
+            expected = finished[-1].offset + 1 if finished else 0
+            assert (offset or committed) == expected
+            committed = expected
