@@ -87,7 +87,14 @@ def ledger_settings(stack: "object") -> Iterator[Settings]:
     from tollmeter.sinks.clickhouse import connect
 
     base: Settings = stack.settings  # type: ignore[attr-defined]
-    settings = base.model_copy(update={"clickhouse_database": f"db_{uuid.uuid4().hex[:10]}"})
+    settings = base.model_copy(
+        update={
+            "clickhouse_database": f"db_{uuid.uuid4().hex[:10]}",
+            # tests write fixed dates: they must not run out
+            "retention_events_days": 10_000,
+            "retention_alerts_days": 10_000,
+        }
+    )
     migrate.apply(settings)
     yield settings
     client = connect(settings)

@@ -1,0 +1,247 @@
+"""Every named query on seeded rows, with results worked out by hand, and on an empty system."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.priced_rows import DEFAULTS, event_id, insert, row
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.queries import load, moment
+
+pytestmark = pytest.mark.stack
+
+NOW = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
+NAMES = (
+    "alerts", "costs_today", "find_call", "operations", "rollup_dirty", "rollup_progress", "rollup_recompute",
+    "spend", "spend_by_model_key", "spend_total", "token_list", "token_summary", "top_calls",
+)  # fmt: skip
+PERIOD = {"since": moment(NOW - timedelta(hours=48)), "until": moment(NOW)}
+PARAMETERS: dict[str, Any] = {
+    **PERIOD, "now": moment(NOW), "top": 10, "by": ["model", "key"], "day": "2026-11-20", "provider": "",
+    "user_id": "", "org_id": "", "limit": 10, "offset": 0, "id": "nobody's",
+    "covered_until": moment(datetime(1970, 1, 1, tzinfo=UTC)), "oldest": moment(datetime(1970, 1, 1, tzinfo=UTC)),
+    "slack_us": 0, "quiet_us": 0, "gap_us": 0, "minutes": [0, 60],
+}  # fmt: skip
+EMPTY_ROWS = {"spend_total", "token_summary", "rollup_progress"}
+"""Queries that answer one row, of zeros, when there is nothing."""
+
+
+@pytest.fixture(scope="module", name="empty")
+def connected(ledger_settings: Settings) -> Iterator[ClickHouse]:
+    client = connect(ledger_settings)
+    yield client
+    client.close()
+
+
+def call(number: int, hours_ago: float, **changed: Any) -> dict[str, Any]:
+    at = NOW - timedelta(hours=hours_ago)
+    return row(number, event_time=at, received_at=at, provider="openai", price_status="PRICED", status="OK", **changed)
+
+
+CALLS = [
+    # 50,000 nano twice and 50,000: exactly half of the fourth decimal, so the sums show half to even
+    call(1, 1, model_sent="gpt-4o", model_used="gpt-4o-2024", api_key_id="k1", input_tokens=100, output_tokens=10,
+         cost_nano=50_000, request_id="r1", provider_request_id="p1", client_ip="10.0.0.1", user_id="u1", org_id="o1",
+         operation_name="search", cost_rub_nano=4_000_000, price_book="b1", rule_id="rule-1"),
+    call(2, 3, model_sent="gpt-4o", model_used="gpt-4o-2024", api_key_id="k2", input_tokens=7, output_tokens=3,
+         cost_nano=150_000, request_id="r2", user_id="u1", org_id="o1", operation_name="search"),
+    call(3, 4, model_sent="o3", model_used="", api_key_id="k1", input_tokens=1, output_tokens=1,
+         cost_nano=2_000_004_999_999, user_id="u2", org_id="o1", operation_name="ingest", billing_scope="USER"),
+    # unknown cost: NULL, with what it may cost
+    call(4, 5, model_sent="new", model_used="new", api_key_id="k1", input_tokens=50, output_tokens=5, user_id="u1",
+         org_id="o2", operation_name="search", at_risk_nano=7_000_000),
+    # yesterday evening, and outside the 48 hours
+    call(5, 20, model_sent="o3", model_used="o3", api_key_id="k9", input_tokens=2, cost_nano=4_995_000_000,
+         user_id="u1", org_id="o1", operation_name="ingest", cost_rub_nano=1),
+    call(6, 49, model_sent="o3", model_used="o3", api_key_id="k9", input_tokens=2, cost_nano=10, user_id="u1",
+         org_id="o1", operation_name="old"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", name="ledger")
+def seeded(empty: ClickHouse) -> ClickHouse:
+    insert(empty, CALLS, offset=1)
+    insert(empty, CALLS[:3], offset=2)  # delivered twice
+    empty.insert_rows(
+        "price_rules", ("price_book", "rule_id", "provider", "model", "rule"),
+        [("b1", "rule-1", "openai", "gpt-4o", '{"input_pico":1}'), ("b2", "rule-1", "openai", "gpt-4o", "{}")],
+    )  # fmt: skip
+    return empty
+
+
+def ask(ledger: ClickHouse, name: str, **changed: Any) -> list[dict[str, Any]]:
+    text = load(name)
+    wanted = set(re.findall(r"\{(\w+):", text))
+    return ledger.query(text, {key: value for key, value in (PARAMETERS | changed).items() if key in wanted})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_system_answers_nothing_or_zeros(empty: ClickHouse, name: str) -> None:
+    if name == "rollup_recompute":
+        empty.command(load(name), {"minutes": [0, 60]})
+        return
+    rows = ask(empty, name)
+    if name == "costs_today":
+        assert all(line["total"] and not line["calls"] for line in rows)
+    elif name in EMPTY_ROWS:
+        assert len(rows) == 1
+        assert all(not value for value in rows[0].values() if not isinstance(value, datetime))
+    else:
+        assert rows == []
+
+
+def test_top_calls(ledger: ClickHouse) -> None:
+    found = ask(ledger, "top_calls", top=5, since=moment(NOW - timedelta(hours=24)))
+    assert [line["est_cost"] for line in found] == [
+        Decimal("2000.004999999"), Decimal("4.995"), Decimal("0.00015"), Decimal("0.00005"), None,
+    ]  # fmt: skip
+    assert found[3] == {
+        "ts": NOW - timedelta(hours=1), "model_sent": "gpt-4o", "model_used": "gpt-4o-2024", "pt": 100, "ot": 10,
+        "est_cost": Decimal("0.00005"), "client_ip": "10.0.0.1", "request_id": "r1", "api_key_id": "k1",
+    }  # fmt: skip
+    assert [line["pt"] for line in ask(ledger, "top_calls", top=1)] == [1]
+
+
+SPEND = [
+    ("o3", "k1", 1, 1, 1, Decimal("2000.0050")),
+    ("o3", "k9", 1, 2, 0, Decimal("4.9950")),
+    ("gpt-4o-2024", "k2", 1, 7, 3, Decimal("0.0002")),  # 1.5 of the last place: to the even 2
+    ("gpt-4o-2024", "k1", 1, 100, 10, Decimal("0.0000")),  # 0.5: to the even 0
+    ("new", "k1", 1, 50, 5, None),
+]
+
+
+def test_spend_by_model_and_key(ledger: ClickHouse) -> None:
+    names = ("model", "api_key_id", "calls", "prompt_tokens", "output_tokens", "usd_est")
+    assert ask(ledger, "spend_by_model_key") == [dict(zip(names, line, strict=True)) for line in SPEND]
+
+
+def test_spend_by_any_columns(ledger: ClickHouse) -> None:
+    by_model_key = ask(ledger, "spend")
+    names = ("model", "api_key_id", "calls", "prompt_tokens", "output_tokens", "usd_est")
+    assert [tuple(line[name] for name in names) for line in by_model_key] == SPEND
+    by_user = ask(ledger, "spend", by=["user"])
+    assert [(line["user_id"], line["calls"], line["usd_est"], line["unpriced"]) for line in by_user] == [
+        ("u2", 1, Decimal("2000.0050"), 0),
+        ("u1", 4, Decimal("4.9952"), 1),
+    ]
+    assert by_user[1]["usd_at_risk"] == Decimal("0.0070")
+    days = ask(ledger, "spend", by=["day"])
+    assert [(line["day"], line["calls"]) for line in days] == [("2026-11-20", 4), ("2026-11-19", 1)]
+    (all_,) = ask(ledger, "spend", by=[])
+    assert (all_["calls"], all_["usd_est"]) == (5, Decimal("2005.0002"))
+    assert len(ask(ledger, "spend", top=2)) == 2
+
+
+def test_spend_total(ledger: ClickHouse) -> None:
+    assert ask(ledger, "spend_total") == [
+        {
+            "calls": 5, "prompt_tokens": 160, "output_tokens": 19, "usd_est": Decimal("2005.0002"),
+            "usd_user_billed": Decimal("2000.0050"), "unpriced": 1, "usd_at_risk": Decimal("0.0070"), "blocked": 0,
+        }
+    ]  # fmt: skip
+
+
+def test_costs_today(ledger: ClickHouse) -> None:
+    *rows, total = ask(ledger, "costs_today")
+    assert [(line["model"], line["api_key_id"], line["usd_est"]) for line in rows] == [
+        ("o3", "k1", Decimal("2000.0050")),
+        ("gpt-4o-2024", "k2", Decimal("0.0002")),
+        ("gpt-4o-2024", "k1", Decimal("0.0000")),
+        ("new", "k1", None),
+    ]
+    assert (total["total"], total["calls"], total["usd_est"]) == (1, 4, Decimal("2000.0052"))
+    assert (total["unpriced"], total["usd_at_risk"]) == (1, Decimal("0.0070"))
+
+
+def test_token_summary(ledger: ClickHouse) -> None:
+    (found,) = ask(ledger, "token_summary", user_id="u1")
+    assert found == {
+        "today_total_tokens": 175, "today_cost_rub": Decimal("0.0040"), "today_requests_count": 3,
+        "this_month_total_tokens": 179, "this_month_cost_rub": Decimal("0.0040"), "this_month_requests_count": 5,
+        "all_time_total_tokens": 179, "all_time_cost_rub": Decimal("0.0040"), "all_time_requests_count": 5,
+    }  # fmt: skip
+    (other,) = ask(ledger, "token_summary", org_id="o2", now=moment(NOW + timedelta(days=15)))
+    assert (other["this_month_requests_count"], other["all_time_requests_count"]) == (0, 1)
+    (nobody,) = ask(ledger, "token_summary", user_id="nobody")
+    assert set(nobody.values()) == {0, Decimal(0)}
+
+
+def test_token_list(ledger: ClickHouse) -> None:
+    found = ask(ledger, "token_list", user_id="u1", limit=2, offset=1)
+    assert [line["created_at"] for line in found] == [NOW - timedelta(hours=3), NOW - timedelta(hours=5)]
+    assert list(found[0]) == [
+        "user_id", "agent_id", "ai_provider", "ai_model", "prompt_tokens", "completion_tokens", "total_tokens",
+        "cost_usd", "cost_rub", "created_at",
+    ]  # fmt: skip
+    assert (found[0]["total_tokens"], found[0]["cost_usd"], found[0]["cost_rub"]) == (10, Decimal("0.00015"), None)
+    assert found[1]["cost_usd"] is None
+
+
+def test_operations_round_half_up(ledger: ClickHouse) -> None:
+    month = {"since": "2026-11-01 00:00:00", "until": "2026-12-01 00:00:00"}
+    assert ask(ledger, "operations", **month) == [
+        # 2005.000 - 1 nano: down; 4.995 alone would be up
+        {"operation_name": "ingest", "calls": 2, "total_tokens": 4, "cost_usd": Decimal("2005.00")},
+        {"operation_name": "search", "calls": 3, "total_tokens": 175, "cost_usd": Decimal("0.00")},
+        {"operation_name": "old", "calls": 1, "total_tokens": 2, "cost_usd": Decimal("0.00")},
+    ]
+    (alone,) = ask(
+        ledger, "operations", since=moment(NOW - timedelta(hours=21)), until=moment(NOW - timedelta(hours=19))
+    )
+    assert alone["cost_usd"] == Decimal("5.00")
+    assert ask(ledger, "operations", provider="anthropic", **month) == []
+
+
+@pytest.mark.parametrize("call_id", ["r1", "p1", event_id(1)])
+def test_a_call_is_found_by_any_of_its_ids(ledger: ClickHouse, call_id: str) -> None:
+    (found,) = ask(ledger, "find_call", id=call_id)
+    assert (found["request_id"], found["cost_nano"], found["cost_usd"]) == ("r1", 50_000, Decimal("0.00005"))
+    assert (found["price_book"], found["rule_id"], found["price_rule"]) == ("b1", "rule-1", '{"input_pico":1}')
+    assert found.keys() >= DEFAULTS.keys()
+
+
+def test_a_call_without_a_stored_rule_is_found_all_the_same(ledger: ClickHouse) -> None:
+    (found,) = ask(ledger, "find_call", id="r2")
+    assert (found["request_id"], found["price_rule"]) == ("r2", "")
+
+
+def test_an_empty_id_finds_nothing_strange(ledger: ClickHouse) -> None:
+    assert ask(ledger, "find_call", id="00000000-0000-0000-0000-000000000000") == []
+
+
+def test_alerts_in_order(ledger: ClickHouse) -> None:
+    events = [f'{{"id":"a{number}","time":"2026-11-20T09:0{number}:00.000Z"}}' for number in (2, 0, 1)]
+    ledger.insert_rows("alerts", ("event", "appended_at"), [(event, NOW) for event in events])
+    assert [line["event"] for line in ask(ledger, "alerts")] == sorted(events, key=lambda event: event[8])
+    late = ask(ledger, "alerts", since="2026-11-20 09:01:00")
+    assert [line["event"][7:9] for line in late] == ["a1", "a2"]
+
+
+def test_views_speak_plainly(ledger: ClickHouse) -> None:
+    assert ledger.query("SELECT count() AS n, countIf(cost_usd IS NULL) AS unknown FROM token_usage") == [
+        {"n": 6, "unknown": 1}
+    ]
+    insert(
+        ledger, [call(7, 1, tags=[{"key": "team", "value": "a"}], extra_units=[{"key": "web_searches", "value": 2.0}])]
+    )
+    (found,) = ledger.query("SELECT tags, extra_units FROM usage WHERE tags['team'] = 'a'")
+    assert found == {"tags": {"team": "a"}, "extra_units": {"web_searches": 2.0}}
+    minutes = [int((NOW - timedelta(hours=hours)).timestamp()) // 60 * 60 for hours in (1, 3, 4, 5)]
+    ledger.command(load("rollup_recompute"), {"minutes": sorted(minutes)})
+    hourly = ledger.query("SELECT sum(calls) AS calls, sum(cost_nano) AS cost FROM usage_hourly WHERE model = ''")
+    daily = ledger.query("SELECT sum(calls) AS calls, sum(cost_nano) AS cost FROM usage_daily WHERE day = '2026-11-20'")
+    assert hourly == daily == [{"calls": 5, "cost": 2_000_005_199_999}]
+
+
+def test_sums_do_not_wrap(ledger: ClickHouse) -> None:
+    """Int64 nano-USD holds 9.2 thousand million USD; a sum beyond it must still be right."""
+    at = NOW - timedelta(days=30)
+    insert(ledger, [row(900 + n, event_time=at, received_at=at, cost_nano=2**62, rule_id="big") for n in range(4)])
+    (found,) = ask(ledger, "spend_total", since=moment(at), until=moment(at + timedelta(seconds=1)))
+    assert found["usd_est"] == Decimal("18446744073.7096")
