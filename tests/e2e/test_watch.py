@@ -1,0 +1,164 @@
+"""WATCH under kill -9, with two workers: every window equals the ledger, every threshold alerts under one id."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from tollmeter.embedded.stack import settings_environment
+from tollmeter.policies import delete_policy, list_policies, set_policy
+from tollmeter.schemas import topics
+from tollmeter.schemas.money import NANO_PER_USD
+from tollmeter.schemas.policy import SCOPE_COLUMNS, Policy
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.traffic.company import company
+from tollmeter.traffic.publish import publish
+from tollmeter.traffic.stream import Wire
+
+pytestmark = pytest.mark.stack
+EVENTS, SPAN_S = 12_000, 900
+Start = Callable[[str], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def line(line_settings: Settings) -> Settings:
+    return line_settings.model_copy(update={"session_timeout_s": 6.0, "checkpoint_s": 0.5})
+
+
+@pytest.fixture
+def start(line: Settings, tmp_path: Path) -> Iterator[Start]:
+    """Start workers of the line; all are gone after the test."""
+    running: list[subprocess.Popen[bytes]] = []
+    environment = {**os.environ, **settings_environment(line), "POLARS_MAX_THREADS": "1"}
+
+    def start_one(stage: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tollmeter", "worker", stage]
+        with (tmp_path / f"{stage}-{len(running)}.log").open("wb") as log:
+            running.append(subprocess.Popen(command, env=environment, stderr=log, stdout=log))
+        return running[-1]
+
+    yield start_one
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def windows(client: ClickHouse, level: str, kind: str) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    """Live totals of one level and kind of scope, as WATCH wrote them."""
+    rows = client.query(
+        "SELECT bucket, org_id, name, calls, input_tokens, output_tokens, cost_nano + byok_cost_nano AS cost, "
+        "at_risk_nano AS risk FROM usage_windows FINAL "
+        "WHERE level = {level:String} AND scope = {kind:String} AND calls > 0",
+        {"level": level, "kind": kind},
+    )  # fmt: skip
+    return {(row["bucket"], row["org_id"], row["name"]): _sums(row) for row in rows}
+
+
+def ledger(client: ClickHouse, level: str, kind: str) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    """The same totals added up from the ledger by SQL."""
+    start_of = {"minute": "toStartOfMinute", "hour": "toStartOfHour", "day": "toStartOfDay", "month": "toStartOfMonth"}
+    column = SCOPE_COLUMNS[kind]
+    name = "''" if kind == "org" else column
+    rows = client.query(
+        f"SELECT toDateTime({start_of[level]}(least(event_time, received_at)), 'UTC') AS bucket, "
+        f"org_id, {name} AS name, count() AS calls, "
+        "sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, "
+        "sum(ifNull(cost_nano, 0)) AS cost, sum(if(billing_scope = 'USER', 0, ifNull(at_risk_nano, 0))) AS risk "
+        f"FROM usage_events FINAL WHERE {column} != '' GROUP BY bucket, org_id, name"
+    )
+    return {(row["bucket"], row["org_id"], row["name"]): _sums(row) for row in rows}
+
+
+def _sums(row: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(int(row[name]) for name in ("calls", "input_tokens", "output_tokens", "cost", "risk"))
+
+
+async def alerts_of(settings: Settings) -> list[dict[str, Any]]:
+    consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
+    await consumer.start()
+    try:
+        tps = [TopicPartition(settings.topic(topics.ALERTS), number) for number in range(4)]
+        consumer.assign(tps)
+        await consumer.seek_to_beginning(*tps)
+        ends = await consumer.end_offsets(tps)
+        found: list[dict[str, Any]] = []
+        while any([await consumer.position(tp) < ends[tp] for tp in tps]):
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                found += [json.loads(record.value) for record in records]
+        return found
+    finally:
+        await consumer.stop()
+
+
+def test_windows_and_alerts_survive_kill_9(line: Settings, start: Start, eventually: Callable[..., Any]) -> None:
+    for stage in ("price", "ledger"):
+        start(stage)
+    watchers = [start("watch"), start("watch")]
+    acme = Policy(org_id="org-acme", daily_limit_micro=1_000_000, monthly_limit_micro=2_000_000)
+    for policy in (acme, Policy(org_id="org-ember", scope="provider", name="openai", daily_limit_micro=50_000)):
+        set_policy(line, policy)
+    end_us = int(time.time() * 1_000_000)
+    wire = Wire(company(11, 8), EVENTS, end_us - SPAN_S * 1_000_000, SPAN_S * 1_000_000)
+    values = [value for _at, block in wire.blocks() for value in block]
+    client = connect(line)
+    for number, piece in enumerate((values[:5000], values[5000:9000], values[9000:])):
+        asyncio.run(publish(line, [piece]))
+        if number < 2:
+            victim = watchers[number % 2]
+            eventually(lambda: client.query("SELECT count() AS n FROM watch_progress")[0]["n"] >= 2, 60)
+            victim.send_signal(signal.SIGKILL)
+            victim.wait()
+            watchers[number % 2] = start("watch")
+    eventually(lambda: client.query("SELECT count() AS n FROM usage_events FINAL")[0]["n"] == wire.sent_events, 90)
+    for level in ("minute", "hour", "day", "month"):
+        for kind in SCOPE_COLUMNS:
+            expected = ledger(client, level, kind)
+            assert expected
+            eventually(lambda: windows(client, level, kind) == expected, 60)  # noqa: B023
+    _check_alerts(line, client, acme)
+    client.close()
+
+
+def _check_alerts(line: Settings, client: ClickHouse, policy: Policy) -> None:
+    """Every threshold at or below the spend of the period alerted, under one id; none above it did."""
+    found = [event for event in asyncio.run(alerts_of(line)) if event["data"]["kind"] == "budget"]
+    ours = [event for event in found if event["data"]["policy_id"] == policy.policy_id]
+    assert policy.daily_limit_micro
+    assert policy.monthly_limit_micro
+    for level, limit_micro in (("day", policy.daily_limit_micro), ("month", policy.monthly_limit_micro)):
+        for bucket, org, _ in ledger(client, level, "org"):
+            if org != policy.org_id:
+                continue
+            row = client.query(
+                "SELECT cost_nano + at_risk_nano AS spend FROM usage_windows FINAL "
+                "WHERE level = {level:String} AND scope = 'org' AND org_id = {org:String} "
+                "AND bucket = {bucket:DateTime}",
+                {"level": level, "org": org, "bucket": bucket},
+            )[0]  # fmt: skip
+            due = {pct for pct in policy.alert_pcts if row["spend"] * 100 >= pct * limit_micro * 1_000}
+            period = bucket.strftime("%Y-%m-%d" if level == "day" else "%Y-%m")
+            events = [event for event in ours if event["data"]["period"] == period]
+            assert {event["data"]["threshold_pct"] for event in events} == due
+            assert len({event["id"] for event in events}) == len(due)
+            assert row["spend"] > NANO_PER_USD // 10, "the company spends too little for this test to mean anything"
+
+
+def test_a_policy_can_be_listed_replaced_and_deleted(line: Settings) -> None:
+    first = Policy(org_id="a/b", scope="user", name="x%y", daily_limit_micro=5)
+    set_policy(line, first)
+    changed = first.model_copy(update={"daily_limit_micro": 7})
+    set_policy(line, changed)
+    assert list_policies(line) == [changed]
+    delete_policy(line, first.org_id, first.policy_id)
+    delete_policy(line, first.org_id, first.policy_id)
+    assert list_policies(line) == []
