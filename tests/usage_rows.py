@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tollmeter.schemas import codec
 
 AT = 1_795_341_600_000_000  # 2026-11-22T10:00:00Z in microseconds
-ORGS = ("acme", "umbra", "initech", "globex", "hooli", "stark", "wayne", "tyrell")
+ORGS = ("acme", "umbra", "initech", "globex", "cyberdyne", "oscorp", "wayne", "soylent")
 
 
 def fields(number: int = 0, **changes: Any) -> dict[str, Any]:

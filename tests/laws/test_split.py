@@ -1,0 +1,125 @@
+"""Laws of the way from wire columns to ledger rows: nothing is lost, moved or changed, whatever the block sizes."""
+
+import io
+import json
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+from zlib import crc32
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.usage_rows import AT, ORGS, avro, fields
+from tollmeter.schemas.priced import MAX_RECORD_BYTES, PRICED_COLUMNS, row_version
+from tollmeter.settings import Settings
+from tollmeter.streams.price import Priced
+from tollmeter.streams.prices.book import load
+from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, join, to_insert
+from tollmeter.streams.rules.split import PRICED_DTYPES, Source, blocks, by_target, encode_dicts
+
+BOOK = load(Settings())
+SHORT = 20_000  # bytes: forces several records per target
+
+
+def record(number: int, partition: int, offset: int) -> Any:
+    value = avro(
+        fields(number, tags={"team": f"t{number % 3}"}, extra_units={"web_searches": 1.0} if number % 7 else {})
+    )
+    return SimpleNamespace(value=value, partition=partition, offset=offset, timestamp=AT // 1000 + number)
+
+
+def batches(sizes: Sequence[int]) -> list[list[Any]]:
+    """One batch per source partition, offsets with gaps, ids all different."""
+    return [
+        [record(partition * 10_000 + number, partition, 100 + 3 * number) for number in range(size)]
+        for partition, size in enumerate(sizes)
+        if size
+    ]
+
+
+def plain(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select(pl.col(name).cast(kind) for name, kind in PRICED_DTYPES.items())
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=3).filter(any), st.integers(1, 6))
+@settings(deadline=None, max_examples=25)
+def test_blocks_carry_every_row_once_in_order(sizes: list[int], targets: int) -> None:
+    pass_ = Priced(batches(sizes), BOOK)
+    seen: list[pl.DataFrame] = []
+    counted = dict.fromkeys(range(len(sizes)), 0)
+    for target, rows in by_target(encode_dicts(pass_.rows), targets).items():
+        last = (-1, -1)
+        for block in blocks(rows, pass_.sources, BOOK.id, "boot", SHORT):
+            part = plain(pl.read_ipc_stream(io.BytesIO(block.value)))
+            assert {crc32(org.encode()) % targets for org in part["org_id"]} == {target}
+            assert len(block.value) <= SHORT or part.height == 1
+            places = list(part.select("src_partition", "src_offset").iter_rows())
+            assert [last, *places] == sorted([last, *places])
+            last = places[-1]
+            headers = dict(block.headers)
+            assert int(headers["rows"]) == part.height
+            for source, first, end, records, rejected, count in json.loads(headers["sources"]):
+                assert (first, end, records, rejected) == (100, 100 + 3 * (sizes[source] - 1), sizes[source], 0)
+                counted[source] += count
+            seen.append(part)
+    assert counted == dict(enumerate(sizes))
+    together = pl.concat(seen).sort("src_partition", "src_offset")
+    assert together.equals(pass_.rows)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=15)
+def test_a_pass_gives_the_rows_that_single_records_give(sizes: list[int]) -> None:
+    waiting = batches(sizes)
+    together = Priced(waiting, BOOK).rows
+    singly = [Priced([[one]], BOOK).rows for batch in waiting for one in batch]
+    assert together.equals(pl.concat(singly))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=15)
+def test_joined_blocks_are_the_rows_with_place_and_version(sizes: list[int]) -> None:
+    pass_ = Priced(batches(sizes), BOOK)
+    written = [
+        PricedBlock(target, 1_000 + at, block.value)
+        for target, rows in by_target(encode_dicts(pass_.rows), 4).items()
+        for at, block in enumerate(blocks(rows, pass_.sources, BOOK.id, "boot", SHORT))
+    ]
+    rows = join(written)
+    assert tuple(rows.columns) == LEDGER_COLUMNS
+    assert pl.read_ipc_stream(io.BytesIO(to_insert(rows))).columns == list(LEDGER_COLUMNS)
+    assert plain(rows).sort("src_partition", "src_offset").equals(pass_.rows)
+    for partition, offset, revision, version in rows.select(
+        "priced_partition", "priced_offset", "revision", "version"
+    ).iter_rows():
+        assert version == row_version(revision, offset)
+        assert (partition, offset) in {(block.partition, block.offset) for block in written}
+
+
+def test_real_size_limit_is_kept() -> None:
+    rows = Priced([[record(number, 0, number) for number in range(12_000)]], BOOK).rows
+    made = blocks(encode_dicts(rows), [Source(0, 0, 11_999, 12_000, 0)], BOOK.id, "boot")
+    assert len(made) > 1
+    assert max(len(block.value) for block in made) <= MAX_RECORD_BYTES
+    assert sum(int(dict(block.headers)["rows"]) for block in made) == 12_000
+
+
+def test_orgs_of_the_tests_reach_every_partition() -> None:
+    assert {crc32(org.encode()) % 4 for org in ORGS} == {0, 1, 2, 3}
+
+
+def test_columns_are_those_of_the_contract() -> None:
+    rows = Priced([[record(1, 0, 0)]], BOOK).rows
+    assert dict(rows.schema) == PRICED_DTYPES
+    assert rows.columns == [column.name for column in PRICED_COLUMNS]
+    for column in PRICED_COLUMNS:
+        if not column.kind.endswith("?"):
+            assert rows[column.name].null_count() == 0, column.name
+
+
+def test_a_block_that_is_none_is_named() -> None:
+    with pytest.raises(ValueError, match=r"usage.priced/2 offset 77"):
+        join([PricedBlock(2, 77, b"not arrow")])
