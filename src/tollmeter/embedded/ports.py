@@ -8,22 +8,23 @@ from contextlib import ExitStack
 def choose(wanted: Sequence[int]) -> list[int]:
     """Return one free port per wish, all different; 0 means any."""
     with ExitStack() as held:  # all at once, or the same one would be picked twice
-        listeners = [held.enter_context(_bind(port)) for port in wanted]
-        return [listener.getsockname()[1] for listener in listeners]
+        listeners = [held.enter_context(listener(port)) for port in wanted]
+        return [made.getsockname()[1] for made in listeners]
 
 
-def _bind(port: int) -> socket.socket:
+def listener(port: int) -> socket.socket:
+    """Return a listening socket on the port, or on any other one when it is taken."""
     for candidate in (port, 0):
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
+        made = socket.socket()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
         try:
-            listener.bind(("127.0.0.1", candidate))
+            made.bind(("127.0.0.1", candidate))
             # on Linux bind with SO_REUSEADDR succeeds beside a bound but not listening socket; listen does not
-            listener.listen(1)
+            made.listen(1)
         except OSError:
-            listener.close()
+            made.close()
             continue
-        return listener
+        return made
     raise OSError("no free port on 127.0.0.1")
 
 
