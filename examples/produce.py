@@ -1,9 +1,13 @@
-from tollmeter import UsageProducer
+"""Publish one model call to the stack that `tollmeter up` runs."""
 
-with UsageProducer(service="chat-backend", org_id="acme") as producer:
-    producer.record(
-        provider="openai", model_sent="gpt-4o", model_used="gpt-4o-2024-08-06",
-        input_tokens=1000, output_tokens=200, status="OK", usage_source="PROVIDER",
-        user_id="ada", client_ip="203.0.113.7", feature="summarise",
-    )  # fmt: skip
-    print("sent" if producer.flush() else "kept on disk until the broker answers")
+from types import SimpleNamespace
+
+from tollmeter import UsageProducer, extract
+
+producer = UsageProducer(service="shop", org_id="demo")  # one per process; finds the stack, or set TOLLMETER_KAFKA
+
+# reply = openai.OpenAI().chat.completions.create(model="gpt-4o", messages=[...])
+reply = SimpleNamespace(id="chatcmpl-1", model="gpt-4o", usage={"prompt_tokens": 1000, "completion_tokens": 200})
+
+event_id = producer.record(extract(reply, user_id="ann", feature="summarise"))  # never blocks, never raises
+print(event_id, "is in Kafka" if producer.flush(10) else "waits on disk until Kafka is there")

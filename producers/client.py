@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 from tollmeter import __version__
 from tollmeter.producers.delivery import Courier, RateLimited, Route
 from tollmeter.producers.encoding import RefusedError, build, to_bytes
+from tollmeter.producers.extract import extract
 from tollmeter.producers.outbox import Counters, Entry, Outbox
 from tollmeter.schemas import topics
 from tollmeter.schemas.event import UsageEvent
@@ -99,6 +100,15 @@ class UsageProducer:
             self._invalid.warn("usage event refused: %s", type(error).__name__)
             return ""
 
+    def record_response(self, response: Any, /, **fields: Any) -> str:
+        """`record(extract(response, ...))`, but nothing raises: an answer that cannot be read is counted as invalid."""
+        try:
+            return self.record(extract(response, **{"pepper": self._pepper or None, **fields}))
+        except Exception as error:
+            self._outbox.add(invalid=1)
+            self._invalid.warn("usage event refused: %s", type(error).__name__)
+            return ""
+
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until Kafka has acknowledged all that was recorded before; False when it has not in time.
 
@@ -123,6 +133,11 @@ class UsageProducer:
     def counters(self) -> Counters:
         """What became of the events of this process."""
         return self._outbox.counters()
+
+    @property
+    def problem(self) -> str:
+        """Why the broker cannot be reached at present; "" when it can, or nobody has tried."""
+        return self._outbox.problem
 
     def _start(self) -> None:
         with self._starting:

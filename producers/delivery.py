@@ -303,13 +303,13 @@ class Courier:
         if not self._away:
             where = "on disk" if self._route.folder is not None else "in memory"
             log.warning("Kafka at %s is away (%s): usage events wait %s", self._brokers, reason, where)
-        self._away = reason
+        self._away = self._outbox.problem = reason
 
     def _say_back(self) -> None:
         self._down_since = None
         if self._away:
             log.warning("Kafka at %s is back; %d usage events were waiting", self._brokers, len(self._backlog))
-        self._away = ""
+        self._away = self._outbox.problem = ""
 
 
 class RateLimited:

@@ -22,7 +22,8 @@ def build(entry: Entry, defaults: Mapping[str, Any], pepper: str = "") -> UsageE
     """Return the event of an entry. A field given for the call wins over the event's, which wins over the defaults."""
     values = dict(defaults)
     if entry.event is not None:
-        values.update({name: getattr(entry.event, name) for name in entry.event.model_fields_set})
+        given = {name: getattr(entry.event, name) for name in entry.event.model_fields_set}
+        values.update({name: value for name, value in given.items() if value != "" or name not in defaults})
     values.update(entry.fields)
     at = entry.occurred_at
     values["event_id"] = entry.event_id

@@ -47,6 +47,7 @@ class Outbox:
         self.size = size
         self.closing_at: float | None = None  # monotonic deadline, set by close()
         self.done = False  # the courier has ended
+        self.problem = ""  # why the broker cannot be reached, "" when it can
         self._ids = Ids()
         # Re-entrant: a finaliser or a signal handler may record while its own thread is recording.
         self._lock = threading.RLock()
