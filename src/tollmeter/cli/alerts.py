@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from tollmeter.cli.ledger import ALL, reading
@@ -58,33 +59,35 @@ def follow(settings: Settings, from_start: bool, limit: int | None, as_json: boo
 
 async def _follow(settings: Settings, from_start: bool, limit: int | None, as_json: bool) -> None:
     shown = 0
-    async for value in _values(settings, from_start):
-        try:
-            event = json.loads(value)
-        except ValueError:
-            err.print("skipped a record that is no JSON", markup=False)
-            continue
-        if as_json:
-            click.echo(json.dumps(event, ensure_ascii=False))
-        else:
-            line = _readable(event)
-            out.print(f"{line['time']} {line['severity']:8} {line['text']}", markup=False, soft_wrap=True)
-        shown += 1
-        if shown == limit:
-            return
+    async with aclosing(_values(settings, from_start)) as values:
+        async for value in values:
+            try:
+                event = json.loads(value)
+            except ValueError:
+                event = None
+            if not isinstance(event, dict):
+                err.print("skipped a record that is no CloudEvent", markup=False)
+                continue
+            if as_json:
+                click.echo(json.dumps(event, ensure_ascii=False))
+            else:
+                line = _readable(event)
+                out.print(f"{line['time']} {line['severity']:8} {line['text']}", markup=False, soft_wrap=True)
+            shown += 1
+            if shown == limit:
+                return
 
 
-async def _values(settings: Settings, from_start: bool) -> AsyncIterator[bytes]:
+async def _values(settings: Settings, from_start: bool) -> AsyncGenerator[bytes, None]:
     """Yield the values of all partitions of the topic; no consumer group: nobody else notices."""
     topic = settings.topic(topics.ALERTS)
-    consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
+    start = "earliest" if from_start else "latest"
+    consumer = AIOKafkaConsumer(auto_offset_reset=start, enable_auto_commit=False, **settings.kafka_options())
     try:
         await consumer.start()
         if topic not in await consumer.topics():
             raise UserError(f"topic {topic} does not exist on {settings.kafka}: run 'tollmeter setup'")
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
-        consumer.assign(partitions)
-        await (consumer.seek_to_beginning if from_start else consumer.seek_to_end)(*partitions)
+        consumer.subscribe([topic])
         async for record in consumer:
             yield record.value
     finally:

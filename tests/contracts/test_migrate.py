@@ -1,0 +1,111 @@
+"""Migrations on a real engine: applied once, resumed after a crash, refused when rewritten; retention changes in place."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tollmeter.settings import Settings
+from tollmeter.sinks import migrate
+from tollmeter.sinks.clickhouse import ClickHouse, connect
+
+TABLES = {
+    "alerts", "ledger_coverage", "ledger_gaps", "policies", "price_rules", "rollup_progress", "schema_migrations",
+    "token_usage", "usage", "usage_daily", "usage_events", "usage_hourly", "usage_minutes", "usage_windows",
+    "watch_policies", "watch_progress",
+}  # fmt: skip
+
+
+def test_files_are_numbered_without_a_gap_and_hold_one_statement_each() -> None:
+    steps = migrate.migrations()
+    assert [step.name[:5] for step in steps] == [f"{number:04d}_" for number in range(1, len(steps) + 1)]
+    for step in steps:
+        statement = re.sub(r"--.*", "", step.template).strip()
+        assert ";" not in statement
+        assert statement.startswith("CREATE ")
+        assert "IF NOT EXISTS" in statement.partition("\n")[0]
+
+
+def test_retention_is_filled_in_and_does_not_change_the_checksum() -> None:
+    (step,) = (step for step in migrate.migrations() if step.table == "usage_events")
+    assert step.retention == "retention_events_days"
+    text = step.statement(Settings(retention_events_days=7))
+    assert "INTERVAL 7 DAY DELETE" in text
+    assert "{" not in text
+    assert step.checksum == migrate.Migration(step.name, step.template).checksum
+    assert step.checksum != migrate.Migration(step.name, step.template + " ").checksum
+
+
+@pytest.fixture(name="ledger")
+def connected(ledger_settings: Settings) -> Iterator[ClickHouse]:
+    client = connect(ledger_settings)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module", name="fresh")
+def fresh_settings(ledger_settings: Settings) -> Iterator[Settings]:
+    settings = ledger_settings.model_copy(
+        update={"clickhouse_database": f"{ledger_settings.clickhouse_database}_fresh"}
+    )
+    yield settings
+    client = connect(settings)
+    client.command(f"DROP DATABASE {settings.clickhouse_database} SYNC")
+    client.close()
+
+
+@pytest.mark.stack
+def test_a_dry_run_names_everything_and_makes_nothing(fresh: Settings, ledger: ClickHouse) -> None:
+    names = [step.name for step in migrate.migrations()]
+    assert migrate.pending(fresh) == names
+    rows = ledger.query("SELECT name FROM system.databases WHERE name = {n:String}", {"n": fresh.clickhouse_database})
+    assert rows == []
+    assert migrate.apply(fresh) == names
+    assert migrate.apply(fresh) == migrate.pending(fresh) == []
+
+
+@pytest.mark.stack
+def test_every_table_is_there(ledger: ClickHouse) -> None:
+    names = {line["name"] for line in ledger.query("SELECT name FROM system.tables WHERE database = currentDatabase()")}
+    assert names >= TABLES
+
+
+@pytest.mark.stack
+def test_a_set_up_that_died_in_the_middle_goes_on(ledger_settings: Settings, ledger: ClickHouse) -> None:
+    ledger.command("DROP TABLE ledger_gaps")
+    ledger.command("ALTER TABLE schema_migrations DELETE WHERE name = '0004_ledger_gaps' SETTINGS mutations_sync = 1")
+    ledger.insert_rows("schema_migrations", ("name", "checksum", "status"), [("0004_ledger_gaps", "x", "in_progress")])
+    assert migrate.pending(ledger_settings) == ["0004_ledger_gaps"]
+    assert migrate.apply(ledger_settings) == ["0004_ledger_gaps"]
+    assert ledger.query("SELECT count() AS n FROM ledger_gaps") == [{"n": 0}]
+    assert migrate.pending(ledger_settings) == []
+
+
+@pytest.mark.stack
+def test_another_retention_changes_the_tables_in_place(ledger_settings: Settings, ledger: ClickHouse) -> None:
+    shorter = ledger_settings.model_copy(update={"retention_events_days": 30, "retention_windows_days": 9})
+    said = ["usage_events: keep 30 days", "usage_windows: keep 9 days"]
+    assert migrate.pending(shorter) == said
+    assert migrate.apply(shorter) == said
+    assert migrate.pending(shorter) == []
+    (table,) = ledger.query(
+        "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = 'usage_events'"
+    )
+    assert "TTL greatest(event_time, received_at) + toIntervalDay(30)" in table["engine_full"]
+    migrate.apply(ledger_settings)
+    assert migrate.pending(ledger_settings) == []
+
+
+@pytest.mark.stack
+def test_a_rewritten_file_and_an_unknown_one_are_refused(ledger_settings: Settings, ledger: ClickHouse) -> None:
+    columns = ("name", "checksum", "status")
+    (step,) = (step for step in migrate.migrations() if step.name == "0005_usage_minutes")
+    ledger.insert_rows("schema_migrations", columns, [(step.name, "of another text", "completed")])
+    with pytest.raises(migrate.SchemaError, match="0005_usage_minutes was applied from another text"):
+        migrate.apply(ledger_settings)
+    ledger.insert_rows("schema_migrations", columns, [(step.name, step.checksum, "completed")])
+    ledger.insert_rows("schema_migrations", columns, [("9999_from_the_future", "x", "completed")])
+    with pytest.raises(migrate.SchemaError, match="run a newer tollmeter"):
+        migrate.pending(ledger_settings)
+    ledger.command("ALTER TABLE schema_migrations DELETE WHERE name LIKE '9999%' SETTINGS mutations_sync = 1")
+    assert migrate.apply(ledger_settings) == []

@@ -1,0 +1,201 @@
+"""Reports and alerts as commands: exact keys for machines, readable tables for people, one line for every failure."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from click.testing import CliRunner, Result
+
+from tests.priced_rows import insert, row
+from tollmeter.cli.alerts import alerts
+from tollmeter.cli.report import report
+from tollmeter.schemas import topics
+from tollmeter.schemas.alert import Alert
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import connect
+
+NOWHERE = Settings(clickhouse="http://127.0.0.1:1", kafka="127.0.0.1:1")
+
+
+def run(settings: Settings, *arguments: str) -> Result:
+    command = alerts if arguments[0] == "alerts" else report
+    return CliRunner().invoke(command, arguments[1:], obj=settings)
+
+
+def said(settings: Settings, *arguments: str) -> Any:
+    result = run(settings, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module", name="seeded")
+def seeded_settings(ledger_settings: Settings) -> Settings:
+    at = datetime.now(UTC) - timedelta(seconds=2)
+    client = connect(ledger_settings)
+    common = {"event_time": at, "received_at": at, "provider": "openai", "status": "OK"}
+    rows = [
+        row(1, **common, model_sent="gpt-4o", model_used="gpt-4o", api_key_id="k1", input_tokens=1_000,
+            output_tokens=200, cost_nano=4_500_000, client_ip="10.0.0.1", request_id="r1", user_id="u1",
+            operation_name="search", cost_rub_nano=405_000_000, price_book="b", rule_id="r",
+            tags=[{"key": "team", "value": "a"}]),
+        row(2, **common, model_sent="o3", model_used="o3", api_key_id="k2", cost_nano=12_345_678, user_id="u2"),
+        row(3, **common, model_sent="new", api_key_id="k2", at_risk_nano=20_000_000),
+    ]  # fmt: skip
+    insert(client, rows)
+    rule = ("b", "r", "openai", "gpt-4o", '{"input_pico": 2500000}')
+    client.insert_rows("price_rules", ("price_book", "rule_id", "provider", "model", "rule"), [rule])
+    client.close()
+    return ledger_settings
+
+
+@pytest.mark.stack
+def test_calls(seeded: Settings) -> None:
+    rows = said(seeded, "report", "calls", "--top", "2")
+    assert [line["est_cost"] for line in rows] == [0.012345678, 0.0045]
+    keys = ["ts", "model_sent", "model_used", "pt", "ot", "est_cost", "client_ip", "request_id", "api_key_id"]
+    assert list(rows[0]) == keys
+    assert rows[1]["ts"].endswith("Z")
+    assert datetime.fromisoformat(rows[1]["ts"]) < datetime.now(UTC)
+    assert said(seeded, "report", "calls")[2]["est_cost"] is None
+
+
+@pytest.mark.stack
+def test_spend(seeded: Settings) -> None:
+    rows = said(seeded, "report", "spend", "--by", "model,key", "--since", "48h")
+    assert rows == [
+        {"model": "o3", "api_key_id": "k2", "calls": 1, "prompt_tokens": 0, "output_tokens": 0, "usd_est": 0.0123},
+        {"model": "gpt-4o", "api_key_id": "k1", "calls": 1, "prompt_tokens": 1_000, "output_tokens": 200,
+         "usd_est": 0.0045},
+        {"model": "new", "api_key_id": "k2", "calls": 1, "prompt_tokens": 0, "output_tokens": 0, "usd_est": None},
+    ]  # fmt: skip
+    assert [line["user_id"] for line in said(seeded, "report", "spend", "--by", "user", "--top", "2")] == ["u2", "u1"]
+
+
+@pytest.mark.stack
+def test_today_and_summary_and_operations(seeded: Settings) -> None:
+    today = said(seeded, "report", "today")
+    if today["totals"]["calls"] == 0:
+        pytest.skip("midnight passed between the seed and the question")
+    assert today["totals"] == {
+        "calls": 3, "prompt_tokens": 1_000, "output_tokens": 200, "usd_est": 0.0168, "unpriced": 1, "usd_at_risk": 0.02,
+    }  # fmt: skip
+    assert sum(line["calls"] for line in today["rows"]) == 3
+    summary = said(seeded, "report", "summary", "--user", "u1")
+    expected = {"total_tokens": 1_200, "cost_rub": 0.405, "requests_count": 1}
+    assert summary == {"success": True, "data": {"today": expected, "this_month": expected, "all_time": expected}}
+    operations = said(seeded, "report", "operations", "--provider", "openai")
+    assert operations[1] == {"operation_name": "search", "calls": 1, "total_tokens": 1_200, "cost_usd": 0.0}
+
+
+@pytest.mark.stack
+def test_find(seeded: Settings) -> None:
+    (found,) = said(seeded, "report", "find", "r1")
+    assert found["call"]["tags"] == {"team": "a"}
+    assert found["ledger"]["cost_nano"] == 4_500_000
+    assert found["price_rule"] == {"rule": '{"input_pico": 2500000}'}
+    missing = run(seeded, "report", "find", "nope")
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert "no call with id 'nope'" in missing.stderr
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize(
+    "command",
+    [["calls"], ["spend", "--by", "user,ip"], ["today"], ["summary"], ["operations"], ["find", "r1"]],
+    ids=lambda command: command[0],
+)
+def test_tables_are_for_people(seeded: Settings, command: Sequence[str]) -> None:
+    result = run(seeded, "report", *command)
+    assert result.exit_code == 0, result.output
+    assert "1" in result.stdout
+    if command[0] in ("calls", "spend", "operations"):
+        assert "total: 0.0168 USD in 3 calls" in result.stdout
+        assert "not in it: 1 calls of unknown cost, at most about 0.0200 USD" in result.stdout
+
+
+@pytest.mark.stack
+def test_alerts_come_back_as_they_were_sent(seeded: Settings) -> None:
+    sent = [alert(number) for number in range(2)]
+    client = connect(seeded)
+    client.insert_rows("alerts", ("event", "appended_at"), [(one.wire().decode(), datetime.now(UTC)) for one in sent])
+    client.close()
+    assert said(seeded, "alerts", "list", "--since", "1h") == [one.cloudevent() for one in sent]
+    table = run(seeded, "alerts", "list").stdout
+    assert "it's 80 % [of] it" in table
+
+
+@pytest.mark.stack
+def test_alerts_follow(line_settings: Settings) -> None:
+    sent = [alert(number) for number in range(3)]
+
+    async def produce() -> None:
+        async with AIOKafkaProducer(**line_settings.kafka_options()) as producer:
+            for value in (b"\xff", b"[]", *(one.wire() for one in sent)):
+                await producer.send_and_wait(line_settings.topic(topics.ALERTS), value, partition=0)
+
+    asyncio.run(produce())
+    result = run(line_settings, "alerts", "follow", "--from-start", "--limit", "3", "--json")
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [one.cloudevent() for one in sent]
+    people = run(line_settings, "alerts", "follow", "--from-start", "--limit", "1")
+    assert "it's 80 % [of] it" in people.stdout
+
+
+@pytest.mark.parametrize("command", [["report", "calls"], ["report", "today", "--json"], ["alerts", "list"]])
+def test_an_unreachable_clickhouse_is_one_line(command: list[str]) -> None:
+    result = run(NOWHERE, *command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == (
+        "Error: ClickHouse at http://127.0.0.1:1 does not answer: start it with 'tollmeter up', "
+        "or set TOLLMETER_CLICKHOUSE to a server that runs"
+    )
+
+
+@pytest.mark.stack
+def test_a_database_that_is_not_set_up_is_one_line(ledger_settings: Settings) -> None:
+    result = run(ledger_settings.model_copy(update={"clickhouse_database": "not_there"}), "report", "today")
+    assert result.exit_code == 2
+    assert "is not set up: run 'tollmeter setup'" in result.stderr
+
+
+@pytest.mark.stack
+def test_a_missing_topic_is_one_line(line_settings: Settings) -> None:
+    result = run(line_settings.model_copy(update={"topic_prefix": "nobody."}), "alerts", "follow")
+    assert result.exit_code == 2
+    assert "topic nobody.usage.alerts does not exist" in result.stderr
+
+
+def test_an_unreachable_kafka_is_one_line() -> None:
+    result = run(NOWHERE, "alerts", "follow")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Kafka at 127.0.0.1:1 does not answer" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["spend", "--by", "colour"], "no column 'colour': choose from model, key, user"),
+        (["spend", "--by", ""], "no column ''"),
+        (["spend", "--by", "model;DROP TABLE x"], "no column"),
+        (["spend", "--since", "5x"], "no span of time"),
+        (["calls", "--since", "-3h"], "no span of time"),
+        (["calls", "--top", "0"], "0 is not in the range"),
+        (["find"], "Missing argument"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(arguments: list[str], complaint: str) -> None:
+    result = run(NOWHERE, "report", *arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+
+
+def alert(number: int) -> Alert:
+    at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=60 - number)
+    return Alert(
+        id=f"{number:032x}", kind="budget", severity="warning", org_id="o", scope="api_key", name="k µ",
+        period="2026-11", received_at=at, text="it's 80 % [of] it", facts={"spent_nano": 2**60 + number},
+    )  # fmt: skip
