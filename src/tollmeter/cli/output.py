@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 # Without a handler Python prints a library's warnings beside our one line; workers add handlers of their own.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
@@ -41,13 +42,14 @@ def print_json(document: Any) -> None:
 def print_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
     """Print rows as a table; numbers to the right; an empty result says so."""
     if not rows:
-        out.print(f"{title}: nothing yet")
+        out.print(f"{title}: nothing yet", markup=False)
         return
     names = list(columns or rows[0])
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for name in names:
         numeric = all(isinstance(row.get(name), int | float | Decimal) or row.get(name) is None for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("—" if row.get(name) is None else str(row[name]) for name in names))
+        # Text, not markup: names come from outside and may hold square brackets
+        table.add_row(*(Text("—" if row.get(name) is None else str(row[name])) for name in names))
     out.print(table)
