@@ -65,7 +65,7 @@ def run_delays(
     for stage in ("price", "ledger", "watch"):
         stack.start_worker(stage)
     clickhouse = connect(settings)
-    wait_settled(clickhouse, loaded.records, timeout_s)
+    wait_settled(clickhouse, loaded, timeout_s)
     check(clickhouse, loaded)
     set_budgets(settings, clickhouse, policies, live_s * rate / preload_events)
     begun = datetime.now(UTC)

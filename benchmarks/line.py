@@ -17,6 +17,7 @@ LEFT JOIN (SELECT priced_partition, max(applied) AS applied FROM watch_progress 
 USING (priced_partition)
 WHERE progress.applied < toInt64(log.last)
 """
+CLOSED = "SELECT sum(calls) AS n FROM usage_windows FINAL WHERE level = 'minute' AND scope = 'org'"
 FIRST_PASS = """
 SELECT sum(records) AS n FROM (
     SELECT source_partition, argMin(records, first_offset) AS records FROM ledger_coverage GROUP BY source_partition
@@ -61,7 +62,7 @@ def run_line(stack: Stack, loaded: Loaded, timeout_s: float) -> LineResult:
         stack.start_worker(stage)
         wait_for(f"{stage} being ready", partial(stack.worker_ready, stage), 90, pause=0.005)
     before = CpuMark.now(pids(stack))  # PRICE says that it is ready when its first pass is done
-    wait_settled(clickhouse, loaded.records, timeout_s)
+    wait_settled(clickhouse, loaded, timeout_s)
     after = CpuMark.now(pids(stack))
     cost = check(clickhouse, loaded)
     timed = loaded.records - _first_pass(clickhouse, loaded)
@@ -69,10 +70,14 @@ def run_line(stack: Stack, loaded: Loaded, timeout_s: float) -> LineResult:
     return LineResult(loaded.records, timed, after.at - before.at, before.per_event_us(after, timed), cost)
 
 
-def wait_settled(clickhouse: ClickHouse, records: int, timeout_s: float) -> None:
-    """Return when so many records are in the ledger and WATCH's checkpoint covers them. Raises `TooLateError`."""
-    wait_for("every row in the ledger", lambda: _one(clickhouse, ROWS) >= records, timeout_s, pause=0.2)
+def wait_settled(clickhouse: ClickHouse, loaded: Loaded, timeout_s: float) -> None:
+    """Return when every row is in the ledger, WATCH's checkpoint covers it, and every minute is closed and written.
+
+    Raises `TooLateError`.
+    """
+    wait_for("every row in the ledger", lambda: _one(clickhouse, ROWS) >= loaded.records, timeout_s, pause=0.2)
     wait_for("WATCH's checkpoint", lambda: _one(clickhouse, BEHIND) == 0, timeout_s)
+    wait_for("every closed minute", lambda: _one(clickhouse, CLOSED) >= loaded.events, timeout_s)
 
 
 def _first_pass(clickhouse: ClickHouse, loaded: Loaded) -> int:

@@ -25,6 +25,18 @@ heavy = {"faust", "polars", "numpy", "clickhouse_connect", "chdb", "genai_prices
 assert not heavy, heavy
 """
 
+WORKER_IMPORTS = """
+import sys
+from importlib import import_module
+from tollmeter.cli.root import COMMANDS
+for name in ("worker", "setup", "report", "alerts", "policy", "prices", "verify", "send", "status"):
+    module, _, function = COMMANDS[name].partition(":")
+    assert getattr(import_module(module), function)
+for stage in ("price", "ledger", "watch"):
+    assert import_module(f"tollmeter.streams.{stage}").run
+assert "chdb" not in sys.modules
+"""
+
 
 def source_files() -> set[str]:
     """Return the paths inside the wheel of every file in the folders that make up the package."""
@@ -87,9 +99,11 @@ def test_wheel_holds_everything_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-def base_distributions() -> set[str]:
-    """Return the distributions that `pip install tollmeter` brings, without any extra."""
-    todo = [Requirement(text) for text in PYPROJECT["project"]["dependencies"]]
+def distributions(*extras_wanted: str) -> set[str]:
+    """Return the distributions that `pip install tollmeter[extras]` brings."""
+    optional = PYPROJECT["project"]["optional-dependencies"]
+    texts = PYPROJECT["project"]["dependencies"] + [text for extra in extras_wanted for text in optional[extra]]
+    todo = [Requirement(text) for text in texts]
     found: set[str] = set()
     done: set[tuple[str, frozenset[str]]] = set()
     while todo:
@@ -106,27 +120,30 @@ def base_distributions() -> set[str]:
     return found
 
 
-def test_base_install_alone_runs_client_extract_and_guard(wheel: Path, tmp_path: Path) -> None:
-    """The wheel beside its base dependencies and nothing else: no site-packages, no source tree, no environment."""
-    site = tmp_path / "site"
+def run_installed(wheel: Path, folder: Path, extras: list[str], code: str) -> None:
+    """Run code with the wheel, what its extras need, and nothing else: no site-packages, no source tree."""
+    site, package = folder / "site", folder / "package"
     site.mkdir()
-    for name in base_distributions():
+    for name in distributions(*extras):
         for file in distribution(name).files or []:
             top = file.parts[0]
-            if top != ".." and top != "__pycache__" and not (site / top).exists():
+            if top not in ("..", "__pycache__") and not (site / top).exists():
                 (site / top).symlink_to(Path(str(distribution(name).locate_file(top))))
-    package = tmp_path / "package"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(package)
     paths = f"import sys; sys.path[:0] = [{str(package)!r}, {str(site)!r}]\n"
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", paths + BASE_IMPORTS],
-        cwd=tmp_path,
-        check=False,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-I", "-S", "-c", paths + code], cwd=folder, check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_base_install_alone_runs_client_extract_and_guard(wheel: Path, tmp_path: Path) -> None:
+    run_installed(wheel, tmp_path, [], BASE_IMPORTS)
+
+
+def test_worker_install_runs_the_stages_without_the_engine(wheel: Path, tmp_path: Path) -> None:
+    run_installed(wheel, tmp_path, ["worker"], WORKER_IMPORTS)
 
 
 def test_lock_files_are_complete_and_name_no_host() -> None:

@@ -1,0 +1,33 @@
+"""The parts of the benchmark work together on a small load; how fast is none of a test's business."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import baseline, line, plain_rates
+from benchmarks.preload import preload
+from tollmeter import provision
+from tollmeter.embedded.stack import Stack
+from tollmeter.settings import Settings
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
+
+
+def test_line_and_plain_faust_agree(tmp_path: Path, stack: object) -> None:
+    """A stack of its own, as the benchmark makes it (`stack` says whether Java and Maven are there)."""
+    wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0")
+    with Stack(tmp_path, workers=(), settings=wanted) as own:
+        provision.apply(own.settings)
+        loaded = preload(own.settings, 2_000, 600)
+        assert loaded.records > loaded.events == 2_000
+        whole = line.run_line(own, loaded, 120)
+        assert whole.events == loaded.records
+        assert whole.cost_nano > 0
+        assert set(whole.cpu_us_per_event) == {"price", "ledger", "watch", "clickhouse", "kafka"}
+        line.stop_workers(own)
+        rates = plain_rates.rates_of_today(own.settings)
+        plain = baseline.run_baseline(own.settings, "dicts", 1_000, rates)
+        assert plain.events == 1_000
+        rates["openai|gpt-4o-mini-2024-07-18||REALTIME"] = []
+        with pytest.raises(line.WrongError, match="differ"):
+            baseline.run_baseline(own.settings, "dicts", 1_000, rates)

@@ -1,0 +1,81 @@
+"""The benchmark's own arithmetic: quantiles, CPU per event, and plain prices that are the price book's to the nano."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.measure import CpuMark, TooLateError, cpu_seconds, descendants, quantile, rss_mb, wait_for
+from benchmarks.plain_rates import cost_nano, dumps, loads, rates_of_today
+from tollmeter.settings import Settings
+from tollmeter.streams.prices.book import load
+from tollmeter.streams.rules.names import Names
+from tollmeter.streams.rules.pricing import Call, price_one
+from tollmeter.traffic.company import company
+from tollmeter.traffic.encode import fields_of
+from tollmeter.traffic.stream import Wire
+
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc: not Linux")
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "expected"),
+    [
+        pytest.param([5], 0.99, 5, id="one"),
+        pytest.param([3, 1, 2], 0.5, 2, id="median"),
+        pytest.param(range(1, 101), 0.95, 95, id="p95-of-100"),
+        pytest.param(range(1, 101), 0.99, 99, id="p99-of-100"),
+        pytest.param(range(1, 11), 0.99, 10, id="p99-of-10-is-the-worst"),
+        pytest.param([1, 2], 1.0, 2, id="all"),
+        pytest.param([1, 2], 0.0, 1, id="none"),
+    ],
+)
+def test_quantile(values: list[float], share: float, expected: float) -> None:
+    assert quantile(values, share) == expected
+
+
+def test_quantile_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        quantile([], 0.5)
+
+
+def test_cpu_per_event() -> None:
+    before, after = CpuMark(0.0, {"price": 1.0, "ledger": 0.5}), CpuMark(9.0, {"price": 3.0, "ledger": 0.5})
+    assert before.per_event_us(after, 100_000) == {"price": 20.0, "ledger": 0.0}
+
+
+@linux
+def test_this_process_is_measured() -> None:
+    before, until = cpu_seconds(os.getpid()), time.monotonic() + 5
+    while cpu_seconds(os.getpid()) == before:
+        assert time.monotonic() < until, "CPU time of a busy process did not grow"
+    assert rss_mb(os.getpid()) > 10
+    assert descendants(os.getpid())[0] == os.getpid()
+
+
+def test_waiting_ends() -> None:
+    assert wait_for("a zero", lambda: 0 == 0, 1) is True
+    with pytest.raises(TooLateError, match="a miracle did not happen"):
+        wait_for("a miracle", lambda: False, 0.01, pause=0.001)
+
+
+def test_plain_prices_are_those_of_the_book() -> None:
+    """Each call of a day's traffic: the dict that plain Faust uses against the row-by-row definition."""
+    settings = Settings()
+    rates, planner = loads(dumps(rates_of_today(settings))), load(settings).planner
+    today_us = int(time.time()) // 86_400 * 86_400 * 1_000_000
+    wire = Wire(company(3, 8), 3_000, today_us, 86_399_000_000, leak="both")
+    known = 0
+    for calls in wire.traffic.blocks():
+        for event in fields_of(wire.company, calls):
+            names = Names(*(event[name] for name in Names._fields))
+            tokens = (
+                event["input_tokens"], event["cache_read_tokens"], event["cache_write_tokens"],
+                event["cache_write_1h_tokens"], event["output_tokens"], event["reasoning_tokens"],
+            )  # fmt: skip
+            call = Call(event["occurred_at"], event["status"], tokens, event["extra_units"])
+            expected = price_one(planner.plan(names), call).cost_nano
+            assert cost_nano(rates, event) == expected, event
+            known += expected is not None
+    assert known > 2_500
