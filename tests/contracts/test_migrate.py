@@ -1,4 +1,4 @@
-"""Migrations on a real engine: applied once, resumed after a crash, refused when rewritten; retention changes in place."""
+"""Migrations on a real engine: applied once, resumed after a crash, refused when rewritten; retention may change."""
 
 import re
 from collections.abc import Iterator

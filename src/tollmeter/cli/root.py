@@ -75,4 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         err.print(f"tollmeter: {error.format_message()}", markup=False, soft_wrap=True)
         return error.exit_code
+    except SettingsError as error:  # one that only shows when the setting is used
+        err.print(f"tollmeter: {error}", markup=False, soft_wrap=True)
+        return 2
     return result if isinstance(result, int) else 0
