@@ -96,7 +96,7 @@ def test_an_unknown_command_is_noted_and_tried_again(
     supervisor: Supervisor, notes: list[str], tmp_path: Path, eventually: Callable[..., Any]
 ) -> None:
     supervisor.start(Program("it", ["/no/such/program"], dict(os.environ), tmp_path / "it.log"))
-    eventually(lambda: bool(notes))
+    eventually(notes.copy)
     assert "again in 0.5 s" in notes[0]
     assert (
         "/no/such/program" in (tmp_path / "it.log").read_text()
