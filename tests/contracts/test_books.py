@@ -1,0 +1,34 @@
+"""A price book stored from its own record: every rule that a row may name can be looked up."""
+
+import json
+
+import pytest
+
+from tollmeter.settings import Settings
+from tollmeter.sinks.books import store_book
+from tollmeter.sinks.clickhouse import connect
+from tollmeter.streams.prices.book import load
+from tollmeter.streams.prices.publish import document, fx_rows, price_rule_rows
+
+
+@pytest.mark.stack
+def test_the_whole_book_is_stored_once(ledger_settings: Settings) -> None:
+    book = load(ledger_settings)
+    client = connect(ledger_settings)
+    for _ in range(2):
+        store_book(client, document(book)[1])
+    rules = client.query(
+        "SELECT rule_id, provider, model, rule FROM price_rules FINAL WHERE price_book = {b:String}", {"b": book.id}
+    )
+    expected = {row["rule_id"]: row for row in price_rule_rows(book)}
+    assert {row["rule_id"] for row in rules} == expected.keys()
+    assert all(json.loads(row["rule"]) == json.loads(expected[row["rule_id"]]["rule"]) for row in rules)
+    rates = client.query("SELECT day, currency, per_usd_nano, source FROM fx_rates FINAL ORDER BY day, currency")
+    client.close()
+    assert rates == sorted(fx_rows(book), key=lambda row: (row["day"], row["currency"]))
+
+
+@pytest.mark.parametrize("value", [b"", b"\xff", b"[]", b"{}", b'{"price_book":"x","rules":[{}],"fx":[]}'])
+def test_what_is_no_book_is_refused(value: bytes) -> None:
+    with pytest.raises(ValueError, match="not a price book"):
+        store_book(None, value)  # type: ignore[arg-type]
