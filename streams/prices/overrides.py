@@ -190,12 +190,29 @@ def load_overrides(own_file: str = "") -> Overrides:
     return Overrides(tuple(documents))
 
 
+class _Loader(yaml.SafeLoader):
+    """Leaves dates and decimals as text, so that 0.1 stays one tenth; refuses a key that is given twice."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, form) for tag, form in forms if tag.rpartition(":")[2] not in ("timestamp", "float")]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_document(path: Path) -> Document:
     """Read and check one file. Raises `OverridesError`."""
     try:
         text = path.read_text("utf-8")
-        node = yaml.compose(text, yaml.SafeLoader)
-        body = yaml.load(text, yaml.SafeLoader)
+        node = yaml.compose(text, _Loader)
+        body = yaml.load(text, _Loader)  # noqa: S506
     except (OSError, UnicodeDecodeError) as error:
         raise OverridesError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except yaml.MarkedYAMLError as error:
@@ -204,7 +221,7 @@ def read_document(path: Path) -> Document:
     if not isinstance(body, dict):
         raise OverridesError(f"{path}:1: expected a mapping with `version: 1`")
     try:
-        document = Document.model_validate(_decimals(body))
+        document = Document.model_validate(body)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
         raise OverridesError("\n".join(_problem(path, node, problem) for problem in problems)) from None
@@ -244,15 +261,6 @@ def _no_duplicates(path: Path, node: Any, document: Document) -> None:
                 line = _line(node, (section, index, "name"))
                 raise OverridesError(f"{path}:{line}: {section}.{index}.name: {rule.name} is already taken")
             seen.add(rule.name)
-
-
-def _decimals(value: Any) -> Any:
-    """YAML reads 0.1 as a binary fraction; money wants the decimal that was written."""
-    if isinstance(value, dict):
-        return {key: _decimals(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_decimals(item) for item in value]
-    return Decimal(repr(value)) if isinstance(value, float) else value
 
 
 def _second(text: str) -> int:

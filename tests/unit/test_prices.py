@@ -119,6 +119,7 @@ CASES: list[Any] = [
     pytest.param({"model_sent": "gpt-4o", "status": "BLOCKED", "input_tokens": 1000}, "FREE", 0,
                  id="refused by our cap"),
     pytest.param({"model_sent": "gpt-4o", "status": "ERROR"}, "NO_USAGE", None, id="no usage"),
+    pytest.param({"model_sent": "dall-e-9", "operation": "image"}, "UNKNOWN_MODEL", None, id="unknown image model"),
     pytest.param({"model_sent": "dall-e-3", "operation": "image", "status": "ERROR"}, "NO_USAGE", None,
                  id="a failed image call made none"),
     pytest.param({"model_sent": "gpt-4o", "input_tokens": 10, "cache_read_tokens": 11}, "INVALID", None,
