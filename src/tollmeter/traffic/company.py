@@ -16,11 +16,11 @@ NAMES = (
     "yarrow", "zephyr", "aster", "basalt", "cinder", "dune", "elm", "flint",
 )  # fmt: skip
 GROUPS = ("platform", "support", "research", "growth", "finance")
-CALLERS_PER_ORG = 48
-KEYS_PER_ORG = 24
+CALLERS_PER_ORG = 96
+KEYS_PER_ORG = 96
 USERS_PER_ORG = 36
-MAX_WEIGHT = 4.0
-"""Callers weigh as clients of the traces do, but none more than 4 times the mean: no clean key looks like a leak."""
+MAX_WEIGHT = 0.5
+"""Callers weigh as clients of the traces do, up to this: at 100,000 events an hour no clean key looks like a leak."""
 
 
 @dataclass(frozen=True, slots=True)

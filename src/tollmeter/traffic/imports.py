@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import uuid5
 
 from pydantic import ValidationError
 
-from tollmeter.producers.logs import from_line
+from tollmeter.producers.logs import from_line, is_line
 from tollmeter.schemas.codec import encode
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.settings import Settings
@@ -22,6 +23,9 @@ from tollmeter.traffic.readers import Bad, read
 
 FORMATS = ("auto", "sample", "openai-usage", "cloud-logging")
 SHOWN = 5
+_USAGE = frozenset({"usage", "model_used"})
+"""What a line without a type must have to be taken for usage."""
+_NUMBERS = frozenset({"prompt_chars", "est_cost"})
 BLOCK = 2_000
 LOG = ""
 """Name of the only trace in a log file; the merged sample has several, each with a calendar of its own."""
@@ -126,10 +130,33 @@ def _convert(job: Import, place: str, content: dict[str, Any], report: Report) -
         return sample.trace_of(content), sample.event_of(content, place, job.seed, job.org)
     if job.format == "cloud-logging" and "jsonPayload" not in content:
         raise ValueError("no jsonPayload: not an entry of a Cloud Logging export")
-    event = from_line(content)
-    if event is None:
+    line = _with_numbers(content)
+    if not (is_line(line) or line.keys() >= _USAGE):
         return None
-    return LOG, event.model_copy(update={"org_id": job.org}) if job.org else event
+    return LOG, from_line(line, **({"org_id": job.org} if job.org else {}))
+
+
+def _with_numbers(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry with counts and costs as numbers: cells of a CSV export are text."""
+    inner = content.get("jsonPayload", content)
+    if not isinstance(inner, dict):
+        return content
+    usage = inner.get("usage")
+    changed = inner | {name: _number(inner[name]) for name in _NUMBERS & inner.keys()}
+    if isinstance(usage, dict):
+        changed["usage"] = {name: _number(value) for name, value in usage.items()}
+    return {**content, "jsonPayload": changed} if "jsonPayload" in content else changed
+
+
+def _number(value: Any) -> Any:
+    """Return text that spells a number as that number, anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        return value
+    return number if number.is_finite() else value
 
 
 def _last_times(job: Import) -> dict[str, datetime]:

@@ -7,13 +7,18 @@ import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, cast
+
+from tollmeter.producers.logs import parse
 
 CHUNK = 1 << 20
 MAX_CELL = 1 << 24
 
+File = io.BufferedReader | gzip.GzipFile
 Entry = tuple[str, dict[str, Any]]
 """(place, content): the place is "line 7" or "element 7"."""
 
@@ -36,8 +41,11 @@ def read(path: str, position: Callable[[int], None] | None = None) -> Iterator[E
     Raises `UnreadableError` when there is no such input or it breaks off.
     """
     try:
-        with _opened(path) as raw, _plain(raw) as file:
-            for number, entry in enumerate(_entries(file)):
+        with ExitStack() as files:
+            raw = files.enter_context(_opened(path))
+            file = _plain(raw)
+            files.enter_context(file)
+            for number, entry in enumerate(_entries(file, files)):
                 if position and number % 1_000 == 0:
                     position(raw.tell())
                 yield entry
@@ -45,26 +53,25 @@ def read(path: str, position: Callable[[int], None] | None = None) -> Iterator[E
         raise UnreadableError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _opened(path: str) -> IO[bytes]:
-    return sys.stdin.buffer if path == "-" else Path(path).open("rb")
+def _opened(path: str) -> io.BufferedReader:
+    opened = sys.stdin.buffer if path == "-" else Path(path).open("rb", buffering=CHUNK)
+    return cast("io.BufferedReader", opened)
 
 
-def _plain(raw: IO[bytes]) -> IO[bytes]:
-    buffered = io.BufferedReader(raw, CHUNK)  # type: ignore[type-var]
-    return (
-        cast("IO[bytes]", gzip.open(buffered)) if buffered.peek(2)[:2] == b"\x1f\x8b" else cast("IO[bytes]", buffered)
-    )
+def _plain(raw: io.BufferedReader) -> File:
+    return gzip.open(raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
 
 
-def _entries(file: IO[bytes]) -> Iterator[Entry | Bad]:
-    buffered = io.BufferedReader(file, CHUNK)  # type: ignore[type-var]
-    start = buffered.peek(4_096)[:4_096].removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if start == b"[":
-        return _array(buffered)
-    return _lines(buffered) if start in (b"{", b"") else _table(buffered)
+def _entries(file: File, files: ExitStack) -> Iterator[Entry | Bad]:
+    start = file.peek(4_096)[:4_096].removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if start in (b"{", b""):
+        return _lines(file)
+    text = io.TextIOWrapper(cast("IO[bytes]", file), "utf-8-sig", errors="surrogateescape", newline="")
+    files.enter_context(text)
+    return _array(text) if start == b"[" else _table(text)
 
 
-def _lines(file: IO[bytes]) -> Iterator[Entry | Bad]:
+def _lines(file: File) -> Iterator[Entry | Bad]:
     for number, raw in enumerate(file, 1):
         line = raw.removeprefix(b"\xef\xbb\xbf").strip()
         if line:
@@ -73,18 +80,17 @@ def _lines(file: IO[bytes]) -> Iterator[Entry | Bad]:
 
 def _object(place: str, line: bytes) -> Entry | Bad:
     try:
-        value = json.loads(line)
+        value = parse(line.decode())
     except UnicodeDecodeError:
         return Bad(place, "not UTF-8")
-    except (ValueError, RecursionError) as error:
-        return Bad(place, f"not JSON: {str(error)[:80]}")
+    except ValueError as error:
+        return Bad(place, str(error)[:100])
     return (place, value) if isinstance(value, dict) else Bad(place, "not a JSON object")
 
 
-def _array(file: IO[bytes]) -> Iterator[Entry | Bad]:
+def _array(text: IO[str]) -> Iterator[Entry | Bad]:
     """Read element by element: a large export need not fit into memory, and a cut one gives what it has."""
-    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape")
-    decoder, rest, number = json.JSONDecoder(), text.read(CHUNK).lstrip()[1:], 0
+    decoder, rest, number = json.JSONDecoder(parse_float=Decimal), text.read(CHUNK).lstrip()[1:], 0
     while True:
         rest = rest.lstrip().removeprefix(",").lstrip()
         if rest.startswith("]"):
@@ -106,9 +112,8 @@ def _array(file: IO[bytes]) -> Iterator[Entry | Bad]:
         yield (place, value) if isinstance(value, dict) else Bad(place, "not a JSON object")
 
 
-def _table(file: IO[bytes]) -> Iterator[Entry | Bad]:
+def _table(text: IO[str]) -> Iterator[Entry | Bad]:
     """Read CSV by its head; columns with dots (jsonPayload.usage.prompt_tokens) become nested objects."""
-    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     csv.field_size_limit(MAX_CELL)
     rows = csv.reader(text)
     head = next(rows, [])

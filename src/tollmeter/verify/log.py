@@ -34,7 +34,7 @@ async def read_targets(
     async with reader(settings) as consumer:
         for number, end in position.priced_end.items():
             frames = [pl.DataFrame(schema=SCHEMA)]
-            async for record in _records(consumer, TopicPartition(topic, number), position.priced_begin[number], end):
+            async for record in records(consumer, TopicPartition(topic, number), position.priced_begin[number], end):
                 advance(1)
                 if dict(record.headers).get(H_KIND) == KIND_ROWS:
                     frames.append(_rows(record))
@@ -57,7 +57,7 @@ async def read_rejected(settings: Settings, position: Position) -> tuple[dict[in
     found: dict[bytes, dict[int, set[int]]] = {b"price": defaultdict(set), b"ledger": defaultdict(set)}
     async with reader(settings) as consumer:
         for number, end in position.dlq_end.items():
-            async for record in _records(consumer, TopicPartition(topic, number), position.dlq_begin[number], end):
+            async for record in records(consumer, TopicPartition(topic, number), position.dlq_begin[number], end):
                 headers = dict(record.headers)
                 stage = found.get(headers.get("stage", b""))
                 if stage is not None and headers.get("source_topic") == events:
@@ -65,7 +65,8 @@ async def read_rejected(settings: Settings, position: Position) -> tuple[dict[in
     return found[b"price"], found[b"ledger"]
 
 
-async def _records(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Any]:
+async def records(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Any]:
+    """Yield the records of a partition in [begin, end)."""
     if begin >= end:
         return
     consumer.assign([tp])

@@ -1,0 +1,79 @@
+"""What the demo prints at the end: the reports that anyone can print, the alerts, the budgets, the sum."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import click
+
+from tollmeter.cli import report
+from tollmeter.cli.ledger import reading
+from tollmeter.cli.output import out, print_table
+from tollmeter.cli.verify import line, tell
+from tollmeter.policies import list_policies
+from tollmeter.schemas.policy import Policy
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import ClickHouse
+from tollmeter.sinks.queries import load, moment
+from tollmeter.verify.alerts import Raised
+from tollmeter.verify.run import Verdict
+
+TOP = 10
+
+
+def show(settings: Settings, alerts: list[Raised], verdict: Verdict) -> None:
+    """Print top calls, model × key, alerts with delays, budgets, and how the counts compare."""
+    with click.Context(report.report, obj=settings) as context:
+        context.invoke(report.calls, top=TOP, since=86_400.0, as_json=False)
+        context.invoke(report.spend, by=("model", "key"), since=172_800.0, top=TOP, as_json=False)
+    print_table("alerts", [_alert(event, delay) for event, delay in alerts])
+    with reading(settings) as client:
+        print_table("budgets", [row for policy in list_policies(settings) for row in _budget(client, policy)])
+    tell(verdict)
+
+
+def sums(document: dict[str, Any], verdict: Verdict) -> None:
+    """Print the last lines: speed, delay, and the sum whose terms are counted each on its own."""
+    delay = document["alert_delay_p95_s"]
+    out.print(
+        f"{document['events_per_second']:,} events/s from the first sent to the last row in the ledger; "
+        f"{document['alerts']} alerts, "
+        f"delay p95 {'—' if delay is None else f'{delay} s'}; cost {Decimal(verdict.cost_nano) / 10**9:,.4f} USD",
+        soft_wrap=True,
+    )
+    out.print(line(verdict), soft_wrap=True)
+
+
+def _alert(event: dict[str, Any], delay: float) -> dict[str, Any]:
+    data = event["data"]
+    return {"severity": data["severity"], "kind": data["kind"], "delay_s": round(delay, 3), "text": data["text"]}
+
+
+def _budget(client: ClickHouse, policy: Policy) -> list[dict[str, Any]]:
+    now = datetime.now(UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    periods = {
+        "day": (midnight, policy.daily_limit_micro),
+        "month": (midnight.replace(day=1), policy.monthly_limit_micro),
+    }
+    rows = []
+    for period, (since, limit) in periods.items():
+        if limit is None:
+            continue
+        spent = _spent(client, policy, {"since": moment(since), "until": moment(now)})
+        rows.append(
+            {
+                "org_id": policy.org_id, "scope": policy.scope, "name": policy.name, "period": period,
+                "limit_usd": f"{Decimal(limit) / 10**6:.2f}", "spent_usd": f"{spent:.4f}",
+                "used_pct": int(spent * 10**8 / limit),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _spent(client: ClickHouse, policy: Policy, period: dict[str, str]) -> Decimal:
+    scopes = {"org": ["org"], "user": ["org", "user"]}[policy.scope]
+    for row in client.query(load("spend"), {**period, "by": scopes, "top": 100_000}):
+        if row["org_id"] == policy.org_id and row["user_id"] == policy.name:
+            return Decimal(row["usd_est"] or 0)
+    return Decimal(0)

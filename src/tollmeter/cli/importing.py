@@ -1,0 +1,85 @@
+"""`tollmeter import`: usage recorded elsewhere (traces, log lines, log exports) becomes events, each stored once."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tollmeter.cli.output import UserError, err, json_option, out, print_json
+from tollmeter.cli.progress import bar
+from tollmeter.settings import Settings
+from tollmeter.traffic.imports import FORMATS, Import, Report, import_events
+from tollmeter.traffic.publish import NotSentError
+from tollmeter.traffic.readers import UnreadableError
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--format", "kind", type=click.Choice(FORMATS), default="auto", show_default=True, help="What FILE is.")
+@click.option("--shift-to-now", is_flag=True, help="Move times so that the last event (of each trace) is now.")
+@click.option("--org", default="", help="Give every event this organisation.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Draws what a trace lacks: keys, models ...")
+@json_option
+@click.pass_obj
+def import_file(
+    settings: Settings, /, file: str, kind: str, shift_to_now: bool, org: str, seed: int, as_json: bool
+) -> int:
+    """Import usage from FILE ("-" = standard input).
+
+    FILE holds openai_usage log lines, a Cloud Logging export (JSON array, JSON lines or CSV) or the merged public
+    traces (CSV); any of them may be gzipped. Importing a file twice adds nothing; moved to now, it is new traffic.
+    """
+    now = datetime.now(UTC)
+    job = Import(file, kind, seed, org, now if shift_to_now else None)
+    try:
+        with bar("bytes read", _size(file)) as progress:
+            report = asyncio.run(import_events(settings, job, now, progress.reach))
+            progress.finish()
+    except (UnreadableError, NotSentError) as problem:
+        raise UserError(str(problem)) from None
+    if as_json:
+        print_json(document(report))
+    else:
+        _tell(settings, report, seed)
+    return 1 if report.bad or not report.read else 0
+
+
+def _size(file: str) -> int | None:
+    return None if file == "-" else Path(file).stat().st_size
+
+
+def document(report: Report) -> dict[str, Any]:
+    return {
+        "read": report.read, "events": report.events, "acknowledged": report.sent, "skipped": report.skipped,
+        "bad": report.bad, "beyond_retention": report.expired, "assigned_from_seed": report.assigned,
+        "shift_seconds": {trace: shift.total_seconds() for trace, shift in report.shifts.items()},
+        "first_bad": [{"place": bad.place, "reason": bad.reason} for bad in report.first_bad],
+    }  # fmt: skip
+
+
+def _tell(settings: Settings, report: Report, seed: int) -> None:
+    out.print(f"{report.sent:,} events of {report.read:,} entries sent and acknowledged", soft_wrap=True)
+    if not report.read:
+        err.print("nothing to import: the input is empty")
+    if report.assigned:
+        out.print(
+            f"The trace has no organisation, key, user, address or model: drawn from seed {seed}, not real",
+            soft_wrap=True,
+        )
+    for trace, shift in report.shifts.items():
+        out.print(f"{trace or 'times'} moved by {shift}", soft_wrap=True)
+    if report.skipped:
+        out.print(f"{report.skipped:,} entries are no usage records and were skipped")
+    if report.expired:
+        days = settings.retention_events_days
+        out.print(
+            f"{report.expired:,} events are older than the retention of {days} days: the ledger keeps them {days} days "
+            "from today, live windows and alerts leave them out (--shift-to-now moves them)",
+            soft_wrap=True,
+        )
+    for bad in report.first_bad:
+        err.print(f"{bad.place}: {bad.reason}", markup=False, soft_wrap=True)
+    if report.bad:
+        err.print(f"{report.bad:,} bad entries were left out; the rest is in", soft_wrap=True)
