@@ -45,6 +45,7 @@ COVERAGE_COLUMNS = (
     "priced_partition", "priced_offset", "source_partition", "first_offset", "last_offset", "records", "rejected",
     "rows", "price_book", "boot",
 )  # fmt: skip
+RULE_COLUMNS = ("price_book", "rule_id", "provider", "model", "rule")
 REPORT_S = 60.0
 POLL_S = 0.05
 GRACE_S = 3.0
@@ -59,6 +60,7 @@ class Block:
     priced: list[PricedBlock] = field(default_factory=list)
     coverage: list[tuple[Any, ...]] = field(default_factory=list)
     alerts: list[tuple[str, datetime]] = field(default_factory=list)
+    rules: list[tuple[str, ...]] = field(default_factory=list)
     held: list[Any] = field(default_factory=list)
 
 
@@ -73,7 +75,7 @@ class Ledger:
     def __init__(self, settings: Settings, app: StageApp, sender: Sender) -> None:
         self._settings, self._app, self._sender = settings, app, sender
         self._client: ClickHouse | None = None
-        self._alerts_topic = settings.topic(topics.ALERTS)
+        self._alerts_topic, self._prices_topic = settings.topic(topics.ALERTS), settings.topic(topics.PRICES)
         self._counts: Counter[str] = Counter()
         self._reported = self._complained = 0.0
         self._rollup: asyncio.Task[rollup.RollupResult] | None = None
@@ -90,6 +92,8 @@ class Ledger:
             await self._insert_rows("ledger_coverage", COVERAGE_COLUMNS, block.coverage, events)
         if block.alerts:
             await self._insert_rows("alerts", ("event", "appended_at"), block.alerts, events)
+        if block.rules:
+            await self._insert_rows("price_rules", RULE_COLUMNS, block.rules, events)
         self._counts.update(rows=rows.height, blocks=len(block.priced), alerts=len(block.alerts), inserts=1)
         return block.held
 
@@ -98,6 +102,8 @@ class Ledger:
         for event in events:
             if event.message.topic == self._alerts_topic:
                 block.alerts += [alert_row(record) for record in event.value if record.value]
+            elif event.message.topic == self._prices_topic:
+                block.rules += [row for record in event.value if record.value for row in rule_rows(record.value)]
             elif not self._sort_priced(event, block):
                 block.held.append(event)
         return block
@@ -242,6 +248,14 @@ def alert_row(record: Any) -> tuple[str, datetime]:
     return record.value.decode("utf-8", "replace"), datetime.fromtimestamp(record.timestamp / 1000, tz=UTC)
 
 
+def rule_rows(document: bytes) -> Iterator[tuple[str, ...]]:
+    """Return the rules of a published price book: a ledger row names its rule, this says what it said."""
+    book = json.loads(document)
+    for rule in book["rules"]:
+        text = json.dumps(rule, separators=(",", ":"), ensure_ascii=False)
+        yield (book["price_book"], rule["rule_id"], rule["provider"], rule["model"], text)
+
+
 def coverage_rows(record: Any, headers: dict[str, bytes]) -> Iterator[tuple[Any, ...]]:
     """Return what a priced record says about the source log, one row for each source partition."""
     book, boot = headers[H_PRICE_BOOK].decode(), headers[H_BOOT].decode()
@@ -251,9 +265,9 @@ def coverage_rows(record: Any, headers: dict[str, bytes]) -> Iterator[tuple[Any,
 
 def run(settings: Settings) -> int:
     """Run the LEDGER worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
-    asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS, topics.DLQ]))
+    asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS, topics.DLQ, topics.PRICES]))
     asyncio.run(read_layout(settings))
-    app = build_app(settings, STAGE, [topics.PRICED, topics.ALERTS])
+    app = build_app(settings, STAGE, [topics.PRICED, topics.ALERTS, topics.PRICES])
     ledger = Ledger(settings, app, Sender(app))
     passes = Passes(
         app,

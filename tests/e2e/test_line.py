@@ -104,7 +104,8 @@ async def _committed(line: Settings, stage: str, topic: str) -> dict[int, int]:
 def totals(client: ClickHouse) -> dict[str, int]:
     row = client.query(
         "SELECT count() AS calls, uniqExact(event_id) AS ids, sum(input_tokens) AS input, "
-        "sum(output_tokens) AS output, sum(cost_nano) AS cost, countIf(cost_nano IS NULL) AS unpriced FROM usage_events FINAL"
+        "sum(output_tokens) AS output, sum(cost_nano) AS cost, countIf(cost_nano IS NULL) AS unpriced "
+        "FROM usage_events FINAL"
     )[0]
     return {name: int(value or 0) for name, value in row.items()}
 
