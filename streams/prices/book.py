@@ -42,6 +42,7 @@ COMPONENT_COLUMNS = (
     "cost_output_nano",
     "cost_other_nano",
 )
+KEY = (*Names._fields, "status")
 REMEMBERED = 50_000
 """Combinations of names kept; a flood of new ones starts the memory afresh."""
 
@@ -59,6 +60,7 @@ class PriceBook:
         self._known: dict[tuple[str, ...], int] = {}
         self._statuses = pl.Series("price_status", PRICE_STATUSES)
         self._rule_ids = pl.Series("rule_id", [""])
+        self._id = pl.Series("price_book", [self.id])
 
     def price(self, events: pl.DataFrame) -> pl.DataFrame:
         """Return the price columns of these events, in their order."""
@@ -66,7 +68,7 @@ class PriceBook:
         priced = price_columns(self._table, columns)
         rules = self._rules()
         units = events["extra_units"]
-        special = np.flatnonzero((units.list.len().fill_null(0) > 0).to_numpy())
+        special = np.flatnonzero(units.list.len().to_numpy() > 0)
         if len(special):
             self._price_special(columns, units, special, priced)
         known, risky = _validity(priced.known), _validity(priced.risky)
@@ -76,7 +78,7 @@ class PriceBook:
             *(_nullable(name, part, known) for name, part in zip(COMPONENT_COLUMNS, priced.parts, strict=True)),
             _nullable("at_risk_nano", priced.at_risk, risky),
             *self._in_currencies(columns.at_us, priced),
-            pl.repeat(self.id, len(events), eager=True).alias("price_book"),
+            self._id.new_from_index(0, len(events)),
             rules.gather(priced.rule),
         ]
         return pl.DataFrame(made)
@@ -89,20 +91,20 @@ class PriceBook:
     # ------------------------------------------------------------------ columns in
 
     def _columns(self, events: pl.DataFrame) -> Columns:
-        status = events["status"]
         tokens = [_ints(events[name]) for name in COUNTER_COLUMNS]
+        coded = self._plans(events)
         return Columns(
-            plan=self._plans(events),
-            at_us=_ints(events["event_time"].cast(pl.Int64)),
-            blocked=_mask(status == "BLOCKED"),
-            failed=_mask(status.is_in(list(FAILED))),
+            plan=coded >> 2,
+            at_us=_ints(events["event_time"].to_physical()),
+            blocked=(coded & 2) != 0,
+            failed=(coded & 1) != 0,
             tokens=(tokens[0], tokens[1], tokens[2], tokens[3], tokens[4], tokens[5]),
         )
 
     def _plans(self, events: pl.DataFrame) -> Ints:
-        """Return the number of each row's plan, resolving what was not seen before."""
-        groups = events.select(Names._fields).with_row_index("row").group_by(Names._fields).agg("row")
-        numbers = np.fromiter((self._number(key) for key in groups.select(Names._fields).rows()), np.int64, len(groups))
+        """Return the number of each row's plan and two bits for its status, resolving what was not seen before."""
+        groups = events.select(KEY).with_row_index("row").group_by(KEY).agg("row")
+        numbers = np.fromiter((self._number(key) for key in groups.select(KEY).rows()), np.int64, len(groups))
         rows = groups["row"]
         plan = np.empty(len(events), np.int64)
         if len(groups):
@@ -114,8 +116,10 @@ class PriceBook:
         if number is None:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
-            names = tuple(text or "" for text in key)
-            number = self._known[names] = self._table.add(self.planner.plan(Names(*names)))
+            *names, status = (text or "" for text in key)
+            number = self._table.add(self.planner.plan(Names(*names))) << 2 | (status == "BLOCKED") << 1
+            number |= status in FAILED
+            self._known[key] = number  # type: ignore[index]
         return number
 
     # ------------------------------------------------------------------ columns out
@@ -158,6 +162,7 @@ class PriceBook:
 
 
 _ALL, _NONE = object(), object()
+_NULL = pl.Series([None], dtype=pl.Int64)
 
 
 def _validity(mask: Mask) -> Any:
@@ -167,17 +172,13 @@ def _validity(mask: Mask) -> Any:
 
 def _nullable(name: str, values: Ints, valid: Any) -> pl.Series:
     if valid is _NONE:
-        return pl.repeat(None, len(values), dtype=pl.Int64, eager=True).alias(name)
+        return _NULL.new_from_index(0, len(values)).alias(name)
     series = pl.Series(name, values)
     return series if valid is _ALL else series.set(pl.Series(~valid), None)
 
 
 def _ints(series: pl.Series) -> Ints:
     return np.asarray((series.fill_null(0) if series.null_count() else series).to_numpy(), np.int64)
-
-
-def _mask(series: pl.Series) -> Mask:
-    return np.asarray(series.fill_null(value=False).to_numpy(), np.bool_)
 
 
 def _put(priced: Priced, row: int, amounts: Amounts, rule: int) -> None:
