@@ -7,6 +7,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 
 from benchmarks import plain_rates
 from benchmarks.line import WrongError
@@ -52,9 +53,9 @@ def run_baseline(settings: Settings, windows: str, events: int, rates: plain_rat
     """Run one plain agent on the first events of the topic. Raises `WrongError` when its sums are not the ledger's."""
     clickhouse = connect(settings)
     measured: dict[str, float] | None = None
-    for attempt in range(ATTEMPTS):
+    for _number in range(ATTEMPTS):
         make_tables(clickhouse)
-        measured = _attempt(settings, [windows, "--events", str(events), "--group", f"plain-{attempt}"], rates)
+        measured = _attempt(settings, [windows, "--events", str(events), "--group", f"plain-{token_hex(4)}"], rates)
         if measured is not None:
             break
     if measured is None:

@@ -52,14 +52,14 @@ def test_snippet_as_printed(up: Path, eventually: Callable[..., Any]) -> None:
         text=True,
         timeout=60,
     )
-    assert (done.stdout, done.returncode) == ("sent\n", 0), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("is in Kafka\n")
 
     def shown() -> Any:
         return json.loads(tollmeter(up, "report", "calls", "--top", "20", "--json").stdout)
 
     (call,) = eventually(shown, timeout=60, every=0.5)
-    assert (call["model_used"], call["pt"], call["ot"]) == ("gpt-4o-2024-08-06", 1000, 200)
-    assert call["client_ip"] == "203.0.113.7"
+    assert (call["model_used"], call["pt"], call["ot"]) == ("gpt-4o", 1000, 200)
     assert float(call["est_cost"]) == pytest.approx(0.0045)  # 1,000 in at 2.50 and 200 out at 10 USD per million
 
     sent = tollmeter(up, "send", "--model", "gpt-4o", "--in", "1000", "--out", "200")
