@@ -6,7 +6,7 @@ from tollmeter import UsageProducer, extract
 
 producer = UsageProducer(service="shop", org_id="demo")  # one per process; finds the stack, or set TOLLMETER_KAFKA
 
-# reply = openai.OpenAI().chat.completions.create(model="gpt-4o", messages=[...])
+# The reply of any SDK; with OpenAI it comes from client.chat.completions.create and looks like this to us:
 reply = SimpleNamespace(id="chatcmpl-1", model="gpt-4o", usage={"prompt_tokens": 1000, "completion_tokens": 200})
 
 event_id = producer.record(extract(reply, user_id="ann", feature="summarise"))  # never blocks, never raises
