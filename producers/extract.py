@@ -124,11 +124,11 @@ def _names(body: Any) -> dict[str, Any]:
 
 def provider_of(body: Any, response: Any = None, api_host: str = "") -> str:
     """Return the provider: told by the host that was called, the SDK's class, or the shape; "openai" if by nothing."""
-    host = urlsplit(api_host if "//" in api_host else f"//{api_host}")
+    host, port = _address(api_host)
     for known, provider in PROVIDER_HOSTS:
-        if (host.hostname or "") == known or (host.hostname or "").endswith(f".{known}"):
+        if host == known or host.endswith(f".{known}"):
             return provider
-    if _port(api_host) == OLLAMA_PORT or get(body, "eval_count", "prompt_eval_count") is not None:
+    if port == OLLAMA_PORT or get(body, "eval_count", "prompt_eval_count") is not None:
         return "ollama"
     sample = body.sample if isinstance(body, Merged) else response
     sdk = _SDKS.get(type(sample).__module__.partition(".")[0])
@@ -148,11 +148,12 @@ def provider_of(body: Any, response: Any = None, api_host: str = "") -> str:
     return "anthropic" if get(body, "type") == "message" else "openai"
 
 
-def _port(api_host: str) -> int | None:
+def _address(api_host: str) -> tuple[str, int | None]:
     try:
-        return urlsplit(api_host if "//" in api_host else f"//{api_host}").port
+        parts = urlsplit(api_host if "//" in api_host else f"//{api_host}")
+        return parts.hostname or "", parts.port
     except ValueError:
-        return None
+        return "", None
 
 
 def _text(value: Any) -> str:
