@@ -1,5 +1,6 @@
 """The real broker and the real ClickHouse engine for tests: started once a session, each test on names of its own."""
 
+import asyncio
 import os
 import time
 import uuid
@@ -60,7 +61,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["object"]:
 
 
 @pytest.fixture
-def line_settings(stack: "object", tmp_path: Path) -> Settings:
+def line_settings(stack: "object", tmp_path: Path) -> Iterator[Settings]:
     """Settings of a line that no other test shares, set up: topics, layout record, tables. 4 and 4 partitions."""
     from tollmeter import provision
 
@@ -77,7 +78,22 @@ def line_settings(stack: "object", tmp_path: Path) -> Settings:
         }
     )
     provision.apply(settings)
-    return settings
+    yield settings
+    asyncio.run(_forget(settings))
+
+
+async def _forget(settings: Settings) -> None:
+    """Delete the topics: a broker with those of a hundred tests is slow."""
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    from tollmeter.schemas.topics import TOPICS
+
+    admin = AIOKafkaAdminClient(**settings.kafka_options())
+    try:
+        await admin.start()
+        await admin.delete_topics([settings.topic(topic.name) for topic in TOPICS])
+    finally:
+        await admin.close()
 
 
 @pytest.fixture(scope="module")

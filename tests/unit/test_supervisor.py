@@ -113,7 +113,7 @@ def test_the_stubborn_are_killed_and_grandchildren_too(
         supervisor.start(program(tmp_path, PARENT, "parent", stop_s=0.3)),
     ]
     grandchild = int(eventually(lambda: (tmp_path / "parent.log").read_text().strip()))
-    eventually(lambda: (tmp_path / "stubborn.log").read_text())
+    eventually((tmp_path / "stubborn.log").read_text)
     supervisor.close([["parent"], ["stubborn"]])
     assert notes == ["stubborn did not stop in 0.3 s: killed"]
     assert supervisor.snapshot() == {}
