@@ -43,6 +43,19 @@ class Tick(BaseModel):
     clocks: dict[int, int]
 
 
+class Round(BaseModel):
+    """One repair of an organisation's sealed hours from the ledger, in one or more records of the same `id`.
+
+    `base` is the checkpoint's offset it was computed at: a round that another one has overtaken since is ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str
+    org_id: str
+    base: int
+    hours: tuple[int, ...]
+
+
 def control_record(body: Any) -> tuple[bytes, Headers]:
     """Return value and headers of a control record."""
     value = ControlRecord(body=body).model_dump_json().encode()

@@ -83,6 +83,9 @@ H_BOOT = "boot"
 KIND_ROWS = b"rows"
 KIND_CONTROL = b"control"
 KIND_TICK = b"tick"
+KIND_REPAIR = b"repair"
+H_REPAIR = "repair"
+"""JSON of a `Round`: whose sealed hours the cells of a repair record are about, and what they were computed from."""
 
 MAX_REVISION = 2**15
 _OFFSETS = 1 << 48

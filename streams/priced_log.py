@@ -15,12 +15,22 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
-from tollmeter.schemas.control import ControlRecord, PolicyDelete, PolicySet, Tick
+from tollmeter.schemas.control import ControlRecord, PolicyDelete, PolicySet, Round, Tick
 from tollmeter.schemas.event import EPOCH
-from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND, KIND_CONTROL, KIND_ROWS, KIND_TICK
+from tollmeter.schemas.priced import (
+    FORMAT_VERSION,
+    H_FORMAT,
+    H_KIND,
+    H_REPAIR,
+    KIND_CONTROL,
+    KIND_REPAIR,
+    KIND_ROWS,
+    KIND_TICK,
+)
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.fold import COLUMNS_READ, fold_policy, fold_policy_delete, fold_rows
 from tollmeter.streams.rules.landmarks import is_landmark, landmark, move_clocks
+from tollmeter.streams.rules.repair import fold_repair
 from tollmeter.streams.rules.state import State
 
 log = logging.getLogger("tollmeter")
@@ -64,6 +74,8 @@ def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark |
             move_clocks(state, Tick.model_validate_json(record.value).clocks, last)
         elif kind == KIND_CONTROL:
             found += _fold_control(state, record)
+        elif kind == KIND_REPAIR:
+            found += _fold_repair(state, record)
         if kind == KIND_TICK or is_landmark(last):
             found += landmark(state, caught_up=last >= newest)
             if on_landmark is not None:
@@ -86,6 +98,11 @@ def _fold_control(state: State, record: Any) -> list[Alert]:
     assert isinstance(body, PolicyDelete)
     fold_policy_delete(state, body.policy_id, record.offset)
     return []
+
+
+def _fold_repair(state: State, record: Any) -> list[Alert]:
+    round_ = Round.model_validate_json(dict(record.headers)[H_REPAIR])
+    return fold_repair(state, round_, pl.read_ipc_stream(io.BytesIO(record.value)), record.offset, record.timestamp)
 
 
 def kind_of(record: Any) -> bytes:

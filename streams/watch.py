@@ -24,6 +24,7 @@ from tollmeter.sinks.clickhouse import Unavailable
 from tollmeter.streams.app import BrokerError, Passes, Sender, build_app, crash, preflight
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.priced_log import fold_records, remember
+from tollmeter.streams.repairing import Repairs
 from tollmeter.streams.rules.anomalies import SpikeFloors
 from tollmeter.streams.rules.snapshot import Snapshot, restore, snapshot, undo
 from tollmeter.streams.rules.state import State, WatchRules
@@ -69,7 +70,9 @@ class Watch:
         self._states: dict[int, State] = {}
         self._saving: dict[int, Saving] = {}
         self._saved_at: dict[int, float] = {}
+        self._repairing: dict[int, asyncio.Task[None]] = {}
         self.sender: Sender | None = None
+        self.repairs: Repairs | None = None
 
     async def start_positions(self, assigned: set[TP]) -> dict[TP, int]:
         """Return for each partition the offset behind its checkpoint, loading the states that are new here."""
@@ -145,9 +148,19 @@ class Watch:
     async def _save(self, taken: Snapshot) -> None:
         await asyncio.to_thread(self._store.save, taken)
 
+    def _repair(self, saved: Snapshot) -> None:
+        """Have late rows repaired as of this checkpoint, unless the last repair of the partition is still at it."""
+        last = self._repairing.get(saved.partition)
+        if last is not None and last.done() and (error := last.exception()) is not None:
+            crash(error)
+        if saved.progress["deferred"] and (last is None or last.done()):
+            assert self.repairs is not None
+            self._repairing[saved.partition] = asyncio.create_task(self.repairs.after(saved))
+
     def _settle(self, number: int, saving: Saving) -> None:
         error = saving.task.exception()
         if error is None:
+            self._repair(saving.taken)
             return
         if not isinstance(error, Unavailable):
             crash(error)
@@ -169,6 +182,7 @@ def run(settings: Settings) -> int:
     watch = Watch(settings, rules_from(settings, layout.events), CheckpointStore(settings), layout.priced)
     app = build_app(settings, "watch", [topics.PRICED], start_positions=watch.start_positions)
     watch.sender = Sender(app)
+    watch.repairs = Repairs(settings, watch.sender)
     Passes(app, watch.step, limit=PASS_RECORDS, idle=watch.idle, idle_every_s=IDLE_S)
     return run_app(app)
 

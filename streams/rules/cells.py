@@ -85,13 +85,12 @@ class Cells:
         result[rows >= 0] = self._values[rows[rows >= 0]]
         return result
 
-    def replace(self, scope: int, sums: Vector) -> Vector:
-        """Set the measures of one scope to a given value; return the difference that this made."""
-        row = self.rows(np.array([scope], dtype=np.int64))[0]
-        difference: Vector = sums - self._values[row, :_SUMS]
-        self._values[row, :_SUMS] = sums
-        self._dirty[row] = True
-        return difference
+    def replace(self, scopes: Vector, sums: Matrix, offset: int) -> None:
+        """Set the measures of distinct scopes; cells whose stamp says that they hold this record already stay."""
+        rows = self.rows(scopes)
+        open_ = self._stamps[rows] < offset
+        self._values[rows[open_], :_SUMS] = sums[open_]
+        self._dirty[rows] = True
 
     def load(self, scopes: Vector, values: Matrix, stamps: Vector) -> None:
         """Take over cells from a checkpoint."""

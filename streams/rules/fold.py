@@ -33,6 +33,7 @@ from tollmeter.streams.rules.totals import (
 )
 
 MINUTE_US = 60_000_000
+HOUR_US = 60 * MINUTE_US
 COLUMNS_READ = tuple(
     dict.fromkeys(
         (
@@ -55,7 +56,7 @@ def fold_rows(state: State, rows: pl.DataFrame, offset: int) -> list[Alert]:
     While the state still has cells with stamps at or above `offset`, pass one record at a time.
     """
     passage = _passage(rows)
-    live = _live(state, passage, rows["event_id"])
+    live = _live(state, passage, rows["event_id"], offset)
     state.applied = offset
     if not live.any():
         return []
@@ -83,7 +84,7 @@ def _passage(rows: pl.DataFrame) -> Passage:
     )
 
 
-def _live(state: State, passage: Passage, event_ids: pl.Series) -> Mask:
+def _live(state: State, passage: Passage, event_ids: pl.Series, offset: int) -> Mask:
     """Move marks and clocks over the rows and tell which of them are to be folded: new, in time, not seen before."""
     replay = np.zeros(passage.sources.size, dtype=bool)
     late = np.zeros(passage.sources.size, dtype=bool)
@@ -101,7 +102,12 @@ def _live(state: State, passage: Passage, event_ids: pl.Series) -> Mask:
     at = np.flatnonzero(remembered)
     orgs = state.scopes.text_codes(passage.orgs.gather(at))
     first[at] = state.seen.first(passage.times_us[at], orgs, event_ids.gather(at))
-    _count(state, replay, late & ~replay & first, ~first)
+    deferred = late & ~replay & first
+    _count(state, replay, deferred, ~first)
+    if deferred.any():
+        hours = passage.charged_us[deferred] // HOUR_US
+        for org, hour in set(zip(passage.orgs.filter(pl.Series(deferred)).to_list(), hours.tolist(), strict=True)):
+            state.deferred[org, hour] = offset
     return ~replay & ~late & first
 
 

@@ -88,6 +88,8 @@ def _progress(state: State) -> dict[str, Any]:
         "closed_hour": state.closed_hour,
         "touched": sorted(state.touched),
         "counters": state.counters.copy(),
+        "deferred": [[org, hour, offset] for (org, hour), offset in sorted(state.deferred.items())],
+        "repaired": {org: list(last) for org, last in state.repaired.items()},
         "raised": state.raised.copy(),
         "remember_from_us": state.remember_from_us,
     }
@@ -108,6 +110,8 @@ def restore(state: State, progress: str, cells: pl.DataFrame, policies: list[Pol
     state.touched = {(level, bucket) for level, bucket in data["touched"]}
     state.counters = {name: data["counters"][name] for name in COUNTERS}
     state.raised = dict(data["raised"])
+    state.deferred = {(org, hour): offset for org, hour, offset in data["deferred"]}
+    state.repaired = {org: (round_id, offset) for org, (round_id, offset) in data["repaired"].items()}
     state.remember_from_us = data["remember_from_us"]
     for (level, start), part in cells.group_by(["level", "bucket"], maintain_order=True):
         bucket = bucket_at(str(level), int(start.timestamp()))

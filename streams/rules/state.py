@@ -56,6 +56,10 @@ class State:
     """Alerts found at landmarks, with the second at which their period is over: none is emitted twice."""
     touched: set[tuple[str, int]] = field(default_factory=set)
     """Closed buckets that a late row changed since the last landmark."""
+    deferred: dict[tuple[str, int], int] = field(default_factory=dict)
+    """(org_id, hour) of late rows, with the offset up to which the pass that saw the last one went: to be repaired."""
+    repaired: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Last repair round accepted per organisation: its id, and the offset of its last record."""
     changed_policies: dict[str, bool] = field(default_factory=dict)
     """Policies set (True) or deleted (False) since the last snapshot."""
     scopes: Scopes = field(default_factory=Scopes)

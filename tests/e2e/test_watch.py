@@ -27,6 +27,7 @@ from tollmeter.traffic.stream import Wire
 
 pytestmark = pytest.mark.stack
 EVENTS, SPAN_S = 12_000, 900
+LONGEST_S = {"minute": 60, "hour": 3_600, "day": 86_400, "month": 31 * 86_400}
 Start = Callable[[str], subprocess.Popen[bytes]]
 
 
@@ -162,3 +163,30 @@ def test_a_policy_can_be_listed_replaced_and_deleted(line: Settings) -> None:
     delete_policy(line, first.org_id, first.policy_id)
     delete_policy(line, first.org_id, first.policy_id)
     assert list_policies(line) == []
+
+
+def test_events_hours_and_weeks_late_reach_every_window(
+    line: Settings, start: Start, eventually: Callable[..., Any]
+) -> None:
+    for stage in ("price", "ledger", "watch"):
+        start(stage)
+    now_us = int(time.time() * 1_000_000)
+    sent = 0
+    for seed, hours_ago in ((3, 0), (4, 3), (5, 50), (6, 24 * 40)):
+        end_us = now_us - hours_ago * 3_600_000_000
+        wire = Wire(company(seed, 8), 500, end_us - 7_200_000_000, 7_200_000_000)
+        asyncio.run(publish(line, [[value for _at, block in wire.blocks() for value in block]]))
+        sent += wire.sent_events
+    client = connect(line)
+    eventually(lambda: client.query("SELECT count() AS n FROM usage_events FINAL")[0]["n"] == sent, 60)
+    for level in ("minute", "hour", "day", "month"):
+        for kind in SCOPE_COLUMNS:
+            expected = ledger(client, level, kind)
+            eventually(lambda: settled(level, windows(client, level, kind)) == settled(level, expected), 60)  # noqa: B023
+    client.close()
+
+
+def settled(level: str, totals: dict[tuple[Any, ...], tuple[int, ...]]) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    """Leave out what lies within the last three hours: rows that are late there wait until their hour is sealed."""
+    edge = time.time() - 3 * 3_600
+    return {key: values for key, values in totals.items() if key[0].timestamp() + LONGEST_S[level] < edge}

@@ -83,7 +83,9 @@ def _a_row(
     if everything and rng.random() < 0.15:  # the producer sends again: same id and time, new place in the log
         old = rng.choice(everything)
         return {**old, "src_partition": source, "src_offset": offset, "received_at": round(clock * 1000)}
-    at = clock - rng.choice([0, 0, 0, 5, 200, HORIZON_S - 1, HORIZON_S + 500, -30, -86_400 * 30])
+    at = clock - rng.choice(
+        [0, 0, 0, 5, 200, HORIZON_S - 1, HORIZON_S + 500, 86_400 * 3, 86_400 * 40, -30, -86_400 * 30]
+    )
     row: dict[str, Any] = watch_rows.row(
         number, at, source=source, offset=offset, received_s=clock,
         org_id=rng.choice("ab"), user_id=rng.choice(["u1", "u2", ""]), api_key_id=rng.choice(["k1", "k2"]),

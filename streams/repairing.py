@@ -1,0 +1,115 @@
+"""WATCH's repairs: after a checkpoint, late rows that the ledger holds by now come back as records of the log.
+
+Waits until LEDGER has committed beyond the checkpoint; computes from ClickHouse; sends to WATCH's own partition.
+"""
+
+import asyncio
+import io
+import itertools
+import logging
+import uuid
+from typing import Any
+
+import polars as pl
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from tollmeter.schemas import topics
+from tollmeter.schemas.control import Headers, Round
+from tollmeter.schemas.priced import (
+    FORMAT_VERSION,
+    H_FORMAT,
+    H_KIND,
+    H_REPAIR,
+    KIND_REPAIR,
+    MAX_RECORD_BYTES,
+)
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import Rejected, Unavailable, connect
+from tollmeter.sinks.repair import repair_cells
+from tollmeter.streams.app import Sender
+from tollmeter.streams.rules.repair import due
+from tollmeter.streams.rules.snapshot import Snapshot
+
+log = logging.getLogger("tollmeter")
+
+ROWS_PER_RECORD = 20_000
+PATIENCE_S, POLL_S = 15.0, 0.5
+
+
+class Repairs:
+    """Turns the deferred hours of a saved snapshot into repair records, one round per organisation at a time."""
+
+    def __init__(self, settings: Settings, sender: Sender) -> None:
+        self._settings, self._sender = settings, sender
+        self._numbers = itertools.count()
+        self._boot = uuid.uuid4().hex[:12]
+
+    async def after(self, saved: Snapshot) -> None:
+        """Send what can be repaired as of this checkpoint; when ClickHouse or the ledger lag, the next one tries."""
+        deferred = {(org, hour): offset for org, hour, offset in saved.progress["deferred"]}
+        clocks = saved.progress["clocks"].values()
+        if not deferred or not clocks:
+            return
+        watermark_s = min(clocks) // 1000
+        rounds = due(deferred, watermark_s, self._settings.horizon_s)
+        if not rounds or not await self._ledger_caught_up(saved):
+            return
+        for org, hours in rounds.items():
+            try:
+                cells = await asyncio.to_thread(self._compute, org, hours, watermark_s)
+            except (Unavailable, Rejected) as error:
+                log.warning("repair of %s waits: %s", org, error)
+                return
+            await self._send(saved, org, hours, cells)
+
+    def _compute(self, org: str, hours: tuple[int, ...], watermark_s: int) -> pl.DataFrame:
+        client = connect(self._settings)
+        try:
+            return repair_cells(client, org, hours, watermark_s, self._settings.horizon_s)
+        finally:
+            client.close()
+
+    async def _send(self, saved: Snapshot, org: str, hours: tuple[int, ...], cells: pl.DataFrame) -> None:
+        round_ = Round(id=f"{self._boot}-{next(self._numbers)}", org_id=org, base=saved.applied, hours=hours)
+        topic = self._settings.topic(topics.PRICED)
+        for value, headers in repair_records(round_, cells):
+            await self._sender.send(topic, saved.partition, None, value, headers)
+        log.info("partition %d: repaired %d hours of %s (%d cells)", saved.partition, len(hours), org, cells.height)
+
+    async def _ledger_caught_up(self, saved: Snapshot) -> bool:
+        """Tell whether LEDGER has committed beyond the checkpoint, waiting a while for it."""
+        for _ in range(int(PATIENCE_S / POLL_S)):
+            if await self._ledger_position(saved.partition) > saved.applied:
+                return True
+            await asyncio.sleep(POLL_S)
+        return False
+
+    async def _ledger_position(self, partition: int) -> int:
+        """Return the offset that LEDGER has committed for a partition, 0 before its first commit."""
+        admin = AIOKafkaAdminClient(**self._settings.kafka_options())
+        await admin.start()
+        try:
+            tp = TopicPartition(self._settings.topic(topics.PRICED), partition)
+            found: dict[TopicPartition, Any] = await admin.list_consumer_group_offsets(
+                self._settings.group("ledger"), partitions=[tp]
+            )
+            return max(0, found[tp].offset) if tp in found else 0
+        finally:
+            await admin.close()
+
+
+def repair_records(round_: Round, cells: pl.DataFrame) -> list[tuple[bytes, Headers]]:
+    """Return value and headers of each record of a round; all carry the round, each its share of the cells."""
+    headers: Headers = [
+        (H_FORMAT, str(FORMAT_VERSION).encode()),
+        (H_KIND, KIND_REPAIR),
+        (H_REPAIR, round_.model_dump_json().encode()),
+    ]
+    records = []
+    for begin in range(0, max(1, cells.height), ROWS_PER_RECORD):
+        out = io.BytesIO()
+        cells[begin : begin + ROWS_PER_RECORD].write_ipc_stream(out, compression="lz4")
+        assert len(out.getvalue()) <= MAX_RECORD_BYTES, "a repair record holds more than fits"
+        records.append((out.getvalue(), headers))
+    return records

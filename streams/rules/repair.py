@@ -1,0 +1,119 @@
+"""Late rows reach the windows by repair: an organisation's sealed hours as the ledger has them replace what was folded.
+
+A sealed bucket takes no row of the log any more, so the ledger's value is right whenever it is read. Days and months
+that are still open take the difference to the hour's old value; those that are sealed are replaced as well. Two owners
+may send the same repair: a round whose base lies before the last accepted one's record is ignored.
+"""
+
+import numpy as np
+import polars as pl
+
+from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.control import Round
+from tollmeter.streams.rules import findings
+from tollmeter.streams.rules.budgets import crossed, spent
+from tollmeter.streams.rules.state import State
+from tollmeter.streams.rules.totals import MEASURES, Matrix, Vector, bucket_at, bucket_start_s
+
+REPAIR_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "level": pl.String,
+    "bucket": pl.Int64,
+    "scope": pl.String,
+    "name": pl.String,
+    "absolute": pl.Boolean,
+    **dict.fromkeys(MEASURES, pl.Int64),
+}
+"""Cells of a repair: totals of a bucket (absolute), or what is to be added to one."""
+
+MAX_HOURS = 24
+_PER_DAY = 24
+
+
+def due(state_deferred: dict[tuple[str, int], int], watermark_s: int, horizon_s: int) -> dict[str, tuple[int, ...]]:
+    """Return by organisation the hours that hold deferred rows and are sealed, the newest first, at most MAX_HOURS."""
+    hours: dict[str, list[int]] = {}
+    for org, hour in sorted(state_deferred, reverse=True):
+        if sealed("hour", hour, watermark_s, horizon_s):
+            hours.setdefault(org, []).append(hour)
+    return {org: tuple(found[:MAX_HOURS]) for org, found in sorted(hours.items())}
+
+
+def sealed(level: str, bucket: int, watermark_s: int, horizon_s: int) -> bool:
+    """Tell whether no row can be folded into a bucket any more."""
+    return bucket_start_s(level, bucket + 1) + horizon_s <= watermark_s
+
+
+def cells_of_round(
+    hours: tuple[int, ...], minutes: pl.DataFrame, was: pl.DataFrame, larger: pl.DataFrame, sealed_days: set[int],
+    sealed_months: set[int],
+) -> pl.DataFrame:  # fmt: skip
+    """Return the cells (REPAIR_SCHEMA) of a round.
+
+    `minutes`: ledger totals by (bucket = minute, scope, name); `was`: live totals by (bucket = hour, scope, name);
+    `larger`: ledger totals of the sealed days and months by (level, bucket, scope, name).
+    """
+    keys = ["bucket", "scope", "name"]
+    by_hour = _summed(minutes.with_columns(pl.col("bucket") // 60), keys)
+    negative = was.filter(pl.col("bucket").is_in(hours)).with_columns(-pl.col(name) for name in MEASURES)
+    change = _summed(pl.concat([by_hour.select(negative.columns), negative]), keys)
+    changed = change.filter(pl.any_horizontal(pl.col(name) != 0 for name in MEASURES))
+    days = changed.with_columns(pl.col("bucket") // _PER_DAY)
+    month_of = {day: bucket_at("month", day * 86_400) for day in days["bucket"].unique().to_list()}
+    months = days.with_columns(pl.col("bucket").replace_strict(month_of, return_dtype=pl.Int64))
+    parts = [
+        _as_cells(minutes, "minute", absolute=True),
+        _as_cells(by_hour, "hour", absolute=True),
+        _as_cells(_summed(days.filter(~pl.col("bucket").is_in(sealed_days)), keys), "day", absolute=False),
+        _as_cells(_summed(months.filter(~pl.col("bucket").is_in(sealed_months)), keys), "month", absolute=False),
+        larger.with_columns(pl.lit(value=True).alias("absolute")).select(list(REPAIR_SCHEMA)),
+    ]
+    return pl.concat(parts)
+
+
+def _summed(cells: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    return cells.group_by(keys, maintain_order=True).agg(pl.col(MEASURES).sum())
+
+
+def _as_cells(totals: pl.DataFrame, level: str, *, absolute: bool) -> pl.DataFrame:
+    made = totals.with_columns(pl.lit(level).alias("level"), pl.lit(absolute).alias("absolute"))
+    return made.select(pl.col(name).cast(kind) for name, kind in REPAIR_SCHEMA.items())
+
+
+def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, appended_ms: int) -> list[Alert]:
+    """Take over the cells of a repair record unless another round came first; return the thresholds it crosses."""
+    state.applied = offset
+    last_id, last_offset = state.repaired.get(round_.org_id, ("", -1))
+    if round_.id != last_id and round_.base < last_offset:
+        return []
+    state.repaired[round_.org_id] = (round_.id, offset)
+    for hour in round_.hours:
+        if state.deferred.get((round_.org_id, hour), round_.base + 1) <= round_.base:
+            del state.deferred[round_.org_id, hour]
+    alerts: list[Alert] = []
+    for (level, bucket, absolute), part in cells.group_by(["level", "bucket", "absolute"], maintain_order=True):
+        scopes = np.array(
+            [
+                state.scopes.number((round_.org_id, kind, name))
+                for kind, name in part.select("scope", "name").iter_rows()
+            ]
+        )
+        sums = np.ascontiguousarray(part.select(MEASURES).to_numpy(), dtype=np.int64)
+        target = state.cells(str(level), int(bucket))
+        if absolute:
+            target.replace(scopes, sums, offset)
+        else:
+            before, after = target.add(scopes, sums, offset)
+            alerts += _crossed(state, str(level), int(bucket), scopes, before, after, appended_ms)
+    return alerts
+
+
+def _crossed(
+    state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, appended_ms: int
+) -> list[Alert]:
+    """Late spend counts toward the budget of its day and month; the alert is dated by the repair that brought it."""
+    alerts = []
+    for at in state.budgets.watched(scopes).tolist():
+        for limit in state.budgets.limits(int(scopes[at]), level):
+            was, is_ = (int(spent(values[at : at + 1], limit.currency)[0]) for values in (before, after))
+            alerts += [findings.budget(state, limit, bucket, pct, is_, appended_ms) for pct in crossed(limit, was, is_)]
+    return alerts
