@@ -6,11 +6,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 from tollmeter.settings import Settings
+
+if TYPE_CHECKING:
+    from tollmeter.embedded.stack import Stack
 
 Value = TypeVar("Value")
 
@@ -39,7 +42,7 @@ def eventually_fixture() -> Callable[..., object]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["object"]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Stack"]:
     """A broker and a ClickHouse front without workers. Missing Java or Maven: skipped here, an error in CI."""
     from tollmeter.embedded.jars import MissingToolError
     from tollmeter.embedded.stack import Stack
@@ -61,12 +64,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["object"]:
 
 
 @pytest.fixture
-def line_settings(stack: "object", tmp_path: Path) -> Iterator[Settings]:
+def line_settings(stack: "Stack", tmp_path: Path) -> Iterator[Settings]:
     """Settings of a line that no other test shares, set up: topics, layout record, tables. 4 and 4 partitions."""
     from tollmeter import provision
 
     name = uuid.uuid4().hex[:10]
-    base: Settings = stack.settings  # type: ignore[attr-defined]
+    base: Settings = stack.settings
     settings = base.model_copy(
         update={
             "topic_prefix": f"t{name}.",
@@ -97,12 +100,12 @@ async def _forget(settings: Settings) -> None:
 
 
 @pytest.fixture(scope="module")
-def ledger_settings(stack: "object") -> Iterator[Settings]:
+def ledger_settings(stack: "Stack") -> Iterator[Settings]:
     """Settings of a database that no other module shares, with its tables; no topics, hence quicker."""
     from tollmeter.sinks import migrate
     from tollmeter.sinks.clickhouse import connect
 
-    base: Settings = stack.settings  # type: ignore[attr-defined]
+    base: Settings = stack.settings
     settings = base.model_copy(
         update={
             "clickhouse_database": f"db_{uuid.uuid4().hex[:10]}",

@@ -19,7 +19,7 @@ from tollmeter.settings import Settings
 from tollmeter.sinks import migrate
 from tollmeter.sinks.clickhouse import Rejected, Unavailable
 
-_TIMEOUT_MS = 10_000
+_TIMEOUT_MS = 20_000
 _SETTLE_S = 20.0
 _ALREADY_EXISTS = 36
 _Value = TypeVar("_Value")
@@ -27,6 +27,10 @@ _Value = TypeVar("_Value")
 
 class ProvisionError(Exception):
     """Set-up cannot go on; the text says what is wrong, where, and what to do."""
+
+
+class UnreachableError(ProvisionError):
+    """Kafka or ClickHouse does not answer, now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,9 @@ async def _read_layout(settings: Settings) -> Layout:
 def _migrations(settings: Settings, work: Callable[[Settings], list[str]]) -> list[Step]:
     try:
         return [Step("migration", name, settings.clickhouse_database, False) for name in work(settings)]
-    except (migrate.SchemaError, Unavailable, Rejected) as error:
+    except Unavailable as error:
+        raise UnreachableError(str(error)) from None
+    except (migrate.SchemaError, Rejected) as error:
         raise ProvisionError(str(error)) from None
 
 
@@ -266,6 +272,6 @@ async def _guarded(settings: Settings, work: Awaitable[_Value]) -> _Value:
         return await work
     except (KafkaError, OSError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ProvisionError(
+        raise UnreachableError(
             f"Kafka at {settings.kafka} cannot be used ({reason}): start it, or set TOLLMETER_KAFKA"
         ) from None

@@ -376,6 +376,11 @@ def test_a_body_beyond_the_limit_is_not_read(stack: Stack, passwords: dict[str, 
     assert status == 413
 
 
+def test_a_large_body_of_a_stranger_gets_its_answer(stack: Stack, passwords: dict[str, str]) -> None:
+    status, _, _ = ask(stack, passwords, b"x" * (20 << 20), user="nobody")
+    assert status == 401
+
+
 @pytest.mark.parametrize(
     ("more", "status"),
     [

@@ -41,8 +41,10 @@ JVM = (
     "-XX:TieredStopAtLevel=1",
     "-XX:+ExitOnOutOfMemoryError",
 )
-_LOG_LEVEL = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-_LOG_TIME = "-Dorg.slf4j.simpleLogger.showDateTime=true"
+_LOG = tuple(
+    f"-Dorg.slf4j.simpleLogger.{option}"
+    for option in ("defaultLogLevel=warn", "showDateTime=true", "dateTimeFormat=yyyy-MM-dd HH:mm:ss,SSS")
+)
 
 
 def prepare(java: str, jars: Path, folder: Path, port: int, controller_port: int, *options: str) -> list[str]:
@@ -59,7 +61,7 @@ def prepare(java: str, jars: Path, folder: Path, port: int, controller_port: int
     if not marker.exists():
         _format([java, *JVM, *classes], properties)
         marker.touch()
-    return [java, *JVM, *options, _LOG_LEVEL, _LOG_TIME, *classes, "kafka.Kafka", str(properties)]
+    return [java, *JVM, *options, *_LOG, *classes, "kafka.Kafka", str(properties)]
 
 
 def _format(start: list[str], properties: Path) -> None:

@@ -94,7 +94,7 @@ class Stack:
         self._note(f"starting the broker at {self.settings.kafka} and ClickHouse at {self.settings.clickhouse}")
         self._await("the broker and ClickHouse", lambda: ports.answers(kafka_port) and ports.answers(http_port))
         if self._workers:
-            made = provision.apply(self.settings)
+            made = self._provision()
             self._note(f"set up: {len(made)} new topics, records and tables" if made else "set up: nothing to do")
         for stage in self._workers:
             self.start_worker(stage)
@@ -103,6 +103,17 @@ class Stack:
         self._await("the workers", lambda: all(self.worker_ready(name) for name in self._workers))
         self._ready = True
         self.write_state()
+
+    def _provision(self) -> list[provision.Step]:
+        """Set up; a broker that listens may need a moment more on a busy machine."""
+        deadline = time.monotonic() + _START_S
+        while True:
+            try:
+                return provision.apply(self.settings)
+            except provision.UnreachableError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def _front(self, port: int) -> Program:
         users = self.data_dir / "users.json"
@@ -205,7 +216,11 @@ def _users(data_dir: Path) -> dict[str, str]:
             "reader": {
                 "password": secrets.token_urlsafe(18),
                 "readonly": True,
-                "settings": {"max_execution_time": "30", "max_memory_usage": str(1 << 30)},
+                "settings": {
+                    "max_execution_time": "30",
+                    "max_memory_usage": str(1 << 30),
+                    "max_result_bytes": str(256 << 20),
+                },
             },
         }
         state.write_private(file, json.dumps(users, indent=1))
