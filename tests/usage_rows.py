@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import strategies as st
@@ -44,6 +45,15 @@ def confluent(event: dict[str, Any]) -> bytes:
 
 def as_json(event: dict[str, Any]) -> bytes:
     return json.dumps(event).encode()
+
+
+def cloudevent(event: dict[str, Any]) -> bytes:
+    """The event as CloudEvents 1.0 structured JSON; id and time stand in the envelope alone."""
+    data = {name: value for name, value in event.items() if name not in ("event_id", "occurred_at")}
+    at = datetime.fromtimestamp(event["occurred_at"] // 1_000_000, tz=UTC)
+    time = at.replace(microsecond=event["occurred_at"] % 1_000_000).isoformat()
+    envelope = {"specversion": "1.0", "id": event["event_id"], "source": "tests", "type": "usage", "time": time}
+    return json.dumps({**envelope, "data": data}).encode()
 
 
 def wire(row: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import orjson
 import polars as pl
 
 from tollmeter.schemas import codec
+from tollmeter.schemas.cloudevents import is_cloudevent, unwrap
 from tollmeter.schemas.event import micros
 
 _INT64 = 2**63
@@ -124,9 +125,7 @@ def _parse(text: bytes) -> dict[str, Any] | tuple[str, str]:
         return "bad_json", str(error)[:200]
     if type(document) is not dict:
         return "not_an_object", f"JSON {type(document).__name__}, not an object"
-    if "specversion" in document:
-        from tollmeter.schemas.cloudevents import unwrap
-
+    if is_cloudevent(document):
         try:
             document = unwrap(document)
         except ValueError as error:

@@ -10,8 +10,7 @@ from tollmeter.schemas.priced import PRICED_COLUMNS, row_version
 from tollmeter.streams.rules.split import PRICED_DTYPES, to_ipc
 
 LEDGER_COLUMNS = (*(column.name for column in PRICED_COLUMNS), "priced_partition", "priced_offset", "version")
-
-_DICTS = [column.name for column in PRICED_COLUMNS if column.kind == "dict"]
+_PRICED_NAMES = tuple(PRICED_DTYPES)
 
 
 class PricedBlock(NamedTuple):
@@ -25,24 +24,26 @@ def join(blocks: Iterable[PricedBlock]) -> pl.DataFrame:
 
     Raises `ValueError` naming the block that is no Arrow stream with the columns of the contract.
     """
-    shared = [pl.col(name).cast(pl.Categorical(pl.Categories.random())) for name in _DICTS]  # one dictionary for all
-    frames = [_read(block, shared) for block in blocks]
+    frames = [_read(block) for block in blocks]
     return pl.concat(frames) if frames else pl.DataFrame(schema=PRICED_DTYPES)
 
 
-def _read(block: PricedBlock, shared: list[pl.Expr]) -> pl.DataFrame:
+def _read(block: PricedBlock) -> pl.DataFrame:
     try:
-        rows = pl.read_ipc_stream(io.BytesIO(block.value)).select(list(PRICED_DTYPES))
+        rows = pl.read_ipc_stream(io.BytesIO(block.value))
+        version = rows["revision"].cast(pl.Int64) * (1 << 48) + row_version(0, block.offset)  # << never carries
     except (Exception, pl.exceptions.PanicException) as error:
         raise ValueError(
             f"usage.priced/{block.partition} offset {block.offset} holds no priced rows: {error}"
         ) from error
-    return rows.with_columns(
-        *shared,
-        pl.lit(block.partition, dtype=pl.UInt16).alias("priced_partition"),
-        pl.lit(block.offset, dtype=pl.Int64).alias("priced_offset"),
-        # revision << 48 is revision × 2^48: polars has no shift, and the sum never carries
-        (pl.col("revision").cast(pl.Int64) * (1 << 48) + row_version(0, block.offset)).alias("version"),
+    if tuple(rows.columns) != _PRICED_NAMES:
+        raise ValueError(f"usage.priced/{block.partition} offset {block.offset} has other columns than the contract")
+    return rows.hstack(
+        [
+            pl.repeat(block.partition, rows.height, dtype=pl.UInt16, eager=True).alias("priced_partition"),
+            pl.repeat(block.offset, rows.height, dtype=pl.Int64, eager=True).alias("priced_offset"),
+            version.alias("version"),
+        ]
     )
 
 

@@ -1,6 +1,7 @@
 """Priced rows to records of usage.priced: columns in contract order, one partition per organisation, bounded blocks.
 
-Repeated text is dictionary-encoded per pass, never in a store that outlives it: such a store grows with every name.
+Repeated text is dictionary-encoded. All frames with these categories share one dictionary in memory, so that blocks can
+be joined as they are; it is freed when the last such frame is gone. Keep none between passes, or it grows for ever.
 """
 
 import io
@@ -59,6 +60,7 @@ PRICED_DTYPES: dict[str, pl.DataType] = {column.name: dtype(column.kind) for col
 _WIRE = [pl.col(c.source).cast(PRICED_DTYPES[c.name]).alias(c.name) for c in PRICED_COLUMNS if c.source]
 _IN_ORDER = [pl.col(name).cast(kind) for name, kind in PRICED_DTYPES.items()]
 _DICTS = [column.name for column in PRICED_COLUMNS if column.kind == "dict"]
+_ENCODED = [pl.col(name).cast(pl.Categorical(pl.Categories("usage.priced"))) for name in _DICTS]
 _MODEL = pl.when(pl.col("model_used") == "").then(pl.col("model_sent")).otherwise(pl.col("model_used")).alias("model")
 
 
@@ -90,8 +92,8 @@ def by_target(rows: pl.DataFrame, partitions: int) -> dict[int, pl.DataFrame]:
 
 
 def encode_dicts(rows: pl.DataFrame) -> pl.DataFrame:
-    """Dictionary-encode repeated text in categories that live and die with this frame."""
-    return rows.with_columns(pl.col(_DICTS).cast(pl.Categorical(pl.Categories.random())))
+    """Dictionary-encode repeated text, see above."""
+    return rows.with_columns(_ENCODED)
 
 
 def to_ipc(rows: pl.DataFrame) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from tests.usage_rows import as_json, avro, confluent, fields
+from tests.usage_rows import as_json, avro, cloudevent, confluent, fields
 from tollmeter.embedded.stack import Stack, settings_environment
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
@@ -136,7 +136,7 @@ def covered(client: ClickHouse) -> int:
 def test_kill_9_of_each_worker_loses_and_doubles_nothing(line: Settings, start: Start, eventually: Eventually) -> None:
     rng = random.Random(7)
     events = [fields(number) for number in range(EVENTS)]
-    encodings = (avro, avro, avro, confluent, as_json)
+    encodings = (avro, avro, confluent, as_json, cloudevent)
     poisoned: list[tuple[int, int, bytes]] = []
     workers = {name: start(name[:-2]) for name in ("price-1", "price-2", "ledger-1", "ledger-2")}
     sent = 0

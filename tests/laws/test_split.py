@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
@@ -26,7 +27,12 @@ SHORT = 20_000  # bytes: forces several records per target
 
 def record(number: int, partition: int, offset: int) -> Any:
     value = avro(
-        fields(number, tags={"team": f"t{number % 3}"}, extra_units={"web_searches": 1.0} if number % 7 else {})
+        fields(
+            number,
+            request_id=sha256(b"%d" % number).hexdigest(),  # as ids are: it does not compress
+            tags={"team": f"t{number % 3}"},
+            extra_units={} if number % 7 else {"web_searches": 1.0},
+        )
     )
     return SimpleNamespace(value=value, partition=partition, offset=offset, timestamp=AT // 1000 + number)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.usage_rows import AT, as_json, avro, confluent, fields
+from tests.usage_rows import AT, as_json, avro, cloudevent, confluent, fields
 from tollmeter.schemas import codec
 from tollmeter.schemas.event import MAX_TOKENS
 from tollmeter.settings import Settings
@@ -83,6 +83,9 @@ BAD = {
     "a raw key": (changed(api_key_id="sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"), "secret"),
     "before 1970": (changed(occurred_at=-1), "time_out_of_range"),
     "after 2100": (changed(occurred_at=4_102_444_800_000_000), "time_out_of_range"),
+    "CloudEvent without data": (b'{"specversion": "1.0", "id": "1", "source": "s", "type": "t"}', "bad_value"),
+    "CloudEvent of version 2": (cloudevent(fields(1)).replace(b'"1.0"', b'"2.0"'), "bad_value"),
+    "CloudEvent without time": (cloudevent(fields(1)).replace(b'"time"', b'"when"'), "missing_field"),
     "time as text without zone": (as_json(fields(1, occurred_at="2026-11-22T10:00:00")), "bad_value"),
 }  # fmt: skip
 
@@ -158,6 +161,13 @@ def test_what_is_unknown_is_kept_with_its_status(book: PriceBook) -> None:
 @pytest.mark.parametrize("ip", ["", "203.0.113.7", "203.0.113.0", "2001:db8::1", "9f86d081884c7d65"])
 def test_every_form_of_address_passes(ip: str, book: PriceBook) -> None:
     assert Priced([records([avro(fields(1, client_ip=ip))])], book).rows["client_ip"].to_list() == [ip]
+
+
+def test_every_format_gives_the_same_row(book: PriceBook) -> None:
+    values = [encode(fields(1)) for encode in (avro, confluent, as_json, cloudevent)]
+    rows = Priced([records(values)], book).rows.drop("src_offset")
+    assert rows.height == 4
+    assert rows.unique().height == 1
 
 
 def test_null_and_absent_in_json_mean_the_default(book: PriceBook) -> None:
