@@ -50,13 +50,14 @@ REMEMBERED = 50_000
 class PriceBook:
     """Prices events. Not thread-safe: the memory of resolved names grows while pricing."""
 
-    def __init__(self, overrides: Overrides, fx: Iterable[Rate]) -> None:
+    def __init__(self, overrides: Overrides, fx: Iterable[Rate], remembered: int = REMEMBERED) -> None:
         self.planner = Planner(overrides)
         self.overrides = overrides
         self.fx = tuple(fx)
         self.id = book_id(self.planner, overrides)
         self._eur, self._rub = (Rates([r for r in self.fx if r.currency == name]) for name in ("EUR", "RUB"))
         self._table = Table()
+        self._remembered = remembered
         self._known: dict[tuple[str, ...], int] = {}
         self._statuses = pl.Series("price_status", PRICE_STATUSES)
         self._rule_ids = pl.Series("rule_id", [""])
@@ -88,6 +89,11 @@ class PriceBook:
         """The plans in use so far."""
         return tuple(self._table.plans)
 
+    @property
+    def known(self) -> int:
+        """How many combinations of names are remembered."""
+        return len(self._known)
+
     # ------------------------------------------------------------------ columns in
 
     def _columns(self, events: pl.DataFrame) -> Columns:
@@ -114,7 +120,7 @@ class PriceBook:
     def _number(self, key: tuple[str | None, ...]) -> int:
         number = self._known.get(key)  # type: ignore[arg-type]
         if number is None:
-            if len(self._known) >= REMEMBERED:
+            if len(self._known) >= self._remembered:
                 self._known.clear()
             *names, status = (text or "" for text in key)
             number = self._table.add(self.planner.plan(Names(*names))) << 2 | (status == "BLOCKED") << 1

@@ -64,9 +64,9 @@ class Rule(BaseModel):
     def matches(self, provider: str, models: Iterable[str], where: Mapping[str, str]) -> bool:
         """Say whether the rule is for this provider, one of these model names, and this place."""
         return (
-            fnmatchcase(provider, self.provider)
-            and all(fnmatchcase(value, getattr(self, key)) for key, value in where.items())
-            and any(fnmatchcase(model, self.model) for model in models)
+            _fits(provider, self.provider)
+            and any(_fits(model, self.model) for model in models)
+            and all(_fits(value, getattr(self, key)) for key, value in where.items())
         )
 
 
@@ -261,6 +261,10 @@ def _no_duplicates(path: Path, node: Any, document: Document) -> None:
                 line = _line(node, (section, index, "name"))
                 raise OverridesError(f"{path}:{line}: {section}.{index}.name: {rule.name} is already taken")
             seen.add(rule.name)
+
+
+def _fits(text: str, pattern: str) -> bool:
+    return pattern in ("*", text) or fnmatchcase(text, pattern)
 
 
 def _second(text: str) -> int:

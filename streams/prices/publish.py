@@ -1,4 +1,4 @@
-"""The price book as data: one JSON document for `usage.prices`, and rows for the tables price_rules and fx_rates.
+"""The price book as data: one JSON document for `usage.prices`, from which the tables price_rules and fx_rates come.
 
 A rule carries marginal rates in pico-USD per reported unit, so that anyone can re-price a call: multiply each counter
 by its rate, add `requests`, divide by 1000 and round half to even.
@@ -29,22 +29,8 @@ def document(book: PriceBook) -> tuple[bytes, bytes]:
     return book.id.encode(), json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def price_rule_rows(book: PriceBook) -> list[Row]:
-    """Return the rows of the table price_rules: every rule that this book may name in `rule_id`."""
-    return [
-        {
-            "price_book": book.id,
-            "rule_id": band.rule_id,
-            "provider": band.provider,
-            "model": band.model,
-            "rule": json.dumps(rule_of(band), separators=(",", ":"), ensure_ascii=False),
-        }
-        for band in rules(book)
-    ]
-
-
 def fx_rows(book: PriceBook) -> list[Row]:
-    """Return the rows of the table fx_rates."""
+    """Return the exchange rates in use."""
     return [rate._asdict() for rate in book.fx]
 
 
@@ -97,11 +83,10 @@ def _override_bands(book: PriceBook) -> list[Band]:
         elif isinstance(rule, Factor):
             sellers = [p for p in PROVIDERS if fnmatchcase(p.id, rule.provider)]
             owners = {owner for p in sellers for owner in (p.id, *(p.fallback_model_providers or ()))}
-            made += [
-                scaled
-                for band in (*book.planner.bands, *made)
-                if band.provider in owners and fnmatchcase(band.model, rule.model) and (scaled := scale(band, rule))
-            ]
+            sold = [band for band in (*book.planner.bands, *made) if band.provider in owners]
+            named = [band for band in sold if fnmatchcase(band.model, rule.model)]
+            # a pattern that fits no id of the book is meant for names as sent: then any model may be the one
+            made += [scaled for band in named or sold if (scaled := scale(band, rule))]
     return made
 
 

@@ -32,13 +32,24 @@ from tollmeter.streams.rules.rates import (
 
 DAY_US = DAY_SECONDS * 1_000_000
 
-INFORMATIVE = frozenset((REASONING, IMAGES, INPUT_AUDIO_SECONDS))
-"""Units that repeat what another counter already bills, so lacking a price of their own makes nothing PARTIAL."""
+INFORMATIVE = frozenset(
+    (
+        REASONING, IMAGES, INPUT_AUDIO_SECONDS, "cache_write_5m_tokens",
+        "input_text_tokens", "output_text_tokens", "output_text_reasoning_tokens",
+        "cache_text_read_tokens", "cache_text_write_tokens", "cache_text_write_5m_tokens",
+        "input_image_tokens", "cache_image_read_tokens", "input_video_tokens", "input_tool_tokens",
+        "input_text_tool_tokens",
+    )
+)  # fmt: skip
+"""Units that are billed as their whole unless listed apart, so lacking a price of their own makes nothing PARTIAL.
+Audio is not among them: it is far dearer than text wherever it is priced."""
 
 FAILED = frozenset(("ERROR", "CANCELLED"))
 """Calls that made no image unless they say so."""
 
-Counts = dict[str, int | Fraction]
+Count = int | Fraction
+"""Exact; a Fraction only for counts such as 2.5 seconds, because it is slow."""
+Counts = dict[str, Count]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,17 +152,17 @@ def counts_of(plan: Plan, call: Call, band: Band | None) -> Counts:
     return counts
 
 
-def exact(value: float) -> int | Fraction:
+def exact(value: float) -> Count:
     """Return a count as the decimal number that it is written as: 0.1 means one tenth."""
     return int(value) if value == int(value) else Fraction(Decimal(repr(value)))
 
 
-def component_pico(band: Band, counts: Counts) -> list[Fraction] | None:
+def component_pico(band: Band, counts: Counts) -> list[Count] | None:
     """Return the five exact components in pico-USD; None when a part exceeds its whole and would earn a credit."""
-    pico = dict.fromkeys(COMPONENTS, Fraction(0))
+    pico: dict[str, Count] = dict.fromkeys(COMPONENTS, 0)
     for leaf in band.leaves:
         if leaf.unit == REQUESTS:
-            count: int | Fraction = 1
+            count: Count = 1
         else:
             count = sum(sign * counts.get(key, 0) for key, sign in leaf.terms)
         if count < 0:
@@ -160,13 +171,12 @@ def component_pico(band: Band, counts: Counts) -> list[Fraction] | None:
     return list(pico.values())
 
 
-def to_nano(pico: Fraction | int) -> int:
+def to_nano(pico: Count) -> int:
     """Round to nano-USD, half to even."""
-    amount = Fraction(pico)
-    return round_half_even(amount.numerator, amount.denominator * 1_000)
+    return round_half_even(pico.numerator, pico.denominator * 1_000)
 
 
-def split_nano(pico: list[Fraction], total: int) -> tuple[int, int, int, int, int]:
+def split_nano(pico: list[Count], total: int) -> tuple[int, int, int, int, int]:
     """Round the components so that they add up to the total: the largest remainders get what is short."""
     nano = [int(part // 1_000) for part in pico]
     short = total - sum(nano)
@@ -182,5 +192,5 @@ def at_risk(dearest: Iterable[Band], counts: Counts) -> int | None:
         for band in dearest
         if counts.get(INPUT, 0) > band.above_input and (pico := component_pico(band, counts)) is not None
     ]
-    worst = max(amounts, default=Fraction(0))
+    worst = max(amounts, default=0)
     return min(to_nano(worst), MAX_EVENT_NANO) if worst else None

@@ -6,7 +6,7 @@ are the same prices folded into *marginal* rates per reported count, so that cos
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, time
 from typing import NamedTuple
 
@@ -100,9 +100,17 @@ class Band:
     name: str = ""
     """Name of the override rule; part of the rule id."""
 
-    @property
-    def rule_id(self) -> str:
-        """Name the band: unique in one price book, and the same in the next as long as its conditions are."""
+    rule_id: str = field(init=False)
+    """Unique in one price book, and the same in the next as long as the conditions are."""
+    days: tuple[int, int] = field(init=False)
+    """First day and the day after the last, as days since 1970."""
+
+    def __post_init__(self) -> None:
+        days = day_number(self.valid_from, FIRST_DAY), day_number(self.valid_to, LAST_DAY)
+        object.__setattr__(self, "days", days)
+        object.__setattr__(self, "rule_id", self._named())
+
+    def _named(self) -> str:
         parts = [self.provider, self.model, self.context or "standard"]
         if self.name:
             parts.insert(0, f"override:{self.name}")
@@ -126,11 +134,6 @@ class Band:
             for key, sign in leaf.terms:
                 rates[key] += sign * self.prices[leaf.unit]
         return {key: rate for key, rate in sorted(rates.items()) if rate}
-
-    @property
-    def days(self) -> tuple[int, int]:
-        """First day and the day after the last, as days since 1970."""
-        return day_number(self.valid_from, FIRST_DAY), day_number(self.valid_to, LAST_DAY)
 
     def price_of(self, unit: str, *parents: str) -> int:
         """Price of a unit; one without a price of its own is billed as the nearest priced parent, or not at all."""

@@ -13,7 +13,9 @@ from tollmeter.schemas.money import round_half_even
 from tollmeter.schemas.priced import PRICED_COLUMNS
 from tollmeter.settings import Settings
 from tollmeter.streams.prices import publish
-from tollmeter.streams.prices.book import load
+from tollmeter.streams.prices.book import PriceBook, load
+from tollmeter.streams.prices.fx import load_rates
+from tollmeter.streams.prices.overrides import load_overrides
 from tollmeter.streams.rules.names import spellings, tiers, without_date, words
 
 SONNET = {"provider": "anthropic", "model_sent": "claude-sonnet-4-5"}
@@ -62,6 +64,12 @@ CASES: list[Any] = [
                  2_500_000 + 30_000_000, id="web searches"),
     pytest.param({"model_sent": "gpt-4o", "input_tokens": 1000, "extra_units": {"code_executions": 1.0}}, "PARTIAL",
                  2_500_000, id="a unit without a price"),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "extra_units": {"input_image_tokens": 765.0}},
+        "PRICED",
+        2_500_000,
+        id="image input is billed as text",
+    ),
     # Groq bills at least 10 s: 10 x 0.04 USD / 3600, rounded as the compiled rate is
     pytest.param({"provider": "groq", "model_sent": "whisper-large-v3-turbo", "operation": "transcription",
                   "extra_units": {"audio_seconds": 2.5}}, "PRICED", 111_111, id="groq minimum of 10 s"),
@@ -270,7 +278,8 @@ def test_own_rules_stand_before_the_shipped_ones(tmp_path: Path) -> None:
         ("PRICED", 150_000), ("OVERRIDE", 2_000_000), ("PRICED", 2_500_000), ("OVERRIDE", 32_000_000),
         ("OVERRIDE", 10_000),
     ]  # fmt: skip
-    named = {row["rule_id"] for row in publish.price_rule_rows(load(Settings(prices_file=str(own))))}
+    _, value = publish.document(load(Settings(prices_file=str(own))))
+    named = {rule["rule_id"] for rule in json.loads(value)["rules"]}
     assert {row["rule_id"] for row in rows} <= named
 
 
@@ -280,8 +289,8 @@ def test_published_rules_re_price_every_case() -> None:
     key, value = publish.document(book)
     assert key == book.id.encode()
     assert len(value) < 8_000_000
-    rules = {row["rule_id"]: json.loads(row["rule"]) for row in publish.price_rule_rows(book)}
-    assert rules == {rule["rule_id"]: rule for rule in json.loads(value)["rules"]}
+    rules = {rule["rule_id"]: rule for rule in json.loads(value)["rules"]}
+    assert len(rules) == len(json.loads(value)["rules"])
     for case in CASES:
         fields = case.values[0]
         row = price_one_of(book, **fields)
@@ -295,13 +304,12 @@ def test_published_rules_re_price_every_case() -> None:
         assert round_half_even(pico, 1_000) == row["cost_nano"], case.id
 
 
-def test_a_flood_of_names_is_forgotten_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tollmeter.streams.prices.book.REMEMBERED", 100)
-    book = load(Settings())
+def test_a_flood_of_names_is_forgotten_not_kept() -> None:
+    book = PriceBook(load_overrides(), load_rates(), remembered=100)
     for start in range(0, 600, 50):
         rows = priced(book, [{"model_sent": f"zeta-{start + i}", "input_tokens": 1} for i in range(50)])
         assert {row["price_status"] for row in rows} == {"UNKNOWN_MODEL"}
-    assert len(book._known) <= 150
+        assert book.known <= 150
     assert len(book.plans) < 10
 
 
