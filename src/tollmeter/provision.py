@@ -7,12 +7,13 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 
 from tollmeter.schemas.topics import HASH_VERSION, LAYOUT_KEY, POLICIES, TOPICS, Topic
 from tollmeter.settings import Settings
@@ -124,6 +125,7 @@ async def _apply_kafka(settings: Settings) -> list[Step]:
         steps = await _steps(settings, await _counts(admin))
         missing = {step.name for step in steps if step.kind == "topic" and not step.done}
         if missing:
+            await _wake_coordinator(settings, admin)
             await _create(
                 admin, [_new_topic(settings, topic) for topic in TOPICS if settings.topic(topic.name) in missing]
             )
@@ -131,6 +133,12 @@ async def _apply_kafka(settings: Settings) -> list[Step]:
     if not steps[-1].done:
         await _store(settings)
     return steps
+
+
+async def _wake_coordinator(settings: Settings, admin: AIOKafkaAdminClient) -> None:
+    """Let a fresh broker make its offsets topic now, while there is other work, and not when the workers join."""
+    with suppress(GroupCoordinatorNotAvailableError):
+        await admin.find_coordinator(settings.group("price"))
 
 
 async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> None:
