@@ -28,7 +28,7 @@ SHOWN = ("event_id", "model", "input_tokens", "output_tokens", "price_status", "
 @click.option("--service", default="tollmeter-send", show_default=True)
 @json_option
 @click.pass_obj
-def send(settings: Settings, model: str, as_json: bool, **fields: Any) -> None:
+def send(settings: Settings, /, model: str, as_json: bool, **fields: Any) -> None:
     """Send one usage event and see it land."""
     event_id = _publish(settings, model_sent=model, **fields)
     row = _landed(settings, event_id)
@@ -55,7 +55,10 @@ def _publish(settings: Settings, **fields: Any) -> str:
         while not producer.flush(0.1):
             problem = producer.problem
             if problem or time.monotonic() > deadline:
-                raise UserError(f"Kafka at {settings.kafka} is not reachable ({problem or 'no answer'}): tollmeter up")
+                raise UserError(
+                    f"Kafka at {settings.kafka} is not reachable ({problem or 'no answer'}): "
+                    "start a stack with `tollmeter up`, or set TOLLMETER_KAFKA"
+                )
     finally:
         producer.close(0.0)
     if producer.counters.acknowledged != 1:
@@ -85,8 +88,8 @@ def _landed(settings: Settings, event_id: str) -> dict[str, Any] | None:
 
 
 _ROW = """
-SELECT event_id, toString(event_time) AS event_time, org_id, user_id, api_key_id, provider, model, model_sent, input_tokens, output_tokens,
-       price_status, cost_nano, at_risk_nano, price_book, rule_id
+SELECT event_id, toString(event_time) AS event_time, org_id, user_id, api_key_id, provider, model, model_sent,
+       input_tokens, output_tokens, price_status, cost_nano, at_risk_nano, price_book, rule_id
 FROM usage_events FINAL
 WHERE event_id = {event_id:String} AND usage_events.event_time > now64(6, 'UTC') - INTERVAL 1 HOUR
 LIMIT 1
