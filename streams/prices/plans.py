@@ -155,7 +155,7 @@ class Planner:
         known = tuple(tier for tier in wanted if tier in listed)
         image = names.operation.lower() in IMAGE_OPERATIONS
         family = self.family_of(provider, name)
-        key = provider, targets, tuple(rule.name for rule in rules), known, stripped or known != wanted, image, family
+        key = targets, tuple(rule.name for rule in rules), known, stripped or known != wanted, image, family
         plan = self._plans.get(key)
         if plan is None:
             minimum = max((MINIMUM_SECONDS.get(target.key, 0) for target in targets), default=0)

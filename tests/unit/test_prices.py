@@ -307,7 +307,8 @@ def test_published_rules_re_price_every_case() -> None:
 def test_a_flood_of_names_is_forgotten_not_kept() -> None:
     book = PriceBook(load_overrides(), load_rates(), remembered=100)
     for start in range(0, 600, 50):
-        rows = priced(book, [{"model_sent": f"zeta-{start + i}", "input_tokens": 1} for i in range(50)])
+        rows = priced(book, [{"model_sent": f"zeta-{start + i}", "input_tokens": 1} for i in range(25)])
+        rows += priced(book, [{"provider": f"acme-{start + i}", "input_tokens": 1} for i in range(25)])
         assert {row["price_status"] for row in rows} == {"UNKNOWN_MODEL"}
         assert book.known <= 150
     assert len(book.plans) < 10
