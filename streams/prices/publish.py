@@ -29,6 +29,20 @@ def document(book: PriceBook) -> tuple[bytes, bytes]:
     return book.id.encode(), json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def price_rule_rows(book: PriceBook) -> list[Row]:
+    """Return the rows of the table price_rules: every rule that this book may name in `rule_id`."""
+    return [
+        {
+            "price_book": book.id,
+            "rule_id": band.rule_id,
+            "provider": band.provider,
+            "model": band.model,
+            "rule": json.dumps(rule_of(band), separators=(",", ":"), ensure_ascii=False),
+        }
+        for band in rules(book)
+    ]
+
+
 def fx_rows(book: PriceBook) -> list[Row]:
     """Return the exchange rates in use."""
     return [rate._asdict() for rate in book.fx]
