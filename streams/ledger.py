@@ -18,7 +18,6 @@ from typing import Any
 import polars as pl
 from faust.types import TP
 
-from tollmeter import __version__
 from tollmeter.provision import read_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import (
@@ -36,7 +35,8 @@ from tollmeter.sinks import rollup
 from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connect
 from tollmeter.streams.app import GivenUp, Passes, Sender, StageApp, build_app, crash, preflight
 from tollmeter.streams.app import run as run_app
-from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, join, to_insert
+from tollmeter.streams.letters import SourcePlace, dead_letter_headers
+from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, read, to_insert, together
 
 log = logging.getLogger("tollmeter.ledger")
 
@@ -57,16 +57,19 @@ FIRST_DELAY_S, LAST_DELAY_S = 0.1, 30.0
 class Block:
     """What one pass writes, and the deliveries it must not ack because a newer format stands in them."""
 
-    priced: list[PricedBlock] = field(default_factory=list)
+    rows: list[pl.DataFrame] = field(default_factory=list)
     coverage: list[tuple[Any, ...]] = field(default_factory=list)
     alerts: list[tuple[str, datetime]] = field(default_factory=list)
     rules: list[tuple[str, ...]] = field(default_factory=list)
     held: list[Any] = field(default_factory=list)
+    broken: list[tuple[Any, str]] = field(default_factory=list)
+    stopped: list[tuple[TP, int, bytes]] = field(default_factory=list)
 
 
 def rows_of(event: Any) -> int:
     """Return how many rows a delivery brings, as its headers say."""
-    return sum(int(value) for record in event.value for name, value in record.headers if name == H_ROWS)
+    counts = (value for record in event.value for name, value in record.headers if name == H_ROWS)
+    return sum(int(count) for count in counts if count.isdigit())
 
 
 class Ledger:
@@ -84,8 +87,12 @@ class Ledger:
 
     async def step(self, events: Sequence[Any]) -> list[Any]:
         """Store what the pass brings; return the deliveries that must not be acked."""
-        block = self._sort(events)
-        rows = await asyncio.to_thread(join, block.priced)
+        block = await asyncio.to_thread(self._sort, events)
+        rows = together(block.rows)
+        for stop in block.stopped:
+            self._stop_partition(*stop)
+        for record, problem in block.broken:
+            await self._bury(record, problem)
         if rows.height:
             await self._store_rows(rows, events)
         if block.coverage:
@@ -94,7 +101,7 @@ class Ledger:
             await self._insert_rows("alerts", ("event", "appended_at"), block.alerts, events)
         if block.rules:
             await self._insert_rows("price_rules", RULE_COLUMNS, block.rules, events)
-        self._counts.update(rows=rows.height, blocks=len(block.priced), alerts=len(block.alerts), inserts=1)
+        self._counts.update(rows=rows.height, blocks=len(block.rows), alerts=len(block.alerts), inserts=1)
         return block.held
 
     def _sort(self, events: Sequence[Any]) -> Block:
@@ -112,21 +119,23 @@ class Ledger:
         """Add the records of a delivery; False when one is newer than we know: its partition stops there."""
         for record in event.value:
             headers = dict(record.headers)
-            if headers.get(H_KIND) != KIND_ROWS and int(headers.get(H_FORMAT, b"0")) <= FORMAT_VERSION:
-                continue
-            if int(headers.get(H_FORMAT, b"0")) > FORMAT_VERSION:
-                self._stop_partition(event.message.tp, record, headers)
-                return False
-            if int(headers[H_ROWS]):
-                block.priced.append(PricedBlock(record.partition, record.offset, record.value))
-            block.coverage += coverage_rows(record, headers)
+            try:
+                if int(headers[H_FORMAT]) > FORMAT_VERSION:
+                    block.stopped.append((event.message.tp, record.offset, headers[H_FORMAT]))
+                    return False
+                if headers[H_KIND] == KIND_ROWS:
+                    coverage = list(coverage_rows(record, headers))
+                    block.rows.append(read(PricedBlock(record.partition, record.offset, record.value)))
+                    block.coverage += coverage
+            except (KeyError, ValueError, TypeError) as problem:
+                block.broken.append((record, f"{type(problem).__name__}: {problem}"))
         return True
 
-    def _stop_partition(self, tp: TP, record: Any, headers: dict[str, bytes]) -> None:
+    def _stop_partition(self, tp: TP, offset: int, format_: bytes) -> None:
         self._app.consumer.pause_partitions({tp})
         log.error(
             "%s/%d stops at offset %d: its format %s is newer than %d, the newest known here; upgrade this worker",
-            tp.topic, tp.partition, record.offset, headers[H_FORMAT].decode("ascii", "replace"), FORMAT_VERSION,
+            tp.topic, tp.partition, offset, format_.decode(), FORMAT_VERSION,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ ClickHouse
@@ -195,20 +204,19 @@ class Ledger:
 
     async def _send_dead_letter(self, row: pl.DataFrame, refusal: Rejected) -> None:
         fields = row.row(0, named=True)
-        headers = [
-            ("reason", b"rejected"),
-            ("detail", str(refusal).encode()[:300]),
-            ("stage", STAGE.encode()),
-            ("source_topic", self._settings.topic(topics.EVENTS).encode()),
-            ("source_partition", str(fields["src_partition"]).encode()),
-            ("source_offset", str(fields["src_offset"]).encode()),
-            ("attempts", b"1"),
-            ("code_version", __version__.encode()),
-        ]
+        source = SourcePlace(self._settings.topic(topics.EVENTS), fields["src_partition"], fields["src_offset"])
+        headers = dead_letter_headers(STAGE, "rejected", str(refusal), source)
         value = json.dumps(fields, default=str, ensure_ascii=False).encode()
         await self._sender.send(self._settings.topic(topics.DLQ), fields["src_partition"], None, value, headers)
         self._counts["rejected"] += 1
         log.warning("row %s is refused: %s", fields["event_id"], refusal)
+
+    async def _bury(self, record: Any, problem: str) -> None:
+        """Send a record that is no priced record to the dead letters: nobody but PRICE should write there."""
+        headers = dead_letter_headers(STAGE, "bad_priced_record", problem, record)
+        await self._sender.send(self._settings.topic(topics.DLQ), 0, record.key, record.value, headers)
+        self._counts["broken"] += 1
+        log.warning("%s/%d offset %d is no priced record: %s", record.topic, record.partition, record.offset, problem)
 
     # ------------------------------------------------------------------ timers
 

@@ -15,13 +15,13 @@ from typing import Any
 import polars as pl
 from faust.types import TP
 
-from tollmeter import __version__
 from tollmeter.provision import read_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import tick_record
 from tollmeter.settings import Settings
 from tollmeter.streams.app import Passes, Sender, StageApp, build_app, preflight
 from tollmeter.streams.app import run as run_app
+from tollmeter.streams.letters import dead_letter_headers
 from tollmeter.streams.prices.book import PriceBook, load
 from tollmeter.streams.prices.publish import document
 from tollmeter.streams.rules.decode import Reject, decode
@@ -42,7 +42,7 @@ STAGE = "price"
 TICK_S = 1.0
 REPORT_S = 60.0
 LINGER_S = 0.05
-"""A pass over a handful of events costs as much as one over hundreds: at 1,000 events a second this saves half a core."""
+"""A pass over a few events costs as much as one over hundreds: at 1,000 a second this saves a third of a core."""
 
 
 class Priced:
@@ -156,20 +156,6 @@ class Price:
         unpriced = int(pass_.rows["cost_nano"].null_count())
         if unpriced:
             self._counts["unpriced"] += unpriced
-
-
-def dead_letter_headers(stage: str, reason: str, detail: str, record: Any) -> list[tuple[str, bytes]]:
-    """Return the headers of a dead letter: what is wrong, and where the record stands in its source."""
-    return [
-        ("reason", reason.encode()),
-        ("detail", detail.encode("utf-8", "replace")[:300]),
-        ("stage", stage.encode()),
-        ("source_topic", record.topic.encode()),
-        ("source_partition", str(record.partition).encode()),
-        ("source_offset", str(record.offset).encode()),
-        ("attempts", b"1"),
-        ("code_version", __version__.encode()),
-    ]
 
 
 def run(settings: Settings) -> int:

@@ -70,10 +70,15 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
     _done: dict[TP, int]
     """The offset behind the last finished delivery, or the position that was sought when there is none yet."""
 
+    _quiet: dict[TP, tuple[int, int]]
+    """Fetch position and the number of the fetch at which it was first seen, where nothing but markers may follow."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._inflight = defaultdict(deque)
         self._done = {}
+        self._fetches = 0
+        self._quiet = {}
         self._sought = None
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
@@ -148,6 +153,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         """
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                self._fetches += 1
                 await self.sleep(0)  # getmany may return without ever giving way to other tasks
                 async with aclosing(self.getmany(timeout=1.0)) as messages:
                     async for tp, message in messages:
@@ -197,9 +203,26 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
             return set()
         generation = self._sought
         ends = await self.highwaters(*self._done)
+        behind = [tp for tp, end in ends.items() if self._done.get(tp, -1) < end]
+        past = {tp for tp in behind if await self._only_markers_follow(tp, ends[tp])}
         if self._sought != generation:
             return set()
-        return {tp for tp, end in ends.items() if self._done.get(tp, -1) >= end}
+        return {tp for tp in ends if tp not in behind or tp in past}
+
+    async def _only_markers_follow(self, tp: TP, end: int) -> bool:
+        """Tell whether what stands before the end is no record: marks of transactions, or deleted ones.
+
+        The fetch position alone does not say so: a record may be fetched and not yet delivered. When it has stayed
+        the same over two more fetches, everything before it has been delivered.
+        """
+        if any(not message.finished for message in self._inflight[tp]):
+            return False
+        position = await self.position(tp) or 0
+        seen, since = self._quiet.get(tp, (-1, 0))
+        if seen != position:
+            self._quiet[tp] = (position, self._fetches)
+            return False
+        return position >= end and self._fetches >= since + 2
 
     @property
     def settled(self) -> bool:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import polars as pl
 
 from tollmeter.schemas.priced import PRICED_COLUMNS, row_version
-from tollmeter.streams.rules.split import PRICED_DTYPES, to_ipc
+from tollmeter.streams.rules.split import PRICED_DTYPES, encode_dicts, to_ipc
 
 LEDGER_COLUMNS = (*(column.name for column in PRICED_COLUMNS), "priced_partition", "priced_offset", "version")
-_PRICED_NAMES = tuple(PRICED_DTYPES)
+_SCHEMA = encode_dicts(pl.DataFrame(schema=PRICED_DTYPES)).schema
 
 
 class PricedBlock(NamedTuple):
@@ -20,15 +20,17 @@ class PricedBlock(NamedTuple):
 
 
 def join(blocks: Iterable[PricedBlock]) -> pl.DataFrame:
-    """Return the rows of all blocks as ledger rows, in the order of the blocks.
+    """Return the rows of all blocks as ledger rows, in the order of the blocks. Raises as `read` does."""
+    return together([read(block) for block in blocks])
 
-    Raises `ValueError` naming the block that is no Arrow stream with the columns of the contract.
-    """
-    frames = [_read(block) for block in blocks]
+
+def together(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """Join frames of ledger rows."""
     return pl.concat(frames) if frames else pl.DataFrame(schema=PRICED_DTYPES)
 
 
-def _read(block: PricedBlock) -> pl.DataFrame:
+def read(block: PricedBlock) -> pl.DataFrame:
+    """Return the ledger rows of one block. Raises `ValueError` when it has not the contract's columns."""
     try:
         rows = pl.read_ipc_stream(io.BytesIO(block.value))
         version = rows["revision"].cast(pl.Int64) * (1 << 48) + row_version(0, block.offset)  # << never carries
@@ -36,7 +38,7 @@ def _read(block: PricedBlock) -> pl.DataFrame:
         raise ValueError(
             f"usage.priced/{block.partition} offset {block.offset} holds no priced rows: {error}"
         ) from error
-    if tuple(rows.columns) != _PRICED_NAMES:
+    if rows.schema != _SCHEMA:
         raise ValueError(f"usage.priced/{block.partition} offset {block.offset} has other columns than the contract")
     return rows.hstack(
         [

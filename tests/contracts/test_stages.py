@@ -1,0 +1,215 @@
+"""What PRICE and LEDGER promise at their borders, on the real broker and engine: ticks, refused rows, newer formats."""
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from tests.usage_rows import AT, avro, fields
+from tollmeter.embedded.stack import settings_environment
+from tollmeter.schemas import topics
+from tollmeter.schemas.control import Headers, PolicyDelete, Tick, control_record, tick_record
+from tollmeter.schemas.priced import KIND_ROWS, KIND_TICK
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.streams.price import Priced
+from tollmeter.streams.prices.book import load
+from tollmeter.streams.rules.split import Block, blocks, encode_dicts
+
+pytestmark = pytest.mark.stack
+Eventually = Callable[..., Any]
+BOOK = load(Settings())
+
+
+class Worker:
+    """One worker process of a stage, with its log."""
+
+    def __init__(self, settings: Settings, stage: str, folder: Path) -> None:
+        self.log = folder / f"{stage}.log"
+        environment = {**os.environ, **settings_environment(settings), "POLARS_MAX_THREADS": "1"}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tollmeter", "worker", stage], env=environment, stderr=log, stdout=log
+            )
+
+
+@pytest.fixture
+def start(line_settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], Worker]]:
+    running: list[Worker] = []
+
+    def start_one(stage: str) -> Worker:
+        running.append(Worker(line_settings, stage, tmp_path))
+        return running[-1]
+
+    yield start_one
+    for worker in running:
+        worker.process.kill()
+        worker.process.wait()
+
+
+async def _send(line: Settings, topic: str, records: list[tuple[int, bytes, Headers]], transaction: str) -> None:
+    options = {"transactional_id": transaction} if transaction else {}
+    producer = AIOKafkaProducer(**line.kafka_options(), **options)
+    await producer.start()
+    try:
+        if transaction:
+            await producer.begin_transaction()
+        for partition, value, headers in records:
+            await producer.send_and_wait(line.topic(topic), value, partition=partition, headers=headers)
+        if transaction:
+            await producer.commit_transaction()
+    finally:
+        await producer.stop()
+
+
+def send(line: Settings, topic: str, records: list[tuple[int, bytes, Headers]], transaction: str = "") -> None:
+    asyncio.run(_send(line, topic, records, transaction))
+
+
+async def _read(line: Settings, topic: str) -> list[Any]:
+    consumer = AIOKafkaConsumer(**line.kafka_options(), enable_auto_commit=False)
+    await consumer.start()
+    try:
+        tps = [TopicPartition(line.topic(topic), number) for number in range(4)]
+        consumer.assign(tps)
+        await consumer.seek_to_beginning(*tps)
+        ends = await consumer.end_offsets(tps)
+        found: list[Any] = []
+        while any([await consumer.position(tp) < ends[tp] for tp in tps]):
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                found += records
+        return found
+    finally:
+        await consumer.stop()
+
+
+def read(line: Settings, topic: str) -> list[Any]:
+    return asyncio.run(_read(line, topic))
+
+
+def priced(*numbers: int, **changed: pl.Expr) -> Block:
+    """A record of usage.priced with these events; columns changed as an honest PRICE never would."""
+    source = [
+        SimpleNamespace(value=avro(fields(number)), partition=0, offset=number, timestamp=AT // 1000)
+        for number in numbers
+    ]
+    pass_ = Priced([source], BOOK)
+    rows = pass_.rows.with_columns(**changed)
+    (block,) = blocks(encode_dicts(rows), pass_.sources, BOOK.id, "test")
+    return block
+
+
+def stored(client: ClickHouse) -> list[str]:
+    return [str(row["id"]) for row in client.query("SELECT event_id AS id FROM usage_events FINAL ORDER BY event_time")]
+
+
+def ids(*numbers: int) -> list[str]:
+    return [fields(number)["event_id"] for number in numbers]
+
+
+def test_ticks_follow_the_rows_and_cover_every_partition(
+    line_settings: Settings, start: Callable[[str], Worker], eventually: Eventually
+) -> None:
+    before_ms = int(time.time() * 1000)
+    # partition 3 ends with the mark of a transaction, which is no record: it must count as read all the same
+    send(line_settings, topics.EVENTS, [(3, avro(fields(3)), [])], transaction=f"tx-{random.random()}")
+    send(line_settings, topics.EVENTS, [(number, avro(fields(number)), []) for number in range(3)])
+    start("price")
+
+    def clocks() -> dict[int, dict[int, int]]:
+        newest: dict[int, dict[int, int]] = {}
+        for record in read(line_settings, topics.PRICED):
+            if dict(record.headers)["kind"] == KIND_TICK:
+                newest.setdefault(record.partition, {}).update(Tick.model_validate_json(record.value).clocks)
+        return newest
+
+    eventually(lambda: all(set(clocks().get(target, {})) == {0, 1, 2, 3} for target in range(4)), timeout=40)
+    assert min(at for seen in clocks().values() for at in seen.values()) >= before_ms
+    rows = [record for record in read(line_settings, topics.PRICED) if dict(record.headers)["kind"] == KIND_ROWS]
+    covered = {source[0]: source[2] for record in rows for source in json.loads(dict(record.headers)["sources"])}
+    assert covered == {0: 0, 1: 0, 2: 0, 3: 0}
+    eventually(lambda: read_book(line_settings), timeout=10)
+
+
+def read_book(line: Settings) -> bool:
+    """The price book in use is in usage.prices."""
+
+    async def newest() -> bool:
+        consumer = AIOKafkaConsumer(line.topic(topics.PRICES), **line.kafka_options(), auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            records = await consumer.getmany(timeout_ms=3_000)
+            return any(record.key == BOOK.id.encode() for found in records.values() for record in found)
+        finally:
+            await consumer.stop()
+
+    return asyncio.run(newest())
+
+
+def test_refused_row_becomes_a_dead_letter_and_its_neighbours_are_stored(
+    line_settings: Settings, start: Callable[[str], Worker], eventually: Eventually
+) -> None:
+    bad = pl.when(pl.col("src_offset") == 5).then(pl.lit("no uuid at all")).otherwise(pl.col("event_id"))
+    good, mixed = priced(1, 2, 3), priced(4, 5, 6, 7, event_id=bad)
+    control, tick = control_record(PolicyDelete(policy_id="acme/org//USD")), tick_record({0: AT // 1000})
+    send(
+        line_settings,
+        topics.PRICED,
+        [(0, good.value, good.headers), (0, *control), (1, mixed.value, mixed.headers), (0, *tick)],
+    )
+    send(line_settings, topics.PRICED, [(2, b"not arrow", good.headers), (2, b"no headers", [])])
+    worker = start("ledger")
+    client = connect(line_settings)
+    eventually(lambda: stored(client) == ids(1, 2, 3, 4, 6, 7), timeout=40)
+    letters = eventually(lambda: len(found := read(line_settings, topics.DLQ)) == 3 and found, timeout=20)
+    reasons = {(dict(letter.headers)["reason"], dict(letter.headers)["source_offset"]) for letter in letters}
+    assert reasons == {(b"rejected", b"5"), (b"bad_priced_record", b"0"), (b"bad_priced_record", b"1")}
+    assert {dict(letter.headers)["stage"] for letter in letters} == {b"ledger"}
+    assert worker.process.poll() is None
+    coverage = "SELECT sum(records) AS records, sum(rows) AS rows FROM ledger_coverage FINAL"
+    eventually(lambda: client.query(coverage) == [{"records": 7, "rows": 7}], timeout=20)
+
+
+def test_newer_format_stops_its_partition_alone(
+    line_settings: Settings, start: Callable[[str], Worker], eventually: Eventually
+) -> None:
+    known, later, other = priced(1), priced(2), priced(3)
+    newer = [(name, b"2" if name == "format" else value) for name, value in later.headers]
+    send(line_settings, topics.PRICED, [(0, known.value, known.headers), (0, later.value, newer)])
+    send(line_settings, topics.PRICED, [(1, other.value, other.headers)])
+    worker = start("ledger")
+    client = connect(line_settings)
+    eventually(lambda: stored(client) == ids(1, 3), timeout=40)
+    eventually(lambda: "upgrade this worker" in worker.log.read_text(encoding="utf-8"), timeout=10)
+    more = priced(4)
+    send(line_settings, topics.PRICED, [(1, more.value, more.headers)])
+    eventually(lambda: stored(client) == ids(1, 3, 4), timeout=20)
+    assert worker.process.poll() is None
+    assert worker.log.read_text(encoding="utf-8").count("upgrade this worker") == 1
+
+
+def test_alerts_and_rules_land_in_their_tables(
+    line_settings: Settings, start: Callable[[str], Worker], eventually: Eventually
+) -> None:
+    event = {"specversion": "1.0", "id": "a1", "source": "tollmeter/watch", "type": "t", "time": "2026-11-22T10:00:00Z",
+             "data": {"kind": "budget", "severity": "warning", "org_id": "acme", "scope": "org", "name": "",
+                      "period": "2026-11", "text": "80 %"}}  # fmt: skip
+    wire = json.dumps(event).encode()
+    send(line_settings, topics.ALERTS, [(0, wire, []), (0, wire, [])])  # at least once: sent twice
+    start("price")
+    start("ledger")
+    client = connect(line_settings)
+    eventually(lambda: client.query("SELECT id, org_id FROM alerts FINAL") == [{"id": "a1", "org_id": "acme"}], 40)
+    rules = "SELECT count() AS n FROM price_rules FINAL WHERE price_book = {book:String}"
+    eventually(lambda: client.query(rules, {"book": BOOK.id})[0]["n"] > 3_000, timeout=30)
