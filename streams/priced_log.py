@@ -5,9 +5,9 @@ Everything here is decided by the log alone; how many records arrive together ch
 
 import io
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import polars.selectors as cs
@@ -16,7 +16,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import ControlRecord, PolicyDelete, PolicySet, Round, Tick
-from tollmeter.schemas.event import EPOCH
 from tollmeter.schemas.priced import (
     FORMAT_VERSION,
     H_FORMAT,
@@ -44,8 +43,15 @@ _TEXT = cs.categorical().cast(pl.String)  # each record has dictionaries of its 
 _SEEN_COLUMNS = ["event_id", "event_time", "org_id"]
 
 
-class NewerFormatError(Exception):
-    """A record has a newer format than this version knows: upgrade LEDGER and WATCH before PRICE."""
+NEWER = b"newer"
+BROKEN = b"broken"
+
+
+class Entry(NamedTuple):
+    """A record of usage.priced, read: its kind and what it holds (rows, Tick, control body, round with its cells)."""
+
+    kind: bytes
+    content: Any
 
 
 def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark | None = None) -> list[Alert]:
@@ -53,30 +59,29 @@ def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark |
 
     Records at or below `state.applied` are skipped. `on_landmark` is called after each landmark: the only places where
     a snapshot may be taken. Alerts at or below the newest stamp of a loaded cell were acknowledged before that cell was
-    written, and are not returned again. Raises `NewerFormatError` at the first record it cannot read.
+    written, and are not returned again. A record of a newer format halts the partition (`state.halted` says why); one
+    that is no priced record at all is passed over, as LEDGER dead-letters it.
     """
     alerts: list[Alert] = []
     rows: list[pl.DataFrame] = []
     height, last = 0, -1
     newest = state.newest_stamp
     for record in records:
-        if record.offset <= max(state.applied, last):
+        if state.halted or record.offset <= max(state.applied, last):
             continue
-        kind = kind_of(record)
-        if kind == KIND_ROWS:
-            rows.append(read_rows(record.value, COLUMNS_READ))
+        entry = read(record)
+        if entry.kind == NEWER:
+            state.halted = str(entry.content)
+            continue
+        if entry.kind == KIND_ROWS:
+            rows.append(entry.content)
             height, last = height + rows[-1].height, record.offset
             if height < PASS_ROWS and last > newest and not is_landmark(last):
                 continue
         found = _fold_pending(state, rows, last)
         rows, height, last = [], 0, record.offset
-        if kind == KIND_TICK:
-            move_clocks(state, Tick.model_validate_json(record.value).clocks, last)
-        elif kind == KIND_CONTROL:
-            found += _fold_control(state, record)
-        elif kind == KIND_REPAIR:
-            found += _fold_repair(state, record)
-        if kind == KIND_TICK or is_landmark(last):
+        found += _fold_entry(state, entry, record)
+        if entry.kind == KIND_TICK or is_landmark(last):
             found += landmark(state, caught_up=last >= newest)
             if on_landmark is not None:
                 on_landmark(state)
@@ -85,42 +90,49 @@ def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark |
     return alerts + _fold_pending(state, rows, last)
 
 
+def _fold_entry(state: State, entry: Entry, record: Any) -> list[Alert]:
+    """Fold anything but rows."""
+    state.applied = record.offset
+    content = entry.content
+    if entry.kind == KIND_TICK:
+        move_clocks(state, content.clocks, record.offset)
+    elif entry.kind == KIND_REPAIR:
+        round_, cells = content
+        return fold_repair(state, round_, cells, record.offset, record.timestamp)
+    elif isinstance(content, PolicySet):
+        return fold_policy(state, content.policy, record.offset, record.timestamp)
+    elif isinstance(content, PolicyDelete):
+        fold_policy_delete(state, content.policy_id, record.offset)
+    return []
+
+
 def _fold_pending(state: State, rows: list[pl.DataFrame], last: int) -> list[Alert]:
     if not rows:
         return []
     return fold_rows(state, rows[0] if len(rows) == 1 else pl.concat(frame.with_columns(_TEXT) for frame in rows), last)
 
 
-def _fold_control(state: State, record: Any) -> list[Alert]:
-    body = ControlRecord.model_validate_json(record.value).body
-    if isinstance(body, PolicySet):
-        return fold_policy(state, body.policy, record.offset, record.timestamp)
-    assert isinstance(body, PolicyDelete)
-    fold_policy_delete(state, body.policy_id, record.offset)
-    return []
-
-
-def _fold_repair(state: State, record: Any) -> list[Alert]:
-    round_ = Round.model_validate_json(dict(record.headers)[H_REPAIR])
-    return fold_repair(state, round_, pl.read_ipc_stream(io.BytesIO(record.value)), record.offset, record.timestamp)
-
-
-def kind_of(record: Any) -> bytes:
-    """Return the kind of a record of usage.priced. Raises `NewerFormatError` for one that is not ours to read yet."""
+def read(record: Any, columns: Sequence[str] = COLUMNS_READ) -> Entry:
+    """Return what a record of usage.priced says; kind NEWER or BROKEN when it cannot be read, with the reason."""
     headers = dict(record.headers)
-    version = int(headers.get(H_FORMAT, b"0"))
-    if version != FORMAT_VERSION:
-        raise NewerFormatError(
-            f"record {record.offset} of usage.priced has format {version}, this version reads {FORMAT_VERSION}: "
-            "upgrade the ledger and watch workers before the price workers"
-        )
-    return bytes(headers[H_KIND])
-
-
-def read_rows(value: bytes, columns: Iterable[str]) -> pl.DataFrame:
-    """Return the chosen columns of one Arrow IPC stream, in this order."""
-    names = list(columns)
-    return pl.read_ipc_stream(io.BytesIO(value), columns=names).select(names)
+    try:
+        version = int(headers[H_FORMAT])
+        if version > FORMAT_VERSION:
+            return Entry(NEWER, f"its format {version} is newer than {FORMAT_VERSION}, the newest known here")
+        kind, value = bytes(headers[H_KIND]), record.value
+        if kind == KIND_ROWS:
+            return Entry(kind, pl.read_ipc_stream(io.BytesIO(value), columns=list(columns)).select(columns))
+        if kind == KIND_TICK:
+            return Entry(kind, Tick.model_validate_json(value))
+        if kind == KIND_CONTROL:
+            return Entry(kind, ControlRecord.model_validate_json(value).body)
+        if kind == KIND_REPAIR:
+            return Entry(kind, (Round.model_validate_json(headers[H_REPAIR]), pl.read_ipc_stream(io.BytesIO(value))))
+        problem = f"unknown kind {kind!r}"
+    except (KeyError, TypeError, ValueError, OSError, pl.exceptions.PolarsError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    log.warning("offset %d of usage.priced is passed over: it is no priced record (%s)", record.offset, problem)
+    return Entry(BROKEN, problem)
 
 
 async def remember(settings: Settings, state: State) -> None:
@@ -131,18 +143,18 @@ async def remember(settings: Settings, state: State) -> None:
     await consumer.start()
     try:
         consumer.assign([tp])
-        since_ms = max(0, (EPOCH + timedelta(microseconds=since_us) - SLACK - EPOCH) // timedelta(milliseconds=1))
+        since_ms = max(0, (timedelta(microseconds=since_us) - SLACK) // timedelta(milliseconds=1))
         found = (await consumer.offsets_for_times({tp: since_ms}))[tp]
         if found is None:
             return
         consumer.seek(tp, found.offset)
         end = min(state.applied + 1, (await consumer.end_offsets([tp]))[tp])
-        position = found.offset
-        while position < end:
+        while await consumer.position(tp) < end:
             for record in (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, []):
-                position = record.offset + 1
-                if record.offset <= state.applied and kind_of(record) == KIND_ROWS:
-                    _remember_rows(state, read_rows(record.value, _SEEN_COLUMNS), since_us)
+                if record.offset <= state.applied and dict(record.headers).get(H_KIND) == KIND_ROWS:
+                    entry = read(record, _SEEN_COLUMNS)
+                    if entry.kind == KIND_ROWS:
+                        _remember_rows(state, entry.content, since_us)
     finally:
         await consumer.stop()
     log.info("partition %d remembers %d event ids", state.partition, state.seen.size)

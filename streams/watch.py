@@ -7,7 +7,7 @@ ClickHouse away: the fold and the alerts go on, the checkpoint waits. A start ne
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic, time
@@ -21,7 +21,7 @@ from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
 from tollmeter.sinks.checkpoint import Checkpoint, CheckpointStore
 from tollmeter.sinks.clickhouse import Unavailable
-from tollmeter.streams.app import BrokerError, Passes, Sender, build_app, crash, preflight
+from tollmeter.streams.app import Passes, Sender, StageApp, build_app, crash, preflight
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.priced_log import fold_records, remember
 from tollmeter.streams.repairing import Repairs
@@ -73,6 +73,7 @@ class Watch:
         self._repairing: dict[int, asyncio.Task[None]] = {}
         self.sender: Sender | None = None
         self.repairs: Repairs | None = None
+        self.pause: Callable[[set[TP]], None] | None = None
 
     async def start_positions(self, assigned: set[TP]) -> dict[TP, int]:
         """Return for each partition the offset behind its checkpoint, loading the states that are new here."""
@@ -113,8 +114,16 @@ class Watch:
                 continue
             taken: list[Snapshot] = []
             await self._send(fold_records(state, records, partial(self._snapshot_if_due, taken)))
+            if state.halted:
+                self._halt(state)
             for snapshot_ in taken:
                 self._saving[number] = Saving(snapshot_, asyncio.create_task(self._save(snapshot_)))
+
+    def _halt(self, state: State) -> None:
+        assert self.pause is not None
+        self.pause({TP(self._settings.topic(topics.PRICED), state.partition)})
+        text = "partition %d stops behind offset %d: %s; upgrade this worker"
+        log.error(text, state.partition, state.applied, state.halted)
 
     def _snapshot_if_due(self, taken: list[Snapshot], state: State) -> None:
         due = monotonic() >= self._saved_at.get(state.partition, 0.0) + self._settings.checkpoint_s
@@ -170,6 +179,10 @@ class Watch:
             undo(state, saving.taken)
 
 
+def _pause(app: StageApp, partitions: set[TP]) -> None:
+    app.consumer.pause_partitions(partitions)  # the consumer exists once the app runs
+
+
 def subject(alert: Alert) -> bytes:
     """Return the Kafka key of an alert: its scope."""
     return f"{alert.org_id}/{alert.scope}/{alert.name}".encode()
@@ -182,9 +195,7 @@ def run(settings: Settings) -> int:
     watch = Watch(settings, rules_from(settings, layout.events), CheckpointStore(settings), layout.priced)
     app = build_app(settings, "watch", [topics.PRICED], start_positions=watch.start_positions)
     watch.sender = Sender(app)
+    watch.pause = partial(_pause, app)
     watch.repairs = Repairs(settings, watch.sender)
     Passes(app, watch.step, limit=PASS_RECORDS, idle=watch.idle, idle_every_s=IDLE_S)
     return run_app(app)
-
-
-__all__ = ["BrokerError", "Watch", "rules_from", "run"]

@@ -80,7 +80,11 @@ def spike(
 ) -> Alert:
     """A key's cost in the open minute or hour is a new extreme; one alert per key, kind of window and hour."""
     hour = period_text("hour", bucket if level == "hour" else bucket // 60)
-    past = f"its dearest {level} so far was {nano_to_text(peak_nano)} USD" if peak_nano else "it has no past"
+    past = (
+        f"its dearest {level} so far was {nano_to_text(peak_nano)} USD"
+        if peak_nano
+        else f"no {level} before it to compare"
+    )
     return _key_alert(
         state, scope, "spend_spike", "critical" if not peak_nano else "warning", hour, received_ms,
         f"spent {nano_to_text(cost_nano)} USD within one {level}; {past}",

@@ -43,6 +43,8 @@ class State:
     partition: int
     rules: WatchRules
     applied: int = -1
+    halted: str = ""
+    """Why the fold of this partition does not go on, "" while it does."""
     high: dict[int, int] = field(default_factory=dict)
     clocks: dict[int, int] = field(default_factory=dict)
     """Running maximum of received_at per source partition, milliseconds since 1970 UTC."""

@@ -2,14 +2,16 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import pytest
 
 from tollmeter.schemas.alert import Alert, alert_id
+from tollmeter.schemas.control import tick_record
 from tollmeter.schemas.policy import Policy
+from tollmeter.streams.priced_log import fold_records
 from tollmeter.streams.rules.anomalies import SpikeFloors, is_loop, spike_threshold, unpriced_share
 from tollmeter.streams.rules.budgets import Budgets, Limit, crossed, severity
 from tollmeter.streams.rules.cells import Cells
@@ -219,6 +221,42 @@ def test_budgets_of_a_scope_stay_watched_until_the_last_policy_is_gone() -> None
     assert budgets.watched(np.array([5, 100, 10_000])).tolist() == [1]
     budgets.delete(eur.policy_id)
     assert budgets.watched(np.array([5, 100, 10_000])).tolist() == []
+
+
+class Record(NamedTuple):
+    offset: int
+    timestamp: int
+    headers: list[tuple[str, bytes]]
+    value: bytes | None
+
+
+@pytest.mark.parametrize(
+    ("headers", "value"),
+    [
+        pytest.param([], b"", id="no headers"),
+        pytest.param([("format", b"x"), ("kind", b"rows")], b"", id="format is no number"),
+        pytest.param([("format", b"1"), ("kind", b"poem")], b"", id="unknown kind"),
+        pytest.param([("format", b"1"), ("kind", b"rows")], b"garbage", id="rows that are no Arrow stream"),
+        pytest.param([("format", b"1"), ("kind", b"tick")], b'{"clocks": {"x": 1}}', id="tick with a wrong clock"),
+        pytest.param([("format", b"1"), ("kind", b"control")], b"{}", id="control without a body"),
+        pytest.param([("format", b"1"), ("kind", b"repair")], b"", id="repair without its round"),
+        pytest.param([("format", b"1"), ("kind", b"rows")], None, id="no value"),
+    ],
+)
+def test_what_is_no_priced_record_is_passed_over(headers: list[tuple[str, bytes]], value: bytes | None) -> None:
+    state = new_state()
+    value_of_tick, headers_of_tick = tick_record({0: 5, 1: 7})
+    fold_records(state, [Record(0, 0, headers, value), Record(1, 0, headers_of_tick, value_of_tick)])
+    assert (state.applied, state.clocks) == (1, {0: 5, 1: 7})
+
+
+def test_a_newer_format_halts_the_partition_before_the_record() -> None:
+    state = new_state()
+    value, headers = tick_record({0: 5, 1: 7})
+    newer = [("format", b"2"), ("kind", b"rows")]
+    fold_records(state, [Record(0, 0, headers, value), Record(1, 0, newer, b"?"), Record(2, 0, headers, value)])
+    assert state.applied == 0
+    assert "newer" in state.halted
 
 
 def test_alert_ids_cannot_collide_by_where_a_part_ends() -> None:
