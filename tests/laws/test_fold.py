@@ -1,17 +1,16 @@
 """WATCH's fold against a row-by-row oracle: however the log is cut, resent or resumed, the windows are the same."""
 
-import importlib.util
 import io
 import random
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import watch_rows
 from tollmeter.schemas.control import PolicyDelete, PolicySet, control_record, tick_record
 from tollmeter.schemas.policy import SCOPE_COLUMNS, Policy
 from tollmeter.streams.priced_log import fold_records
@@ -19,11 +18,6 @@ from tollmeter.streams.rules.snapshot import CELL_SCHEMA, Snapshot, progress_tex
 from tollmeter.streams.rules.state import State
 from tollmeter.streams.rules.totals import COLUMNS, MEASURES
 
-_spec = importlib.util.spec_from_file_location("watch_rows", Path(__file__).parents[1] / "unit" / "watch_rows.py")
-assert _spec
-assert _spec.loader
-watch_rows = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(watch_rows)
 START, HORIZON_S = watch_rows.START, watch_rows.RULES.horizon_s
 
 

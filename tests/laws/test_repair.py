@@ -1,15 +1,14 @@
 """After repairs every window equals the ledger, late rows included, whoever else repairs and whatever is killed."""
 
-import importlib.util
 import random
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.laws import test_fold as laws
 from tollmeter.schemas.control import Round, tick_record
 from tollmeter.streams.priced_log import fold_records
 from tollmeter.streams.repairing import repair_records
@@ -18,11 +17,6 @@ from tollmeter.streams.rules.snapshot import CELL_SCHEMA, progress_text, restore
 from tollmeter.streams.rules.state import State
 from tollmeter.streams.rules.totals import MEASURES, bucket_at, bucket_of, bucket_start_s
 
-_spec = importlib.util.spec_from_file_location("fold_laws", Path(__file__).parent / "test_fold.py")
-assert _spec
-assert _spec.loader
-laws = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(laws)
 Key = tuple[str, str, str, int]
 
 

@@ -1,13 +1,12 @@
 """Tables for the rules of WATCH: thresholds, spikes, loops, unpriced share, memory of ids, periods."""
 
-import importlib.util
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import pytest
 
+from tests.watch_rows import START, frame, new_state, row
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.schemas.control import tick_record
 from tollmeter.schemas.policy import Policy
@@ -21,12 +20,6 @@ from tollmeter.streams.rules.seen import SLICE_US, Seen
 from tollmeter.streams.rules.state import State
 from tollmeter.streams.rules.totals import COLUMNS, MEASURES, bucket_at, bucket_start_s, period_text
 
-_spec = importlib.util.spec_from_file_location("watch_rows", Path(__file__).parent / "watch_rows.py")
-assert _spec
-assert _spec.loader
-watch_rows = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(watch_rows)
-START, row, frame, new_state = watch_rows.START, watch_rows.row, watch_rows.frame, watch_rows.new_state
 FLOORS = SpikeFloors(minute_nano=1_000, hour_nano=5_000, new_key_hour_nano=10_000, factor=3)
 USD = 10**9
 
