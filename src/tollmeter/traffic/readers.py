@@ -54,8 +54,9 @@ def read(path: str, position: Callable[[int], None] | None = None) -> Iterator[E
 
 
 def _opened(path: str) -> io.BufferedReader:
-    opened = sys.stdin.buffer if path == "-" else Path(path).open("rb", buffering=CHUNK)
-    return cast("io.BufferedReader", opened)
+    if path == "-":
+        return io.BufferedReader(cast("io.RawIOBase", sys.stdin.buffer), CHUNK)
+    return cast("io.BufferedReader", Path(path).open("rb", buffering=CHUNK))
 
 
 def _plain(raw: io.BufferedReader) -> File:

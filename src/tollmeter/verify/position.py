@@ -56,6 +56,7 @@ async def reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     )  # fmt: skip
     try:
         await consumer.start()
+        await asyncio.sleep(0)  # stopped before its own tasks have begun, it raises CancelledError
         yield consumer
     except KafkaError as error:
         raise LogUnreadableError(

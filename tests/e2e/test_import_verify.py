@@ -1,0 +1,196 @@
+"""A real trace through the whole line: the ledger equals plain Python, and `verify` sees what is planted."""
+
+import asyncio
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from decimal import ROUND_HALF_EVEN, Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from genai_prices import Usage, calc_price
+
+from tollmeter.cli.root import tollmeter
+from tollmeter.embedded.stack import settings_environment
+from tollmeter.schemas.event import UsageEvent
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.traffic.company import company
+from tollmeter.traffic.imports import Import, Report, events
+from tollmeter.traffic.publish import publish
+from tollmeter.traffic.stream import Wire
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
+
+Eventually = Callable[..., Any]
+STAGES = ("price", "ledger", "watch")
+
+
+@pytest.fixture
+def line(line_settings: Settings, tmp_path: Path, eventually: Eventually) -> Iterator[Settings]:
+    """A line with one worker per stage; all are gone after the test."""
+    running = []
+    for stage in STAGES:
+        environment = {**os.environ, **settings_environment(line_settings), "POLARS_MAX_THREADS": "1"}
+        environment["TOLLMETER_READY_FILE"] = str(tmp_path / f"{stage}.ready")
+        with (tmp_path / f"{stage}.log").open("wb") as log:
+            command = [sys.executable, "-m", "tollmeter", "worker", stage]
+            running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    try:
+        eventually(lambda: all((tmp_path / f"{stage}.ready").exists() for stage in STAGES), 120)
+        yield line_settings
+    finally:
+        for process in running:
+            process.kill()
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+
+
+def command(settings: Settings, *arguments: str, text: bytes | None = None) -> tuple[int, Any]:
+    """Run one command and return its exit code and the JSON document it prints."""
+    done = CliRunner().invoke(tollmeter, [*arguments, "--json"], obj=settings, input=text, standalone_mode=False)
+    if done.exception:
+        raise done.exception
+    return int(done.return_value or 0), json.loads(done.stdout)
+
+
+FLAT = {"input": Decimal("0.14"), "cached": Decimal("0.0028"), "output": Decimal("0.28")}
+"""deepseek-v4-flash until 2026-08-17, USD per million: the library knows hours or dates, never both."""
+
+
+def nano_usd(event: UsageEvent) -> int:
+    """The cost of an event by the price library itself, in decimals, rounded once; by hand where that errs."""
+    if event.provider == "ollama":
+        return 0
+    if event.model_used == "deepseek-v4-flash":
+        assert event.occurred_at.year < 2026
+        fresh, cached = event.input_tokens - event.cache_read_tokens, event.cache_read_tokens
+        nano = (fresh * FLAT["input"] + cached * FLAT["cached"] + event.output_tokens * FLAT["output"]) * 1_000
+        return int(nano.quantize(Decimal(1), ROUND_HALF_EVEN))
+    usage = Usage(
+        input_tokens=event.input_tokens, cache_read_tokens=event.cache_read_tokens or None,
+        output_tokens=event.output_tokens,
+    )  # fmt: skip
+    context = {"processing": "batch"} if event.processing == "BATCH" else None
+    price = calc_price(
+        usage, event.model_used, provider_id=event.provider, genai_request_timestamp=event.occurred_at,
+        price_context=context,
+    )  # fmt: skip
+    return int((price.total_price * 10**9).quantize(Decimal(1), ROUND_HALF_EVEN))
+
+
+def sums(found: list[UsageEvent]) -> dict[tuple[str, str, str], list[int]]:
+    """Calls, input, output and cost per organisation, key and model, added up in plain Python."""
+    out: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for event in found:
+        total = out[event.org_id, event.api_key_id, event.model_used]
+        for at, value in enumerate((1, event.input_tokens, event.output_tokens, nano_usd(event))):
+            total[at] += value
+    return dict(out)
+
+
+def ledger_sums(client: ClickHouse) -> dict[tuple[str, str, str], list[int]]:
+    rows = client.query(
+        "SELECT org_id, api_key_id, model_used, count() AS calls, sum(input_tokens) AS input, "
+        "sum(output_tokens) AS output, sum(cost_nano) AS cost FROM usage_events FINAL GROUP BY ALL"
+    )
+    return {
+        (row["org_id"], row["api_key_id"], row["model_used"]): [
+            int(row[name]) for name in ("calls", "input", "output", "cost")
+        ]
+        for row in rows
+    }
+
+
+@pytest.fixture
+def trace() -> Path:
+    folder = os.environ.get("TOLLMETER_TRACES")
+    if not folder:
+        pytest.skip("no trace folder: set TOLLMETER_TRACES")
+    return Path(folder) / "llm_usage_sample.csv.gz"
+
+
+def test_real_trace_is_exact_and_importing_it_again_adds_nothing(trace: Path, line: Settings) -> None:
+    found = [event for _, event in events(Import(str(trace)), Report())]
+    assert len(found) > 50_000
+    code, first = command(line, "import", str(trace))
+    assert (code, first["acknowledged"], first["bad"]) == (0, len(found), 0)
+    code, counts = command(line, "verify", "--wait", "120s")
+    assert (code, counts["differences"]) == (0, [])
+    assert counts["records"] == counts["ledger"] == counts["distinct"] == len(found)
+    client = connect(line)
+    expected = sums(found)
+    assert ledger_sums(client) == expected
+
+    command(line, "import", str(trace))
+    code, counts = command(line, "verify", "--wait", "120s")
+    assert (code, counts["differences"]) == (0, [])
+    assert counts["records"] == counts["accepted"] == 2 * len(found)
+    assert (counts["ledger"], counts["resends"], counts["rejected"]) == (len(found), len(found), 0)
+    assert ledger_sums(client) == expected
+    client.close()
+
+
+def test_verify_counts_each_term_and_names_what_is_planted(line: Settings, eventually: Eventually) -> None:
+    wire = Wire(company(3), 3_000, 1_795_000_000_000_000, 1_800_000_000, "both", 0.02, 0.01)
+    asyncio.run(publish(line, (values for _, values in wire.blocks())))
+    code, counts = command(line, "verify", "--wait", "60s")
+    assert (code, counts["differences"]) == (0, [])
+    assert counts == {
+        "records": wire.sent_events + wire.sent_resends + wire.sent_poison, "distinct": wire.sent_events,
+        "accepted": wire.sent_events + wire.sent_resends, "rejected": wire.sent_poison,
+        "resends": wire.sent_resends, "ledger": wire.sent_events, "differences": [],
+    }  # fmt: skip
+    client = connect(line)
+    row = client.query("SELECT * FROM usage_events FINAL WHERE cost_nano > 0 ORDER BY event_id LIMIT 1")[0]
+    wanted = {"id": str(row["event_id"])}
+
+    client.command("INSERT INTO usage_events SELECT * REPLACE (version + 1 AS version, cost_nano + 7 AS cost_nano) "
+                   "FROM usage_events FINAL WHERE event_id = {id:UUID}", wanted)  # fmt: skip
+    code, counts = command(line, "verify")
+    found = {difference["name"]: difference for difference in counts["differences"]}
+    assert code == 1
+    assert found["cost_nano"]["amount"] == 7
+    assert wanted["id"] in found["cost_nano"]["detail"]
+
+    client.command("DELETE FROM usage_events WHERE event_id = {id:UUID}", wanted)
+    code, counts = command(line, "verify")
+    found = {difference["name"]: difference for difference in counts["differences"]}
+    assert (code, counts["ledger"], counts["distinct"]) == (1, 2_999, 3_000)
+    assert found["missing_in_ledger"]["amount"] == found["distinct = ledger"]["amount"] == 1
+    assert wanted["id"] in found["missing_in_ledger"]["detail"]
+
+    _import_log_export(line, client, eventually)
+    client.close()
+
+
+def _import_log_export(line: Settings, client: ClickHouse, eventually: Eventually) -> None:
+    """From standard input, zipped; an entry that the log store exported twice is stored once."""
+    entries = [
+        {
+            "insertId": f"insert-{number % 40}",
+            "jsonPayload": {
+                "t": "openai_usage", "request_id": f"r-{number % 40}", "model_sent": "gpt-4o", "model_used": "gpt-4o",
+                "usage": {"prompt_tokens": 1_000, "output_tokens": 10}, "est_cost": 0.0026, "api_key_id": "0a1b2c3d",
+                "timestamp": f"2026-11-20T10:00:{number % 40:02d}Z",
+            },
+        }
+        for number in range(50)
+    ]  # fmt: skip
+    text = gzip.compress(json.dumps(entries).encode())
+    code, done = command(line, "import", "-", "--org", "export", text=text)
+    assert (code, done["acknowledged"]) == (0, 50)
+    query = (
+        "SELECT count() AS calls, sum(cost_nano) AS cost, sum(reported_cost_nano) AS stated "
+        "FROM usage_events FINAL WHERE org_id = 'export'"
+    )
+    eventually(lambda: client.query(query)[0]["calls"] == 40, 60)
+    assert client.query(query)[0] == {"calls": 40, "cost": 40 * 2_600_000, "stated": 40 * 2_600_000}
