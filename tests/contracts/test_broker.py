@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tollmeter import provision
+from tollmeter.embedded import ports
 from tollmeter.embedded.stack import Stack
 from tollmeter.provision import Layout, ProvisionError, read_layout
 from tollmeter.schemas.topics import DLQ, EVENTS, LAYOUT_KEY, POLICIES, TOPICS
@@ -160,3 +163,22 @@ def test_another_port_keeps_the_data(tmp_path: Path) -> None:
                 assert made == []
                 assert asyncio.run(first(own.settings, EVENTS)) == b"kept"
     assert seen[0] != seen[1]
+
+
+def test_a_port_taken_between_choice_and_start(tmp_path: Path) -> None:
+    with ExitStack() as exit_stack:
+        taken: list[int] = []
+
+        def note(line: str) -> None:
+            if line.startswith("starting the broker") and not taken:  # said after the choice, before the start
+                for found in re.findall(r"127\.0\.0\.1:(\d+)", line):
+                    exit_stack.enter_context(ports.listener(int(found)))
+                    taken.append(int(found))
+
+        wish = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0")
+        with Stack(tmp_path, workers=(), settings=wish, note=note) as own:
+            assert len(taken) == 2
+            assert not {int(own.settings.kafka[-5:].strip(":")), int(own.settings.clickhouse[-5:].strip(":"))} & {
+                *taken
+            }
+            assert len(provision.apply(own.settings)) > len(TOPICS)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from tollmeter import provision
-from tollmeter.embedded import jars, kafka, ports, state, warm
+from tollmeter.embedded import jars, kafka, ports, probe, state, warm
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.embedded.supervisor import Program, Running, Supervisor
 from tollmeter.settings import NOT_SETTINGS, PREFIX, Settings
@@ -25,6 +25,7 @@ from tollmeter.settings import NOT_SETTINGS, PREFIX, Settings
 STAGES = ("price", "ledger", "watch")
 BROKER, FRONT = "broker", "front"
 _START_S = 60.0
+_ATTEMPTS = 3
 # One core each at most, and no arena per thread: idle memory counts more here than the last percent.
 _FRUGAL = {
     "MALLOC_ARENA_MAX": "2",
@@ -33,6 +34,10 @@ _FRUGAL = {
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONUNBUFFERED": "1",
 }
+
+
+class _PortTakenError(EmbeddedError):
+    """Another program took a port between the choice and the start."""
 
 
 class Stack:
@@ -47,7 +52,8 @@ class Stack:
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.data_dir = data_dir.absolute()
-        self.settings = (settings or Settings()).model_copy(update={"data_dir": self.data_dir})
+        self._wish = (settings or Settings()).model_copy(update={"data_dir": self.data_dir})
+        self.settings = self._wish
         self._workers = tuple(workers)
         self._note = note
         self._exit = ExitStack()
@@ -74,25 +80,14 @@ class Stack:
 
     def _start(self) -> None:
         java, folder = jars.java(), jars.fetch(note=self._note)
-        kafka_port, http_port, controller_port = ports.choose(
-            [_port(self.settings.kafka), _http_port(self.settings), 0]
-        )
-        passwords = _users(self.data_dir)
-        self.settings = self.settings.model_copy(
-            update={
-                "kafka": f"127.0.0.1:{kafka_port}",
-                "clickhouse": f"http://127.0.0.1:{http_port}",
-                "clickhouse_user": "default",
-                "clickhouse_password": SecretStr(passwords["default"]),
-            }
-        )
-        self.supervisor.start(self._front(http_port))
-        classes = warm.archive(java, folder)
-        options = [f"-XX:SharedArchiveFile={classes}"] if classes else []
-        command = kafka.prepare(java, folder, self.data_dir / "kafka", kafka_port, controller_port, *options)
-        self.supervisor.start(Program(BROKER, command, _environment(), self._log(BROKER)))
-        self._note(f"starting the broker at {self.settings.kafka} and ClickHouse at {self.settings.clickhouse}")
-        self._await("the broker and ClickHouse", lambda: ports.answers(kafka_port) and ports.answers(http_port))
+        options = [f"-XX:SharedArchiveFile={classes}"] if (classes := warm.archive(java, folder)) else []
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._start_servers(lambda *ports: kafka.prepare(java, folder, self._broker_dir, *ports, *options))
+                break
+            except _PortTakenError:
+                if attempt == _ATTEMPTS:
+                    raise
         if self._workers:
             made = self._provision()
             self._note(f"set up: {len(made)} new topics, records and tables" if made else "set up: nothing to do")
@@ -103,6 +98,34 @@ class Stack:
         self._await("the workers", lambda: all(self.worker_ready(name) for name in self._workers))
         self._ready = True
         self.write_state()
+
+    def _start_servers(self, prepare: Callable[[int, int], list[str]]) -> None:
+        """Start broker and front on free ports. Raises `_PortTakenError` when another program was quicker."""
+        wanted = [_port(self._wish.kafka), _http_port(self._wish), 0]
+        kafka_port, http_port, controller_port = chosen = ports.choose(wanted)
+        self.settings = self._wish.model_copy(
+            update={
+                "kafka": f"127.0.0.1:{kafka_port}",
+                "clickhouse": f"http://127.0.0.1:{http_port}",
+                "clickhouse_user": "default",
+                "clickhouse_password": SecretStr(_users(self.data_dir)["default"]),
+            }
+        )
+        self._note(f"starting the broker at {self.settings.kafka} and ClickHouse at {self.settings.clickhouse}")
+        self.supervisor.start(self._front(http_port))
+        command = prepare(kafka_port, controller_port)
+        self.supervisor.start(Program(BROKER, command, _environment(), self._log(BROKER)))
+        try:
+            self._await(
+                "the broker and ClickHouse",
+                lambda: probe.is_our_front(self.settings) and probe.is_our_broker(self.settings, self._broker_dir),
+            )
+        except EmbeddedError as error:
+            self.supervisor.stop(FRONT)
+            self.supervisor.stop(BROKER)
+            if ports.choose(chosen) == chosen:
+                raise
+            raise _PortTakenError(str(error)) from None
 
     def _provision(self) -> list[provision.Step]:
         """Set up; a broker that listens may need a moment more on a busy machine."""
@@ -166,6 +189,10 @@ class Stack:
         if document != self._written:
             state.write(self.data_dir, document)
             self._written = document
+
+    @property
+    def _broker_dir(self) -> Path:
+        return self.data_dir / "kafka"
 
     def _log(self, name: str) -> Path:
         return self.data_dir / "logs" / f"{name}.log"

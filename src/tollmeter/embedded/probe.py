@@ -1,0 +1,51 @@
+"""Whether what answers on a port is ours: another program may have taken it between the choice and the start."""
+
+import asyncio
+import logging
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from tollmeter.embedded.ports import answers
+from tollmeter.settings import Settings
+
+_TIMEOUT_S = 5.0
+
+
+def is_our_broker(settings: Settings, folder: Path) -> bool:
+    """Tell whether the broker at the address has the cluster id of this folder."""
+    if not answers(int(settings.kafka.rpartition(":")[2])):
+        return False
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+    try:
+        lines = (folder / "log" / "meta.properties").read_text().splitlines()
+        return f"cluster.id={asyncio.run(_cluster_id(settings))}" in lines
+    except (KafkaError, OSError, TimeoutError):
+        return False
+
+
+async def _cluster_id(settings: Settings) -> str:
+    admin = AIOKafkaAdminClient(**settings.kafka_options(), request_timeout_ms=int(_TIMEOUT_S * 1000))
+    try:
+        await admin.start()
+        return str((await admin.describe_cluster())["cluster_id"])
+    finally:
+        await admin.close()
+
+
+def is_our_front(settings: Settings) -> bool:
+    """Tell whether the ClickHouse at the address knows our password."""
+    password = settings.clickhouse_password.get_secret_value()
+    headers = {"X-ClickHouse-User": settings.clickhouse_user, "X-ClickHouse-Key": password}
+    request = urllib.request.Request(f"{settings.clickhouse}/?query=SELECT%201", headers=headers)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 -- our own http://127.0.0.1
+            return bool(answer.read() == b"1\n")
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return False
+    except OSError:
+        return False
