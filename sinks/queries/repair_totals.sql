@@ -6,7 +6,7 @@ SELECT
     toInt64(count()) AS calls,
     toInt64(countIf(status = 'ERROR')) AS errors,
     toInt64(countIf(status = 'BLOCKED')) AS blocked,
-    toInt64(countIf(price_status = 'UNKNOWN_MODEL')) AS unpriced,
+    toInt64(countIf(price_status = 'UNKNOWN_MODEL')) AS unknown_model,
     toInt64(sum(toInt128(input_tokens))) AS input_tokens,
     toInt64(sum(toInt128(cache_read_tokens))) AS cache_read_tokens,
     toInt64(sum(toInt128(output_tokens))) AS output_tokens,

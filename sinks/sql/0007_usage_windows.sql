@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS usage_windows
     calls             Int64 CODEC(T64, ZSTD(1)),
     errors            Int64 CODEC(T64, ZSTD(1)),
     blocked           Int64 CODEC(T64, ZSTD(1)),
-    unpriced          Int64 CODEC(T64, ZSTD(1)),
+    unknown_model     Int64 CODEC(T64, ZSTD(1)),
     input_tokens      Int64 CODEC(T64, ZSTD(1)),
     cache_read_tokens Int64 CODEC(T64, ZSTD(1)),
     output_tokens     Int64 CODEC(T64, ZSTD(1)),

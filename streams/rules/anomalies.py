@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tollmeter.streams.rules.totals import CALLS, INPUT, OUTPUT, UNPRICED, Matrix, Vector
+from tollmeter.streams.rules.totals import CALLS, INPUT, OUTPUT, UNKNOWN_MODEL, Matrix, Vector
 
 LOOP_INPUT_TOKENS = 1_000_000
 LOOP_RATIO = 20
@@ -56,5 +56,5 @@ def is_loop(inputs: int, outputs: int, past: Matrix) -> bool:
 
 def unpriced_share(day: Matrix, share_pct: float) -> Vector:
     """Return the rows (organisations) of which more than `share_pct` percent of at least 100 calls have no price."""
-    calls, unpriced = day[:, CALLS], day[:, UNPRICED]
-    return np.flatnonzero((calls >= UNPRICED_MIN_CALLS) & (unpriced * 100 > calls * share_pct))
+    calls, unknown = day[:, CALLS], day[:, UNKNOWN_MODEL]
+    return np.flatnonzero((calls >= UNPRICED_MIN_CALLS) & (unknown * 100 > calls * share_pct))

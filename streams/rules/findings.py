@@ -109,7 +109,7 @@ def unpriced(state: State, day: int, scope: int, calls: int, count: int, receive
         id=alert_id("unpriced", org, period), kind="unpriced", severity="warning", org_id=org, scope=kind, name=name,
         period=period, received_at=instant(received_ms),
         text=f"{count:,} of {calls:,} calls of {org} have no known price; see: tollmeter prices show MODEL",
-        facts={"calls": calls, "unpriced": count, "window": "day"},
+        facts={"calls": calls, "unknown_model": count, "window": "day"},
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from tollmeter.streams.rules.totals import (
     OUTPUT,
     PEAK_HOUR,
     PEAK_MINUTE,
-    UNPRICED,
+    UNKNOWN_MODEL,
     bucket_at,
     bucket_start_s,
     key_cost,
@@ -116,7 +116,7 @@ def _unpriced(state: State) -> list[Alert]:
     for row in unpriced_share(cells.values, state.rules.unpriced_share_pct).tolist():
         scope = int(cells.scopes[row])
         if state.scopes.names[scope][1] == "org":
-            calls, count = int(cells.values[row, CALLS]), int(cells.values[row, UNPRICED])
+            calls, count = int(cells.values[row, CALLS]), int(cells.values[row, UNKNOWN_MODEL])
             alert = findings.unpriced(state, day, scope, calls, count, _now_ms(state))
             alerts += _once(state, alert, bucket_start_s("day", day + 1))
     return alerts

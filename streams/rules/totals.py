@@ -1,7 +1,7 @@
 """What a window holds: twelve integer measures per scope that add up, and two peaks that only grow.
 
 Any order of addition gives the same totals. Org-billed and user-billed money are kept apart; unknown cost is not zero
-but `unpriced` calls and `at_risk` money beside the total.
+but calls of an `unknown_model` and `at_risk` money beside the total.
 """
 
 from typing import Any
@@ -13,15 +13,15 @@ Matrix = np.ndarray[Any, np.dtype[np.int64]]
 Vector = np.ndarray[Any, np.dtype[np.int64]]
 
 MEASURES = (
-    "calls", "errors", "blocked", "unpriced", "input_tokens", "cache_read_tokens", "output_tokens",
+    "calls", "errors", "blocked", "unknown_model", "input_tokens", "cache_read_tokens", "output_tokens",
     "cost_nano", "byok_cost_nano", "at_risk_nano", "spend_eur_nano", "spend_rub_nano",
 )  # fmt: skip
 PEAKS = ("peak_minute_nano", "peak_hour_nano")
 """Dearest closed minute and hour inside the window; kept for the days of API keys, 0 elsewhere."""
 COLUMNS = MEASURES + PEAKS
 
-CALLS, UNPRICED, INPUT, OUTPUT = (
-    MEASURES.index(name) for name in ("calls", "unpriced", "input_tokens", "output_tokens")
+CALLS, UNKNOWN_MODEL, INPUT, OUTPUT = (
+    MEASURES.index(name) for name in ("calls", "unknown_model", "input_tokens", "output_tokens")
 )
 COST, BYOK, AT_RISK = (MEASURES.index(name) for name in ("cost_nano", "byok_cost_nano", "at_risk_nano"))
 SPEND_EUR, SPEND_RUB = MEASURES.index("spend_eur_nano"), MEASURES.index("spend_rub_nano")
@@ -43,7 +43,7 @@ _EXPRESSIONS = [
     pl.lit(1, pl.Int64).alias("calls"),
     (pl.col("status") == "ERROR").cast(pl.Int64).alias("errors"),
     (pl.col("status") == "BLOCKED").cast(pl.Int64).alias("blocked"),
-    (pl.col("price_status") == "UNKNOWN_MODEL").cast(pl.Int64).alias("unpriced"),
+    (pl.col("price_status") == "UNKNOWN_MODEL").cast(pl.Int64).alias("unknown_model"),
     pl.col("input_tokens", "cache_read_tokens", "output_tokens"),
     _org_billed("cost_nano").alias("cost_nano"),
     pl.when(_BYOK).then(pl.col("cost_nano").fill_null(0)).otherwise(0).alias("byok_cost_nano"),

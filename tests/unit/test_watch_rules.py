@@ -94,9 +94,9 @@ def test_ingest_loop(inputs: int, outputs: int, past: tuple[tuple[int, int], ...
 
 def test_unpriced_share_needs_volume_and_more_than_the_share() -> None:
     values = np.zeros((3, len(COLUMNS)), dtype=np.int64)
-    calls, unpriced = MEASURES.index("calls"), MEASURES.index("unpriced")
+    calls, unknown = MEASURES.index("calls"), MEASURES.index("unknown_model")
     values[:, calls] = [99, 100, 100]
-    values[:, unpriced] = [99, 1, 2]
+    values[:, unknown] = [99, 1, 2]
     assert unpriced_share(values, 1.0).tolist() == [2]
 
 
