@@ -188,7 +188,8 @@ def settings_here(environment: Mapping[str, str], folder: Path | None = None) ->
         folder = folder or settings.data_dir
         stack = json.loads((folder / "stack.json").read_text(encoding="utf-8"))
         if _held(folder / "lock"):
-            return settings.model_copy(update={"kafka": str(stack["kafka"])})
+            prefix = settings.topic_prefix or str(stack.get("topic_prefix", ""))
+            return settings.model_copy(update={"kafka": str(stack["kafka"]), "topic_prefix": prefix})
     return settings
 
 

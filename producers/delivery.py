@@ -23,8 +23,9 @@ from tollmeter.producers.spool import Backlog, MemoryBacklog, Spool, adopt, crea
 log = logging.getLogger("tollmeter.producer")
 
 CHUNK = 2_000
-SLICE = 50  # events encoded before other threads get a turn at the interpreter
+SLICE = 20  # events encoded before other threads get a turn at the interpreter
 LINGER_S = 0.02
+AWAKE_S = 1.0  # after an event we look for more every LINGER_S: waking a sleeper costs the caller a system call
 SPILL_S = 1.0  # a chunk unacknowledged for so long is written to disk
 KEEP_S = 0.05
 ADOPT_EVERY_S = 30.0
@@ -118,16 +119,17 @@ class Courier:
                 await link.close()
 
     async def _send_all(self, link: Link) -> None:
-        looked = -ADOPT_EVERY_S
+        looked, active = -ADOPT_EVERY_S, time.monotonic()
         foreign: Spool | None = None
         try:
             while True:
-                sent = await self._send_waiting(link) or await self._send_fresh(link)
+                if await self._send_waiting(link) or await self._send_fresh(link):
+                    active = time.monotonic()
                 if foreign is None and time.monotonic() - looked >= ADOPT_EVERY_S:
                     looked, foreign = time.monotonic(), self._adopt()
                 if foreign is not None:
                     foreign = await self._send_foreign(link, foreign)
-                elif not sent:
+                elif time.monotonic() - active > AWAKE_S:
                     self._busy.clear()
                     await self._outbox.nap(ADOPT_EVERY_S)
                     self._busy.set()

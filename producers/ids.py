@@ -14,16 +14,20 @@ class Ids:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last = 0
-        self._random = random.Random(os.urandom(32))
+        self._bits = random.Random(os.urandom(32)).getrandbits
 
     def next(self) -> tuple[str, int]:
-        """Return a new id and the present time in microseconds since 1970 UTC."""
+        """Return a new id and the present time in microseconds since 1970 UTC. For any thread."""
+        with self._lock:
+            return self.make()
+
+    def make(self) -> tuple[str, int]:
+        """`next` for a caller that holds a lock of its own."""
         now = time.time_ns()
         stamp = now * _STEPS_PER_MS // 1_000_000
-        with self._lock:
-            # A clock that stands still or steps back must not repeat or reorder ids.
-            self._last = stamp = stamp if stamp > self._last else self._last + 1
-            tail = self._random.getrandbits(62)
-        millis, step = divmod(stamp, _STEPS_PER_MS)
-        text = f"{millis << 80 | 7 << 76 | step << 64 | 2 << 62 | tail:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}", now // 1_000
+        if stamp <= self._last:  # a clock that stands still or steps back must not repeat or reorder ids
+            stamp = self._last + 1
+        self._last = stamp
+        millis, tail = stamp >> 12, self._bits(62)
+        head = f"{millis >> 16:08x}-{millis & 0xFFFF:04x}-7{stamp & 0xFFF:03x}"
+        return f"{head}-{0x8000 | tail >> 48:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}", now // 1_000

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaConnectionError, UnknownTopicOrPartitionError
 
 CONNECT_S = 10.0
 ACKNOWLEDGE_S = 5.0
+CLOSE_S = 2.0
 MAX_BATCH_BYTES = 400_000
 
 
@@ -95,7 +96,7 @@ async def _close(producer: AIOKafkaProducer) -> None:
     producer._message_accumulator.fail_all(KafkaConnectionError("closed"))
     for stop in (producer.stop, producer.client.close):
         with suppress(Exception):
-            async with asyncio.timeout(ACKNOWLEDGE_S):
+            async with asyncio.timeout(CLOSE_S):
                 await stop()
 
 

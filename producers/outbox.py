@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from tollmeter.producers.ids import Ids
 from tollmeter.schemas.event import UsageEvent
 
+_MAPS = ("tags", "extra_units")
+
 
 class Entry(NamedTuple):
     """One recorded event before validation; its id and time never change again."""
@@ -60,23 +62,22 @@ class Outbox:
 
     def put(self, event: UsageEvent | None, fields: dict[str, Any]) -> str:
         """Take an event in and return its id; "" when the queue is full or closed. Never waits for anything slow."""
-        event_id, at = self._ids.next()
-        if event is not None:
-            event_id, at = event.event_id, event.occurred_at  # type: ignore[assignment]
-        if fields:
-            event_id = str(fields.pop("event_id", event_id)).lower()
-            at = fields.pop("occurred_at", at)
-            for name in ("tags", "extra_units"):
-                if isinstance(fields.get(name), dict):
-                    fields[name] = fields[name].copy()  # the caller may change its dict before we encode
+        for name in _MAPS:
+            if name in fields and isinstance(fields[name], dict):
+                fields[name] = fields[name].copy()  # the caller may change its dict before we encode
         loop = None
         with self._lock:
             if len(self._entries) >= self.size or self.closing_at is not None:
                 self._counts["dropped"] += 1
                 return ""
-            self._counts["accepted"] += 1
-            self._entries.append(Entry(self._counts["accepted"], event_id, at, event, fields))
-            if self._wake is not None:
+            event_id, at = self._ids.make()
+            if event is not None:
+                event_id, at = event.event_id, event.occurred_at  # type: ignore[assignment]
+            if "event_id" in fields:
+                event_id = str(fields.pop("event_id")).lower()
+            self._counts["accepted"] = seq = self._counts["accepted"] + 1
+            self._entries.append(Entry(seq, event_id, fields.pop("occurred_at", at), event, fields))
+            if self._loop is not None:
                 loop, self._loop = self._loop, None  # once per nap: waking costs a system call
         if loop is not None:
             self._rouse(loop)

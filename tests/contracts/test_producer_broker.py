@@ -5,6 +5,8 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from tollmeter.embedded.stack import settings_environment
 from tollmeter.producers.client import UsageProducer
 from tollmeter.producers.spool import target_name
 from tollmeter.schemas import codec, topics
@@ -117,6 +120,37 @@ def test_a_forked_child_sends_its_own_and_not_its_parents(
         assert producer.counters.acknowledged == 100
     assert len(of_child) == 50
     assert sorted(event["event_id"] for event in arrived(line_settings)) == sorted(ids + of_child)
+
+
+PREFORK = """
+import os, sys
+from tollmeter import UsageProducer
+producer = UsageProducer(service="shop", spool_dir={folder!r})
+producer.record(provider="openai", model_sent="gpt-4o", user_id="parent")
+assert producer.flush(20)
+children = []
+for number in range(2):
+    child = os.fork()
+    if child == 0:
+        producer.record(provider="openai", model_sent="gpt-4o", user_id=f"child {{number}}")
+        sys.exit(0)  # no flush: the exit of a process sends what is left
+    children.append(child)
+for child in children:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+producer.record(provider="openai", model_sent="gpt-4o", user_id="parent")
+"""
+
+
+def test_prefork_workers_exit_without_a_word(line_settings: Settings, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLLMETER_")}
+    code = PREFORK.format(folder=str(tmp_path / "spool"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment | settings_environment(line_settings), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    users = sorted(event["user_id"] for event in arrived(line_settings))
+    assert users == ["child 0", "child 1", "parent", "parent"]
 
 
 def test_a_broker_that_comes_later_gets_the_spool_in_order(
