@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from contextlib import aclosing
 from typing import Any
 
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -202,9 +202,13 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         if not self.settled or not self._done:
             return set()
         generation = self._sought
-        ends = await self.highwaters(*self._done)
-        behind = [tp for tp, end in ends.items() if self._done.get(tp, -1) < end]
-        past = {tp for tp in behind if await self._only_markers_follow(tp, ends[tp])}
+        try:
+            ends = await self.highwaters(*self._done)
+            behind = [tp for tp, end in ends.items() if self._done.get(tp, -1) < end]
+            past = {tp for tp in behind if await self._only_markers_follow(tp, ends[tp])}
+        except KafkaError as error:  # no broker, or no longer our partition: then nobody knows
+            self.log.info("no end offsets: %r", error)
+            return set()
         if self._sought != generation:
             return set()
         return {tp for tp in ends if tp not in behind or tp in past}
