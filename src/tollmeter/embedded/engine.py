@@ -58,7 +58,6 @@ class Engine:
     def close(self) -> None:
         """Flush and close the folder; no request may run any more."""
         self._keep.close()
-        self._spool.close()
 
     def _text(self, query: str) -> str:
         return bytes(self._keep.query(query, "TSV").bytes()).decode().strip()
