@@ -6,7 +6,6 @@ An unexpected error ends the process (`crash`): nothing is acked, and whoever st
 import asyncio
 import logging
 import os
-import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from tollmeter.settings import Settings
+from tollmeter.streams.logs import log_to_stderr
 from tollmeter.streams.transport import StartPositions, register
 
 READY_FILE = "TOLLMETER_READY_FILE"
@@ -280,15 +280,6 @@ def crash(error: BaseException) -> NoReturn:
     log.critical("unexpected: %r; the process ends", error, exc_info=error)
     logging.shutdown()
     os._exit(EXIT_CRASH)
-
-
-def log_to_stderr() -> None:
-    """One line per event on stderr: ours from level info, libraries from warning."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    log.setLevel(logging.INFO)
-    logging.getLogger("tollmeter.streams").setLevel(logging.WARNING)  # where Faust's services log: on what they start
 
 
 def run(app: StageApp) -> int:

@@ -1,0 +1,35 @@
+"""Logs go to stderr, one line per event; what a library repeats is said once in a while."""
+
+import logging
+import sys
+from time import monotonic
+
+REPEAT_S = 10.0
+
+
+class Seldom(logging.Filter):
+    """Lets a library say the same thing once in ten seconds: without a broker its clients say it ten times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("tollmeter"):
+            return True
+        key, now = (record.name, record.msg), monotonic()
+        if now < self._said.get(key, -REPEAT_S) + REPEAT_S:
+            return False
+        self._said[key] = now
+        return True
+
+
+def log_to_stderr() -> None:
+    """Set up logging of a worker: ours from level info, libraries from warning."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.addFilter(Seldom())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("tollmeter").setLevel(logging.INFO)
+    # Faust's services log under the modules of our classes: only what is wrong
+    logging.getLogger("tollmeter.streams").setLevel(logging.WARNING)
