@@ -20,10 +20,11 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from tollmeter import __version__
-from tollmeter.producers.delivery import Courier, RateLimited, Route
+from tollmeter.producers.delivery import Courier
 from tollmeter.producers.encoding import RefusedError, build, to_bytes
 from tollmeter.producers.extract import extract
 from tollmeter.producers.outbox import Counters, Entry, Outbox
+from tollmeter.producers.store import RateLimited, Route
 from tollmeter.schemas import topics
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.settings import Settings

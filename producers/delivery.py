@@ -9,16 +9,15 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tollmeter.producers.encoding import RefusedError
 from tollmeter.producers.link import AwayError, CourierLoop, Link
 from tollmeter.producers.outbox import Entry, Outbox
-from tollmeter.producers.spool import Backlog, MemoryBacklog, Spool, adopt, create, target_name
+from tollmeter.producers.spool import Spool
+from tollmeter.producers.store import RateLimited, Route, Store, shut
 
 log = logging.getLogger("tollmeter.producer")
 
@@ -30,17 +29,6 @@ SPILL_S = 1.0  # a chunk unacknowledged for so long is written to disk
 KEEP_S = 0.05
 ADOPT_EVERY_S = 30.0
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-INVALID_WARNING_EVERY_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where events go and where they wait. `folder` None: no disk, they wait in memory."""
-
-    options: Mapping[str, Any]
-    topic: str
-    folder: Path | None
-    max_bytes: int
 
 
 @dataclass(slots=True)
@@ -59,16 +47,13 @@ class Courier:
 
     def __init__(self, outbox: Outbox, encode: Callable[[Entry], bytes], route: Route) -> None:
         self._outbox, self._encode, self._route = outbox, encode, route
-        self._brokers = str(route.options["bootstrap_servers"])
-        self._target = target_name(self._brokers, route.topic)
-        self._backlog: Backlog = MemoryBacklog(outbox.size)
+        self._store = Store(route, outbox.size)
         self._chunk: Chunk | None = None
         self._away = ""
         self._down_since: float | None = time.monotonic()
         self._busy = asyncio.Event()
         self._busy.set()
-        self._invalid = RateLimited(INVALID_WARNING_EVERY_S)
-        self._disk = RateLimited(INVALID_WARNING_EVERY_S)
+        self._invalid = RateLimited()
 
     def run(self) -> None:
         """Deliver until the outbox closes. Never raises: a metering fault must not show in the service."""
@@ -115,7 +100,7 @@ class Courier:
                 self._say_away(str(away))
             finally:
                 self._down_since = time.monotonic()
-                self._store_all()
+                self._spill()
                 await link.close()
 
     async def _send_all(self, link: Link) -> None:
@@ -126,29 +111,24 @@ class Courier:
                 if await self._send_waiting(link) or await self._send_fresh(link):
                     active = time.monotonic()
                 if foreign is None and time.monotonic() - looked >= ADOPT_EVERY_S:
-                    looked, foreign = time.monotonic(), self._adopt()
+                    looked, foreign = time.monotonic(), self._store.adopt()
                 if foreign is not None:
                     foreign = await self._send_foreign(link, foreign)
                 elif time.monotonic() - active > AWAKE_S:
                     self._busy.clear()
                     await self._outbox.nap(ADOPT_EVERY_S)
                     self._busy.set()
-                if len(self._outbox) < CHUNK // 4 and not len(self._backlog):
+                if len(self._outbox) < CHUNK // 4 and not len(self._store):
                     await asyncio.sleep(LINGER_S)
         finally:
             self._busy.set()
             if foreign is not None:
-                _shut(foreign)
+                shut(foreign)
 
     async def _send_waiting(self, link: Link) -> bool:
-        if not len(self._backlog):
+        if not len(self._store):
             return False
-        try:
-            waiting, broken = self._backlog.first(CHUNK)
-        except (sqlite3.Error, OSError) as error:
-            self._abandon_backlog(error)
-            return True
-        self._outbox.add(dropped=broken)
+        waiting = self._store.first(CHUNK)
         if waiting:
             chunk = Chunk([(event.seq, event.body) for event in waiting], waiting[-1].row, stored=True)
             await self._send_chunk(link, chunk)
@@ -168,17 +148,7 @@ class Courier:
         self._outbox.add(acknowledged=len(chunk.events) - chunk.lost)
         self._chunk = None
         if chunk.last_row:
-            self._settle(chunk.last_row)
-
-    def _settle(self, last_row: int) -> None:
-        try:
-            self._backlog.remove(last_row)
-        except (sqlite3.Error, OSError) as error:
-            # The spool remembers in memory that these are gone; only the next process would send them again.
-            self._disk.warn("cannot delete what was sent from the spool: %s", error)
-        if not len(self._backlog) and self._backlog.durable:
-            _shut(self._backlog)  # the file goes with it: there is one only while something waits
-            self._backlog = MemoryBacklog(self._outbox.size)
+            self._store.remove(chunk.last_row)
 
     async def _send_foreign(self, link: Link, spool: Spool) -> Spool | None:
         """Send a chunk of a dead process's spool; return it while there is more in it."""
@@ -191,20 +161,10 @@ class Courier:
                 spool.remove(waiting[-1].row)
                 return spool
         except (sqlite3.Error, OSError) as error:
-            self._disk.warn("a spool file of an earlier process cannot be read and is set aside: %s", error)
-            spool.set_aside()
+            self._store.set_aside(spool, error)
             return None
-        _shut(spool)
+        shut(spool)
         return None
-
-    def _adopt(self) -> Spool | None:
-        if self._route.folder is None:
-            return None
-        try:
-            return adopt(self._route.folder, self._target, self._route.max_bytes)
-        except (sqlite3.Error, OSError) as error:
-            self._disk.warn("cannot look for spool files of earlier processes: %s", error)
-            return None
 
     # -- keep: what does not get away in time is stored, in order
 
@@ -213,64 +173,44 @@ class Courier:
             await asyncio.sleep(KEEP_S)
             await self._busy.wait()
             now, closing_at = time.monotonic(), self._outbox.closing_at
-            empty = self._chunk is None and not len(self._backlog) and not len(self._outbox)
+            empty = self._chunk is None and not len(self._store) and not len(self._outbox)
             if closing_at is not None and (empty or now >= closing_at or (self._away and self._route.folder)):
                 return
             down = self._down_since is not None and (bool(self._away) or now - self._down_since > SPILL_S)
             late = self._chunk is not None and now - self._chunk.since > SPILL_S
             if down or late or len(self._outbox) > self._outbox.size // 2:
-                self._store_all()
+                self._spill()
             self._report()
 
-    def _store_all(self) -> None:
+    def _spill(self) -> None:
         """Write the chunk on its way, then all behind it, to the backlog."""
         chunk = self._chunk
         if chunk is not None and not chunk.stored:
-            chunk.last_row, chunk.lost = self._store(chunk.events)
+            chunk.last_row, chunk.lost = self._put_behind(chunk.events)
             chunk.stored = True
         if self._down_since is not None:
             self._chunk = None  # nobody sends it any more; it is in the backlog
-        self._store(self._encode_waiting(self._outbox.size))
+        self._put_behind(self._encode_waiting(self._outbox.size))
 
-    def _store(self, events: list[tuple[int, bytes]]) -> tuple[int, int]:
+    def _put_behind(self, events: list[tuple[int, bytes]]) -> tuple[int, int]:
         """Append to the backlog; return the last row and how many were lost for want of room."""
         if not events:
             return 0, 0
-        last, lost = self._append(events)
-        self._outbox.add(dropped=lost, spooled=(len(events) - lost) if self._backlog.durable else 0)
+        last, lost = self._store.append(events)
+        self._outbox.add(dropped=lost, spooled=(len(events) - lost) if self._store.durable else 0)
         return last, lost
-
-    def _append(self, events: list[tuple[int, bytes]]) -> tuple[int, int]:
-        try:
-            if not len(self._backlog) and not self._backlog.durable and self._route.folder is not None:
-                self._backlog = create(self._route.folder, self._target, self._route.max_bytes)
-            return self._backlog.append(events)
-        except (sqlite3.Error, OSError) as error:
-            self._disk.warn("no spool on disk (%s): events wait in memory, and are dropped when that is full", error)
-        if len(self._backlog):
-            return 0, len(events)  # what is on disk already comes first; memory must not overtake it
-        _shut(self._backlog)
-        self._backlog = MemoryBacklog(self._outbox.size)
-        return self._backlog.append(events)
-
-    def _abandon_backlog(self, error: Exception) -> None:
-        self._disk.warn("the spool cannot be read and is set aside: %s", error)
-        self._outbox.add(dropped=len(self._backlog))
-        if isinstance(self._backlog, Spool):
-            self._backlog.set_aside()
-        self._backlog = MemoryBacklog(self._outbox.size)
 
     def _put_away(self) -> None:
         """At the end: what was not acknowledged goes to disk for the next process, or is counted as dropped."""
         self._down_since = time.monotonic()
-        self._store_all()
-        left = len(self._backlog)
-        if left and not self._backlog.durable:
+        self._spill()
+        left = len(self._store)
+        if left and not self._store.durable:
             self._outbox.add(dropped=left)
             log.warning("%d usage events were not delivered before the end and are lost", left)
-            self._backlog = MemoryBacklog(self._outbox.size)
+            self._store.close()
         self._report()
-        _shut(self._backlog)
+        self._store.close()
 
     # -- encode, count, tell
 
@@ -291,48 +231,25 @@ class Courier:
         return events
 
     def _report(self) -> None:
-        waiting = len(self._backlog)
-        on_disk = waiting if self._backlog.durable else 0
+        floor = self._chunk.events[0][0] if self._chunk is not None else self._store.oldest()
+        lost, self._store.lost = self._store.lost, 0
+        self._outbox.add(dropped=lost)
+        waiting = len(self._store)
+        on_disk = waiting if self._store.durable else 0
         flying = len(self._chunk.events) if self._chunk is not None and not self._chunk.stored else 0
-        floor: int | None = None
-        try:
-            floor = self._chunk.events[0][0] if self._chunk is not None else self._backlog.oldest()
-        except (sqlite3.Error, OSError) as error:
-            self._abandon_backlog(error)
         self._outbox.progress(floor, flying + waiting - on_disk, on_disk)
 
     def _say_away(self, reason: str) -> None:
         if not self._away:
             where = "on disk" if self._route.folder is not None else "in memory"
-            log.warning("Kafka at %s is away (%s): usage events wait %s", self._brokers, reason, where)
+            log.warning("Kafka at %s is away (%s): usage events wait %s", self._route.brokers, reason, where)
         self._away = self._outbox.problem = reason
 
     def _say_back(self) -> None:
         self._down_since = None
         if self._away:
-            log.warning("Kafka at %s is back; %d usage events were waiting", self._brokers, len(self._backlog))
+            log.warning("Kafka at %s is back; %d usage events were waiting", self._route.brokers, len(self._store))
         self._away = self._outbox.problem = ""
-
-
-class RateLimited:
-    """Warns at once, then at most once in `seconds`, saying how many it kept to itself."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._next, self._unsaid = seconds, -seconds, 0
-
-    def warn(self, text: str, detail: object) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            self._unsaid += 1
-            return
-        more = f" ({self._unsaid} more since the last such warning)" if self._unsaid else ""
-        log.warning(text + more, detail)
-        self._next, self._unsaid = now + self._seconds, 0
-
-
-def _shut(backlog: Backlog) -> None:
-    with suppress(sqlite3.Error, OSError):
-        backlog.close()
 
 
 def _quiet(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tollmeter.producers.ids import Ids
-from tollmeter.producers.payloads import Usage, get, read_usage
+from tollmeter.producers.payloads import read_usage
 from tollmeter.producers.privacy import key_id, without_secrets
 from tollmeter.producers.streamed import Merged
+from tollmeter.producers.usage import Usage, get
 from tollmeter.schemas.event import EPOCH, UsageEvent
 
 PROVIDER_HOSTS = (
@@ -40,12 +41,12 @@ def extract(
 ) -> UsageEvent:
     """Return the event of a finished call.
 
-    `response` is what the SDK or the HTTP body gave: OpenAI (chat, responses, embeddings, images, transcription),
-    Anthropic, Gemini, Bedrock Converse, Cohere, Ollama, and whatever speaks like OpenAI; or a list or iterator of the
-    chunks of a stream, which is read to its end. `started_at` (aware) selects price and window; the present when
-    absent. `api_key` is hashed into `api_key_id` under `pepper` (TOLLMETER_PEPPER). Further keywords are fields of
-    `UsageEvent` and win. A service left out here is filled in by the producer. An answer without usage gives
-    `usage_source` NONE. Raises ValueError only for wrong keywords; `UsageProducer.record_response` never does.
+    `response` is an SDK object or body: OpenAI (chat, responses, embeddings, images, transcription) and whatever speaks
+    like it, Anthropic, Gemini, Bedrock Converse, Cohere, Ollama; or a list or iterator of a stream's chunks, read to
+    its end. `started_at` (aware) selects price and window: the present if absent. `api_key` is hashed into
+    `api_key_id` under `pepper` (TOLLMETER_PEPPER). Further keywords are fields of `UsageEvent` and win. A service left
+    out is filled in by the producer. No usage in the answer gives `usage_source` NONE. Raises ValueError only for
+    wrong keywords; `UsageProducer.record_response` never does.
     """
     body = _gather(response)
     provider = provider or provider_of(body, response, str(fields.get("api_host") or ""))
@@ -57,13 +58,11 @@ def extract(
         "occurred_at": started_at or now,
         "service": service,
         "provider": provider,
-        "status": "OK",
+        "status": body.status if isinstance(body, Merged) else "OK",
         "stream": isinstance(response, list | tuple | Iterator | Merged),
         **_counters(usage),
         **_names(body),
     }
-    if isinstance(body, Merged):
-        found["status"] = body.status
     if started_at is not None and timedelta(0) <= now - started_at < _LATENCY_LIMIT:
         found["latency_ms"] = (now - started_at) // timedelta(milliseconds=1)
     pepper = pepper or os.environ.get("TOLLMETER_PEPPER")

@@ -12,8 +12,8 @@ from uuid import NAMESPACE_OID, NAMESPACE_URL, uuid5
 
 from pydantic import ValidationError
 
-from tollmeter.producers.payloads import usd_to_nano
 from tollmeter.producers.privacy import without_secrets
+from tollmeter.producers.usage import usd_to_nano
 from tollmeter.schemas.event import UsageEvent, micros
 from tollmeter.schemas.money import NANO_PER_USD
 
@@ -93,10 +93,9 @@ def from_line(obj: Mapping[str, Any], *, pepper: str | None = None, **fields: An
     line, insert_id = unwrap(obj)
     if line.get("t", LINE_TYPE) != LINE_TYPE:
         raise ValueError(f"t: {str(line['t'])[:32]!r} is not {LINE_TYPE!r}")
-    usage = line.get("usage")
-    if usage is not None and not isinstance(usage, Mapping):
+    usage = line.get("usage") or {}
+    if not isinstance(usage, Mapping):
         raise ValueError("usage: not an object")
-    usage = usage or {}
     prompt = _count(usage, "prompt_tokens", "input_tokens")
     output = _count(usage, "output_tokens", "completion_tokens")
     found = {

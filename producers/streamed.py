@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tollmeter.producers.payloads import get
+from tollmeter.producers.usage import get
 
 _NAMES = (
     "id",
