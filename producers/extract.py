@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,12 +59,11 @@ def extract(
         "service": service,
         "provider": provider,
         "status": body.status if isinstance(body, Merged) else "OK",
+        "latency_ms": _latency(started_at, now),
         "stream": isinstance(response, list | tuple | Iterator | Merged),
         **_counters(usage),
         **_names(body),
     }
-    if started_at is not None and timedelta(0) <= now - started_at < _LATENCY_LIMIT:
-        found["latency_ms"] = (now - started_at) // timedelta(milliseconds=1)
     pepper = pepper or os.environ.get("TOLLMETER_PEPPER")
     if api_key:
         found["api_key_id"] = key_id(api_key, pepper)
@@ -159,6 +158,8 @@ def _text(value: Any) -> str:
     return value[:256] if isinstance(value, str) else ""
 
 
-def utc_now() -> datetime:
-    """Return the present, aware, for `started_at`."""
-    return datetime.now(UTC)
+def _latency(started_at: datetime | None, now: datetime) -> int | None:
+    """Return the milliseconds since the start; None for a start so long ago that this is no live call."""
+    if started_at is None or not timedelta(0) <= now - started_at < _LATENCY_LIMIT:
+        return None
+    return (now - started_at) // timedelta(milliseconds=1)
