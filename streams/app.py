@@ -74,6 +74,7 @@ def build_app(
         broker_max_poll_records=10_000,
         consumer_max_fetch_size=4 << 20,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=10_000,  # a broker that just started names no topics: ask again soon, not in 5 min
         producer_acks=-1,
         producer_linger=0,
         producer_compression_type=None,  # the blocks are compressed already
