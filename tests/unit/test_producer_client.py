@@ -188,22 +188,6 @@ def test_it_works_as_an_async_context(tmp_path: Path) -> None:
     assert asyncio.run(call()).on_disk == 1
 
 
-def test_record_takes_microseconds(tmp_path: Path) -> None:
-    with offline(tmp_path, queue_size=50_000) as producer:
-        producer.record(**CALL)
-        best = min(_p99(producer) for _ in range(5))  # the machine is shared: its worst rounds say nothing about us
-    assert best < 50_000, f"p99 {best / 1_000:.1f} us"
-
-
-def _p99(producer: UsageProducer) -> int:
-    took = []
-    for number in range(2_000):
-        began = time.perf_counter_ns()
-        producer.record(**CALL, org_id="acme", user_id="ann", input_tokens=number, output_tokens=9, tags={"a": "b"})
-        took.append(time.perf_counter_ns() - began)
-    return sorted(took)[int(len(took) * 0.99)]
-
-
 def test_ids_grow_and_are_uuid7() -> None:
     ids, seen = Ids(), []
     for _ in range(3_000):
