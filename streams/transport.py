@@ -93,9 +93,16 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
-        """Seek to the committed offsets, then to the start positions that the app asks for."""
+        """Seek to the committed offsets, then to the start positions that the app asks for.
+
+        Where nothing was committed yet upstream leaves the position alone, and what was fetched and dropped meanwhile
+        would never be read: those partitions go back to their beginning.
+        """
         generation = self.app.consumer_generation_id
         await super().perform_seek()
+        fresh = [tp for tp in self.assignment() if not self._read_offset[tp]]
+        if fresh:
+            await self._thread.seek_to_beginning(*fresh)
         ask: StartPositions | None = getattr(self.app, "start_positions", None)
         if ask is not None:
             wanted = await ask(self.assignment())

@@ -1,5 +1,6 @@
 """Law: a commit never passes a batch that is not finished, whatever the order in which batches finish."""
 
+import asyncio
 from collections import defaultdict, deque
 from itertools import takewhile
 from types import SimpleNamespace
@@ -50,3 +51,30 @@ def test_commit_is_the_finished_prefix(steps: list[tuple[str, int]]) -> None:
             expected = finished[-1].offset + 1 if finished else 0
             assert (offset or committed) == expected
             committed = expected
+
+
+def test_a_seek_goes_back_to_the_beginning_where_nothing_was_committed() -> None:
+    """Records fetched and dropped in a rebalance are read again, also before the first commit of a partition."""
+    consumer = consumer_without_broker()
+    tps = [TP("usage.events", number) for number in range(3)]
+    sought: list[TP] = []
+
+    async def seek_to_beginning(*partitions: TP) -> None:
+        sought.extend(partitions)
+
+    async def committed() -> dict[TP, int | None]:
+        return dict(zip(tps, (None, 0, 7), strict=True))
+
+    async def position(tp: TP) -> int:
+        return 0 if tp in sought else 7
+
+    consumer.app = SimpleNamespace(consumer_generation_id=3)
+    consumer._read_offset, consumer._committed_offset = defaultdict(lambda: None), defaultdict(lambda: None)
+    consumer._thread = SimpleNamespace(seek_to_beginning=seek_to_beginning)
+    consumer.assignment = lambda: set(tps)
+    consumer.seek_to_committed = committed
+    consumer.position = position
+    asyncio.run(consumer.perform_seek())
+    assert sorted(sought) == tps[:2]
+    assert consumer._done == {tps[0]: 0, tps[1]: 0, tps[2]: 7}
+    assert consumer._sought == 3
