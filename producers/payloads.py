@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tollmeter.producers import openai_shapes
-from tollmeter.producers.usage import Usage, counted, get, reported_cost
+from tollmeter.producers.usage import Usage, counted, get, items, reported_cost
 from tollmeter.schemas.event import MAX_TOKENS
 
 
@@ -82,7 +82,7 @@ def _gemini(body: Any, _provider: str) -> Usage:
         ("output", "", ("candidatesTokensDetails", "candidates_tokens_details")),
         ("cache", "_read", ("cacheTokensDetails", "cache_tokens_details")),
     ):
-        for item in get(usage, *lists) or ():
+        for item in items(usage, *lists):
             modality = str(getattr(get(item, "modality"), "value", get(item, "modality"))).lower()
             kind = {"document": "image"}.get(modality, modality)
             if kind in ("audio", "image", "video"):
@@ -104,7 +104,7 @@ def _gemini(body: Any, _provider: str) -> Usage:
 def _bedrock(body: Any, _provider: str) -> Usage:
     usage = get(body, "usage")
     read, written = counted(usage, "cacheReadInputTokens"), counted(usage, "cacheWriteInputTokens")
-    details = get(usage, "cacheDetails") or ()
+    details = items(usage, "cacheDetails")
     return Usage(
         input_tokens=counted(usage, "inputTokens") + read + written,
         cache_read_tokens=read,

@@ -1,6 +1,6 @@
 """Counts and amounts out of somebody else's objects: what is no count or no amount is absent, never guessed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any
@@ -38,6 +38,12 @@ def get(body: Any, *names: str) -> Any:
         if found is not None:
             return found
     return None
+
+
+def items(body: Any, *names: str) -> Sequence[Any]:
+    """Return the first of these fields as a list; nothing at all when it is none."""
+    found = get(body, *names)
+    return found if isinstance(found, list | tuple) else ()
 
 
 def count(value: Any) -> int | None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from genai_prices import extract_usage
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tollmeter.producers.extract import extract
@@ -35,6 +35,8 @@ WILD = st.recursive(
 )
 
 
+@example(usage={"promptTokensDetails": 1}, kind="usageMetadata", more={}, streamed=False)
+@example(usage={"cacheDetails": 1, "inputTokens": 5}, kind="usage", more={}, streamed=False)
 @given(
     usage=WILD,
     kind=st.sampled_from(["usage", "usageMetadata", "meta"]),

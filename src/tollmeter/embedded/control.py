@@ -32,10 +32,21 @@ def down(data_dir: Path) -> bool:
             os.kill(document["pid"], number)
         deadline = time.monotonic() + grace_s
         while time.monotonic() < deadline:
-            if state.running(data_dir) is None:
+            if state.running(data_dir) is None and not _alive(document["pid"]):
                 return True
             time.sleep(0.05)
     raise TimeoutError(f"the stack on {data_dir} (pid {document['pid']}) does not stop")
+
+
+def _alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and that nobody has waited for does not."""
+    try:
+        os.kill(pid, 0)
+        return "State:\tZ" not in Path("/proc", str(pid), "status").read_text()
+    except FileNotFoundError:
+        return not Path("/proc/self").exists()  # it ended just now, or this system has no /proc
+    except (ProcessLookupError, PermissionError):
+        return False
 
 
 def processes(document: dict[str, Any]) -> list[dict[str, Any]]:
