@@ -100,8 +100,10 @@ def _live(state: State, passage: Passage, event_ids: pl.Series, offset: int) -> 
     late |= ~replay & ~remembered
     first = np.ones(replay.size, dtype=bool)
     at = np.flatnonzero(remembered)
-    orgs = state.scopes.text_codes(passage.orgs.gather(at))
-    first[at] = state.seen.first(passage.times_us[at], orgs, event_ids.gather(at))
+    orgs, ids = passage.orgs, event_ids
+    if at.size < remembered.size:
+        orgs, ids = orgs.gather(at), ids.gather(at)
+    first[at] = state.seen.first(passage.times_us[at], state.scopes.text_codes(orgs), ids)
     deferred = late & ~replay & first
     _count(state, replay, deferred, ~first)
     if deferred.any():

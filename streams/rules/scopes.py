@@ -13,6 +13,8 @@ Scope = tuple[str, str, str]
 """(org_id, kind, name); name is "" for the organisation itself."""
 
 NOBODY = -1
+FEW_ROWS = 1_000
+"""Up to here a call into polars costs more than looking up the texts themselves; so does encoding plain text."""
 _KIND_BITS = 3
 _ORG_SHIFT = 32
 _CODE = (1 << _ORG_SHIFT) - 1
@@ -75,13 +77,12 @@ class Scopes:
 
     def text_codes(self, column: pl.Series) -> Vector:
         """Return a code per row; equal texts have equal codes for the life of this object."""
-        if column.dtype != pl.Categorical:
-            column = column.cast(pl.Categorical(pl.Categories.random()))
-        distinct = column.unique()
-        ours = np.array([self._code(text) for text in distinct.cast(pl.String).to_list()], dtype=np.int64)
-        theirs = distinct.to_physical().to_numpy()
-        order = np.argsort(theirs)
-        found: Vector = ours[order][np.searchsorted(theirs[order], column.to_physical().to_numpy())]
+        if column.len() <= FEW_ROWS or column.dtype == pl.String:
+            return np.array([self._code(text) for text in column.to_list()], dtype=np.int64)
+        physical = column.to_physical().to_numpy()
+        _, first, where = np.unique(physical, return_index=True, return_inverse=True)
+        ours = np.array([self._code(text) for text in column.gather(first).to_list()], dtype=np.int64)
+        found: Vector = ours[where]
         return found
 
     def _code(self, text: str) -> int:

@@ -10,6 +10,7 @@ import polars as pl
 from tollmeter.streams.rules.totals import Vector
 
 SLICE_US = 600 * 1_000_000
+FEW_ROWS = 500
 
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
@@ -27,10 +28,10 @@ class Seen:
         fresh = np.ones(times_us.size, dtype=bool)
         if not times_us.size:
             return fresh
-        ids = event_ids.str.replace_all("-", "", literal=True).str.decode("hex").to_list()
+        ids = _as_bytes(event_ids)
         slices = times_us // SLICE_US
         keys = slices * (int(orgs.max()) + 1) + orgs
-        for key in np.unique(keys):
+        for key in set(keys.tolist()):
             rows = np.flatnonzero(keys == key)
             self._remember(int(slices[rows[0]]), int(orgs[rows[0]]), rows, ids, fresh)
         return fresh
@@ -65,3 +66,9 @@ class Seen:
 
     def _drop(self, slice_: int) -> None:
         self.size -= sum(map(len, self._slices.pop(slice_).values()))
+
+
+def _as_bytes(event_ids: pl.Series) -> list[bytes]:
+    if event_ids.len() <= FEW_ROWS:
+        return [bytes.fromhex(text.replace("-", "")) for text in event_ids.to_list()]
+    return event_ids.str.replace_all("-", "", literal=True).str.decode("hex").to_list()
