@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from contextlib import aclosing
 from typing import Any
 
+from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
@@ -100,7 +101,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         """
         generation = self.app.consumer_generation_id
         await super().perform_seek()
-        fresh = [tp for tp in self.assignment() if not self._read_offset[tp]]
+        fresh = [TopicPartition(tp.topic, tp.partition) for tp in self.assignment() if not self._read_offset[tp]]
         if fresh:
             await self._thread.seek_to_beginning(*fresh)
         ask: StartPositions | None = getattr(self.app, "start_positions", None)

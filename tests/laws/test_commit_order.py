@@ -5,6 +5,7 @@ from collections import defaultdict, deque
 from itertools import takewhile
 from types import SimpleNamespace
 
+from aiokafka import TopicPartition
 from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,8 +60,9 @@ def test_a_seek_goes_back_to_the_beginning_where_nothing_was_committed() -> None
     tps = [TP("usage.events", number) for number in range(3)]
     sought: list[TP] = []
 
-    async def seek_to_beginning(*partitions: TP) -> None:
-        sought.extend(partitions)
+    async def seek_to_beginning(*partitions: TopicPartition) -> None:
+        assert all(isinstance(partition, TopicPartition) for partition in partitions)  # aiokafka refuses Faust's TP
+        sought.extend(TP(*partition) for partition in partitions)
 
     async def committed() -> dict[TP, int | None]:
         return dict(zip(tps, (None, 0, 7), strict=True))
@@ -76,5 +78,6 @@ def test_a_seek_goes_back_to_the_beginning_where_nothing_was_committed() -> None
     consumer.position = position
     asyncio.run(consumer.perform_seek())
     assert sorted(sought) == tps[:2]
+    assert all(isinstance(tp, TopicPartition) for tp in sought)  # aiokafka refuses any other tuple
     assert consumer._done == {tps[0]: 0, tps[1]: 0, tps[2]: 7}
     assert consumer._sought == 3
