@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchmarks.measure import descendants, rss_mb, wait_for
 from tollmeter.embedded import state
-from tollmeter.embedded.stack import settings_environment
-from tollmeter.settings import PREFIX, Settings
+from tollmeter.embedded.jars import EmbeddedError
+from tollmeter.settings import PREFIX
 
 IDLE_S = 10.0
 READY_WITHIN_S = 120.0
@@ -24,15 +24,16 @@ class StartResult:
 
 
 def run_startup(folder: Path) -> StartResult:
-    """Start the command in a fresh folder on free ports, wait, weigh, stop. Raises `TooLateError`."""
-    settings = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0", data_dir=folder)
+    """Start the command in a fresh folder, wait, weigh, stop. Raises `TooLateError`, `EmbeddedError`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    environment |= settings_environment(settings)
+    log = folder / "up.log"
     started = time.monotonic()
-    command = [sys.executable, "-m", "tollmeter", "up"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tollmeter", "up", "--data", str(folder)], env=environment, stdout=out, stderr=out
+        )
     try:
-        wait_for("tollmeter up being ready", lambda: _ready(folder, process), READY_WITHIN_S, pause=0.02)
+        wait_for("tollmeter up being ready", lambda: _ready(folder, process, log), READY_WITHIN_S, pause=0.02)
         ready_s = time.monotonic() - started
         time.sleep(IDLE_S)  # what is weighed is rest: caches of the start are given back meanwhile
         weight = sum(rss_mb(pid) for pid in descendants(process.pid))
@@ -42,8 +43,8 @@ def run_startup(folder: Path) -> StartResult:
     return StartResult(ready_s, weight)
 
 
-def _ready(folder: Path, process: subprocess.Popen[bytes]) -> bool:
+def _ready(folder: Path, process: subprocess.Popen[bytes], log: Path) -> bool:
     if process.poll() is not None:
-        raise RuntimeError(f"tollmeter up ended with code {process.returncode}; see {folder / 'logs'}")
+        raise EmbeddedError(f"tollmeter up ended with code {process.returncode}: {log.read_text()[-300:].strip()}")
     running = state.running(folder)
     return bool(running and running["ready"])
