@@ -1,8 +1,8 @@
 """The same job as an ordinary Faust agent: take, decode, price from a dict, minute windows per scope, rows out.
 
 It is what the line is compared with: idiomatic Faust, and careful (one insert per batch, no sleep, rates in a dict). It
-folds the same eight kinds of scope, and does less beside: minutes alone, no hours, days or months, no budgets, alerts, cost
-components or currencies, no resends recognised, and a killed worker counts wrong. `tables` keeps windows in Faust's
+folds the same eight kinds of scope, and does less beside: minutes alone, no hours, days or months, no budgets, alerts,
+cost components or currencies, no resends recognised, and a killed worker counts wrong. `tables` keeps windows in Faust's
 tumbling tables, `dicts` in plain dicts.
 
     python -m benchmarks.plain_faust tables --events 20000 --rates FILE --report FILE
