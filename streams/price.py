@@ -89,6 +89,7 @@ class Price:
         self._boot = uuid.uuid4().hex[:12]
         self._counts: Counter[str] = Counter()
         self._ticked = self._reported = 0.0
+        self._asked: tuple[int, asyncio.Task[set[TP]]] | None = None
         self._published = False
 
     async def step(self, events: Sequence[Any]) -> None:
@@ -127,20 +128,28 @@ class Price:
             self._published = True
             key, value = document(self._book)
             await self._sender.send(self._settings.topic(topics.PRICES), 0, key, value, [])
-        if now >= self._ticked + TICK_S:
-            self._ticked = now
-            await self._tick()
+        await self._tick(now)
         if now >= self._reported + REPORT_S:
             self._reported = now
             if self._counts:
                 log.info("%s", ", ".join(f"{name} {count}" for name, count in sorted(self._counts.items())))
                 self._counts.clear()
 
-    async def _tick(self) -> None:
-        """Tell every target which source partitions have nothing waiting, so that quiet ones move on."""
-        at_ms = int(time() * 1000)
-        heads = await self._app.consumer.heads()
-        clocks = {tp.partition: at_ms for tp in heads}
+    async def _tick(self, now: float) -> None:
+        """Tell every target which source partitions have nothing waiting, so that quiet ones move on.
+
+        The broker answers behind the fetch that waits for data, up to 1.5 s later: passes go on meanwhile.
+        """
+        if self._asked is None:
+            if now >= self._ticked + TICK_S:
+                self._ticked = now
+                self._asked = int(time() * 1000), asyncio.create_task(self._app.consumer.heads())
+            return
+        at_ms, heads = self._asked
+        if not heads.done():
+            return
+        self._asked = None
+        clocks = {tp.partition: at_ms for tp in heads.result()}
         if not clocks:
             return
         value, headers = tick_record(clocks)
