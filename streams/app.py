@@ -123,8 +123,9 @@ class Passes:
     `step(events)` gets every delivery that waits, of all partitions, as one pass; they are acked after it returned,
     but for those that it returns: they stay unacked, and with them what follows in their partitions.
     `event.value` is a list of aiokafka records in offset order. What arrives meanwhile forms the next pass. A pass
-    starts when `weigh` counts `limit`, or when its first event has waited `linger_s`. `idle(now)` runs between passes,
-    at most every `idle_every_s`, with the monotonic time. Neither ever runs beside the other.
+    starts when `weigh` counts `limit`, or when its first event has waited `linger_s`; one that weighs a tenth of the
+    limit by then is part of a backlog and may wait `backlog_linger_s`. `idle(now)` runs between passes, at most every
+    `idle_every_s`, with the monotonic time. Neither ever runs beside the other.
     """
 
     def __init__(
@@ -135,11 +136,13 @@ class Passes:
         limit: int,
         weigh: Callable[[Any], int] = lambda event: len(event.value),
         linger_s: float = 0.0,
+        backlog_linger_s: float = 0.0,
         idle: Idle | None = None,
         idle_every_s: float = 0.1,
     ) -> None:
         self.app = app
         self._step, self._limit, self._weigh, self._linger_s = step, limit, weigh, linger_s
+        self._backlog_linger_s = max(linger_s, backlog_linger_s)
         self._idle, self._idle_every_s = idle, idle_every_s
         self._idle_at = 0.0
         self._waiting: list[Any] = []
@@ -201,8 +204,12 @@ class Passes:
         now = monotonic()
         until = self._idle_at + self._idle_every_s
         if self._waiting:
-            until = min(until, self._since + self._linger_s)
+            until = min(until, self._due_at())
         return max(0.0, until - now)
+
+    def _due_at(self) -> float:
+        backlog = self._weight * 10 >= self._limit
+        return self._since + (self._backlog_linger_s if backlog else self._linger_s)
 
     async def _run_pass(self) -> None:
         """Run one pass if it is due. What no longer is ours goes back, so that a rebalance need not wait for it."""
@@ -210,7 +217,7 @@ class Passes:
         if lost:
             self._abandon(lost)
             self._set_waiting([event for event in self._waiting if self.ours(event)])
-        due = self._weight >= self._limit or monotonic() >= self._since + self._linger_s
+        due = self._weight >= self._limit or monotonic() >= self._due_at()
         if not self._waiting or not due:
             return
         events = self._waiting

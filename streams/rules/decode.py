@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import methodcaller
 from typing import Any, NamedTuple
 
 import fastavro
@@ -57,6 +58,9 @@ class _Sorted(NamedTuple):
 
 def decode(values: Sequence[bytes | None]) -> Decoded:
     """Decode records of any accepted format; rows keep the order of their values."""
+    quick = _all_ours(values)
+    if quick is not None:
+        return Decoded(_with_names(quick), list(range(len(values))), [])
     sorted_ = _sort_out(values)
     rejects = sorted_.rejects
     frames: list[pl.DataFrame] = []
@@ -78,6 +82,17 @@ def decode(values: Sequence[bytes | None]) -> Decoded:
         order = sorted(range(len(index)), key=index.__getitem__)
         frame, index = frame[order], [index[at] for at in order]
     return Decoded(frame, index, rejects)
+
+
+def _all_ours(values: Sequence[bytes | None]) -> pl.DataFrame | None:
+    """Return the rows when every value is a sound Avro event in our own framing, as nearly every pass is; else None."""
+    try:
+        lengths = list(map(len, values))  # type: ignore[arg-type]  # one None, and this is not the quick way
+    except TypeError:
+        return None
+    if not lengths or max(lengths) > MAX_BODY_BYTES or not all(map(_SOUND_START, values)):
+        return None
+    return _read_block([value[_FRAMING:] for value in values])  # type: ignore[index]
 
 
 def _sort_out(values: Sequence[bytes | None]) -> _Sorted:
@@ -112,6 +127,8 @@ def _framing_problem(value: bytes) -> tuple[str, str]:
 
 
 _Bad = list[tuple[int, str, str]]
+_FRAMING = len(codec.SINGLE_OBJECT_HEADER)
+_SOUND_START = methodcaller("startswith", codec.SINGLE_OBJECT_HEADER + _ID_LENGTH)
 
 
 def _decode_bodies(bodies: list[bytes]) -> tuple[pl.DataFrame, list[int], _Bad]:
