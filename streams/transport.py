@@ -78,7 +78,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         super().__init__(*args, **kwargs)
         self._inflight = defaultdict(deque)
         self._done = {}
-        self._fetches = 0
+        self._fetches = self._drops = 0
         self._quiet = {}
         self._sought = None
 
@@ -99,7 +99,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         Where nothing was committed yet upstream leaves the position alone, and what was fetched and dropped meanwhile
         would never be read: those partitions go back to their beginning.
         """
-        generation = self.app.consumer_generation_id
+        generation, drops = self.app.consumer_generation_id, self._drops
         await super().perform_seek()
         fresh = [TopicPartition(tp.topic, tp.partition) for tp in self.assignment() if not self._read_offset[tp]]
         if fresh:
@@ -112,7 +112,8 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
             if positions:
                 await self.seek_wait(positions)
         self._done = {tp: await self.position(tp) or 0 for tp in self.assignment()}
-        self._sought = generation
+        # A fetch may return, and be dropped, while this waits: its records lie behind a position that was sought before.
+        self._sought = generation if self._drops == drops else None
 
     async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, list[Any]], set[TP]]:  # noqa: ASYNC109
         """Fetch; but nothing while rebalancing, and nothing before the positions of this generation are sought.
@@ -145,12 +146,17 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
             return
         for tp, batch in records.items():
             if not self.flow_active or self.app.consumer_generation_id != generation:
-                self._sought = None
+                self._drop()
                 return
             if not batch or (tp not in active and tp not in self._buffered_partitions):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             yield tp, BatchMessage(tp, batch, generation)
+
+    def _drop(self) -> None:
+        """Remember that fetched records were dropped: the positions must be sought again before the next fetch."""
+        self._drops += 1
+        self._sought = None
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """Feed the agents; upstream wraps each delivery in four asyncio tasks, most of all CPU time.
@@ -166,6 +172,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
                 async with aclosing(self.getmany(timeout=1.0)) as messages:
                     async for tp, message in messages:
                         if self.suspend_flow.is_set():
+                            self._drop()
                             break  # a rebalance started: the rest of this fetch is dropped
                         read = self._read_offset[tp]
                         if read is not None and message.offset < read:

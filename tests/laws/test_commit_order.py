@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
 from itertools import takewhile
 from types import SimpleNamespace
 
@@ -54,11 +55,10 @@ def test_commit_is_the_finished_prefix(steps: list[tuple[str, int]]) -> None:
             committed = expected
 
 
-def test_a_seek_goes_back_to_the_beginning_where_nothing_was_committed() -> None:
-    """Records fetched and dropped in a rebalance are read again, also before the first commit of a partition."""
+def consumer_that_seeks(sought: list[TP], position: Callable[[TP], Awaitable[int]]) -> BatchConsumer:
+    """A consumer of three partitions, of which two have nothing committed; its seeks are noted instead of sent."""
     consumer = consumer_without_broker()
     tps = [TP("usage.events", number) for number in range(3)]
-    sought: list[TP] = []
 
     async def seek_to_beginning(*partitions: TopicPartition) -> None:
         assert all(isinstance(partition, TopicPartition) for partition in partitions)  # aiokafka refuses Faust's TP
@@ -67,16 +67,38 @@ def test_a_seek_goes_back_to_the_beginning_where_nothing_was_committed() -> None
     async def committed() -> dict[TP, int | None]:
         return dict(zip(tps, (None, 0, 7), strict=True))
 
-    async def position(tp: TP) -> int:
-        return 0 if tp in sought else 7
-
     consumer.app = SimpleNamespace(consumer_generation_id=3)
     consumer._read_offset, consumer._committed_offset = defaultdict(lambda: None), defaultdict(lambda: None)
+    consumer._drops, consumer._sought = 0, None
     consumer._thread = SimpleNamespace(seek_to_beginning=seek_to_beginning)
     consumer.assignment = lambda: set(tps)
     consumer.seek_to_committed = committed
     consumer.position = position
+    return consumer
+
+
+def test_a_seek_goes_back_to_the_beginning_where_nothing_was_committed() -> None:
+    """Records fetched and dropped in a rebalance are read again, also before the first commit of a partition."""
+    sought: list[TP] = []
+
+    async def position(tp: TP) -> int:
+        return 0 if tp in sought else 7
+
+    consumer = consumer_that_seeks(sought, position)
     asyncio.run(consumer.perform_seek())
-    assert sorted(sought) == tps[:2]
-    assert consumer._done == {tps[0]: 0, tps[1]: 0, tps[2]: 7}
+    assert sorted(sought) == [TP("usage.events", 0), TP("usage.events", 1)]
+    assert sorted(consumer._done.values()) == [0, 0, 7]
     assert consumer._sought == 3
+
+
+def test_a_fetch_dropped_during_a_seek_is_sought_again() -> None:
+    """The seek that was under way when records were dropped does not count: their position had passed already."""
+    sought: list[TP] = []
+
+    async def position(tp: TP) -> int:
+        consumer._drop()  # a fetch of the last generation returns while the seek waits for the broker
+        return 7
+
+    consumer = consumer_that_seeks(sought, position)
+    asyncio.run(consumer.perform_seek())
+    assert consumer._sought is None
