@@ -25,6 +25,7 @@ READ = [
     ("Consumer._drain_messages", Consumer._drain_messages, "44a2500309e83c63"),
     ("Consumer._filter_tps_with_pending_acks", Consumer._filter_tps_with_pending_acks, "f6f9239774234e7e"),
     ("Consumer._new_offset", Consumer._new_offset, "1d2c7ea89a7ad4f1"),
+    ("driver.Consumer.verify_event_path", driver.Consumer.verify_event_path, "a17e8f0610e1abcb"),
     ("driver.Producer._settings_extra", driver.Producer._settings_extra, "a4c7bc41b6382223"),
     ("App._create_directories", App._create_directories, "a9f571c3b04abec3"),
     ("Consumer.ack", Consumer.ack, "5fcf41cf45153475"),
