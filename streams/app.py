@@ -22,6 +22,7 @@ from tollmeter.streams.transport import StartPositions, register
 
 READY_FILE = "TOLLMETER_READY_FILE"
 EXIT_CRASH = 70
+BACKLOG_GAP_S = 0.3  # when nothing has arrived for so long, the backlog is at its end
 MAX_REQUEST_BYTES = 9_000_000
 """Above the largest record of any topic; the size of priced records is kept by PRICE itself."""
 
@@ -124,8 +125,8 @@ class Passes:
     but for those that it returns: they stay unacked, and with them what follows in their partitions.
     `event.value` is a list of aiokafka records in offset order. What arrives meanwhile forms the next pass. A pass
     starts when `weigh` counts `limit`, or when its first event has waited `linger_s`; one that weighs a tenth of the
-    limit by then is part of a backlog and may wait `backlog_linger_s`. `idle(now)` runs between passes, at most every
-    `idle_every_s`, with the monotonic time. Neither ever runs beside the other.
+    limit by then is part of a backlog, and waits up to `backlog_linger_s` while more arrives. `idle(now)` runs between
+    passes, at most every `idle_every_s`, with the monotonic time. Neither ever runs beside the other.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class Passes:
         self._idle_at = 0.0
         self._waiting: list[Any] = []
         self._weight = 0
-        self._since = 0.0
+        self._since = self._arrived = 0.0
         self._ready_said = False
         topic = app.topic(
             *app.source_topics, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
@@ -190,6 +191,7 @@ class Passes:
             if not self._waiting:
                 self._since = monotonic()
             self._waiting.append(event)
+            self._arrived = monotonic()
             self._weight += self._weigh(event)
             coming = asyncio.create_task(_next(arrivals))
             if self._weight >= self._limit:
@@ -208,8 +210,10 @@ class Passes:
         return max(0.0, until - now)
 
     def _due_at(self) -> float:
-        backlog = self._weight * 10 >= self._limit
-        return self._since + (self._backlog_linger_s if backlog else self._linger_s)
+        soonest = self._since + self._linger_s
+        if self._weight * 10 < self._limit:
+            return soonest
+        return min(self._since + self._backlog_linger_s, max(soonest, self._arrived + BACKLOG_GAP_S))
 
     async def _run_pass(self) -> None:
         """Run one pass if it is due. What no longer is ours goes back, so that a rebalance need not wait for it."""

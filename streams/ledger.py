@@ -32,6 +32,7 @@ from tollmeter.schemas.priced import (
 )
 from tollmeter.settings import Settings
 from tollmeter.sinks import rollup
+from tollmeter.sinks.books import store_book
 from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connect
 from tollmeter.streams.app import GivenUp, Passes, Sender, StageApp, build_app, crash, preflight
 from tollmeter.streams.app import run as run_app
@@ -45,7 +46,6 @@ COVERAGE_COLUMNS = (
     "priced_partition", "priced_offset", "source_partition", "first_offset", "last_offset", "records", "rejected",
     "rows", "price_book", "boot",
 )  # fmt: skip
-RULE_COLUMNS = ("price_book", "rule_id", "provider", "model", "rule")
 REPORT_S = 60.0
 BACKLOG_LINGER_S = (
     2.0  # a backlog is stored in large blocks: a row in a block of 4,000 costs ClickHouse three times as much
@@ -63,7 +63,7 @@ class Block:
     rows: list[pl.DataFrame] = field(default_factory=list)
     coverage: list[tuple[Any, ...]] = field(default_factory=list)
     alerts: list[tuple[str, datetime]] = field(default_factory=list)
-    rules: list[tuple[str, ...]] = field(default_factory=list)
+    books: list[Any] = field(default_factory=list)
     held: list[Any] = field(default_factory=list)
     broken: list[tuple[Any, str]] = field(default_factory=list)
     stopped: list[tuple[TP, int, bytes]] = field(default_factory=list)
@@ -102,8 +102,8 @@ class Ledger:
             await self._insert_rows("ledger_coverage", COVERAGE_COLUMNS, block.coverage, events)
         if block.alerts:
             await self._insert_rows("alerts", ("event", "appended_at"), block.alerts, events)
-        if block.rules:
-            await self._insert_rows("price_rules", RULE_COLUMNS, block.rules, events)
+        for record in block.books:
+            await self._store_book(record, events)
         self._counts.update(rows=rows.height, blocks=len(block.rows), alerts=len(block.alerts), inserts=1)
         return block.held
 
@@ -113,7 +113,7 @@ class Ledger:
             if event.message.topic == self._alerts_topic:
                 block.alerts += [alert_row(record) for record in event.value if record.value]
             elif event.message.topic == self._prices_topic:
-                block.rules += [row for record in event.value if record.value for row in rule_rows(record.value)]
+                block.books += [record for record in event.value if record.value]
             elif not self._sort_priced(event, block):
                 block.held.append(event)
         return block
@@ -156,6 +156,12 @@ class Ledger:
             middle = rows.height // 2
             await self._store_rows(rows[:middle], events)
             await self._store_rows(rows[middle:], events)
+
+    async def _store_book(self, record: Any, events: Sequence[Any]) -> None:
+        try:
+            await self._persist(lambda: store_book(self._clickhouse(), record.value), events)
+        except ValueError as problem:
+            await self._bury(record, str(problem))
 
     async def _insert_rows(
         self, table: str, columns: Sequence[str], rows: Sequence[Any], events: Sequence[Any]
@@ -257,14 +263,6 @@ class Ledger:
 def alert_row(record: Any) -> tuple[str, datetime]:
     """Return an alert as its table stores it: the event as sent, and when the broker appended it."""
     return record.value.decode("utf-8", "replace"), datetime.fromtimestamp(record.timestamp / 1000, tz=UTC)
-
-
-def rule_rows(document: bytes) -> Iterator[tuple[str, ...]]:
-    """Return the rules of a published price book: a ledger row names its rule, this says what it said."""
-    book = json.loads(document)
-    for rule in book["rules"]:
-        text = json.dumps(rule, separators=(",", ":"), ensure_ascii=False)
-        yield (book["price_book"], rule["rule_id"], rule["provider"], rule["model"], text)
 
 
 def coverage_rows(record: Any, headers: dict[str, bytes]) -> Iterator[tuple[Any, ...]]:
