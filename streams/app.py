@@ -7,9 +7,7 @@ import asyncio
 import logging
 import os
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
-from time import monotonic
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import faust
@@ -20,25 +18,17 @@ from tollmeter.settings import Settings
 from tollmeter.streams.logs import log_to_stderr
 from tollmeter.streams.transport import StartPositions, register
 
-READY_FILE = "TOLLMETER_READY_FILE"
 EXIT_CRASH = 70
-BACKLOG_GAP_S = 0.3  # when nothing has arrived for so long, the backlog is at its end
 MAX_REQUEST_BYTES = 9_000_000
 """Above the largest record of any topic; the size of priced records is kept by PRICE itself."""
 
 Headers = Sequence[tuple[str, bytes]]
-Step = Callable[[list[Any]], Awaitable[Sequence[Any] | None]]
-Idle = Callable[[float], Awaitable[None]]
 
 log = logging.getLogger("tollmeter")
 
 
 class BrokerError(Exception):
     """The broker cannot be reached, or it lacks topics; the text is one line for the user."""
-
-
-class GivenUp(Exception):  # noqa: N818  # an answer, no error
-    """Raised by a step whose partitions were taken away: its events go back, unacked."""
 
 
 class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
@@ -116,154 +106,6 @@ class Sender:
         """Return the record's offset once the brokers have acknowledged it; raise when it was not written."""
         metadata = await self._app.producer.send_and_wait(topic, key, value, partition, None, list(headers))
         return int(metadata.offset)
-
-
-class Passes:
-    """The serial loop of a stage.
-
-    `step(events)` gets every delivery that waits, of all partitions, as one pass; they are acked after it returned,
-    but for those that it returns: they stay unacked, and with them what follows in their partitions.
-    `event.value` is a list of aiokafka records in offset order. What arrives meanwhile forms the next pass. A pass
-    starts when `weigh` counts `limit`, or when its first event has waited `linger_s`; one that weighs a tenth of the
-    limit by then is part of a backlog, and waits up to `backlog_linger_s` while more arrives. `idle(now)` runs between
-    passes, at most every `idle_every_s`, with the monotonic time. Neither ever runs beside the other.
-    """
-
-    def __init__(
-        self,
-        app: StageApp,
-        step: Step,
-        *,
-        limit: int,
-        weigh: Callable[[Any], int] = lambda event: len(event.value),
-        linger_s: float = 0.0,
-        backlog_linger_s: float = 0.0,
-        idle: Idle | None = None,
-        idle_every_s: float = 0.1,
-    ) -> None:
-        self.app = app
-        self._step, self._limit, self._weigh, self._linger_s = step, limit, weigh, linger_s
-        self._backlog_linger_s = max(linger_s, backlog_linger_s)
-        self._idle, self._idle_every_s = idle, idle_every_s
-        self._idle_at = 0.0
-        self._waiting: list[Any] = []
-        self._weight = 0
-        self._since = self._arrived = 0.0
-        self._ready_said = False
-        topic = app.topic(
-            *app.source_topics, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
-        )
-        app.agent(topic, name="passes")(self._agent)
-
-    def ours(self, event: Any) -> bool:
-        """Tell whether this worker still owns the event: check it before an effect that cannot be undone."""
-        return bool(self.app.consumer.flow_active and event.message.generation_id == self.app.consumer_generation_id)
-
-    def all_ours(self, events: Sequence[Any]) -> bool:
-        """Tell whether every event is still ours; False as soon as a rebalance or a stop has begun."""
-        return all(self.ours(event) for event in events)
-
-    async def _agent(self, stream: Any) -> None:
-        arrivals = aiter(stream.noack().events())
-        coming: asyncio.Task[Any] | None = None
-        try:
-            while True:
-                coming = await self._gather(arrivals, coming)
-                await self._run_pass()
-                await self._maybe_idle()
-                self._announce()
-        except StopAsyncIteration:
-            if not self.app.should_stop:
-                crash(RuntimeError("the stream of records ended"))
-        except Exception as error:
-            crash(error)
-        finally:
-            if coming is not None:
-                coming.cancel()
-
-    async def _gather(self, arrivals: AsyncIterator[Any], coming: asyncio.Task[Any] | None) -> asyncio.Task[Any]:
-        """Take what has arrived, waiting for the first event until the next idle time; return the pending read."""
-        if coming is None:
-            coming = asyncio.create_task(_next(arrivals))
-        await asyncio.wait({coming}, timeout=self._patience())
-        while coming.done():
-            event = coming.result()
-            if not self._waiting:
-                self._since = monotonic()
-            self._waiting.append(event)
-            self._arrived = monotonic()
-            self._weight += self._weigh(event)
-            coming = asyncio.create_task(_next(arrivals))
-            if self._weight >= self._limit:
-                break
-            await asyncio.sleep(0)  # the stream gives way once before it looks into its queue
-            await asyncio.sleep(0)
-        return coming
-
-    def _patience(self) -> float:
-        if self._weight >= self._limit:
-            return 0.0
-        now = monotonic()
-        until = self._idle_at + self._idle_every_s
-        if self._waiting:
-            until = min(until, self._due_at())
-        return max(0.0, until - now)
-
-    def _due_at(self) -> float:
-        soonest = self._since + self._linger_s
-        if self._weight * 10 < self._limit:
-            return soonest
-        return min(self._since + self._backlog_linger_s, max(soonest, self._arrived + BACKLOG_GAP_S))
-
-    async def _run_pass(self) -> None:
-        """Run one pass if it is due. What no longer is ours goes back, so that a rebalance need not wait for it."""
-        lost = [event for event in self._waiting if not self.ours(event)]
-        if lost:
-            self._abandon(lost)
-            self._set_waiting([event for event in self._waiting if self.ours(event)])
-        due = self._weight >= self._limit or monotonic() >= self._due_at()
-        if not self._waiting or not due:
-            return
-        events = self._waiting
-        self._set_waiting([])
-        try:
-            held = await self._step(events) or ()
-        except GivenUp:
-            self._abandon(events)
-            return
-        self._abandon(held)
-        for event in events:
-            if event not in held:
-                self.app.consumer.finish(event.message)
-
-    def _set_waiting(self, events: list[Any]) -> None:
-        self._waiting = events
-        self._weight = sum(self._weigh(event) for event in events)
-
-    def _abandon(self, events: Sequence[Any]) -> None:
-        for event in events:
-            self.app.consumer.abandon(event.message)
-
-    async def _maybe_idle(self) -> None:
-        now = monotonic()
-        if now < self._idle_at + self._idle_every_s:
-            return
-        self._idle_at = now
-        if self._idle is not None and self.app.consumer.flow_active:
-            await self._idle(now)
-
-    def _announce(self) -> None:
-        if self._ready_said or not self.app.consumer.settled:
-            return
-        self._ready_said = True
-        owned = ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(self.app.consumer.assignment()))
-        log.info("ready: %s", owned or "no partition is left for this worker")
-        if path := os.environ.get(READY_FILE):
-            Path(path).write_text(f"{os.getpid()}\n", encoding="ascii")
-
-
-async def _next(arrivals: AsyncIterator[Any]) -> Any:
-    return await anext(arrivals)
 
 
 async def preflight(settings: Settings, topics: Sequence[str]) -> dict[str, int]:

@@ -34,9 +34,10 @@ from tollmeter.settings import Settings
 from tollmeter.sinks import rollup
 from tollmeter.sinks.books import store_book
 from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connect
-from tollmeter.streams.app import GivenUp, Passes, Sender, StageApp, build_app, crash, preflight
+from tollmeter.streams.app import Sender, StageApp, build_app, crash, preflight
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.letters import SourcePlace, dead_letter_headers
+from tollmeter.streams.passes import GivenUp, Passes
 from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, read, to_insert, together
 
 log = logging.getLogger("tollmeter.ledger")

@@ -201,7 +201,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         return offset
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Check nothing: upstream's check logs guesses about single records, and crashes while a position is unknown."""
+        """Check nothing: upstream guesses about single records here, and crashes while a position is unknown."""
 
     def finish(self, message: BatchMessage) -> None:
         """Ack a delivery whose effects are durable."""

@@ -21,8 +21,9 @@ from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
 from tollmeter.sinks.checkpoint import Checkpoint, CheckpointStore
 from tollmeter.sinks.clickhouse import Unavailable
-from tollmeter.streams.app import Passes, Sender, StageApp, build_app, crash, preflight
+from tollmeter.streams.app import Sender, StageApp, build_app, crash, preflight
 from tollmeter.streams.app import run as run_app
+from tollmeter.streams.passes import Passes
 from tollmeter.streams.priced_log import fold_records, remember
 from tollmeter.streams.repairing import Repairs
 from tollmeter.streams.rules.anomalies import SpikeFloors
