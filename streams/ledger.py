@@ -48,9 +48,8 @@ COVERAGE_COLUMNS = (
     "rows", "price_book", "boot",
 )  # fmt: skip
 REPORT_S = 60.0
-BACKLOG_LINGER_S = (
-    2.0  # a backlog is stored in large blocks: a row in a block of 4,000 costs ClickHouse three times as much
-)
+BACKLOG_LINGER_S = 2.0
+"""A backlog is stored in large blocks: a row in a block of 4,000 costs ClickHouse three times as much."""
 POLL_S = 0.05
 GRACE_S = 3.0
 """How long an insert under way may go on when the partitions were taken away."""
@@ -61,7 +60,11 @@ FIRST_DELAY_S, LAST_DELAY_S = 0.1, 30.0
 class Block:
     """What one pass writes, and the deliveries it must not ack because a newer format stands in them."""
 
-    rows: list[pl.DataFrame] = field(default_factory=list)
+    events: Sequence[Any]
+    blocks: list[pl.DataFrame] = field(default_factory=list)
+    rows: pl.DataFrame = field(default_factory=pl.DataFrame)
+    stream: bytes = b""
+    """All rows as one Arrow IPC stream, ready to insert."""
     coverage: list[tuple[Any, ...]] = field(default_factory=list)
     alerts: list[tuple[str, datetime]] = field(default_factory=list)
     books: list[Any] = field(default_factory=list)
@@ -89,27 +92,9 @@ class Ledger:
         self._rollup_at = 0.0
         self.ours: Callable[[Sequence[Any]], bool] = lambda events: True
 
-    async def step(self, events: Sequence[Any]) -> list[Any]:
-        """Store what the pass brings; return the deliveries that must not be acked."""
-        block = await asyncio.to_thread(self._sort, events)
-        rows = together(block.rows)
-        for stop in block.stopped:
-            self._stop_partition(*stop)
-        for record, problem in block.broken:
-            await self._bury(record, problem)
-        if rows.height:
-            await self._store_rows(rows, events)
-        if block.coverage:
-            await self._insert_rows("ledger_coverage", COVERAGE_COLUMNS, block.coverage, events)
-        if block.alerts:
-            await self._insert_rows("alerts", ("event", "appended_at"), block.alerts, events)
-        for record in block.books:
-            await self._store_book(record, events)
-        self._counts.update(rows=rows.height, blocks=len(block.rows), alerts=len(block.alerts), inserts=1)
-        return block.held
-
-    def _sort(self, events: Sequence[Any]) -> Block:
-        block = Block()
+    def prepare(self, events: Sequence[Any]) -> Block:
+        """Read the records of a pass and join their rows. Runs in a thread, beside the inserts of the pass before."""
+        block = Block(events)
         for event in events:
             if event.message.topic == self._alerts_topic:
                 block.alerts += [alert_row(record) for record in event.value if record.value]
@@ -117,7 +102,28 @@ class Ledger:
                 block.books += [record for record in event.value if record.value]
             elif not self._sort_priced(event, block):
                 block.held.append(event)
+        block.rows = together(block.blocks)
+        if block.rows.height:
+            block.stream = to_insert(block.rows)
         return block
+
+    async def step(self, block: Block) -> list[Any]:
+        """Store what the pass brings; return the deliveries that must not be acked."""
+        events = block.events
+        for stop in block.stopped:
+            self._stop_partition(*stop)
+        for record, problem in block.broken:
+            await self._bury(record, problem)
+        if block.rows.height:
+            await self._store_rows(block.rows, block.stream, events)
+        if block.coverage:
+            await self._insert_rows("ledger_coverage", COVERAGE_COLUMNS, block.coverage, events)
+        if block.alerts:
+            await self._insert_rows("alerts", ("event", "appended_at"), block.alerts, events)
+        for record in block.books:
+            await self._store_book(record, events)
+        self._counts.update(rows=block.rows.height, blocks=len(block.blocks), alerts=len(block.alerts), inserts=1)
+        return block.held
 
     def _sort_priced(self, event: Any, block: Block) -> bool:
         """Add the records of a delivery; False when one is newer than we know: its partition stops there."""
@@ -129,7 +135,7 @@ class Ledger:
                     return False
                 if headers[H_KIND] == KIND_ROWS:
                     coverage = list(coverage_rows(record, headers))
-                    block.rows.append(read(PricedBlock(record.partition, record.offset, record.value)))
+                    block.blocks.append(read(PricedBlock(record.partition, record.offset, record.value)))
                     block.coverage += coverage
             except (KeyError, ValueError, TypeError) as problem:
                 block.broken.append((record, f"{type(problem).__name__}: {problem}"))
@@ -144,19 +150,17 @@ class Ledger:
 
     # ------------------------------------------------------------------ ClickHouse
 
-    async def _store_rows(self, rows: pl.DataFrame, events: Sequence[Any]) -> None:
+    async def _store_rows(self, rows: pl.DataFrame, stream: bytes, events: Sequence[Any]) -> None:
         """Insert rows; halve what ClickHouse refuses until the culprits stand alone."""
         try:
-            await self._persist(
-                lambda: self._clickhouse().insert_arrow("usage_events", to_insert(rows), LEDGER_COLUMNS), events
-            )
+            await self._persist(lambda: self._clickhouse().insert_arrow("usage_events", stream, LEDGER_COLUMNS), events)
         except Rejected as refusal:
             if rows.height == 1:
                 await self._send_dead_letter(rows, refusal)
                 return
             middle = rows.height // 2
-            await self._store_rows(rows[:middle], events)
-            await self._store_rows(rows[middle:], events)
+            for half in (rows[:middle], rows[middle:]):
+                await self._store_rows(half, to_insert(half), events)
 
     async def _store_book(self, record: Any, events: Sequence[Any]) -> None:
         try:
@@ -282,6 +286,7 @@ def run(settings: Settings) -> int:
     passes = Passes(
         app,
         ledger.step,
+        prepare=ledger.prepare,
         limit=settings.ledger_block_rows,
         weigh=rows_of,
         linger_s=settings.ledger_block_s,
