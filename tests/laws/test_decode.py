@@ -11,7 +11,6 @@ from tollmeter.schemas import codec
 from tollmeter.streams.rules.decode import MAX_BODY_BYTES, REASONS, Decoded, decode
 from tollmeter.streams.rules.validate import row_problem, validate
 
-
 ENUMS = ("billing_scope", "processing", "status", "usage_source")
 
 
