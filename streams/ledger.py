@@ -60,7 +60,6 @@ FIRST_DELAY_S, LAST_DELAY_S = 0.1, 30.0
 class Block:
     """What one pass writes, and the deliveries it must not ack because a newer format stands in them."""
 
-    events: Sequence[Any]
     blocks: list[pl.DataFrame] = field(default_factory=list)
     rows: pl.DataFrame = field(default_factory=pl.DataFrame)
     stream: bytes = b""
@@ -92,24 +91,9 @@ class Ledger:
         self._rollup_at = 0.0
         self.ours: Callable[[Sequence[Any]], bool] = lambda events: True
 
-    def prepare(self, events: Sequence[Any]) -> Block:
-        """Read the records of a pass and join their rows. Runs in a thread, beside the inserts of the pass before."""
-        block = Block(events)
-        for event in events:
-            if event.message.topic == self._alerts_topic:
-                block.alerts += [alert_row(record) for record in event.value if record.value]
-            elif event.message.topic == self._prices_topic:
-                block.books += [record for record in event.value if record.value]
-            elif not self._sort_priced(event, block):
-                block.held.append(event)
-        block.rows = together(block.blocks)
-        if block.rows.height:
-            block.stream = to_insert(block.rows)
-        return block
-
-    async def step(self, block: Block) -> list[Any]:
+    async def step(self, events: Sequence[Any]) -> list[Any]:
         """Store what the pass brings; return the deliveries that must not be acked."""
-        events = block.events
+        block = await asyncio.to_thread(self._sort, events)
         for stop in block.stopped:
             self._stop_partition(*stop)
         for record, problem in block.broken:
@@ -124,6 +108,21 @@ class Ledger:
             await self._store_book(record, events)
         self._counts.update(rows=block.rows.height, blocks=len(block.blocks), alerts=len(block.alerts), inserts=1)
         return block.held
+
+    def _sort(self, events: Sequence[Any]) -> Block:
+        """Read the records of a pass and join their rows."""
+        block = Block()
+        for event in events:
+            if event.message.topic == self._alerts_topic:
+                block.alerts += [alert_row(record) for record in event.value if record.value]
+            elif event.message.topic == self._prices_topic:
+                block.books += [record for record in event.value if record.value]
+            elif not self._sort_priced(event, block):
+                block.held.append(event)
+        block.rows = together(block.blocks)
+        if block.rows.height:
+            block.stream = to_insert(block.rows)
+        return block
 
     def _sort_priced(self, event: Any, block: Block) -> bool:
         """Add the records of a delivery; False when one is newer than we know: its partition stops there."""
@@ -286,7 +285,6 @@ def run(settings: Settings) -> int:
     passes = Passes(
         app,
         ledger.step,
-        prepare=ledger.prepare,
         limit=settings.ledger_block_rows,
         weigh=rows_of,
         linger_s=settings.ledger_block_s,

@@ -12,9 +12,7 @@ from tollmeter.streams.app import StageApp, crash
 
 READY_FILE = "TOLLMETER_READY_FILE"
 BACKLOG_GAP_S = 0.3  # when nothing has arrived for so long, the backlog is at its end
-Step = Callable[[Any], Awaitable[Sequence[Any] | None]]
-BUSY_IDLE_S = 1.0  # while steps follow one another, idle work, which would have to wait for one, is due less often
-Prepare = Callable[[list[Any]], Any]
+Step = Callable[[list[Any]], Awaitable[Sequence[Any] | None]]
 Idle = Callable[[float], Awaitable[None]]
 
 log = logging.getLogger("tollmeter")
@@ -28,8 +26,7 @@ class Passes:
     """The serial loop of a stage.
 
     `step(events)` gets every delivery that waits, of all partitions, as one pass; they are acked after it returned,
-    but for those that it returns: they stay unacked, and with them what follows in their partitions. With `prepare`, a
-    pass is first prepared in a thread, beside the step of the pass before it, and its step gets what that made.
+    but for those that it returns: they stay unacked, and with them what follows in their partitions.
     `event.value` is a list of aiokafka records in offset order. What arrives meanwhile forms the next pass. A pass
     starts when `weigh` counts `limit`, or when its first event has waited `linger_s`; one that weighs a tenth of the
     limit by then is part of a backlog, and waits up to `backlog_linger_s` while more arrives. `idle(now)` runs between
@@ -47,11 +44,8 @@ class Passes:
         backlog_linger_s: float = 0.0,
         idle: Idle | None = None,
         idle_every_s: float = 0.1,
-        prepare: Prepare | None = None,
     ) -> None:
         self.app = app
-        self._prepare = prepare
-        self._stepping: tuple[list[Any], asyncio.Task[Any]] | None = None
         self._step, self._limit, self._weigh, self._linger_s = step, limit, weigh, linger_s
         self._backlog_linger_s = max(linger_s, backlog_linger_s)
         self._idle, self._idle_every_s = idle, idle_every_s
@@ -80,8 +74,6 @@ class Passes:
             while True:
                 coming = await self._gather(arrivals, coming)
                 await self._run_pass()
-                if self._stepping is not None and self._stepping[1].done():
-                    await self._settle()
                 await self._maybe_idle()
                 self._announce()
         except StopAsyncIteration:
@@ -92,8 +84,6 @@ class Passes:
         finally:
             if coming is not None:
                 coming.cancel()
-            if self._stepping is not None:
-                self._stepping[1].cancel()
 
     async def _gather(self, arrivals: AsyncIterator[Any], coming: asyncio.Task[Any] | None) -> asyncio.Task[Any]:
         """Take what has arrived, waiting for the first event until the next idle time; return the pending read."""
@@ -140,29 +130,11 @@ class Passes:
             return
         events = self._waiting
         self._set_waiting([])
-        if self._prepare is None:
-            self._begin(events, events)
-            await self._settle()
-        else:
-            prepared = await asyncio.to_thread(self._prepare, events)
-            await self._settle()
-            self._begin(events, prepared)
-
-    def _begin(self, events: list[Any], given: Any) -> None:
-        self._stepping = events, asyncio.ensure_future(_awaited(self._step(given)))
-
-    async def _settle(self) -> None:
-        """Wait for the step under way, if any, and ack what it has done."""
-        if self._stepping is None:
-            return
-        events, step = self._stepping
         try:
-            held = await step or ()
+            held = await self._step(events) or ()
         except GivenUp:
             self._abandon(events)
             return
-        finally:
-            self._stepping = None
         self._abandon(held)
         for event in events:
             if event not in held:
@@ -178,12 +150,10 @@ class Passes:
 
     async def _maybe_idle(self) -> None:
         now = monotonic()
-        every_s = self._idle_every_s if self._stepping is None else max(BUSY_IDLE_S, self._idle_every_s)
-        if now < self._idle_at + every_s:
+        if now < self._idle_at + self._idle_every_s:
             return
         self._idle_at = now
         if self._idle is not None and self.app.consumer.flow_active:
-            await self._settle()
             await self._idle(now)
 
     def _announce(self) -> None:
@@ -194,10 +164,6 @@ class Passes:
         log.info("ready: %s", owned or "no partition is left for this worker")
         if path := os.environ.get(READY_FILE):
             Path(path).write_text(f"{os.getpid()}\n", encoding="ascii")
-
-
-async def _awaited(work: Awaitable[Any]) -> Any:
-    return await work
 
 
 async def _next(arrivals: AsyncIterator[Any]) -> Any:

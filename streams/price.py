@@ -93,16 +93,12 @@ class Price:
         self._asked: tuple[int, asyncio.Task[set[TP]]] | None = None
         self._published = False
 
-    def prepare(self, events: Sequence[Any]) -> tuple[Priced, dict[int, list[Block]]]:
-        """Price every record of a pass and make the records to send. Runs in a thread, one pass at a time."""
+    async def step(self, events: Sequence[Any]) -> None:
+        """Price every record of the pass, and return when dead letters and rows are acknowledged."""
         ordered = sorted(events, key=lambda event: (event.message.partition, event.message.offset))
         pass_ = Priced([event.value for event in ordered], self._book)
-        return pass_, pass_.blocks(self._targets, self._book.id, self._boot)
-
-    async def step(self, prepared: tuple[Priced, dict[int, list[Block]]]) -> None:
-        """Return when dead letters and rows of a pass are acknowledged."""
-        pass_, parts = prepared
         await self._send_dead_letters(pass_)
+        parts = pass_.blocks(self._targets, self._book.id, self._boot)
         await asyncio.gather(*(self._send_in_turn(target, records) for target, records in parts.items()))
         self._count(pass_)
 
@@ -178,5 +174,5 @@ def run(settings: Settings) -> int:
     layout = asyncio.run(read_layout(settings))
     app = build_app(settings, STAGE, [topics.EVENTS])
     price = Price(settings, app, Sender(app), load(settings), layout.priced)
-    Passes(app, price.step, prepare=price.prepare, limit=settings.price_batch, linger_s=LINGER_S, idle=price.idle)
+    Passes(app, price.step, limit=settings.price_batch, linger_s=LINGER_S, idle=price.idle)
     return run_app(app)

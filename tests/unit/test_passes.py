@@ -166,28 +166,3 @@ def test_idle_never_runs_beside_a_step() -> None:
     asyncio.run(run_for(app, 0.3))
     assert len(seen) > 5
     assert not any(seen)
-
-
-def test_a_pass_is_prepared_beside_the_step_before_it_and_steps_never_overlap() -> None:
-    app, seen, under_way = App(), [], []
-
-    def prepare(events: list[Any]) -> list[int]:
-        seen.append(("prepare", offsets(events)))
-        return offsets(events)
-
-    async def step(prepared: list[int]) -> None:
-        assert not under_way
-        under_way.append(prepared)
-        seen.append(("step", prepared))
-        await asyncio.sleep(0.03)
-        assert app.consumer.finished == list(range(prepared[0]))  # no ack before the step is done
-        seen.append(("done", prepared))
-        under_way.clear()
-
-    Passes(app, step, prepare=prepare, limit=1)  # type: ignore[arg-type]
-    for number in range(3):
-        app.put(number)
-    asyncio.run(run_for(app, 0.4))
-    assert app.consumer.finished == [0, 1, 2]
-    assert seen.index(("prepare", [1])) < seen.index(("done", [0])) < seen.index(("step", [1]))
-    assert [entry for kind, entry in seen if kind == "step"] == [[0], [1], [2]]
