@@ -1,6 +1,6 @@
 """What crosses a border, byte for byte: other programs read it, so a change here is a change for them.
 
-A wanted change: bump the format, write the file anew from the value that the failing test shows, and say so in the changelog.
+A wanted change: bump the format, write the file anew from what the failing test shows, and say so in the changelog.
 """
 
 import io
