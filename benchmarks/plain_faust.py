@@ -2,8 +2,8 @@
 
 It is what the line is compared with: idiomatic Faust, and careful (one insert per batch, no sleep, rates in a dict). It
 folds the same eight kinds of scope, and does less beside: minutes alone, no hours, days or months, no budgets, alerts,
-cost components or currencies, no resends recognised, and a killed worker counts wrong. `tables` keeps windows in Faust's
-tumbling tables, `dicts` in plain dicts.
+cost components or currencies, no resends recognised, and a killed worker counts wrong. `tables` keeps windows in
+Faust's tumbling tables, `dicts` in plain dicts.
 
     python -m benchmarks.plain_faust tables --events 20000 --rates FILE --report FILE
 """
