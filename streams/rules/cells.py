@@ -106,9 +106,13 @@ class Cells:
         self._dirty[rows] = False
         return self._scopes[rows].copy(), self._values[rows].copy()
 
-    def mark_dirty(self, scopes: Vector) -> None:
-        """Have these scopes written again: their checkpoint did not succeed."""
-        self._dirty[self.rows(scopes)] = True
+    def put_back(self, scopes: Vector, values: Matrix) -> None:
+        """Have these cells written again; those that are not here any more come back as they were."""
+        before = self.size
+        rows = self.rows(scopes)
+        gone = rows >= before
+        self._values[rows[gone]] = values[gone]
+        self._dirty[rows] = True
 
     @property
     def clean(self) -> bool:

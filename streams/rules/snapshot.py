@@ -13,7 +13,7 @@ import polars as pl
 
 from tollmeter.schemas.policy import Policy
 from tollmeter.streams.rules.state import COUNTERS, State
-from tollmeter.streams.rules.totals import COLUMNS, LEVELS, bucket_at, bucket_start_s
+from tollmeter.streams.rules.totals import COLUMNS, LEVELS, Matrix, Vector, bucket_at, bucket_start_s
 
 CELL_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "level": pl.String,
@@ -36,8 +36,8 @@ class Snapshot:
     cells: pl.DataFrame
     policies: tuple[tuple[str, Policy | None], ...]
     progress: dict[str, Any]
-    written: tuple[tuple[str, int, Any], ...]
-    """(level, bucket, scope numbers) of the cells, to mark them again should the write be given up."""
+    written: tuple[tuple[str, int, Vector, Matrix], ...]
+    """(level, bucket, scope numbers, values) of the cells, to put them back should the write be given up."""
 
 
 def snapshot(state: State) -> Snapshot:
@@ -48,7 +48,7 @@ def snapshot(state: State) -> Snapshot:
             scopes, values = cells.drain_dirty()
             if scopes.size:
                 frames.append(_frame(state, level, bucket, scopes, values))
-                written.append((level, bucket, scopes))
+                written.append((level, bucket, scopes, values))
     policies = tuple(
         (policy_id, state.budgets.policies[policy_id] if kept else None)
         for policy_id, kept in sorted(state.changed_policies.items())
@@ -126,10 +126,9 @@ def restore(state: State, progress: str, cells: pl.DataFrame, policies: list[Pol
 
 
 def undo(state: State, failed: Snapshot) -> None:
-    """Mark everything of a snapshot as changed again: its write was given up."""
-    for level, bucket, scopes in failed.written:
-        if bucket in state.levels[level]:
-            state.levels[level][bucket].mark_dirty(scopes)
+    """Count a snapshot as unsaved again: its write was given up. Sealed buckets of it may be forgotten by now."""
+    for level, bucket, scopes, values in failed.written:
+        state.cells(level, bucket).put_back(scopes, values)
     state.changed_policies = {policy_id: policy is not None for policy_id, policy in failed.policies} | (
         state.changed_policies
     )

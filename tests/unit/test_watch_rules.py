@@ -17,8 +17,9 @@ from tollmeter.streams.rules.cells import Cells
 from tollmeter.streams.rules.fold import fold_policy, fold_policy_delete, fold_rows
 from tollmeter.streams.rules.landmarks import landmark, move_clocks
 from tollmeter.streams.rules.seen import SLICE_US, Seen
+from tollmeter.streams.rules.snapshot import snapshot, undo
 from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import COLUMNS, MEASURES, bucket_at, bucket_start_s, period_text
+from tollmeter.streams.rules.totals import COLUMNS, MEASURES, PEAKS, bucket_at, bucket_start_s, period_text
 
 FLOORS = SpikeFloors(minute_nano=1_000, hour_nano=5_000, new_key_hour_nano=10_000, factor=3)
 USD = 10**9
@@ -214,6 +215,20 @@ def test_budgets_of_a_scope_stay_watched_until_the_last_policy_is_gone() -> None
     assert budgets.watched(np.array([5, 100, 10_000])).tolist() == [1]
     budgets.delete(eur.policy_id)
     assert budgets.watched(np.array([5, 100, 10_000])).tolist() == []
+
+
+def test_a_failed_checkpoint_keeps_buckets_that_were_sealed_and_forgotten_meanwhile() -> None:
+    state = new_state()
+    fold_rows(state, frame([row(1, START), row(2, START + 60)]), 0)
+    failed = snapshot(state)
+    late = dict.fromkeys((0, 1), (START + 90 * 60) * 1000)
+    move_clocks(state, late, 1)
+    landmark(state, caught_up=True)
+    assert not state.levels["minute"]
+    undo(state, failed)
+    again = snapshot(state)
+    key, stamp = ["level", "bucket", "org_id", "scope", "name"], ["stamp", *PEAKS]
+    assert again.cells.drop(stamp).sort(key).equals(failed.cells.drop(stamp).sort(key))
 
 
 class Record(NamedTuple):
