@@ -33,6 +33,7 @@ class Alert:
     received_at: datetime
     text: str
     facts: dict[str, Any] = field(default_factory=dict)
+    source: str = SOURCE
 
     def cloudevent(self) -> dict[str, Any]:
         """Return the CloudEvent; its `time` is that of the event that caused it, so a replay gives the same bytes."""
@@ -41,7 +42,7 @@ class Alert:
             "name": self.name, "period": self.period, "text": self.text, **self.facts,
         }  # fmt: skip
         return {
-            "specversion": "1.0", "id": self.id, "source": SOURCE, "type": f"tollmeter.alert.{self.kind}",
+            "specversion": "1.0", "id": self.id, "source": self.source, "type": f"tollmeter.alert.{self.kind}",
             "subject": f"{self.org_id}/{self.scope}/{self.name}", "time": _rfc3339(self.received_at),
             "datacontenttype": "application/json", "data": data,
         }  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.policy import Member, Policy
 from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND, KIND_CONTROL, KIND_TICK
 
 Headers = list[tuple[str, bytes]]
@@ -26,7 +26,23 @@ class PolicyDelete(BaseModel):
     policy_id: str
 
 
-Control = Annotated[PolicySet | PolicyDelete, Field(discriminator="type")]
+class MemberSet(BaseModel):
+    """A user's or group's groups replace any it had; limits of the members are evaluated at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    type: Literal["member_set"] = "member_set"
+    member: Member
+
+
+class MemberDelete(BaseModel):
+    """The member is in no group any more; deleting an absent one is no error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    type: Literal["member_delete"] = "member_delete"
+    member_id: str
+
+
+Control = Annotated[PolicySet | PolicyDelete | MemberSet | MemberDelete, Field(discriminator="type")]
 
 
 class ControlRecord(BaseModel):

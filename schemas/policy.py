@@ -1,38 +1,145 @@
-"""A policy: the rule an admin wrote about a scope. Limits are integers, micro-units of its currency; absent = none."""
+"""A policy: the rule an admin wrote about a scope. Limits are integers in the unit their measure names; absent = none."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-SCOPE_KINDS = ("org", "group", "user", "api_key", "client_ip", "agent", "model", "provider")
-ScopeKind = Literal["org", "group", "user", "api_key", "client_ip", "agent", "model", "provider"]
+SCOPE_KINDS = ("org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag")
+ScopeKind = Literal["org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag"]
 SCOPE_COLUMNS = {
     "org": "org_id", "group": "group_id", "user": "user_id", "api_key": "api_key_id",
     "client_ip": "client_ip", "agent": "agent", "model": "model", "provider": "provider",
 }  # fmt: skip
-"""The priced column that names each kind of scope. Every scope belongs to one organisation."""
+"""The priced column that names each kind of scope that every row is folded into. Every scope belongs to one
+organisation. A tag scope has no column: its name is "key=value", and it is folded only where a policy asks for it."""
 
 DEFAULT_WARN_PCT = 80
 DEFAULT_ALERT_PCTS = (20, 50, 80, 100)
 Currency = Literal["USD", "EUR", "RUB"]
+Applies = Literal["each_member", "pool"]
+Amount = Annotated[int, Field(gt=0, le=10**15, strict=True)]
+Percent = Annotated[int, Field(gt=0, le=1000, strict=True)]
+MAX_ROLLING_HOURS = 62 * 24
+
+
+def known_zone(name: str) -> str:
+    """Return the name of a time zone. Raises `ValueError` for one that is not in the IANA database."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"unknown time zone {name!r}: write for example UTC or Europe/Berlin") from None
+    return name
+
+
+TimeZone = Annotated[str, AfterValidator(known_zone)]
+
+
+class Limit(BaseModel):
+    """One limit: an amount of a measure within a period.
+
+    `amount` is micro-units of the policy's currency for money, else a count. A rolling period is the last `hours` hours,
+    in steps of 15 minutes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    period: Literal["day", "week", "month", "rolling"]
+    measure: Literal["money", "tokens", "requests"] = "money"
+    amount: Amount
+    hours: Annotated[int, Field(gt=0, le=MAX_ROLLING_HOURS, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _hours_belong_to_rolling(self) -> Self:
+        if (self.period == "rolling") != (self.hours is not None):
+            raise ValueError("a rolling limit needs hours, and no other limit takes them")
+        return self
+
+    @property
+    def window(self) -> str:
+        """Name of the period without its zone: day, week, month, rolling24h."""
+        return self.period if self.hours is None else f"rolling{self.hours}h"
+
+    @property
+    def key(self) -> str:
+        """What distinguishes the limits of one policy: day/money, rolling24h/tokens."""
+        return f"{self.window}/{self.measure}"
 
 
 class Policy(BaseModel):
-    """Limits of one scope of one organisation. `name` is "" for the organisation itself."""
+    """Limits of one scope of one organisation. `name` is "" for the organisation itself.
+
+    `pool` limits what all calls of the scope spend together; `each_member` (org and group only) what each user of it
+    may spend for himself. `warn_threshold_pct` is one more alert threshold.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     org_id: Annotated[str, Field(max_length=256)]
     scope: ScopeKind = "org"
-    name: Annotated[str, Field(max_length=256)] = ""
-    applies: Literal["pool"] = "pool"
-    daily_limit_micro: Annotated[int, Field(gt=0, le=10**15, strict=True)] | None = None
-    monthly_limit_micro: Annotated[int, Field(gt=0, le=10**15, strict=True)] | None = None
+    name: Annotated[str, Field(max_length=512)] = ""
+    applies: Applies = "pool"
+    daily_limit_micro: Amount | None = None
+    monthly_limit_micro: Amount | None = None
+    limits: tuple[Limit, ...] = ()
+    """Limits beyond the daily and monthly ones."""
     currency: Currency = "USD"
-    alert_pcts: tuple[Annotated[int, Field(gt=0, le=1000, strict=True)], ...] = DEFAULT_ALERT_PCTS
+    timezone: TimeZone = "UTC"
+    warn_threshold_pct: Annotated[int, Field(gt=0, le=100, strict=True)] = DEFAULT_WARN_PCT
+    alert_pcts: tuple[Percent, ...] = DEFAULT_ALERT_PCTS
+    alert_remaining_micro: Amount | None = None
+    """Alert once a period when less than this remains of a money limit."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.scope == "org") == bool(self.name):
+            raise ValueError("name says which group, user, key ...: it is empty for scope org, and for no other")
+        if self.applies == "each_member" and self.scope not in ("org", "group"):
+            raise ValueError(f"each_member needs members: a {self.scope} has none; use pool")
+        if self.scope == "tag" and "=" not in self.name:
+            raise ValueError("the name of a tag scope is key=value")
+        keys = [limit.key for limit in self.all_limits]
+        if len(set(keys)) < len(keys):
+            raise ValueError("two limits of the same period and measure")
+        return self
 
     @property
     def policy_id(self) -> str:
-        """The key of the policy: one per scope and currency; "/" inside a part is escaped, so no two parts collide."""
-        parts = (self.org_id, self.scope, self.name, self.currency)
+        """The key of the policy: one per scope, way it applies and currency; "/" inside a part is escaped."""
+        parts = (self.org_id, self.scope, self.name, self.applies, self.currency)
         return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
+
+    @property
+    def all_limits(self) -> tuple[Limit, ...]:
+        """Every limit, the daily and the monthly one first."""
+        plain = (("day", self.daily_limit_micro), ("month", self.monthly_limit_micro))
+        return tuple(Limit(period=period, amount=amount) for period, amount in plain if amount is not None) + (
+            self.limits
+        )
+
+    @property
+    def thresholds(self) -> tuple[int, ...]:
+        """The percentages that alert, ascending: `alert_pcts` and `warn_threshold_pct`."""
+        return tuple(sorted({*self.alert_pcts, self.warn_threshold_pct}))
+
+
+class Member(BaseModel):
+    """Who belongs to which groups: a user (external id), or a group inside other groups."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    org_id: Annotated[str, Field(max_length=256)]
+    kind: Literal["user", "group"] = "user"
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    groups: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
+
+    @model_validator(mode="after")
+    def _not_inside_itself(self) -> Self:
+        if self.kind == "group" and self.name in self.groups:
+            raise ValueError(f"group {self.name} contains itself")
+        return self
+
+    @property
+    def member_id(self) -> str:
+        """The key of the member: organisation, kind, name; "/" inside a part is escaped."""
+        return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in (self.org_id, self.kind, self.name))

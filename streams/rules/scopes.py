@@ -15,7 +15,7 @@ Scope = tuple[str, str, str]
 NOBODY = -1
 FEW_ROWS = 1_000
 """Up to here a call into polars costs more than looking up the texts themselves; so does encoding plain text."""
-_KIND_BITS = 3
+_KIND_BITS = 4
 _ORG_SHIFT = 32
 _CODE = (1 << _ORG_SHIFT) - 1
 
