@@ -1,4 +1,4 @@
-"""A policy: the rule an admin wrote about a scope. Limits are integers in the unit their measure names; absent = none."""
+"""A policy: the rule an admin wrote about a scope. Limits are integers, their measure names the unit; absent = none."""
 
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -38,8 +38,8 @@ TimeZone = Annotated[str, AfterValidator(known_zone)]
 class Limit(BaseModel):
     """One limit: an amount of a measure within a period.
 
-    `amount` is micro-units of the policy's currency for money, else a count. A rolling period is the last `hours` hours,
-    in steps of 15 minutes.
+    `amount` is micro-units of the policy's currency for money, else a count. A rolling period is the last `hours`
+    hours, in steps of 15 minutes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -112,10 +112,9 @@ class Policy(BaseModel):
     @property
     def all_limits(self) -> tuple[Limit, ...]:
         """Every limit, the daily and the monthly one first."""
-        plain = (("day", self.daily_limit_micro), ("month", self.monthly_limit_micro))
-        return tuple(Limit(period=period, amount=amount) for period, amount in plain if amount is not None) + (
-            self.limits
-        )
+        daily = () if self.daily_limit_micro is None else (Limit(period="day", amount=self.daily_limit_micro),)
+        monthly = () if self.monthly_limit_micro is None else (Limit(period="month", amount=self.monthly_limit_micro),)
+        return daily + monthly + self.limits
 
     @property
     def thresholds(self) -> tuple[int, ...]:
