@@ -89,7 +89,7 @@ def test_an_unknown_period_is_refused(window: str) -> None:
 
 @pytest.mark.parametrize("window", ["day", "week", "month"])
 def test_periods_of_every_zone_tile_the_time_line(window: str) -> None:
-    """Walked through 2009-2013 (St John's at 00:01, Apia's lost day) and 2026; days in every twelfth zone and the odd."""
+    """Through 2009-2013 (St John's at 00:01, Apia's lost day) and 2026; days in every twelfth zone and the odd ones."""
     zones = sorted(available_timezones())
     odd = ["America/St_Johns", "Pacific/Apia", "Africa/Cairo", "Australia/Lord_Howe", "Pacific/Chatham"]
     for zone in [*zones[::12], *odd] if window == "day" else zones:
