@@ -1,0 +1,143 @@
+"""Random policy sets and an oracle that resolves them in another way: by asking, limit by limit, who could beat it.
+
+`python -m tests.policy_sets 1000000` compares so many sets and prints the count; a difference ends it.
+"""
+
+import random
+import sys
+from collections.abc import Sequence
+
+from tollmeter.schemas.policy import Limit, Member, Policy
+from tollmeter.streams.rules.resolution import Groups, effective, pool_limits
+
+ORGS, USERS, GROUPS = ("acme", "umbra"), ("ann", "bob"), ("g1", "g2", "g3", "g4")
+ZONES = ("UTC", "Asia/Kolkata")
+LIMITS = [
+    Limit(period=period, measure=measure, amount=amount, hours=24 if period == "rolling" else None)
+    for period in ("day", "week", "month", "rolling")
+    for measure in ("money", "tokens", "requests")
+    for amount in (1_000_000, 2_000_000, 3_000_000)
+]  # fmt: skip
+Answer = tuple[list[tuple[str, str, int, str, str]], int, list[tuple[str, str, str, str]]]
+
+
+def random_policy(rng: random.Random) -> Policy:
+    scope = rng.choice(("org", "org", "group", "group", "group", "user", "api_key", "provider"))
+    names = {"org": ("",), "group": GROUPS, "user": USERS, "api_key": ("k1",), "provider": ("openai",)}[scope]
+    applies = rng.choice(("each_member", "each_member", "pool")) if scope in ("org", "group") else "pool"
+    limits = {limit.key: limit for limit in rng.sample(LIMITS, rng.choice((0, 0, 1, 2)))}
+    plain = "day/money" not in limits and "month/money" not in limits
+    return Policy.model_construct(  # built unchecked: a million sets are many policies, and each is sound by its making
+        org_id=rng.choice(("acme", "acme", "acme", "umbra")), scope=scope, name=rng.choice(names), applies=applies,
+        daily_limit_micro=rng.choice((None, 1_000_000, 2_000_000)) if plain else None,
+        monthly_limit_micro=rng.choice((None, 5_000_000, 9_000_000)) if plain else None,
+        limits=tuple(limits.values()), currency=rng.choice(("EUR", "EUR", "USD")), timezone=rng.choice(ZONES),
+        warn_threshold_pct=rng.choice((50, 70, 80)), alert_pcts=(50, 100), alert_remaining_micro=None,
+    )  # fmt: skip
+
+
+def random_set(rng: random.Random) -> tuple[list[Policy], list[Member]]:
+    """Return policies (ids distinct, in any order) and a membership whose groups nest from higher to lower numbers."""
+    policies = {policy.policy_id: policy for policy in (random_policy(rng) for _ in range(rng.randrange(8)))}
+    members = [
+        Member.model_construct(org_id="acme", kind="user", name=user, groups=rng.sample(GROUPS, rng.randrange(3)))
+        for user in USERS
+    ]  # fmt: skip
+    members += [
+        Member.model_construct(org_id="acme", kind="group", name=group, groups=(rng.choice(GROUPS[:place]),))
+        for place, group in enumerate(GROUPS) if place and rng.random() < 0.4
+    ]  # fmt: skip
+    chosen = list(policies.values())
+    rng.shuffle(chosen)
+    return chosen, members
+
+
+def groups_by_rounds(members: Sequence[Member], user: str) -> set[str]:
+    """Oracle of the closure: add the groups around what is known until a round adds nothing."""
+    known = {group for member in members if (member.kind, member.name) == ("user", user) for group in member.groups}
+    for _ in members:
+        known |= {
+            group for member in members if member.kind == "group" and member.name in known for group in member.groups
+        }
+    return known
+
+
+def facts(policy: Policy) -> list[tuple[str, str, int]]:
+    """Return (period with zone, unit, amount) of each limit, from the fields alone."""
+    found = [(f"day@{policy.timezone}", policy.currency, policy.daily_limit_micro)]
+    found += [(f"month@{policy.timezone}", policy.currency, policy.monthly_limit_micro)]
+    for limit in policy.limits:
+        window = f"rolling{limit.hours}h" if limit.hours else limit.period
+        unit = {"money": policy.currency, "tokens": "tokens", "requests": "requests"}[limit.measure]
+        found.append((f"{window}@{policy.timezone}", unit, limit.amount))
+    scale = {"tokens": 1, "requests": 1}
+    return [(period, unit, amount * scale.get(unit, 1_000)) for period, unit, amount in found if amount is not None]
+
+
+def oracle(policies: Sequence[Policy], members: Sequence[Member], user: str) -> Answer:
+    groups = groups_by_rounds(members, user)
+    ours = [policy for policy in policies if policy.org_id == "acme"]
+    shared = [
+        policy for policy in ours
+        if policy.applies == "each_member" and (policy.scope == "org" or policy.name in groups)
+    ]  # fmt: skip
+    own = [policy for policy in ours if (policy.scope, policy.name) == ("user", user)]
+    deciding = own or shared
+    candidates = [
+        (amount, policy.policy_id, period, unit) for policy in deciding for period, unit, amount in facts(policy)
+    ]
+    binding, lost = [], []
+    for amount, policy_id, period, unit in candidates:
+        better = [
+            rival for rival in candidates if rival[2:] == (period, unit) and rival < (amount, policy_id, period, unit)
+        ]
+        if better:
+            lost.append((policy_id, period, unit, "equal_limit" if min(better)[0] == amount else "smaller_limit"))
+        else:
+            binding.append((period, unit, amount, policy_id, user))
+    if own:
+        lost += [
+            (policy.policy_id, period, unit, "own_policy") for policy in shared for period, unit, _ in facts(policy)
+        ]
+    warns = [policy.warn_threshold_pct for policy in deciding]
+    return sorted(binding), min(warns) if warns else 80, sorted(lost)
+
+
+def answer(policies: Sequence[Policy], members: Sequence[Member], user: str) -> Answer:
+    found = effective(policies, "acme", user, Groups(members).of("acme", user))
+    warn = found.warn_threshold_pct
+    assert all(warn in budget.thresholds for budget in found.budgets)
+    return (
+        [(budget.period, budget.unit, budget.amount, budget.policy_id, budget.name) for budget in found.budgets],
+        warn,
+        sorted((entry.budget.policy_id, *entry.budget.kind, entry.reason) for entry in found.lost),
+    )
+
+
+def pool_oracle(policies: Sequence[Policy], scopes: set[tuple[str, str]]) -> list[tuple[str, str, str, int]]:
+    return sorted(
+        (policy.policy_id, period, unit, amount)
+        for policy in policies
+        for period, unit, amount in facts(policy)
+        if policy.org_id == "acme"
+        and policy.applies == "pool"
+        and (policy.scope, policy.name) in scopes | {("org", "")}
+    )
+
+
+def compare(seed: int) -> None:
+    """Fail with the seed when resolution and oracle differ on its set."""
+    rng = random.Random(seed)
+    policies, members = random_set(rng)
+    for user in USERS:
+        assert answer(policies, members, user) == oracle(policies, members, user), seed
+    scopes = {("group", rng.choice(GROUPS)), ("api_key", "k1"), ("provider", rng.choice(("openai", "google")))}
+    found = [(*(budget.policy_id, *budget.kind), budget.amount) for budget in pool_limits(policies, "acme", scopes)]
+    assert found == pool_oracle(policies, scopes), seed
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1])
+    for seed in range(count):
+        compare(seed)
+    print(f"{count:,} policy sets: equal")
