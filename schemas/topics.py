@@ -11,6 +11,8 @@ ALERTS = "usage.alerts"
 POLICIES = "usage.policies"
 PRICES = "usage.prices"
 SPEND = "usage.spend"
+NOTICES = "usage.notices"
+"""The journal of `notify`: state and deliveries of each alert, acknowledgements, mutes."""
 
 HASH_VERSION = "crc32-1"
 LAYOUT_KEY = b"layout"
@@ -38,6 +40,7 @@ TOPICS = (
     Topic(POLICIES, "one", -1),
     Topic(PRICES, "one", -1, max_message_bytes=8_000_000),
     Topic(SPEND, "one", -1),
+    Topic(NOTICES, "one", -1),
 )
 
 

@@ -1,0 +1,1 @@
+"""Alerts reach people: an alert becomes a notice, and a notice is delivered to each consumer that a route names."""

@@ -1,0 +1,257 @@
+"""The routes file: who is told what. Broken, it is refused whole, with line and reason."""
+
+import re
+from datetime import time
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from tollmeter.notify.address import Network, is_allowed
+from tollmeter.schemas.alert import Severity
+from tollmeter.schemas.policy import TimeZone
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class RoutesError(Exception):
+    """The routes file cannot be used; the text names the file, the line and what was expected."""
+
+
+def _seconds(value: Any) -> Any:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write a span of time, for example 90s, 10m, 6h or 2d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _network(value: Any) -> Any:
+    return ip_network(value) if isinstance(value, str) else value
+
+
+def _words(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _web_address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write http://HOST/PATH or https://HOST/PATH")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("no user or password in the address: requests are signed with key_env or key_file")
+    _ = parts.port  # raises when it is no number
+    return url
+
+
+Span = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Count = Annotated[int, Field(gt=0, strict=True)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _one_source(name: str, env: str, file: str, *, needed: bool) -> None:
+    if env and file:
+        raise ValueError(f"give {name}_env or {name}_file, not both")
+    if needed and not (env or file):
+        raise ValueError(f"{name}_env (a variable's name) or {name}_file is missing: no secret stands in this file")
+
+
+class Log(_Strict):
+    """A line on stdout."""
+
+    type: Literal["log"]
+
+
+class Webhook(_Strict):
+    """A signed POST. `allow` names the private networks or addresses it may go to."""
+
+    type: Literal["webhook"]
+    url: Annotated[str, AfterValidator(_web_address)]
+    key_env: str = ""
+    key_file: str = ""
+    allow: tuple[Annotated[Network, BeforeValidator(_network)], ...] = ()
+    timeout: Span = 10.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _one_source("key", self.key_env, self.key_file, needed=True)
+        try:
+            literal = ip_address(urlsplit(self.url).hostname or "")
+        except ValueError:
+            return self
+        if not is_allowed(literal, self.allow):
+            raise ValueError(f"{literal} is not a public address: name it under `allow` if that is meant")
+        return self
+
+
+class Email(_Strict):
+    """Mail through a server of yours."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True)
+
+    type: Literal["email"]
+    to: Annotated[Words, Field(min_length=1)]
+    sender: Annotated[str, Field(alias="from", min_length=3)]
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(gt=0, lt=65_536, strict=True)] = 587
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    user: str = ""
+    password_env: str = ""
+    password_file: str = ""
+    timeout: Span = 15.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _one_source("password", self.password_env, self.password_file, needed=bool(self.user))
+        if any("\n" in address or "\r" in address for address in (*self.to, self.sender)):
+            raise ValueError("an address is one line")
+        return self
+
+
+class Chat(_Strict):
+    """Slack, Telegram, Discord and all else that `apprise` knows; its URL is a secret and never stands here."""
+
+    type: Literal["apprise"]
+    url_env: str = ""
+    url_file: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _one_source("url", self.url_env, self.url_file, needed=True)
+        return self
+
+
+Consumer = Annotated[Log | Webhook | Email | Chat, Field(discriminator="type")]
+
+
+class Match(_Strict):
+    """What a route takes: everything that it does not restrict. Several words are alternatives."""
+
+    kind: Words = ()
+    severity: Annotated[tuple[Severity, ...], BeforeValidator(_words)] = ()
+    org: Words = ()
+    scope: Words = ()
+    name: Words = ()
+
+
+class Route(_Strict):
+    """Alerts that match go to these consumers; the following routes are asked too, unless `stop`."""
+
+    match: Match = Match()
+    to: Annotated[Words, Field(min_length=1)]
+    stop: bool = False
+
+
+class Limits(_Strict):
+    """How much reaches people one by one; what is more goes into digests. Everything stays in `alerts list`."""
+
+    cooldown: Span = 6 * 3_600.0
+    """An anomaly of one kind and scope is told again only after so long, or when it is more severe."""
+    quiet: Span = 2 * 3_600.0
+    """An anomaly is over when it was not raised again for so long."""
+    per_scope_per_hour: Count = 10
+    per_hour: Count = 100
+    storm_per_minute: Count = 20
+    digest: Span = 600.0
+
+
+class Retry(_Strict):
+    """How a consumer that fails is tried again."""
+
+    first: Span = 1.0
+    longest: Span = 300.0
+    give_up: Span = 48 * 3_600.0
+
+
+def _clock(value: Any) -> Any:
+    if not isinstance(value, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+        raise ValueError('write the hour in quotes, "09:00"')  # without quotes YAML reads 09:00 as a number
+    return time.fromisoformat(value)
+
+
+class Report(_Strict):
+    """The daily budget report: an alert of kind `report` that goes through the routes like any other."""
+
+    at: Annotated[time, BeforeValidator(_clock)] = time(9, 0)
+    timezone: TimeZone = "UTC"
+    enabled: bool = True
+
+
+class Routes(_Strict):
+    """Consumers by name, routes in order."""
+
+    consumers: Annotated[dict[str, Consumer], Field(min_length=1)]
+    routes: Annotated[tuple[Route, ...], Field(min_length=1)]
+    limits: Limits = Limits()
+    retry: Retry = Retry()
+    report: Report = Report()
+
+    def consumers_for(self, kind: str, severity: str, org: str, scope: str, name: str) -> tuple[str, ...]:
+        """Return the consumers of an alert, in the order of the routes, each once."""
+        asked = (kind, severity, org, scope, name)
+        chosen: dict[str, None] = {}
+        for route in self.routes:
+            match = route.match
+            wanted = (match.kind, match.severity, match.org, match.scope, match.name)
+            if all(not words or word in words for words, word in zip(wanted, asked, strict=True)):
+                chosen.update(dict.fromkeys(route.to))
+                if route.stop:
+                    break
+        return tuple(chosen)
+
+
+def read(file: Path) -> Routes:
+    """Return the routes of a file. Raises `RoutesError` with every mistake and its line."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RoutesError(f"routes file {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return parse(text, str(file))
+
+
+def parse(text: str, where: str) -> Routes:
+    """Return the routes in a text; `where` names it in errors. Raises `RoutesError`."""
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise RoutesError(f"{where}{line}: {getattr(error, 'problem', None) or 'this is no YAML'}") from None
+    if not isinstance(document, dict):
+        raise RoutesError(f"{where}: expected `consumers:` and `routes:`")
+    try:
+        routes = Routes.model_validate(document)
+    except ValidationError as error:
+        raise RoutesError("; ".join(_place(where, node, problem) for problem in error.errors())) from None
+    for number, route in enumerate(routes.routes):
+        for name in route.to:
+            if name not in routes.consumers:
+                line = _line(node, ("routes", number, "to"))
+                raise RoutesError(f"{where} line {line}: no consumer {name!r}; there is {', '.join(routes.consumers)}")
+    return routes
+
+
+def _place(where: str, node: Any, problem: Any) -> str:
+    words = problem["msg"].removeprefix("Value error, ")
+    path = ".".join(str(part) for part in problem["loc"])
+    return f"{where} line {_line(node, problem['loc'])}: {path}: {words}"
+
+
+def _line(node: Any, path: tuple[Any, ...]) -> int:
+    """Return the line (from 1) of the deepest part of a path that the text has."""
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            inside = next((value for key, value in node.value if key.value == str(part)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            inside = node.value[part]
+        else:
+            inside = None
+        node = inside or node  # a union's tag stands in the path but not in the text
+    return int(node.start_mark.line) + 1
