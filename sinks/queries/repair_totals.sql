@@ -14,7 +14,9 @@ SELECT
     toInt64(sum(toInt128(if(byok, ifNull(event_cost_nano, 0), 0)))) AS byok_cost_nano,
     toInt64(sum(toInt128(if(byok, 0, ifNull(event_risk_nano, 0))))) AS at_risk_nano,
     toInt64(sum(toInt128(if(byok, 0, ifNull(cost_eur_nano, 0) + ifNull(at_risk_eur_nano, 0))))) AS spend_eur_nano,
-    toInt64(sum(toInt128(if(byok, 0, ifNull(cost_rub_nano, 0) + ifNull(at_risk_rub_nano, 0))))) AS spend_rub_nano
+    toInt64(sum(toInt128(if(byok, 0, ifNull(cost_rub_nano, 0) + ifNull(at_risk_rub_nano, 0))))) AS spend_rub_nano,
+    toInt64(countIf(byok AND status != 'BLOCKED')) AS byok_calls,
+    toInt64(sum(toInt128(if(byok, input_tokens + output_tokens, 0)))) AS byok_tokens
 FROM
 (
     SELECT

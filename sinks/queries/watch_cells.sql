@@ -1,7 +1,7 @@
 -- The cells of a partition that a fold needs in memory; bucket as Arrow timestamp.
 SELECT level, toDateTime64(bucket, 3, 'UTC') AS bucket, org_id, scope, name, priced_partition, stamp,
     calls, errors, blocked, unknown_model, input_tokens, cache_read_tokens, output_tokens,
-    cost_nano, byok_cost_nano, at_risk_nano, spend_eur_nano, spend_rub_nano, peak_minute_nano, peak_hour_nano
+    cost_nano, byok_cost_nano, at_risk_nano, spend_eur_nano, spend_rub_nano, byok_calls, byok_tokens, peak_minute_nano, peak_hour_nano
 FROM usage_windows FINAL
 WHERE priced_partition = {partition:UInt16}
   AND (level = 'minute' AND usage_windows.bucket >= {minutes_from:DateTime('UTC')}

@@ -1,4 +1,4 @@
-"""What a window holds: twelve integer measures per scope that add up, and two peaks that only grow.
+"""What a window holds: fourteen integer measures per scope that add up, and two peaks that only grow.
 
 Any order of addition gives the same totals. Org-billed and user-billed money are kept apart; unknown cost is not zero
 but calls of an `unknown_model` and `at_risk` money beside the total.
@@ -14,17 +14,18 @@ Vector = np.ndarray[Any, np.dtype[np.int64]]
 
 MEASURES = (
     "calls", "errors", "blocked", "unknown_model", "input_tokens", "cache_read_tokens", "output_tokens",
-    "cost_nano", "byok_cost_nano", "at_risk_nano", "spend_eur_nano", "spend_rub_nano",
+    "cost_nano", "byok_cost_nano", "at_risk_nano", "spend_eur_nano", "spend_rub_nano", "byok_calls", "byok_tokens",
 )  # fmt: skip
 PEAKS = ("peak_minute_nano", "peak_hour_nano")
 """Dearest closed minute and hour inside the window; kept for the days of API keys, 0 elsewhere."""
 COLUMNS = MEASURES + PEAKS
 
-CALLS, UNKNOWN_MODEL, INPUT, OUTPUT = (
-    MEASURES.index(name) for name in ("calls", "unknown_model", "input_tokens", "output_tokens")
+CALLS, BLOCKED, UNKNOWN_MODEL, INPUT, OUTPUT = (
+    MEASURES.index(name) for name in ("calls", "blocked", "unknown_model", "input_tokens", "output_tokens")
 )
 COST, BYOK, AT_RISK = (MEASURES.index(name) for name in ("cost_nano", "byok_cost_nano", "at_risk_nano"))
 SPEND_EUR, SPEND_RUB = MEASURES.index("spend_eur_nano"), MEASURES.index("spend_rub_nano")
+BYOK_CALLS, BYOK_TOKENS = MEASURES.index("byok_calls"), MEASURES.index("byok_tokens")
 PEAK_MINUTE, PEAK_HOUR = len(MEASURES), len(MEASURES) + 1
 
 LEVELS = ("minute", "hour", "day", "month")
@@ -50,6 +51,8 @@ _EXPRESSIONS = [
     _org_billed("at_risk_nano").alias("at_risk_nano"),
     (_org_billed("cost_eur_nano") + _org_billed("at_risk_eur_nano")).alias("spend_eur_nano"),
     (_org_billed("cost_rub_nano") + _org_billed("at_risk_rub_nano")).alias("spend_rub_nano"),
+    (_BYOK & (pl.col("status") != "BLOCKED")).cast(pl.Int64).alias("byok_calls"),
+    pl.when(_BYOK).then(pl.col("input_tokens") + pl.col("output_tokens")).otherwise(0).alias("byok_tokens"),
 ]
 
 MEASURE_SOURCES = (
@@ -60,7 +63,7 @@ MEASURE_SOURCES = (
 
 
 def measure_matrix(rows: pl.DataFrame) -> Matrix:
-    """Return one row of MEASURES per priced row (int64, shape rows × 12)."""
+    """Return one row of MEASURES per priced row (int64, shape rows × 14)."""
     made = rows.select(_EXPRESSIONS)
     matrix = np.empty((rows.height, len(MEASURES)), dtype=np.int64)
     for position, column in enumerate(made.get_columns()):

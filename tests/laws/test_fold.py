@@ -142,6 +142,7 @@ def _add(row: Any, minute: int, totals: Any) -> None:
         row["input_tokens"], row["cache_read_tokens"], row["output_tokens"],
         0 if byok else cost, cost if byok else 0, 0 if byok else risk,
         0 if byok else (row["cost_eur_nano"] or 0), 0,
+        byok and row["status"] != "BLOCKED", row["input_tokens"] + row["output_tokens"] if byok else 0,
     ]  # fmt: skip
     for kind, column in SCOPE_COLUMNS.items():
         name = "" if kind == "org" else row[column]
