@@ -4,6 +4,7 @@ Written in this order, so that a progress record never claims what is not there.
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -34,13 +35,13 @@ class Checkpoint:
 class CheckpointStore:
     """Loads and saves the checkpoints of one line."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, connect: Callable[[Settings], ClickHouse] = connect) -> None:
+        self._settings, self._connect = settings, connect
         self._client: ClickHouse | None = None
 
     def _connected(self) -> ClickHouse:
         if self._client is None:
-            self._client = connect(self._settings)
+            self._client = self._connect(self._settings)
         return self._client
 
     def load(self, partition: int) -> Checkpoint | None:
@@ -61,22 +62,28 @@ class CheckpointStore:
             [Policy.model_validate_json(row["policy"]) for row in policies],
         )
 
-    def save(self, taken: Snapshot) -> None:
-        """Write a snapshot; it may be written again, whole or in part, without harm."""
-        client = self._connected()
-        stamp = max(taken.applied, 0)
+    @property
+    def writes(self) -> tuple[Callable[[Snapshot], None], ...]:
+        """The writes that save a snapshot, in their order; each may be repeated, and may be the last, without harm."""
+        return self._write_cells, self._write_policies, self._write_progress
+
+    def _write_cells(self, taken: Snapshot) -> None:
         if taken.cells.height:
             out = io.BytesIO()
             taken.cells.write_ipc_stream(out, compression="lz4")
-            client.insert_arrow("usage_windows", out.getvalue(), list(CELL_SCHEMA))
-        if taken.policies:
-            rows = [
-                (taken.partition, policy_id, stamp, int(policy is None), policy.model_dump_json() if policy else "")
-                for policy_id, policy in taken.policies
-            ]
-            client.insert_rows("watch_policies", _POLICY_COLUMNS, rows)
-        progress = (taken.partition, taken.applied, stamp, progress_text(taken.progress))
-        client.insert_rows("watch_progress", _PROGRESS_COLUMNS, [progress])
+            self._connected().insert_arrow("usage_windows", out.getvalue(), list(CELL_SCHEMA))
+
+    def _write_policies(self, taken: Snapshot) -> None:
+        stamp = max(taken.applied, 0)
+        rows = [
+            (taken.partition, policy_id, stamp, int(policy is None), policy.model_dump_json() if policy else "")
+            for policy_id, policy in taken.policies
+        ]
+        self._connected().insert_rows("watch_policies", _POLICY_COLUMNS, rows)
+
+    def _write_progress(self, taken: Snapshot) -> None:
+        progress = (taken.partition, taken.applied, max(taken.applied, 0), progress_text(taken.progress))
+        self._connected().insert_rows("watch_progress", _PROGRESS_COLUMNS, [progress])
 
 
 def _windows_in_memory(watermark: datetime, horizon_s: int) -> dict[str, datetime]:

@@ -7,13 +7,11 @@ ClickHouse refuses are found by halving and become dead letters; their neighbour
 import asyncio
 import json
 import logging
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from faust.types import TP
@@ -34,9 +32,10 @@ from tollmeter.settings import Settings
 from tollmeter.sinks import rollup
 from tollmeter.sinks.books import store_book
 from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connect
-from tollmeter.streams.app import Sender, StageApp, build_app, crash, preflight
+from tollmeter.streams.app import Sender, StageApp, build_app, preflight
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.letters import SourcePlace, dead_letter_headers
+from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.passes import GivenUp, Passes
 from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, read, to_insert, together
 
@@ -78,22 +77,37 @@ def rows_of(event: Any) -> int:
     return sum(int(count) for count in counts if count.isdigit())
 
 
+class Kernel(NamedTuple):
+    """How rows are read from a record, joined, and encoded for an insert."""
+
+    read: Callable[[PricedBlock], pl.DataFrame] = read
+    together: Callable[[list[pl.DataFrame]], pl.DataFrame] = together
+    to_insert: Callable[[pl.DataFrame], bytes] = to_insert
+
+
+KERNEL = Kernel()
+
+
 class Ledger:
     """The LEDGER stage of one worker."""
 
-    def __init__(self, settings: Settings, app: StageApp, sender: Sender) -> None:
+    def __init__(
+        self, settings: Settings, app: StageApp, sender: Sender, *, machine: Machine = MACHINE,
+        kernel: Kernel = KERNEL, connect: Callable[[Settings], ClickHouse] = connect,
+    ) -> None:  # fmt: skip
         self._settings, self._app, self._sender = settings, app, sender
+        self._machine, self._kernel, self._connect = machine, kernel, connect
         self._client: ClickHouse | None = None
         self._alerts_topic, self._prices_topic = settings.topic(topics.ALERTS), settings.topic(topics.PRICES)
         self._counts: Counter[str] = Counter()
         self._reported = self._complained = 0.0
-        self._rollup: asyncio.Task[rollup.RollupResult] | None = None
+        self._rollup: asyncio.Future[rollup.RollupResult] | None = None
         self._rollup_at = 0.0
         self.ours: Callable[[Sequence[Any]], bool] = lambda events: True
 
     async def step(self, events: Sequence[Any]) -> list[Any]:
         """Store what the pass brings; return the deliveries that must not be acked."""
-        block = await asyncio.to_thread(self._sort, events)
+        block: Block = await self._machine.blocking(self._sort, events)
         for stop in block.stopped:
             self._stop_partition(*stop)
         for record, problem in block.broken:
@@ -119,9 +133,9 @@ class Ledger:
                 block.books += [record for record in event.value if record.value]
             elif not self._sort_priced(event, block):
                 block.held.append(event)
-        block.rows = together(block.blocks)
+        block.rows = self._kernel.together(block.blocks)
         if block.rows.height:
-            block.stream = to_insert(block.rows)
+            block.stream = self._kernel.to_insert(block.rows)
         return block
 
     def _sort_priced(self, event: Any, block: Block) -> bool:
@@ -134,7 +148,7 @@ class Ledger:
                     return False
                 if headers[H_KIND] == KIND_ROWS:
                     coverage = list(coverage_rows(record, headers))
-                    block.blocks.append(read(PricedBlock(record.partition, record.offset, record.value)))
+                    block.blocks.append(self._kernel.read(PricedBlock(record.partition, record.offset, record.value)))
                     block.coverage += coverage
             except (KeyError, ValueError, TypeError) as problem:
                 block.broken.append((record, f"{type(problem).__name__}: {problem}"))
@@ -159,7 +173,7 @@ class Ledger:
                 return
             middle = rows.height // 2
             for half in (rows[:middle], rows[middle:]):
-                await self._store_rows(half, to_insert(half), events)
+                await self._store_rows(half, self._kernel.to_insert(half), events)
 
     async def _store_book(self, record: Any, events: Sequence[Any]) -> None:
         try:
@@ -175,7 +189,7 @@ class Ledger:
     def _clickhouse(self) -> ClickHouse:
         """Return the client, connecting at first use: a worker may start while ClickHouse is away."""
         if self._client is None:
-            self._client = connect(self._settings)
+            self._client = self._connect(self._settings)
         return self._client
 
     async def _persist(self, work: Callable[[], None], events: Sequence[Any]) -> None:
@@ -183,17 +197,17 @@ class Ledger:
         delay = FIRST_DELAY_S
         while True:
             try:
-                await self._watched(asyncio.create_task(asyncio.to_thread(work)), events)
+                await self._watched(asyncio.ensure_future(self._machine.blocking(work)), events)
                 return
             except Unavailable as error:
                 self._complain(error)
-            wake = monotonic() + delay * (0.5 + random.random() / 2)
-            while monotonic() < wake:
+            wake = self._machine.monotonic() + delay * (0.5 + self._machine.random() / 2)
+            while self._machine.monotonic() < wake:
                 self._check_ours(events)
                 await asyncio.sleep(POLL_S)
             delay = min(LAST_DELAY_S, 2 * delay)
 
-    async def _watched(self, task: asyncio.Task[None], events: Sequence[Any]) -> None:
+    async def _watched(self, task: asyncio.Future[None], events: Sequence[Any]) -> None:
         lost_at: float | None = None
         while True:
             done, _ = await asyncio.wait({task}, timeout=POLL_S * 4)
@@ -201,8 +215,8 @@ class Ledger:
                 task.result()
                 return
             if not self.ours(events):
-                lost_at = lost_at or monotonic()
-                if monotonic() > lost_at + GRACE_S:
+                lost_at = lost_at or self._machine.monotonic()
+                if self._machine.monotonic() > lost_at + GRACE_S:
                     raise GivenUp
 
     def _check_ours(self, events: Sequence[Any]) -> None:
@@ -210,7 +224,7 @@ class Ledger:
             raise GivenUp
 
     def _complain(self, error: Exception) -> None:
-        now = monotonic()
+        now = self._machine.monotonic()
         if now >= self._complained + 10.0:
             self._complained = now
             log.warning("waiting: %s", error)
@@ -246,17 +260,17 @@ class Ledger:
             task, self._rollup = self._rollup, None
             self._rollup_at = now + self._pause(task)
         if now >= self._rollup_at and self._owns_rollup():
-            self._rollup = asyncio.create_task(asyncio.to_thread(self._roll_up))
+            self._rollup = asyncio.ensure_future(self._machine.blocking(self._roll_up))
 
     def _roll_up(self) -> rollup.RollupResult:
         return rollup.step(self._clickhouse(), self._settings)
 
-    def _pause(self, task: asyncio.Task[rollup.RollupResult]) -> float:
+    def _pause(self, task: asyncio.Future[rollup.RollupResult]) -> float:
         error = task.exception()
         if error is None:
             return task.result().pause_s
         if not isinstance(error, Unavailable):
-            crash(error)
+            self._machine.crash(error)
         self._complain(error)
         return 5.0
 

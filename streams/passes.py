@@ -5,10 +5,10 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
-from tollmeter.streams.app import StageApp, crash
+from tollmeter.streams.app import StageApp
+from tollmeter.streams.machine import MACHINE, Machine
 
 READY_FILE = "TOLLMETER_READY_FILE"
 BACKLOG_GAP_S = 0.3  # when nothing has arrived for so long, the backlog is at its end
@@ -44,8 +44,9 @@ class Passes:
         backlog_linger_s: float = 0.0,
         idle: Idle | None = None,
         idle_every_s: float = 0.1,
+        machine: Machine = MACHINE,
     ) -> None:
-        self.app = app
+        self.app, self._machine = app, machine
         self._step, self._limit, self._weigh, self._linger_s = step, limit, weigh, linger_s
         self._backlog_linger_s = max(linger_s, backlog_linger_s)
         self._idle, self._idle_every_s = idle, idle_every_s
@@ -78,9 +79,9 @@ class Passes:
                 self._announce()
         except StopAsyncIteration:
             if not self.app.should_stop:
-                crash(RuntimeError("the stream of records ended"))
+                self._machine.crash(RuntimeError("the stream of records ended"))
         except Exception as error:
-            crash(error)
+            self._machine.crash(error)
         finally:
             if coming is not None:
                 coming.cancel()
@@ -93,9 +94,9 @@ class Passes:
         while coming.done():
             event = coming.result()
             if not self._waiting:
-                self._since = monotonic()
+                self._since = self._machine.monotonic()
             self._waiting.append(event)
-            self._arrived = monotonic()
+            self._arrived = self._machine.monotonic()
             self._weight += self._weigh(event)
             coming = asyncio.create_task(_next(arrivals))
             if self._weight >= self._limit:
@@ -107,7 +108,7 @@ class Passes:
     def _patience(self) -> float:
         if self._weight >= self._limit:
             return 0.0
-        now = monotonic()
+        now = self._machine.monotonic()
         until = self._idle_at + self._idle_every_s
         if self._waiting:
             until = min(until, self._due_at())
@@ -125,7 +126,7 @@ class Passes:
         if lost:
             self._abandon(lost)
             self._set_waiting([event for event in self._waiting if self.ours(event)])
-        due = self._weight >= self._limit or monotonic() >= self._due_at()
+        due = self._weight >= self._limit or self._machine.monotonic() >= self._due_at()
         if not self._waiting or not due:
             return
         events = self._waiting
@@ -149,7 +150,7 @@ class Passes:
             self.app.consumer.abandon(event.message)
 
     async def _maybe_idle(self) -> None:
-        now = monotonic()
+        now = self._machine.monotonic()
         if now < self._idle_at + self._idle_every_s:
             return
         self._idle_at = now

@@ -6,11 +6,9 @@ second land: WATCH's high water would have passed the first, and its rows would 
 
 import asyncio
 import logging
-import uuid
 from collections import Counter
 from collections.abc import Sequence
-from time import time
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 from faust.types import TP
@@ -22,6 +20,7 @@ from tollmeter.settings import Settings
 from tollmeter.streams.app import Sender, StageApp, build_app, preflight
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.letters import dead_letter_headers
+from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.passes import Passes
 from tollmeter.streams.prices.book import PriceBook, load
 from tollmeter.streams.prices.publish import document
@@ -81,13 +80,54 @@ class Priced:
         targets = by_target(encode_dicts(self.rows), partitions) if self.rows.height else {0: self.rows}
         return {target: blocks(rows, self.sources, book_id, boot) for target, rows in targets.items()}
 
+    @property
+    def accepted(self) -> int:
+        return self.rows.height
+
+    @property
+    def unpriced(self) -> int:
+        return int(self.rows["cost_nano"].null_count())
+
+
+class Pass(Protocol):
+    """What PRICE needs of one pass; `Priced` by whole columns."""
+
+    records: list[Any]
+    rejects: list[Reject]
+
+    @property
+    def accepted(self) -> int: ...
+    @property
+    def unpriced(self) -> int: ...
+    def blocks(self, partitions: int, book_id: str, boot: str) -> dict[int, list[Block]]: ...
+
+
+class Kernel:
+    """Prices a pass by whole columns, under one book for the life of a worker."""
+
+    def __init__(self, book: PriceBook) -> None:
+        self._book = book
+        self.book_id = book.id
+
+    def price(self, batches: Sequence[Sequence[Any]]) -> Pass:
+        """Price batches of source records, each of one partition and in offset order."""
+        return Priced(batches, self._book)
+
+    def document(self) -> tuple[bytes, bytes]:
+        """Return the book as key and value of its record."""
+        return document(self._book)
+
 
 class Price:
     """The PRICE stage of one worker."""
 
-    def __init__(self, settings: Settings, app: StageApp, sender: Sender, book: PriceBook, targets: int) -> None:
-        self._settings, self._app, self._sender, self._book, self._targets = settings, app, sender, book, targets
-        self._boot = uuid.uuid4().hex[:12]
+    def __init__(
+        self, settings: Settings, app: StageApp, sender: Sender, kernel: Kernel, targets: int,
+        machine: Machine = MACHINE,
+    ) -> None:  # fmt: skip
+        self._settings, self._app, self._sender, self._kernel, self._targets = settings, app, sender, kernel, targets
+        self._machine = machine
+        self._boot = machine.new_id()
         self._counts: Counter[str] = Counter()
         self._ticked = self._reported = 0.0
         self._asked: tuple[int, asyncio.Task[set[TP]]] | None = None
@@ -96,9 +136,9 @@ class Price:
     async def step(self, events: Sequence[Any]) -> None:
         """Price every record of the pass, and return when dead letters and rows are acknowledged."""
         ordered = sorted(events, key=lambda event: (event.message.partition, event.message.offset))
-        pass_ = Priced([event.value for event in ordered], self._book)
+        pass_ = self._kernel.price([event.value for event in ordered])
         await self._send_dead_letters(pass_)
-        parts = pass_.blocks(self._targets, self._book.id, self._boot)
+        parts = pass_.blocks(self._targets, self._kernel.book_id, self._boot)
         await asyncio.gather(*(self._send_in_turn(target, records) for target, records in parts.items()))
         self._count(pass_)
 
@@ -107,7 +147,7 @@ class Price:
         for record in records:
             await self._sender.send(topic, target, None, record.value, record.headers)
 
-    async def _send_dead_letters(self, pass_: Priced) -> None:
+    async def _send_dead_letters(self, pass_: Pass) -> None:
         topic = self._settings.topic(topics.DLQ)
         letters = [(reject, pass_.records[reject.position]) for reject in pass_.rejects]
         await asyncio.gather(
@@ -127,7 +167,7 @@ class Price:
         """Publish the price book once, tick every second, report every minute."""
         if not self._published and TP(self._settings.topic(topics.EVENTS), 0) in self._app.consumer.assignment():
             self._published = True
-            key, value = document(self._book)
+            key, value = self._kernel.document()
             await self._sender.send(self._settings.topic(topics.PRICES), 0, key, value, [])
         await self._tick(now)
         if now >= self._reported + REPORT_S:
@@ -144,7 +184,7 @@ class Price:
         if self._asked is None:
             if now >= self._ticked + TICK_S:
                 self._ticked = now
-                self._asked = int(time() * 1000), asyncio.create_task(self._app.consumer.heads())
+                self._asked = int(self._machine.time() * 1000), asyncio.create_task(self._app.consumer.heads())
             return
         at_ms, heads = self._asked
         if not heads.done():
@@ -159,13 +199,12 @@ class Price:
             *(self._sender.send(topic, target, None, value, headers) for target in range(self._targets))
         )
 
-    def _count(self, pass_: Priced) -> None:
+    def _count(self, pass_: Pass) -> None:
         self._counts["records"] += len(pass_.records)
-        self._counts["accepted"] += pass_.rows.height
+        self._counts["accepted"] += pass_.accepted
         self._counts.update(f"rejected {reject.reason}" for reject in pass_.rejects)
-        unpriced = int(pass_.rows["cost_nano"].null_count())
-        if unpriced:
-            self._counts["unpriced"] += unpriced
+        if pass_.unpriced:
+            self._counts["unpriced"] += pass_.unpriced
 
 
 def run(settings: Settings) -> int:
@@ -173,6 +212,6 @@ def run(settings: Settings) -> int:
     asyncio.run(preflight(settings, [topics.EVENTS, topics.PRICED, topics.DLQ, topics.PRICES]))
     layout = asyncio.run(read_layout(settings))
     app = build_app(settings, STAGE, [topics.EVENTS])
-    price = Price(settings, app, Sender(app), load(settings), layout.priced)
+    price = Price(settings, app, Sender(app), Kernel(load(settings)), layout.priced)
     Passes(app, price.step, limit=settings.price_batch, linger_s=LINGER_S, idle=price.idle)
     return run_app(app)

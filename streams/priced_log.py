@@ -5,7 +5,7 @@ Everything here is decided by the log alone; how many records arrive together ch
 
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -39,6 +39,8 @@ PASS_ROWS = 4_000
 SLACK = timedelta(minutes=10)
 """How far the append time of a priced record may lie before that of its rows: clocks of brokers differ."""
 OnLandmark = Callable[[State], None]
+ReadBack = Callable[[int, int, int], AsyncIterator[Sequence[Any]]]
+"""(partition, append time in ms, end) to the records appended since then with offsets below `end`, or a few more."""
 _TEXT = cs.categorical().cast(pl.String)  # each record has dictionaries of its own
 _SEEN_COLUMNS = ["event_id", "event_time", "org_id"]
 
@@ -135,29 +137,35 @@ def read(record: Any, columns: Sequence[str] = COLUMNS_READ) -> Entry:
     return Entry(BROKEN, problem)
 
 
-async def remember(settings: Settings, state: State) -> None:
+async def remember(read_back: ReadBack, state: State) -> None:
     """Rebuild the memory of event ids by reading the log back over its horizon, up to and with `state.applied`."""
     since_us = state.remember_from_us
-    tp = TopicPartition(settings.topic(topics.PRICED), state.partition)
+    since_ms = max(0, (timedelta(microseconds=since_us) - SLACK) // timedelta(milliseconds=1))
+    async for records in read_back(state.partition, since_ms, state.applied + 1):
+        for record in records:
+            if record.offset <= state.applied and dict(record.headers).get(H_KIND) == KIND_ROWS:
+                entry = read(record, _SEEN_COLUMNS)
+                if entry.kind == KIND_ROWS:
+                    _remember_rows(state, entry.content, since_us)
+    log.info("partition %d remembers %d event ids", state.partition, state.seen.size)
+
+
+async def read_back(settings: Settings, partition: int, since_ms: int, end: int) -> AsyncIterator[Sequence[Any]]:
+    """Yield the records of a partition of usage.priced, see `ReadBack`."""
+    tp = TopicPartition(settings.topic(topics.PRICED), partition)
     consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False, max_partition_fetch_bytes=8 << 20)
     await consumer.start()
     try:
         consumer.assign([tp])
-        since_ms = max(0, (timedelta(microseconds=since_us) - SLACK) // timedelta(milliseconds=1))
         found = (await consumer.offsets_for_times({tp: since_ms}))[tp]
         if found is None:
             return
         consumer.seek(tp, found.offset)
-        end = min(state.applied + 1, (await consumer.end_offsets([tp]))[tp])
+        end = min(end, (await consumer.end_offsets([tp]))[tp])
         while await consumer.position(tp) < end:
-            for record in (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, []):
-                if record.offset <= state.applied and dict(record.headers).get(H_KIND) == KIND_ROWS:
-                    entry = read(record, _SEEN_COLUMNS)
-                    if entry.kind == KIND_ROWS:
-                        _remember_rows(state, entry.content, since_us)
+            yield (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, [])
     finally:
         await consumer.stop()
-    log.info("partition %d remembers %d event ids", state.partition, state.seen.size)
 
 
 def _remember_rows(state: State, rows: pl.DataFrame, since_us: int) -> None:

@@ -7,7 +7,8 @@ import asyncio
 import io
 import itertools
 import logging
-import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -25,9 +26,10 @@ from tollmeter.schemas.priced import (
     MAX_RECORD_BYTES,
 )
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import Rejected, Unavailable, connect
+from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connect
 from tollmeter.sinks.repair import repair_cells
 from tollmeter.streams.app import Sender
+from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.rules.repair import due
 from tollmeter.streams.rules.snapshot import Snapshot
 
@@ -35,15 +37,20 @@ log = logging.getLogger("tollmeter")
 
 ROWS_PER_RECORD = 20_000
 PATIENCE_S, POLL_S = 15.0, 0.5
+Position = Callable[[int], Awaitable[int]]
 
 
 class Repairs:
     """Turns the deferred hours of a saved snapshot into repair records, one round per organisation at a time."""
 
-    def __init__(self, settings: Settings, sender: Sender) -> None:
-        self._settings, self._sender = settings, sender
+    def __init__(
+        self, settings: Settings, sender: Sender, *, machine: Machine = MACHINE,
+        connect: Callable[[Settings], ClickHouse] = connect, position: Position | None = None,
+    ) -> None:  # fmt: skip
+        self._settings, self._sender, self._machine, self._connect = settings, sender, machine, connect
+        self._position = position or partial(ledger_position, settings)
         self._numbers = itertools.count()
-        self._boot = uuid.uuid4().hex[:12]
+        self._boot = machine.new_id()
 
     async def after(self, saved: Snapshot) -> None:
         """Send what can be repaired as of this checkpoint; when ClickHouse or the ledger lag, the next one tries."""
@@ -57,14 +64,14 @@ class Repairs:
             return
         for org, hours in rounds.items():
             try:
-                cells = await asyncio.to_thread(self._compute, org, hours, watermark_s)
+                cells = await self._machine.blocking(self._compute, org, hours, watermark_s)
             except (Unavailable, Rejected) as error:
                 log.warning("repair of %s waits: %s", org, error)
                 return
             await self._send(saved, org, hours, cells)
 
     def _compute(self, org: str, hours: tuple[int, ...], watermark_s: int) -> pl.DataFrame:
-        client = connect(self._settings)
+        client = self._connect(self._settings)
         try:
             return repair_cells(client, org, hours, watermark_s, self._settings.horizon_s)
         finally:
@@ -80,23 +87,24 @@ class Repairs:
     async def _ledger_caught_up(self, saved: Snapshot) -> bool:
         """Tell whether LEDGER has committed beyond the checkpoint, waiting a while for it."""
         for _ in range(int(PATIENCE_S / POLL_S)):
-            if await self._ledger_position(saved.partition) > saved.applied:
+            if await self._position(saved.partition) > saved.applied:
                 return True
             await asyncio.sleep(POLL_S)
         return False
 
-    async def _ledger_position(self, partition: int) -> int:
-        """Return the offset that LEDGER has committed for a partition, 0 before its first commit."""
-        admin = AIOKafkaAdminClient(**self._settings.kafka_options())
-        await admin.start()
-        try:
-            tp = TopicPartition(self._settings.topic(topics.PRICED), partition)
-            found: dict[TopicPartition, Any] = await admin.list_consumer_group_offsets(
-                self._settings.group("ledger"), partitions=[tp]
-            )
-            return max(0, found[tp].offset) if tp in found else 0
-        finally:
-            await admin.close()
+
+async def ledger_position(settings: Settings, partition: int) -> int:
+    """Return the offset that LEDGER has committed for a partition, 0 before its first commit."""
+    admin = AIOKafkaAdminClient(**settings.kafka_options())
+    await admin.start()
+    try:
+        tp = TopicPartition(settings.topic(topics.PRICED), partition)
+        found: dict[TopicPartition, Any] = await admin.list_consumer_group_offsets(
+            settings.group("ledger"), partitions=[tp]
+        )
+        return max(0, found[tp].offset) if tp in found else 0
+    finally:
+        await admin.close()
 
 
 def repair_records(round_: Round, cells: pl.DataFrame) -> list[tuple[bytes, Headers]]:

@@ -6,11 +6,9 @@ ClickHouse away: the fold and the alerts go on, the checkpoint waits. A start ne
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic, time
 from typing import Any
 
 from faust.types import TP
@@ -21,14 +19,15 @@ from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
 from tollmeter.sinks.checkpoint import Checkpoint, CheckpointStore
 from tollmeter.sinks.clickhouse import Unavailable
-from tollmeter.streams.app import Sender, StageApp, build_app, crash, preflight
+from tollmeter.streams.app import Sender, StageApp, build_app, preflight
 from tollmeter.streams.app import run as run_app
+from tollmeter.streams.folding import Folding, rules_from
+from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.passes import Passes
-from tollmeter.streams.priced_log import fold_records, remember
+from tollmeter.streams.priced_log import read_back
 from tollmeter.streams.repairing import Repairs
-from tollmeter.streams.rules.anomalies import SpikeFloors
-from tollmeter.streams.rules.snapshot import Snapshot, restore, snapshot, undo
-from tollmeter.streams.rules.state import State, WatchRules
+from tollmeter.streams.rules.snapshot import Snapshot
+from tollmeter.streams.rules.state import State
 
 log = logging.getLogger("tollmeter")
 
@@ -36,23 +35,6 @@ PASS_RECORDS = 400
 """Records of usage.priced in one pass; each holds up to 900 KB of rows."""
 IDLE_S = 0.2
 CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
-
-
-def rules_from(settings: Settings, sources: int) -> WatchRules:
-    """Return the parameters of the fold; `sources` is the partition count of usage.events."""
-    return WatchRules(
-        sources=sources,
-        horizon_s=settings.horizon_s,
-        close_after_s=settings.close_after_s,
-        seen_cap=settings.seen_cap,
-        floors=SpikeFloors(
-            minute_nano=settings.spike_floor_minute_nano,
-            hour_nano=settings.spike_floor_hour_nano,
-            new_key_hour_nano=settings.new_key_floor_hour_nano,
-            factor=settings.spike_factor,
-        ),
-        unpriced_share_pct=settings.unpriced_share_pct,
-    )
 
 
 @dataclass(slots=True)
@@ -66,8 +48,11 @@ class Saving:
 class Watch:
     """One worker's share of the partitions: their states, and the timers of their checkpoints."""
 
-    def __init__(self, settings: Settings, rules: WatchRules, store: CheckpointStore, priced: int) -> None:
-        self._settings, self._rules, self._store, self._priced = settings, rules, store, priced
+    def __init__(
+        self, settings: Settings, folding: Folding, store: CheckpointStore, priced: int, machine: Machine = MACHINE
+    ) -> None:
+        self._settings, self._folding, self._store, self._priced = settings, folding, store, priced
+        self._machine = machine
         self._states: dict[int, State] = {}
         self._saving: dict[int, Saving] = {}
         self._saved_at: dict[int, float] = {}
@@ -82,26 +67,18 @@ class Watch:
         for gone in set(self._states) - set(ours):
             del self._states[gone]
         for number in sorted(set(ours) - set(self._states)):
-            self._states[number] = await self._load(number)
+            self._states[number] = await self._folding.resume(number, await self._checkpoint(number))
         return {tp: self._states[number].applied + 1 for number, tp in ours.items()}
-
-    async def _load(self, number: int) -> State:
-        state = State(number, self._rules)
-        saved = await self._checkpoint(number)
-        if saved is not None:
-            restore(state, saved.progress, saved.cells, saved.policies)
-            await remember(self._settings, state)
-            log.info("partition %d goes on at offset %d (%d scopes)", number, state.applied + 1, len(state.scopes))
-        return state
 
     async def _checkpoint(self, number: int) -> Checkpoint | None:
         delay = 0.1
         while True:
             try:
-                return await asyncio.to_thread(self._store.load, number)
+                found: Checkpoint | None = await self._machine.blocking(self._store.load, number)
+                return found
             except Unavailable as error:
                 log.warning("partition %d waits for its checkpoint: %s", number, error)
-                await asyncio.sleep(delay * (1 + random.random()))
+                await asyncio.sleep(delay * (1 + self._machine.random()))
                 delay = min(15.0, 2 * delay)
 
     async def step(self, events: Sequence[Any]) -> None:
@@ -114,7 +91,7 @@ class Watch:
             if state is None:
                 continue
             taken: list[Snapshot] = []
-            await self._send(fold_records(state, records, partial(self._snapshot_if_due, taken)))
+            await self._send(self._folding.fold(state, records, partial(self._snapshot_if_due, taken)))
             if state.halted:
                 self._halt(state)
             for snapshot_ in taken:
@@ -127,14 +104,15 @@ class Watch:
         log.error(text, state.partition, state.applied, state.halted)
 
     def _snapshot_if_due(self, taken: list[Snapshot], state: State) -> None:
-        due = monotonic() >= self._saved_at.get(state.partition, 0.0) + self._settings.checkpoint_s
+        now = self._machine.monotonic()
+        due = now >= self._saved_at.get(state.partition, 0.0) + self._settings.checkpoint_s
         if due and state.partition not in self._saving and not taken:
-            self._saved_at[state.partition] = monotonic()
-            taken.append(snapshot(state))
+            self._saved_at[state.partition] = now
+            taken.append(self._folding.snapshot(state))
 
     async def _send(self, alerts: Sequence[Alert]) -> None:
         """Return when every alert is acknowledged; what concerns times too long ago is counted, but alerts nobody."""
-        oldest = time() - self._settings.alert_max_age_h * 3_600
+        oldest = self._machine.time() - self._settings.alert_max_age_h * 3_600
         fresh = [alert for alert in alerts if alert.received_at.timestamp() >= oldest]
         if len(fresh) < len(alerts):
             log.info("%d alerts about old events are not sent", len(alerts) - len(fresh))
@@ -156,13 +134,14 @@ class Watch:
                 self._settle(number, saving)
 
     async def _save(self, taken: Snapshot) -> None:
-        await asyncio.to_thread(self._store.save, taken)
+        for write in self._store.writes:
+            await self._machine.blocking(write, taken)
 
     def _repair(self, saved: Snapshot) -> None:
         """Have late rows repaired as of this checkpoint, unless the last repair of the partition is still at it."""
         last = self._repairing.get(saved.partition)
         if last is not None and last.done() and (error := last.exception()) is not None:
-            crash(error)
+            self._machine.crash(error)
         if saved.progress["deferred"] and (last is None or last.done()):
             assert self.repairs is not None
             self._repairing[saved.partition] = asyncio.create_task(self.repairs.after(saved))
@@ -173,11 +152,11 @@ class Watch:
             self._repair(saving.taken)
             return
         if not isinstance(error, Unavailable):
-            crash(error)
+            self._machine.crash(error)
         log.warning("checkpoint of partition %d failed, the next one holds it too: %s", number, error)
         state = self._states.get(number)
         if state is not None:
-            undo(state, saving.taken)
+            self._folding.undo(state, saving.taken)
 
 
 def _pause(app: StageApp, partitions: set[TP]) -> None:
@@ -193,7 +172,8 @@ def run(settings: Settings) -> int:
     """Run the WATCH worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
     asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS]))
     layout = asyncio.run(read_layout(settings))
-    watch = Watch(settings, rules_from(settings, layout.events), CheckpointStore(settings), layout.priced)
+    folding = Folding(rules_from(settings, layout.events), partial(read_back, settings))
+    watch = Watch(settings, folding, CheckpointStore(settings), layout.priced)
     app = build_app(settings, "watch", [topics.PRICED], start_positions=watch.start_positions)
     watch.sender = Sender(app)
     watch.pause = partial(_pause, app)
