@@ -24,6 +24,7 @@ from tollmeter.producers.delivery import Courier
 from tollmeter.producers.encoding import RefusedError, build, to_bytes
 from tollmeter.producers.extract import extract
 from tollmeter.producers.outbox import Counters, Entry, Outbox
+from tollmeter.producers.privacy import key_id
 from tollmeter.producers.store import RateLimited, Route
 from tollmeter.schemas import topics
 from tollmeter.schemas.event import UsageEvent
@@ -109,6 +110,10 @@ class UsageProducer:
             self._outbox.add(invalid=1)
             self._invalid.warn("usage event refused: %s", type(error).__name__)
             return ""
+
+    def key_id(self, secret: str | bytes) -> str:
+        """Return the id under which events name a provider key: its hash under this producer's pepper."""
+        return key_id(secret, self._pepper or None)
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until Kafka has acknowledged all that was recorded before; False when it has not in time.

@@ -1,0 +1,1 @@
+"""When a provider cannot or may not serve a call: the next one in order."""

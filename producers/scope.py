@@ -1,0 +1,59 @@
+"""Who is asking travels beside the code by a context variable, through threads' and tasks' own contexts, not by hand.
+
+The middleware sets it per request; `calling` sets it anywhere else; what calls a model reads it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from typing import Any, NamedTuple
+
+
+class Scope(NamedTuple):
+    """Event fields known of the present request, and the groups that the user is in."""
+
+    fields: Mapping[str, Any] = {}
+    groups: tuple[str, ...] = ()
+    client_ip: str = ""
+    """The caller's whole address, for the guard alone; what events carry may be masked."""
+    admitted: bool = False
+    """Block list and rate limits were checked at the door: the calls of this request are not counted again."""
+
+    def with_fields(self, fields: Mapping[str, Any]) -> "Scope":
+        """Return this scope with more known of it; None means "not known", `groups` are the user's."""
+        known = {name: value for name, value in fields.items() if value is not None}
+        groups = known.pop("groups", self.groups)
+        return self._replace(fields={**self.fields, **known}, groups=tuple(groups))
+
+
+_current: ContextVar[Scope] = ContextVar("tollmeter_scope")
+_NOBODY = Scope()
+
+
+def current() -> Scope:
+    """Return the scope of the present request; an empty one outside of any."""
+    return _current.get(_NOBODY)
+
+
+def enter(scope: Scope) -> Token[Scope]:
+    """Make this the present scope; give the token to `leave`."""
+    return _current.set(scope)
+
+
+def leave(token: Token[Scope]) -> None:
+    """Go back to the scope before."""
+    _current.reset(token)
+
+
+@contextmanager
+def calling(**fields: Any) -> Iterator[Scope]:
+    """Say who the calls inside are for: `with calling(user_id="ann", feature="summarise", groups=["staff"]): ...`
+
+    Keywords are fields of the usage event, and `groups`; inner ones add to outer ones.
+    """
+    scope = current().with_fields(fields)
+    token = enter(scope)
+    try:
+        yield scope
+    finally:
+        leave(token)

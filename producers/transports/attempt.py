@@ -1,0 +1,274 @@
+"""One HTTP attempt: checked before it is sent, watched while it is answered, recorded once however it ends.
+
+Nothing here reaches the caller but a refusal: a fault of the meter is logged and the call goes on unmetered. An SDK's
+retry is an attempt of its own with an event of its own, because each may be billed; tag `retry` says which it was.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import parse_qs
+
+from tollmeter.producers import scope
+from tollmeter.producers.extract import extract
+from tollmeter.producers.ids import Ids
+from tollmeter.producers.transports import asked, estimates
+from tollmeter.producers.transports.answer import Answer
+from tollmeter.producers.transports.answered import Reader
+from tollmeter.producers.usage import get
+from tollmeter.schemas.event import UsageEvent
+
+log = logging.getLogger("tollmeter.calls")
+
+HTTP_ERROR = 400
+NOT_SENT = frozenset(
+    ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError")
+)
+"""Errors of the HTTP library after which the provider has not seen the request: nothing was used."""
+_KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
+_PROVIDER_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+_ids = Ids()
+
+
+class Producing(Protocol):
+    """What a meter needs of a `UsageProducer`."""
+
+    def record(self, event: UsageEvent, /) -> str: ...
+
+    def key_id(self, secret: str | bytes) -> str: ...
+
+
+class Request(NamedTuple):
+    """An HTTP request as far as it matters here."""
+
+    host: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    content: bytes
+
+
+class Refusal(NamedTuple):
+    """The answer that a refused call gets instead of the provider's."""
+
+    http_status: int
+    headers: dict[str, str]
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What is common to all calls of one client. `fields` are event fields of each call; the scope's win over them."""
+
+    producer: Producing | None = None
+    guard: Any = None
+    provider: str | None = None
+    tokenizer: Callable[[str, bytes], int] | None = None
+    """Counts the prompt's tokens, given model and request body."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def begin(self, request: Request) -> "Attempt | None":
+        """Return the attempt to watch; None for a request that calls no model, or when the meter itself fails."""
+        try:
+            wanted = asked.read(request.path, request.headers.get("content-type", ""), request.content)
+            return None if wanted is None else Attempt(self, request, wanted)
+        except Exception:
+            log.exception("metering failed; the call itself is unaffected")
+            return None
+
+
+class Attempt:
+    """The life of one attempt: `refusal`, then `opened`, `feed` ..., and `done`."""
+
+    def __init__(self, meter: Meter, request: Request, wanted: asked.Asked) -> None:
+        self._meter, self._request, self.wanted = meter, request, wanted
+        self._scope = scope.current()
+        self._fields = self._known()
+        event_id, _ = _ids.next()
+        self._fields.setdefault("request_id", event_id)
+        self.answer = Answer(self._fields["request_id"], event_id)
+        self._started, self._began = datetime.now(UTC), time.perf_counter()
+        self._prompt_tokens = self._count_prompt()
+        self._estimate_nano: int | None = None
+        self._reservation: Any = None
+        self._status: int | None = None
+        self._ttft_ms: int | None = None
+        self._provider_id = ""
+        self._reader: Reader | None = None
+        self._over = False
+
+    # ------------------------------------------------------------------ before
+
+    def refusal(self) -> Refusal | None:
+        """Ask the guard; None when the call may go. A refused call is over: its event is recorded."""
+        if self._meter.guard is None:
+            return None
+        try:
+            decision = self._meter.guard.check(
+                self.wanted.model,
+                prompt_tokens=self._prompt_tokens,
+                max_output_tokens=self.wanted.max_output_tokens,
+                user=self._fields.get("user_id", ""),
+                groups=self._scope.groups,
+                org=self._fields.get("org_id", ""),
+                api_key_id=self._fields.get("api_key_id", ""),
+                client_ip=self._scope.client_ip or self._fields.get("client_ip", ""),
+            )
+        except Exception:
+            log.exception("the guard failed; the call goes on unchecked")
+            return None
+        if hasattr(decision, "reservation"):
+            self._reservation = decision.reservation
+            return None
+        return self._refused(decision)
+
+    def _refused(self, decision: Any) -> Refusal:
+        body = dict(decision.body)
+        self._status, self._over = decision.http_status, True
+        self._finish({"status": "BLOCKED", "error_type": str(body.get("error", "blocked"))[:256], "billed": False})
+        headers = {
+            "content-type": "application/json",
+            "x-should-retry": "false",  # the SDKs would ask again: the answer stays the same
+            **self.answer.headers(),
+        }
+        return Refusal(decision.http_status, headers, json.dumps(body).encode())
+
+    # ------------------------------------------------------------------ while
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer is to be read before it is handed on, so that its headers can tell the cost."""
+        return self._reader is not None and not self.wanted.stream and not self._reader.problem
+
+    def opened(self, http_status: int, headers: Mapping[str, str]) -> None:
+        """The answer has begun. Never raises."""
+        self._status = http_status
+        with suppress(Exception):
+            self._provider_id = next((headers[name] for name in _PROVIDER_IDS if headers.get(name)), "")
+            self._reader = Reader(headers.get("content-type", ""), headers.get("content-encoding", ""))
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of the answer pass. Never raises."""
+        if self._ttft_ms is None:
+            self._ttft_ms = self._elapsed_ms()
+        if self._reader is not None:
+            self._reader.feed(data)
+
+    def done(self, error: BaseException | None = None, *, to_its_end: bool = False) -> None:
+        """The attempt is over: with an error, read to its end, or closed by the caller. Counts once; never raises."""
+        if self._over:
+            return
+        self._over = True
+        try:
+            if self._reader is not None:
+                self._reader.finish()
+            self._finish(self._outcome(error, to_its_end))
+        except Exception:
+            log.exception("metering failed; the call itself is unaffected")
+
+    # ------------------------------------------------------------------ after
+
+    def _outcome(self, error: BaseException | None, to_its_end: bool) -> dict[str, Any]:
+        """Return status, error and whether usage may be missing; the answer says the rest."""
+        if error is not None:
+            status, name = ("ERROR" if isinstance(error, Exception) else "CANCELLED"), type(error).__name__
+            return {"status": status, "error_type": name, "billed": name not in NOT_SENT}
+        reader = self._reader
+        if reader is None or self._status is None or self._status >= HTTP_ERROR:
+            return {"status": "ERROR", "error_type": _error_type(reader.body if reader else {}), "billed": False}
+        if reader.failed:
+            return {"status": "ERROR", "error_type": _error_type(reader.body) or "stream", "billed": True}
+        unread = bool(reader.problem) or not self.wanted.stream
+        ended = reader.ended or (to_its_end and unread)
+        return {"status": "OK" if ended else "CANCELLED", "billed": True}
+
+    def _finish(self, outcome: dict[str, Any]) -> None:
+        billed = outcome.pop("billed")
+        if self._status is not None and 300 <= self._status < HTTP_ERROR:
+            self._settle(0)  # a redirect: the attempt that follows is the call
+            return
+        event = self._event(outcome)
+        whole = outcome["status"] == "OK" and event.usage_source == "PROVIDER"
+        if billed and not whole:
+            chars = self._reader.chars if self._reader else 0
+            guess = estimates.filled(event, self._prompt_tokens, estimates.tokens(chars))
+            event = event.model_copy(update=guess)
+        cost_nano, price_status = self._price(event)
+        self._settle(cost_nano)
+        self.answer.fill(event, cost_nano, price_status)
+        if self._meter.producer is not None:
+            self._meter.producer.record(event)
+
+    def _event(self, outcome: dict[str, Any]) -> UsageEvent:
+        fields = {
+            "event_id": self.answer.event_id,
+            "model_sent": self.wanted.model,
+            "http_status": self._status,
+            "latency_ms": self._elapsed_ms(),
+            "ttft_ms": self._ttft_ms if self.wanted.stream else None,
+            "prompt_chars": self.wanted.prompt_chars,
+            "api_host": self._request.host,
+            "stream": self.wanted.stream,
+            "operation": self.wanted.operation,
+            "est_cost_nano": self._estimate_nano,
+            **self._fields,
+            **outcome,
+        }
+        body = self._reader.body if self._reader else {}
+        event = extract(body, provider=self._meter.provider, started_at=self._started, **fields)
+        if event.provider_request_id or not self._provider_id:
+            return event
+        return event.model_copy(update={"provider_request_id": self._provider_id[:256]})
+
+    def _price(self, event: UsageEvent) -> tuple[int | None, str]:
+        return None, ""
+
+    def _settle(self, cost_nano: int | None) -> None:
+        if self._reservation is not None:
+            self._reservation.settle(cost_nano)
+
+    # ------------------------------------------------------------------ of the request
+
+    def _known(self) -> dict[str, Any]:
+        """Return the event fields known before the answer: the scope's win over the client's, ours fill the gaps."""
+        found = {**self._meter.fields, **self._scope.fields}
+        key = _key_of(self._request)
+        producer = self._meter.producer
+        if producer is not None and key:
+            found.setdefault("api_key_id", producer.key_id(key))
+            found.setdefault("prompt_hash", producer.key_id(self._request.content))
+        retry = self._request.headers.get("x-stainless-retry-count", "0")
+        if retry.isdigit() and retry != "0":
+            found["tags"] = {**found.get("tags", {}), "retry": retry[:9]}
+        return found
+
+    def _count_prompt(self) -> int:
+        if self._meter.tokenizer is not None:
+            with suppress(Exception):
+                return self._meter.tokenizer(self.wanted.model, self._request.content)
+        return estimates.tokens(self.wanted.prompt_chars)
+
+    def _elapsed_ms(self) -> int:
+        return round((time.perf_counter() - self._began) * 1_000)
+
+
+def _key_of(request: Request) -> str:
+    """Return the provider key that a request carries; "" when it carries none."""
+    found = next((request.headers[name] for name in _KEY_HEADERS if request.headers.get(name)), "")
+    if found:
+        return found
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return secret.strip()
+    return next(iter(parse_qs(request.query).get("key", [])), "")
+
+
+def _error_type(body: Any) -> str:
+    found = get(body, "error.code", "error.type", "error.status", "error")
+    return str(found)[:256] if isinstance(found, str | int) else ""
