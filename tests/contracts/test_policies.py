@@ -1,0 +1,149 @@
+"""Policies and members on the real log and in ClickHouse: what was set is read back, the refused leaves no trace."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from tollmeter import policies
+from tollmeter.policies import PolicyError, Rules, read_rules
+from tollmeter.schemas import topics
+from tollmeter.schemas.policy import Limit, Member, Policy
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import connect
+
+pytestmark = pytest.mark.stack
+
+ORG = Policy(
+    org_id="acme", applies="each_member", currency="EUR", timezone="Europe/Berlin", daily_limit_micro=1_000_000,
+    limits=(Limit(period="rolling", hours=24, measure="tokens", amount=5_000),), alert_remaining_micro=9,
+)  # fmt: skip
+ANN = Member(org_id="acme", name="ann", groups=("web",))
+WEB = Member(org_id="acme", kind="group", name="web", groups=("dev",))
+
+
+async def controls(settings: Settings, org: str) -> list[Any]:
+    """Every control record in the organisation's partition, and of any other partition none."""
+    topic = settings.topic(topics.PRICED)
+    tps = [TopicPartition(topic, number) for number in range(settings.partitions_priced)]
+    consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
+    await consumer.start()
+    found: list[Any] = []
+    try:
+        consumer.assign(tps)
+        await consumer.seek_to_beginning(*tps)
+        ends = await consumer.end_offsets(tps)
+        while any([await consumer.position(tp) < ends[tp] for tp in tps]):
+            for tp, records in (await consumer.getmany(timeout_ms=500)).items():
+                assert tp.partition == topics.org_partition(org, settings.partitions_priced)
+                found += [json.loads(record.value)["body"] for record in records]
+    finally:
+        await consumer.stop()
+    return found
+
+
+def test_changes_reach_the_compacted_topic_and_the_organisation_s_partition(line_settings: Settings) -> None:
+    changes = [policies.member_set(ANN), policies.member_set(WEB), policies.policy_set(ORG)]
+    policies.write(line_settings, changes)
+    rules = read_rules(line_settings)
+    assert rules.policies == {ORG.policy_id: ORG}
+    assert rules.groups.of("acme", "ann") == ("dev", "web")
+
+    policies.write(
+        line_settings,
+        [
+            policies.policy_delete("acme", ORG.policy_id),
+            policies.member_delete("acme", ANN.member_id),
+            policies.member_delete("acme", "acme/user/nobody"),
+        ],
+    )
+    rules = read_rules(line_settings)
+    assert rules.policies == {}
+    assert rules.groups.members == (WEB,)
+    found = asyncio.run(controls(line_settings, "acme"))
+    assert [body["type"] for body in found] == [
+        "member_set", "member_set", "policy_set", "policy_delete", "member_delete", "member_delete",
+    ]  # fmt: skip
+    assert Policy.model_validate(found[2]["policy"]) == ORG
+    assert Member.model_validate(found[0]["member"]) == ANN
+    assert (found[3]["policy_id"], found[4]["member_id"]) == (ORG.policy_id, "acme/user/ann")
+
+
+def test_a_group_inside_itself_is_refused_and_nothing_is_written(line_settings: Settings) -> None:
+    policies.write(line_settings, [policies.member_set(WEB)])
+    ring = Member(org_id="acme", kind="group", name="dev", groups=("web",))
+    with pytest.raises(PolicyError, match="group dev of acme contains itself: dev → web → dev"):
+        policies.write(line_settings, [policies.member_set(ANN), policies.member_set(ring)])
+    assert read_rules(line_settings).groups.members == (WEB,)
+    assert len(asyncio.run(controls(line_settings, "acme"))) == 1
+    # in one command with the step that opens the ring it is none
+    policies.write(line_settings, [policies.member_delete("acme", WEB.member_id), policies.member_set(ring)])
+    assert read_rules(line_settings).groups.members == (ring,)
+
+
+def test_a_document_of_a_newer_version_is_one_clear_error(line_settings: Settings) -> None:
+    async def send() -> None:
+        producer = AIOKafkaProducer(**line_settings.kafka_options())
+        await producer.start()
+        try:
+            value = json.dumps({"org_id": "acme", "per_moon_phase": 1}).encode()
+            await producer.send_and_wait(line_settings.topic(topics.POLICIES), value, key=b"policy:x")
+        finally:
+            await producer.stop()
+
+    asyncio.run(send())
+    with pytest.raises(PolicyError, match=r"usage.policies holds a policy that this version cannot read: upgrade"):
+        read_rules(line_settings)
+
+
+def test_nothing_set_up_is_one_clear_error(line_settings: Settings) -> None:
+    with pytest.raises(PolicyError, match="setup"):
+        read_rules(line_settings.model_copy(update={"topic_prefix": "nobody-set-this-up."}))
+
+
+def test_no_broker_is_one_clear_error() -> None:
+    with pytest.raises(PolicyError, match=r"127\.0\.0\.1:9 .*set TOLLMETER_KAFKA"):
+        policies.set_policy(Settings(kafka="127.0.0.1:9"), ORG)
+    with pytest.raises(PolicyError, match=r"127\.0\.0\.1:9 .*set TOLLMETER_KAFKA"):
+        read_rules(Settings(kafka="127.0.0.1:9"))
+
+
+def test_views_tell_policies_from_members(ledger_settings: Settings) -> None:
+    client = connect(ledger_settings)
+    old = (
+        '{"org_id":"acme","scope":"user","name":"bob",'
+        '"daily_limit_micro":null,"monthly_limit_micro":7,"currency":"USD"}'
+    )
+    rows = [
+        (2, ORG.policy_id, 5, 0, ORG.model_dump_json()),
+        (2, "acme/user/bob/pool/USD", 6, 0, old),
+        (2, "member:acme/group/web", 7, 0, WEB.model_dump_json()),
+        (2, "member:acme/user/gone", 7, 0, ANN.model_dump_json()),
+        (2, "member:acme/user/gone", 8, 1, ""),
+        (2, "acme/user/gone/pool/USD", 8, 1, ""),
+    ]
+    client.insert_rows("watch_policies", ("priced_partition", "policy_id", "stamp", "deleted", "policy"), rows)
+    found = client.query("SELECT * EXCEPT (policy, written_at) FROM policies ORDER BY policy_id")
+    assert [dict(row) for row in found] == [
+        {
+            "policy_id": ORG.policy_id, "org_id": "acme", "scope": "org", "name": "", "applies": "each_member",
+            "currency": "EUR", "timezone": "Europe/Berlin", "daily_limit_micro": 1_000_000, "monthly_limit_micro": None,
+            "limits": [{"period": "rolling", "measure": "tokens", "amount": 5_000, "hours": 24}],
+            "warn_threshold_pct": 80, "alert_pcts": [20, 50, 80, 100], "alert_remaining_micro": 9,
+        },
+        {
+            "policy_id": "acme/user/bob/pool/USD", "org_id": "acme", "scope": "user", "name": "bob", "applies": "pool",
+            "currency": "USD", "timezone": "UTC", "daily_limit_micro": None, "monthly_limit_micro": 7, "limits": [],
+            "warn_threshold_pct": 80, "alert_pcts": [], "alert_remaining_micro": None,
+        },
+    ]  # fmt: skip
+    members = client.query("SELECT * EXCEPT written_at FROM members")
+    assert [dict(row) for row in members] == [{"org_id": "acme", "kind": "group", "name": "web", "groups": ["dev"]}]
+    client.close()
+
+
+def test_no_rules_are_no_rules() -> None:
+    assert Rules().policies == {}
+    assert Rules().groups.of("acme", "ann") == ()
