@@ -5,15 +5,21 @@ Each setting is the variable TOLLMETER_<NAME IN CAPITALS>; `.env.example` lists 
 
 import ssl
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 PREFIX = "TOLLMETER_"
 
 Positive = Annotated[int, Field(gt=0)]
 NanoUsd = Annotated[int, Field(ge=0)]
+
+
+def _as_int(value: object) -> object:
+    """A number out of the environment is text."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 class SettingsError(ValueError):
@@ -48,6 +54,10 @@ class Settings(BaseModel):
     clickhouse_database: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] = "tollmeter"
     clickhouse_timeout_s: Annotated[float, Field(gt=0)] = 30.0
 
+    # Health and metrics of a worker, on loopback
+    health_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """0 = any free port: the log names it, and `tollmeter status` for the workers of a stack."""
+
     # Retention, days
     retention_events_days: Positive = 400
     retention_minutes_days: Positive = 800
@@ -77,6 +87,19 @@ class Settings(BaseModel):
     new_key_floor_hour_nano: NanoUsd = 10_000_000_000
     spike_factor: Positive = 3
     unpriced_share_pct: Annotated[float, Field(gt=0, le=100)] = 1.0
+
+    # Guard
+    max_usd: Annotated[Decimal, Field(gt=0, le=1_000)] = Decimal("0.05")
+    """Cap on the estimate of one call."""
+    guard_http_status: Annotated[Literal[402, 429], BeforeValidator(_as_int)] = 402
+    """HTTP status of refusals for money."""
+    guard_fail: Literal["open", "closed"] = "open"
+    """What happens to a call whose budgets are not known, or not known any more: it passes, or it is refused."""
+    guard_stale_s: Annotated[float, Field(gt=0)] = 30.0
+    guard_lease_s: Annotated[float, Field(gt=0)] = 600.0
+    guard_slack_s: Annotated[float, Field(ge=0)] = 2.0
+    guards: Annotated[int, Field(gt=0, le=10_000)] = 1
+    guard_output_tokens: Annotated[int, Field(ge=0)] = 0
 
     # Producer
     spool_dir: str = ""

@@ -12,7 +12,7 @@ from typing import Any
 from tollmeter.streams.prices.book import PriceBook
 from tollmeter.streams.prices.compile import PROVIDERS
 from tollmeter.streams.prices.overrides import Factor, Free, Rates
-from tollmeter.streams.prices.plans import free_band, scale
+from tollmeter.streams.prices.plans import PROVIDER_NAMES, free_band, scale
 from tollmeter.streams.rules.rates import DAY_SECONDS, EVERY_DAY, FREE, Band, clip
 
 Row = dict[str, Any]
@@ -25,8 +25,35 @@ def document(book: PriceBook) -> tuple[bytes, bytes]:
         "rules": [rule_of(band) for band in rules(book)],
         "overrides": [part.model_dump(mode="json", exclude_defaults=True) for part in book.overrides.documents],
         "fx": [{**row, "day": str(row["day"])} for row in fx_rows(book)],
+        "names": names(),
     }
     return book.id.encode(), json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def names() -> Row:
+    """Return how providers and models may be written, so that a reader finds the rule of a call without the book."""
+    return {
+        "also_called": PROVIDER_NAMES,
+        "providers": [
+            {
+                "id": provider.id,
+                "called": _clause(provider.provider_match),
+                "makes": _clause(provider.model_match),
+                "sells_of": list(provider.fallback_model_providers or ()),
+                "models": {model.id: _clause(model.match) for model in provider.models},
+            }
+            for provider in PROVIDERS
+        ],
+    }
+
+
+def _clause(clause: Any) -> Row | None:
+    """Return a match rule of the book as JSON: {"starts_with": "gpt-"}, {"or": [...]}."""
+    if clause is None:
+        return None
+    ((kind, value),) = vars(clause).items()
+    parts = [_clause(part) for part in value] if isinstance(value, list) else value
+    return {kind.rstrip("_"): parts}
 
 
 def price_rule_rows(book: PriceBook) -> list[Row]:
