@@ -7,15 +7,25 @@ import asyncio
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from time import monotonic, time
 from typing import Any, NoReturn
 
 import faust
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from faust.types import TP
 
+from tollmeter.provision import Layout
 from tollmeter.settings import Settings
+from tollmeter.streams.continuity import Loss
+from tollmeter.streams.facts import facts, partitions
+from tollmeter.streams.health import Health
 from tollmeter.streams.logs import log_to_stderr
+from tollmeter.streams.metrics import WorkerCollector, expose
+from tollmeter.streams.oversight import Oversight
+from tollmeter.streams.probes import Probes
 from tollmeter.streams.transport import StartPositions, register
 
 EXIT_CRASH = 70
@@ -23,6 +33,8 @@ MAX_REQUEST_BYTES = 9_000_000
 """Above the largest record of any topic; the size of priced records is kept by PRICE itself."""
 
 Headers = Sequence[tuple[str, bytes]]
+StopReading = Callable[[TP, int, str], Awaitable[None]]
+"""Pauses a partition for good in front of an offset, for a reason."""
 
 log = logging.getLogger("tollmeter")
 
@@ -31,20 +43,48 @@ class BrokerError(Exception):
     """The broker cannot be reached, or it lacks topics; the text is one line for the user."""
 
 
+class LogReplacedError(Exception):
+    """A topic was deleted and made again while it was read: only a new process begins at the beginning."""
+
+
 class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
-    """Faust's app, without directories on disk, and with the positions to start from."""
+    """Faust's app, without directories on disk, with the positions to start from, its health and its oversight."""
 
     start_positions: StartPositions | None = None
     source_topics: tuple[str, ...] = ()
+    health: Health
+    oversight: Oversight
+    health_port: int = 0
+
+    async def on_loss(self, loss: Loss, running: bool) -> None:
+        """Declare a loss before it is passed over; another log under a topic's name needs a new process."""
+        await self.oversight.lost(loss)
+        if running and loss.kind == "new_epoch":
+            crash(LogReplacedError(f"{loss.tp.topic}/{loss.tp.partition}"))
+
+    async def stop_reading(self, tp: TP, offset: int, why: str) -> None:
+        """Pause a partition for good in front of a record that must not be passed over, and say so."""
+        self.consumer.hold(tp, why)
+        await self.oversight.paused(tp, str(offset), f"offset {offset}: {why}")
+
+    async def before_reading(self, assigned: set[TP]) -> None:
+        """Pause everything while the partition counts are wrong: each organisation would change its partition."""
+        why = await self.oversight.why_not_read()
+        for tp in assigned if why else ():
+            self.consumer.hold(tp, why)
 
     def _create_directories(self) -> None:
         """Write nothing: there are no tables."""
 
 
 def build_app(
-    settings: Settings, stage: str, topics: Sequence[str], start_positions: StartPositions | None = None
-) -> StageApp:
-    """Return the app of a stage that consumes these topics of `schemas.topics`; nothing is connected yet."""
+    settings: Settings, stage: str, topics: Sequence[str], layout: Layout,
+    start_positions: StartPositions | None = None,
+) -> StageApp:  # fmt: skip
+    """Return the app of a stage that consumes these topics of `schemas.topics`; nothing is connected yet.
+
+    It pauses while the broker's partition counts are not those of the layout.
+    """
     scheme = register()
     app = StageApp(
         settings.group(stage),
@@ -75,6 +115,9 @@ def build_app(
     )
     app.start_positions = start_positions
     app.source_topics = tuple(settings.topic(name) for name in topics)
+    app.health = Health(stage, partial(facts, app))
+    app.health_port = settings.health_port
+    app.oversight = Oversight(settings, stage, Sender(app).send, layout)
     return app
 
 
@@ -136,9 +179,32 @@ def crash(error: BaseException) -> NoReturn:
     os._exit(EXIT_CRASH)
 
 
+def _stuck(why: str) -> None:
+    """End a process whose loop hangs."""
+    log.critical("stuck: %s; the process ends", why)
+    logging.shutdown()
+    os._exit(EXIT_CRASH)
+
+
+def serve_probes(app: StageApp) -> None:
+    """Answer health checks and scrapes on loopback. Raises `BrokerError` when the port is taken."""
+    collector = WorkerCollector(app.health.stage, lambda: partitions(app, time(), monotonic()))
+    collector.waits = lambda: app.health.waits
+    try:
+        probes = Probes(app.health, lambda: expose([collector]), app.health_port)
+    except OSError as error:
+        raise BrokerError(
+            f"TOLLMETER_HEALTH_PORT: port {app.health_port} of 127.0.0.1 cannot be used ({error.strerror}): "
+            "choose another, or 0 for any free one"
+        ) from None
+    log.info("health and metrics: http://127.0.0.1:%d", probes.start())
+    probes.watch(_stuck)
+
+
 def run(app: StageApp) -> int:
     """Run the app's worker in this process until SIGTERM or SIGINT; return its exit code."""
     log_to_stderr()
+    serve_probes(app)
     warnings.simplefilter("ignore", DeprecationWarning)  # Faust's own, of asyncio's
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

@@ -10,6 +10,7 @@ from typing import Any
 from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
 from tollmeter.sinks.checkpoint import Checkpoint
+from tollmeter.streams import metrics
 from tollmeter.streams.priced_log import OnLandmark, ReadBack, fold_records, remember
 from tollmeter.streams.rules.anomalies import SpikeFloors
 from tollmeter.streams.rules.snapshot import Snapshot, restore, snapshot, undo
@@ -52,7 +53,10 @@ class Folding:
 
     def fold(self, state: State, records: Sequence[Any], on_landmark: OnLandmark) -> list[Alert]:
         """Fold records in offset order; return the alerts they cause. Snapshots may be taken in `on_landmark` alone."""
-        return fold_records(state, records, on_landmark)
+        before = state.counters.copy()
+        alerts = fold_records(state, records, on_landmark)
+        metrics.folded(state, before)
+        return alerts
 
     def snapshot(self, state: State) -> Snapshot:
         """Drain what changed since the last snapshot."""

@@ -8,32 +8,32 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import polars as pl
 from faust.types import TP
 
-from tollmeter.provision import read_layout
+from tollmeter.provision import stored_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import (
     FORMAT_VERSION,
-    H_BOOT,
     H_FORMAT,
     H_KIND,
-    H_PRICE_BOOK,
-    H_ROWS,
-    H_SOURCES,
     KIND_ROWS,
 )
 from tollmeter.settings import Settings
 from tollmeter.sinks import rollup
 from tollmeter.sinks.books import store_book
 from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connect
-from tollmeter.streams.app import Sender, StageApp, build_app, preflight
+from tollmeter.streams import metrics
+from tollmeter.streams.app import Sender, StageApp, StopReading, build_app, preflight
 from tollmeter.streams.app import run as run_app
+from tollmeter.streams.health import Health
+from tollmeter.streams.ledger_rows import COVERAGE_COLUMNS, GAP_COLUMNS, alert_row, coverage_rows, gap_row, rows_of
 from tollmeter.streams.letters import SourcePlace, dead_letter_headers
 from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.passes import GivenUp, Passes
@@ -42,10 +42,7 @@ from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, read, to_i
 log = logging.getLogger("tollmeter.ledger")
 
 STAGE = "ledger"
-COVERAGE_COLUMNS = (
-    "priced_partition", "priced_offset", "source_partition", "first_offset", "last_offset", "records", "rejected",
-    "rows", "price_book", "boot",
-)  # fmt: skip
+CLICKHOUSE = "ClickHouse"
 REPORT_S = 60.0
 BACKLOG_LINGER_S = 2.0
 """A backlog is stored in large blocks: a row in a block of 4,000 costs ClickHouse three times as much."""
@@ -68,13 +65,8 @@ class Block:
     books: list[Any] = field(default_factory=list)
     held: list[Any] = field(default_factory=list)
     broken: list[tuple[Any, str]] = field(default_factory=list)
-    stopped: list[tuple[TP, int, bytes]] = field(default_factory=list)
-
-
-def rows_of(event: Any) -> int:
-    """Return how many rows a delivery brings, as its headers say."""
-    counts = (value for record in event.value for name, value in record.headers if name == H_ROWS)
-    return sum(int(count) for count in counts if count.isdigit())
+    stopped: list[tuple[TP, int, str]] = field(default_factory=list)
+    gaps: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 class Kernel(NamedTuple):
@@ -103,13 +95,15 @@ class Ledger:
         self._reported = self._complained = 0.0
         self._rollup: asyncio.Future[rollup.RollupResult] | None = None
         self._rollup_at = 0.0
+        self.health = Health(STAGE, lambda: None)
+        self.stop_reading: StopReading = self._pause_partition
         self.ours: Callable[[Sequence[Any]], bool] = lambda events: True
 
     async def step(self, events: Sequence[Any]) -> list[Any]:
         """Store what the pass brings; return the deliveries that must not be acked."""
         block: Block = await self._machine.blocking(self._sort, events)
         for stop in block.stopped:
-            self._stop_partition(*stop)
+            await self.stop_reading(*stop)
         for record, problem in block.broken:
             await self._bury(record, problem)
         if block.rows.height:
@@ -118,6 +112,8 @@ class Ledger:
             await self._insert_rows("ledger_coverage", COVERAGE_COLUMNS, block.coverage, events)
         if block.alerts:
             await self._insert_rows("alerts", ("event", "appended_at"), block.alerts, events)
+        if block.gaps:
+            await self._insert_rows("ledger_gaps", GAP_COLUMNS, block.gaps, events)
         for record in block.books:
             await self._store_book(record, events)
         self._counts.update(rows=block.rows.height, blocks=len(block.blocks), alerts=len(block.alerts), inserts=1)
@@ -128,7 +124,9 @@ class Ledger:
         block = Block()
         for event in events:
             if event.message.topic == self._alerts_topic:
-                block.alerts += [alert_row(record) for record in event.value if record.value]
+                alerts = [record for record in event.value if record.value]
+                block.alerts += map(alert_row, alerts)
+                block.gaps += filter(None, map(gap_row, alerts))
             elif event.message.topic == self._prices_topic:
                 block.books += [record for record in event.value if record.value]
             elif not self._sort_priced(event, block):
@@ -144,7 +142,10 @@ class Ledger:
             headers = dict(record.headers)
             try:
                 if int(headers[H_FORMAT]) > FORMAT_VERSION:
-                    block.stopped.append((event.message.tp, record.offset, headers[H_FORMAT]))
+                    why = (
+                        f"its format {headers[H_FORMAT].decode()} is newer than {FORMAT_VERSION}, the newest known here"
+                    )
+                    block.stopped.append((event.message.tp, record.offset, f"{why}; upgrade this worker"))
                     return False
                 if headers[H_KIND] == KIND_ROWS:
                     coverage = list(coverage_rows(record, headers))
@@ -154,21 +155,21 @@ class Ledger:
                 block.broken.append((record, f"{type(problem).__name__}: {problem}"))
         return True
 
-    def _stop_partition(self, tp: TP, offset: int, format_: bytes) -> None:
+    async def _pause_partition(self, tp: TP, offset: int, why: str) -> None:
         self._app.consumer.pause_partitions({tp})
-        log.error(
-            "%s/%d stops at offset %d: its format %s is newer than %d, the newest known here; upgrade this worker",
-            tp.topic, tp.partition, offset, format_.decode(), FORMAT_VERSION,
-        )  # fmt: skip
+        log.error("%s/%d stops at offset %d: %s", tp.topic, tp.partition, offset, why)
 
     # ------------------------------------------------------------------ ClickHouse
 
     async def _store_rows(self, rows: pl.DataFrame, stream: bytes, events: Sequence[Any]) -> None:
         """Insert rows; halve what ClickHouse refuses until the culprits stand alone."""
         try:
-            await self._persist(lambda: self._clickhouse().insert_arrow("usage_events", stream, LEDGER_COLUMNS), events)
+            table = "usage_events"
+            insert = partial(self._insert_arrow, table, stream)
+            await self._persist(insert, events, table, rows.height)
         except Rejected as refusal:
             if rows.height == 1:
+                metrics.SINK_ERRORS.labels("usage_events").inc()
                 await self._send_dead_letter(rows, refusal)
                 return
             middle = rows.height // 2
@@ -177,14 +178,14 @@ class Ledger:
 
     async def _store_book(self, record: Any, events: Sequence[Any]) -> None:
         try:
-            await self._persist(lambda: store_book(self._clickhouse(), record.value), events)
+            await self._persist(lambda: store_book(self._clickhouse(), record.value), events, "price_rules", 1)
         except ValueError as problem:
             await self._bury(record, str(problem))
 
     async def _insert_rows(
         self, table: str, columns: Sequence[str], rows: Sequence[Any], events: Sequence[Any]
     ) -> None:
-        await self._persist(lambda: self._clickhouse().insert_rows(table, columns, rows), events)
+        await self._persist(lambda: self._clickhouse().insert_rows(table, columns, rows), events, table, len(rows))
 
     def _clickhouse(self) -> ClickHouse:
         """Return the client, connecting at first use: a worker may start while ClickHouse is away."""
@@ -192,14 +193,29 @@ class Ledger:
             self._client = self._connect(self._settings)
         return self._client
 
-    async def _persist(self, work: Callable[[], None], events: Sequence[Any]) -> None:
+    def _insert_arrow(self, table: str, stream: bytes) -> None:
+        self._clickhouse().insert_arrow(table, stream, LEDGER_COLUMNS)
+
+    async def _persist(self, work: Callable[[], None], events: Sequence[Any], table: str, rows: int) -> None:
         """Do the work in a thread until it succeeds. Raises `GivenUp` when the events are no longer ours."""
+        self.health.storing(table, self._machine.monotonic())
+        try:
+            await self._retried(work, events, table, rows)
+        finally:
+            self.health.stored(table)
+            self.health.go_on(CLICKHOUSE)
+
+    async def _retried(self, work: Callable[[], None], events: Sequence[Any], table: str, rows: int) -> None:
         delay = FIRST_DELAY_S
         while True:
+            began = self._machine.monotonic()
             try:
                 await self._watched(asyncio.ensure_future(self._machine.blocking(work)), events)
+                metrics.stored(table, rows, self._machine.monotonic() - began)
                 return
             except Unavailable as error:
+                metrics.SINK_RETRIES.labels(table).inc()
+                self.health.wait(CLICKHOUSE, str(error), self._machine.monotonic())
                 self._complain(error)
             wake = self._machine.monotonic() + delay * (0.5 + self._machine.random() / 2)
             while self._machine.monotonic() < wake:
@@ -236,6 +252,7 @@ class Ledger:
         value = json.dumps(fields, default=str, ensure_ascii=False).encode()
         await self._sender.send(self._settings.topic(topics.DLQ), fields["src_partition"], None, value, headers)
         self._counts["rejected"] += 1
+        metrics.DLQ_EVENTS.labels(STAGE, "rejected").inc()
         log.warning("row %s is refused: %s", fields["event_id"], refusal)
 
     async def _bury(self, record: Any, problem: str) -> None:
@@ -243,6 +260,7 @@ class Ledger:
         headers = dead_letter_headers(STAGE, "bad_priced_record", problem, record)
         await self._sender.send(self._settings.topic(topics.DLQ), 0, record.key, record.value, headers)
         self._counts["broken"] += 1
+        metrics.DLQ_EVENTS.labels(STAGE, "bad_priced_record").inc()
         log.warning("%s/%d offset %d is no priced record: %s", record.topic, record.partition, record.offset, problem)
 
     # ------------------------------------------------------------------ timers
@@ -278,24 +296,13 @@ class Ledger:
         return TP(self._settings.topic(topics.PRICED), 0) in self._app.consumer.assignment()
 
 
-def alert_row(record: Any) -> tuple[str, datetime]:
-    """Return an alert as its table stores it: the event as sent, and when the broker appended it."""
-    return record.value.decode("utf-8", "replace"), datetime.fromtimestamp(record.timestamp / 1000, tz=UTC)
-
-
-def coverage_rows(record: Any, headers: dict[str, bytes]) -> Iterator[tuple[Any, ...]]:
-    """Return what a priced record says about the source log, one row for each source partition."""
-    book, boot = headers[H_PRICE_BOOK].decode(), headers[H_BOOT].decode()
-    for source in json.loads(headers[H_SOURCES]):
-        yield (record.partition, record.offset, *source, book, boot)
-
-
 def run(settings: Settings) -> int:
     """Run the LEDGER worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
     asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS, topics.DLQ, topics.PRICES]))
-    asyncio.run(read_layout(settings))
-    app = build_app(settings, STAGE, [topics.PRICED, topics.ALERTS, topics.PRICES])
+    layout = asyncio.run(stored_layout(settings))
+    app = build_app(settings, STAGE, [topics.PRICED, topics.ALERTS, topics.PRICES], layout)
     ledger = Ledger(settings, app, Sender(app))
+    ledger.health, ledger.stop_reading = app.health, app.stop_reading
     passes = Passes(
         app,
         ledger.step,

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import polars as pl
 from faust.types import TP
 
-from tollmeter.provision import read_layout
+from tollmeter.provision import stored_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import tick_record
 from tollmeter.settings import Settings
+from tollmeter.streams import metrics
 from tollmeter.streams.app import Sender, StageApp, build_app, preflight
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.letters import dead_letter_headers
@@ -205,13 +206,14 @@ class Price:
         self._counts.update(f"rejected {reject.reason}" for reject in pass_.rejects)
         if pass_.unpriced:
             self._counts["unpriced"] += pass_.unpriced
+        metrics.priced(Counter(record.partition for record in pass_.records), pass_.rejects, pass_.unpriced)
 
 
 def run(settings: Settings) -> int:
     """Run the PRICE worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
     asyncio.run(preflight(settings, [topics.EVENTS, topics.PRICED, topics.DLQ, topics.PRICES]))
-    layout = asyncio.run(read_layout(settings))
-    app = build_app(settings, STAGE, [topics.EVENTS])
+    layout = asyncio.run(stored_layout(settings))
+    app = build_app(settings, STAGE, [topics.EVENTS], layout)
     price = Price(settings, app, Sender(app), Kernel(load(settings)), layout.priced)
     Passes(app, price.step, limit=settings.price_batch, linger_s=LINGER_S, idle=price.idle)
     return run_app(app)

@@ -9,9 +9,9 @@ when one of the overridden methods changes.
 """
 
 import asyncio
-from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
+from time import monotonic
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -19,7 +19,8 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from faust.types.tuples import ConsumerMessage
+
+from tollmeter.streams.consumer import AccountableConsumer, BatchMessage
 
 SCHEME = "tollmeter"
 OVERRIDDEN = (
@@ -38,47 +39,21 @@ _PAUSED_S = 0.02
 """Pause before looking again when back-pressure holds every partition; upstream waits a full second."""
 
 
-class BatchMessage(ConsumerMessage):  # type: ignore[misc]  # Faust is read untyped
-    """One delivery. `finished` says that its effects are durable.
-
-    `acked` cannot say that: Faust also acks what its stream skips while the flow is stopped.
-    """
-
-    __slots__ = ("finished",)
-
-    def __init__(self, tp: TP, batch: list[Any], generation: int) -> None:
-        last = batch[-1]
-        super().__init__(
-            last.topic, last.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type,
-            None, None, batch, None, 0, 0, tp, generation_id=generation,
-        )  # fmt: skip
-        self.finished = False
-
-
-class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read untyped
+class BatchConsumer(AccountableConsumer):
     """Fetches batches and commits only what was finished, in order; starts where the app says.
 
     `app.start_positions`, when set, is asked after every assignment for the offset to begin at, per partition; what it
     leaves out begins at the committed offset.
     """
 
-    _inflight: defaultdict[TP, deque[BatchMessage]]
-    """Delivered and not yet committed, per partition, in offset order. Stands in for Faust's lists of acked offsets
-    and its gap logic, which takes the whole range of a batch for a gap and commits past an earlier failed one."""
-
     _sought: int | None
     """The generation whose positions have been sought. Without it nothing is fetched."""
-
-    _done: dict[TP, int]
-    """The offset behind the last finished delivery, or the position that was sought when there is none yet."""
 
     _quiet: dict[TP, tuple[int, int]]
     """Fetch position and the number of the fetch at which it was first seen, where nothing but markers may follow."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._inflight = defaultdict(deque)
-        self._done = {}
         self._fetches = self._drops = 0
         self._quiet = {}
         self._sought = None
@@ -90,12 +65,13 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         the commits of its partition for ever.
         """
         self._sought = None
-        for state in (self._inflight, self._acked, self._acked_index, self._gap):
+        self.assignments += 1
+        for state in (self._inflight, self._acked, self._acked_index, self._gap, self.held):
             state.clear()
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
-        """Seek to the committed offsets, then to the start positions that the app asks for.
+        """Seek to the committed offsets, then to the start positions that the app asks for; say what is gone there.
 
         Where nothing was committed yet upstream leaves the position alone, and what was fetched and dropped meanwhile
         would never be read: those partitions go back to their beginning.
@@ -106,13 +82,14 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         if fresh:
             await self._thread.seek_to_beginning(*fresh)
         ask: StartPositions | None = getattr(self.app, "start_positions", None)
-        if ask is not None:
-            wanted = await ask(self.assignment())
-            assigned = self.assignment()
-            positions = {tp: offset for tp, offset in wanted.items() if tp in assigned}
-            if positions:
-                await self.seek_wait(positions)
-        self._done = {tp: await self.position(tp) or 0 for tp in self.assignment()}
+        wanted = await ask(self.assignment()) if ask is not None else {}
+        assigned = self.assignment()
+        positions = {tp: offset for tp, offset in wanted.items() if tp in assigned}
+        if positions:
+            await self.seek_wait(positions)
+        # what was sought, not where the client stands: out of range it may have jumped to the log's start by now
+        self._done = {tp: positions.get(tp, self._read_offset[tp] or 0) for tp in assigned}
+        await self.check_positions()
         # A fetch may return, and be dropped, while this waits: its records lie behind a position sought before that.
         self._sought = generation if self._drops == drops else None
 
@@ -130,7 +107,8 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
             return {}, active
         if self._sought != self.app.consumer_generation_id:
             try:
-                await self.perform_seek()
+                with self.waiting_for_stage():
+                    await self.perform_seek()
             except IllegalStateError as error:  # the partitions went away meanwhile: a rebalance follows
                 self.log.info("seek during a rebalance: %r", error)
                 return {}, set()
@@ -169,18 +147,21 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
                 self._fetches += 1
+                self.polled_at = monotonic()
                 await self.sleep(0)  # getmany may return without ever giving way to other tasks
                 async with aclosing(self.getmany(timeout=1.0)) as messages:
                     async for tp, message in messages:
                         if self.suspend_flow.is_set():
                             self._drop()
                             break  # a rebalance started: the rest of this fetch is dropped
+                        await self.check_delivery(message)
                         read = self._read_offset[tp]
                         if read is not None and message.offset < read:
                             continue
                         self._inflight[tp].append(message)
                         self._read_offset[tp] = message.offset
-                        await self.callback(message)
+                        with self.waiting_for_stage():
+                            await self.callback(message)
         except (*self.consumer_stopped_errors, asyncio.CancelledError):
             # the normal end of a fetch in progress at shutdown; raised further it would turn a clean stop into a crash
             if not self.transport.app.should_stop:
@@ -207,6 +188,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read unt
         """Ack a delivery whose effects are durable."""
         message.finished = True
         self._done[message.tp] = message.offset + 1
+        self.done_at[message.tp] = message.timestamp
         message.ack(self)
 
     def abandon(self, message: BatchMessage) -> None:

@@ -6,22 +6,24 @@ ClickHouse away: the fold and the alerts go on, the checkpoint waits. A start ne
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from faust.types import TP
 
-from tollmeter.provision import read_layout
+from tollmeter.provision import stored_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
 from tollmeter.sinks.checkpoint import Checkpoint, CheckpointStore
 from tollmeter.sinks.clickhouse import Unavailable
-from tollmeter.streams.app import Sender, StageApp, build_app, preflight
+from tollmeter.streams import metrics
+from tollmeter.streams.app import Sender, StopReading, build_app, preflight
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.folding import Folding, rules_from
+from tollmeter.streams.health import Health
 from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.passes import Passes
 from tollmeter.streams.priced_log import read_back
@@ -34,6 +36,7 @@ log = logging.getLogger("tollmeter")
 PASS_RECORDS = 400
 """Records of usage.priced in one pass; each holds up to 900 KB of rows."""
 IDLE_S = 0.2
+CLICKHOUSE, CHECKPOINT = "ClickHouse", "usage_windows"
 CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
 
 
@@ -59,7 +62,8 @@ class Watch:
         self._repairing: dict[int, asyncio.Task[None]] = {}
         self.sender: Sender | None = None
         self.repairs: Repairs | None = None
-        self.pause: Callable[[set[TP]], None] | None = None
+        self.stop_reading: StopReading | None = None
+        self.health = Health("watch", lambda: None)
 
     async def start_positions(self, assigned: set[TP]) -> dict[TP, int]:
         """Return for each partition the offset behind its checkpoint, loading the states that are new here."""
@@ -67,7 +71,9 @@ class Watch:
         for gone in set(self._states) - set(ours):
             del self._states[gone]
         for number in sorted(set(ours) - set(self._states)):
+            began = self._machine.monotonic()
             self._states[number] = await self._folding.resume(number, await self._checkpoint(number))
+            metrics.STATE_REBUILD.labels(str(number)).set(self._machine.monotonic() - began)
         return {tp: self._states[number].applied + 1 for number, tp in ours.items()}
 
     async def _checkpoint(self, number: int) -> Checkpoint | None:
@@ -75,9 +81,11 @@ class Watch:
         while True:
             try:
                 found: Checkpoint | None = await self._machine.blocking(self._store.load, number)
+                self.health.go_on(CLICKHOUSE)
                 return found
             except Unavailable as error:
                 log.warning("partition %d waits for its checkpoint: %s", number, error)
+                self.health.wait(CLICKHOUSE, f"no checkpoint can be loaded: {error}", self._machine.monotonic())
                 await asyncio.sleep(delay * (1 + self._machine.random()))
                 delay = min(15.0, 2 * delay)
 
@@ -93,15 +101,14 @@ class Watch:
             taken: list[Snapshot] = []
             await self._send(self._folding.fold(state, records, partial(self._snapshot_if_due, taken)))
             if state.halted:
-                self._halt(state)
+                await self._halt(state)
             for snapshot_ in taken:
                 self._saving[number] = Saving(snapshot_, asyncio.create_task(self._save(snapshot_)))
 
-    def _halt(self, state: State) -> None:
-        assert self.pause is not None
-        self.pause({TP(self._settings.topic(topics.PRICED), state.partition)})
-        text = "partition %d stops behind offset %d: %s; upgrade this worker"
-        log.error(text, state.partition, state.applied, state.halted)
+    async def _halt(self, state: State) -> None:
+        assert self.stop_reading is not None
+        tp = TP(self._settings.topic(topics.PRICED), state.partition)
+        await self.stop_reading(tp, state.applied + 1, f"{state.halted}; upgrade this worker")
 
     def _snapshot_if_due(self, taken: list[Snapshot], state: State) -> None:
         now = self._machine.monotonic()
@@ -109,6 +116,7 @@ class Watch:
         if due and state.partition not in self._saving and not taken:
             self._saved_at[state.partition] = now
             taken.append(self._folding.snapshot(state))
+            self.health.storing(CHECKPOINT, now)
 
     async def _send(self, alerts: Sequence[Alert]) -> None:
         """Return when every alert is acknowledged; what concerns times too long ago is counted, but alerts nobody."""
@@ -116,6 +124,7 @@ class Watch:
         fresh = [alert for alert in alerts if alert.received_at.timestamp() >= oldest]
         if len(fresh) < len(alerts):
             log.info("%d alerts about old events are not sent", len(alerts) - len(fresh))
+            metrics.ALERTS_SUPPRESSED.inc(len(alerts) - len(fresh))
         assert self.sender is not None
         topic = self._settings.topic(topics.ALERTS)
         send = partial(self.sender.send, topic)
@@ -125,6 +134,8 @@ class Watch:
                 for alert in fresh
             )
         )
+        for alert in fresh:
+            metrics.ALERTS.labels(alert.kind).inc()
 
     async def idle(self, _now: float) -> None:
         """Settle the checkpoints that ended."""
@@ -149,18 +160,16 @@ class Watch:
     def _settle(self, number: int, saving: Saving) -> None:
         error = saving.task.exception()
         if error is None:
+            self.health.stored(CHECKPOINT)
             self._repair(saving.taken)
             return
+        metrics.SINK_RETRIES.labels(CHECKPOINT).inc()
         if not isinstance(error, Unavailable):
             self._machine.crash(error)
         log.warning("checkpoint of partition %d failed, the next one holds it too: %s", number, error)
         state = self._states.get(number)
         if state is not None:
             self._folding.undo(state, saving.taken)
-
-
-def _pause(app: StageApp, partitions: set[TP]) -> None:
-    app.consumer.pause_partitions(partitions)  # the consumer exists once the app runs
 
 
 def subject(alert: Alert) -> bytes:
@@ -171,12 +180,12 @@ def subject(alert: Alert) -> bytes:
 def run(settings: Settings) -> int:
     """Run the WATCH worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
     asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS]))
-    layout = asyncio.run(read_layout(settings))
+    layout = asyncio.run(stored_layout(settings))
     folding = Folding(rules_from(settings, layout.events), partial(read_back, settings))
     watch = Watch(settings, folding, CheckpointStore(settings), layout.priced)
-    app = build_app(settings, "watch", [topics.PRICED], start_positions=watch.start_positions)
+    app = build_app(settings, "watch", [topics.PRICED], layout, watch.start_positions)
     watch.sender = Sender(app)
-    watch.pause = partial(_pause, app)
+    watch.stop_reading, watch.health = app.stop_reading, app.health
     watch.repairs = Repairs(settings, watch.sender)
     Passes(app, watch.step, limit=PASS_RECORDS, idle=watch.idle, idle_every_s=IDLE_S)
     return run_app(app)

@@ -6,7 +6,7 @@ The layout record fixes the partition counts for good: an organisation must stay
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -77,6 +77,13 @@ async def read_layout(settings: Settings) -> Layout:
 
 
 async def _read_layout(settings: Settings) -> Layout:
+    layout = await _layout(settings)
+    async with _admin(settings) as admin:
+        _check_counts(settings, layout, await _counts(admin), missing_is_wrong=True)
+    return layout
+
+
+async def _layout(settings: Settings) -> Layout:
     async with _admin(settings) as admin:
         counts = await _counts(admin)
     layout = await _stored(settings) if settings.topic(POLICIES) in counts else None
@@ -84,8 +91,22 @@ async def _read_layout(settings: Settings) -> Layout:
         raise ProvisionError(
             f"{settings.topic(POLICIES)} at {settings.kafka} holds no layout: run `tollmeter setup` (or `tollmeter up`)"
         )
-    _check_counts(settings, layout, counts, missing_is_wrong=True)
     return layout
+
+
+async def stored_layout(settings: Settings) -> Layout:
+    """Return the layout that set-up fixed, whatever the broker's counts are. Raises `ProvisionError`."""
+    return await _guarded(settings, _layout(settings))
+
+
+async def count_problems(settings: Settings, layout: Layout) -> dict[str, str]:
+    """Return a line for each topic whose partition count is not that of the layout. Raises `ProvisionError`."""
+
+    async def find() -> dict[str, str]:
+        async with _admin(settings) as admin:
+            return dict(_wrong_counts(settings, layout, await _counts(admin)))
+
+    return await _guarded(settings, find())
 
 
 def _migrations(settings: Settings, work: Callable[[Settings], list[str]]) -> list[Step]:
@@ -170,15 +191,21 @@ async def _counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
 
 def _check_counts(settings: Settings, layout: Layout, counts: dict[str, int], *, missing_is_wrong: bool) -> None:
     for topic in TOPICS:
-        name, wanted = settings.topic(topic.name), _partitions(topic, layout)
-        found = counts.get(name)
-        if found is None and missing_is_wrong:
+        name = settings.topic(topic.name)
+        if name not in counts and missing_is_wrong:
             raise ProvisionError(f"topic {name} is missing at {settings.kafka}: run `tollmeter setup`")
-        if found not in (None, wanted):
-            raise ProvisionError(
-                f"topic {name} has {found} partitions at {settings.kafka}, the layout needs {wanted}: "
-                "use a new TOLLMETER_TOPIC_PREFIX, or set the partition counts before the first set-up"
-            )
+    for _, problem in _wrong_counts(settings, layout, counts):
+        raise ProvisionError(problem)
+
+
+def _wrong_counts(settings: Settings, layout: Layout, counts: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Yield topic and problem where a topic exists with another count than the layout's."""
+    for topic in TOPICS:
+        name, wanted = settings.topic(topic.name), _partitions(topic, layout)
+        found = counts.get(name, wanted)
+        if found != wanted:
+            problem = f"topic {name} has {found} partitions at {settings.kafka}, the layout needs {wanted}: "
+            yield name, problem + "use a new TOLLMETER_TOPIC_PREFIX, or set the counts before the first set-up"
 
 
 def _partitions(topic: Topic, layout: Layout) -> int:

@@ -145,6 +145,6 @@ class Settings(BaseModel):
         return options
 
 
-NOT_SETTINGS = frozenset({"TOLLMETER_TRACES", "TOLLMETER_READY_FILE"})
-"""Variables with our prefix that are not settings: the trace folder of the tests, and the file that a worker writes
-when it is ready, which belongs to one process and not to the line."""
+NOT_SETTINGS = frozenset({"TOLLMETER_TRACES", "TOLLMETER_READY_FILE", "TOLLMETER_HEALTH_FILE"})
+"""Variables with our prefix that are not settings: the trace folder of the tests, and the files that a worker writes
+when it is ready and when it answers health checks, which belong to one process and not to the line."""

@@ -26,7 +26,9 @@ def consumer_without_broker() -> BatchConsumer:
 
 def batch(first: int, size: int) -> BatchMessage:
     records = [
-        SimpleNamespace(topic="usage.events", partition=0, offset=first + n, timestamp=1_000, timestamp_type=1)
+        SimpleNamespace(
+            topic="usage.events", partition=0, offset=first + n, timestamp=1_000, timestamp_type=1, value=b"x"
+        )
         for n in range(size)
     ]
     return BatchMessage(TP0, records, generation=1)
@@ -67,13 +69,22 @@ def consumer_that_seeks(sought: list[TP], position: Callable[[TP], Awaitable[int
     async def committed() -> dict[TP, int | None]:
         return dict(zip(tps, (None, 0, 7), strict=True))
 
-    consumer.app = SimpleNamespace(consumer_generation_id=3)
+    async def before_reading(assigned: set[TP]) -> None:
+        assert assigned == set(tps)
+
+    async def starts(*_: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, 0)
+
+    async def ends(*_: TP) -> dict[TP, int]:
+        return {tp: await position(tp) + 9 for tp in tps}
+
+    consumer.app = SimpleNamespace(consumer_generation_id=3, before_reading=before_reading)
+    consumer.earliest_offsets, consumer.highwaters = starts, ends
     consumer._read_offset, consumer._committed_offset = defaultdict(lambda: None), defaultdict(lambda: None)
     consumer._drops, consumer._sought = 0, None
     consumer._thread = SimpleNamespace(seek_to_beginning=seek_to_beginning)
     consumer.assignment = lambda: set(tps)
     consumer.seek_to_committed = committed
-    consumer.position = position
     return consumer
 
 

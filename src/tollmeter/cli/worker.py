@@ -24,14 +24,22 @@ POLL_S = 0.1
 
 @click.command()
 @click.argument("stage", type=click.Choice([*STAGES, "all"]))
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65_533),
+    help="Port on 127.0.0.1 of /livez, /readyz, /startupz and /metrics; 0 = any free one, named in the log; "
+    "`all` takes this one and the next two [default: TOLLMETER_HEALTH_PORT].",
+)
 @click.pass_obj
-def worker(settings: Settings, stage: str) -> int:
+def worker(settings: Settings, stage: str, health_port: int | None) -> int:
     """Run a worker of one STAGE until SIGTERM or Ctrl-C; `all` runs the three side by side.
 
     Start as many of each as there is work for, up to the partition count.
     """
+    port = settings.health_port if health_port is None else health_port
     if stage == "all":
-        return Children(STAGES).run()
+        return Children(STAGES, port).run()
+    settings = settings.model_copy(update={"health_port": port})
     run: Callable[[Settings], int] = import_module(f"tollmeter.streams.{stage}").run
     try:
         code = run(settings)
@@ -45,8 +53,9 @@ def worker(settings: Settings, stage: str) -> int:
 class Children:
     """Child processes of this command line, restarted with a growing pause until this process is told to stop."""
 
-    def __init__(self, stages: tuple[str, ...]) -> None:
+    def __init__(self, stages: tuple[str, ...], health_port: int = 0) -> None:
         self._stages = stages
+        self._ports = {stage: health_port and health_port + number for number, stage in enumerate(stages)}
         self._stopping = False
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
@@ -71,7 +80,8 @@ class Children:
 
     def _start(self, stage: str) -> None:
         self._started[stage] = time.monotonic()
-        self._running[stage] = subprocess.Popen([sys.executable, "-m", "tollmeter", "worker", stage])
+        command = [sys.executable, "-m", "tollmeter", "worker", stage, "--health-port", str(self._ports[stage])]
+        self._running[stage] = subprocess.Popen(command)
 
     def _after_exit(self, stage: str, code: int) -> float:
         del self._running[stage]

@@ -151,6 +151,7 @@ class Stack:
         ready.parent.mkdir(exist_ok=True)
         environment = {**_environment(), **_FRUGAL, **settings_environment(self.settings)}
         environment["TOLLMETER_READY_FILE"] = str(ready)
+        environment["TOLLMETER_HEALTH_FILE"] = str(self._health_file(name))
         command = [sys.executable, "-m", "tollmeter", "worker", stage]
         self.supervisor.start(Program(name, command, environment, self._log(name), ready))
         return name
@@ -182,13 +183,29 @@ class Stack:
             "ready": self._ready,
             **state.describe(self.settings),
             "processes": {
-                name: {"pid": running.process.pid, "up": running.alive, "restarts": running.restarts}
+                name: {
+                    "pid": running.process.pid,
+                    "up": running.alive,
+                    "restarts": running.restarts,
+                    "health": self._health(name),
+                }
                 for name, running in self.processes().items()
             },
         }
         if document != self._written:
             state.write(self.data_dir, document)
             self._written = document
+
+    def _health_file(self, name: str) -> Path:
+        return self.data_dir / "run" / f"{name}.health"
+
+    def _health(self, name: str) -> str | None:
+        """Return the address of a worker's health checks, None of a program that has none, or not yet."""
+        try:
+            port = self._health_file(name).read_text(encoding="ascii").strip()
+        except OSError:
+            return None
+        return f"http://127.0.0.1:{port}" if port else None
 
     @property
     def _broker_dir(self) -> Path:

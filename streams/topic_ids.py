@@ -1,0 +1,127 @@
+"""The id that a broker gives a topic when it is created: a topic of the same name made again has another one.
+
+aiokafka asks for metadata in a version that has no ids yet; this is the same request in the one that has.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import IncompatibleBrokerVersion
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import (
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Schema,
+    TaggedFields,
+)
+
+from tollmeter.settings import Settings
+
+_METADATA, _VERSION = 3, 10
+_TIMEOUT_MS = 10_000
+
+
+class _Uuid:
+    """Sixteen bytes; aiokafka has no such type."""
+
+    @classmethod
+    def encode(cls, value: UUID) -> bytes:
+        return value.bytes
+
+    @classmethod
+    def decode(cls, data: Any) -> UUID:
+        return UUID(bytes=data.read(16))
+
+    @classmethod
+    def repr(cls, value: UUID) -> str:
+        return str(value)
+
+
+_int32s = CompactArray(Int32)
+
+
+class _Answer(Response):  # type: ignore[misc]  # aiokafka is read untyped
+    API_KEY, API_VERSION = _METADATA, _VERSION
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "brokers",
+            CompactArray(
+                ("node_id", Int32),
+                ("host", CompactString()),
+                ("port", Int32),
+                ("rack", CompactString()),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("cluster_id", CompactString()),
+        ("controller_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("error_code", Int16),
+                ("topic", CompactString()),
+                ("topic_id", _Uuid),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", _int32s),
+                        ("isr", _int32s),
+                        ("offline", _int32s),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("authorized", Int32),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("cluster_authorized", Int32),
+        ("tags", TaggedFields),
+    )
+
+
+class _Ask(RequestStruct):  # type: ignore[misc]
+    FLEXIBLE_VERSION = True
+    API_KEY, API_VERSION, RESPONSE_TYPE = _METADATA, _VERSION, _Answer
+    SCHEMA = Schema(
+        ("topics", CompactArray(("topic_id", _Uuid), ("topic", CompactString()), ("tags", TaggedFields))),
+        ("allow_auto_topic_creation", Boolean),
+        ("cluster_authorized", Boolean),
+        ("topic_authorized", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class _Topics(Request[_Ask]):  # type: ignore[misc]
+    API_KEY = _METADATA
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = list(names)
+
+    def build(self, request_struct_class: type[_Ask]) -> _Ask:
+        asked: list[tuple[UUID, str, dict[int, bytes]]] = [(UUID(int=0), name, {}) for name in self._names]
+        return request_struct_class(asked, False, False, False, {})
+
+
+async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, str]:
+    """Return the id of each topic as text; {} from a broker too old to have any. Raises `KafkaError`, `OSError`."""
+    options = {**settings.kafka_options(), "request_timeout_ms": _TIMEOUT_MS}
+    admin = AIOKafkaAdminClient(**options, client_id="tollmeter-topic-ids")
+    try:
+        await admin.start()
+        answer = await admin._send_request(_Topics(names))
+    except (IncompatibleBrokerVersion, NotImplementedError):
+        return {}
+    finally:
+        await admin.close()
+    return {topic: str(id_) for code, topic, id_, *_ in answer.topics if not code and id_.int}
