@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tollmeter import policies
+from tollmeter.cost_policies import delete_cost_policy, get_cost_policy, upsert_cost_policy
 from tollmeter.policies import PolicyError, Rules, read_rules
 from tollmeter.schemas import topics
 from tollmeter.schemas.policy import Limit, Member, Policy
@@ -108,6 +109,39 @@ def test_no_broker_is_one_clear_error() -> None:
         policies.set_policy(Settings(kafka="127.0.0.1:9"), ORG)
     with pytest.raises(PolicyError, match=r"127\.0\.0\.1:9 .*set TOLLMETER_KAFKA"):
         read_rules(Settings(kafka="127.0.0.1:9"))
+
+
+def test_cost_policies_as_clients_know_them(line_settings: Settings) -> None:
+    """None: no limits, warn 80; zero and less become absent and 80; what lies beyond the fields is kept."""
+    nothing = get_cost_policy(line_settings, "acme")
+    assert (nothing.daily_limit_micro, nothing.monthly_limit_micro, nothing.warn_threshold_pct) == (None, None, 80)
+    assert (nothing.currency, nothing.applies) == ("EUR", "each_member")
+
+    upsert_cost_policy(
+        line_settings, "acme", "org", daily_limit_micro_eur=0, monthly_limit_micro_eur=-1, warn_threshold_pct=-5
+    )
+    assert get_cost_policy(line_settings, "acme") == nothing
+    policies.set_policy(line_settings, ORG)
+    mended = upsert_cost_policy(line_settings, "acme", "org", monthly_limit_micro_eur=7, warn_threshold_pct=65)
+    expected = ORG.model_copy(update={"daily_limit_micro": None, "monthly_limit_micro": 7, "warn_threshold_pct": 65})
+    assert mended == get_cost_policy(line_settings, "acme") == expected
+
+    scopes: tuple[tuple[Literal["group", "user"], str], ...] = (("group", "blue"), ("user", "ann"))
+    for scope, name in scopes:
+        upsert_cost_policy(line_settings, "acme", scope, name, daily_limit_micro_eur=5)
+        assert get_cost_policy(line_settings, "acme", scope, name).daily_limit_micro == 5
+    assert sorted(read_rules(line_settings).policies) == [
+        "acme/group/blue/each_member/EUR", "acme/org//each_member/EUR", "acme/user/ann/pool/EUR",
+    ]  # fmt: skip
+    for scope, name in (*scopes, *scopes):
+        delete_cost_policy(line_settings, "acme", scope, name)
+    with pytest.raises(PolicyError, match=r"^cannot delete org policy$"):
+        delete_cost_policy(line_settings, "acme", "org")
+    assert list(read_rules(line_settings).policies) == ["acme/org//each_member/EUR"]
+    with pytest.raises(PolicyError, match="warn_threshold_pct: Input should be less than or equal to 100"):
+        upsert_cost_policy(line_settings, "acme", "org", warn_threshold_pct=500)
+    with pytest.raises(PolicyError, match="name says which group"):
+        upsert_cost_policy(line_settings, "acme", "user")
 
 
 def test_views_tell_policies_from_members(ledger_settings: Settings) -> None:

@@ -1,0 +1,25 @@
+-- What the calls of one scope used of a period, as limits count it; one row. A call is charged when it was made, or when
+-- it arrived if that was earlier; money is cost and, where that is unknown, money at risk; a refused call is no request.
+-- `own` = 0: calls that the organisation pays; 1: calls on users' own keys, which never count toward limits.
+SELECT
+    sum(toInt128(ifNull(cost_nano, 0)) + ifNull(at_risk_nano, 0)) AS usd_nano,
+    sum(toInt128(ifNull(cost_eur_nano, 0)) + ifNull(at_risk_eur_nano, 0)) AS eur_nano,
+    sum(toInt128(ifNull(cost_rub_nano, 0)) + ifNull(at_risk_rub_nano, 0)) AS rub_nano,
+    sum(toInt128(input_tokens) + output_tokens) AS tokens,
+    countIf(status != 'BLOCKED') AS requests
+FROM usage_events FINAL
+WHERE org_id = {org:String} AND (billing_scope = 'USER') = {own:UInt8}
+    AND event_time >= {since:DateTime64(6, 'UTC')}
+    AND least(event_time, received_at) >= {since:DateTime64(6, 'UTC')}
+    AND least(event_time, received_at) < {until:DateTime64(6, 'UTC')}
+    AND multiIf(
+        {scope:String} = 'org', 1,
+        {scope:String} = 'group', group_id = {name:String},
+        {scope:String} = 'user', user_id = {name:String},
+        {scope:String} = 'api_key', api_key_id = {name:String},
+        {scope:String} = 'client_ip', client_ip = {name:String},
+        {scope:String} = 'agent', agent = {name:String},
+        {scope:String} = 'model', model = {name:String},
+        {scope:String} = 'provider', provider = {name:String},
+        {scope:String} = 'tag', arrayExists(pair -> concat(pair.1, '=', pair.2) = {name:String}, tags),
+        0)

@@ -1,0 +1,200 @@
+"""The spend status of a user, worked out by hand: limits, rounding, periods, own keys, time zones, unknown users."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.priced_rows import insert, row
+from tollmeter.policies import Rules
+from tollmeter.schemas.policy import Limit, Member, Policy
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.spend_status import CostLimitExceeded, UserNotFoundError, assert_available, spend_status, use_of
+from tollmeter.streams.rules.periods import period_of
+from tollmeter.streams.rules.resolution import Groups
+
+pytestmark = pytest.mark.stack
+
+NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+KEY = "0123456789abcdef"
+BLUE = Member(org_id="acme", name="ann", groups=("blue",))
+
+
+def call(number: int, at: str, **changed: Any) -> dict[str, Any]:
+    when = datetime.fromisoformat(at).replace(tzinfo=UTC)
+    fields = {"org_id": "acme", "user_id": "ann", "status": "OK", "provider": "openai", "api_key_id": KEY}
+    return row(number, **({"event_time": when, "received_at": when} | fields | changed))
+
+
+CALLS = [
+    # today: 0.5 EUR, and two thirds of a micro-EUR that round up to one only once
+    call(1, "2026-11-22T09:00", cost_eur_nano=500_000_000, cost_nano=1, billing_scope="ORG", input_tokens=1_000),
+    call(2, "2026-11-22T00:00", at_risk_eur_nano=1_333, billing_scope="UNKNOWN", output_tokens=200),
+    call(3, "2026-11-22T08:00", cost_eur_nano=333, api_key_id="k2", provider="google", billing_scope="ORG"),
+    # refused: no request, no cost
+    call(4, "2026-11-22T08:01", cost_eur_nano=0, status="BLOCKED", billing_scope="ORG"),
+    # the users' own money
+    call(5, "2026-11-22T08:02", cost_eur_nano=90_000_000, billing_scope="USER", input_tokens=7),
+    # earlier this month, to its first instant
+    call(6, "2026-11-21T23:59:59.999999", cost_eur_nano=1_000_000_000, billing_scope="ORG", input_tokens=50),
+    call(7, "2026-11-01T00:00", cost_eur_nano=1_001, billing_scope="ORG", input_tokens=5),
+    # October; another user; another organisation; no rate known
+    call(8, "2026-10-31T23:59:59.999999", cost_eur_nano=7_000_000_000, billing_scope="ORG"),
+    call(9, "2026-11-22T09:00", cost_eur_nano=7_000_000_000, user_id="bob", api_key_id="k9"),
+    call(10, "2026-11-22T09:00", cost_eur_nano=7_000_000_000, org_id="umbra"),
+    # made tomorrow by a clock that runs ahead: charged when it arrived
+    call(11, "2026-11-23T09:00", received_at=datetime(2026, 11, 21, 9, tzinfo=UTC), cost_eur_nano=0, api_key_id=""),
+]
+ORG = Policy(
+    org_id="acme", applies="each_member", currency="EUR", daily_limit_micro=1_000_000, monthly_limit_micro=9_000_000
+)
+GROUP = Policy(
+    org_id="acme", scope="group", name="blue", applies="each_member", currency="EUR", monthly_limit_micro=1_500_000,
+    warn_threshold_pct=60,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", name="ledger")
+def seeded(ledger_settings: Settings) -> Iterator[ClickHouse]:
+    client = connect(ledger_settings)
+    insert(client, CALLS, offset=1)
+    insert(client, CALLS[:4], offset=2)  # delivered twice
+    yield client
+    client.close()
+
+
+def rules(*policies: Policy, members: tuple[Member, ...] = (BLUE,)) -> Rules:
+    return Rules({policy.policy_id: policy for policy in policies}, Groups(members))
+
+
+def test_the_document_that_clients_know(ledger: ClickHouse) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "spend_status.json"
+    document = spend_status(ledger, rules(ORG, GROUP), "acme", "ann", NOW).document()
+    assert json.dumps(document, indent=2, ensure_ascii=False) == golden.read_text(encoding="utf-8").strip()
+
+
+def test_without_a_limit_limits_and_remaining_are_absent(ledger: ClickHouse) -> None:
+    document = spend_status(ledger, rules(), "acme", "ann", NOW).document()
+    assert not [name for name in document if name.startswith(("cost_limit", "cost_remaining"))]
+    assert (document["cost_used_today_micro_eur"], document["warn_threshold_pct"]) == (500_002, 80)
+
+
+def test_a_known_user_without_calls_has_zeros_and_no_keys(ledger: ClickHouse) -> None:
+    idle = Member(org_id="acme", name="idle")
+    document = spend_status(ledger, rules(ORG, members=(idle,)), "acme", "idle", NOW).document()
+    assert "by_provider_keys" not in document
+    assert document["cost_used_month_micro_eur"] == document["requests_used_today"] == 0
+    assert document["cost_remaining_today_micro_eur"] == 1_000_000
+
+
+def test_own_keys_are_shown_apart_and_have_no_limits(ledger: ClickHouse) -> None:
+    document = spend_status(ledger, rules(ORG, GROUP), "acme", "ann", NOW, billing_scope_org=False).document()
+    assert not [name for name in document if name.startswith(("cost_limit", "cost_remaining"))]
+    assert (document["billing_scope_org"], document["cost_used_today_micro_eur"]) == (False, 90_000)
+    assert (document["requests_used_today"], document["tokens_used_month"]) == (1, 7)
+    assert document["warn_threshold_pct"] == 60
+
+
+def test_the_user_s_own_policy_wins_whole(ledger: ClickHouse) -> None:
+    own = Policy(org_id="acme", scope="user", name="ann", currency="EUR", monthly_limit_micro=20_000_000)
+    document = spend_status(ledger, rules(ORG, GROUP, own), "acme", "ann", NOW).document()
+    assert "cost_limit_today_micro_eur" not in document
+    assert document["cost_remaining_month_micro_eur"] == 20_000_000 - 1_500_003
+
+
+def test_a_day_is_the_policy_s_own(ledger: ClickHouse) -> None:
+    """In Kolkata 22 November began at 18:30 the day before, so call 6 is today's there."""
+    kolkata = ORG.model_copy(update={"timezone": "Asia/Kolkata"})
+    assert spend_status(ledger, rules(kolkata), "acme", "ann", NOW).cost_used_today_micro_eur == 1_500_002
+    both = GROUP.model_copy(update={"daily_limit_micro": 1_500_003})
+    found = spend_status(ledger, rules(kolkata, both), "acme", "ann", NOW)
+    assert (found.cost_limit_today_micro_eur, found.cost_remaining_today_micro_eur) == (1_000_000, 0)
+    larger = kolkata.model_copy(update={"daily_limit_micro": 3_000_000})
+    found = spend_status(ledger, rules(larger, both), "acme", "ann", NOW)
+    assert (found.cost_limit_today_micro_eur, found.cost_remaining_today_micro_eur) == (1_500_003, 1_000_001)
+
+
+AVAILABLE = [
+    ("below both", 500_003, 1_500_004, None),
+    ("the day is spent to the last micro", 500_002, 9_000_000, "daily"),
+    ("the month is spent", 900_000, 1_500_003, "monthly"),
+    ("both: the day is named", 500_002, 1_500_003, "daily"),
+]
+
+
+@pytest.mark.parametrize(("daily", "monthly", "said"), [case[1:] for case in AVAILABLE], ids=[c[0] for c in AVAILABLE])
+def test_assert_available(ledger: ClickHouse, daily: int, monthly: int, said: str | None) -> None:
+    limits = rules(ORG.model_copy(update={"daily_limit_micro": daily, "monthly_limit_micro": monthly}))
+    assert_available(ledger, limits, "acme", "ann", NOW, billing_scope="USER")
+    if said is None:
+        assert_available(ledger, limits, "acme", "ann", NOW)
+        return
+    with pytest.raises(CostLimitExceeded) as refused:
+        assert_available(ledger, limits, "acme", "ann", NOW, billing_scope="UNKNOWN")
+    assert str(refused.value) == f"llm cost limit exceeded: {said} cost limit reached"
+
+
+def test_an_unknown_user_is_not_found_but_may_use_a_key_of_his_own(ledger: ClickHouse) -> None:
+    for known in ("bob", "ann"):
+        spend_status(ledger, rules(members=()), "acme", known, NOW)  # seen in an event
+    for org, user in (("acme", "eve"), ("umbra", "bob"), ("acme", "")):
+        with pytest.raises(UserNotFoundError, match=r"^user not found$"):
+            spend_status(ledger, rules(), org, user, NOW)
+    with pytest.raises(UserNotFoundError):
+        assert_available(ledger, rules(), "acme", "eve", NOW)
+    assert_available(ledger, rules(), "acme", "eve", NOW, billing_scope="USER")
+
+
+def test_the_dearest_twenty_keys(ledger_settings: Settings, ledger: ClickHouse) -> None:
+    many = [
+        call(100 + n, "2026-11-05T00:00", user_id="cat", api_key_id=f"k{n:02}", cost_eur_nano=n * 1_000)
+        for n in range(25)
+    ]
+    insert(ledger, many, offset=9)
+    keys = spend_status(ledger, rules(), "acme", "cat", NOW).by_provider_keys
+    assert keys is not None
+    assert [key.fingerprint for key in keys] == [f"k{n:02}" for n in range(24, 4, -1)]
+
+
+SCOPES = [
+    ("group", "blue", 2), ("user", "ann", 1), ("api_key", "k1", 3), ("client_ip", "10.0.0.1", 4),
+    ("agent", "bot", 5), ("model", "gpt-5", 6), ("provider", "google", 7), ("tag", "team=a=b", 1), ("tag", "team=a", 0),
+]  # fmt: skip
+
+
+def test_every_scope_has_its_own_use(ledger: ClickHouse) -> None:
+    columns = ["group_id", "user_id", "api_key_id", "client_ip", "agent", "model", "provider"]
+    names = ["blue", "ann", "k1", "10.0.0.1", "bot", "gpt-5", "google"]
+    rows = []
+    for place, (column, name) in enumerate(zip(columns, names, strict=True)):
+        amount = {"group_id": 2, "user_id": 1, "api_key_id": 3, "client_ip": 4, "agent": 5, "model": 6, "provider": 7}[
+            column
+        ]
+        plain = {"user_id": "x", "api_key_id": "x", "provider": "x", "org_id": f"scopes-{column}"}
+        tags = [{"key": "team", "value": "a=b"}] if column == "user_id" else []
+        rows.append(
+            call(300 + place, "2026-11-05T00:00", **(plain | {column: name, "cost_nano": amount, "tags": tags}))
+        )
+        rows.append(call(320 + place, "2026-11-05T00:00", **(plain | {"cost_nano": 1_000})))
+    insert(ledger, rows, offset=20)
+    month = period_of("month", "UTC", int(NOW.timestamp()))
+    for scope, name, expected in SCOPES:
+        column = {"group": "group_id", "user": "user_id", "api_key": "api_key_id", "tag": "user_id"}.get(scope, scope)
+        assert use_of(ledger, f"scopes-{column}", scope, name, month).usd_nano == expected, scope
+    assert use_of(ledger, "scopes-agent", "org", "", month).usd_nano == 1_005
+
+
+def test_use_tells_the_units_apart(ledger: ClickHouse) -> None:
+    rows = [
+        call(400, "2026-11-05T00:00", org_id="units", cost_nano=1, cost_eur_nano=2, cost_rub_nano=3, input_tokens=4),
+        call(401, "2026-11-05T00:00", org_id="units", at_risk_nano=10, at_risk_eur_nano=20, at_risk_rub_nano=30,
+             output_tokens=40),
+    ]  # fmt: skip
+    insert(ledger, rows, offset=30)
+    use = use_of(ledger, "units", "org", "", period_of("rolling24h", "UTC", int(rows[0]["event_time"].timestamp())))
+    assert [use.of(unit) for unit in ("USD", "EUR", "RUB", "tokens", "requests")] == [11, 22, 33, 44, 2]
+    assert Limit(period="rolling", hours=24, amount=1).window == "rolling24h"
