@@ -11,10 +11,9 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from tollmeter.producers.encoding import RefusedError
-from tollmeter.producers.link import AwayError, CourierLoop, Link
+from tollmeter.producers.link import AwayError, CourierLoop, Link, quiet
 from tollmeter.producers.outbox import Entry, Outbox
 from tollmeter.producers.spool import Spool
 from tollmeter.producers.store import RateLimited, Route, Store, shut
@@ -59,7 +58,7 @@ class Courier:
         """Deliver until the outbox closes. Never raises: a metering fault must not show in the service."""
         try:
             with asyncio.Runner(loop_factory=CourierLoop) as runner:
-                runner.get_loop().set_exception_handler(_quiet)
+                runner.get_loop().set_exception_handler(quiet)
                 runner.run(self._main())
         except Exception:
             log.exception("the usage producer has stopped; events are dropped and counted from now on")
@@ -250,8 +249,3 @@ class Courier:
         if self._away:
             log.warning("Kafka at %s is back; %d usage events were waiting", self._route.brokers, len(self._store))
         self._away = self._outbox.problem = ""
-
-
-def _quiet(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Futures of a link that was given up end unobserved by design; that is no news for the service's log."""
-    log.debug("courier loop: %s", context.get("message"))

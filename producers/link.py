@@ -1,6 +1,7 @@
 """One connection to the broker: up or gone. Whatever goes wrong with it, it is closed whole and made anew."""
 
 import asyncio
+import logging
 import random
 import socket
 import threading
@@ -10,6 +11,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, UnknownTopicOrPartitionError
+
+log = logging.getLogger("tollmeter.producer")
 
 CONNECT_S = 10.0
 ACKNOWLEDGE_S = 5.0
@@ -32,7 +35,7 @@ class Link:
     @classmethod
     async def open(cls, options: Mapping[str, Any], topic: str) -> "Link":
         """Connect and learn the topic's partitions. Raises `AwayError`."""
-        await _knock(str(options["bootstrap_servers"]))
+        await knock(str(options["bootstrap_servers"]))
         producer = AIOKafkaProducer(
             **options,
             client_id="tollmeter-producer",
@@ -54,7 +57,7 @@ class Link:
         except BaseException as error:
             await _close(producer)
             if isinstance(error, Exception):
-                raise AwayError(_reason(error)) from None
+                raise AwayError(reason_of(error)) from None
             raise
         return cls(producer, topic, partitions)
 
@@ -76,7 +79,7 @@ class Link:
         except Exception as error:  # aiokafka's own faults too: this link is given up, its events are kept
             for future in futures:
                 future.cancel()
-            raise AwayError(_reason(error)) from None
+            raise AwayError(reason_of(error)) from None
 
     async def _hand_over(self, batch: Any) -> "asyncio.Future[Any]":
         self._turn = (self._turn + 1) % len(self._partitions)
@@ -100,7 +103,7 @@ async def _close(producer: AIOKafkaProducer) -> None:
                 await stop()
 
 
-async def _knock(brokers: str) -> None:
+async def knock(brokers: str) -> None:
     """Try a bare connection to each broker first: aiokafka logs an error for every attempt that fails."""
     problem = "no broker is named"
     for broker in brokers.split(","):
@@ -114,13 +117,14 @@ async def _knock(brokers: str) -> None:
         except ValueError:
             problem = f"{broker.strip()!r} is not host:port"
         except (OSError, TimeoutError) as error:
-            problem = _reason(error)
+            problem = reason_of(error)
         else:
             return
     raise AwayError(problem)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Return in one line why the broker cannot be reached."""
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
     return (str(error) or type(error).__name__).splitlines()[0][:200]
@@ -150,3 +154,8 @@ class CourierLoop(asyncio.SelectorEventLoop):
         except RuntimeError:  # no new threads at shutdown: then this loop waits for the answer itself
             return socket.getaddrinfo(host, port, **how)
         return await answer
+
+
+def quiet(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Futures of a link that was given up end unobserved by design; that is no news for the service's log."""
+    log.debug("courier loop: %s", context.get("message"))

@@ -7,6 +7,8 @@ from hashlib import sha256
 from typing import Any, Literal
 
 SOURCE = "tollmeter/watch"
+CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
+"""Headers of the record that carries one."""
 Severity = Literal["info", "warning", "critical"]
 
 

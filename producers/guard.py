@@ -1,0 +1,280 @@
+"""Before the call: allow or deny, in microseconds, without the network. Limits refuse; a fault of the guard never does.
+
+Order: blocks (403), cap on one call (402 or 429), rate limits (429), budgets. A call on the user's own key
+(`billing_scope="USER"`) is not asked for budgets: it passes before its user is looked up. Blocks, rate limits and the
+cap hold for it as for any call. A free model passes budgets of money. A model without a price is estimated by the
+dearest of its family, else of its provider; where there is neither, the estimate is None: by setting the call passes
+(open, the default) or is refused (closed).
+"""
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Collection, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from tollmeter.producers.client import UsageProducer, settings_here
+from tollmeter.producers.guarding import refusals
+from tollmeter.producers.guarding.accounts import Refusal, Reservation, overshoot_bound
+from tollmeter.producers.guarding.decision import NANO_PER_USD, Allow, CallRefused, CostLimitExceeded, Deny
+from tollmeter.producers.guarding.limits import Caller, tag_names
+from tollmeter.producers.guarding.notices import Notices
+from tollmeter.producers.guarding.prices import UNPRICED, Quote
+from tollmeter.producers.guarding.reader import Reader
+from tollmeter.producers.guarding.snapshot import Snapshot, Source
+from tollmeter.producers.store import RateLimited
+from tollmeter.settings import Settings
+
+__all__ = [
+    "Allow", "CallRefused", "CostLimitExceeded", "Deny", "Guard", "Quote", "Reservation", "overshoot_bound",
+]  # fmt: skip
+
+log = logging.getLogger("tollmeter.guard")
+
+Mode = Literal["kafka", "disabled", "memory"]
+Tokenizer = Callable[[str, str], int]
+"""Returns how many tokens a prompt is for a model: (prompt, model) -> tokens."""
+
+
+class Guard:
+    """Decides about calls. One per process is enough; share it between threads and with async code.
+
+    Settings come from TOLLMETER_* (see `.env.example`), as for `UsageProducer`; `max_usd` overrides the cap. Refusals
+    are recorded by `producer` as events of status BLOCKED and cost 0. Modes: `kafka` reads prices, policies and spend
+    on a thread of its own; `memory` knows what it is fed by `apply`, for tests; `disabled` allows everything. A fork is
+    safe: the child keeps what was known and begins with nothing in flight.
+    """
+
+    def __init__(
+        self,
+        brokers: str | None = None,
+        *,
+        producer: UsageProducer | None = None,
+        mode: Mode = "kafka",
+        max_usd: float | None = None,
+        tokenizer: Tokenizer | None = None,
+        settings: Settings | None = None,
+        wall_ns: Callable[[], int] = time.time_ns,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        if mode not in ("kafka", "disabled", "memory"):
+            raise ValueError(f"mode is {mode!r}; it can be kafka, disabled or memory")
+        self.settings = settings or settings_here(os.environ)
+        if brokers is not None:
+            self.settings = self.settings.model_copy(update={"kafka": brokers})
+        self.mode: Mode = mode
+        self._producer = producer
+        self._tokenizer = tokenizer
+        self._max_nano = round((self.settings.max_usd if max_usd is None else max_usd) * NANO_PER_USD)
+        self._closed = self.settings.guard_fail == "closed"
+        self._stale_ms = round(self.settings.guard_stale_s * 1_000)
+        self._output_tokens = self.settings.guard_output_tokens
+        self._monotonic_ns = monotonic_ns
+        self._known = Snapshot(self.settings, wall_ns, monotonic_ns)
+        self._known.loaded = mode == "memory"
+        self._faults = RateLimited()
+        self._begin()
+        _guards.add(self)
+
+    def __repr__(self) -> str:
+        return f"Guard(mode={self.mode!r}, brokers={self.settings.kafka!r}, max_usd={self._max_nano / NANO_PER_USD})"
+
+    def _begin(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._alerts = Notices()
+        self._reader = Reader(self.settings, self._known, self._alerts)
+
+    def check(
+        self,
+        model: str,
+        *,
+        prompt_chars: int | None = None,
+        prompt_tokens: int | None = None,
+        prompt: str | None = None,
+        max_output_tokens: int | None = None,
+        user: str = "",
+        groups: Collection[str] = (),
+        org: str = "",
+        api_key_id: str = "",
+        client_ip: str = "",
+        provider: str = "",
+        agent: str = "",
+        tags: Mapping[str, str] | None = None,
+        billing_scope: str = "ORG",
+        **event: Any,
+    ) -> Allow | Deny:
+        """Decide about one call; never raises, never waits for anything slow.
+
+        Prompt tokens are `prompt_tokens`, else what the tokenizer makes of `prompt`, else a quarter of its characters.
+        Names are those that the call's event will bear. `groups` are added to those that the membership knows. Further
+        keywords (feature, request_id ...) go into the event of a refusal.
+        """
+        if self.mode == "disabled":
+            return Allow(None, Reservation(None), "")
+        try:
+            if self._thread is None and self.mode == "kafka":
+                self._start()
+            tokens = self._prompt_tokens(model, prompt_chars, prompt_tokens, prompt)
+            output = self._output_tokens if max_output_tokens is None else max_output_tokens
+            decided = self._decide(
+                model, tokens, output, user or "", groups, org or "", api_key_id or "", client_ip or "",
+                provider or "", agent or "", tags, billing_scope,
+            )  # fmt: skip
+            if isinstance(decided, Deny):
+                self._refused(decided, {
+                    "model_sent": model, "org_id": org, "user_id": user, "group_id": next(iter(groups), ""),
+                    "api_key_id": api_key_id, "client_ip": client_ip, "provider": provider, "agent": agent,
+                    "tags": dict(tags or {}), "billing_scope": billing_scope, "prompt_chars": prompt_chars, **event,
+                })  # fmt: skip
+            return decided
+        except Exception as error:
+            self._faults.warn("a call was not checked: %s", f"{type(error).__name__}: {error}")
+            return Allow(None, Reservation(None), "", stale=True)
+
+    def _prompt_tokens(self, model: str, chars: int | None, tokens: int | None, prompt: str | None) -> int:
+        if tokens is not None:
+            return tokens
+        if prompt is not None and self._tokenizer is not None:
+            return self._tokenizer(prompt, model)
+        return -(-(len(prompt or "") if chars is None else chars) // 4)
+
+    def _decide(
+        self, model: str, tokens: int, output: int, user: str, groups: Collection[str], org: str, api_key: str,
+        client_ip: str, provider: str, agent: str, tags: Mapping[str, str] | None, billing_scope: str,
+    ) -> Allow | Deny:  # fmt: skip
+        known = self._known
+        mono_ns = self._monotonic_ns()
+        wall_ms = mono_ns // 1_000_000 + known.clock.offset_ms
+        access = known.access
+        if access.blocks:
+            callers = (("api_key", api_key), ("client_ip", client_ip), ("user", user))
+            block = access.blocked(org, callers, wall_ms)
+            if block is not None:
+                return refusals.blocked(block)
+        prices = known.prices
+        est, status = (None, UNPRICED.status) if prices is None else prices.estimate(provider, model, tokens, output)
+        if est is None:
+            if self._closed:
+                return refusals.price_unknown(model)
+        elif est > self._max_nano:
+            return refusals.cost_cap(self.settings.guard_http_status, self._max_nano, est)
+        if access.rates:
+            paced = access.take(org, (("api_key", api_key), ("client_ip", client_ip)), wall_ms, mono_ns)
+            if paced is not None:
+                return refusals.paced(paced)
+        if billing_scope == "USER":
+            return Allow(est, Reservation(None), status)
+        if not provider and prices is not None:
+            provider = prices.provider_of(provider, model)
+        caller = (user, tuple(groups), api_key, client_ip, agent, model, provider, tag_names(tags) if tags else ())
+        return self._reserve(org, caller, est, status, tokens + output, wall_ms, mono_ns // 1_000_000)
+
+    def _reserve(
+        self, org: str, caller: Caller, est: int | None, status: str, tokens: int, wall_ms: int, mono_ms: int
+    ) -> Allow | Deny:
+        """Ask the budgets and set the estimate aside in all of them."""
+        known = self._known
+        binding = known.limits.find(org, caller)
+        bounds = binding.counted if status == "FREE" else binding.bounds
+        partition = known.partition(org)
+        as_of_ms = known.spend.known_until(partition)
+        stale = self.mode != "memory" if as_of_ms is None else wall_ms - as_of_ms > self._stale_ms
+        if stale and self._closed and (bounds or not known.loaded):
+            return refusals.budget_unknown(known.staleness_ms(org))
+        if not bounds:
+            return Allow(est, Reservation(None), status, stale=not known.loaded)
+        nano = est or 0
+        amounts = (nano, 0, 0, tokens, 1)
+        if binding.foreign and known.prices is not None:
+            convert = known.prices.in_currency
+            amounts = (nano, convert(nano, "EUR"), convert(nano, "RUB"), tokens, 1)
+        now_s = wall_ms // 1_000
+        found = known.accounts.reserve(bounds, amounts, partition or 0, now_s, mono_ms, not stale)
+        if isinstance(found, Refusal):
+            return refusals.over_budget(self.settings.guard_http_status, found, now_s)
+        return Allow(est, found, status, stale)
+
+    def _refused(self, deny: Deny, fields: dict[str, Any]) -> None:
+        """Record the refusal as an event of cost 0, and tell those who follow alerts."""
+        if self._producer is not None:
+            fields.setdefault("feature", None)
+            deny.event_id = self._producer.record(
+                **{name: value for name, value in fields.items() if value is not None},
+                status="BLOCKED", http_status=deny.http_status, error_type=deny.error, usage_source="NONE",
+            )  # fmt: skip
+        caller = {"user": fields["user_id"], "api_key": fields["api_key_id"], "client_ip": fields["client_ip"]}
+        alert = refusals.alert_of(deny, fields["org_id"] or "", caller, self._known.clock.wall_ms())
+        if alert is not None:
+            self._alerts.put(alert)
+
+    # ------------------------------------------------------------------ what is known
+
+    def apply(self, source: Source, key: bytes | str | None, value: bytes | None) -> bool:
+        """Take over a record of `usage.prices`, `usage.policies` or `usage.spend`; False when it cannot be read."""
+        return self._known.apply(source, key, value)
+
+    def quote(self, provider: str, model: str, **counts: int) -> Quote:
+        """Price a finished call by its reported counts (input_tokens, cache_read_tokens, output_tokens ...)."""
+        prices = self._known.prices
+        return UNPRICED if prices is None else prices.quote(provider, model, counts)
+
+    @property
+    def staleness_s(self) -> float:
+        """Age of what is known of spend, the oldest partition's; infinite while nothing is."""
+        found = self._known.staleness_ms()
+        return float("inf") if found is None else found / 1_000
+
+    def ready(self, timeout: float = 10.0) -> bool:
+        """Wait until prices, policies and spend have been read once; False when they have not in time."""
+        if self.mode == "kafka" and self._thread is None:
+            self._start()
+        return self.mode != "kafka" or self._reader.ready.wait(timeout)
+
+    @property
+    def problem(self) -> str:
+        """Why nothing new is heard at present; "" when there is no problem."""
+        return self._reader.problem
+
+    def close(self, timeout: float = 5.0) -> None:
+        """End the thread. May be called twice; checks go on with what is known."""
+        self._reader.close()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                thread = threading.Thread(target=self._reader.run, name="tollmeter-guard", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+_guards: "weakref.WeakSet[Guard]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """The parent's thread and reservations stay with the parent; what is known of prices and limits is kept."""
+    for guard in list(_guards):
+        guard._begin()
+        guard._known.after_fork()
+
+
+def _at_exit() -> None:
+    for guard in list(_guards):
+        guard.close()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)
