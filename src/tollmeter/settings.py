@@ -43,6 +43,8 @@ class Settings(BaseModel):
     topic_prefix: Annotated[str, Field(pattern=r"^[\w.-]*$")] = ""
     """Put before every topic name, so that several lines can share one cluster."""
     session_timeout_s: Annotated[float, Field(ge=1)] = 10.0
+    poll_interval_s: Annotated[float, Field(ge=1)] = 1_000.0
+    """A worker whose fetch loop stands still for so long leaves its group. Waiting for ClickHouse is no standing still."""
     # Partition counts are fixed at set-up, stored in usage.policies and checked by every worker.
     partitions_events: Positive = 4
     partitions_priced: Positive = 4
@@ -100,6 +102,10 @@ class Settings(BaseModel):
     guard_slack_s: Annotated[float, Field(ge=0)] = 2.0
     guards: Annotated[int, Field(gt=0, le=10_000)] = 1
     guard_output_tokens: Annotated[int, Field(ge=0)] = 0
+
+    # Notify
+    notify_routes: str = ""
+    """The routes file of `tollmeter notify`; with it `tollmeter up` runs notify, too."""
 
     # Producer
     spool_dir: str = ""

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tollmeter.cli.budget import budget
 from tollmeter.cli.ledger import ALL, plain, reading
 from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import Finding, json_option, out, print_json, print_table
@@ -46,6 +47,9 @@ class Columns(click.ParamType):
 @click.group()
 def report() -> None:
     """Who spent how much, on what, through which key."""
+
+
+report.add_command(budget)
 
 
 @report.command()

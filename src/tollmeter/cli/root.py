@@ -16,6 +16,7 @@ COMMANDS = {
     "down": "tollmeter.cli.stack:down",
     "generate": "tollmeter.cli.generate:generate",
     "import": "tollmeter.cli.importing:import_file",
+    "notify": "tollmeter.cli.notify:notify",
     "policy": "tollmeter.cli.policy:policy",
     "prices": "tollmeter.cli.prices:prices",
     "report": "tollmeter.cli.report:report",

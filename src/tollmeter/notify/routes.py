@@ -222,18 +222,18 @@ def parse(text: str, where: str) -> Routes:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise RoutesError(f"{where}{line}: {getattr(error, 'problem', None) or 'this is no YAML'}") from None
+        at = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise RoutesError(f"{where}{at}: {getattr(error, 'problem', None) or 'this is no YAML'}") from None
     if not isinstance(document, dict):
         raise RoutesError(f"{where}: expected `consumers:` and `routes:`")
     try:
         routes = Routes.model_validate(document)
     except ValidationError as error:
         raise RoutesError("; ".join(_place(where, node, problem) for problem in error.errors())) from None
-    for number, route in enumerate(routes.routes):
+    for index, route in enumerate(routes.routes):
         for name in route.to:
             if name not in routes.consumers:
-                line = _line(node, ("routes", number, "to"))
+                line = _line(node, ("routes", index, "to"))
                 raise RoutesError(f"{where} line {line}: no consumer {name!r}; there is {', '.join(routes.consumers)}")
     return routes
 
