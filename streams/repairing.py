@@ -9,7 +9,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from aiokafka import TopicPartition
@@ -40,14 +40,42 @@ PATIENCE_S, POLL_S = 15.0, 0.5
 Position = Callable[[int], Awaitable[int]]
 
 
+def repair_records(round_: Round, cells: pl.DataFrame) -> list[tuple[bytes, Headers]]:
+    """Return value and headers of each record of a round; all carry the round, each its share of the cells."""
+    headers: Headers = [
+        (H_FORMAT, str(FORMAT_VERSION).encode()),
+        (H_KIND, KIND_REPAIR),
+        (H_REPAIR, round_.model_dump_json().encode()),
+    ]
+    records = []
+    for begin in range(0, max(1, cells.height), ROWS_PER_RECORD):
+        out = io.BytesIO()
+        cells[begin : begin + ROWS_PER_RECORD].write_ipc_stream(out, compression="lz4")
+        assert len(out.getvalue()) <= MAX_RECORD_BYTES, "a repair record holds more than fits"
+        records.append((out.getvalue(), headers))
+    return records
+
+
+class Kernel(NamedTuple):
+    """How the cells of a round are computed and written as records."""
+
+    cells: Callable[[ClickHouse, str, tuple[int, ...], int, int], pl.DataFrame] = repair_cells
+    records: Callable[[Round, pl.DataFrame], list[tuple[bytes, Headers]]] = repair_records
+
+
+KERNEL = Kernel()
+
+
 class Repairs:
     """Turns the deferred hours of a saved snapshot into repair records, one round per organisation at a time."""
 
     def __init__(
         self, settings: Settings, sender: Sender, *, machine: Machine = MACHINE,
         connect: Callable[[Settings], ClickHouse] = connect, position: Position | None = None,
+        kernel: Kernel = KERNEL,
     ) -> None:  # fmt: skip
         self._settings, self._sender, self._machine, self._connect = settings, sender, machine, connect
+        self._kernel = kernel
         self._position = position or partial(ledger_position, settings)
         self._numbers = itertools.count()
         self._boot = machine.new_id()
@@ -73,16 +101,16 @@ class Repairs:
     def _compute(self, org: str, hours: tuple[int, ...], watermark_s: int) -> pl.DataFrame:
         client = self._connect(self._settings)
         try:
-            return repair_cells(client, org, hours, watermark_s, self._settings.horizon_s)
+            return self._kernel.cells(client, org, hours, watermark_s, self._settings.horizon_s)
         finally:
             client.close()
 
     async def _send(self, saved: Snapshot, org: str, hours: tuple[int, ...], cells: pl.DataFrame) -> None:
         round_ = Round(id=f"{self._boot}-{next(self._numbers)}", org_id=org, base=saved.applied, hours=hours)
         topic = self._settings.topic(topics.PRICED)
-        for value, headers in repair_records(round_, cells):
+        for value, headers in self._kernel.records(round_, cells):
             await self._sender.send(topic, saved.partition, None, value, headers)
-        log.info("partition %d: repaired %d hours of %s (%d cells)", saved.partition, len(hours), org, cells.height)
+        log.info("partition %d: repaired %d hours of %s (%d cells)", saved.partition, len(hours), org, len(cells))
 
     async def _ledger_caught_up(self, saved: Snapshot) -> bool:
         """Tell whether LEDGER has committed beyond the checkpoint, waiting a while for it."""
@@ -105,19 +133,3 @@ async def ledger_position(settings: Settings, partition: int) -> int:
         return max(0, found[tp].offset) if tp in found else 0
     finally:
         await admin.close()
-
-
-def repair_records(round_: Round, cells: pl.DataFrame) -> list[tuple[bytes, Headers]]:
-    """Return value and headers of each record of a round; all carry the round, each its share of the cells."""
-    headers: Headers = [
-        (H_FORMAT, str(FORMAT_VERSION).encode()),
-        (H_KIND, KIND_REPAIR),
-        (H_REPAIR, round_.model_dump_json().encode()),
-    ]
-    records = []
-    for begin in range(0, max(1, cells.height), ROWS_PER_RECORD):
-        out = io.BytesIO()
-        cells[begin : begin + ROWS_PER_RECORD].write_ipc_stream(out, compression="lz4")
-        assert len(out.getvalue()) <= MAX_RECORD_BYTES, "a repair record holds more than fits"
-        records.append((out.getvalue(), headers))
-    return records
