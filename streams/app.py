@@ -20,7 +20,7 @@ from faust.types import TP
 from tollmeter.provision import Layout
 from tollmeter.settings import Settings
 from tollmeter.streams.continuity import Loss
-from tollmeter.streams.facts import facts, partitions
+from tollmeter.streams.facts import assignments, facts, partitions
 from tollmeter.streams.health import Health
 from tollmeter.streams.logs import log_to_stderr
 from tollmeter.streams.metrics import WorkerCollector, expose
@@ -101,6 +101,7 @@ def build_app(
         broker_client_id=f"tollmeter-{stage}",
         broker_commit_interval=1.0,
         broker_session_timeout=settings.session_timeout_s,
+        broker_max_poll_interval=settings.poll_interval_s,
         broker_heartbeat_interval=min(3.0, settings.session_timeout_s / 3),
         broker_max_poll_records=10_000,
         consumer_max_fetch_size=4 << 20,
@@ -190,6 +191,7 @@ def serve_probes(app: StageApp) -> None:
     """Answer health checks and scrapes on loopback. Raises `BrokerError` when the port is taken."""
     collector = WorkerCollector(app.health.stage, lambda: partitions(app, time(), monotonic()))
     collector.waits = lambda: app.health.waits
+    collector.assignments = lambda: assignments(app)
     try:
         probes = Probes(app.health, lambda: expose([collector]), app.health_port)
     except OSError as error:

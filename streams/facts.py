@@ -34,6 +34,12 @@ def partitions(app: Any, now: float, monotonic_now: float) -> dict[tuple[str, in
     }
 
 
+def assignments(app: Any) -> int:
+    """Return how often partitions were assigned since this process began."""
+    consumer = _consumer(app)
+    return consumer.assignments if consumer is not None else 0
+
+
 def _partition(consumer: Any, tp: Any, done: int, now: float, monotonic_now: float) -> PartitionFacts:
     waiting = list(consumer._inflight[tp]) if tp in consumer._inflight else []
     lag = max(0, (consumer.highwater(tp) or 0) - done)

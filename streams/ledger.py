@@ -36,7 +36,7 @@ from tollmeter.streams.health import Health
 from tollmeter.streams.ledger_rows import COVERAGE_COLUMNS, GAP_COLUMNS, alert_row, coverage_rows, gap_row, rows_of
 from tollmeter.streams.letters import SourcePlace, dead_letter_headers
 from tollmeter.streams.machine import MACHINE, Machine
-from tollmeter.streams.passes import GivenUp, Passes
+from tollmeter.streams.passes import GivenUp, Passes, within_bytes
 from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, read, to_insert, together
 
 log = logging.getLogger("tollmeter.ledger")
@@ -86,9 +86,10 @@ class Ledger:
     def __init__(
         self, settings: Settings, app: StageApp, sender: Sender, *, machine: Machine = MACHINE,
         kernel: Kernel = KERNEL, connect: Callable[[Settings], ClickHouse] = connect,
+        roll_up: Callable[[ClickHouse, Settings], rollup.RollupResult] = rollup.step,
     ) -> None:  # fmt: skip
         self._settings, self._app, self._sender = settings, app, sender
-        self._machine, self._kernel, self._connect = machine, kernel, connect
+        self._machine, self._kernel, self._connect, self._step_rollup = machine, kernel, connect, roll_up
         self._client: ClickHouse | None = None
         self._alerts_topic, self._prices_topic = settings.topic(topics.ALERTS), settings.topic(topics.PRICES)
         self._counts: Counter[str] = Counter()
@@ -281,7 +282,7 @@ class Ledger:
             self._rollup = asyncio.ensure_future(self._machine.blocking(self._roll_up))
 
     def _roll_up(self) -> rollup.RollupResult:
-        return rollup.step(self._clickhouse(), self._settings)
+        return self._step_rollup(self._clickhouse(), self._settings)
 
     def _pause(self, task: asyncio.Future[rollup.RollupResult]) -> float:
         error = task.exception()
@@ -307,7 +308,7 @@ def run(settings: Settings) -> int:
         app,
         ledger.step,
         limit=settings.ledger_block_rows,
-        weigh=rows_of,
+        weigh=within_bytes(rows_of, settings.ledger_block_rows),
         linger_s=settings.ledger_block_s,
         backlog_linger_s=BACKLOG_LINGER_S,
         idle=ledger.idle,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tollmeter.streams.rules.decode import Reject
@@ -39,7 +39,6 @@ LATE = _counter("events_late_total", "Events that reach the windows by repair", 
 DLQ_EVENTS = _counter("dlq_events_total", "Records sent to usage.dlq", "stage", "reason")
 ALERTS = _counter("alerts_total", "Alerts sent, by kind", "reason")
 ALERTS_SUPPRESSED = _counter("alerts_suppressed_total", "Alerts not sent since they concern times too long ago")
-REBALANCES = _counter("rebalances_total", "Assignments of partitions since the start")
 SINK_SECONDS = _histogram("sink_insert_seconds", "Duration of an insert that succeeded", _SECONDS, "table")
 SINK_ROWS = _histogram("sink_insert_rows", "Rows of an insert that succeeded", _ROWS, "table")
 SINK_RETRIES = _counter("sink_retries_total", "Inserts that failed and are tried again", "table")
@@ -102,8 +101,9 @@ class WorkerCollector(Collector):
     def __init__(self, stage: str, partitions: Callable[[], Mapping[tuple[str, int], PartitionFacts]]) -> None:
         self._stage, self._partitions = stage, partitions
         self.waits: Callable[[], bool] = lambda: False
+        self.assignments: Callable[[], int] = lambda: 0
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """Yield the gauges of the assigned partitions, and whether the stage waits for its sink."""
         families = {
             "consumer_lag_events": "Records of the partition that are not committed",
@@ -122,6 +122,9 @@ class WorkerCollector(Collector):
         paused = GaugeMetricFamily("tollmeter_sink_paused", "1 while the stage waits for its sink", labels=("stage",))
         paused.add_metric((self._stage,), float(self.waits()))
         yield paused
+        rebalances = CounterMetricFamily("tollmeter_rebalances", "Assignments of partitions", labels=("stage",))
+        rebalances.add_metric((self._stage,), self.assignments())
+        yield rebalances
 
 
 def _value(name: str, facts: PartitionFacts) -> float:

@@ -12,10 +12,17 @@ from tollmeter.streams.machine import MACHINE, Machine
 
 READY_FILE = "TOLLMETER_READY_FILE"
 BACKLOG_GAP_S = 0.3  # when nothing has arrived for so long, the backlog is at its end
+PASS_BYTES = 32 << 20
+"""Most bytes of records in one pass, give or take one delivery: what waits in memory is bounded, whatever it holds."""
 Step = Callable[[list[Any]], Awaitable[Sequence[Any] | None]]
 Idle = Callable[[float], Awaitable[None]]
 
 log = logging.getLogger("tollmeter")
+
+
+def within_bytes(weigh: Callable[[Any], int], limit: int) -> Callable[[Any], int]:
+    """Return a measure by which `limit` is also reached at PASS_BYTES."""
+    return lambda event: max(weigh(event), event.message.size * limit // PASS_BYTES)
 
 
 class GivenUp(Exception):  # noqa: N818  # an answer, no error

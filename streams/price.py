@@ -22,7 +22,7 @@ from tollmeter.streams.app import Sender, StageApp, build_app, preflight
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.letters import dead_letter_headers
 from tollmeter.streams.machine import MACHINE, Machine
-from tollmeter.streams.passes import Passes
+from tollmeter.streams.passes import Passes, within_bytes
 from tollmeter.streams.prices.book import PriceBook, load
 from tollmeter.streams.prices.publish import document
 from tollmeter.streams.rules.decode import Reject, decode
@@ -215,5 +215,7 @@ def run(settings: Settings) -> int:
     layout = asyncio.run(stored_layout(settings))
     app = build_app(settings, STAGE, [topics.EVENTS], layout)
     price = Price(settings, app, Sender(app), Kernel(load(settings)), layout.priced)
-    Passes(app, price.step, limit=settings.price_batch, linger_s=LINGER_S, idle=price.idle)
+    limit = settings.price_batch
+    weigh = within_bytes(lambda event: len(event.value), limit)
+    Passes(app, price.step, limit=limit, weigh=weigh, linger_s=LINGER_S, idle=price.idle)
     return run_app(app)

@@ -25,7 +25,7 @@ from tollmeter.streams.app import run as run_app
 from tollmeter.streams.folding import Folding, rules_from
 from tollmeter.streams.health import Health
 from tollmeter.streams.machine import MACHINE, Machine
-from tollmeter.streams.passes import Passes
+from tollmeter.streams.passes import Passes, within_bytes
 from tollmeter.streams.priced_log import read_back
 from tollmeter.streams.repairing import Repairs
 from tollmeter.streams.rules.snapshot import Snapshot
@@ -187,5 +187,6 @@ def run(settings: Settings) -> int:
     watch.sender = Sender(app)
     watch.stop_reading, watch.health = app.stop_reading, app.health
     watch.repairs = Repairs(settings, watch.sender)
-    Passes(app, watch.step, limit=PASS_RECORDS, idle=watch.idle, idle_every_s=IDLE_S)
+    weigh = within_bytes(lambda event: len(event.value), PASS_RECORDS)
+    Passes(app, watch.step, limit=PASS_RECORDS, weigh=weigh, idle=watch.idle, idle_every_s=IDLE_S)
     return run_app(app)

@@ -44,7 +44,7 @@ class Settings(BaseModel):
     """Put before every topic name, so that several lines can share one cluster."""
     session_timeout_s: Annotated[float, Field(ge=1)] = 10.0
     poll_interval_s: Annotated[float, Field(ge=1)] = 1_000.0
-    """A worker whose fetch loop stands still for so long leaves its group. Waiting for ClickHouse is no standing still."""
+    """A worker whose fetch loop stands still for so long leaves its group; waiting for ClickHouse does not count."""
     # Partition counts are fixed at set-up, stored in usage.policies and checked by every worker.
     partitions_events: Positive = 4
     partitions_priced: Positive = 4
