@@ -12,15 +12,15 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tollmeter.schemas.money import PICO_PER_USD
 from tollmeter.streams.prices.compile import LATTICE, leaves_of
 from tollmeter.streams.rules import rates
 from tollmeter.streams.rules.rates import Band, second_of
+from tollmeter.yaml_files import YamlError, YamlFile, read_yaml
 
 SHIPPED = Path(__file__).with_name("overrides.yaml")
 
@@ -190,76 +190,28 @@ def load_overrides(own_file: str = "") -> Overrides:
     return Overrides(tuple(documents))
 
 
-class _Loader(yaml.SafeLoader):
-    """Leaves dates and decimals as text, so that 0.1 stays one tenth; refuses a key that is given twice."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, form) for tag, form in forms if tag.rpartition(":")[2] not in ("timestamp", "float")]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def read_document(path: Path) -> Document:
     """Read and check one file. Raises `OverridesError`."""
     try:
-        text = path.read_text("utf-8")
-        node = yaml.compose(text, _Loader)
-        body = yaml.load(text, _Loader)  # noqa: S506
-    except (OSError, UnicodeDecodeError) as error:
-        raise OverridesError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise OverridesError(f"{path}:{line}: no valid YAML: {error.problem}") from None
-    if not isinstance(body, dict):
+        file = read_yaml(path)
+    except YamlError as error:
+        raise OverridesError(str(error)) from None
+    if not isinstance(file.body, dict):
         raise OverridesError(f"{path}:1: expected a mapping with `version: 1`")
     try:
-        document = Document.model_validate(body)
+        document = Document.model_validate(file.body)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
-        raise OverridesError("\n".join(_problem(path, node, problem) for problem in problems)) from None
-    _no_duplicates(path, node, document)
+        raise OverridesError("\n".join(file.problems(error))) from None
+    _no_duplicates(file, document)
     return document
 
 
-def _problem(path: Path, node: Any, problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "document"
-    text = "no such key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
-    return f"{path}:{_line(node, problem['loc'])}: {where}: {text}"
-
-
-def _line(node: Any, location: Iterable[int | str]) -> int:
-    """Return the line of the deepest part of `location` that the file has."""
-    line: int = node.start_mark.line + 1
-    for part in location:
-        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-        elif isinstance(node, yaml.MappingNode) and (
-            found := [(key, value) for key, value in node.value if key.value == part]
-        ):
-            key, node = found[0]
-            line = key.start_mark.line + 1
-            continue
-        else:
-            break
-        line = node.start_mark.line + 1
-    return line
-
-
-def _no_duplicates(path: Path, node: Any, document: Document) -> None:
+def _no_duplicates(file: YamlFile, document: Document) -> None:
     seen: set[str] = set()
     for section in ("aliases", "free", "factors", "rates"):
         for index, rule in enumerate(getattr(document, section)):
             if rule.name in seen:
-                line = _line(node, (section, index, "name"))
-                raise OverridesError(f"{path}:{line}: {section}.{index}.name: {rule.name} is already taken")
+                raise OverridesError(file.problem((section, index, "name"), f"{rule.name} is already taken"))
             seen.add(rule.name)
 
 
