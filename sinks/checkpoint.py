@@ -12,24 +12,27 @@ import orjson
 import polars as pl
 
 from tollmeter.schemas.event import EPOCH
-from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.policy import Member, Policy
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import ClickHouse, connect
 from tollmeter.sinks.queries import load
+from tollmeter.streams.rules.bindings import MEMBER
 from tollmeter.streams.rules.snapshot import CELL_SCHEMA, Snapshot, progress_text
 from tollmeter.streams.rules.state import HISTORY_DAYS, HISTORY_HOURS
 
+EXTRA_DAYS = 64
+"""How far back windows of other zones and of 15 minutes are kept in memory: two months, or the longest rolling sum."""
 _POLICY_COLUMNS = ("priced_partition", "policy_id", "stamp", "deleted", "policy")
 _PROGRESS_COLUMNS = ("priced_partition", "applied", "stamp", "state")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What was saved of a partition: progress as text, cells with the columns of CELL_SCHEMA, live policies."""
+    """What was saved of a partition: progress as text, cells with the columns of CELL_SCHEMA, live rules."""
 
     progress: str
     cells: pl.DataFrame
-    policies: list[Policy]
+    policies: list[Policy | Member]
 
 
 class CheckpointStore:
@@ -59,7 +62,7 @@ class CheckpointStore:
         return Checkpoint(
             progress,
             cells.select(pl.col(name).cast(kind) for name, kind in CELL_SCHEMA.items()),
-            [Policy.model_validate_json(row["policy"]) for row in policies],
+            [_rule(str(row["policy_id"]), row["policy"]) for row in policies],
         )
 
     @property
@@ -86,6 +89,11 @@ class CheckpointStore:
         self._connected().insert_rows("watch_progress", _PROGRESS_COLUMNS, [progress])
 
 
+def _rule(key: str, document: str) -> Policy | Member:
+    made: type[Policy] | type[Member] = Member if key.startswith(MEMBER) else Policy
+    return made.model_validate_json(document)
+
+
 def _windows_in_memory(watermark: datetime, horizon_s: int) -> dict[str, datetime]:
     """Return from when on a fold at this watermark needs the cells of each level."""
     open_from = (watermark - timedelta(seconds=horizon_s)).replace(second=0, microsecond=0)
@@ -94,5 +102,6 @@ def _windows_in_memory(watermark: datetime, horizon_s: int) -> dict[str, datetim
         "minutes_from": max(EPOCH, open_from),
         "hours_from": max(EPOCH, open_from.replace(minute=0) - timedelta(hours=HISTORY_HOURS + 1)),
         "days_from": max(EPOCH, open_from.replace(hour=0, minute=0) - timedelta(days=HISTORY_DAYS)),
+        "extras_from": max(EPOCH, open_from - timedelta(days=EXTRA_DAYS)),
         "months_from": max(EPOCH, (month - timedelta(days=1)).replace(day=1)),
     }

@@ -15,7 +15,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
-from tollmeter.schemas.control import ControlRecord, PolicyDelete, PolicySet, Round, Tick
+from tollmeter.schemas.control import (
+    Control,
+    ControlRecord,
+    MemberDelete,
+    MemberSet,
+    PolicyDelete,
+    PolicySet,
+    Round,
+    Tick,
+)
 from tollmeter.schemas.priced import (
     FORMAT_VERSION,
     H_FORMAT,
@@ -27,7 +36,8 @@ from tollmeter.schemas.priced import (
     KIND_TICK,
 )
 from tollmeter.settings import Settings
-from tollmeter.streams.rules.fold import COLUMNS_READ, fold_policy, fold_policy_delete, fold_rows
+from tollmeter.streams.rules.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
+from tollmeter.streams.rules.fold import COLUMNS_READ, columns_read, fold_rows
 from tollmeter.streams.rules.landmarks import is_landmark, landmark, move_clocks
 from tollmeter.streams.rules.repair import fold_repair
 from tollmeter.streams.rules.state import State
@@ -71,7 +81,7 @@ def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark |
     for record in records:
         if state.halted or record.offset <= max(state.applied, last):
             continue
-        entry = read(record)
+        entry = read(record, columns_read(state))
         if entry.kind == NEWER:
             state.halted = str(entry.content)
             continue
@@ -101,11 +111,21 @@ def _fold_entry(state: State, entry: Entry, record: Any) -> list[Alert]:
     elif entry.kind == KIND_REPAIR:
         round_, cells = content
         return fold_repair(state, round_, cells, record.offset, record.timestamp)
-    elif isinstance(content, PolicySet):
-        return fold_policy(state, content.policy, record.offset, record.timestamp)
-    elif isinstance(content, PolicyDelete):
-        fold_policy_delete(state, content.policy_id, record.offset)
+    elif entry.kind == KIND_CONTROL:
+        return _fold_control(state, content, record.offset, record.timestamp)
     return []
+
+
+def _fold_control(state: State, body: Control, offset: int, appended_ms: int) -> list[Alert]:
+    match body:
+        case PolicySet(policy=policy):
+            return fold_policy(state, policy, offset, appended_ms)
+        case PolicyDelete(policy_id=policy_id):
+            return fold_policy_delete(state, policy_id, offset, appended_ms)
+        case MemberSet(member=member):
+            return fold_member(state, member, offset, appended_ms)
+        case MemberDelete(member_id=member_id):
+            return fold_member_delete(state, member_id, offset, appended_ms)
 
 
 def _fold_pending(state: State, rows: list[pl.DataFrame], last: int) -> list[Alert]:

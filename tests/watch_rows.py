@@ -1,5 +1,6 @@
 """Priced rows for tests of WATCH: a frame with the columns it reads, from short dicts."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,10 +44,12 @@ def row(
     }
 
 
-def frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    schema = {
-        name: pl.Int64 if name not in _TEXT | {"event_id"} else pl.String for name in COLUMNS_READ
+def frame(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS_READ) -> pl.DataFrame:
+    schema: dict[str, Any] = {
+        name: pl.Int64 if name not in _TEXT | {"event_id"} else pl.String for name in columns
     }  # fmt: skip
+    if "tags" in schema:
+        schema["tags"] = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
     made = pl.DataFrame(rows, schema=schema)
     return made.with_columns(
         pl.col("event_time").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),

@@ -7,4 +7,5 @@ WHERE priced_partition = {partition:UInt16}
   AND (level = 'minute' AND usage_windows.bucket >= {minutes_from:DateTime('UTC')}
     OR level = 'hour' AND usage_windows.bucket >= {hours_from:DateTime('UTC')}
     OR level = 'day' AND usage_windows.bucket >= {days_from:DateTime('UTC')}
-    OR level = 'month' AND usage_windows.bucket >= {months_from:DateTime('UTC')})
+    OR level = 'month' AND usage_windows.bucket >= {months_from:DateTime('UTC')}
+    OR level NOT IN ('minute', 'hour', 'day', 'month') AND usage_windows.bucket >= {extras_from:DateTime('UTC')})

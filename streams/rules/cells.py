@@ -85,12 +85,17 @@ class Cells:
         result[rows >= 0] = self._values[rows[rows >= 0]]
         return result
 
-    def replace(self, scopes: Vector, sums: Matrix, offset: int) -> None:
-        """Set the measures of distinct scopes; cells whose stamp says that they hold this record already stay."""
+    def replace(self, scopes: Vector, sums: Matrix, offset: int) -> tuple[Matrix, Matrix]:
+        """Set the measures of distinct scopes; return them before and after.
+
+        Cells whose stamp says that they hold this record already stay as they are.
+        """
         rows = self.rows(scopes)
+        before = self._values[rows, :_SUMS]
         open_ = self._stamps[rows] < offset
         self._values[rows[open_], :_SUMS] = sums[open_]
         self._dirty[rows] = True
+        return before, self._values[rows, :_SUMS]
 
     def load(self, scopes: Vector, values: Matrix, stamps: Vector) -> None:
         """Take over cells from a checkpoint."""

@@ -9,14 +9,15 @@ import polars as pl
 
 from tollmeter.schemas.alert import Alert, Severity, alert_id
 from tollmeter.schemas.event import EPOCH
-from tollmeter.schemas.money import nano_to_text
-from tollmeter.schemas.policy import SCOPE_KINDS
-from tollmeter.streams.rules.budgets import Limit, severity, spent
+from tollmeter.schemas.money import NANO_PER_MICRO, nano_to_text
+from tollmeter.streams.rules.budgets import Edge, level_of, period_level_of, severity, used
+from tollmeter.streams.rules.resolution import Budget
 from tollmeter.streams.rules.seen import Mask
 from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import Matrix, Vector, bucket_of, key_cost, period_text
+from tollmeter.streams.rules.totals import Matrix, Vector, bucket_end_s, bucket_of, key_cost, period_text
 
 MINUTE_US = 60_000_000
+_WINDOW_NAMES = {"day": "daily", "week": "weekly", "month": "monthly"}
 
 
 @dataclass(slots=True)
@@ -32,6 +33,9 @@ class Passage:
     orgs: pl.Series
     scopes: dict[str, Vector] = field(default_factory=dict)
     matrix: Matrix = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
+    tag_rows: Vector = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    tag_scopes: Vector = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Rows that carry a tag with a budget, and the scope of that tag."""
 
     def only(self, rows: Mask) -> "Passage":
         """Return the passage of the chosen rows, before its scopes are known."""
@@ -40,11 +44,13 @@ class Passage:
         }  # fmt: skip
         return Passage(**chosen, orgs=self.orgs)
 
-    def crossing(self, state: State, limit: Limit, bucket: int, before: int, pct: int) -> tuple[int, int]:
-        """Return received_at (ms) of the row that carried a limit's spend to `pct` percent, and that spend."""
-        rows = self._rows_of(limit.scope, state.scopes.names[limit.scope][1], limit.level, bucket)
-        totals = before + np.cumsum(spent(self.matrix[rows], limit.currency))
-        first = np.flatnonzero(totals >= -(-pct * limit.limit_nano // 100))[0]
+    def crossing(
+        self, state: State, scope: int, level: str, bucket: int, before: int, unit: str, amount: int
+    ) -> tuple[int, int]:
+        """Return received_at (ms) of the row that carried a scope's use to `amount`, and that use."""
+        rows = self._rows_of(scope, state.scopes.names[scope][1], level, bucket)
+        totals = before + np.cumsum(used(self.matrix[rows], unit))
+        first = np.flatnonzero(totals >= amount)[0]
         return int(self.received_ms[rows[first]]), int(totals[first])
 
     def key_crossing(self, scope: int, level: str, bucket: int, before: int, limit: int) -> tuple[int, int]:
@@ -55,24 +61,55 @@ class Passage:
         return int(self.received_ms[rows[first]]), int(totals[first])
 
     def _rows_of(self, scope: int, kind: str, level: str, bucket: int) -> Vector:
-        assert kind in SCOPE_KINDS
-        buckets = bucket_of(level, self.charged_us // MINUTE_US)
-        return np.flatnonzero((self.scopes[kind] == scope) & (buckets == bucket))
+        rows = self.tag_rows[self.tag_scopes == scope] if kind == "tag" else np.flatnonzero(self.scopes[kind] == scope)
+        inside: Vector = rows[bucket_of(level, self.charged_us[rows] // MINUTE_US) == bucket]
+        return inside
 
 
-def budget(state: State, limit: Limit, bucket: int, pct: int, spent_nano: int, received_ms: int) -> Alert:
-    """A scope's spend reached a threshold of its daily or monthly limit."""
-    period, (org, kind, name) = period_text(limit.level, bucket), state.scopes.names[limit.scope]
+def budget(
+    state: State, bound: Budget, scope: int, bucket: int, edge: Edge, reached: int, received_ms: int
+) -> Alert:  # fmt: skip
+    """A scope's use reached an edge of one of its budgets: a percentage, or so much that too little remains."""
+    period = period_text(period_level_of(bound), bucket)
+    (org, kind, name), limit = state.scopes.names[scope], _amount(bound, bound.amount)
+    whom = org if kind == "org" else f"{kind} {name} of {org}"
+    what = f"the {_WINDOW_NAMES.get(bound.limit.window, bound.limit.window)} budget of {limit}"
+    rest = f"less than {nano_to_text((bound.alert_remaining_micro or 0) * NANO_PER_MICRO, 2)} {bound.unit} remain"
+    identity = (bound.policy_id, bound.limit.key, str(bound.amount), kind, name, period, edge.label)
+    return Alert(
+        id=alert_id("budget", *identity), kind="remaining" if edge.pct is None else "budget", severity=severity(edge),
+        org_id=org, scope=kind, name=name, period=period, received_at=instant(received_ms),
+        text=f"{whom} reached {edge.pct} % of {what}" if edge.pct is not None else f"{rest} of {what} for {whom}",
+        facts={**_budget_facts(bound, reached), "threshold_pct": edge.pct},
+    )  # fmt: skip
+
+
+def late_spend(state: State, bound: Budget, scope: int, bucket: int, late: int, total: int) -> Alert:
+    """Spend arrived in a period that is over; one alert per budget, period and total, dated by the period's end."""
+    period = period_text(level_of(bound), bucket)
+    org, kind, name = state.scopes.names[scope]
     whom = org if kind == "org" else f"{kind} {name} of {org}"
     return Alert(
-        id=alert_id("budget", limit.policy_id, limit.level, str(limit.limit_nano), period, str(pct)),
-        kind="budget", severity=severity(pct), org_id=org, scope=kind, name=name, period=period,
-        received_at=instant(received_ms),
-        text=f"{whom} reached {pct} % of the {'daily' if limit.level == 'day' else 'monthly'} budget of "
-             f"{nano_to_text(limit.limit_nano, 2)} {limit.currency}",
-        facts={"policy_id": limit.policy_id, "threshold_pct": pct, "limit_nano": limit.limit_nano,
-               "spent_nano": spent_nano, "currency": limit.currency, "window": limit.level},
+        id=alert_id("late_spend", bound.policy_id, bound.limit.key, kind, name, period, str(total)), kind="late_spend",
+        severity="warning" if total >= bound.amount else "info", org_id=org, scope=kind, name=name, period=period,
+        received_at=instant(bucket_end_s(level_of(bound), bucket) * 1000),
+        text=f"{_amount(bound, late)} arrived late in {period}, which is over: {whom} now stands at "
+             f"{_amount(bound, total)} of {_amount(bound, bound.amount)}",
+        facts={**_budget_facts(bound, total), "late": late},
     )  # fmt: skip
+
+
+def _budget_facts(bound: Budget, reached: int) -> dict[str, Any]:
+    unit = "nano" if bound.limit.measure == "money" else bound.unit
+    facts: dict[str, Any] = {
+        "policy_id": bound.policy_id, "limit_" + unit: bound.amount, "spent_" + unit: reached, "unit": bound.unit,
+        "window": bound.limit.window, "timezone": bound.timezone,
+    }  # fmt: skip
+    return {**facts, "currency": bound.currency} if unit == "nano" else facts
+
+
+def _amount(bound: Budget, amount: int) -> str:
+    return f"{nano_to_text(amount, 2) if bound.limit.measure == 'money' else f'{amount:,}'} {bound.unit}"
 
 
 def spike(

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 
 from tollmeter.schemas.alert import Alert
-from tollmeter.schemas.policy import SCOPE_COLUMNS, Policy
+from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.streams.rules import findings
 from tollmeter.streams.rules.anomalies import spike_threshold
-from tollmeter.streams.rules.budgets import Limit, crossed, spent
+from tollmeter.streams.rules.budgets import crossed, level_of, used
 from tollmeter.streams.rules.findings import Passage
 from tollmeter.streams.rules.scopes import NOBODY
 from tollmeter.streams.rules.seen import Mask
@@ -23,9 +23,9 @@ from tollmeter.streams.rules.totals import (
     MEASURE_SOURCES,
     PEAK_HOUR,
     PEAK_MINUTE,
+    QUARTER,
     Matrix,
     Vector,
-    bucket_at,
     bucket_of,
     key_cost,
     measure_matrix,
@@ -50,8 +50,13 @@ COLUMNS_READ = tuple(
 """The priced columns that WATCH reads."""
 
 
+def columns_read(state: State) -> tuple[str, ...]:
+    """Return the columns that this state needs: tags only while a policy names one."""
+    return (*COLUMNS_READ, "tags") if state.budgets.tags else COLUMNS_READ
+
+
 def fold_rows(state: State, rows: pl.DataFrame, offset: int) -> list[Alert]:
-    """Fold rows (COLUMNS_READ) of the records up to `offset`, in log order; return the alerts they caused.
+    """Fold rows (the columns of `columns_read`) up to `offset`, in log order; return the alerts they caused.
 
     While the state still has cells with stamps at or above `offset`, pass one record at a time.
     """
@@ -63,12 +68,31 @@ def fold_rows(state: State, rows: pl.DataFrame, offset: int) -> list[Alert]:
     if not live.all():
         rows, passage = rows.filter(pl.Series(live)), passage.only(live)
     passage.scopes = state.scopes.of_rows(rows)
+    state.budgets.look_at_new_scopes()
+    passage.tag_rows, passage.tag_scopes = _tagged(state, rows)
     passage.matrix = measure_matrix(rows)
     keys, sums, first_minute = _by_scope_and_minute(state, passage)
     alerts: list[Alert] = []
     for level in LEVELS:
         alerts += _add_level(state, level, keys, sums, first_minute, offset, passage)
+    for level in state.budgets.extra_levels:
+        bound = state.budgets.bound_at(level, keys % len(state.scopes))
+        if bound.size:
+            alerts += _add_level(state, level, keys[bound], sums[bound], first_minute, offset, passage)
     return alerts
+
+
+def _tagged(state: State, rows: pl.DataFrame) -> tuple[Vector, Vector]:
+    """Return the rows that carry a tag with a budget, with the number of its scope; a row may come more than once."""
+    wanted = state.budgets.tags
+    if not wanted:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    tags = rows.select(pl.int_range(pl.len()).alias("row"), pl.col("org_id").cast(pl.String), "tags").explode("tags")
+    pair = pl.concat_str(pl.col("tags").struct.field("key"), pl.lit("="), pl.col("tags").struct.field("value"))
+    pairs = tags.drop_nulls("tags").select("row", "org_id", pair).unique(maintain_order=True)
+    found = [(at, wanted[org, tag]) for at, org, tag in pairs.iter_rows() if (org, tag) in wanted]
+    numbers = np.array(found, dtype=np.int64).reshape(-1, 2)
+    return numbers[:, 0], numbers[:, 1]
 
 
 def _passage(rows: pl.DataFrame) -> Passage:
@@ -110,6 +134,8 @@ def _live(state: State, passage: Passage, event_ids: pl.Series, offset: int) -> 
         hours = passage.charged_us[deferred] // HOUR_US
         for org, hour in set(zip(passage.orgs.filter(pl.Series(deferred)).to_list(), hours.tolist(), strict=True)):
             state.deferred[org, hour] = offset
+            if state.budgets.extras(org):
+                state.unsettled[org] = offset
     return ~replay & ~late & first
 
 
@@ -136,6 +162,10 @@ def _by_scope_and_minute(state: State, passage: Passage) -> tuple[Vector, Matrix
         )
         keys.append(found[0])
         sums.append(found[1])
+    if passage.tag_rows.size:
+        found = sum_by_key(relative[passage.tag_rows] + passage.tag_scopes, passage.matrix[passage.tag_rows])
+        keys.append(found[0])
+        sums.append(found[1])
     return np.concatenate(keys), np.concatenate(sums), first
 
 
@@ -155,23 +185,38 @@ def _add_level(
         inside = buckets == bucket
         ours = scopes[inside]
         before, after = state.cells(level, bucket).add(ours, sums[inside], offset)
-        alerts += _FOUND_AT[level](state, level, bucket, ours, before, after, passage)
+        alerts += _FOUND_AT.get(level, _budget_alerts)(state, level, bucket, ours, before, after, passage)
     return alerts
 
 
 def _budget_alerts(
     state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, passage: Passage
 ) -> list[Alert]:
-    """Return an alert for each threshold that a watched scope's spend crossed in this bucket."""
+    """Return an alert for each edge that a scope's use crossed in this bucket."""
     alerts: list[Alert] = []
-    for at in state.budgets.watched(scopes).tolist():
-        scope = int(scopes[at])
-        for limit in state.budgets.limits(scope, level):
-            was, is_ = (int(spent(values[at : at + 1], limit.currency)[0]) for values in (before, after))
-            for pct in crossed(limit, was, is_):
-                received_ms, reached = passage.crossing(state, limit, bucket, was, pct)
-                alerts.append(findings.budget(state, limit, bucket, pct, reached, received_ms))
+    for unit, watchlist in state.budgets.lists(level):
+        state.to_publish.update(scopes[watchlist.watched(scopes)].tolist())
+        was, is_ = used(before, unit), used(after, unit)
+        for at in watchlist.crossing(scopes, was, is_).tolist():
+            scope = int(scopes[at])
+            for budget in state.budgets.of(scope):
+                if (level_of(budget), budget.unit) != (level, unit):
+                    continue
+                for edge in crossed(budget, int(was[at]), int(is_[at])):
+                    where = scope, level, bucket, int(was[at])
+                    received_ms, reached = passage.crossing(state, *where, unit, edge.amount)
+                    alerts.append(findings.budget(state, budget, scope, bucket, edge, reached, received_ms))
     return alerts
+
+
+def _note_rolling(
+    state: State, level: str, _bucket: int, scopes: Vector, _before: Matrix, _after: Matrix, _passage: Passage
+) -> list[Alert]:
+    """Rolling sums fall as well as rise: they are judged at landmarks, where the cut into passes plays no part."""
+    for _, watchlist in state.budgets.lists(level):
+        state.touched_rolling.update(scopes[watchlist.watched(scopes)].tolist())
+    state.to_publish |= state.touched_rolling
+    return []
 
 
 def _spike_alerts(
@@ -201,30 +246,5 @@ def _spike_alerts(
 
 _Found = Callable[[State, str, int, Vector, Matrix, Matrix, Passage], list[Alert]]
 _FOUND_AT: dict[str, _Found] = {
-    "minute": _spike_alerts, "hour": _spike_alerts, "day": _budget_alerts, "month": _budget_alerts,
+    "minute": _spike_alerts, "hour": _spike_alerts, QUARTER: _note_rolling,
 }  # fmt: skip
-
-
-def fold_policy(state: State, policy: Policy, offset: int, appended_ms: int) -> list[Alert]:
-    """Take over a policy and return the thresholds that the day and month of its append time are beyond already."""
-    state.applied = offset
-    number = state.scopes.number((policy.org_id, policy.scope, policy.name))
-    limits = state.budgets.set(policy, number)
-    state.changed_policies[policy.policy_id] = True
-    return [alert for limit in limits for alert in _already_crossed(state, limit, appended_ms)]
-
-
-def _already_crossed(state: State, limit: Limit, now_ms: int) -> list[Alert]:
-    bucket = bucket_at(limit.level, now_ms // 1000)
-    cells = state.levels[limit.level].get(bucket)
-    if cells is None:
-        return []
-    total = int(spent(cells.take(np.array([limit.scope], dtype=np.int64)), limit.currency)[0])
-    return [findings.budget(state, limit, bucket, pct, total, now_ms) for pct in crossed(limit, 0, total)]
-
-
-def fold_policy_delete(state: State, policy_id: str, offset: int) -> None:
-    """Forget a policy; an absent one is no error."""
-    state.applied = offset
-    state.budgets.delete(policy_id)
-    state.changed_policies[policy_id] = False

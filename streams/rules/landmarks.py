@@ -6,19 +6,26 @@ A landmark is a place in the log, not in time, so all this happens at the same p
 import numpy as np
 
 from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.policy import MAX_ROLLING_HOURS
 from tollmeter.streams.rules import findings
 from tollmeter.streams.rules.anomalies import is_loop, loop_candidates, unpriced_share
+from tollmeter.streams.rules.budgets import crossed
+from tollmeter.streams.rules.controls import edge_alert
+from tollmeter.streams.rules.standing import use_of
 from tollmeter.streams.rules.state import HISTORY_DAYS, HISTORY_HOURS, State
 from tollmeter.streams.rules.totals import (
     CALLS,
     INPUT,
+    LEVELS,
     MINUTES_PER_DAY,
     MINUTES_PER_HOUR,
     OUTPUT,
     PEAK_HOUR,
     PEAK_MINUTE,
+    QUARTER,
     UNKNOWN_MODEL,
     bucket_at,
+    bucket_end_s,
     bucket_start_s,
     key_cost,
 )
@@ -52,7 +59,7 @@ def landmark(state: State, *, caught_up: bool) -> list[Alert]:
         return []
     _close(state, watermark // 1000 - state.rules.close_after_s)
     _forget(state, watermark // 1000 - state.rules.horizon_s)
-    return _loops(state) + _unpriced(state) if caught_up else []
+    return _loops(state) + _unpriced(state) + _rolling(state) if caught_up else []
 
 
 def _close(state: State, closed_s: int) -> None:
@@ -79,10 +86,21 @@ def _forget(state: State, sealed_s: int) -> None:
     """Drop sealed buckets that nobody looks back at and that a snapshot holds; sealed ones never change again."""
     for level, buckets in state.levels.items():
         for bucket in sorted(buckets):
-            end_s = bucket_start_s(level, bucket + (KEPT_MONTHS if level == "month" else 1))
-            if end_s + _AFTER_S.get(level, 0) <= sealed_s and buckets[bucket].clean:
+            if kept_until_s(level, bucket) <= sealed_s and buckets[bucket].clean:
                 del buckets[bucket]
     state.raised = {key: end_s for key, end_s in state.raised.items() if end_s > sealed_s}
+
+
+def kept_until_s(level: str, bucket: int) -> int:
+    """Return the second from which on nobody looks back at a bucket, once it is sealed."""
+    if level == "month":
+        return bucket_start_s(level, bucket + KEPT_MONTHS)
+    if level == QUARTER:
+        return bucket_end_s(level, bucket) + MAX_ROLLING_HOURS * 3_600
+    if level not in LEVELS:  # late spend may still reach the period before
+        end_s = bucket_end_s(level, bucket)
+        return bucket_end_s(level, bucket_at(level, end_s))
+    return bucket_end_s(level, bucket) + _AFTER_S.get(level, 0)
 
 
 def _now_ms(state: State) -> int:
@@ -119,6 +137,22 @@ def _unpriced(state: State) -> list[Alert]:
             calls, count = int(cells.values[row, CALLS]), int(cells.values[row, UNKNOWN_MODEL])
             alert = findings.unpriced(state, day, scope, calls, count, _now_ms(state))
             alerts += _once(state, alert, bucket_start_s("day", day + 1))
+    return alerts
+
+
+def _rolling(state: State) -> list[Alert]:
+    """Return the edges that rolling sums are beyond for the first time today, of scopes that have used something."""
+    now_ms = _now_ms(state)
+    alerts = []
+    for scope in sorted(state.touched_rolling):
+        for budget in state.budgets.of(scope):
+            if budget.limit.period != "rolling":
+                continue
+            for edge in crossed(budget, 0, use_of(state, budget, scope, now_ms // 1000)):
+                known = len(state.raised)
+                alert = edge_alert(state, budget, scope, edge, now_ms)
+                alerts += [alert] if len(state.raised) > known else []
+    state.touched_rolling.clear()
     return alerts
 
 

@@ -11,9 +11,9 @@ import polars as pl
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import Round
 from tollmeter.streams.rules import findings
-from tollmeter.streams.rules.budgets import crossed, spent
+from tollmeter.streams.rules.budgets import crossed, level_of, used
 from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import MEASURES, Matrix, Vector, bucket_at, bucket_start_s
+from tollmeter.streams.rules.totals import MEASURES, Matrix, Vector, bucket_at, bucket_end_s, bucket_start_s
 
 REPAIR_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "level": pl.String,
@@ -99,21 +99,33 @@ def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, a
         )
         sums = np.ascontiguousarray(part.select(MEASURES).to_numpy(), dtype=np.int64)
         target = state.cells(str(level), int(bucket))
-        if absolute:
-            target.replace(scopes, sums, offset)
-        else:
-            before, after = target.add(scopes, sums, offset)
-            alerts += _crossed(state, str(level), int(bucket), scopes, before, after, appended_ms)
+        before, after = (target.replace if absolute else target.add)(scopes, sums, offset)
+        alerts += _crossed(state, str(level), int(bucket), scopes, before, after, appended_ms)
     return alerts
 
 
 def _crossed(
     state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, appended_ms: int
 ) -> list[Alert]:
-    """Late spend counts toward the budget of its day and month; the alert is dated by the repair that brought it."""
-    alerts = []
-    for at in state.budgets.watched(scopes).tolist():
-        for limit in state.budgets.limits(int(scopes[at]), level):
-            was, is_ = (int(spent(values[at : at + 1], limit.currency)[0]) for values in (before, after))
-            alerts += [findings.budget(state, limit, bucket, pct, is_, appended_ms) for pct in crossed(limit, was, is_)]
+    """Late spend counts toward the budget of its period: its edges are dated by the repair that brought it.
+
+    For a period that is over there is one alert that says so, dated by its end.
+    """
+    alerts: list[Alert] = []
+    over = bucket_end_s(level, bucket) * 1000 <= appended_ms
+    for unit, watchlist in state.budgets.lists(level):
+        was, is_ = used(before, unit), used(after, unit)
+        for at in watchlist.watched(scopes).tolist():
+            scope, late = int(scopes[at]), int(is_[at]) - int(was[at])
+            state.to_publish.add(scope)
+            for budget in state.budgets.of(scope):
+                if (level_of(budget), budget.unit) != (level, unit):
+                    continue
+                if over and late > 0:
+                    alerts.append(findings.late_spend(state, budget, scope, bucket, late, int(is_[at])))
+                elif not over:
+                    alerts += [
+                        findings.budget(state, budget, scope, bucket, edge, int(is_[at]), appended_ms)
+                        for edge in crossed(budget, int(was[at]), int(is_[at]))
+                    ]
     return alerts

@@ -91,6 +91,10 @@ class Groups:
         """All members in the order of their ids."""
         return tuple(self._members[key] for key in sorted(self._members))
 
+    def get(self, member_id: str) -> Member:
+        """Return a member. Raises `KeyError` for an unknown one."""
+        return self._members[member_id]
+
     def put(self, member: Member) -> None:
         """Take over a member in place of any that it had."""
         self._members[member.member_id] = member

@@ -5,15 +5,16 @@ cell takes a record at or below its own stamp.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.policy import Member, Policy
 from tollmeter.streams.rules.state import COUNTERS, State
-from tollmeter.streams.rules.totals import COLUMNS, LEVELS, Matrix, Vector, bucket_at, bucket_start_s
+from tollmeter.streams.rules.totals import COLUMNS, Matrix, Vector, bucket_at, bucket_start_s
 
 CELL_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "level": pl.String,
@@ -34,7 +35,8 @@ class Snapshot:
     partition: int
     applied: int
     cells: pl.DataFrame
-    policies: tuple[tuple[str, Policy | None], ...]
+    policies: tuple[tuple[str, Policy | Member | None], ...]
+    """Policies, and members under "member:<id>"; None = deleted."""
     progress: dict[str, Any]
     written: tuple[tuple[str, int, Vector, Matrix], ...]
     """(level, bucket, scope numbers, values) of the cells, to put them back should the write be given up."""
@@ -43,14 +45,14 @@ class Snapshot:
 def snapshot(state: State) -> Snapshot:
     """Drain what changed into a snapshot; the state counts it as saved, so a failed write must be retried or undone."""
     frames, written = [], []
-    for level in LEVELS:
-        for bucket, cells in sorted(state.levels[level].items()):
+    for level, buckets in sorted(state.levels.items()):
+        for bucket, cells in sorted(buckets.items()):
             scopes, values = cells.drain_dirty()
             if scopes.size:
                 frames.append(_frame(state, level, bucket, scopes, values))
                 written.append((level, bucket, scopes, values))
     policies = tuple(
-        (policy_id, state.budgets.policies[policy_id] if kept else None)
+        (policy_id, state.budgets.document(policy_id) if kept else None)
         for policy_id, kept in sorted(state.changed_policies.items())
     )
     state.changed_policies.clear()
@@ -89,6 +91,7 @@ def _progress(state: State) -> dict[str, Any]:
         "touched": sorted(state.touched),
         "counters": state.counters.copy(),
         "deferred": [[org, hour, offset] for (org, hour), offset in sorted(state.deferred.items())],
+        "unsettled": state.unsettled.copy(),
         "repaired": {org: list(last) for org, last in state.repaired.items()},
         "raised": state.raised.copy(),
         "remember_from_us": state.remember_from_us,
@@ -100,8 +103,8 @@ def progress_text(progress: dict[str, Any]) -> str:
     return json.dumps(progress, separators=(",", ":"), sort_keys=True)
 
 
-def restore(state: State, progress: str, cells: pl.DataFrame, policies: list[Policy]) -> None:
-    """Fill a new state from a checkpoint: progress as text, cells with the columns of CELL_SCHEMA, live policies."""
+def restore(state: State, progress: str, cells: pl.DataFrame, policies: Sequence[Policy | Member]) -> None:
+    """Fill a new state from a checkpoint: progress as text, cells as in CELL_SCHEMA, live policies and members."""
     data = json.loads(progress)
     state.applied = data["applied"]
     state.high = {int(source): offset for source, offset in data["high"].items()}
@@ -111,6 +114,7 @@ def restore(state: State, progress: str, cells: pl.DataFrame, policies: list[Pol
     state.counters = {name: data["counters"][name] for name in COUNTERS}
     state.raised = dict(data["raised"])
     state.deferred = {(org, hour): offset for org, hour, offset in data["deferred"]}
+    state.unsettled = dict(data["unsettled"])
     state.repaired = {org: (round_id, offset) for org, (round_id, offset) in data["repaired"].items()}
     state.remember_from_us = data["remember_from_us"]
     for (level, start), part in cells.group_by(["level", "bucket"], maintain_order=True):
@@ -121,8 +125,8 @@ def restore(state: State, progress: str, cells: pl.DataFrame, policies: list[Pol
             np.ascontiguousarray(part.select(COLUMNS).to_numpy(), dtype=np.int64),
             part["stamp"].cast(pl.Int64).to_numpy(),
         )
-    for policy in policies:
-        state.budgets.set(policy, state.scopes.number((policy.org_id, policy.scope, policy.name)))
+    state.budgets.restore(policies)
+    state.to_publish.update(state.budgets.scopes)
 
 
 def undo(state: State, failed: Snapshot) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tollmeter.streams.rules.anomalies import SpikeFloors
-from tollmeter.streams.rules.budgets import Budgets
+from tollmeter.streams.rules.bindings import Budgets
 from tollmeter.streams.rules.cells import Cells
 from tollmeter.streams.rules.scopes import Scopes
 from tollmeter.streams.rules.seen import Seen
@@ -63,18 +63,25 @@ class State:
     repaired: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Last repair round accepted per organisation: its id, and the offset of its last record."""
     changed_policies: dict[str, bool] = field(default_factory=dict)
-    """Policies set (True) or deleted (False) since the last snapshot."""
+    """Policies, and members ("member:<id>"), set (True) or deleted (False) since the last snapshot."""
+    unsettled: dict[str, int] = field(default_factory=dict)
+    """Organisations whose extra totals lack rows at or before this offset: a policy came later, or the rows did."""
+    touched_rolling: set[int] = field(default_factory=set)
+    """Scopes with a rolling limit that used something since the last landmark."""
+    to_publish: set[int] = field(default_factory=set)
+    """Scopes whose spend rows have changed; whoever publishes them takes them out."""
     scopes: Scopes = field(default_factory=Scopes)
-    budgets: Budgets = field(default_factory=Budgets)
+    budgets: Budgets = field(init=False)
     levels: dict[str, dict[int, Cells]] = field(default_factory=lambda: {level: {} for level in LEVELS})
     seen: Seen = field(init=False)
 
     def __post_init__(self) -> None:
         self.seen = Seen(self.rules.seen_cap)
+        self.budgets = Budgets(self.scopes)
 
     def cells(self, level: str, bucket: int) -> Cells:
         """Return the cells of a bucket, empty ones for a new bucket."""
-        buckets = self.levels[level]
+        buckets = self.levels.setdefault(level, {})
         if bucket not in buckets:
             buckets[bucket] = Cells()
         return buckets[bucket]

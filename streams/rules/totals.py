@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tollmeter.streams.rules.periods import STEP_S, period_name, period_of
+
 Matrix = np.ndarray[Any, np.dtype[np.int64]]
 Vector = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -29,7 +31,11 @@ BYOK_CALLS, BYOK_TOKENS = MEASURES.index("byok_calls"), MEASURES.index("byok_tok
 PEAK_MINUTE, PEAK_HOUR = len(MEASURES), len(MEASURES) + 1
 
 LEVELS = ("minute", "hour", "day", "month")
+"""The windows of every scope, in UTC. Where a policy asks for it there are others: "day@Europe/Berlin", "week@UTC"."""
+QUARTER = "quarter"
+"""Windows of 15 minutes, of scopes with a rolling limit."""
 MINUTES_PER_HOUR, MINUTES_PER_DAY = 60, 1440
+_LENGTH_S = {"minute": 60, "hour": 3_600, "day": 86_400}
 
 _BYOK = pl.col("billing_scope") == "USER"
 _NOT_BYOK = ~_BYOK
@@ -88,11 +94,19 @@ def key_cost(values: Matrix) -> Vector:
 
 
 def bucket_of(level: str, minutes: Vector) -> Vector:
-    """Return the bucket number of a level for minutes since 1970 UTC (months: months since 1970-01)."""
+    """Return the bucket number of a level for minutes since 1970 UTC.
+
+    Months are counted since 1970-01; buckets of the levels that policies ask for have the number of the 15 minutes that
+    they begin with.
+    """
     if level == "minute":
         return minutes
     if level == "hour":
         return minutes // MINUTES_PER_HOUR
+    if level not in LEVELS:
+        quarters, where = np.unique(minutes * 60 // STEP_S, return_inverse=True)
+        starts = [_zoned(level, quarter * STEP_S)[0] // STEP_S for quarter in quarters.tolist()]
+        return np.array(starts, dtype=np.int64)[where]
     days = minutes // MINUTES_PER_DAY
     if level == "day":
         return days
@@ -103,7 +117,22 @@ def bucket_start_s(level: str, bucket: int) -> int:
     """Return the start of a bucket in seconds since 1970 UTC."""
     if level == "month":
         return int(np.datetime64(bucket, "M").astype("datetime64[s]").astype(np.int64))
-    return bucket * {"minute": 60, "hour": 3_600, "day": 86_400}[level]
+    return bucket * _LENGTH_S.get(level, STEP_S)
+
+
+def bucket_end_s(level: str, bucket: int) -> int:
+    """Return the end of a bucket in seconds since 1970 UTC."""
+    if level in LEVELS:
+        return bucket_start_s(level, bucket + 1)
+    return _zoned(level, bucket * STEP_S)[1]
+
+
+def _zoned(level: str, at_s: int) -> tuple[int, int]:
+    """Return start and end of the bucket of a level like "week@Europe/Berlin" that holds an instant."""
+    if level == QUARTER:
+        return at_s // STEP_S * STEP_S, at_s // STEP_S * STEP_S + STEP_S
+    window, _, zone = level.partition("@")
+    return period_of(window, zone, at_s)
 
 
 def bucket_at(level: str, seconds: int) -> int:
@@ -112,6 +141,9 @@ def bucket_at(level: str, seconds: int) -> int:
 
 
 def period_text(level: str, bucket: int) -> str:
-    """Name a bucket: 2026-11, 2026-11-22, 2026-11-22T10, 2026-11-22T10:05."""
+    """Name a bucket: 2026-11, 2026-W47, 2026-11-22, 2026-11-22T10, 2026-11-22T10:05; by the zone's calendar."""
+    if level not in LEVELS:
+        window, _, zone = level.partition("@")
+        return period_name(window, zone, bucket * STEP_S)
     unit = {"minute": "m", "hour": "h", "day": "D", "month": "M"}[level]
     return str(np.array(bucket).astype(f"datetime64[{unit}]"))

@@ -9,13 +9,15 @@ import pytest
 from tests.watch_rows import START, frame, new_state, row
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.schemas.control import tick_record
-from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.policy import Limit, Policy
 from tollmeter.streams.priced_log import fold_records
 from tollmeter.streams.rules.anomalies import SpikeFloors, is_loop, spike_threshold, unpriced_share
-from tollmeter.streams.rules.budgets import Budgets, Limit, crossed, severity
+from tollmeter.streams.rules.budgets import Edge, crossed, severity
 from tollmeter.streams.rules.cells import Cells
-from tollmeter.streams.rules.fold import fold_policy, fold_policy_delete, fold_rows
+from tollmeter.streams.rules.controls import fold_policy, fold_policy_delete
+from tollmeter.streams.rules.fold import fold_rows
 from tollmeter.streams.rules.landmarks import landmark, move_clocks
+from tollmeter.streams.rules.resolution import Budget, budgets_of
 from tollmeter.streams.rules.seen import SLICE_US, Seen
 from tollmeter.streams.rules.snapshot import snapshot, undo
 from tollmeter.streams.rules.state import State
@@ -23,6 +25,12 @@ from tollmeter.streams.rules.totals import COLUMNS, MEASURES, PEAKS, bucket_at, 
 
 FLOORS = SpikeFloors(minute_nano=1_000, hour_nano=5_000, new_key_hour_nano=10_000, factor=3)
 USD = 10**9
+
+
+def a_budget(amount: int, *pcts: int) -> Budget:
+    policy = Policy(org_id="a", limits=(Limit(period="day", measure="tokens", amount=amount),), alert_pcts=pcts)
+    (budget,) = budgets_of(policy, "org", "", pcts[0])
+    return budget
 
 
 @pytest.mark.parametrize(
@@ -37,21 +45,20 @@ USD = 10**9
     ],
 )
 def test_thresholds_fire_on_the_addition_that_crosses(before: int, after: int, expected: list[int]) -> None:
-    limit = Limit("p", 0, "day", 100, "USD", (80, 20, 50, 100, 20))
-    assert crossed(limit, before, after) == expected
+    assert [edge.pct for edge in crossed(a_budget(100, 80, 20, 50, 100, 20), before, after)] == expected
 
 
 def test_thresholds_of_limits_that_no_percent_divides_are_exact() -> None:
-    limit = Limit("p", 0, "day", 333, "USD", (50,))
-    assert crossed(limit, 166, 166) == []
-    assert crossed(limit, 166, 167) == [50]  # 166.5 is half of it
+    budget = a_budget(333, 50)
+    assert crossed(budget, 166, 166) == []
+    assert crossed(budget, 166, 167) == [Edge("50", 167)]  # 166.5 is half of it
 
 
 @pytest.mark.parametrize(
     ("pct", "level"), [(20, "info"), (79, "info"), (80, "warning"), (100, "critical"), (150, "critical")]
 )
 def test_severity(pct: int, level: str) -> None:
-    assert severity(pct) == level
+    assert severity(Edge(str(pct), 1)) == level
 
 
 @pytest.mark.parametrize(
@@ -186,7 +193,7 @@ def test_money_at_risk_counts_toward_a_budget() -> None:
 
 def test_a_raised_limit_alerts_once_more_under_another_id_and_a_deleted_one_never() -> None:
     state = new_state()
-    small = Policy(org_id="acme", daily_limit_micro=1, alert_pcts=(100,))
+    small = Policy(org_id="acme", daily_limit_micro=1, alert_pcts=(100,), warn_threshold_pct=100)
     fold_policy(state, small, 0, START * 1000)
     first = _spend(state, 1, 1_000, START)
     raised = small.model_copy(update={"daily_limit_micro": 2})
@@ -194,8 +201,8 @@ def test_a_raised_limit_alerts_once_more_under_another_id_and_a_deleted_one_neve
     second = _spend(state, 2, 1_000, START)
     assert [len(first), len(second)] == [1, 1]
     assert first[0].id != second[0].id
-    fold_policy_delete(state, small.policy_id, state.applied + 1)
-    fold_policy_delete(state, "never/was/there/USD", state.applied + 1)
+    fold_policy_delete(state, small.policy_id, state.applied + 1, START * 1000)
+    fold_policy_delete(state, "never/was/there/pool/USD", state.applied + 1, START * 1000)
     assert _spend(state, 3, 10**9, START) == []
 
 
@@ -204,17 +211,6 @@ def test_a_new_policy_is_evaluated_at_once() -> None:
     _spend(state, 1, 900, START)
     alerts = fold_policy(state, Policy(org_id="acme", daily_limit_micro=1), state.applied + 1, (START + 5) * 1000)
     assert [alert.facts["threshold_pct"] for alert in alerts] == [20, 50, 80]
-
-
-def test_budgets_of_a_scope_stay_watched_until_the_last_policy_is_gone() -> None:
-    budgets = Budgets()
-    usd, eur = (Policy(org_id="a", daily_limit_micro=1, currency=c) for c in ("USD", "EUR"))
-    budgets.set(usd, 100)
-    budgets.set(eur, 100)
-    budgets.delete(usd.policy_id)
-    assert budgets.watched(np.array([5, 100, 10_000])).tolist() == [1]
-    budgets.delete(eur.policy_id)
-    assert budgets.watched(np.array([5, 100, 10_000])).tolist() == []
 
 
 def test_a_failed_checkpoint_keeps_buckets_that_were_sealed_and_forgotten_meanwhile() -> None:
