@@ -42,11 +42,11 @@ def read_routes(settings: Settings, file: Path | None) -> tuple[Routes, dict[str
 def notify(settings: Settings, file: Path | None) -> int:
     """Tell people of alerts: log, webhook, e-mail, chat. Several instances share the work: one is in charge."""
     routes, consumers = read_routes(settings, file)
-    from tollmeter.notify.worker import Notifier
+    from tollmeter.notify.worker import run
 
     _log_to_stderr()
     try:
-        code = asyncio.run(Notifier(settings, routes, consumers).run())
+        code = asyncio.run(run(settings, routes, consumers))
     except ProvisionError as error:
         raise UserError(str(error)) from None
     except Exception as error:  # crash-only: the journal is the truth, the next start goes on from it

@@ -234,6 +234,11 @@ class Notifier:
         )
 
 
+async def run(settings: Settings, routes: Routes, consumers: Mapping[str, Consumer]) -> int:
+    """Run one instance until SIGTERM or SIGINT and return its exit code. Raises `ProvisionError` before it starts."""
+    return await Notifier(settings, routes, consumers).run()
+
+
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is read untyped
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier

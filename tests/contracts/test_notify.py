@@ -1,0 +1,113 @@
+"""Notify on the real broker: each alert reaches its consumer once, whatever is killed, refused or started twice."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from tests.alert_events import Receiver, alert, receiver
+from tollmeter.embedded.stack import settings_environment
+from tollmeter.schemas import topics
+from tollmeter.schemas.alert import Alert
+from tollmeter.settings import Settings
+
+pytestmark = pytest.mark.stack
+Start = Callable[..., subprocess.Popen[bytes]]
+
+FILE = """
+consumers:
+  hook: {{type: webhook, url: "{url}", key_env: HOOK_KEY, allow: [127.0.0.1], timeout: 5s}}
+  log: {{type: log}}
+routes:
+  - to: [hook, log]
+limits: {{storm_per_minute: 1000, per_hour: 1000, per_scope_per_hour: 1000, cooldown: 1s, digest: 1s}}
+retry: {{first: 0.05s, longest: 0.2s}}
+report: {{enabled: false}}
+"""
+
+
+@pytest.fixture
+def line(line_settings: Settings) -> Settings:
+    return line_settings.model_copy(update={"session_timeout_s": 6.0})
+
+
+@pytest.fixture
+def hook() -> Iterator[Receiver]:
+    with receiver() as made:
+        yield made
+
+
+@pytest.fixture
+def start(line: Settings, hook: Receiver, tmp_path: Path) -> Iterator[Start]:
+    """Start an instance of notify; all are gone after the test."""
+    running: list[subprocess.Popen[bytes]] = []
+    routes = tmp_path / "routes.yaml"
+    routes.write_text(FILE.format(url=hook.url))
+    environment = {**os.environ, **settings_environment(line), "HOOK_KEY": "whsec_c2VjcmV0"}
+
+    def start_one() -> subprocess.Popen[bytes]:
+        number = len(running)
+        ready = tmp_path / f"{number}.ready"
+        command = [sys.executable, "-m", "tollmeter", "notify", "--routes", str(routes)]
+        with (tmp_path / f"notify-{number}.log").open("wb") as log:
+            own = {**environment, "TOLLMETER_READY_FILE": str(ready)}
+            running.append(subprocess.Popen(command, env=own, stderr=log, stdout=log))
+        return running[-1]
+
+    yield start_one
+    for process in running:
+        process.kill()
+        process.wait()
+    for number in range(len(running)):
+        text = (tmp_path / f"notify-{number}.log").read_text()
+        print(text)
+        assert "c2VjcmV0" not in text
+        assert "Traceback" not in text
+
+
+def publish(settings: Settings, alerts: Sequence[Alert]) -> None:
+    async def send() -> None:
+        producer = AIOKafkaProducer(**settings.kafka_options(), acks="all")
+        await producer.start()
+        try:
+            for made in alerts:
+                partition = topics.org_partition(made.org_id, settings.partitions_priced)
+                await producer.send_and_wait(settings.topic(topics.ALERTS), made.wire(), partition=partition)
+        finally:
+            await producer.stop()
+
+    asyncio.run(send())
+
+
+def fresh(count: int, first: int = 0) -> list[Alert]:
+    now = datetime.now(UTC)
+    return [alert("unpriced", number=n, org=f"org-{n % 7}", name=f"k{n}", at=now) for n in range(first, first + count)]
+
+
+def test_each_alert_once_over_kills_and_replays(
+    line: Settings, hook: Receiver, start: Start, eventually: Callable[..., Any]
+) -> None:
+    alerts = fresh(60)
+    hook.answer = lambda number: 500 if number % 3 == 0 else 204  # every third request fails
+    first = start()
+    publish(line, alerts[:30])
+    eventually(lambda: len(hook.accepted()) >= 10)
+    first.send_signal(signal.SIGKILL)
+    publish(line, alerts)  # a replay of the first half, as after a restart of WATCH, and the rest
+    start()
+    eventually(lambda: len(hook.accepted()) == 60, 60)
+    got = hook.accepted()
+    assert set(got) == {made.id for made in alerts}
+    repeats = sum(len(bodies) - 1 for bodies in got.values())
+    assert repeats <= 1, "only the one message that was on its way when it was killed may come twice"
+    assert all(len(set(bodies)) == 1 for bodies in got.values()), "a repeat is the same message"
+    assert {json.loads(bodies[0])["alert"]["id"] for bodies in got.values()} == set(got)
