@@ -106,13 +106,15 @@ class Guard:
         agent: str = "",
         tags: Mapping[str, str] | None = None,
         billing_scope: str = "ORG",
+        counted: Collection[str] = (),
         **event: Any,
     ) -> Allow | Deny:
         """Decide about one call; never raises, never waits for anything slow.
 
         Prompt tokens are `prompt_tokens`, else what the tokenizer makes of `prompt`, else a quarter of its characters.
         Names are those that the call's event will bear. `groups` are added to those that the membership knows. Further
-        keywords (feature, request_id ...) go into the event of a refusal.
+        keywords (feature, request_id ...) go into the event of a refusal. `counted` names the kinds of caller (api_key,
+        client_ip) whose rate limit has counted this call already, because `admit` let its request in.
         """
         if self.mode == "disabled":
             return Allow(None, Reservation(None), "")
@@ -123,7 +125,7 @@ class Guard:
             output = self._output_tokens if max_output_tokens is None else max_output_tokens
             decided = self._decide(
                 model, tokens, output, user or "", groups, org or "", api_key_id or "", client_ip or "",
-                provider or "", agent or "", tags, billing_scope,
+                provider or "", agent or "", tags, billing_scope, counted,
             )  # fmt: skip
             if isinstance(decided, Deny):
                 self._refused(decided, {
@@ -136,6 +138,41 @@ class Guard:
             self._faults.warn("a call was not checked: %s", f"{type(error).__name__}: {error}")
             return Allow(None, Reservation(None), "", stale=True)
 
+    def admit(
+        self, *, org: str = "", user: str = "", api_key_id: str = "", client_ip: str = "", kept_ip: str | None = None,
+        **event: Any,
+    ) -> Deny | None:  # fmt: skip
+        """Decide about a request at an application's door, before any model is named; never raises.
+
+        Blocks and rate limits alone; None lets it in. `kept_ip` is what events keep of the address, where they keep
+        less than the whole of it.
+        """
+        if self.mode == "disabled":
+            return None
+        try:
+            if self._thread is None and self.mode == "kafka":
+                self._start()
+            deny = self._at_the_door(org, user, api_key_id, client_ip)
+            if deny is not None:
+                self._refused(deny, {
+                    "model_sent": "", "provider": "", "org_id": org, "user_id": user, "api_key_id": api_key_id,
+                    "client_ip": client_ip if kept_ip is None else kept_ip, **event,
+                })  # fmt: skip
+            return deny
+        except Exception as error:
+            self._faults.warn("a request was not checked: %s", f"{type(error).__name__}: {error}")
+            return None
+
+    def _at_the_door(self, org: str, user: str, api_key: str, client_ip: str) -> Deny | None:
+        mono_ns = self._monotonic_ns()
+        wall_ms = mono_ns // 1_000_000 + self._known.clock.offset_ms
+        paying = (("api_key", api_key), ("client_ip", client_ip))
+        block = self._known.access.blocked(org, (*paying, ("user", user)), wall_ms)
+        if block is not None:
+            return refusals.blocked(block)
+        paced = self._known.access.take(org, paying, wall_ms, mono_ns)
+        return None if paced is None else refusals.paced(paced)
+
     def _prompt_tokens(self, model: str, chars: int | None, tokens: int | None, prompt: str | None) -> int:
         if tokens is not None:
             return tokens
@@ -146,6 +183,7 @@ class Guard:
     def _decide(
         self, model: str, tokens: int, output: int, user: str, groups: Collection[str], org: str, api_key: str,
         client_ip: str, provider: str, agent: str, tags: Mapping[str, str] | None, billing_scope: str,
+        counted: Collection[str],
     ) -> Allow | Deny:  # fmt: skip
         known = self._known
         mono_ns = self._monotonic_ns()
@@ -164,7 +202,10 @@ class Guard:
         elif est > self._max_nano:
             return refusals.cost_cap(self.settings.guard_http_status, self._max_nano, est)
         if access.rates:
-            paced = access.take(org, (("api_key", api_key), ("client_ip", client_ip)), wall_ms, mono_ns)
+            paying = (("api_key", api_key), ("client_ip", client_ip))
+            if counted:
+                paying = tuple(one for one in paying if one[0] not in counted)  # type: ignore[assignment]
+            paced = access.take(org, paying, wall_ms, mono_ns)
             if paced is not None:
                 return refusals.paced(paced)
         if billing_scope == "USER":

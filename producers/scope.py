@@ -14,10 +14,8 @@ class Scope(NamedTuple):
 
     fields: Mapping[str, Any] = {}
     groups: tuple[str, ...] = ()
-    client_ip: str = ""
-    """The caller's whole address, for the guard alone; what events carry may be masked."""
-    admitted: bool = False
-    """Block list and rate limits were checked at the door: the calls of this request are not counted again."""
+    counted: frozenset[str] = frozenset()
+    """Kinds of caller (client_ip, api_key) that were counted for this request at the door: its calls are not again."""
 
     def with_fields(self, fields: Mapping[str, Any]) -> "Scope":
         """Return this scope with more known of it; None means "not known", `groups` are the user's."""

@@ -8,6 +8,8 @@ from tollmeter.schemas.event import UsageEvent
 EXTENSION = "tollmeter"
 """Under this name the HTTP response's `extensions` carry the `Answer`."""
 PREFIX = "x-tollmeter-"
+REFUSED = PREFIX + "refused"
+"""Header of a refusal that was made here: cost_cap, CostLimitExceeded, rate_limited, blocked ..."""
 _HOPS = ("http_response", "response", "_response")
 
 

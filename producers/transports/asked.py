@@ -22,6 +22,12 @@ OPERATIONS = (
     ("/converse-stream", "chat"), ("/rerank", "rerank"),
 )  # fmt: skip
 """How paths of model calls end, and what they do."""
+SPEAKS = (
+    ("/messages", "anthropic"), ("generatecontent", "google"), ("embedcontent", "google"), ("embedcontents", "google"),
+    ("/api/chat", "ollama"), ("/api/generate", "ollama"), ("/api/embed", "ollama"), ("/api/embeddings", "ollama"),
+    ("/converse", "aws"), ("/converse-stream", "aws"),
+)  # fmt: skip
+"""Paths that one provider alone has, for hosts that say nothing."""
 UNBILLED = (
     "count_tokens",
     ":counttokens",
@@ -57,6 +63,8 @@ class Asked:
     prompt_chars: int = 0
     max_output_tokens: int | None = None
     """The caller's own limit, for all answers that he asks for together; None when he set none."""
+    provider: str = ""
+    """Whose interface this is, where only one provider has it."""
 
 
 def worth_reading(method: str, path: str, content_type: str) -> bool:
@@ -83,6 +91,7 @@ def read(path: str, content_type: str, content: bytes) -> Asked | None:
         bool(body.get("stream")) or "stream" in path.rpartition("/")[2].lower() or _streams_unasked(path, body),
         prompt_chars(body),
         _limit(body),
+        next((provider for end, provider in SPEAKS if path.lower().rstrip("/").endswith(end)), ""),
     )
 
 

@@ -15,11 +15,14 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
 from tollmeter.producers import scope
-from tollmeter.producers.extract import extract
+from tollmeter.producers.extract import PROVIDER_HOSTS, extract, provider_of
+from tollmeter.producers.guarding.decision import Allow, Deny
+from tollmeter.producers.guarding.prices import Quote
 from tollmeter.producers.ids import Ids
 from tollmeter.producers.transports import asked, estimates
-from tollmeter.producers.transports.answer import Answer
+from tollmeter.producers.transports.answer import REFUSED, Answer
 from tollmeter.producers.transports.answered import Reader
+from tollmeter.producers.transports.priced import Quoting, price_of
 from tollmeter.producers.usage import get
 from tollmeter.schemas.event import UsageEvent
 
@@ -41,6 +44,12 @@ class Producing(Protocol):
     def record(self, event: UsageEvent, /) -> str: ...
 
     def key_id(self, secret: str | bytes) -> str: ...
+
+
+class Guarding(Quoting, Protocol):
+    """What a meter needs of a `Guard`."""
+
+    def check(self, model: str, **question: Any) -> Allow | Deny: ...
 
 
 class Request(NamedTuple):
@@ -67,7 +76,7 @@ class Meter:
     """What is common to all calls of one client. `fields` are event fields of each call; the scope's win over them."""
 
     producer: Producing | None = None
-    guard: Any = None
+    guard: Guarding | None = None
     provider: str | None = None
     tokenizer: Callable[[str, bytes], int] | None = None
     """Counts the prompt's tokens, given model and request body."""
@@ -90,6 +99,7 @@ class Attempt:
         self._meter, self._request, self.wanted = meter, request, wanted
         self._scope = scope.current()
         self._fields = self._known()
+        self._provider = str(self._fields.pop("provider", None) or meter.provider or self._by_path())
         event_id, _ = _ids.next()
         self._fields.setdefault("request_id", event_id)
         self.answer = Answer(self._fields["request_id"], event_id)
@@ -110,34 +120,46 @@ class Attempt:
         if self._meter.guard is None:
             return None
         try:
-            decision = self._meter.guard.check(
-                self.wanted.model,
-                prompt_tokens=self._prompt_tokens,
-                max_output_tokens=self.wanted.max_output_tokens,
-                user=self._fields.get("user_id", ""),
-                groups=self._scope.groups,
-                org=self._fields.get("org_id", ""),
-                api_key_id=self._fields.get("api_key_id", ""),
-                client_ip=self._scope.client_ip or self._fields.get("client_ip", ""),
-            )
+            decision = self._meter.guard.check(self.wanted.model, **self._question())
+            if isinstance(decision, Deny):
+                return self._refused(decision)
+            self._reservation, self._estimate_nano = decision.reservation, decision.est_nano
         except Exception:
             log.exception("the guard failed; the call goes on unchecked")
-            return None
-        if hasattr(decision, "reservation"):
-            self._reservation = decision.reservation
-            return None
-        return self._refused(decision)
+        return None
 
-    def _refused(self, decision: Any) -> Refusal:
-        body = dict(decision.body)
-        self._status, self._over = decision.http_status, True
-        self._finish({"status": "BLOCKED", "error_type": str(body.get("error", "blocked"))[:256], "billed": False})
+    def _question(self) -> dict[str, Any]:
+        """Return what the guard must know; names of event fields that it has no use for go into a refusal's event."""
+        known = dict(self._fields)
+        renamed = {"user": "user_id", "org": "org_id"}
+        asking = {name: known.pop(field_, "") for name, field_ in renamed.items()}
+        return {
+            **known,
+            **asking,
+            "event_id": self.answer.event_id,
+            "prompt_chars": self.wanted.prompt_chars,
+            "prompt_tokens": self._prompt_tokens,
+            "max_output_tokens": self.wanted.max_output_tokens,
+            "groups": self._scope.groups,
+            "counted": self._scope.counted,
+            "provider": self._provider or provider_of({}, None, self._request.host),
+            "operation": self.wanted.operation,
+            "stream": self.wanted.stream,
+        }
+
+    def _refused(self, deny: Deny) -> Refusal:
+        self._status, self._over = deny.http_status, True
+        self.answer.event_id = deny.event_id or self.answer.event_id
+        if not deny.event_id:  # a guard that has a producer tells of its refusals itself
+            self._finish({"status": "BLOCKED", "error_type": deny.error[:256], "billed": False})
         headers = {
             "content-type": "application/json",
-            "x-should-retry": "false",  # the SDKs would ask again: the answer stays the same
+            "x-should-retry": "false",  # the SDKs would ask again at once
+            REFUSED: deny.error,
+            **deny.headers,
             **self.answer.headers(),
         }
-        return Refusal(decision.http_status, headers, json.dumps(body).encode())
+        return Refusal(deny.http_status, headers, json.dumps(deny.body).encode())
 
     # ------------------------------------------------------------------ while
 
@@ -191,7 +213,8 @@ class Attempt:
     def _finish(self, outcome: dict[str, Any]) -> None:
         billed = outcome.pop("billed")
         if self._status is not None and 300 <= self._status < HTTP_ERROR:
-            self._settle(0)  # a redirect: the attempt that follows is the call
+            if self._reservation is not None:  # a redirect: the attempt that follows is the call
+                self._reservation.release()
             return
         event = self._event(outcome)
         whole = outcome["status"] == "OK" and event.usage_source == "PROVIDER"
@@ -199,9 +222,9 @@ class Attempt:
             chars = self._reader.chars if self._reader else 0
             guess = estimates.filled(event, self._prompt_tokens, estimates.tokens(chars))
             event = event.model_copy(update=guess)
-        cost_nano, price_status = self._price(event)
-        self._settle(cost_nano)
-        self.answer.fill(event, cost_nano, price_status)
+        quote = price_of(event, self._meter.guard)
+        self._settle(event, quote, billed)
+        self.answer.fill(event, quote.nano, quote.status)
         if self._meter.producer is not None:
             self._meter.producer.record(event)
 
@@ -221,17 +244,19 @@ class Attempt:
             **outcome,
         }
         body = self._reader.body if self._reader else {}
-        event = extract(body, provider=self._meter.provider, started_at=self._started, **fields)
+        event = extract(body, started_at=self._started, provider=self._provider or None, **fields)
         if event.provider_request_id or not self._provider_id:
             return event
         return event.model_copy(update={"provider_request_id": self._provider_id[:256]})
 
-    def _price(self, event: UsageEvent) -> tuple[int | None, str]:
-        return None, ""
-
-    def _settle(self, cost_nano: int | None) -> None:
-        if self._reservation is not None:
-            self._reservation.settle(cost_nano)
+    def _settle(self, event: UsageEvent, quote: Quote, billed: bool) -> None:
+        """Give the guard the real amount for its estimate; for an unknown price what it may be at most."""
+        if self._reservation is None:
+            return
+        if billed:
+            self._reservation.settle(quote.worst_nano, event.input_tokens + event.output_tokens)
+        else:
+            self._reservation.release()
 
     # ------------------------------------------------------------------ of the request
 
@@ -247,6 +272,11 @@ class Attempt:
         if retry.isdigit() and retry != "0":
             found["tags"] = {**found.get("tags", {}), "retry": retry[:9]}
         return found
+
+    def _by_path(self) -> str:
+        """Return the provider that the path tells, where the host tells none."""
+        known = any(self._request.host.partition(":")[0].endswith(host) for host, _ in PROVIDER_HOSTS)
+        return "" if known else self.wanted.provider
 
     def _count_prompt(self) -> int:
         if self._meter.tokenizer is not None:

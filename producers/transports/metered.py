@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from tollmeter.producers.transports import asked
 from tollmeter.producers.transports.answer import EXTENSION
 from tollmeter.producers.transports.answered import READABLE_ENCODINGS
-from tollmeter.producers.transports.attempt import Attempt, Meter, Producing, Refusal, Request
+from tollmeter.producers.transports.attempt import Attempt, Guarding, Meter, Producing, Refusal, Request
 from tollmeter.schemas.event import UsageEvent
 
 Client = TypeVar("Client")
@@ -24,7 +24,7 @@ def metered(
     client: Client,
     *,
     producer: Producing | None = None,
-    guard: Any = None,
+    guard: Guarding | None = None,
     provider: str | None = None,
     tokenizer: Callable[[str, bytes], int] | None = None,
     org: str | None = None,

@@ -1,0 +1,106 @@
+"""What happens to a request before the application sees it: an id of our own, who asks, from where, and may they.
+
+The same for ASGI and WSGI, and without either. Refusals look as the guard words them.
+"""
+
+import ipaddress
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from tollmeter.producers.guarding.decision import Deny
+from tollmeter.producers.ids import Ids
+from tollmeter.producers.privacy import IpMode, client_ip, mask_ip
+from tollmeter.producers.scope import Scope
+
+log = logging.getLogger("tollmeter.middleware")
+
+REQUEST_ID_HEADER = "x-request-id"
+COUNTED = frozenset(("api_key", "client_ip"))
+_ids = Ids()
+
+Identify = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+"""Given ASGI scope or WSGI environment, returns event fields of the caller (user_id, org_id ...) and `groups`."""
+
+
+class Admitting(Protocol):
+    """What the door needs of a `Guard`."""
+
+    def admit(self, **question: Any) -> Deny | None: ...
+
+
+class Entry(NamedTuple):
+    """A request on its way in: the id that its answer bears, what is known of it, and the refusal if it is refused."""
+
+    request_id: str
+    scope: Scope
+    deny: Deny | None
+
+    @property
+    def refusal(self) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and body of the answer to a refused request."""
+        assert self.deny is not None
+        headers = {"content-type": "application/json", REQUEST_ID_HEADER: self.request_id, **self.deny.headers}
+        return self.deny.http_status, headers, json.dumps(self.deny.body).encode()
+
+
+@dataclass(frozen=True)
+class Door:
+    """`trusted_proxies` are addresses or networks whose X-Forwarded-For is believed. `ip_mode` says how much of the
+    address events keep (full, truncated, hashed with `ip_salt`, none); the guard looks at the whole of it."""
+
+    guard: Admitting | None = None
+    identify: Identify | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    ip_mode: IpMode = "full"
+    ip_salt: str = ""
+
+    def __post_init__(self) -> None:
+        for network in self.trusted_proxies:  # wrong ones are said at the start, not at the first request
+            ipaddress.ip_network(network, strict=False)
+        mask_ip("192.0.2.1", self.ip_mode, self.ip_salt)
+
+    def enter(self, headers: Iterable[tuple[str, str]], peer: str | None, request: Mapping[str, Any]) -> Entry:
+        """Return what is known of a request; never raises. `identify` that fails leaves the caller unknown."""
+        request_id, _ = _ids.next()
+        address = caller_address(headers, peer, self.trusted_proxies)
+        kept = mask_ip(address, self.ip_mode, self.ip_salt)
+        fields = {**self._identified(request), "request_id": request_id, "client_ip": kept}
+        scope = Scope(counted=COUNTED if self.guard else frozenset()).with_fields(fields)
+        return Entry(request_id, scope, self._refused(scope, address, kept))
+
+    def _identified(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return (self.identify(request) if self.identify is not None else None) or {}
+        except Exception:
+            log.exception("the caller could not be identified; the request goes on without")
+            return {}
+
+    def _refused(self, scope: Scope, address: str, kept: str) -> Deny | None:
+        if self.guard is None:
+            return None
+        known = dict(scope.fields)
+        org, user, key = (str(known.pop(name, "")) for name in ("org_id", "user_id", "api_key_id"))
+        del known["client_ip"]
+        try:
+            return self.guard.admit(org=org, user=user, api_key_id=key, client_ip=address, kept_ip=kept, **known)
+        except Exception:
+            log.exception("the guard failed; the request goes on unchecked")
+            return None
+
+
+def caller_address(headers: Iterable[tuple[str, str]], peer: str | None, trusted_proxies: Iterable[str]) -> str:
+    """Return the caller's address without a port; "" when nobody said it, or what was said is no address.
+
+    Of several X-Forwarded-For lines the first counts: together they are one list.
+    """
+    forwarded = next((value for name, value in headers if name.lower() == "x-forwarded-for"), None)
+    found = client_ip({} if forwarded is None else {"x-forwarded-for": forwarded}, peer, trusted_proxies) or ""
+    for text in (found, found.rpartition(":")[0].strip("[]"), found.strip("[]")):
+        try:
+            return str(ipaddress.ip_address(text))
+        except ValueError:
+            continue
+    return ""

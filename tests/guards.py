@@ -1,0 +1,27 @@
+"""A real guard that knows what a test feeds it: the price book that ships with the package, policies, blocks, rates."""
+
+from functools import cache
+from typing import Any
+
+from tollmeter.producers.guard import Guard
+from tollmeter.schemas.access import Block, RateLimit
+from tollmeter.schemas.policy import Policy
+from tollmeter.settings import Settings
+from tollmeter.streams.prices.book import load
+from tollmeter.streams.prices.publish import document
+
+
+@cache
+def price_record() -> tuple[bytes, bytes]:
+    """Key and value of the shipped price book in `usage.prices`."""
+    return document(load(Settings()))
+
+
+def guard_with(*rows: Policy | Block | RateLimit, **options: Any) -> Guard:
+    """Return a guard with prices and these rows."""
+    guard = Guard(mode="memory", settings=Settings(), **options)
+    assert guard.apply("prices", *price_record())
+    for row in rows:
+        key = f"policy:{row.policy_id}" if isinstance(row, Policy) else row.key
+        assert guard.apply("policies", key.encode(), row.model_dump_json().encode())
+    return guard
