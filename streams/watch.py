@@ -30,6 +30,7 @@ from tollmeter.streams.priced_log import read_back
 from tollmeter.streams.repairing import Repairs
 from tollmeter.streams.rules.snapshot import Snapshot
 from tollmeter.streams.rules.state import State
+from tollmeter.streams.spending import Spending
 
 log = logging.getLogger("tollmeter")
 
@@ -37,6 +38,8 @@ PASS_RECORDS = 400
 """Records of usage.priced in one pass; each holds up to 900 KB of rows."""
 IDLE_S = 0.2
 CLICKHOUSE, CHECKPOINT = "ClickHouse", "usage_windows"
+EDGES = ("budget", "remaining")
+"""Kinds of alerts after which guards are told at once what is spent."""
 CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
 
 
@@ -62,6 +65,7 @@ class Watch:
         self._repairing: dict[int, asyncio.Task[None]] = {}
         self.sender: Sender | None = None
         self.repairs: Repairs | None = None
+        self.spending: Spending | None = None
         self.stop_reading: StopReading | None = None
         self.health = Health("watch", lambda: None)
 
@@ -99,7 +103,10 @@ class Watch:
             if state is None:
                 continue
             taken: list[Snapshot] = []
-            await self._send(self._folding.fold(state, records, partial(self._snapshot_if_due, taken)))
+            alerts = self._folding.fold(state, records, partial(self._snapshot_if_due, taken))
+            await self._send(alerts)
+            if self.spending is not None and any(alert.kind in EDGES for alert in alerts):
+                await self.spending.tell_now(state)
             if state.halted:
                 await self._halt(state)
             for snapshot_ in taken:
@@ -137,8 +144,10 @@ class Watch:
         for alert in fresh:
             metrics.ALERTS.labels(alert.kind).inc()
 
-    async def idle(self, _now: float) -> None:
-        """Settle the checkpoints that ended."""
+    async def idle(self, now: float) -> None:
+        """Publish spend, and settle the checkpoints that ended."""
+        if self.spending is not None:
+            await self.spending.tell(self._states, now)
         for number, saving in list(self._saving.items()):
             if saving.task.done():
                 del self._saving[number]
@@ -179,14 +188,14 @@ def subject(alert: Alert) -> bytes:
 
 def run(settings: Settings) -> int:
     """Run the WATCH worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
-    asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS]))
+    asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS, topics.SPEND]))
     layout = asyncio.run(stored_layout(settings))
     folding = Folding(rules_from(settings, layout.events), partial(read_back, settings))
     watch = Watch(settings, folding, CheckpointStore(settings), layout.priced)
     app = build_app(settings, "watch", [topics.PRICED], layout, watch.start_positions)
     watch.sender = Sender(app)
     watch.stop_reading, watch.health = app.stop_reading, app.health
-    watch.repairs = Repairs(settings, watch.sender)
+    watch.repairs, watch.spending = Repairs(settings, watch.sender), Spending(settings, watch.sender)
     weigh = within_bytes(lambda event: len(event.value), PASS_RECORDS)
     Passes(app, watch.step, limit=PASS_RECORDS, weigh=weigh, idle=watch.idle, idle_every_s=IDLE_S)
     return run_app(app)
