@@ -1,0 +1,93 @@
+"""How far behind the line is, asked of what it has stored: the age of the oldest event that one could not see yet."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from tests.chaos.background import Background
+from tests.chaos.line import Line
+from tests.chaos.manifest import Manifest
+from tollmeter.schemas import topics
+from tollmeter.sinks.clickhouse import Unavailable
+from tollmeter.sinks.queries import moment
+
+EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+OVERLAP = timedelta(seconds=20)
+LEDGER_FRESH_S, WATCH_FRESH_S = 4.0, 7.0
+"""Behind by less, the line has caught up. In quiet times a row takes about one second, a checkpoint two to three."""
+_NEW = """
+SELECT toString(event_id) AS event_id, max(inserted_at) AS at
+FROM usage_events WHERE inserted_at >= {since:DateTime64(6, 'UTC')} GROUP BY event_id
+"""
+_APPLIED = "SELECT priced_partition, max(applied) AS applied FROM watch_progress GROUP BY priced_partition"
+
+
+class Progress:
+    """Looks at ledger, checkpoints and memory; keeps the peak."""
+
+    def __init__(self, line: Line, manifest: Manifest, background: Background) -> None:
+        self._line, self._manifest, self._background = line, manifest, background
+        self._since = EPOCH
+        self._ends: deque[tuple[float, Mapping[int, int]]] = deque()
+        self._applied: dict[int, int] = {}
+        self._consumer = background.call(_consumer(line))
+        self.peak_mb = 0
+        self.peaks_mb: dict[str, int] = {}
+
+    def close(self) -> None:
+        self._background.call(self._consumer.stop())
+
+    def look(self) -> None:
+        """Take a look; what does not answer is as it was."""
+        now = time.monotonic()
+        memory = self._line.memory_mb()
+        self.peak_mb = max(self.peak_mb, sum(memory.values()))
+        for name, size in memory.items():
+            self.peaks_mb[name] = max(size, self.peaks_mb.get(name, 0))
+        with suppress(KafkaError, OSError, TimeoutError):
+            self._ends.append((now, self._background.call(self._priced_ends(), 5.0)))
+        with suppress(Unavailable):
+            found = self._line.ledger.query(_NEW, {"since": moment(self._since)})
+            self._manifest.seen([row["event_id"] for row in found])
+            if found:
+                self._since = max(row["at"] for row in found) - OVERLAP
+            self._applied = {row["priced_partition"]: row["applied"] for row in self._line.ledger.query(_APPLIED)}
+        while len(self._ends) > 1 and self._covered(self._ends[1][1]):
+            self._ends.popleft()
+
+    def ledger_behind_s(self) -> float:
+        """Return the age of the oldest acknowledged event that the ledger does not hold."""
+        oldest = self._manifest.oldest_waiting()
+        return 0.0 if oldest is None else time.monotonic() - oldest
+
+    def watch_behind_s(self) -> float:
+        """Return how long ago the end of the priced log was taken that checkpoints cover."""
+        if not self._ends or not self._covered(self._ends[0][1]):
+            return float("inf")
+        return time.monotonic() - self._ends[0][0]
+
+    def caught_up(self) -> bool:
+        """Tell whether all workers are back and what they store is as fresh as ever."""
+        return (
+            self.ledger_behind_s() < LEDGER_FRESH_S and self.watch_behind_s() < WATCH_FRESH_S and self._line.settled()
+        )
+
+    def _covered(self, ends: Mapping[int, int]) -> bool:
+        return all(self._applied.get(number, -1) + 1 >= end for number, end in ends.items())
+
+    async def _priced_ends(self) -> Mapping[int, int]:
+        tps = [TopicPartition(self._line.settings.topic(topics.PRICED), number) for number in range(4)]
+        ends = await asyncio.wait_for(self._consumer.end_offsets(tps), 4.0)
+        return {tp.partition: end for tp, end in ends.items()}
+
+
+async def _consumer(line: Line) -> AIOKafkaConsumer:
+    consumer = AIOKafkaConsumer(**line.settings.kafka_options(), enable_auto_commit=False)
+    await consumer.start()
+    return consumer
