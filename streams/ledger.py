@@ -49,7 +49,7 @@ BACKLOG_LINGER_S = 2.0
 POLL_S = 0.05
 GRACE_S = 3.0
 """How long an insert under way may go on when the partitions were taken away."""
-FIRST_DELAY_S, LAST_DELAY_S = 0.1, 30.0
+FIRST_DELAY_S, LAST_DELAY_S = 0.1, 10.0
 
 
 @dataclass(slots=True)

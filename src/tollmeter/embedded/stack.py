@@ -23,6 +23,7 @@ from tollmeter.embedded.supervisor import Program, Running, Supervisor
 from tollmeter.settings import NOT_SETTINGS, PREFIX, Settings
 
 STAGES = ("price", "ledger", "watch")
+NOTIFY = "notify"
 BROKER, FRONT = "broker", "front"
 _START_S = 60.0
 _ATTEMPTS = 3
@@ -152,7 +153,8 @@ class Stack:
         environment = {**_environment(), **_FRUGAL, **settings_environment(self.settings)}
         environment["TOLLMETER_READY_FILE"] = str(ready)
         environment["TOLLMETER_HEALTH_FILE"] = str(self._health_file(name))
-        command = [sys.executable, "-m", "tollmeter", "worker", stage]
+        words = (NOTIFY,) if stage == NOTIFY else ("worker", stage)
+        command = [sys.executable, "-m", "tollmeter", *words]
         self.supervisor.start(Program(name, command, environment, self._log(name), ready))
         return name
 
@@ -187,7 +189,7 @@ class Stack:
                     "pid": running.process.pid,
                     "up": running.alive,
                     "restarts": running.restarts,
-                    "health": self._health(name),
+                    "health": self.health(name),
                 }
                 for name, running in self.processes().items()
             },
@@ -199,7 +201,7 @@ class Stack:
     def _health_file(self, name: str) -> Path:
         return self.data_dir / "run" / f"{name}.health"
 
-    def _health(self, name: str) -> str | None:
+    def health(self, name: str) -> str | None:
         """Return the address of a worker's health checks, None of a program that has none, or not yet."""
         try:
             port = self._health_file(name).read_text(encoding="ascii").strip()
