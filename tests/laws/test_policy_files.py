@@ -1,0 +1,73 @@
+"""Files of policies and members read back what was written, to the last micro-unit and the oddest name."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tollmeter.policy_files import members_csv, members_yaml, policies_yaml, read_members, read_policies
+from tollmeter.policy_text import amount_of, amount_text
+from tollmeter.schemas.policy import SCOPE_KINDS, Limit, Member, Policy
+
+ODD = st.sampled_from(
+    ["1.5", "007", "null", "yes", "2026-11-22", "a: b", "- x", "ü/%2F", "a,b;c", '"', "line\nbreak", "~"]
+)
+NAMES = st.one_of(ODD, st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20))
+AMOUNTS = st.integers(1, 10**15)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    scope = draw(st.sampled_from(SCOPE_KINDS))
+    kinds = draw(st.lists(st.sampled_from([
+        ("week", None, "money"), ("rolling", 24, "money"), ("rolling", 1, "tokens"), ("rolling", 1488, "requests"),
+        ("day", None, "tokens"), ("month", None, "requests"),
+    ]), unique=True))  # fmt: skip
+    return Policy(
+        org_id=draw(NAMES), scope=scope, name="" if scope == "org" else ("k=" if scope == "tag" else "") + draw(NAMES),
+        applies=draw(st.sampled_from(["pool", "each_member"])) if scope in ("org", "group") else "pool",
+        daily_limit_micro=draw(st.none() | AMOUNTS), monthly_limit_micro=draw(st.none() | AMOUNTS),
+        limits=tuple(Limit(period=p, hours=h, measure=m, amount=draw(AMOUNTS)) for p, h, m in kinds),
+        currency=draw(st.sampled_from(["USD", "EUR", "RUB"])), timezone=draw(st.sampled_from(["UTC", "Asia/Kolkata"])),
+        warn_threshold_pct=draw(st.integers(1, 100)),
+        alert_pcts=tuple(draw(st.lists(st.integers(1, 1_000), max_size=4))),
+        alert_remaining_micro=draw(st.none() | AMOUNTS),
+    )  # fmt: skip
+
+
+@st.composite
+def members(draw: st.DrawFn) -> Member:
+    name = draw(NAMES)
+    groups = draw(st.lists(NAMES.filter(lambda group: group != name), unique=True, max_size=3))
+    kind = draw(st.sampled_from(["user", "group"]))
+    return Member.model_validate({"org_id": draw(NAMES), "kind": kind, "name": name, "groups": groups})
+
+
+@pytest.fixture(scope="module", name="folder")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(policies(), max_size=3, unique_by=lambda policy: policy.policy_id))
+def test_policies(folder: Path, written: list[Policy]) -> None:
+    file = folder / "policies.yaml"
+    file.write_text(policies_yaml(written), encoding="utf-8")
+    assert read_policies(file) == written
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(members(), max_size=4, unique_by=lambda member: member.member_id))
+def test_members(folder: Path, written: list[Member]) -> None:
+    for ending, text in (("yaml", members_yaml(written)), ("csv", members_csv(written))):
+        file = folder / f"members.{ending}"
+        file.write_bytes(text.encode())
+        assert read_members(file) == written
+
+
+@given(AMOUNTS)
+def test_amounts(micro: int) -> None:
+    text = amount_text(micro)
+    assert amount_of(text) == micro
+    assert len(text.partition(".")[2]) >= 2
