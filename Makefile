@@ -32,7 +32,7 @@ lock: $(STAMP) ## resolve pyproject.toml again into the lock files (CPython 3.11
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" --extra dev pyproject.toml --output-file requirements.lock
 	echo 'setuptools>=77' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" --extra worker --constraint requirements.lock pyproject.toml - \
+		--custom-compile-command "make lock" --extra worker --extra notify --constraint requirements.lock pyproject.toml - \
 		--output-file requirements-worker.lock
 
 clean: ## remove the environment, caches and builds; data in .tollmeter/ stays

@@ -61,8 +61,9 @@ def test_order_of_start() -> None:
         "clickhouse": {"condition": "service_healthy"},
     }
     assert SERVICES["setup"]["command"] == ["setup"]
-    for stage in WORKERS:
-        assert SERVICES[stage]["command"] == ["worker", stage]
+    assert SERVICES["notify"]["command"][0] == "notify"
+    for stage in (*WORKERS, "notify"):
+        assert SERVICES[stage]["command"][:2] in (["worker", stage], [stage, "--routes"])
         assert SERVICES[stage]["depends_on"] == {"setup": {"condition": "service_completed_successfully"}}
 
 
@@ -145,3 +146,14 @@ def test_compose_accepts_the_file() -> None:
         ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "config", "--quiet"],
         check=True, env=environment, capture_output=True,
     )  # fmt: skip
+
+
+def test_routes_files_that_are_shipped_can_be_read() -> None:
+    """The one of compose as it is; the example needs the secrets that it names, and nothing else."""
+    from tollmeter.notify import routes
+    from tollmeter.notify.consumers import build
+
+    (mounted,) = SERVICES["notify"]["volumes"]
+    assert build(routes.read(ROOT / mounted.partition(":")[0]), {}).keys() == {"log"}
+    secrets = {"OPS_MAIL_PASSWORD": "m", "HOOK_KEY": "h", "CHAT_URL": "slack://TokenA123/TokenB123/TokenC123/#ops"}
+    assert build(routes.read(ROOT / "examples/routes.yaml"), secrets).keys() == {"log", "ops-mail", "hook", "chat"}

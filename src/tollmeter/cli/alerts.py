@@ -1,4 +1,7 @@
-"""Alerts: the list in ClickHouse, and the topic as it grows. Each is the CloudEvent that was sent."""
+"""Alerts: the list in ClickHouse, with what notify made of each, and the topic as it grows.
+
+Each is the CloudEvent that was sent; in the list with its `state` as one more attribute, once notify has taken it.
+"""
 
 import asyncio
 import json
@@ -11,6 +14,7 @@ import click
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
+from tollmeter.cli import alert_actions
 from tollmeter.cli.ledger import ALL, reading
 from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import UserError, err, json_option, out, print_json, print_table
@@ -26,19 +30,24 @@ def alerts() -> None:
     """Budget and anomaly alerts."""
 
 
+alerts.add_command(alert_actions.ack)
+alerts.add_command(alert_actions.mute)
+alerts.add_command(alert_actions.test)
+
+
 @alerts.command("list")
 @click.option("--since", type=SPAN, help="How far back: 30m, 48h, 7d [default: all].")
 @json_option
 @click.pass_obj
 def list_alerts(settings: Settings, since: float | None, as_json: bool) -> None:
-    """Alerts in ClickHouse, oldest first."""
+    """Alerts in ClickHouse, oldest first, and their states: open, acknowledged, resolved."""
     start = EPOCH if since is None else datetime.now(UTC) - timedelta(seconds=since)
     with reading(settings) as ledger:
         rows = ledger.query(load("alerts"), {"since": moment(start), "limit": ALL})
     if as_json:
-        print_json([json.loads(row["event"]) for row in rows])
+        print_json([json.loads(row["event"]) | _attributes(row) for row in rows])
     else:
-        print_table("alerts", [_readable(json.loads(row["event"]), row["appended_at"]) for row in rows])
+        print_table("alerts", [_listed(row) for row in rows])
 
 
 @alerts.command()
@@ -92,6 +101,16 @@ async def _values(settings: Settings, from_start: bool) -> AsyncGenerator[bytes,
             yield record.value
     finally:
         await consumer.stop()
+
+
+def _attributes(row: dict[str, Any]) -> dict[str, str]:
+    return {name: row[name] for name in ("state", "held", "told") if row[name]}
+
+
+def _listed(row: dict[str, Any]) -> dict[str, Any]:
+    event = json.loads(row["event"])
+    told = {"state": row["state"] or "—", "told": row["held"] or row["told"] or "—"}
+    return {"id": str(event.get("id", ""))[:12], **_readable(event, row["appended_at"]), **told}
 
 
 def _readable(event: dict[str, Any], appended_at: datetime | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from tollmeter.cli.notify import read_routes
 from tollmeter.cli.output import Finding, UserError, err, json_option, print_json, print_table
 from tollmeter.embedded import control, state
 from tollmeter.embedded.jars import EmbeddedError
@@ -42,13 +43,17 @@ def up(settings: Settings, data: Path | None, detach: bool) -> None:
 
 
 def _up(settings: Settings, data_dir: Path) -> None:
-    from tollmeter.embedded.stack import Stack
+    from tollmeter.embedded.stack import NOTIFY, STAGES, Stack
 
+    workers: tuple[str, ...] = STAGES
+    if settings.notify_routes:
+        read_routes(settings, None)  # a mistake in it is said now, not by a process that starts again and again
+        workers = (*STAGES, NOTIFY)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
     try:
-        with Stack(data_dir, settings=settings, note=_note) as stack:
+        with Stack(data_dir, workers=workers, settings=settings, note=_note) as stack:
             _note(f"ready in {time.monotonic() - started:.1f} s; data in {data_dir}; stop with Ctrl-C")
             _print_next(data_dir)
             try:

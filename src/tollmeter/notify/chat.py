@@ -1,6 +1,7 @@
 """Slack, Telegram, Discord and a hundred others, through `apprise`. Its URL is a secret and appears nowhere."""
 
 import logging
+import warnings
 
 from pydantic import SecretStr
 
@@ -28,7 +29,10 @@ class Chat:
         if scheme in _OURS:
             raise ChatError(f"{scheme}:// is no chat: use type webhook or email")
         self._name, self._apprise = name, apprise.Apprise()
-        if not self._apprise.add(url.get_secret_value()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it loads every plug-in, some use what Python will drop
+            known = self._apprise.add(url.get_secret_value())
+        if not known:
             raise ChatError("apprise does not know this URL; it should look like slack://TOKEN/...")
 
     def deliver(self, message: Message) -> None:
