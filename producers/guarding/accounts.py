@@ -153,18 +153,23 @@ class Accounts:
         """Set the amounts aside in every account, or in none and say why. `now_s` is the time of day, for periods."""
         with self._lock:
             parts = self._parts
-            for account, limit, unit, _ in bounds if enforce else ():
-                held = account.held
+            for account, limit, unit, _ in bounds:
+                after = account.held + amounts[unit]
                 left = limit - account.spent if now_s < account.ends_s else limit
-                after = held + amounts[unit]
-                # what fits into the share fits into the rest; one call alone may take all of the rest
-                if held >= left or (after * parts > left and (held or after > left)):
-                    return _refusal(bounds, amounts, now_s)
-            for account, _, unit, _ in bounds:
-                account.held += amounts[unit]
+                # What is well within the share is within the rest: the usual case costs one comparison.
+                if after * parts >= left and enforce and self._refuses(account.held, after, left):
+                    for earlier in bounds:
+                        if earlier.account is account:
+                            return _refusal(bounds, amounts, now_s)
+                        earlier.account.held -= amounts[earlier.unit]
+                account.held = after
             made = Reservation(self, bounds, amounts, partition, now_ms + self._lease_ms)
             self._open[made] = None
             return made
+
+    def _refuses(self, held: int, after: int, left: int) -> bool:
+        """Say whether a call does not fit: nothing is left, or not enough, or (unless it is the only one) our share."""
+        return held >= left or after > left or (held > 0 and after * self._parts > left)
 
     def settle(self, reservation: Reservation, actual_nano: int | None, tokens: int | None) -> None:
         """Count what a call cost until `as_of` has passed this moment. Called by the reservation."""

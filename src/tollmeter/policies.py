@@ -38,12 +38,12 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of the compacted topic (None = deleted) and the control record that tells WATCH."""
+    """One entry of the compacted topic (None = deleted) and the control record that tells WATCH, if it is to know."""
 
     org_id: str
     key: bytes
     value: bytes | None
-    control: PolicySet | PolicyDelete | MemberSet | MemberDelete
+    control: PolicySet | PolicyDelete | MemberSet | MemberDelete | None = None
 
 
 def policy_set(policy: Policy) -> Change:
@@ -81,7 +81,7 @@ def write(settings: Settings, changes: Sequence[Change]) -> None:
 
 def read_rules(settings: Settings) -> Rules:
     """Return the policies and members in force. Raises `PolicyError`."""
-    found = _reach(settings, _read(settings))
+    found = entries(settings)
     try:
         policies = [Policy.model_validate_json(value) for key, value in found.items() if key.startswith(_POLICY)]
         members = [Member.model_validate_json(value) for key, value in found.items() if key.startswith(_MEMBER)]
@@ -90,6 +90,11 @@ def read_rules(settings: Settings) -> Rules:
         raise PolicyError(f"{topic} holds a {error.title.lower()} that this version cannot read: upgrade it") from None
     ordered = sorted(policies, key=lambda policy: policy.policy_id)
     return Rules({policy.policy_id: policy for policy in ordered}, Groups(members))
+
+
+def entries(settings: Settings) -> dict[bytes, bytes]:
+    """Return every entry of the compacted topic by its key. Raises `PolicyError`."""
+    return _reach(settings, _read(settings))
 
 
 def set_policy(settings: Settings, policy: Policy) -> None:
@@ -140,7 +145,8 @@ async def _write(settings: Settings, changes: Sequence[Change]) -> None:
         await _acknowledged(
             [await producer.send(topic, change.value, key=change.key, partition=0) for change in changes]
         )
-        await _acknowledged([await _send_control(producer, settings, layout, change) for change in changes])
+        told = [change for change in changes if change.control is not None]
+        await _acknowledged([await _send_control(producer, settings, layout, change) for change in told])
     finally:
         await producer.stop()
 

@@ -12,6 +12,7 @@ from tollmeter.settings import Settings, SettingsError
 
 COMMANDS = {
     "alerts": "tollmeter.cli.alerts:alerts",
+    "block": "tollmeter.cli.access:block",
     "demo": "tollmeter.cli.demo:demo",
     "down": "tollmeter.cli.stack:down",
     "generate": "tollmeter.cli.generate:generate",
@@ -19,10 +20,12 @@ COMMANDS = {
     "notify": "tollmeter.cli.notify:notify",
     "policy": "tollmeter.cli.policy:policy",
     "prices": "tollmeter.cli.prices:prices",
+    "ratelimit": "tollmeter.cli.access:ratelimit",
     "report": "tollmeter.cli.report:report",
     "send": "tollmeter.cli.send:send",
     "setup": "tollmeter.cli.setup:setup",
     "status": "tollmeter.cli.stack:status",
+    "unblock": "tollmeter.cli.access:unblock",
     "up": "tollmeter.cli.stack:up",
     "verify": "tollmeter.cli.verify:verify",
     "worker": "tollmeter.cli.worker:worker",
