@@ -128,7 +128,7 @@ class Prices:
         """Return nano-USD and price status of a call before it is made; the dearest relative's price where it has none.
 
         Unlike a quote it has no upper end: a cap must see how dear a call would be. A model that is priced by the image
-        is expected to make one.
+        is expected to make one; what is priced by the second costs nothing that is known beforehand.
         """
         listing = self._known.get((provider, model)) or self._listing(provider, model)
         rules = listing.rules
@@ -138,8 +138,8 @@ class Prices:
                 if rule.free:
                     return 0, "FREE"
                 pico = input_tokens * rule.input_pico + output_tokens * rule.output_pico + rule.call_pico
-                if pico:
-                    return (pico + 500) // 1_000, rule.status if not listing.relative else "PARTIAL"
+                whole = pico or rule.input_pico or rule.output_pico  # else it bills seconds, or what else shows later
+                return (pico + 500) // 1_000, rule.status if whole and not listing.relative else "PARTIAL"
         counts = {"input_tokens": input_tokens, "output_tokens": output_tokens}
         return _at_risk(listing.dearest, input_tokens, counts).at_risk_nano, "UNKNOWN_MODEL"
 
