@@ -10,9 +10,9 @@ from tollmeter.sinks import migrate
 from tollmeter.sinks.clickhouse import ClickHouse, connect
 
 TABLES = {
-    "alerts", "fx_rates", "ledger_coverage", "ledger_gaps", "members", "policies", "price_rules", "rollup_progress",
-    "schema_migrations", "token_usage", "usage", "usage_daily", "usage_events", "usage_hourly", "usage_minutes",
-    "usage_windows", "watch_policies", "watch_progress",
+    "alerts", "fx_rates", "ledger_coverage", "ledger_gaps", "ledger_voids", "members", "policies", "price_rules",
+    "rollup_progress", "schema_migrations", "token_usage", "usage", "usage_daily", "usage_events", "usage_hourly",
+    "usage_minutes", "usage_windows", "watch_policies", "watch_progress",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 import click
 
@@ -11,8 +12,11 @@ from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
 from tollmeter.cli.progress import bar
 from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import ClickHouse
+from tollmeter.verify import alarm
 from tollmeter.verify.position import LogUnreadableError
-from tollmeter.verify.run import Verdict
+from tollmeter.verify.repair import repair
+from tollmeter.verify.run import Options, Verdict
 from tollmeter.verify.run import verify as check
 
 SHOWN = 20
@@ -22,33 +26,59 @@ SHOWN = 20
 @click.option(
     "--wait", type=SPAN, default="30s", show_default=True, help="How long to wait for the workers to catch up."
 )
+@click.option("--since", type=SPAN, help="Check what arrived in this time only [default: all that the logs keep].")
+@click.option(
+    "--windows", type=SPAN, default="35d", show_default=True, help="Compare live totals of so long ago and later."
+)
+@click.option("--deep", is_flag=True, help="Read the source log again and count it independently.")
+@click.option("--repair", "mend", is_flag=True, help="Mend what differs, then check again.")
+@click.option("--alert", is_flag=True, help="Raise an alert for each kind of difference, as the hourly check does.")
 @json_option
 @click.pass_obj
-def verify(settings: Settings, /, wait: float, as_json: bool) -> int:
+def verify(
+    settings: Settings, /, wait: float, since: float | None, windows: float, deep: bool, mend: bool, alert: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Check that every record of the log stands in the ledger exactly once, with its cost.
 
     Counts records, accepted, rejected, distinct, resends and ledger rows, each by itself; compares costs event by
-    event, coverage of the source log, sealed live windows and the minute rollup.
+    event, coverage of the source log, the minute rollup group by group, and live totals scope by scope.
     """
-    verdict = run(settings, wait)
+    verdict, done = check_and_mend(settings, Options(wait, since, windows, deep), mend=mend)
+    if alert:
+        asyncio.run(alarm.send(settings, alarm.alerts(verdict.differences, datetime.now(UTC))))
     if as_json:
-        print_json(verdict.document())
+        print_json({**verdict.document(), **({"repaired": done} if mend else {})})
         return 1 if verdict.differences else 0
+    for text in done:
+        out.print(text, markup=False)
     tell(verdict)
     if verdict.differences:
-        raise Finding(f"{len(verdict.differences)} differences")
+        raise Finding(f"{len(verdict.differences)} differences: docs/runbook.md says what each means")
     return 0
 
 
 def run(settings: Settings, wait_s: float) -> Verdict:
     """Verify with a progress bar. Raises `UserError` when log or ledger cannot be read."""
-    with reading(settings) as client, ExitStack() as stack:
-        try:
-            return asyncio.run(
-                check(
-                    settings, client, wait_s, lambda total: stack.enter_context(bar("records checked", total)).advance
-                )
+    return check_and_mend(settings, Options(wait_s), mend=False)[0]
+
+
+def check_and_mend(settings: Settings, options: Options, *, mend: bool) -> tuple[Verdict, list[str]]:
+    """Verify, and with `mend` repair and verify again. Raises `UserError` when log or ledger cannot be read."""
+
+    async def work(client: ClickHouse) -> tuple[Verdict, list[str]]:
+        with ExitStack() as stack:
+            verdict = await check(
+                settings, client, options, lambda total: stack.enter_context(bar("records checked", total)).advance
             )
+        if not mend or not verdict.differences:
+            return verdict, []
+        done = await repair(settings, client, verdict, options)
+        return await check(settings, client, options, lambda total: lambda count: None), done
+
+    with reading(settings) as client:
+        try:
+            return asyncio.run(work(client))
         except LogUnreadableError as problem:
             raise UserError(str(problem)) from None
 
@@ -65,9 +95,17 @@ def tell(verdict: Verdict) -> None:
     out.print(line(verdict), soft_wrap=True)
     out.print(
         f"accepted {verdict.accepted:,} = distinct {verdict.distinct:,} + resends {verdict.resends:,}; "
-        f"{verdict.windows_compared:,} sealed window minutes and {verdict.rollup_compared:,} rollup totals compared",
+        f"{verdict.windows_compared:,} live totals and {verdict.rollup_compared:,} rollup groups compared",
         soft_wrap=True,
     )
+    if verdict.voided:
+        out.print(f"voided {verdict.voided:,} (distinct = ledger + voided)")
+    if verdict.deep:
+        out.print("read again: " + ", ".join(f"{name} {count:,}" for name, count in verdict.deep.items()))
+    if verdict.gaps:
+        print_table("Declared gaps of usage.priced", verdict.gaps)
+    if verdict.several_times:
+        print_table("Ids with several times", verdict.several_times[:SHOWN])
     if verdict.differences:
         rows = [asdict(difference) for difference in verdict.differences[:SHOWN]]
         print_table("Differences", rows, ("name", "where", "amount", "detail"))

@@ -4,8 +4,8 @@ Every term is counted by itself: accepted as source coordinates, resends as rows
 as identities; none is the difference of the others.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -24,25 +24,35 @@ class Difference:
     detail: str = ""
 
 
+class Differences:
+    """What was found so far; the same thing found again at the same place adds up."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Difference] = {}
+
+    def add(self, found: Iterable[Difference]) -> None:
+        for one in found:
+            known = self._found.get((one.name, one.where))
+            self._found[one.name, one.where] = (
+                one if known is None else replace(known, amount=known.amount + one.amount)
+            )
+
+    def __iter__(self) -> Iterator[Difference]:
+        return iter(self._found.values())
+
+
 @dataclass(frozen=True, slots=True)
 class LogCounts:
-    """What one partition of usage.priced holds of the source records in question."""
+    """What the log holds of the source records in question."""
 
-    accepted: int
-    distinct: int
-    resends: int
+    accepted: int = 0
+    distinct: int = 0
+    resends: int = 0
 
-
-def in_range(rows: pl.DataFrame, begin: Mapping[int, int], end: Mapping[int, int]) -> pl.DataFrame:
-    """Keep rows whose source record lies in [begin, end) of its partition."""
-    bounds = pl.DataFrame(
-        {"src_partition": list(end), "begin": [begin.get(number, 0) for number in end], "end": list(end.values())},
-        schema={"src_partition": pl.UInt16, "begin": pl.Int64, "end": pl.Int64},
-    )
-    joined = rows.join(bounds, on="src_partition", how="inner", maintain_order="left")
-    return joined.filter(pl.col("src_offset").is_between(pl.col("begin"), pl.col("end"), closed="left")).drop(
-        "begin", "end"
-    )
+    def __add__(self, other: "LogCounts") -> "LogCounts":
+        return LogCounts(
+            self.accepted + other.accepted, self.distinct + other.distinct, self.resends + other.resends
+        )  # fmt: skip
 
 
 def first_deliveries(rows: pl.DataFrame) -> pl.DataFrame:
@@ -66,85 +76,77 @@ def expected_ledger(rows: pl.DataFrame) -> pl.DataFrame:
     return ordered.unique(IDENTITY, keep="first", maintain_order=True)
 
 
-def conflicts(rows: pl.DataFrame, where: str) -> list[Difference]:
-    """Name ids that came with two times or two contents: the first wins, the producer is wrong."""
-    found = []
-    times = rows.group_by("org_id", "event_id").agg(pl.col("event_time").n_unique().alias("times"))
-    twice = times.filter(pl.col("times") > 1)
-    if twice.height:
-        detail = f"the same event_id at several times, for example {_ids(twice)}"
-        found.append(Difference("id_with_several_times", where, twice.height, detail))
+def several_times(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of ids that came with two times or more, one for each time, the first in the log first."""
+    twice = rows.group_by("org_id", "event_id").agg(pl.col("event_time").n_unique().alias("times"))
+    twice = twice.filter(pl.col("times") > 1).select("org_id", "event_id")
+    if not twice.height:
+        return rows.clear()
+    ordered = rows.sort("priced_offset", maintain_order=True).join(twice, on=["org_id", "event_id"], how="semi")
+    return ordered.unique(IDENTITY, keep="first", maintain_order=True)
+
+
+def changed_contents(rows: pl.DataFrame, where: str) -> list[Difference]:
+    """Name ids that were sent again with other content: the first counts, the producer is wrong."""
     contents = rows.filter(pl.col("revision") == 0).group_by(IDENTITY).agg(pl.col("content").n_unique().alias("kinds"))
     changed = contents.filter(pl.col("kinds") > 1)
-    if changed.height:
-        detail = f"sent again with other content, the first one counts, for example {_ids(changed)}"
-        found.append(Difference("resend_with_other_content", where, changed.height, detail))
-    return found
+    if not changed.height:
+        return []
+    detail = f"sent again with other content, the first one counts, for example {ids(changed)}"
+    return [Difference("resend_with_other_content", where, changed.height, detail)]
 
 
-def source_gaps(
-    accepted: pl.DataFrame, rejected: Mapping[int, set[int]], begin: Mapping[int, int], end: Mapping[int, int]
-) -> list[Difference]:
-    """Name source records that are neither priced nor rejected, and those that are both."""
-    found = []
-    for number, last in end.items():
-        first = begin.get(number, 0)
-        ours = accepted.filter(pl.col("src_partition") == number)["src_offset"].unique().to_list()
-        refused = {offset for offset in rejected.get(number, ()) if first <= offset < last}
-        both = refused.intersection(ours)
-        where = f"source partition {number}"
-        if both:
-            found.append(Difference("priced_and_rejected", where, len(both), f"offsets {spans(both)}"))
-        if len(ours) + len(refused) - len(both) != last - first:
-            missing = set(range(first, last)).difference(ours, refused)
-            found.append(Difference("neither_priced_nor_rejected", where, len(missing), f"offsets {spans(missing)}"))
-    return found
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What one side lacks or has otherwise; rows of the log for `missing` and `wrong`."""
+
+    differences: list[Difference]
+    missing: pl.DataFrame
+    wrong: pl.DataFrame
+    back: pl.DataFrame
+    """Ledger rows that were voided."""
+    voided: int
 
 
-def spans(offsets: Iterable[int]) -> str:
-    """Show offsets as ranges: 3-7, 9 ..."""
-    out: list[list[int]] = []
-    for offset in sorted(offsets):
-        if out and offset == out[-1][1] + 1:
-            out[-1][1] = offset
-        else:
-            out.append([offset, offset])
-    shown = ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in out[:SHOWN])
-    return shown + (f" and {len(out) - SHOWN} more ranges" if len(out) > SHOWN else "")
+def compare(expected: pl.DataFrame, ledger: pl.DataFrame, letters: pl.DataFrame, voids: pl.DataFrame, where: str) -> (
+    Compared
+):  # fmt: skip
+    """Name identities that one side lacks, and costs that differ.
 
-
-def compare(
-    expected: pl.DataFrame, ledger: pl.DataFrame, refused: Mapping[int, set[int]], where: str
-) -> list[Difference]:
-    """Name identities that one side lacks, and costs that differ. `refused`: source records LEDGER dead-lettered."""
+    `letters`: COORDINATES of source records that LEDGER dead-lettered; `voids`: IDENTITY of rows taken out on purpose.
+    """
     found = []
     missing = expected.join(ledger, on=IDENTITY, how="anti")
-    letters = pl.DataFrame(
-        [(number, offset) for number, offsets in refused.items() for offset in offsets],
-        schema={"src_partition": pl.UInt16, "src_offset": pl.Int64}, orient="row",
-    )  # fmt: skip
+    voided = missing.join(voids, on=IDENTITY, how="semi").height
+    missing = missing.join(voids, on=IDENTITY, how="anti")
     turned_away = missing.join(letters, on=COORDINATES, how="semi")
     missing = missing.join(letters, on=COORDINATES, how="anti")
+    back = ledger.join(voids, on=IDENTITY, how="semi")
+    surplus = ledger.join(expected, on=IDENTITY, how="anti").join(voids, on=IDENTITY, how="anti")
     if turned_away.height:
-        detail = f"ClickHouse refused them; they are dead letters: {_ids(turned_away)}"
+        detail = f"ClickHouse refused them; they are dead letters: {ids(turned_away)}"
         found.append(Difference("refused_by_ledger", where, turned_away.height, detail))
+    if back.height:
+        detail = f"rows that were voided are in the ledger again, for example {ids(back)}"
+        found.append(Difference("voided_is_back", where, back.height, detail))
     if missing.height:
-        found.append(Difference("missing_in_ledger", where, missing.height, f"for example {_ids(missing)}"))
-    surplus = ledger.join(expected, on=IDENTITY, how="anti")
+        found.append(Difference("missing_in_ledger", where, missing.height, f"for example {ids(missing)}"))
     if surplus.height:
-        found.append(Difference("only_in_ledger", where, surplus.height, f"for example {_ids(surplus)}"))
-    return found + _costs(expected, ledger, where)
-
-
-def _costs(expected: pl.DataFrame, ledger: pl.DataFrame, where: str) -> list[Difference]:
+        found.append(Difference("only_in_ledger", where, surplus.height, f"for example {ids(surplus)}"))
     both = expected.join(ledger, on=IDENTITY, how="inner", suffix="_ledger")
-    other = both.filter(pl.col("cost_nano").ne_missing(pl.col("cost_nano_ledger")))
-    if not other.height:
-        return []
-    amount = int(other.select(pl.col("cost_nano_ledger").fill_null(0) - pl.col("cost_nano").fill_null(0)).sum().item())
-    detail = f"{other.height} events, the ledger is {amount:+} nano-USD off, for example {_ids(other)}"
-    return [Difference("cost_nano", where, abs(amount) or other.height, detail)]
+    wrong = both.filter(pl.col("cost_nano").ne_missing(pl.col("cost_nano_ledger")))
+    if wrong.height:
+        found.append(_costs(wrong, where))
+    return Compared(found, missing, wrong.select(expected.columns), back, voided)
 
 
-def _ids(rows: pl.DataFrame) -> str:
+def _costs(wrong: pl.DataFrame, where: str) -> Difference:
+    off = pl.col("cost_nano_ledger").fill_null(0) - pl.col("cost_nano").fill_null(0)
+    amount = int(wrong.select(off).sum().item())
+    detail = f"{wrong.height} events, the ledger is {amount:+} nano-USD off, for example {ids(wrong)}"
+    return Difference("cost_nano", where, abs(amount) or wrong.height, detail)
+
+
+def ids(rows: pl.DataFrame) -> str:
+    """Show some of the ids."""
     return ", ".join(rows["event_id"].head(SHOWN).to_list())

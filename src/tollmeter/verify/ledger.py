@@ -1,90 +1,87 @@
-"""What ClickHouse says: the ledger's rows, coverage of the source log, live windows and rollup against the ledger."""
+"""What ClickHouse says of the ledger: its rows page by page, voids, declared gaps, and coverage of the source log."""
 
 import io
-import json
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
 
+from tollmeter.schemas.event import EPOCH
 from tollmeter.sinks.clickhouse import ClickHouse
 from tollmeter.sinks.queries import load, moment
-from tollmeter.verify.count import Difference
+from tollmeter.verify.count import COORDINATES, IDENTITY, Difference
+from tollmeter.verify.sources import SourceMap, spans
 
 LEDGER_SCHEMA = pl.Schema({
     "event_id": pl.String(), "event_time": pl.Datetime("us", "UTC"), "org_id": pl.String(),
-    "src_partition": pl.UInt16(),
-    "src_offset": pl.Int64(), "cost_nano": pl.Int64(),
+    "src_partition": pl.UInt16(), "src_offset": pl.Int64(), "cost_nano": pl.Int64(),
+    "priced_partition": pl.UInt16(), "priced_offset": pl.Int64(),
 })  # fmt: skip
-EDGE_S = 5
-"""Rows this close to the horizon may count as late or not: WATCH's clock also moves by ticks."""
-WINDOWS_BACK_H = 24
+PAGE_ROWS = 500_000
+IDS_ASKED = 5_000
+_END = datetime(2299, 1, 1, tzinfo=EPOCH.tzinfo)
+"""Behind the last time that the column can hold."""
 
 
-def rows_of(client: ClickHouse, partition: int, end: int) -> pl.DataFrame:
-    """Return the ledger rows that came from offsets below `end` of one partition of usage.priced."""
-    data = client.arrow(load("verify_rows"), {"partition": partition, "end": end})
-    return pl.read_ipc_stream(io.BytesIO(data)).with_columns(pl.col("org_id").cast(pl.String())).cast(LEDGER_SCHEMA)
+def pages(client: ClickHouse) -> Iterator[tuple[datetime, datetime]]:
+    """Cut event time into pieces of about PAGE_ROWS stored rows: the table is ordered by it."""
+    begin, rows = EPOCH, 0
+    for row in client.query(load("verify_minutes")):
+        if rows and rows + row["rows"] > PAGE_ROWS:
+            yield begin, row["minute"]
+            begin, rows = row["minute"], 0
+        rows += row["rows"]
+    yield begin, _END
 
 
-def by_id(client: ClickHouse, ids: list[str]) -> pl.DataFrame:
+def rows_of(client: ClickHouse, page: tuple[datetime, datetime], since: datetime) -> pl.DataFrame:
+    """Return the ledger rows of a page that arrived at `since` or later."""
+    wanted = {"from": moment(page[0]), "until": moment(page[1]), "since": moment(since)}
+    return _frame(client.arrow(load("verify_rows"), wanted))
+
+
+def by_id(client: ClickHouse, ids: Sequence[str]) -> pl.DataFrame:
     """Return the ledger rows of some ids."""
-    data = client.arrow(load("verify_by_id"), {"ids": ids})
-    return pl.read_ipc_stream(io.BytesIO(data)).with_columns(pl.col("org_id").cast(pl.String())).cast(LEDGER_SCHEMA)
+    parts = (list(ids[begin : begin + IDS_ASKED]) for begin in range(0, len(ids), IDS_ASKED))
+    found = [_frame(client.arrow(load("verify_by_id"), {"ids": part})) for part in parts]
+    return pl.concat([pl.DataFrame(schema=LEDGER_SCHEMA), *found])
 
 
-def coverage_gaps(client: ClickHouse, begin: Mapping[int, int], end: Mapping[int, int]) -> list[Difference]:
-    """Name source offsets in [begin, end) that no stored record of coverage speaks of."""
+def _frame(data: bytes) -> pl.DataFrame:
+    rows = pl.read_ipc_stream(io.BytesIO(data)).with_columns(pl.col("org_id").cast(pl.String))
+    return rows.select(list(LEDGER_SCHEMA)).cast(LEDGER_SCHEMA)
+
+
+def voids(client: ClickHouse) -> pl.DataFrame:
+    """Return the identities that were taken out of the ledger on purpose."""
+    rows = client.query(load("verify_voids"))
+    schema = {name: LEDGER_SCHEMA[name] for name in IDENTITY}
+    return pl.DataFrame([[row[name] for name in IDENTITY] for row in rows], schema=schema, orient="row")
+
+
+def declared_gaps(client: ClickHouse) -> list[dict[str, Any]]:
+    """Return the parts of the logs that were gone before they were read, as the stages declared them."""
+    return client.query(load("verify_gaps"))
+
+
+def coverage_gaps(client: ClickHouse, sources: SourceMap) -> list[Difference]:
+    """Name source records that no stored record of coverage speaks of."""
     found = []
     intervals: dict[int, list[tuple[int, int]]] = {}
     for row in client.query(load("verify_coverage")):
         intervals.setdefault(row["source_partition"], []).append((row["first_offset"], row["last_offset"]))
-    for number, last in end.items():
-        at, holes = begin.get(number, 0), []
-        for first, until in [*intervals.get(number, []), (last, last)]:
-            holes += [offset for offset in (at, min(first, last) - 1) if at < min(first, last)]
+    for number, begin, end in sources.bounds():
+        at, holes = begin, []
+        for first, until in [*intervals.get(number, []), (end, end)]:
+            if at < min(first, end):
+                holes += sources.holding(number, at, min(first, end) - 1)
             at = max(at, until + 1)
         if holes:
-            size = sum(b - a + 1 for a, b in zip(holes[::2], holes[1::2], strict=True))
-            text = ", ".join(f"{a}-{b}" for a, b in zip(holes[:10:2], holes[1:10:2], strict=True))
-            found.append(Difference("coverage_gap", f"source partition {number}", size, f"offsets {text}"))
+            found.append(
+                Difference("coverage_gap", f"source partition {number}", len(holes), f"offsets {spans(holes)}")
+            )
     return found
-
-
-def windows(client: ClickHouse, horizon_s: int) -> tuple[int, list[Difference]]:
-    """Compare sealed minutes of organisations; return how many were compared and what differs.
-
-    A late row is in the ledger at once and in the window only after a repair: the window may have either sum.
-    """
-    compared, found = 0, []
-    for row in client.query(load("verify_progress")):
-        progress = json.loads(row["state"])
-        sealed_s = min(progress["clocks"].values(), default=0) // 1000 - horizon_s - EDGE_S
-        minutes = client.query(
-            load("verify_windows"),
-            {
-                "partition": row["priced_partition"], "sealed": max(0, sealed_s),
-                "from": max(0, sealed_s - WINDOWS_BACK_H * 3600), "horizon": horizon_s, "edge": EDGE_S,
-                "applied": progress["applied"],
-            },
-        )  # fmt: skip
-        compared += len(minutes)
-        for minute in minutes:
-            found += _window(minute)
-    return compared, found
-
-
-def _window(minute: Mapping[str, Any]) -> list[Difference]:
-    where = f"minute {minute['bucket']:%Y-%m-%dT%H:%MZ}, org {minute['org_id']}"
-    return [
-        Difference(
-            f"window_{name}", where, abs(minute[f"window_{name}"] - minute[f"live_{name}"]),
-            f"the window has {minute[f'window_{name}']}, the ledger {minute[f'live_{name}']}",
-        )
-        for name in ("calls", "input_tokens", "output_tokens", "cost_nano")
-        if minute[f"window_{name}"] not in (minute[f"live_{name}"], minute[f"all_{name}"]) and not minute["edge"]
-    ]  # fmt: skip
 
 
 def log_start(client: ClickHouse, priced_begin: Mapping[int, int]) -> dict[int, int]:
@@ -101,18 +98,22 @@ def log_start(client: ClickHouse, priced_begin: Mapping[int, int]) -> dict[int, 
     return start
 
 
-def rollup(client: ClickHouse, slack_s: float, oldest: datetime) -> tuple[int, list[Difference]]:
-    """Compare rollup minutes with the ledger; return how many, and what differs.
+def insert_voids(client: ClickHouse, rows: pl.DataFrame, reason: str) -> None:
+    """Take rows (LEDGER_SCHEMA and `kept_time`) out of the ledger: tombstones first, nothing goes untold."""
+    columns = (*IDENTITY, "kept_time", *COORDINATES, "priced_partition", "priced_offset", "cost_nano")
+    client.insert_rows("ledger_voids", (*columns, "reason"), [(*row, reason) for row in rows.select(columns).rows()])
+    delete(client, rows)
 
-    Minutes with an insert since, or in the `slack_s` before, are left out: the rollup computes them again. One that is
-    absent altogether is compared when it is younger than `oldest`.
-    """
-    totals = client.query(load("verify_rollup"), {"slack_us": int(slack_s * 1e6), "oldest": moment(oldest)})
-    found = [
-        Difference(
-            f"rollup_{row['name']}", f"minute {row['minute']:%Y-%m-%dT%H:%MZ}", abs(row["rollup"] - row["ledger"]),
-            f"the rollup has {row['rollup']}, the ledger {row['ledger']}",
-        )
-        for row in totals if row["rollup"] != row["ledger"]
-    ]  # fmt: skip
-    return len(totals), found
+
+def delete(client: ClickHouse, rows: pl.DataFrame) -> None:
+    """Delete these identities, whatever version of them is stored."""
+    for begin in range(0, rows.height, IDS_ASKED):
+        part = rows[begin : begin + IDS_ASKED]
+        first, last = part["event_time"].min(), part["event_time"].max()
+        assert isinstance(first, datetime)
+        assert isinstance(last, datetime)
+        wanted = {
+            "from": moment(first), "until": moment(last + timedelta(microseconds=1)), "ids": part["event_id"].to_list(),
+            "times": part["event_time"].dt.epoch("us").to_list(), "orgs": part["org_id"].to_list(),
+        }  # fmt: skip
+        client.command(load("verify_delete"), wanted)

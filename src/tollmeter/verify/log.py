@@ -1,8 +1,8 @@
-"""What the log itself says: rows of usage.priced and dead letters, read up to a position, as columns."""
+"""What the log itself says: rows of usage.priced, dead letters and source records, as they come, never all at once."""
 
 import io
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -11,7 +11,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import H_KIND, KIND_ROWS
 from tollmeter.settings import Settings
+from tollmeter.streams.rules.decode import decode
+from tollmeter.streams.rules.validate import validate
 from tollmeter.verify.position import Position, reader
+from tollmeter.verify.sources import SourceMap
 
 Advance = Callable[[int], None]
 
@@ -22,47 +25,120 @@ SCHEMA = pl.Schema({
     "event_id": pl.String(), "event_time": pl.Datetime("us", "UTC"), "org_id": pl.String(),
     "src_partition": pl.UInt16(),
     "src_offset": pl.Int64(), "revision": pl.UInt16(), "received_at": pl.Datetime("ms", "UTC"), "cost_nano": pl.Int64(),
-    "content": pl.UInt64(), "priced_offset": pl.Int64(),
+    "content": pl.UInt64(), "priced_offset": pl.Int64(), "priced_partition": pl.UInt16(),
 })  # fmt: skip
+DEEP_SCHEMA = pl.Schema({name: SCHEMA[name] for name in ("event_id", "event_time", "org_id")})
+CHUNK = 20_000
+KILLER = b"quarantined"
 
 
-async def read_targets(
-    settings: Settings, position: Position, advance: Advance
-) -> AsyncIterator[tuple[int, pl.DataFrame]]:
-    """Yield the rows of each partition of usage.priced in log order. `advance` hears how many records were read."""
+async def read_rows(settings: Settings, position: Position, advance: Advance) -> AsyncIterator[pl.DataFrame]:
+    """Yield the rows of usage.priced, record by record and in log order within a partition."""
     topic = settings.topic(topics.PRICED)
     async with reader(settings) as consumer:
         for number, end in position.priced_end.items():
-            frames = [pl.DataFrame(schema=SCHEMA)]
-            async for record in records(consumer, TopicPartition(topic, number), position.priced_begin[number], end):
+            async for record in records(consumer, TopicPartition(topic, number), position.priced_from[number], end):
                 advance(1)
                 if dict(record.headers).get(H_KIND) == KIND_ROWS:
-                    frames.append(_rows(record))
-            yield number, pl.concat(frames)
+                    yield _rows(record)
 
 
 def _rows(record: Any) -> pl.DataFrame:
     frame = pl.read_ipc_stream(io.BytesIO(record.value), columns=[*COLUMNS, *CONTENT])
     return frame.select(
-        pl.col("event_id").cast(pl.String()), "event_time", pl.col("org_id").cast(pl.String()), "src_partition",
+        pl.col("event_id").cast(pl.String), "event_time", pl.col("org_id").cast(pl.String), "src_partition",
         "src_offset", "revision", "received_at", "cost_nano",
-        pl.concat_str([pl.col(name).cast(pl.String()) for name in CONTENT], separator="\x1f").hash().alias("content"),
+        pl.concat_str([pl.col(name).cast(pl.String) for name in CONTENT], separator="\x1f").hash().alias("content"),
         pl.lit(record.offset, pl.Int64()).alias("priced_offset"),
+        pl.lit(record.partition, pl.UInt16()).alias("priced_partition"),
     ).cast(SCHEMA)  # fmt: skip
 
 
-async def read_rejected(settings: Settings, position: Position) -> tuple[dict[int, set[int]], dict[int, set[int]]]:
-    """Return the source offsets per source partition that PRICE dead-lettered, and those that LEDGER did."""
+@dataclass
+class Letters:
+    """Source records among the dead letters: of LEDGER, and those that kill who decodes them."""
+
+    refused: list[tuple[int, int]] = field(default_factory=list)
+    killers: set[tuple[int, int]] = field(default_factory=set)
+
+    def refused_frame(self) -> pl.DataFrame:
+        schema = {name: SCHEMA[name] for name in ("src_partition", "src_offset")}
+        return pl.DataFrame(sorted(set(self.refused)), schema=schema, orient="row")
+
+
+async def read_letters(settings: Settings, position: Position, sources: SourceMap) -> Letters:
+    """Mark the source records that PRICE dead-lettered; return what else the dead letters say."""
     topic, events = settings.topic(topics.DLQ), settings.topic(topics.EVENTS).encode()
-    found: dict[bytes, dict[int, set[int]]] = {b"price": defaultdict(set), b"ledger": defaultdict(set)}
+    found = Letters()
     async with reader(settings) as consumer:
         for number, end in position.dlq_end.items():
             async for record in records(consumer, TopicPartition(topic, number), position.dlq_begin[number], end):
                 headers = dict(record.headers)
-                stage = found.get(headers.get("stage", b""))
-                if stage is not None and headers.get("source_topic") == events:
-                    stage[int(headers["source_partition"])].add(int(headers["source_offset"]))
-    return found[b"price"], found[b"ledger"]
+                if headers.get("source_topic") != events:
+                    continue
+                place = int(headers["source_partition"]), int(headers["source_offset"])
+                if headers.get("stage") == b"price":
+                    sources.reject(*place)
+                elif headers.get("stage") == b"ledger":
+                    found.refused.append(place)
+                if headers.get("reason") == KILLER:
+                    found.killers.add(place)
+    return found
+
+
+async def resolve(settings: Settings, sources: SourceMap, advance: Advance) -> None:
+    """Look at the offsets nothing is known of, and mark those at which the source log holds no record."""
+    topic = settings.topic(topics.EVENTS)
+    async with reader(settings) as consumer:
+        for number, offsets in list(sources.unaccounted()):
+            tp = TopicPartition(topic, number)
+            consumer.assign([tp])
+            at = 0
+            while at < len(offsets):
+                consumer.seek(tp, offsets[at])
+                held, until = await _stretch(consumer, tp, offsets[at], offsets[-1] + 1)
+                while at < len(offsets) and offsets[at] < until:
+                    if offsets[at] not in held:
+                        sources.no_record(number, offsets[at])
+                    at += 1
+                advance(0)
+
+
+async def _stretch(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> tuple[set[int], int]:
+    """Return the offsets of records read from `begin` on, and up to where nothing else stands."""
+    while True:
+        found = (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, [])
+        until = await consumer.position(tp)
+        if found or until > begin:
+            return {record.offset for record in found}, max(until, begin + 1)
+        if until >= end:
+            return set(), end
+
+
+async def read_sources(
+    settings: Settings, begin: dict[int, int], position: Position, killers: set[tuple[int, int]], advance: Advance
+) -> AsyncIterator[tuple[int, int, pl.DataFrame]]:
+    """Read usage.events again and yield, by chunks, records, rejects and the identities of what is accepted."""
+    topic = settings.topic(topics.EVENTS)
+    async with reader(settings) as consumer:
+        for number, end in position.price_done.items():
+            chunk: list[bytes | None] = []
+            async for record in records(consumer, TopicPartition(topic, number), begin[number], end):
+                chunk.append(b"" if (number, record.offset) in killers else record.value)
+                if len(chunk) == CHUNK:
+                    advance(CHUNK)
+                    yield _judged(chunk)
+                    chunk = []
+            advance(len(chunk))
+            yield _judged(chunk)
+
+
+def _judged(values: list[bytes | None]) -> tuple[int, int, pl.DataFrame]:
+    decoded = decode(values)
+    good = validate(decoded.frame, decoded.index)
+    rows = good.frame.select("event_id", pl.col("occurred_at").alias("event_time").cast(pl.Datetime("us", "UTC")),
+                             "org_id")  # fmt: skip
+    return len(values), len(decoded.rejects) + len(good.rejects), rows
 
 
 async def records(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Any]:

@@ -1,0 +1,103 @@
+"""Do WATCH's totals equal the ledger as of the offset that its checkpoint speaks of? Every scope, open buckets too."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from tollmeter.schemas.policy import SCOPE_COLUMNS
+from tollmeter.sinks.clickhouse import ClickHouse
+from tollmeter.sinks.queries import load
+from tollmeter.streams.rules.repair import sealed
+from tollmeter.streams.rules.totals import MEASURES, bucket_at, bucket_start_s
+from tollmeter.verify.count import Difference
+
+EDGE_S = 5
+"""Rows this close to the horizon may count as late or not: WATCH's clock also moves by ticks."""
+FOLDED = "*"
+_HOUR_S = 3_600
+
+
+class Progress(NamedTuple):
+    """A partition's checkpoint: up to where it is folded, the slowest source clock, and what waits for a repair."""
+
+    partition: int
+    applied: int
+    watermark_s: int
+    deferred: frozenset[tuple[str, int]]
+
+    def waits(self, level: str, start_s: int, org: str) -> bool:
+        """Tell whether late rows of the organisation in this bucket still wait for their repair."""
+        end_s = bucket_start_s(level, bucket_at(level, start_s) + 1)
+        return any(org == waiting and start_s < (hour + 1) * _HOUR_S and hour * _HOUR_S < end_s
+                   for waiting, hour in self.deferred)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class WrongCell:
+    """A total that differs. `window`, `low`, `high` hold MEASURES: what it is, and between what it should be."""
+
+    level: str
+    start_s: int
+    org_id: str
+    scope: str
+    name: str
+    window: tuple[int, ...]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    sealed: bool
+
+    @property
+    def where(self) -> str:
+        at = datetime.fromtimestamp(self.start_s, tz=UTC)
+        return f"{self.level} {at:%Y-%m-%dT%H:%MZ}, org {self.org_id}, {self.scope} {self.name}".rstrip()
+
+    def differences(self) -> Iterator[Difference]:
+        for measure, has, low, high in zip(MEASURES, self.window, self.low, self.high, strict=True):
+            if not low <= has <= high:
+                off = low - has if has < low else has - high
+                yield Difference(f"window_{measure}", self.where, off, f"the window has {has}, the ledger {low}")
+
+
+@dataclass
+class WindowCheck:
+    compared: int = 0
+    waiting: int = 0
+    """Totals that lack late rows until their repair."""
+    wrong: dict[int, list[WrongCell]] = field(default_factory=dict)
+    """By partition of usage.priced."""
+
+    def differences(self) -> list[Difference]:
+        return [found for cells in self.wrong.values() for cell in cells for found in cell.differences()]
+
+
+def progress(client: ClickHouse) -> dict[int, Progress]:
+    """Return the newest checkpoint of each partition."""
+    found = {}
+    for row in client.query(load("verify_progress")):
+        state = json.loads(row["state"])
+        number, clocks = row["priced_partition"], state["clocks"].values()
+        deferred = frozenset((org, hour) for org, hour, _ in state["deferred"])
+        found[number] = Progress(number, state["applied"], min(clocks, default=0) // 1000, deferred)
+    return found
+
+
+def check(client: ClickHouse, at: Progress, horizon_s: int, since_s: int, into: WindowCheck) -> None:
+    """Compare the buckets of one partition that begin at `since_s` or later. LEDGER must be beyond `at.applied`."""
+    row = client.query(
+        load("verify_windows"),
+        {
+            "partition": at.partition, "applied": at.applied, "from": since_s, "late": horizon_s - EDGE_S,
+            "scopes": list(SCOPE_COLUMNS),
+        },
+    )[0]  # fmt: skip
+    into.compared += row["compared"]
+    for level, start_s, org, scope, name, _, window, low, high in row["found"]:
+        if at.waits(level, start_s, org):
+            into.waiting += 1
+            into.compared -= 1
+            continue
+        done = sealed(level, bucket_at(level, start_s), at.watermark_s, horizon_s)
+        cell = WrongCell(level, start_s, org, scope, name, tuple(window), tuple(low), tuple(high), sealed=done)
+        into.wrong.setdefault(at.partition, []).append(cell)
