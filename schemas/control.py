@@ -60,7 +60,7 @@ class Tick(BaseModel):
 
 
 class Round(BaseModel):
-    """One repair of an organisation's sealed hours from the ledger, in one or more records of the same `id`.
+    """One repair of an organisation's totals from the ledger, in one or more records of the same `id`.
 
     `base` is the checkpoint's offset it was computed at: a round that another one has overtaken since is ignored.
     """
@@ -70,6 +70,8 @@ class Round(BaseModel):
     org_id: str
     base: int
     hours: tuple[int, ...]
+    extras: bool = False
+    """The round also settles the totals that begin with a policy, as of `base`."""
 
 
 def control_record(body: Any) -> tuple[bytes, Headers]:

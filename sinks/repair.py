@@ -9,8 +9,10 @@ import polars as pl
 from tollmeter.schemas.event import EPOCH
 from tollmeter.sinks.clickhouse import ClickHouse
 from tollmeter.sinks.queries import load
+from tollmeter.streams.rules.periods import STEP_S
 from tollmeter.streams.rules.repair import cells_of_round, sealed
-from tollmeter.streams.rules.totals import MEASURES, bucket_at, bucket_start_s
+from tollmeter.streams.rules.settling import Settlement, missing_cells
+from tollmeter.streams.rules.totals import MEASURES, QUARTER, bucket_at, bucket_start_s
 
 
 def repair_cells(
@@ -33,6 +35,22 @@ def repair_cells(
     return cells_of_round(
         hours, minutes, was, pl.concat([nothing, *larger]), closed["day"], closed["month"]
     )  # fmt: skip
+
+
+def extra_cells(client: ClickHouse, settlement: Settlement) -> pl.DataFrame:
+    """Return the cells that settle an organisation's extra totals. The ledger must hold all that was folded."""
+    current_s = bucket_start_s(settlement.level, settlement.current)
+    step = STEP_S if settlement.level == QUARTER else 0
+    spans = {(settlement.from_s, current_s, step), (current_s, settlement.until_s, step)}
+    parts = []
+    for from_s, until_s, seconds in sorted(span for span in spans if span[0] < span[1]):
+        wanted = {
+            "org": settlement.org_id, "partition": settlement.partition, "upto": settlement.applied, "from": from_s,
+            "until": until_s, "step": seconds, "kinds": sorted({kind for kind, _ in settlement.scopes}),
+        }  # fmt: skip
+        found = pl.read_ipc_stream(io.BytesIO(client.arrow(load("repair_extras"), wanted)))
+        parts.append(_numbered(found, settlement.level))
+    return missing_cells(settlement, pl.concat(parts))
 
 
 def _totals(client: ClickHouse, org: str, unit: str, within: str, buckets: Iterable[int]) -> pl.DataFrame:

@@ -7,8 +7,9 @@ import asyncio
 import io
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -27,10 +28,11 @@ from tollmeter.schemas.priced import (
 )
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connect
-from tollmeter.sinks.repair import repair_cells
+from tollmeter.sinks.repair import extra_cells, repair_cells
 from tollmeter.streams.app import Sender
 from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.rules.repair import due
+from tollmeter.streams.rules.settling import Settlement
 from tollmeter.streams.rules.snapshot import Snapshot
 
 log = logging.getLogger("tollmeter")
@@ -41,25 +43,49 @@ Position = Callable[[int], Awaitable[int]]
 
 
 def repair_records(round_: Round, cells: pl.DataFrame) -> list[tuple[bytes, Headers]]:
-    """Return value and headers of each record of a round; all carry the round, each its share of the cells."""
-    headers: Headers = [
+    """Return value and headers of each record of a round.
+
+    All cells of a scope stand in one record, and only the last record says which hours the round repairs: its sender
+    may die between two, and then the next round must find both the differences and the hours that are still to do.
+    """
+    ordered = cells.sort("scope", "name", maintain_order=True)
+    sizes = ordered.group_by("scope", "name", maintain_order=True).len()["len"].to_list()
+    ends = scope_ends(sizes, ROWS_PER_RECORD)
+    records = []
+    for begin, end in pairwise([0, *ends]):
+        out = io.BytesIO()
+        ordered[begin:end].write_ipc_stream(out, compression="lz4")
+        assert len(out.getvalue()) <= MAX_RECORD_BYTES, "a repair record holds more than fits"
+        part = round_ if end == ends[-1] else round_.model_copy(update={"hours": ()})
+        records.append((out.getvalue(), repair_headers(part)))
+    return records
+
+
+def repair_headers(round_: Round) -> Headers:
+    """Return the headers of a repair record."""
+    return [
         (H_FORMAT, str(FORMAT_VERSION).encode()),
         (H_KIND, KIND_REPAIR),
         (H_REPAIR, round_.model_dump_json().encode()),
     ]
-    records = []
-    for begin in range(0, max(1, cells.height), ROWS_PER_RECORD):
-        out = io.BytesIO()
-        cells[begin : begin + ROWS_PER_RECORD].write_ipc_stream(out, compression="lz4")
-        assert len(out.getvalue()) <= MAX_RECORD_BYTES, "a repair record holds more than fits"
-        records.append((out.getvalue(), headers))
-    return records
+
+
+def scope_ends(sizes: Sequence[int], limit: int) -> list[int]:
+    """Return where records end: behind as many scopes (of so many cells each) as fit the limit, one at least."""
+    ends, at, begin = [], 0, 0
+    for size in sizes:
+        if at > begin and at + size - begin > limit:
+            ends.append(at)
+            begin = at
+        at += size
+    return [*ends, at]
 
 
 class Kernel(NamedTuple):
     """How the cells of a round are computed and written as records."""
 
     cells: Callable[[ClickHouse, str, tuple[int, ...], int, int], pl.DataFrame] = repair_cells
+    extras: Callable[[ClickHouse, Settlement], pl.DataFrame] = extra_cells
     records: Callable[[Round, pl.DataFrame], list[tuple[bytes, Headers]]] = repair_records
 
 
@@ -84,29 +110,40 @@ class Repairs:
         """Send what can be repaired as of this checkpoint; when ClickHouse or the ledger lag, the next one tries."""
         deferred = {(org, hour): offset for org, hour, offset in saved.progress["deferred"]}
         clocks = saved.progress["clocks"].values()
-        if not deferred or not clocks:
+        if not clocks:
             return
         watermark_s = min(clocks) // 1000
         rounds = due(deferred, watermark_s, self._settings.horizon_s)
+        rounds |= {settlement.org_id: rounds.get(settlement.org_id, ()) for settlement in saved.unsettled}
         if not rounds or not await self._ledger_caught_up(saved):
             return
         for org, hours in rounds.items():
+            extras = [settlement for settlement in saved.unsettled if settlement.org_id == org]
             try:
-                cells = await self._machine.blocking(self._compute, org, hours, watermark_s)
+                cells = await self._machine.blocking(self._compute, org, hours, watermark_s, extras)
             except (Unavailable, Rejected) as error:
                 log.warning("repair of %s waits: %s", org, error)
                 return
-            await self._send(saved, org, hours, cells)
+            await self._send(saved, org, hours, extras, cells)
 
-    def _compute(self, org: str, hours: tuple[int, ...], watermark_s: int) -> pl.DataFrame:
+    def _compute(
+        self, org: str, hours: tuple[int, ...], watermark_s: int, extras: Sequence[Settlement]
+    ) -> pl.DataFrame:
         client = self._connect(self._settings)
         try:
-            return self._kernel.cells(client, org, hours, watermark_s, self._settings.horizon_s)
+            parts = [self._kernel.extras(client, settlement) for settlement in extras]
+            if hours:
+                parts.insert(0, self._kernel.cells(client, org, hours, watermark_s, self._settings.horizon_s))
+            return parts[0] if len(parts) == 1 else pl.concat(parts)
         finally:
             client.close()
 
-    async def _send(self, saved: Snapshot, org: str, hours: tuple[int, ...], cells: pl.DataFrame) -> None:
-        round_ = Round(id=f"{self._boot}-{next(self._numbers)}", org_id=org, base=saved.applied, hours=hours)
+    async def _send(
+        self, saved: Snapshot, org: str, hours: tuple[int, ...], extras: Sequence[Settlement], cells: pl.DataFrame
+    ) -> None:
+        round_ = Round(
+            id=f"{self._boot}-{next(self._numbers)}", org_id=org, base=saved.applied, hours=hours, extras=bool(extras)
+        )
         topic = self._settings.topic(topics.PRICED)
         for value, headers in self._kernel.records(round_, cells):
             await self._sender.send(topic, saved.partition, None, value, headers)

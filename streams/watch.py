@@ -162,7 +162,7 @@ class Watch:
         last = self._repairing.get(saved.partition)
         if last is not None and last.done() and (error := last.exception()) is not None:
             self._machine.crash(error)
-        if saved.progress["deferred"] and (last is None or last.done()):
+        if (saved.progress["deferred"] or saved.unsettled) and (last is None or last.done()):
             assert self.repairs is not None
             self._repairing[saved.partition] = asyncio.create_task(self.repairs.after(saved))
 

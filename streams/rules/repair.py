@@ -89,6 +89,8 @@ def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, a
     for hour in round_.hours:
         if state.deferred.get((round_.org_id, hour), round_.base + 1) <= round_.base:
             del state.deferred[round_.org_id, hour]
+    if round_.extras and state.unsettled.get(round_.org_id, round_.base + 1) <= round_.base:
+        del state.unsettled[round_.org_id]
     alerts: list[Alert] = []
     for (level, bucket, absolute), part in cells.group_by(["level", "bucket", "absolute"], maintain_order=True):
         scopes = np.array(

@@ -62,7 +62,7 @@ class Store:
     def save(self, state: State) -> None:
         taken = snapshot(state)
         for row in taken.cells.to_dicts():
-            laws._store(self.cells, row)
+            laws.store_cell(self.cells, row)
         self.progress = progress_text(taken.progress)
 
     def load(self) -> State:
