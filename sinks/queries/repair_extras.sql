@@ -16,12 +16,12 @@ SELECT
     toInt64(sum(toInt128(if(byok, 0, ifNull(cost_eur_nano, 0) + ifNull(at_risk_eur_nano, 0))))) AS spend_eur_nano,
     toInt64(sum(toInt128(if(byok, 0, ifNull(cost_rub_nano, 0) + ifNull(at_risk_rub_nano, 0))))) AS spend_rub_nano,
     toInt64(countIf(byok AND status != 'BLOCKED')) AS byok_calls,
-    toInt64(sum(toInt128(if(byok, input_tokens + output_tokens, 0)))) AS byok_tokens
+    toInt64(sum(toInt128(if(byok, event_tokens, 0)))) AS byok_tokens
 FROM
 (
     SELECT
         status, price_status, input_tokens, cache_read_tokens, output_tokens, cost_eur_nano, at_risk_eur_nano,
-        cost_rub_nano, at_risk_rub_nano, cost_nano AS event_cost_nano, at_risk_nano AS event_risk_nano,
+        cost_rub_nano, at_risk_rub_nano, input_tokens + output_tokens AS event_tokens, cost_nano AS event_cost_nano, at_risk_nano AS event_risk_nano,
         billing_scope = 'USER' AS byok, least(event_time, toDateTime64(received_at, 6, 'UTC')) AS charged_at,
         arrayConcat(
             [('org', ''), ('group', toString(group_id)), ('user', toString(user_id)),
