@@ -56,7 +56,7 @@ def repair_records(round_: Round, cells: pl.DataFrame) -> list[tuple[bytes, Head
         out = io.BytesIO()
         ordered[begin:end].write_ipc_stream(out, compression="lz4")
         assert len(out.getvalue()) <= MAX_RECORD_BYTES, "a repair record holds more than fits"
-        part = round_ if end == ends[-1] else round_.model_copy(update={"hours": ()})
+        part = round_ if end == ends[-1] else round_.model_copy(update={"hours": (), "extras": False})
         records.append((out.getvalue(), repair_headers(part)))
     return records
 
