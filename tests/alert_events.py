@@ -1,4 +1,4 @@
-"""Alerts for tests of notify: CloudEvents as WATCH sends them, from a few words; a receiver that writes down what it gets."""
+"""Alerts for tests of notify: CloudEvents as WATCH sends them, from a few words; and a receiver of webhooks."""
 
 import json
 import threading

@@ -30,7 +30,7 @@ class Chat:
             raise ChatError(f"{scheme}:// is no chat: use type webhook or email")
         self._name, self._apprise = name, apprise.Apprise()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # it loads every plug-in, some use what Python will drop
+            warnings.simplefilter("ignore", DeprecationWarning)  # of some of its hundred plug-ins
             known = self._apprise.add(url.get_secret_value())
         if not known:
             raise ChatError("apprise does not know this URL; it should look like slack://TOKEN/...")

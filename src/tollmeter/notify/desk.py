@@ -66,6 +66,7 @@ class Desk:
             raise ValueError("no alert: a CloudEvent with id and data is expected")
         if event["id"] in self.notices:
             return None
+        self._weather(now_s)
         bare = Notice(id=event["id"], event=dict(event), opened_s=now_s)
         consumers = self.routes.consumers_for(bare.kind, bare.severity, *bare.scope)
         held = self._held(bare, consumers, now_s)
@@ -225,7 +226,7 @@ class Desk:
         """Return the notices after a digest that tells of them was made."""
         changed = [
             member.changed(delivery.model_copy(update={"status": "digested"}))
-            for member in members
+            for member in (self.notices[member.id] for member in members)  # another digest may have changed it since
             for delivery in member.deliveries
             if delivery.consumer == consumer and delivery.status == "digest"
         ]

@@ -1,0 +1,166 @@
+"""Whatever order alerts, replays, refusals, kills and restarts come in: each is told once, singly or in one digest.
+
+The oracle knows nothing of desks: it is the set of distinct alerts, and what the receivers wrote down.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.alert_events import AT, alert, budget, event
+from tollmeter.notify.desk import Desk, Outcome
+from tollmeter.notify.notice import Notice
+from tollmeter.notify.own import digest_notice
+from tollmeter.notify.routes import Routes
+from tollmeter.schemas.alert import Alert
+
+T = AT.timestamp()
+PCTS = (20, 50, 80, 100)
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+class Line:
+    """Notify without its shell: a log with a committed offset, a journal, receivers that write down what they take."""
+
+    def __init__(self, log: list[dict[str, Any]], **limits: Any) -> None:
+        self.routes = Routes.model_validate(
+            {
+                "consumers": {"a": {"type": "log"}, "b": {"type": "log"}},
+                "routes": [{"to": "a"}, {"match": {"severity": "critical"}, "to": "b"}],
+                "limits": limits,
+            }
+        )
+        self.log, self.committed, self.now = log, 0, T
+        self.journal: dict[str, Notice] = {}
+        self.accepted: list[tuple[str, str]] = []
+        self.repeats = 0
+        self.start()
+
+    def start(self) -> None:
+        self.desk = Desk(self.routes, old_s=48 * 3_600)
+        self.desk.load(self.journal.values(), self.now)
+
+    def keep(self, notices: Iterable[Notice]) -> None:
+        self.journal.update({notice.id: notice for notice in notices})
+
+    def take(self, kill: int) -> None:
+        if self.committed >= len(self.log):
+            return
+        notice = self.desk.take(self.log[self.committed], self.now)
+        if kill == 1:
+            raise KilledError
+        if notice is not None:
+            self.keep([notice])
+            if kill == 2:
+                raise KilledError
+            self.desk.add(notice)
+        self.committed += 1
+
+    def deliver(self, outcome: Outcome, kill: int) -> None:
+        for consumer, notice, delivery in self.desk.due(self.now):
+            if kill == 1:
+                raise KilledError
+            if not outcome.error:
+                self.accepted.append((consumer, notice.id + delivery.about))
+            if kill == 2:
+                self.repeats += not outcome.error
+                raise KilledError
+            self.keep([self.desk.settle(notice.id, delivery, outcome, self.now)])
+
+    def sweep(self, kill: int) -> None:
+        self.keep(self.desk.sweep(self.now))
+        for consumer, members in list(self.desk.digests(self.now)):
+            made = digest_notice(consumer, members, self.now)
+            self.keep([made])
+            if kill:
+                raise KilledError
+            self.desk.add(made)
+            self.keep(self.desk.digested(consumer, members))
+
+    def act(self, step: tuple[str, int]) -> None:
+        name, number = step
+        try:
+            if name == "take":
+                self.take(number)
+            elif name == "deliver":
+                self.deliver(Outcome(), number)
+            elif name == "fail":
+                self.deliver(Outcome("no", away=number % 2 == 0), 0)
+            elif name == "sweep":
+                self.sweep(number)
+            else:
+                self.now += (1, 30, 300, 700)[number]
+        except KilledError:
+            self.start()
+
+    def finish(self) -> None:
+        """The faults are over: everything comes to rest within a day."""
+        while self.committed < len(self.log):
+            self.take(0)
+        for _ in range(10):
+            self.now += 700
+            self.sweep(0)
+            while self.desk.due(self.now):
+                self.deliver(Outcome(), 0)
+
+
+ACTS = ("take", "take", "take", "deliver", "deliver", "fail", "sweep", "wait")
+STEPS = st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 3)), max_size=60)
+
+
+def wanted(log: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """Who is to hear of what: independent of the code above and below."""
+    return {
+        (consumer, entry["id"])
+        for entry in log
+        for consumer in (("a", "b") if entry["data"]["severity"] == "critical" else ("a",))
+    }
+
+
+@st.composite
+def budgets(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Thresholds of two limits of a day, in any order, each any number of times: replays of WATCH."""
+    every = [event(budget(pct, limit_micro=limit)) for limit in (10_000_000, 20_000_000) for pct in PCTS]
+    return [every[number] for number in draw(st.lists(st.integers(0, len(every) - 1), max_size=25))]
+
+
+@settings(max_examples=120, deadline=None)
+@given(budgets(), STEPS)
+def test_each_threshold_is_told_once_per_limit_and_period(
+    log: list[dict[str, Any]], steps: list[tuple[str, int]]
+) -> None:
+    line = Line(log, storm_per_minute=999, per_hour=999, per_scope_per_hour=999)
+    for step in steps:
+        line.act(step)
+    line.finish()
+    got = Counter((consumer, key.removesuffix("opened")) for consumer, key in line.accepted if key.endswith("opened"))
+    assert set(got) == wanted(log)
+    assert sum(got.values()) - len(got) <= line.repeats, "a repeat needs a kill between the answer and its record"
+    assert not [key for _, key in line.accepted if key.endswith("resolved")]
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=60), STEPS)
+def test_in_a_storm_each_alert_is_told_once_singly_or_in_one_digest(
+    numbers: list[int], steps: list[tuple[str, int]]
+) -> None:
+    def made(number: int) -> Alert:
+        return alert(name=f"key-{number}", severity="critical" if number % 3 == 0 else "warning")
+
+    log = [event(made(number)) for number in numbers]
+    line = Line(log, storm_per_minute=8, per_hour=12, per_scope_per_hour=3, digest="2m", quiet="2d")
+    for step in steps:
+        line.act(step)
+    line.finish()
+    told: Counter[tuple[str, str]] = Counter()
+    for consumer, key in set(line.accepted):
+        notice = line.journal[key.removesuffix("opened")]
+        told.update((consumer, member) for member in notice.covers or [notice.id])
+    assert set(told) == wanted(log)
+    assert set(told.values()) <= {1}
