@@ -5,7 +5,8 @@ checked before the first is written; repeating an interrupted command completes 
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from tollmeter.provision import Layout, ProvisionError, read_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import MemberDelete, MemberSet, PolicyDelete, PolicySet, control_record
 from tollmeter.schemas.policy import Member, Policy
+from tollmeter.schemas.spend import Spend
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.resolution import GroupCycleError, Groups
 
@@ -74,9 +76,22 @@ def write(settings: Settings, changes: Sequence[Change]) -> None:
     A group that would be inside itself is refused before anything is written.
     """
     if any(isinstance(change.control, MemberSet) for change in changes):
-        _check_groups(read_rules(settings).groups, changes)
+        check(read_rules(settings), changes)
     if changes:
         _reach(settings, _write(settings, changes))
+
+
+def check(rules: Rules, changes: Iterable[Change]) -> None:
+    """Raise `PolicyError` when these changes would put a group inside itself. `rules` must not be used afterwards."""
+    for change in changes:
+        if isinstance(change.control, MemberSet):
+            rules.groups.put(change.control.member)
+        elif isinstance(change.control, MemberDelete):
+            rules.groups.delete(change.control.member_id)
+    try:
+        rules.groups.check()
+    except GroupCycleError as error:
+        raise PolicyError(f"{error}: take one of these steps out") from None
 
 
 def read_rules(settings: Settings) -> Rules:
@@ -94,7 +109,35 @@ def read_rules(settings: Settings) -> Rules:
 
 def entries(settings: Settings) -> dict[bytes, bytes]:
     """Return every entry of the compacted topic by its key. Raises `PolicyError`."""
-    return _reach(settings, _read(settings))
+    found: dict[bytes, bytes] = {}
+
+    def take(key: bytes, value: bytes | None) -> None:
+        if value is None:
+            found.pop(key, None)
+        else:
+            found[key] = value
+
+    _reach(settings, _read(settings, topics.POLICIES, take))
+    return found
+
+
+def read_spend(settings: Settings) -> dict[str, Spend]:
+    """Return what guards are told of every limited scope, by key: of two rows the higher stamp. Raises `PolicyError`.
+
+    The topic is compacted and several owners may have written: only the stamps say which value is right.
+    """
+    found: dict[str, Spend] = {}
+
+    def take(key: bytes, value: bytes | None) -> None:
+        if value is None or not key.startswith(b"spend/"):
+            return
+        with suppress(ValidationError):  # a newer form: guards of this version do not read it either
+            row = Spend.model_validate_json(value)
+            if row.key not in found or row.stamp >= found[row.key].stamp:
+                found[row.key] = row
+
+    _reach(settings, _read(settings, topics.SPEND, take))
+    return found
 
 
 def set_policy(settings: Settings, policy: Policy) -> None:
@@ -110,18 +153,6 @@ def delete_policy(settings: Settings, org_id: str, policy_id: str) -> None:
 def list_policies(settings: Settings) -> list[Policy]:
     """Return the policies in force, in order of their ids. Raises `PolicyError`."""
     return list(read_rules(settings).policies.values())
-
-
-def _check_groups(groups: Groups, changes: Iterable[Change]) -> None:
-    for change in changes:
-        if isinstance(change.control, MemberSet):
-            groups.put(change.control.member)
-        elif isinstance(change.control, MemberDelete):
-            groups.delete(change.control.member_id)
-    try:
-        groups.check()
-    except GroupCycleError as error:
-        raise PolicyError(f"{error}: take one of these steps out") from None
 
 
 def _reach(settings: Settings, work: Coroutine[Any, Any, _Value]) -> _Value:
@@ -161,11 +192,10 @@ async def _acknowledged(sent: Sequence[Any]) -> None:
     await asyncio.gather(*sent)
 
 
-async def _read(settings: Settings) -> dict[bytes, bytes]:
-    """Return the last value of every key of the compacted topic."""
-    tp = TopicPartition(settings.topic(topics.POLICIES), 0)
+async def _read(settings: Settings, topic: str, take: Callable[[bytes, bytes | None], None]) -> None:
+    """Give key and value of every record of a compacted topic to `take`, in their order."""
+    tp = TopicPartition(settings.topic(topic), 0)
     consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
-    found: dict[bytes, bytes] = {}
     try:
         await consumer.start()
         if tp.topic not in await consumer.topics():  # asked for its end it would be waited for
@@ -175,12 +205,7 @@ async def _read(settings: Settings) -> dict[bytes, bytes]:
         end = (await consumer.end_offsets([tp]))[tp]
         while await consumer.position(tp) < end:
             for record in (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, []):
-                if record.key is None:
-                    continue
-                if record.value is None:
-                    found.pop(record.key, None)
-                else:
-                    found[record.key] = record.value
+                if record.key is not None:
+                    take(record.key, record.value)
     finally:
         await consumer.stop()
-    return found

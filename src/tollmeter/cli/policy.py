@@ -1,116 +1,194 @@
-"""`tollmeter policy`: set, list and delete limits; amounts in currency units with up to six decimals."""
+"""`tollmeter policy`: set, get, list and delete limits; amounts in currency units with up to six decimals."""
 
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import click
-from pydantic import ValidationError
 
-from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
-from tollmeter.policies import PolicyError, delete_policy, list_policies, set_policy
-from tollmeter.schemas.policy import DEFAULT_ALERT_PCTS, SCOPE_KINDS, Policy
+from tollmeter.cli.explain import explain, status
+from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
+from tollmeter.cli.policy_files import export_policies, import_policies
+from tollmeter.cli.policy_options import (
+    applies_option,
+    currency_option,
+    doing,
+    known_or_created,
+    name_option,
+    org_option,
+    scope_option,
+)
+from tollmeter.policies import Rules, policy_delete, policy_set, read_rules, write
+from tollmeter.policy_text import PolicyTextError, amount_of, amount_text, limits_text, policy_of
+from tollmeter.schemas.policy import DEFAULT_ALERT_PCTS, DEFAULT_WARN_PCT, Policy
 from tollmeter.settings import Settings
 
-_MICRO = 1_000_000
-
-_org = click.option("--org", required=True, help="Organisation the scope belongs to.")
-_scope = click.option("--scope", type=click.Choice(SCOPE_KINDS), default="org", show_default=True)
-_name = click.option("--name", default="", help="Which group, user, key ...; nothing for the organisation itself.")
-_currency = click.option("--currency", type=click.Choice(["USD", "EUR", "RUB"]), default="USD", show_default=True)
+_Value = TypeVar("_Value")
+_OPTIONS = {
+    "limits.day/money": "--daily", "limits.week/money": "--weekly", "limits.month/money": "--monthly",
+    "alert_remaining": "--alert-remaining", "warn_threshold_pct": "--warn-pct", "timezone": "--timezone",
+    "alert_pcts": "--alert-pct",
+}  # fmt: skip
 
 
 @click.group()
 def policy() -> None:
-    """Limits of organisations, groups, users, keys, IPs, agents, models and providers."""
+    """Limits of organisations, groups, users, keys, IPs, agents, models, providers and tags."""
 
 
 @policy.command("set")
-@_org
-@_scope
-@_name
-@click.option("--daily", help="Limit per UTC day, for example 25 or 0.5.")
-@click.option("--monthly", help="Limit per calendar month (UTC).")
-@_currency
+@org_option
+@scope_option
+@name_option
+@applies_option
+@click.option("--daily", help="Limit per day, for example 25 or 0.5.")
+@click.option("--weekly", help="Limit per week, from Monday.")
+@click.option("--monthly", help="Limit per calendar month.")
+@click.option("--rolling", multiple=True, metavar="HOURS=AMOUNT", help="Limit of the last hours: 24=5. Repeatable.")
+@click.option(
+    "--limit", "kinds", multiple=True, metavar="KIND=AMOUNT",
+    help="Any limit: day/tokens=1000000, rolling24h/requests=500, week/money=20. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--no-limits", is_flag=True, help="No limit at all: frees a user from those of the organisation's members."
+)
+@currency_option
+@click.option("--timezone", default="UTC", show_default=True, help="Zone whose days, weeks and months count.")
+@click.option("--warn-pct", type=int, default=DEFAULT_WARN_PCT, show_default=True, help="One more alert, in percent.")
 @click.option("--alert-pct", "alert_pcts", type=int, multiple=True, help="Threshold in percent; may be repeated.")
+@click.option("--alert-remaining", help="Alert when less than this amount of a money limit remains.")
+@click.option("--create", is_flag=True, help="Add a user whom nobody knows yet to the membership.")
 @json_option
 @click.pass_obj
 def set_(
-    settings: Settings, org: str, scope: str, name: str, daily: str | None, monthly: str | None, currency: str,
-    alert_pcts: tuple[int, ...], as_json: bool,
+    settings: Settings, /, org: str, scope: str, name: str, applies: str, no_limits: bool, currency: str, timezone: str,
+    warn_pct: int, alert_pcts: tuple[int, ...], alert_remaining: str | None, create: bool, as_json: bool, **limits: Any,
 ) -> None:  # fmt: skip
-    """Set the limits of a scope (what all its calls spend together), in place of any it had in this currency."""
-    if not daily and not monthly:
-        raise UserError("a policy needs a limit: give --daily or --monthly")
-    made = _policy(
-        org_id=org, scope=scope, name=name, currency=currency, alert_pcts=alert_pcts or DEFAULT_ALERT_PCTS,
-        daily_limit_micro=_micro("--daily", daily), monthly_limit_micro=_micro("--monthly", monthly),
-    )  # fmt: skip
-    _do(lambda: set_policy(settings, made))
+    """Set the limits of a scope, in place of any it had in this currency."""
+    written = _limits(**limits)
+    if bool(written) == no_limits:
+        raise UserError("a policy needs a limit: give --daily, --monthly or another one, or --no-limits alone")
+    made = _readable(lambda: policy_of(
+        {
+            "org_id": org, "scope": scope, "name": name, "applies": applies, "currency": currency, "timezone": timezone,
+            "warn_threshold_pct": warn_pct, "alert_pcts": alert_pcts or DEFAULT_ALERT_PCTS,
+            "alert_remaining_micro": alert_remaining and amount_of(alert_remaining, "alert_remaining"),
+        },
+        written,
+    ))  # fmt: skip
+    with doing():
+        added = known_or_created(settings, read_rules(settings), [made], create=create)
+        write(settings, [*added, policy_set(made)])
     if as_json:
-        print_json({"policy_id": made.policy_id, **made.model_dump(mode="json")})
+        print_json(document(made))
     else:
-        out.print(f"policy {made.policy_id} is in force; alerts at {', '.join(f'{p} %' for p in made.alert_pcts)}")
-
-
-@policy.command("list")
-@json_option
-@click.pass_obj
-def list_(settings: Settings, as_json: bool) -> None:
-    """List all policies in force."""
-    found: list[Policy] = _do(lambda: list_policies(settings))
-    rows: list[dict[str, Any]] = [{"policy_id": entry.policy_id, **entry.model_dump(mode="json")} for entry in found]
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        row["daily"], row["monthly"] = _units(row["daily_limit_micro"]), _units(row["monthly_limit_micro"])
-        row["alerts at %"] = ", ".join(map(str, row["alert_pcts"]))
-    print_table("policies", rows, ["org_id", "scope", "name", "daily", "monthly", "currency", "alerts at %"])
+        alerts = ", ".join(f"{pct} %" for pct in made.thresholds)
+        out.print(f"policy {made.policy_id} is in force; alerts at {alerts}", markup=False, soft_wrap=True)
 
 
 @policy.command()
-@_org
-@_scope
-@_name
-@_currency
+@org_option
+@scope_option
+@name_option
+@json_option
 @click.pass_obj
-def delete(settings: Settings, org: str, scope: str, name: str, currency: str) -> None:
+def get(settings: Settings, org: str, scope: str, name: str, as_json: bool) -> None:
+    """Show every policy of one scope; exit code 1 where it has none."""
+    with doing():
+        found = _of_scope(read_rules(settings), org, scope, name)
+    _show(found, as_json)
+    if not found:
+        raise Finding(f"{org}/{scope}/{name} has no policy: no limit, warn {DEFAULT_WARN_PCT} %")
+
+
+@policy.command("list")
+@click.option("--org", help="Only this organisation.")
+@json_option
+@click.pass_obj
+def list_(settings: Settings, org: str | None, as_json: bool) -> None:
+    """List all policies in force."""
+    with doing():
+        found = read_rules(settings).policies.values()
+    _show([entry for entry in found if org in (None, entry.org_id)], as_json)
+
+
+@policy.command()
+@org_option
+@scope_option
+@name_option
+@click.option("--applies", type=click.Choice(["each_member", "pool"]), help="Which one, where the scope has several.")
+@click.option("--currency", type=click.Choice(["USD", "EUR", "RUB"]), help="Which one, where the scope has several.")
+@click.pass_obj
+def delete(settings: Settings, org: str, scope: str, name: str, applies: str | None, currency: str | None) -> None:
     """Delete the policy of a scope; an absent one is no error."""
-    made = _policy(org_id=org, scope=scope, name=name, currency=currency)
-    _do(lambda: delete_policy(settings, org, made.policy_id))
-    out.print(f"policy {made.policy_id} is gone")
+    with doing():
+        found = [
+            entry for entry in _of_scope(read_rules(settings), org, scope, name)
+            if applies in (None, entry.applies) and currency in (None, entry.currency)
+        ]  # fmt: skip
+        if len(found) > 1:
+            ids = ", ".join(entry.policy_id for entry in found)
+            raise UserError(f"{len(found)} policies fit: {ids}; say which with --applies and --currency")
+        write(settings, [policy_delete(org, entry.policy_id) for entry in found])
+    said = f"policy {found[0].policy_id} is gone" if found else f"{org}/{scope}/{name} has no such policy"
+    out.print(said, markup=False, soft_wrap=True)
 
 
-def _policy(**fields: Any) -> Policy:
-    if (fields["scope"] == "org") == bool(fields["name"]):
-        raise UserError(
-            "--name names a group, user, key ...: leave it out for --scope org, and give it for every other scope"
-        )
+def document(entry: Policy) -> dict[str, Any]:
+    """Return a policy as --json prints it."""
+    return {"policy_id": entry.policy_id, **entry.model_dump(mode="json")}
+
+
+def _limits(
+    daily: str | None, weekly: str | None, monthly: str | None, rolling: Iterable[str], kinds: Iterable[str]
+) -> dict[str, str]:
+    """Return the limits of all options by kind."""
+    pairs = [("day/money", daily), ("week/money", weekly), ("month/money", monthly)]
+    for option, texts, prefix, suffix in (("--rolling", rolling, "rolling", "h/money"), ("--limit", kinds, "", "")):
+        for text in texts:
+            kind, sign, amount = text.partition("=")
+            if not sign:
+                form = "HOURS=AMOUNT, for example 24=5" if prefix else "KIND=AMOUNT, for example day/tokens=1000000"
+                raise UserError(f"{option} {text}: write {form}")
+            pairs.append((f"{prefix}{kind}{suffix}", amount))
+    found: dict[str, str] = {}
+    for kind, given in pairs:
+        if given is not None and kind in found:
+            raise UserError(f"two limits of {kind}: give one")
+        if given is not None:
+            found[kind] = given
+    return found
+
+
+def _readable(make: Callable[[], _Value]) -> _Value:
+    """Return what was written as a policy; a mistake names the option that holds it."""
     try:
-        return Policy(**fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        return make()
+    except PolicyTextError as error:
+        section, _, kind = error.key.partition(".")
+        option = _OPTIONS.get(error.key) or ("--limit " + kind if section == "limits" and kind else "")
+        raise UserError(f"{option}: {error.text}" if option else error.text) from None
 
 
-def _micro(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        micro = Decimal(text) * _MICRO
-    except InvalidOperation:
-        raise UserError(f"{option} {text!r} is not an amount; write for example 25 or 0.5") from None
-    if not micro.is_finite() or micro <= 0 or micro != micro.to_integral_value():
-        raise UserError(f"{option} {text} must be above 0 and have at most six decimals")
-    return int(micro)
+def _of_scope(rules: Rules, org: str, scope: str, name: str) -> list[Policy]:
+    return [entry for entry in rules.policies.values() if (entry.org_id, entry.scope, entry.name) == (org, scope, name)]
 
 
-def _units(micro: int | None) -> str | None:
-    return None if micro is None else f"{Decimal(micro) / _MICRO:,.2f}"
+def _show(found: list[Policy], as_json: bool) -> None:
+    if as_json:
+        print_json([document(entry) for entry in found])
+        return
+    rows = [
+        {
+            "org": entry.org_id, "scope": entry.scope, "name": entry.name, "applies": entry.applies,
+            "limits": ", ".join(f"{kind} {amount}" for kind, amount in limits_text(entry).items()) or "none",
+            "currency": entry.currency, "zone": entry.timezone,
+            "alerts at %": ", ".join(map(str, entry.thresholds)),
+            "alert below": amount_text(entry.alert_remaining_micro) if entry.alert_remaining_micro else None,
+        }
+        for entry in found
+    ]  # fmt: skip
+    print_table("policies", rows)
 
 
-def _do(action: Any) -> Any:
-    try:
-        return action()
-    except PolicyError as error:
-        raise UserError(str(error)) from None
+for command in (import_policies, export_policies, explain, status):
+    policy.add_command(command)

@@ -1,0 +1,189 @@
+"""`tollmeter policy explain|status`: which limits bind a call, which policy decided, why, and what was used of them."""
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from tollmeter.cli.ledger import reading
+from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
+from tollmeter.cli.policy_options import doing, org_option
+from tollmeter.policies import read_rules, read_spend
+from tollmeter.policy_text import amount_text
+from tollmeter.schemas.money import NANO_PER_MICRO
+from tollmeter.schemas.spend import Spend, spend_key
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import ClickHouse
+from tollmeter.spend_status import UserNotFoundError, is_known, spend_status, use_of
+from tollmeter.streams.rules.periods import period_of
+from tollmeter.streams.rules.resolution import Budget, Effective, effective, pool_limits
+
+_REASONS = {
+    "own_policy": "the user's own policy wins whole",
+    "smaller_limit": "a smaller limit of its kind is in force",
+    "equal_limit": "an equal limit of its kind is in force",
+}
+_SCOPES = ("group", "api_key", "client_ip", "agent", "model", "provider")
+
+
+@click.command()
+@org_option
+@click.option("--user", default="", help="Who calls.")
+@click.option("--group", help="The group that the call is attributed to.")
+@click.option("--api-key", help="Id of the key that is used.")
+@click.option("--client-ip", help="Address of the caller.")
+@click.option("--agent", help="Agent that calls.")
+@click.option("--model", help="Model that is called.")
+@click.option("--provider", help="Provider that is called.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Tag of the call; repeatable.")
+@json_option
+@click.pass_obj
+def explain(
+    settings: Settings, /, org: str, user: str, tags: tuple[str, ...], as_json: bool, **named: str | None
+) -> None:
+    """Say which limits bind a call and why. Used = org-billed cost and money at risk, from the ledger."""
+    scopes = {(kind, name) for kind in _SCOPES if (name := named[kind])} | {("tag", tag) for tag in tags}
+    with ExitStack() as opened:
+        opened.enter_context(doing())
+        rules, live = read_rules(settings), read_spend(settings)
+        ledger = _ledger(settings, opened)
+        groups = rules.groups.of(org, user)
+        own = effective(rules.policies.values(), org, user, groups)
+        pools = pool_limits(rules.policies.values(), org, scopes)
+        rows = [
+            _row(budget, _why(budget, own), ledger, live) for budget in (*own.budgets, *pools)
+        ]  # fmt: skip
+        known = None if ledger is None else is_known(lambda: ledger, rules, org, user)
+    document = {
+        "org": org, "user": user, "known": known, "groups": list(groups),
+        "warn_threshold_pct": own.warn_threshold_pct, "warn_policy_id": own.warn_policy_id,
+        "budgets": rows,
+        "lost": [
+            {
+                "policy_id": lost.budget.policy_id, "period": lost.budget.period, "unit": lost.budget.unit,
+                "limit": lost.budget.amount, "reason": lost.reason, "to": lost.to,
+            }
+            for lost in own.lost
+        ],
+    }  # fmt: skip
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+
+
+@click.command()
+@org_option
+@click.option("--user", required=True, help="External id of the user.")
+@click.option("--own-keys", is_flag=True, help="What he spent on keys of his own, which no limit concerns.")
+@json_option
+@click.pass_obj
+def status(settings: Settings, org: str, user: str, own_keys: bool, as_json: bool) -> None:
+    """What a user spent today and this month against his limits, in EUR; exit code 1 for one whom nobody knows."""
+    with doing(), reading(settings) as ledger:
+        try:
+            found = spend_status(
+                ledger, read_rules(settings), org, user, datetime.now(UTC), billing_scope_org=not own_keys
+            )
+        except UserNotFoundError as error:
+            raise Finding(str(error)) from None
+    if as_json:
+        print_json(found.document())
+        return
+    rows = [
+        {
+            "": name,
+            "used": amount_text(getattr(found, f"cost_used_{name}_micro_eur")),
+            "limit": _amount(getattr(found, f"cost_limit_{name}_micro_eur")),
+            "remaining": _amount(getattr(found, f"cost_remaining_{name}_micro_eur")),
+        }
+        for name in ("today", "month")
+    ]  # fmt: skip
+    print_table(f"spend of {user}, EUR; warned at {found.warn_threshold_pct} %", rows)
+    if found.by_provider_keys:
+        shown = [
+            {"key": key.label, "paid by": key.billing_scope, "this month": amount_text(key.cost_month_micro_eur)}
+            for key in found.by_provider_keys
+        ]  # fmt: skip
+        print_table("dearest keys, EUR", shown)
+
+
+def _ledger(settings: Settings, opened: ExitStack) -> ClickHouse | None:
+    """Open the ledger; without it the answer lacks what was used, and says so."""
+    try:
+        return opened.enter_context(reading(settings))
+    except UserError as error:
+        err.print(f"what was used is unknown: {error.message}", markup=False, soft_wrap=True)
+        return None
+
+
+def _why(budget: Budget, own: Effective) -> str:
+    if budget.scope != "user":
+        whom = f"{budget.scope} {budget.name}" if budget.name else "the organisation"
+        return f"what all calls of {whom} spend together"
+    if budget.policy_id.split("/")[1] == "user":
+        return "the user's own policy"
+    beaten = sum(lost.to == budget.policy_id and lost.budget.kind == budget.kind for lost in own.lost)
+    return f"the smallest of {beaten + 1} for each member" if beaten else "the only one for each member"
+
+
+def _row(budget: Budget, why: str, ledger: ClickHouse | None, live: dict[str, Spend]) -> dict[str, Any]:
+    period = period_of(budget.limit.window, budget.timezone, int(datetime.now(UTC).timestamp()))
+    used = None
+    if ledger is not None:
+        used = use_of(ledger, budget.org_id, budget.scope, budget.name, period).of(budget.unit)
+    key = spend_key(budget.org_id, budget.scope, budget.name, budget.period, budget.unit)
+    seen = live.get(key)
+    return {
+        "scope": budget.scope, "name": budget.name, "period": budget.period, "unit": budget.unit,
+        "starts_at": _instant(period[0]), "ends_at": _instant(period[1]),
+        "limit": budget.amount, "used": used,
+        "remaining": None if used is None else max(0, budget.amount - used),
+        "percent": None if used is None else used * 100 // budget.amount,
+        "guards_see": seen.spent if seen is not None and seen.ends_s == period[1] else None,
+        "policy_id": budget.policy_id, "why": why,
+    }  # fmt: skip
+
+
+def _print(document: dict[str, Any]) -> None:
+    who = f"user {document['user'] or '(none)'} of {document['org']}"
+    inside = f" in {', '.join(document['groups'])}" if document["groups"] else ""
+    out.print(f"{who}{inside}; warned at {document['warn_threshold_pct']} %", markup=False, soft_wrap=True)
+    if document["user"] and document["known"] is False:
+        out.print("nobody knows this user: not in the membership, never seen in an event")
+    rows = [
+        {
+            "scope": f"{row['scope']} {row['name']}".strip(), "period": row["period"], "unit": row["unit"],
+            **{name: _shown(row[name], row["unit"]) for name in ("limit", "used", "remaining", "guards_see")},
+            "%": row["percent"], "decided by": row["policy_id"], "why": row["why"],
+        }
+        for row in document["budgets"]
+    ]  # fmt: skip
+    if not rows:
+        out.print("no limit binds these calls")
+        return
+    print_table("limits in force", rows)
+    lost = [
+        {
+            "policy": row["policy_id"], "period": row["period"], "unit": row["unit"],
+            "limit": _shown(row["limit"], row["unit"]), "why not": f"{_REASONS[row['reason']]}: {row['to']}",
+        }
+        for row in document["lost"]
+    ]  # fmt: skip
+    if lost:
+        print_table("limits that do not bind", lost)
+
+
+def _shown(amount: int | None, unit: str) -> str | None:
+    if amount is None:
+        return None
+    return f"{amount:,}" if unit in ("tokens", "requests") else amount_text(-(-amount // NANO_PER_MICRO))
+
+
+def _amount(micro: int | None) -> str | None:
+    return None if micro is None else amount_text(micro)
+
+
+def _instant(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
