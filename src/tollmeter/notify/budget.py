@@ -141,7 +141,7 @@ def amount(nano: int, currency: str, *, fine: bool = False) -> str:
     if fine:
         value = value.quantize(Decimal("0.000001"), ROUND_HALF_UP).normalize()
     places = max(2, -int(value.as_tuple().exponent)) if fine else 2
-    text = f"{value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP):,}"
+    text = f"{value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP):,f}"
     return f"${text}" if currency == "USD" else f"{text} {currency}"
 
 

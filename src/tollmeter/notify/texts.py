@@ -38,16 +38,21 @@ def money(nano: int, currency: str = "USD") -> str:
     """Show money with two decimals, small amounts with as many as they need: 4.10 USD, 0.0032 USD."""
     amount = Decimal(nano).scaleb(-9)
     places = 2 if nano == 0 or abs(nano) >= 10**8 else 4 if abs(nano) >= 10**5 else 9
-    return f"{amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,} {currency}"
+    return f"{amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,f} {currency}"
 
 
 def whom(facts: Facts) -> str:
     """Name the scope of an alert: "key …3f2a of acme", "organisation acme"."""
-    scope, name, org = facts.get("scope", ""), str(facts.get("name", "")), str(facts.get("org_id", ""))
+    scope, name, org = (printable(facts.get(part, "")) for part in ("scope", "name", "org_id"))
     if scope == "org" or not name:
         return f"organisation {org}" if org else "this line"
     shown = f"…{name[-4:]}" if scope == "api_key" and len(name) > 8 else name
-    return f"{_KINDS.get(str(scope), scope)} {shown} of {org}" if org else f"{_KINDS.get(str(scope), scope)} {shown}"
+    return f"{_KINDS.get(scope, scope)} {shown} of {org}" if org else f"{_KINDS.get(scope, scope)} {shown}"
+
+
+def printable(text: Any) -> str:
+    """Return text that cannot begin a line of its own: names come from outside."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 def amount(facts: Facts, name: str) -> str:
@@ -112,7 +117,7 @@ def _unpriced(facts: Facts, causes: Causes) -> str:
 
 
 def _own_words(facts: Facts, causes: Causes) -> str:
-    return str(facts["text"])
+    return printable(facts["text"])
 
 
 _TEMPLATES: dict[str, Callable[[Facts, Causes], str]] = {
@@ -122,17 +127,18 @@ _TEMPLATES: dict[str, Callable[[Facts, Causes], str]] = {
 
 
 def _limit_commands(facts: Facts) -> tuple[str, ...]:
-    org = f"--org {quote(str(facts.get('org_id', '')))}"
-    if facts.get("scope") == "org":
+    org, scope = f"--org {quote(printable(facts.get('org_id', '')))}", str(facts.get("scope"))
+    if scope == "org":
         return (f"tollmeter policy explain {org}",)
-    return (f"tollmeter policy explain {org} --scope {facts.get('scope')} --name {quote(str(facts.get('name', '')))}",)
+    return (f"tollmeter policy explain {org} --{scope.replace('_', '-')} {quote(printable(facts.get('name', '')))}",)
 
 
 def _block_command(facts: Facts) -> tuple[str, ...]:
     kind = _BLOCKABLE.get(str(facts.get("scope")))
     if kind is None or not facts.get("name"):
         return ("tollmeter report calls --top 20",)
-    return (f"tollmeter block {kind} {quote(str(facts['name']))} --org {quote(str(facts.get('org_id', '')))}",)
+    name, org = (quote(printable(facts.get(part, ""))) for part in ("name", "org_id"))
+    return (f"tollmeter block {kind} {name} --org {org}",)
 
 
 def _always(*commands: str) -> Callable[[Facts], tuple[str, ...]]:
@@ -167,7 +173,7 @@ def opened(notice: Notice, causes: Causes) -> tuple[str, str]:
     try:
         said = _TEMPLATES.get(notice.kind, _own_words)(facts, causes)
     except (KeyError, TypeError, ValueError, ArithmeticError):
-        said = str(facts.get("text") or f"{notice.kind}: {whom(facts)}")
+        said = printable(facts.get("text") or f"{notice.kind}: {whom(facts)}")
     made_of = "; ".join(f"{cause.share_pct} % is {cause.what}" for cause in causes.top)
     commands = _NEXT.get(notice.kind, _always("tollmeter alerts list"))(facts)
     lines = [f"{said}; {made_of}" if made_of else said, *(f"next: {command}" for command in commands)]

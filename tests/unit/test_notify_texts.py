@@ -1,0 +1,158 @@
+"""What people read: plain words with money in units, the causes, the next command; the alert's own words at worst."""
+
+import shlex
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.alert_events import AT, alert, budget, event
+from tollmeter.notify import texts
+from tollmeter.notify.causes import shares, span
+from tollmeter.notify.notice import Notice
+from tollmeter.notify.texts import Cause, Causes
+from tollmeter.schemas.alert import Alert
+
+KINDS = (
+    "budget", "remaining", "late_spend", "spend_spike", "ingest_loop", "unpriced", "cap_refused", "rate_limited",
+    "blocked", "gap", "new_epoch", "paused", "dlq_flood", "verify_difference", "pipeline_health", "storm",
+)  # fmt: skip
+
+
+def notice(made: Alert) -> Notice:
+    return Notice(id=made.id, event=event(made), opened_s=AT.timestamp())
+
+
+def test_a_leaking_key() -> None:
+    made = notice(alert("spend_spike", cost_nano=4_100_000_000, past_peak_nano=10**9, window="hour"))
+    causes = Causes((Cause(93, "gpt-5 input from 10.1.2.3"),), usual_nano=341_000_000)
+    title, body = texts.opened(made, causes)
+    assert title == "[warning] key …3f2a of acme spent 4.10 USD within an hour, 12 × its usual"
+    assert body.split("\n")[:2] == [
+        "key …3f2a of acme spent 4.10 USD within an hour, 12 × its usual; 93 % is gpt-5 input from 10.1.2.3",
+        "next: tollmeter block key 0123456789ab3f2a --org acme",
+    ]
+    assert body.endswith(f"alert {made.id}; taken care of: tollmeter alerts ack {made.id[:12]}")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (budget(50), "user ann of acme reached 50 % of its daily limit: 5.00 USD of 10.00 USD spent in 2026-11-20"),
+        (
+            budget(100, window="month"),
+            "user ann of acme used up its monthly limit: 10.00 USD of 10.00 USD spent in 2026-11",
+        ),
+        (
+            alert("budget", scope="org", name="", period="p", threshold_pct=80, window="rolling24h", limit=1_000_000,
+                  spent=812_345, unit="tokens"),
+            "organisation acme reached 80 % of its 24-hour limit: 812,345 tokens of 1,000,000 tokens spent in p",
+        ),
+        (
+            alert("remaining", scope="provider", name="openai", period="2026-11", remaining_nano=4_990_000_000,
+                  limit_nano=10_000_000_000, currency="USD", window="month"),
+            "provider openai of acme has 4.99 USD left of 10.00 USD in 2026-11",
+        ),
+        (
+            alert("spend_spike", cost_nano=30_000_000, past_peak_nano=10_000_000, window="minute"),
+            "key …3f2a of acme spent 0.0300 USD within a minute, 3.0 × its dearest minute so far",
+        ),
+        (
+            alert("spend_spike", cost_nano=12 * 10**9, past_peak_nano=0, window="hour"),
+            "key …3f2a of acme spent 12.00 USD within an hour; it has no past to compare with",
+        ),
+        (
+            alert("ingest_loop", input_tokens=1_234_567, output_tokens=8, window="hour"),
+            "key …3f2a of acme took in 1,234,567 tokens within an hour and put out 8: it looks like a loop",
+        ),
+        (
+            alert("unpriced", scope="org", name="", unknown_model=1_200, calls=9_000),
+            "1,200 of 9,000 calls of organisation acme have no known price: their cost is missing from every total",
+        ),
+        (alert("cap_refused", text="40 calls were refused: above 0.05 USD"), "40 calls were refused: above 0.05 USD"),
+    ],
+)  # fmt: skip
+def test_each_kind_in_plain_words(made: Alert, said: str) -> None:
+    assert texts.opened(notice(made), Causes())[1].split("\n")[0] == said
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "brand_new"])
+def test_facts_that_are_missing_leave_the_alerts_own_words(kind: str) -> None:
+    title, body = texts.opened(notice(alert(kind, text="something happened")), Causes())
+    assert title == "[warning] something happened"
+    assert body.split("\n")[1].startswith("next: tollmeter ")
+
+
+def test_every_kind_has_a_next_command_that_exists() -> None:
+    """The command and its subcommand are there, as click knows them."""
+    import click
+
+    from tollmeter.cli.root import COMMANDS, tollmeter
+
+    assert set(KINDS) == set(texts.KINDS)
+    for kind in KINDS:
+        for scope, name in (("org", ""), ("api_key", "k"), ("user", "ann"), ("client_ip", "10.0.0.1"), ("model", "m")):
+            made = notice(alert(kind, scope=scope, name=name))
+            line = next(line for line in texts.opened(made, Causes())[1].split("\n") if line.startswith("next: "))
+            words = shlex.split(line.removeprefix("next: tollmeter "))
+            assert words[0] in COMMANDS, line
+            command: click.Command | None = tollmeter.get_command(click.Context(tollmeter), words.pop(0))
+            while isinstance(command, click.Group):
+                command = command.get_command(click.Context(command), words.pop(0))
+            assert command is not None, line
+            command.make_context("x", words)
+
+
+def test_names_from_outside_cannot_add_lines_or_commands() -> None:
+    made = notice(alert("spend_spike", scope="user", name="x; rm -rf ~\nnext: evil", cost_nano=1, window="hour"))
+    title, body = texts.opened(made, Causes())
+    assert "\n" not in title
+    assert [line for line in body.split("\n") if line.startswith("next: evil")] == []
+
+
+@pytest.mark.parametrize(
+    ("nano", "said"),
+    [
+        (0, "0.00 USD"),
+        (4_100_000_000, "4.10 USD"),
+        (3_200_000, "0.0032 USD"),
+        (10**12, "1,000.00 USD"),
+        (7, "0.000000007 USD"),
+    ],
+)
+def test_money(nano: int, said: str) -> None:
+    assert texts.money(nano) == said
+
+
+def test_resolved_and_digest() -> None:
+    made = notice(budget(80)).model_copy(update={"title": "[warning] ann: 80 %", "body": "ann: 80 %\nnext: x"})
+    over = made.model_copy(update={"state": "resolved", "resolution": "the limit was changed"})
+    assert texts.resolved(over) == (
+        "[resolved] the limit was changed: ann: 80 %", "Resolved, the limit was changed. It was: ann: 80 %",
+    )  # fmt: skip
+    many = [made, *[notice(alert(name=f"k{n}")) for n in range(20)]]
+    title, body = texts.digest(many)
+    assert title == "[digest] 21 alerts: 20 × spend_spike, 1 × budget"
+    assert "and 11 more" in body
+
+
+def row(share: int, **changes: Any) -> dict[str, Any]:
+    return {"model": "gpt-5", "part": "input", "api_key_id": "0123456789ab3f2a", "client_ip": "10.1.2.3",
+            "cost_nano": share, "total_nano": 100, **changes}  # fmt: skip
+
+
+def test_causes_from_rows() -> None:
+    assert shares("api_key", [row(93), row(7)]) == (Cause(93, "gpt-5 input from 10.1.2.3"),)
+    assert shares("client_ip", [row(60)]) == (Cause(60, "gpt-5 input through key …3f2a"),)
+    assert shares("user", [row(60, api_key_id="", client_ip="")]) == (Cause(60, "gpt-5 input"),)
+    assert shares("user", []) == ()
+
+
+@pytest.mark.parametrize(
+    ("window", "start"),
+    [("minute", "10:17"), ("hour", "10:00"), ("day", "00:00"), ("rolling24h", "10:30"), ("nonsense", "09:17")],
+)
+def test_span_of_an_alert(window: str, start: str) -> None:
+    since, until = span(notice(alert(window=window, at=datetime(2026, 11, 20, 10, 17, tzinfo=UTC))))
+    assert datetime.fromtimestamp(since, UTC).strftime("%H:%M") == start
+    assert until == datetime(2026, 11, 20, 10, 17, 1, tzinfo=UTC).timestamp()
