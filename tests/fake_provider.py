@@ -2,7 +2,7 @@
 
 `mute` leaves usage out, `gzip` compresses, `quota` and `busy` refuse with 429, `broken` fails with 500, `flaky` once,
 `late` waits for the test before it answers, `stuck` stops in the middle of a stream until the caller goes, `cut` drops
-the connection there, `absent` is no model.
+the connection there, `absent` is no model, `echo` repeats a key that it refuses.
 """
 
 import gzip
@@ -40,6 +40,8 @@ class FakeServer(ThreadingHTTPServer):
         self.asked: list[tuple[str, dict[str, str], Any]] = []
         self.go_on = threading.Event()
         self.flaked = False
+        self.down = False
+        """Whether connections are dropped without an answer."""
 
     @property
     def url(self) -> str:
@@ -54,12 +56,19 @@ class Answering(BaseHTTPRequestHandler):
         self._send(200, b'{"object": "list", "data": []}', "application/json")
 
     def do_POST(self) -> None:
+        if self.server.down:
+            self.close_connection = True
+            return
         data = self.rfile.read(int(self.headers["content-length"]))
         body = json.loads(data) if "json" in self.headers.get("content-type", "") else {}
         self.server.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
         model = str(body.get("model", ""))
         if model == "flaky" and not self.server.flaked:
             self.server.flaked, model = True, "broken"
+        if model == "echo":
+            said = f"Incorrect API key provided: {self.headers.get('authorization', '').removeprefix('Bearer ')}"
+            self._send(401, json.dumps({"error": {"message": said}}).encode(), "application/json")
+            return
         if model in ERRORS:
             status, error = ERRORS[model]
             self._send(status, json.dumps({"error": error}).encode(), "application/json")

@@ -7,14 +7,20 @@ from tollmeter.producers.guard import Guard
 from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
-from tollmeter.streams.prices.book import load
+from tollmeter.streams.prices.book import PriceBook, load
 from tollmeter.streams.prices.publish import document
 
 
 @cache
+def shipped_book() -> PriceBook:
+    """The price book that ships with the package."""
+    return load(Settings())
+
+
+@cache
 def price_record() -> tuple[bytes, bytes]:
-    """Key and value of the shipped price book in `usage.prices`."""
-    return document(load(Settings()))
+    """Key and value of its record in `usage.prices`."""
+    return document(shipped_book())
 
 
 def guard_with(*rows: Policy | Block | RateLimit, **options: Any) -> Guard:

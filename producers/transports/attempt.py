@@ -30,8 +30,9 @@ log = logging.getLogger("tollmeter.calls")
 
 HTTP_ERROR = 400
 NOT_SENT = frozenset(
-    ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError")
-)
+    ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError",
+     "ConnectionRefusedError", "gaierror")
+)  # fmt: skip
 """Errors of the HTTP library after which the provider has not seen the request: nothing was used."""
 _KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
 _PROVIDER_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
@@ -105,6 +106,7 @@ class Attempt:
         self.answer = Answer(self._fields["request_id"], event_id)
         self._started, self._began = datetime.now(UTC), time.perf_counter()
         self._prompt_tokens = self._count_prompt()
+        self.deny: Deny | None = None
         self._estimate_nano: int | None = None
         self._reservation: Any = None
         self._status: int | None = None
@@ -148,6 +150,7 @@ class Attempt:
         }
 
     def _refused(self, deny: Deny) -> Refusal:
+        self.deny = deny
         self._status, self._over = deny.http_status, True
         self.answer.event_id = deny.event_id or self.answer.event_id
         if not deny.event_id:  # a guard that has a producer tells of its refusals itself
