@@ -13,7 +13,7 @@ from tollmeter.sinks.queries import load, moment
 from tollmeter.streams.rules.periods import period_name, period_of
 
 TOP_OPERATIONS = 5
-DOZENS = 100
+QUOTED = 100
 """So many more calls are quoted with their cost."""
 FORECAST_FROM_PCT = 5
 """Below this share of the period a pace says nothing."""
@@ -178,8 +178,8 @@ def _lines(budget: Budget) -> list[str]:
         if buys is not None:
             lines.append(
                 f"  {operation.name or 'other'}: {operation.calls:,} calls at "
-                f"{amount(operation.mean, currency, fine=True)}; {DOZENS} more cost "
-                f"{amount(operation.cost_of(DOZENS), currency, fine=True)}; what remains buys {buys:,}"
+                f"{amount(operation.mean, currency, fine=True)}; {QUOTED} more cost "
+                f"{amount(operation.cost_of(QUOTED), currency, fine=True)}; what remains buys {buys:,}"
             )
     return lines
 
@@ -219,7 +219,7 @@ def _fields(budget: Budget) -> dict[str, Any]:
             {
                 "operation_name": operation.name, "calls": operation.calls, "total_tokens": operation.tokens,
                 "spent": _number(operation.spent), "mean_cost": _number(operation.mean),
-                "cost_of_100": _number(operation.cost_of(DOZENS)), "remaining_buys": operation.buys(budget.remaining),
+                "cost_of_100": _number(operation.cost_of(QUOTED)), "remaining_buys": operation.buys(budget.remaining),
             }
             for operation in budget.operations
         ],
