@@ -13,7 +13,7 @@ from tollmeter.schemas.control import Round
 from tollmeter.streams.rules import findings
 from tollmeter.streams.rules.budgets import crossed, level_of, used
 from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import MEASURES, Matrix, Vector, bucket_at, bucket_end_s, bucket_start_s
+from tollmeter.streams.rules.totals import MEASURES, QUARTER, Matrix, Vector, bucket_at, bucket_end_s, bucket_start_s
 
 REPAIR_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "level": pl.String,
@@ -120,6 +120,9 @@ def _crossed(
         for at in watchlist.watched(scopes).tolist():
             scope, late = int(scopes[at]), int(is_[at]) - int(was[at])
             state.to_publish.add(scope)
+            if level == QUARTER:  # rolling sums are judged at the next landmark
+                state.touched_rolling.add(scope)
+                continue
             for budget in state.budgets.of(scope):
                 if (level_of(budget), budget.unit) != (level, unit):
                     continue
