@@ -5,7 +5,7 @@ raises `FxError`, which names file, line and column of every mistake.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -24,32 +24,42 @@ class FxError(ValueError):
 
 def load_rates(own_file: str = "") -> list[Rate]:
     """Read the rates of the user's file, or the shipped ones. Raises `FxError`."""
-    path = Path(own_file) if own_file else SHIPPED
+    return sorted(rate_of(cells) for _, cells in read_lines(Path(own_file) if own_file else SHIPPED))
+
+
+def read_lines(path: Path) -> list[tuple[int, tuple[str, ...]]]:
+    """Return the lines of a file and their numbers; each makes a rate. Raises `FxError`, one line per mistake."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.reader(file, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FxError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not lines or tuple(lines[0]) != COLUMNS:
-        raise FxError(f"{path}:1: the first line must be {','.join(COLUMNS)}")
-    rates: dict[tuple[date, str], Rate] = {}
+        raise FxError(
+            f"{path}:1: the first line must be {','.join(COLUMNS)} (a file of the ECB or the Bank of Russia is taken "
+            "over by 'tollmeter prices fx import')"
+        )
+    rates: set[tuple[date, str]] = set()
+    found: list[tuple[int, tuple[str, ...]]] = []
     problems: list[str] = []
     for number, cells in enumerate(lines[1:], start=2):
         if not any(cells):
             continue
         try:
-            rate = _rate(cells)
+            rate = rate_of(cells)
             if (rate.day, rate.currency) in rates:
                 raise FxError(f"day: a second {rate.currency} rate for {rate.day}")
-            rates[rate.day, rate.currency] = rate
+            rates.add((rate.day, rate.currency))
+            found.append((number, tuple(cells)))
         except FxError as error:
             problems.append(f"{path}:{number}: {error}")
     if problems:
         raise FxError("\n".join(problems))
-    return sorted(rates.values())
+    return found
 
 
-def _rate(cells: list[str]) -> Rate:
+def rate_of(cells: Sequence[str]) -> Rate:
+    """Return the rate of one line. Raises `FxError`, which names the column."""
     if len(cells) != len(COLUMNS):
         raise FxError(f"{len(cells)} columns; expected {len(COLUMNS)}")
     row = dict(zip(COLUMNS, (cell.strip() for cell in cells), strict=True))

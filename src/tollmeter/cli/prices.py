@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from tollmeter.settings import Settings
 from tollmeter.streams.prices.book import PriceBook, load
 from tollmeter.streams.prices.check import DIFFERENT, check, models
 from tollmeter.streams.prices.fx import FxError
+from tollmeter.streams.prices.fx_banks import merge, read_bank, store
 from tollmeter.streams.prices.lookup import Listed, lookup, nearest
 from tollmeter.streams.prices.overrides import WEEKDAYS, OverridesError
 from tollmeter.streams.prices.publish import fx_rows, rule_of
@@ -79,12 +81,14 @@ def check_command(rounds: int, as_json: bool) -> None:
         raise Finding(f"{outcome.counts[DIFFERENT]} calls are priced differently")
 
 
-@prices.command()
+@prices.group(invoke_without_command=True)
 @json_option
-@click.pass_obj
-def fx(settings: Settings, as_json: bool) -> None:
+@click.pass_context
+def fx(context: click.Context, as_json: bool) -> None:
     """Exchange rates in use. Amounts take the last rate on or before the day of the call."""
-    rows = [{**row, "day": str(row["day"])} for row in fx_rows(open_book(settings))]
+    if context.invoked_subcommand:
+        return
+    rows = [{**row, "day": str(row["day"])} for row in fx_rows(open_book(context.obj))]
     if as_json:
         print_json(rows)
         return
@@ -94,6 +98,34 @@ def fx(settings: Settings, as_json: bool) -> None:
         for row in rows
     ]  # fmt: skip
     print_table("exchange rates", shown)
+
+
+@fx.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@json_option
+@click.pass_obj
+def import_fx(settings: Settings, files: tuple[Path, ...], as_json: bool) -> None:
+    """Take over rates from FILES of the ECB (eurofxref, CSV or XML) or the Bank of Russia (XML).
+
+    They go into the file of TOLLMETER_FX_FILE, where a day's rate stays once it is there; exit code 1 when a file says
+    otherwise.
+    """
+    if not settings.fx_file:
+        raise UserError("no file keeps the rates: set TOLLMETER_FX_FILE to one, also for the workers; it may be new")
+    target = Path(settings.fx_file)
+    try:
+        merged = merge(target, [cells for file in files for cells in read_bank(file)])
+        store(target, merged.cells)
+    except FxError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        print_json({"added": merged.added, "known": merged.known, "conflicts": merged.conflicts, "file": str(target)})
+    else:
+        out.print(f"{merged.added} rates are new in {target}, {merged.known} were there", markup=False, soft_wrap=True)
+        if merged.added:
+            out.print("PRICE uses them from its next start on")
+    if merged.conflicts:
+        raise Finding("\n".join(merged.conflicts))
 
 
 def open_book(settings: Settings) -> PriceBook:

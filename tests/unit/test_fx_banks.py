@@ -1,0 +1,130 @@
+"""Rate files of the ECB and the Bank of Russia: what the banks publish, what is broken, and that a day's rate stays."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from tollmeter.cli.root import run
+from tollmeter.streams.prices.fx import FxError, load_rates
+from tollmeter.streams.prices.fx_banks import merge, read_bank, store
+
+ECB_SOURCE, RUSSIAN_SOURCE = "European Central Bank reference rate", "Bank of Russia official rate"
+ECB_XML = """<?xml version="1.0" encoding="UTF-8"?>
+<gesmes:Envelope xmlns:gesmes="http://www.gesmes.org/xml/2002-08-01" xmlns="http://www.ecb.int/vocabulary/2002-08-01/eurofxref">
+  <gesmes:subject>Reference rates</gesmes:subject>
+  <Cube>
+    <Cube time="2026-11-20"><Cube currency="USD" rate="1.1527"/><Cube currency="JPY" rate="181.34"/></Cube>
+    <Cube time="2026-11-19"><Cube currency="JPY" rate="180.10"/><Cube currency="USD" rate="1.1583"/></Cube>
+  </Cube>
+</gesmes:Envelope>"""
+RUSSIAN_DAY = """<?xml version="1.0" encoding="windows-1251"?>
+<ValCurs Date="21.11.2026" name="Foreign Currency Market">
+<Valute ID="R01235"><NumCode>840</NumCode><CharCode>USD</CharCode><Nominal>1</Nominal><Name>Доллар США</Name>
+<Value>81,1308</Value><VunitRate>81,1308</VunitRate></Valute>
+<Valute ID="R01239"><NumCode>978</NumCode><CharCode>EUR</CharCode><Nominal>1</Nominal><Name>Евро</Name>
+<Value>94,0122</Value><VunitRate>94,0122</VunitRate></Valute>
+</ValCurs>""".encode("windows-1251")
+RUSSIAN_DAYS = b"""<?xml version="1.0" encoding="windows-1251"?>
+<ValCurs ID="R01235" DateRange1="19.11.2026" DateRange2="20.11.2026" name="Foreign Currency Market Dynamic">
+<Record Date="19.11.2026" Id="R01235"><Nominal>10</Nominal><Value>811,3080</Value></Record>
+<Record Date="20.11.2026" Id="R01239"><Nominal>1</Nominal><Value>94,0000</Value></Record>
+</ValCurs>"""
+GOOD = {
+    "eurofxref-daily.xml": (ECB_XML, [("2026-11-20", "EUR", "1.1527", ""), ("2026-11-19", "EUR", "1.1583", "")]),
+    "eurofxref.csv": (
+        "Date, USD, JPY, \n20 November 2026, 1.1527, 181.34, \n", [("2026-11-20", "EUR", "1.1527", "")]
+    ),
+    "eurofxref-hist.csv": (
+        "Date,JPY,USD,\n2026-11-20,181.34,1.1527,\n2026-11-19,N/A,N/A,\n\n2026-11-18,1,1.1,\n",
+        [("2026-11-20", "EUR", "1.1527", ""), ("2026-11-18", "EUR", "1.1", "")],
+    ),
+    "XML_daily.asp": (RUSSIAN_DAY, [("2026-11-21", "RUB", "", "81.1308")]),
+    "XML_dynamic.asp": (RUSSIAN_DAYS, [("2026-11-19", "RUB", "", "81.1308")]),
+}  # fmt: skip
+
+
+def written(file: Path, body: str | bytes) -> Path:
+    file.write_bytes(body.encode() if isinstance(body, str) else body)
+    return file
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_the_banks_publish(tmp_path: Path, name: str) -> None:
+    body, expected = GOOD[name]
+    rows = read_bank(written(tmp_path / name, body))
+    source = {"EUR": ECB_SOURCE, "RUB": RUSSIAN_SOURCE}
+    assert rows == [(*cells, source[cells[1]]) for cells in expected]
+
+
+BROKEN = [
+    ("", "is no file of rates: expected eurofxref.csv"),
+    ("day,USD\n", "is no file of rates: expected eurofxref.csv"),
+    ("Date,JPY\n2026-11-20,1\n", "is no file of rates: expected eurofxref.csv"),
+    ("Date,USD\n2026-11-20\n", "line 2: 1 columns; expected at least 2"),
+    ("Date,USD\n11/20/2026,1\n", "line 2: '11/20/2026' is no date"),
+    ("Date,USD\n2026-11-20,-1\n", "usd_per_unit: -1 is no rate"),
+    ("Date,USD\n2026-11-20,x\n", "usd_per_unit: 'x' is no number"),
+    ("Date,USD\n2026-11-20,N/A\n", "holds no rate of the US dollar"),
+    (b"\xff\xfeDate", "is no file of rates: 'utf-8' codec can't decode"),
+    ("<ValCurs", "is no valid XML: unclosed token"),
+    ("<html><body>try later</body></html>", "is no file of rates: it begins with <html>"),
+    ('<!DOCTYPE a [<!ENTITY b "c">]><ValCurs/>', "banks' files declare no document type"),
+    ("<ValCurs Date='21.11.2026'/>", "holds no rate of the US dollar"),
+    (RUSSIAN_DAY.replace(b"81,1308</Value>", b"</Value>"), "21.11.2026: '' for '1' USD is no rate"),
+    (RUSSIAN_DAY.replace(b"<Nominal>1", b"<Nominal>0"), "21.11.2026: '81.1308' for '0' USD is no rate"),
+    (RUSSIAN_DAY.replace(b"21.11.2026", b"2026-11-21"), "Date: '2026-11-21' is no date"),
+    (ECB_XML.replace('rate="1.1527"', ""), "usd_per_unit, units_per_usd: give exactly one of the two"),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), BROKEN, ids=[said[:50] for _, said in BROKEN])
+def test_a_broken_file_is_one_line_and_no_rate(tmp_path: Path, body: str | bytes, said: str) -> None:
+    file = written(tmp_path / "rates", body)
+    with pytest.raises(FxError) as wrong:
+        read_bank(file)
+    assert str(wrong.value).startswith(f"{file}: ")
+    assert said in str(wrong.value)
+    assert "\n" not in str(wrong.value)
+
+
+def test_a_new_file_begins_with_the_shipped_rates_and_a_day_s_rate_stays(tmp_path: Path) -> None:
+    own = tmp_path / "fx.csv"
+    ecb = read_bank(written(tmp_path / "e.xml", ECB_XML))
+    merged = merge(own, [*ecb, *read_bank(written(tmp_path / "r.xml", RUSSIAN_DAY))])
+    assert (merged.added, merged.known, merged.conflicts) == (3, 0, ())
+    store(own, merged.cells)
+    before = own.read_text()
+    assert [(rate.day, rate.currency, rate.per_usd_nano) for rate in load_rates(str(own))] == [
+        (date(2024, 12, 31), "EUR", 962_556_550),
+        (date(2025, 1, 1), "RUB", 101_679_700_000),
+        (date(2026, 11, 19), "EUR", 863_334_197),  # 1 / 1.1583
+        (date(2026, 11, 20), "EUR", 867_528_412),
+        (date(2026, 11, 21), "RUB", 81_130_800_000),
+    ]
+    other = [("2026-11-20", "EUR", "9.9999", "", "x"), ("2026-11-19", "EUR", "1.15830", "", "x"), ecb[0]]
+    again = merge(own, other)
+    assert (again.added, again.known) == (0, 2)
+    assert again.conflicts == ("2026-11-20 EUR: 1.1527 USD for 1 stays, 9.9999 USD for 1 is not taken over",)
+    store(own, again.cells)
+    assert own.read_text() == before
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith("fx")] == ["fx.csv"]
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    ecb, own = written(tmp_path / "e.xml", ECB_XML), tmp_path / "fx.csv"
+    assert run(["prices", "fx", "import", str(ecb)]) == 2
+    assert "set TOLLMETER_FX_FILE" in capsys.readouterr().err
+    monkeypatch.setenv("TOLLMETER_FX_FILE", str(own))
+    assert run(["prices", "fx", "import", str(ecb), str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == f"tollmeter: {tmp_path / 'none'}: cannot be read: No such file or directory\n"
+    assert not own.exists()
+    assert run(["prices", "fx", "import", "--json", str(ecb)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"added": 2, "known": 0, "conflicts": [], "file": str(own)}
+    wrong = written(tmp_path / "w.xml", ECB_XML.replace("1.1527", "2"))
+    assert run(["prices", "fx", "import", str(wrong)]) == 1
+    assert "2026-11-20 EUR: 1.1527 USD for 1 stays" in capsys.readouterr().err
+    assert run(["prices", "fx", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["day"] for row in rows] == ["2024-12-31", "2025-01-01", "2026-11-19", "2026-11-20"]
