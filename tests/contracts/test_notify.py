@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from click.testing import CliRunner
 
 from tests.alert_events import Receiver, alert, receiver
+from tollmeter.cli.alerts import alerts as alerts_command
 from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import connect
 
 pytestmark = pytest.mark.stack
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -111,3 +114,73 @@ def test_each_alert_once_over_kills_and_replays(
     assert repeats <= 1, "only the one message that was on its way when it was killed may come twice"
     assert all(len(set(bodies)) == 1 for bodies in got.values()), "a repeat is the same message"
     assert {json.loads(bodies[0])["alert"]["id"] for bodies in got.values()} == set(got)
+
+
+def test_a_standby_takes_over_where_the_first_ends(
+    line: Settings, hook: Receiver, start: Start, eventually: Callable[..., Any]
+) -> None:
+    first, second = start(), start()
+    publish(line, fresh(5))
+    eventually(lambda: len(hook.accepted()) == 5)
+    for leaving in (first, second):  # whoever is in charge hands over when it is told to stop
+        if leaving is second:
+            start()
+        leaving.send_signal(signal.SIGTERM)
+        assert leaving.wait(20) == 0
+        more = len(hook.accepted()) + 5
+        publish(line, fresh(more))
+        eventually(lambda more=more: len(hook.accepted()) == more)
+    assert all(len(bodies) == 1 for bodies in hook.accepted().values())
+
+
+def test_a_consumer_that_answers_500_loses_nothing_and_holds_up_nobody(
+    line: Settings, hook: Receiver, start: Start, tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    hook.answer = lambda number: 500
+    start()
+    alerts = fresh(8)
+    publish(line, alerts)
+    log = tmp_path / "notify-0.log"
+    eventually(lambda: all(made.id in log.read_text() for made in alerts))  # the log consumer has them all
+    eventually(lambda: len(hook.requests) >= 5)
+    assert hook.accepted() == {}
+    failed = len(hook.requests) + 1
+    hook.answer = lambda number: 204 if number > failed else 500
+    eventually(lambda: len(hook.accepted()) == 8)
+    assert hook.accepted().keys() == {made.id for made in alerts}
+    assert all(len(bodies) == 1 for bodies in hook.accepted().values())
+
+
+def tollmeter(settings: Settings, *arguments: str) -> Any:
+    return CliRunner().invoke(alerts_command, arguments, obj=settings, standalone_mode=False)
+
+
+def listed(settings: Settings) -> dict[str, dict[str, Any]]:
+    result = tollmeter(settings, "list", "--json")
+    return {entry["id"]: entry for entry in json.loads(result.stdout)}
+
+
+def test_acks_and_mutes_reach_a_running_notify_and_states_are_listed(
+    line: Settings, hook: Receiver, start: Start, eventually: Callable[..., Any]
+) -> None:
+    ledger = connect(line)
+    start()
+    first, muted, later = (alert("unpriced", number=n, name=f"k{n}", at=datetime.now(UTC)) for n in range(3))
+    muting = ("mute", "--kind", "unpriced", "--scope", "api_key", "--name", "k1")
+    publish(line, [first])
+    eventually(lambda: len(hook.accepted()) == 1)
+    for made in (first, muted, later):  # LEDGER does not run here
+        ledger.insert_rows("alerts", ("event", "appended_at"), [(made.wire().decode(), made.received_at)])
+    done = tollmeter(line, "ack", first.id[:10], "--by", "ann")
+    assert first.id in done.stdout
+    eventually(lambda: listed(line)[first.id].get("state") == "acknowledged")
+    assert listed(line)[first.id]["told"] == "hook: sent, log: sent"
+    assert tollmeter(line, *muting, "--for", "2h").exit_code == 0
+    publish(line, [muted, later])
+    eventually(lambda: later.id in hook.accepted())
+    eventually(lambda: listed(line)[muted.id].get("held") == "muted")
+    assert muted.id not in hook.accepted()
+    assert tollmeter(line, *muting, "--off").exit_code == 0
+    for arguments, said in [(("ack", "nothing"), "knows no alert"), (("mute", "--for", "1h"), "say what to mute")]:
+        assert said in str(tollmeter(line, *arguments).exception)
+    ledger.close()

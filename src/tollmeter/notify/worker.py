@@ -71,7 +71,9 @@ class Notifier:
                 return
             self.desk = await self._take_charge()
         if found:
-            await self._take([record for records in found.values() for record in records])
+            # a mute counts for every alert that was raised after its command answered
+            await self._listen(self.desk, await self._journal.news())
+            await self._take(sorted((record for records in found.values() for record in records), key=_appended))
             await source.commit({tp: records[-1].offset + 1 for tp, records in found.items()})
         if time() - self._swept_at >= SWEEP_S or time() < self._swept_at:
             self._swept_at = time()
@@ -255,6 +257,10 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
 def _say_ready() -> None:
     if path := os.environ.get("TOLLMETER_READY_FILE"):
         Path(path).touch()
+
+
+def _appended(record: Any) -> int:
+    return int(record.timestamp)
 
 
 def _attempt(consumer: Consumer, told: Message) -> Outcome:
