@@ -9,6 +9,7 @@ from tollmeter.schemas.policy import Member, Policy
 from tollmeter.streams.rules import findings
 from tollmeter.streams.rules.bindings import MEMBER, Change
 from tollmeter.streams.rules.budgets import Edge, crossed, period_level_of
+from tollmeter.streams.rules.cardinality import take_out
 from tollmeter.streams.rules.resolution import Budget
 from tollmeter.streams.rules.standing import use_of
 from tollmeter.streams.rules.state import State
@@ -48,11 +49,15 @@ def fold_member_delete(state: State, member_id: str, offset: int, appended_ms: i
 
 
 def _settle(state: State, org_id: str, changes: list[Change], offset: int, now_ms: int) -> list[Alert]:
-    if changes and state.budgets.extras(org_id):
+    if not state.budgets.extras(org_id):
+        state.unsettled.pop(org_id, None)
+    elif changes:
         state.unsettled[org_id] = offset
     alerts: list[Alert] = []
     for scope, before, after in changes:
         state.to_publish.add(scope)
+        if after:
+            take_out(state, scope, offset, now_ms)
         over_before = {
             (budget.policy_id, budget.kind, edge.label) for budget, edge in _over(state, scope, before, now_ms)
         }
