@@ -39,7 +39,9 @@ class Spending:
         """Publish what has changed, at most once a second for each partition. `now` is monotonic, in seconds."""
         for gone in set(self._told) - set(states):
             del self._told[gone]
-        for number, state in states.items():
+        for number, state in list(states.items()):
+            if states.get(number) is not state:
+                continue  # a rebalance took the partition away, or gave it back anew, while the last one was told
             told = self._told.get(number)
             if told is None or now >= told.full_at + REPEAT_S:
                 state.to_publish.update(state.budgets.scopes)
