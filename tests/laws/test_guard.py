@@ -86,12 +86,12 @@ STEPS = st.lists(
         st.tuples(st.just("as_of"), st.integers(0, 1), st.sampled_from([-20, 0, SLACK_MS, SLACK_MS + 1])),
         st.tuples(st.just("wait"), st.sampled_from([1, SLACK_MS, LEASE_MS - 1, LEASE_MS])),
     ),
-    min_size=5,
-    max_size=40,
+    min_size=25,
+    max_size=60,
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.tuples(*[st.integers(1, 150)] * 3), st.integers(1, 4), STEPS)
 def test_accounts_agree_with_adding_up(limits: tuple[int, ...], guards: int, steps: list[tuple[Any, ...]]) -> None:
     oracle = Oracle(limits, [0, 0, 0], guards)
