@@ -17,6 +17,7 @@ from tests.chaos.line import LineError
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.provision import ProvisionError
 
+WIDTH = 130
 ADDRESSES = ("TOLLMETER_KAFKA", "TOLLMETER_CLICKHOUSE")
 COLUMNS = (
     ("injected", "times"), ("lost", "lost"), ("double", "double"), ("physical_duplicates", "stored\ntwice"),
@@ -43,6 +44,9 @@ def main() -> int:
         err.print(f"chaos: {error} (see {folder / 'logs'})", markup=False, soft_wrap=True)
         kept = True
         return 2
+    except KeyboardInterrupt:
+        err.print("chaos: interrupted; everything is stopped")
+        return 130
     finally:
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
@@ -61,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long to attack [10]")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="order and choice of faults [drawn]")
-    parser.add_argument("--rate", type=int, default=120, help="events per second [120]")
+    parser.add_argument("--rate", type=int, default=60, help="events per second [60]")
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="only faults named so")
     parser.add_argument("--keep", action="store_true", help="keep data and logs, also when nothing is wrong")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -71,15 +75,16 @@ def _arguments() -> argparse.Namespace:
 def show(outcome: Outcome) -> None:
     """Print the table."""
     document = outcome.document()
+    console = Console(width=max(WIDTH, Console().width))
     table = Table(title=f"{document['faults']} faults, {document['events']:,} events, seed {outcome.seed}")
     table.add_column("fault")
     for _name, title in COLUMNS:
         table.add_column(title, justify="right")
     for fault, row in document["by_fault"].items():
-        table.add_row(fault, *("—" if row[name] is None else str(row[name]) for name, _ in COLUMNS))
+        if row["injected"] or row["failed"]:
+            table.add_row(fault, *("—" if row[name] is None else str(row[name]) for name, _ in COLUMNS))
     for entry in document["not_run"]:
         table.add_row(entry["fault"], f"not run: {entry['reason']}")
-    console = Console()
     console.print(table)
     producer = document["producer"]
     console.print(

@@ -23,9 +23,10 @@ from tollmeter.policies import set_policy
 from tollmeter.schemas import topics
 from tollmeter.sinks.clickhouse import Unavailable
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 """A difference that lasts this long at rest is a difference."""
 RECOVERY_S = 180.0
+CALM_S = 8.0
 LEAST_S = 5.0
 """A fault shows in what is behind only after a while."""
 AWAY_LONG_S, AWAY_SHORT_S, LONG_RUN_MIN = 60.0, 15.0, 8.0
@@ -116,10 +117,11 @@ class Campaign:
             undo.callback(self._background.close)
             self._line = undo.enter_context(Line(self._folder, self._background, self._say))
             self._begin(undo)
-            deadline = time.monotonic() + self._minutes * 60
             away_s = AWAY_LONG_S if self._minutes >= LONG_RUN_MIN else AWAY_SHORT_S
             scene = Scene(self._line, self._background, self._rng, away_s, self._progress.look)
-            scene.wait(3.0)
+            self._progress.calibrate(CALM_S)
+            self._say_limits()
+            deadline = time.monotonic() + self._minutes * 60
             for fault in self._order(chosen):
                 if time.monotonic() > deadline:
                     break
@@ -265,6 +267,10 @@ class Campaign:
             "record_max_ms": round(traffic.slowest_record_s * 1_000, 2), "refused": traffic.refused,
             "given_up": traffic.dropped, "sent_again": traffic.retries,
         }  # fmt: skip
+
+    def _say_limits(self) -> None:
+        ledger_s, watch_s = self._progress.ledger_fresh_s, self._progress.watch_fresh_s
+        self._say(f"caught up = ledger less than {ledger_s:.0f} s behind, checkpoints less than {watch_s:.0f} s")
 
     def _report(self, fault: Fault, recovered_s: float | None, new: dict[str, set[Hashable]]) -> None:
         bad = {name: len(keys) for name, keys in new.items() if keys}

@@ -20,7 +20,9 @@ from tollmeter.sinks.queries import moment
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 OVERLAP = timedelta(seconds=20)
 LEDGER_FRESH_S, WATCH_FRESH_S = 4.0, 7.0
-"""Behind by less, the line has caught up. In quiet times a row takes about one second, a checkpoint two to three."""
+"""Behind by less, the line has caught up. In quiet times a row takes about one second, a checkpoint two to three; on a
+machine where they take longer before the first fault, `calibrate` raises the limits."""
+LOOK_EVERY_S = 0.4
 _NEW = """
 SELECT toString(event_id) AS event_id, max(inserted_at) AS at
 FROM usage_events WHERE inserted_at >= {since:DateTime64(6, 'UTC')} GROUP BY event_id
@@ -37,6 +39,8 @@ class Progress:
         self._ends: deque[tuple[float, Mapping[int, int]]] = deque()
         self._applied: dict[int, int] = {}
         self._consumer = background.call(_consumer(line))
+        self._looked_at = 0.0
+        self.ledger_fresh_s, self.watch_fresh_s = LEDGER_FRESH_S, WATCH_FRESH_S
         self.peak_mb = 0
         self.peaks_mb: dict[str, int] = {}
 
@@ -46,6 +50,9 @@ class Progress:
     def look(self) -> None:
         """Take a look; what does not answer is as it was."""
         now = time.monotonic()
+        if now < self._looked_at + LOOK_EVERY_S:
+            return
+        self._looked_at = now
         memory = self._line.memory_mb()
         self.peak_mb = max(self.peak_mb, sum(memory.values()))
         for name, size in memory.items():
@@ -61,6 +68,19 @@ class Progress:
         while len(self._ends) > 1 and self._covered(self._ends[1][1]):
             self._ends.popleft()
 
+    def calibrate(self, seconds: float) -> None:
+        """Watch the line in peace: twice what it is behind then is no sign of a fault."""
+        until = time.monotonic() + seconds
+        ledger, watch = [], []
+        while time.monotonic() < until:
+            self.look()
+            ledger.append(self.ledger_behind_s())
+            watch.append(self.watch_behind_s())
+            time.sleep(0.2)
+        half = len(ledger) // 2  # the first half is warming up
+        self.ledger_fresh_s = max(LEDGER_FRESH_S, 2 * max(ledger[half:]))
+        self.watch_fresh_s = min(60.0, max(WATCH_FRESH_S, 2 * max(watch[half:])))
+
     def ledger_behind_s(self) -> float:
         """Return the age of the oldest acknowledged event that the ledger does not hold."""
         oldest = self._manifest.oldest_waiting()
@@ -75,7 +95,9 @@ class Progress:
     def caught_up(self) -> bool:
         """Tell whether all workers are back and what they store is as fresh as ever."""
         return (
-            self.ledger_behind_s() < LEDGER_FRESH_S and self.watch_behind_s() < WATCH_FRESH_S and self._line.settled()
+            self.ledger_behind_s() < self.ledger_fresh_s
+            and self.watch_behind_s() < self.watch_fresh_s
+            and self._line.settled()
         )
 
     def _covered(self, ends: Mapping[int, int]) -> bool:
