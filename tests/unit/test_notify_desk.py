@@ -11,7 +11,7 @@ from tollmeter.notify.notice import Acknowledgement, Mute, Notice
 from tollmeter.notify.own import digest_notice, storm_alert
 from tollmeter.notify.routes import Routes
 from tollmeter.schemas.alert import Alert
-from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.policy import Limit, Policy
 
 T = AT.timestamp()
 HOUR = 3_600.0
@@ -185,12 +185,22 @@ def test_a_raised_limit_closes_its_alerts_with_one_word_and_the_new_ones_count_a
 
 @pytest.mark.parametrize(
     ("changed", "said"),
-    [(None, "the policy is gone"), (policy(monthly_limit_micro=10_000_000), "there is no limit for day any more")],
+    [(None, "the policy is gone"), (policy(monthly_limit_micro=10_000_000), "there is no limit day/money any more")],
 )
 def test_a_limit_that_is_gone_closes_its_alerts(changed: Policy | None, said: str) -> None:
     desk = new_desk()
     take(desk, budget(50))
     assert [notice.resolution for notice in desk.policies({"acme/user/ann/pool/USD": changed}, T)] == [said]
+
+
+def test_limits_of_tokens_beside_those_of_money() -> None:
+    desk = new_desk()
+    facts = {"policy_id": "p", "window": "day", "unit": "tokens", "limit_tokens": 500, "threshold_pct": 50}
+    take(desk, alert("budget", scope="user", name="ann", **facts))
+    limits = [Limit(period="day", measure="tokens", amount=amount) for amount in (500, 600)]
+    assert desk.policies({"p": policy(daily_limit_micro=5, limits=(limits[0],))}, T) == []
+    (over,) = desk.policies({"p": policy(daily_limit_micro=5, limits=(limits[1],))}, T)
+    assert over.resolution == "the limit was changed"
 
 
 @pytest.mark.parametrize(

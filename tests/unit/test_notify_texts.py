@@ -44,14 +44,20 @@ def test_a_leaking_key() -> None:
             "user ann of acme used up its monthly limit: 10.00 USD of 10.00 USD spent in 2026-11",
         ),
         (
-            alert("budget", scope="org", name="", period="p", threshold_pct=80, window="rolling24h", limit=1_000_000,
-                  spent=812_345, unit="tokens"),
+            alert("budget", scope="org", name="", period="p", threshold_pct=80, window="rolling24h",
+                  limit_tokens=1_000_000,
+                  spent_tokens=812_345, unit="tokens"),
             "organisation acme reached 80 % of its 24-hour limit: 812,345 tokens of 1,000,000 tokens spent in p",
         ),
         (
-            alert("remaining", scope="provider", name="openai", period="2026-11", remaining_nano=4_990_000_000,
+            alert("remaining", scope="provider", name="openai", period="2026-11", spent_nano=5_010_000_000,
                   limit_nano=10_000_000_000, currency="USD", window="month"),
             "provider openai of acme has 4.99 USD left of 10.00 USD in 2026-11",
+        ),
+        (
+            alert("late_spend", scope="user", name="ann", period="2026-11-19", late=1_500_000_000, unit="USD",
+                  limit_nano=10**10, spent_nano=9 * 10**9, currency="USD"),
+            "user ann of acme: 1.50 USD arrived late and count into 2026-11-19, which had closed",
         ),
         (
             alert("spend_spike", cost_nano=30_000_000, past_peak_nano=10_000_000, window="minute"),

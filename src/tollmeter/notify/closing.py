@@ -1,7 +1,5 @@
 """When an alert is over: a budget's with its period or its limit, an anomaly's after quiet."""
 
-from typing import Any
-
 from tollmeter.notify.notice import Notice
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.schemas.policy import Limit, Policy
@@ -13,6 +11,8 @@ MOMENTS = frozenset({
     "late_spend", "cap_refused", "rate_limited", "blocked", "gap", "new_epoch", "storm", "report", "digest",
 })  # fmt: skip
 """Kinds that tell of something that happened: nothing to recover from, they close without a word."""
+
+CHANGED = "the limit was changed"
 
 
 def recovers(kind: str) -> bool:
@@ -41,16 +41,13 @@ def changed_limit(notice: Notice, policy: Policy | None) -> str:
     """Return what happened to the limit that an alert is about; empty while it is in force."""
     if policy is None:
         return "the policy is gone"
-    window = notice.facts.get("window")
-    same = [limit for limit in policy.all_limits if limit.window == window]
-    if any(_is_limit(limit, notice.facts) for limit in same):
-        return ""
-    if not same:
-        return f"there is no limit for {window} any more"
-    return "the limit was changed"
+    facts = notice.facts
+    key = f"{facts.get('window')}/{'money' if 'limit_nano' in facts else facts.get('unit')}"
+    for limit in policy.all_limits:
+        if limit.key == key:
+            return "" if _amount(limit) == facts.get("limit_nano", facts.get(f"limit_{limit.measure}")) else CHANGED
+    return f"there is no limit {key} any more"
 
 
-def _is_limit(limit: Limit, facts: Any) -> bool:
-    if limit.measure == "money":
-        return bool(facts.get("limit_nano", facts.get("limit")) == limit.amount * NANO_PER_MICRO)
-    return bool(facts.get("limit") == limit.amount)
+def _amount(limit: Limit) -> int:
+    return limit.amount * NANO_PER_MICRO if limit.measure == "money" else limit.amount

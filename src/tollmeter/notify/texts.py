@@ -59,9 +59,11 @@ def amount(facts: Facts, name: str) -> str:
     """Show an amount of a limit: money in its currency, tokens and requests as counts. Raises `KeyError`."""
     if f"{name}_nano" in facts:
         return money(facts[f"{name}_nano"], str(facts.get("currency", "USD")))
-    unit = str(facts.get("unit") or facts.get("currency") or facts.get("measure") or "")
-    value = facts[name]
-    return money(value, unit) if unit in ("USD", "EUR", "RUB") else f"{value:,} {unit}".rstrip()
+    unit = str(facts["unit"])
+    if unit in ("USD", "EUR", "RUB"):
+        return money(facts[name], unit)
+    value = facts[f"{name}_{unit}"] if f"{name}_{unit}" in facts else facts[name]
+    return f"{value:,} {unit}"
 
 
 def _budget(facts: Facts, causes: Causes) -> str:
@@ -77,7 +79,7 @@ def _article(facts: Facts) -> str:
 
 
 def _remaining(facts: Facts, causes: Causes) -> str:
-    left = amount(facts, "remaining")
+    left = money(max(0, facts["limit_nano"] - facts["spent_nano"]), str(facts["currency"]))
     return f"{whom(facts)} has {left} left of {amount(facts, 'limit')} in {facts['period']}"
 
 
