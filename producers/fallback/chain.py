@@ -24,6 +24,9 @@ _PROVIDER_IS_THERE: Mapping[Reason | None, bool | None] = {
 }
 
 
+PROBE_OPERATION = "probe"
+
+
 class ExhaustedError(RuntimeError):
     """No provider served the call. `tried` says why each did not; the cause is the last one's own error."""
 
@@ -36,11 +39,11 @@ class ExhaustedError(RuntimeError):
 class Client:
     """How a provider is called: `call(model=..., **arguments)`, a coroutine function for `arun`.
 
-    `probe`, if given, is a tiny call: after a pause it goes first, so that no user's call is risked.
+    `probe(model=...)`, if given, is a tiny call: after a pause it goes first, so that no user's call is risked.
     """
 
     call: Callable[..., Any]
-    probe: Callable[[], Any] | None = None
+    probe: Callable[..., Any] | None = None
 
 
 class _Do(NamedTuple):
@@ -137,7 +140,8 @@ class FallbackChain:
         ticket, probe = self._enter(name), self._clients[name].probe
         if ticket is None or not ticket.probe or probe is None:
             return ticket, None
-        _, error = yield from self._watched(name, ticket, _Do(probe, {}, scope))
+        tiny = self._call(name, {}, {**scope, "feature": PROBE_OPERATION})
+        _, error = yield from self._watched(name, ticket, tiny._replace(call=probe))
         return (None, error) if error else (self._enter(name), None)
 
     def _watched(self, name: str, ticket: Ticket, do: _Do) -> Generator[_Do, _Outcome, _Outcome]:

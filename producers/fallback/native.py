@@ -18,6 +18,8 @@ from tollmeter.producers.transports.attempt import Attempt, Meter, Request
 from tollmeter.producers.usage import get, items
 
 TIMEOUT_S = 30.0
+PROBE = "Answer with the one word: pong"
+PROBE_TOKENS = 16
 ANTHROPIC_VERSION = "2023-06-01"
 Message = Mapping[str, str]
 
@@ -84,6 +86,12 @@ class NativeClient:
             raise ProviderError(status, _one_line(get(answered, "error.message", "error") or data[:200]))
         said = str(get(answered, "model", "modelVersion") or model)
         return Reply(_text(answered), said, attempt.answer if attempt else None, answered)
+
+    def probe(self, *, model: str, timeout: float = TIMEOUT_S) -> Reply:
+        """Ask for one word: is the provider there? Raises as the call does."""
+        return self(
+            model=model, messages=[{"role": "user", "content": PROBE}], max_tokens=PROBE_TOKENS, timeout=timeout
+        )
 
 
 def _exchange(request: HttpRequest, timeout: float, attempt: Attempt | None) -> tuple[int, bytes]:

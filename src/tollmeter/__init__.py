@@ -6,11 +6,40 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "UsageProducer": "tollmeter.producers.client",
-    "extract": "tollmeter.producers.extract",
+    "Client": "tollmeter.producers.fallback.chain",
+    "FallbackChain": "tollmeter.producers.fallback.chain",
+    "FallbackConfig": "tollmeter.producers.fallback.config",
+    "Guard": "tollmeter.producers.guard",
+    "Meter": "tollmeter.producers.transports.attempt",
+    "MeterASGI": "tollmeter.producers.middleware.asgi",
+    "MeterWSGI": "tollmeter.producers.middleware.wsgi",
+    "NativeClient": "tollmeter.producers.fallback.native",
+    "Target": "tollmeter.producers.fallback.native",
     "UsageEvent": "tollmeter.schemas.event",
+    "UsageProducer": "tollmeter.producers.client",
+    "answer_of": "tollmeter.producers.transports.answer",
+    "calling": "tollmeter.producers.scope",
+    "extract": "tollmeter.producers.extract",
+    "metered": "tollmeter.producers.transports.metered",
 }
-__all__ = ["UsageEvent", "UsageProducer", "__version__", "extract"]
+__all__ = [
+    "Client",
+    "FallbackChain",
+    "FallbackConfig",
+    "Guard",
+    "Meter",
+    "MeterASGI",
+    "MeterWSGI",
+    "NativeClient",
+    "Target",
+    "UsageEvent",
+    "UsageProducer",
+    "__version__",
+    "answer_of",
+    "calling",
+    "extract",
+    "metered",
+]
 
 
 def __getattr__(name: str) -> Any:

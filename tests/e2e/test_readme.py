@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.fake_provider import serving
+
 pytestmark = pytest.mark.stack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,27 +43,43 @@ def up(tmp_path: Path) -> Iterator[Path]:
         assert stopped.returncode == 0, stopped.stderr
 
 
-def test_snippet_as_printed(up: Path, eventually: Callable[..., Any]) -> None:
-    (snippet,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", snippet],
-        cwd=up,
-        env=environment(),
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("is in Kafka\n")
+def snippet(number: int) -> str:
+    """Return one of the Python blocks, as printed."""
+    found = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return str(found[number])
 
-    def shown() -> Any:
-        return json.loads(tollmeter(up, "report", "calls", "--top", "20", "--json").stdout)
 
-    (call,) = eventually(shown, timeout=60, every=0.5)
+def run_snippet(folder: Path, number: int, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", snippet(number)], cwd=folder, env=environment() | more, check=False,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def shown(folder: Path) -> Any:
+    return json.loads(tollmeter(folder, "report", "calls", "--top", "20", "--json").stdout)
+
+
+def test_snippets_as_printed(up: Path, eventually: Callable[..., Any]) -> None:
+    published = run_snippet(up, 0)
+    assert published.returncode == 0, published.stderr
+    assert published.stdout.endswith("is in Kafka\n")
+    (call,) = eventually(lambda: shown(up), timeout=60, every=0.5)
     assert (call["model_used"], call["pt"], call["ot"]) == ("gpt-4o", 1000, 200)
     assert float(call["est_cost"]) == pytest.approx(0.0045)  # 1,000 in at 2.50 and 200 out at 10 USD per million
 
     sent = tollmeter(up, "send", "--model", "gpt-4o", "--in", "1000", "--out", "200")
     assert sent.returncode == 0, sent.stderr
-    assert len(eventually(lambda: shown() if len(shown()) == 2 else None, timeout=60, every=0.5)) == 2
+    assert len(eventually(lambda: shown(up) if len(shown(up)) == 2 else None, timeout=60, every=0.5)) == 2
+
+    with serving() as provider:
+        guarded = run_snippet(up, 1, OPENAI_BASE_URL=f"{provider.url}/v1", OPENAI_API_KEY="sk-0123456789abcdef0123")
+        assert guarded.returncode == 0, guarded.stderr
+        assert len(provider.asked) == 1, "the second call never left"
+    served, refused = guarded.stdout.splitlines()
+    assert "cost_nano=5000000, price_status='PRICED'" in served
+    assert "'error': 'cost_cap'" in refused
+    assert refused.startswith("402 ")
+    calls = eventually(lambda: shown(up) if len(shown(up)) == 4 else None, timeout=60, every=0.5)
+    costs = sorted(float(call["est_cost"]) for call in calls)
+    assert costs == pytest.approx([0.0, 0.0045, 0.0045, 0.005]), "refused: a row that costs nothing"

@@ -168,7 +168,8 @@ def test_a_probe_goes_before_a_users_call() -> None:
     now, probes = Now(), []
     down: list[Exception | None] = [StatusError(500), StatusError(500)]
 
-    def probe() -> None:
+    def probe(**arguments: Any) -> None:
+        assert (arguments, scope.current().fields["feature"]) == ({"model": "gpt-4o", "timeout": 20}, "probe")
         probes.append(now.at)
         if now.at < 20:
             raise StatusError(503)

@@ -18,8 +18,9 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-def test_snippet_is_the_example() -> None:
-    assert blocks("python") == [(ROOT / "examples/produce.py").read_text(encoding="utf-8")]
+def test_snippets_are_the_examples() -> None:
+    examples = [ROOT / "examples" / name for name in ("produce.py", "guard_call.py")]
+    assert blocks("python") == [example.read_text(encoding="utf-8") for example in examples]
 
 
 def test_commands_exist() -> None:

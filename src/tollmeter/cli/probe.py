@@ -10,14 +10,13 @@ import click
 
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
 from tollmeter.producers.client import UsageProducer
+from tollmeter.producers.fallback.chain import PROBE_OPERATION
 from tollmeter.producers.fallback.native import NativeClient, ProviderError, Target
 from tollmeter.producers.privacy import without_secrets
 from tollmeter.producers.transports.attempt import Meter
 from tollmeter.settings import Settings
 
 ACKNOWLEDGE_S = 5.0
-MAX_TOKENS = 16
-QUESTION = "Answer with the one word: pong"
 
 
 class Known(NamedTuple):
@@ -101,12 +100,11 @@ def _ask(settings: Settings, target: Target, model: str, timeout: float, org_id:
     for name in ("tollmeter.producer", "aiokafka"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # this command says it itself, in one line
     producer = UsageProducer(settings=settings, service="tollmeter-probe")
-    fields = {"org_id": org_id, "feature": "probe"}
+    fields = {"org_id": org_id, "feature": PROBE_OPERATION}
     client = NativeClient(target, Meter(producer, provider=target.provider, fields=fields))
-    messages = [{"role": "user", "content": QUESTION}]
     began = time.monotonic()
     try:
-        reply = client(model=model, messages=messages, max_tokens=MAX_TOKENS, timeout=timeout)
+        reply = client.probe(model=model, timeout=timeout)
     except (ProviderError, TimeoutError, ConnectionError) as error:
         return {"reachable": False, "model": model, "error": _without(target.key, str(error))}
     finally:
