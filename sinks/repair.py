@@ -9,6 +9,7 @@ import polars as pl
 from tollmeter.schemas.event import EPOCH
 from tollmeter.sinks.clickhouse import ClickHouse
 from tollmeter.sinks.queries import load
+from tollmeter.streams.rules.cardinality import SCOPES_PER_ORG, fold_names
 from tollmeter.streams.rules.periods import STEP_S
 from tollmeter.streams.rules.repair import cells_of_round, sealed
 from tollmeter.streams.rules.settling import Settlement, missing_cells
@@ -16,11 +17,16 @@ from tollmeter.streams.rules.totals import MEASURES, QUARTER, bucket_at, bucket_
 
 
 def repair_cells(
-    client: ClickHouse, org: str, hours: tuple[int, ...], watermark_s: int, horizon_s: int
-) -> pl.DataFrame:
-    """Return the cells that repair these sealed hours. The ledger must hold all that the checkpoint has folded."""
-    minutes = _totals(client, org, "minute", "hour", hours)
+    client: ClickHouse, org: str, hours: tuple[int, ...], watermark_s: int, horizon_s: int,
+    limit: int = SCOPES_PER_ORG,
+) -> pl.DataFrame:  # fmt: skip
+    """Return the cells that repair these sealed hours. The ledger must hold all that the checkpoint has folded.
+
+    `limit` is how many names of a kind have scopes of their own in a month.
+    """
     starts = [bucket_start_s("hour", hour) for hour in hours]
+    own = _own_names(client, org, starts)
+    minutes = _folded(_totals(client, org, "minute", "hour", hours), "minute", own, limit)
     answer = client.arrow(load("repair_hours"), {"org": org, "starts": starts})
     was = _numbered(pl.read_ipc_stream(io.BytesIO(answer)), "hour")
     closed: dict[str, set[int]] = {}
@@ -29,12 +35,32 @@ def repair_cells(
         buckets = {bucket_at(level, start) for start in starts}
         closed[level] = {bucket for bucket in buckets if sealed(level, bucket, watermark_s, horizon_s)}
         if closed[level]:
-            found = _totals(client, org, level, level, sorted(closed[level]))
+            found = _folded(_totals(client, org, level, level, sorted(closed[level])), level, own, limit)
             larger.append(found.with_columns(pl.lit(level).alias("level")))
     nothing = minutes.clear().with_columns(pl.lit("day").alias("level"))
     return cells_of_round(
         hours, minutes, was, pl.concat([nothing, *larger]), closed["day"], closed["month"]
     )  # fmt: skip
+
+
+def _own_names(client: ClickHouse, org: str, starts: list[int]) -> pl.DataFrame:
+    """Return the names that have a scope in the months of these times, as of the checkpoint."""
+    months = sorted({bucket_start_s("month", bucket_at("month", start)) for start in starts})
+    answer = client.arrow(load("repair_names"), {"org": org, "starts": months})
+    found = pl.read_ipc_stream(io.BytesIO(answer))
+    return _month_of(found).select("month", pl.col("scope", "name").cast(pl.String))
+
+
+def _folded(totals: pl.DataFrame, level: str, own: pl.DataFrame, limit: int) -> pl.DataFrame:
+    starts = {bucket: bucket_start_s(level, bucket) for bucket in totals["bucket"].unique().to_list()}
+    timed = totals.with_columns(pl.col("bucket").replace_strict(starts, return_dtype=pl.Int64).alias("start_s"))
+    return fold_names(_month_of(timed), own, limit, ["bucket"]).select(totals.columns)
+
+
+def _month_of(frame: pl.DataFrame) -> pl.DataFrame:
+    number_of = {start: bucket_at("month", start) for start in frame["start_s"].unique().to_list()}
+    month = pl.col("start_s").replace_strict(number_of, return_dtype=pl.Int64).alias("month")
+    return frame.with_columns(month).drop("start_s")
 
 
 def extra_cells(client: ClickHouse, settlement: Settlement) -> pl.DataFrame:

@@ -33,6 +33,7 @@ def rules_from(settings: Settings, sources: int) -> WatchRules:
             factor=settings.spike_factor,
         ),
         unpriced_share_pct=settings.unpriced_share_pct,
+        scopes_per_org=settings.watch_scopes_per_org,
     )
 
 

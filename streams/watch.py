@@ -19,6 +19,7 @@ from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
 from tollmeter.sinks.checkpoint import Checkpoint, CheckpointStore
 from tollmeter.sinks.clickhouse import Unavailable
+from tollmeter.sinks.repair import repair_cells
 from tollmeter.streams import metrics
 from tollmeter.streams.app import Sender, StopReading, build_app, preflight
 from tollmeter.streams.app import run as run_app
@@ -27,7 +28,7 @@ from tollmeter.streams.health import Health
 from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.passes import Passes, within_bytes
 from tollmeter.streams.priced_log import read_back
-from tollmeter.streams.repairing import Repairs
+from tollmeter.streams.repairing import Kernel, Repairs
 from tollmeter.streams.rules.snapshot import Snapshot
 from tollmeter.streams.rules.state import State
 from tollmeter.streams.spending import Spending
@@ -186,6 +187,11 @@ def subject(alert: Alert) -> bytes:
     return f"{alert.org_id}/{alert.scope}/{alert.name}".encode()
 
 
+def repair_kernel(settings: Settings) -> Kernel:
+    """Return how repairs are computed for a line with these settings."""
+    return Kernel(partial(repair_cells, limit=settings.watch_scopes_per_org))
+
+
 def run(settings: Settings) -> int:
     """Run the WATCH worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
     asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS, topics.SPEND]))
@@ -195,7 +201,8 @@ def run(settings: Settings) -> int:
     app = build_app(settings, "watch", [topics.PRICED], layout, watch.start_positions)
     watch.sender = Sender(app)
     watch.stop_reading, watch.health = app.stop_reading, app.health
-    watch.repairs, watch.spending = Repairs(settings, watch.sender), Spending(settings, watch.sender)
+    watch.repairs = Repairs(settings, watch.sender, kernel=repair_kernel(settings))
+    watch.spending = Spending(settings, watch.sender)
     weigh = within_bytes(lambda event: len(event.value), PASS_RECORDS)
     Passes(app, watch.step, limit=PASS_RECORDS, weigh=weigh, idle=watch.idle, idle_every_s=IDLE_S)
     return run_app(app)

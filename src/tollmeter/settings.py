@@ -82,6 +82,8 @@ class Settings(BaseModel):
     horizon_s: Positive = 3_600
     close_after_s: Annotated[int, Field(ge=0)] = 120
     seen_cap: Positive = 5_000_000
+    watch_scopes_per_org: Positive = 10_000
+    """Names of one kind (keys, users, IPs ...) with totals of their own per organisation and month; the rest is one."""
     checkpoint_s: Annotated[float, Field(gt=0)] = 5.0
     alert_max_age_h: Positive = 48
     spike_floor_minute_nano: NanoUsd = 1_000_000_000

@@ -121,6 +121,10 @@ class Budgets:
         """Return the budgets of a scope."""
         return self._bound.get(scope, ())
 
+    def limits_members(self, org_id: str) -> bool:
+        """Tell whether every user of the organisation may have a limit of his own."""
+        return org_id in self._orgs and bool(self._orgs[org_id].shared)
+
     @property
     def scopes(self) -> list[int]:
         """All scopes that have a budget, in the order of their numbers."""

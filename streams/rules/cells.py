@@ -50,6 +50,17 @@ class Cells:
             self.size += missing.size
         return rows
 
+    def has(self, scopes: Vector) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Tell for each scope number whether it has a cell; a negative one has none."""
+        known = (scopes >= 0) & (scopes < self._row_of.size)
+        found: np.ndarray[tuple[int], np.dtype[np.bool_]] = known.copy()
+        found[known] = self._row_of[scopes[known]] >= 0
+        return found
+
+    def touch(self, scopes: Vector) -> None:
+        """Have cells of distinct scopes written, empty ones made for new ones."""
+        self._dirty[self.rows(scopes)] = True
+
     def add(self, scopes: Vector, sums: Matrix, offset: int) -> tuple[Matrix, Matrix]:
         """Add sums of distinct scopes from records up to `offset`; return their measures before and after.
 

@@ -14,6 +14,7 @@ from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.streams.rules import findings
 from tollmeter.streams.rules.anomalies import spike_threshold
 from tollmeter.streams.rules.budgets import crossed, level_of, used
+from tollmeter.streams.rules.cardinality import scopes_of_rows
 from tollmeter.streams.rules.findings import Passage
 from tollmeter.streams.rules.scopes import NOBODY
 from tollmeter.streams.rules.seen import Mask
@@ -67,7 +68,7 @@ def fold_rows(state: State, rows: pl.DataFrame, offset: int) -> list[Alert]:
         return []
     if not live.all():
         rows, passage = rows.filter(pl.Series(live)), passage.only(live)
-    passage.scopes = state.scopes.of_rows(rows)
+    passage.scopes = scopes_of_rows(state, rows, passage.charged_us)
     state.budgets.look_at_new_scopes()
     passage.tag_rows, passage.tag_scopes = _tagged(state, rows)
     passage.matrix = measure_matrix(rows)

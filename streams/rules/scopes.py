@@ -3,21 +3,45 @@
 Names that are empty name nobody: such rows count for the organisation but make no scope of that kind.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 
-from tollmeter.schemas.policy import SCOPE_COLUMNS, SCOPE_KINDS
+from tollmeter.schemas.policy import SCOPE_KINDS
 from tollmeter.streams.rules.totals import Vector
 
 Scope = tuple[str, str, str]
 """(org_id, kind, name); name is "" for the organisation itself."""
 
 NOBODY = -1
+UNKNOWN = -2
 FEW_ROWS = 1_000
 """Up to here a call into polars costs more than looking up the texts themselves; so does encoding plain text."""
 _KIND_BITS = 4
 _ORG_SHIFT = 32
 _CODE = (1 << _ORG_SHIFT) - 1
+_FRESH = 1 << 31
+"""Codes from here on are texts of one call alone."""
+
+
+@dataclass(slots=True)
+class Distinct:
+    """The distinct scopes of one kind in a column: codes of organisation and name, numbers, and the one of each row."""
+
+    kind: str
+    orgs: Vector
+    codes: Vector
+    numbers: Vector
+    where: Vector
+    fresh: list[str]
+
+    @property
+    def first(self) -> Vector:
+        """The first row of each."""
+        rows = np.empty(self.numbers.size, dtype=np.int64)
+        rows[self.where[::-1]] = np.arange(self.where.size)[::-1]
+        return rows
 
 
 class Scopes:
@@ -26,8 +50,8 @@ class Scopes:
     def __init__(self) -> None:
         self.names: list[Scope] = []
         self._number: dict[Scope, int] = {}
-        self._codes: dict[str, int] = {}
-        self._texts: list[str] = []
+        self._codes: dict[str, int] = {"": 0}
+        self._texts: list[str] = [""]
         self._pairs: dict[int, int] = {}
         self._kinds = np.empty(64, dtype=np.int8)
 
@@ -50,30 +74,59 @@ class Scopes:
         mask: np.ndarray[tuple[int], np.dtype[np.bool_]] = self._kinds[numbers] == SCOPE_KINDS.index(kind)
         return mask
 
-    def of_rows(self, rows: pl.DataFrame) -> dict[str, Vector]:
-        """Return for each kind the scope number of each row, NOBODY where the name is empty."""
-        orgs = self.text_codes(rows["org_id"])
-        return {kind: self._of_column(rows[column], orgs, kind) for kind, column in SCOPE_COLUMNS.items()}
+    def known(self, scope: Scope) -> int | None:
+        """Return the number of a scope, None when it has none."""
+        return self._number.get(scope)
 
-    def _of_column(self, names: pl.Series, orgs: Vector, kind: str) -> Vector:
-        codes = orgs if kind == "org" else self.text_codes(names)
+    def text(self, code: int) -> str:
+        """Return the text of a code."""
+        return self._texts[code]
+
+    def distinct(self, names: pl.Series, orgs: Vector, kind: str) -> Distinct:
+        """Return the distinct scopes of a column and which row is of which; no name is remembered by this."""
+        codes, fresh = (orgs, []) if kind == "org" else self._look_up(names)
         pairs = (orgs << _ORG_SHIFT | codes) << _KIND_BITS | SCOPE_KINDS.index(kind)
         distinct, where = np.unique(pairs, return_inverse=True)
         known = self._pairs
-        numbers = [known[pair] if pair in known else self._new_pair(pair, kind) for pair in distinct.tolist()]
-        return np.array(numbers, dtype=np.int64)[where]
+        numbers = np.array([known.get(pair, UNKNOWN) for pair in distinct.tolist()], dtype=np.int64)
+        found = Distinct(
+            kind, distinct >> _KIND_BITS >> _ORG_SHIFT, distinct >> _KIND_BITS & _CODE, numbers, where, fresh
+        )
+        for at in np.flatnonzero(numbers == UNKNOWN).tolist():
+            name = self._name(found, at)
+            if kind != "org" and name == "":
+                self._pairs[int(distinct[at])] = numbers[at] = NOBODY
+            elif (self._texts[found.orgs[at]], kind, "" if kind == "org" else name) in self._number:
+                self.enter(found, at)
+        return found
 
-    def _new_pair(self, pair: int, kind: str) -> int:
-        """Intern an (organisation, name) pair seen for the first time."""
-        org, name = self._texts[pair >> _KIND_BITS >> _ORG_SHIFT], self._texts[pair >> _KIND_BITS & _CODE]
-        if kind == "org":
-            number = self.number((org, kind, ""))
-        elif name == "":
-            number = NOBODY
-        else:
-            number = self.number((org, kind, name))
+    def enter(self, distinct: Distinct, at: int) -> None:
+        """Give one of the distinct scopes a number, and remember its name."""
+        org, name = int(distinct.orgs[at]), self._name(distinct, at)
+        number = self.number((self._texts[org], distinct.kind, "" if distinct.kind == "org" else name))
+        pair = (org << _ORG_SHIFT | self._code(name)) << _KIND_BITS | SCOPE_KINDS.index(distinct.kind)
         self._pairs[pair] = number
-        return number
+        distinct.numbers[at] = number
+
+    def _name(self, distinct: Distinct, at: int) -> str:
+        code = int(distinct.codes[at])
+        return self._texts[code] if code < _FRESH else distinct.fresh[code - _FRESH]
+
+    def _look_up(self, column: pl.Series) -> tuple[Vector, list[str]]:
+        """Return a code per row, and the texts behind codes of this call alone: those that are not remembered."""
+        fresh: dict[str, int] = {}
+        if column.len() <= FEW_ROWS or column.dtype == pl.String:
+            return self._look_up_texts(column.to_list(), fresh), list(fresh)
+        physical = column.to_physical().to_numpy()
+        _, first, where = np.unique(physical, return_index=True, return_inverse=True)
+        return self._look_up_texts(column.gather(first).to_list(), fresh)[where], list(fresh)
+
+    def _look_up_texts(self, texts: list[str], fresh: dict[str, int]) -> Vector:
+        codes = self._codes
+        found = [
+            codes[text] if text in codes else fresh.setdefault(text, _FRESH + len(fresh)) for text in texts
+        ]  # fmt: skip
+        return np.array(found, dtype=np.int64)
 
     def text_codes(self, column: pl.Series) -> Vector:
         """Return a code per row; equal texts have equal codes for the life of this object."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from tollmeter.streams.rules.anomalies import SpikeFloors
 from tollmeter.streams.rules.bindings import Budgets
+from tollmeter.streams.rules.cardinality import SCOPES_PER_ORG, Counts
 from tollmeter.streams.rules.cells import Cells
 from tollmeter.streams.rules.scopes import Scopes
 from tollmeter.streams.rules.seen import Seen
@@ -30,6 +31,8 @@ class WatchRules:
     seen_cap: int
     floors: SpikeFloors
     unpriced_share_pct: float
+    scopes_per_org: int = SCOPES_PER_ORG
+    """Names of one kind that have scopes of their own in a month, per organisation."""
 
     @property
     def horizon_ms(self) -> int:
@@ -71,6 +74,8 @@ class State:
     to_publish: set[int] = field(default_factory=set)
     """Scopes whose spend rows have changed; whoever publishes them takes them out."""
     scopes: Scopes = field(default_factory=Scopes)
+    month_names: dict[int, Counts] = field(default_factory=dict)
+    """By month how many names have scopes of their own; follows from the cells."""
     budgets: Budgets = field(init=False)
     levels: dict[str, dict[int, Cells]] = field(default_factory=lambda: {level: {} for level in LEVELS})
     seen: Seen = field(init=False)
