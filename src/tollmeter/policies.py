@@ -173,11 +173,17 @@ async def _write(settings: Settings, changes: Sequence[Change]) -> None:
     try:
         await producer.start()
         topic = settings.topic(topics.POLICIES)
-        await _acknowledged(
-            [await producer.send(topic, change.value, key=change.key, partition=0) for change in changes]
-        )
-        told = [change for change in changes if change.control is not None]
-        await _acknowledged([await _send_control(producer, settings, layout, change) for change in told])
+        try:
+            await _acknowledged(
+                [await producer.send(topic, change.value, key=change.key, partition=0) for change in changes]
+            )
+            told = [change for change in changes if change.control is not None]
+            await _acknowledged([await _send_control(producer, settings, layout, change) for change in told])
+        except KafkaError as error:
+            raise PolicyError(
+                f"{settings.kafka} failed while changes were written ({type(error).__name__}): some may be in force; "
+                "repeating the command completes them"
+            ) from None
     finally:
         await producer.stop()
 

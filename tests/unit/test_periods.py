@@ -31,6 +31,7 @@ DAYS = [
     ("America/Havana", "2026-11-01T05:30Z", "2026-11-01T04:00Z", "2026-11-02T05:00Z", "2026-11-01"),
     # 00:01 becomes 23:01 of the day before: the day begins with its first midnight, and only once
     ("America/St_Johns", "2010-11-07T02:40Z", "2010-11-07T02:30Z", "2010-11-08T03:30Z", "2010-11-07"),
+    ("America/St_Johns", "2010-11-07T03:20Z", "2010-11-07T02:30Z", "2010-11-08T03:30Z", "2010-11-07"),
     ("America/St_Johns", "2010-11-07T02:00Z", "2010-11-06T02:30Z", "2010-11-07T02:30Z", "2010-11-06"),
     # 30 December 2011 never was
     ("Pacific/Apia", "2011-12-30T09:59:59Z", "2011-12-29T10:00Z", "2011-12-30T10:00Z", "2011-12-29"),

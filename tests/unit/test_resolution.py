@@ -143,6 +143,8 @@ def test_a_group_inside_itself_is_named(nest: dict[str, tuple[str, ...]], way: s
 
 def test_a_diamond_is_no_cycle_and_depth_is_no_matter() -> None:
     Groups(members(a=("b", "c"), b=("d",), c=("d",))).check()
+    ladder = {f"{side}{n}": (f"a{n + 1}", f"b{n + 1}") for n in range(60) for side in "ab"}
+    Groups(members(**ladder)).check()  # 2^60 ways up, each group is looked at once
     deep = Groups([Member(org_id="acme", kind="group", name=f"g{n}", groups=(f"g{n + 1}",)) for n in range(5_000)])
     deep.check()
     assert len(deep.closure("acme", ["g0"])) == 5_001
