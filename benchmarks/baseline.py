@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
 from benchmarks import plain_rates
 from benchmarks.line import WrongError
+from benchmarks.plain_faust import MEASURES, VARIANTS
 from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas.codec import PLAIN_SCHEMA
 from tollmeter.schemas.policy import SCOPE_COLUMNS
@@ -24,23 +26,26 @@ TYPES = {"string": "String", "long": "Int64", "int": "Int32", "boolean": "Bool"}
 COMPARE = """
 SELECT count() AS calls,
        countIf(plain.cost_nano IS DISTINCT FROM ours.cost_nano) AS other_cost,
+       countIf(plain.cost_eur_nano IS DISTINCT FROM ours.cost_eur_nano) AS other_eur,
+       countIf(plain.cost_rub_nano IS DISTINCT FROM ours.cost_rub_nano) AS other_rub,
        toInt64(sum(ifNull(plain.cost_nano, 0))) AS cost_nano, toInt64(sum(ifNull(ours.cost_nano, 0))) AS our_cost_nano,
        sum(plain.input_tokens) AS input_tokens, sum(ours.input_tokens) AS our_input_tokens
 FROM plain_events AS plain
 INNER JOIN (
-    SELECT toString(event_id) AS id, cost_nano, input_tokens FROM usage_events FINAL
+    SELECT toString(event_id) AS id, cost_nano, cost_eur_nano, cost_rub_nano, input_tokens FROM usage_events FINAL
     WHERE event_id IN (SELECT toUUID(event_id) FROM plain_events)
 ) AS ours ON ours.id = plain.event_id
 """
-WINDOWS = """
-SELECT kind, sum(calls) AS calls, sum(cost_nano) AS cost_nano, sum(input_tokens) AS input_tokens
-FROM plain_windows FINAL GROUP BY kind
+WRONG_WINDOWS = """
+SELECT kind, name, start, calls, input_tokens, cost_nano FROM plain_windows FINAL WHERE level = {level:String}
+EXCEPT
+SELECT pair.1 AS kind, concat(org_id, '/', pair.2) AS name, toDateTime(dateTrunc({level:String},
+    fromUnixTimestamp64Micro(occurred_at, 'UTC'), 'UTC'), 'UTC') AS start, toInt64(count()) AS calls,
+    toInt64(sum(input_tokens)) AS input_tokens,
+    toInt64(sum(if(billing_scope = 'USER', 0, ifNull(cost_nano, 0)))) AS cost_nano
+FROM plain_events ARRAY JOIN SCOPES AS pair WHERE pair.1 = 'org' OR pair.2 != '' GROUP BY kind, name, start
 """
-OF_KIND = """
-SELECT {{kind:String}} AS kind, count() AS calls, toInt64(sum(ifNull(cost_nano, 0))) AS cost_nano,
-       sum(input_tokens) AS input_tokens
-FROM plain_events WHERE {field} != '' OR {{kind:String}} = 'org'
-"""
+SCOPES = ", ".join(f"('{kind}', toString({field}))" for kind, field in SCOPE_COLUMNS.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class BaselineResult:
         return self.timed / self.seconds
 
 
-def run_baseline(settings: Settings, windows: str, events: int, rates: plain_rates.Rates) -> BaselineResult:
+def run_baseline(settings: Settings, windows: str, events: int, rates: plain_rates.PlainRates) -> BaselineResult:
     """Run one plain agent on the first events of the topic. Raises `WrongError` when its sums are not the ledger's."""
     clickhouse = connect(settings)
     measured: dict[str, float] | None = None
@@ -68,12 +73,12 @@ def run_baseline(settings: Settings, windows: str, events: int, rates: plain_rat
     if measured is None:
         raise WrongError(f"plain Faust with {windows} did not finish in {ATTEMPTS} attempts of {TIMEOUT_S} s")
     count, timed = int(measured["events"]), int(measured["timed"])
-    compare(clickhouse, count)
+    compare(clickhouse, count, VARIANTS[windows])
     clickhouse.close()
     return BaselineResult(windows, count, timed, measured["seconds"], measured["cpu_s"] / max(1, timed) * 1e6)
 
 
-def _attempt(settings: Settings, arguments: list[str], rates: plain_rates.Rates) -> dict[str, float] | None:
+def _attempt(settings: Settings, arguments: list[str], rates: plain_rates.PlainRates) -> dict[str, float] | None:
     """Run the agent once; None when it hangs, as Faust's start with tables sometimes does."""
     with tempfile.TemporaryDirectory(prefix="plain-faust-") as folder:
         rates_file, report = Path(folder, "rates.json"), Path(folder, "report.json")
@@ -100,29 +105,32 @@ def make_tables(clickhouse: ClickHouse) -> None:
         "DROP TABLE IF EXISTS plain_events",
         "DROP TABLE IF EXISTS plain_windows",
         (
-            f"CREATE TABLE plain_events ({columns}, model LowCardinality(String), cost_nano Nullable(Int64)) "
+            f"CREATE TABLE plain_events ({columns}, model LowCardinality(String), cost_nano Nullable(Int64), "
+            "cost_eur_nano Nullable(Int64), cost_rub_nano Nullable(Int64)) "
             "ENGINE = MergeTree ORDER BY (occurred_at, event_id)"
         ),
         (
-            "CREATE TABLE plain_windows (kind LowCardinality(String), name String, minute DateTime('UTC'), "
-            "calls Int64, input_tokens Int64, output_tokens Int64, cost_nano Int64, at DateTime64(6) DEFAULT now64(6)) "
-            "ENGINE = ReplacingMergeTree(at) ORDER BY (kind, name, minute)"
+            "CREATE TABLE plain_windows (level LowCardinality(String), kind LowCardinality(String), name String, "
+            f"start DateTime('UTC'), {', '.join(f'{name} Int64' for name in MEASURES)}, "
+            "at DateTime64(6) DEFAULT now64(6)) "
+            "ENGINE = ReplacingMergeTree(at) ORDER BY (level, kind, name, start)"
         ),
     ):
         clickhouse.command(statement)
 
 
-def compare(clickhouse: ClickHouse, events: int) -> None:
+def compare(clickhouse: ClickHouse, events: int, levels: Sequence[str]) -> None:
     """Raise `WrongError` unless every event costs what the ledger says and the windows add up to the events."""
     (sums,) = clickhouse.query(COMPARE)
     same = sums["cost_nano"] == sums["our_cost_nano"] and sums["input_tokens"] == sums["our_input_tokens"]
-    if sums["calls"] != events or sums["other_cost"] or not same:
+    if sums["calls"] != events or sums["other_cost"] or sums["other_eur"] or sums["other_rub"] or not same:
         raise WrongError(f"plain Faust and the ledger differ over {events} events: {sums}")
-    windows = {row["kind"]: row for row in clickhouse.query(WINDOWS)}
-    for kind, field in SCOPE_COLUMNS.items():
-        (of_kind,) = clickhouse.query(OF_KIND.format(field=field), {"kind": kind})
-        if windows.get(kind) != of_kind:
-            raise WrongError(f"the windows of plain Faust hold {windows.get(kind)}, its events {of_kind}")
+    for level in levels:
+        wrong = clickhouse.query(WRONG_WINDOWS.replace("SCOPES", f"[{SCOPES}]"), {"level": level})
+        if wrong or not clickhouse.query(
+            "SELECT 1 FROM plain_windows WHERE level = {level:String} LIMIT 1", {"level": level}
+        ):
+            raise WrongError(f"{len(wrong)} {level} windows of plain Faust are not the sums of its events: {wrong[:3]}")
 
 
 def _type(avro: object) -> str:

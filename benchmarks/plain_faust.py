@@ -1,9 +1,10 @@
 """The same job as an ordinary Faust agent: take, decode, price from a dict, minute windows per scope, rows out.
 
-It is what the line is compared with: idiomatic Faust, and careful (one insert per batch, no sleep, rates in a dict). It
-folds the same eight kinds of scope, and does less beside: minutes alone, no hours, days or months, no budgets, alerts,
-cost components or currencies, no resends recognised, and a killed worker counts wrong. `tables` keeps windows in
-Faust's tumbling tables, `dicts` in plain dicts.
+It is what the line is compared with: idiomatic Faust, and careful (one insert per batch, no sleep, rates in a dict).
+`dicts` does the line's job in plain dicts: resends recognised, amounts in other currencies, windows of a minute, an
+hour, a day and a month for the same eight kinds of scope. It still lacks cost components, money at risk, budgets and
+alerts, and a killed worker counts wrong. `minutes` leaves out all windows but minutes; `tables` does the same minutes
+in Faust's tumbling tables.
 
     python -m benchmarks.plain_faust tables --events 20000 --rates FILE --report FILE
 """
@@ -16,7 +17,9 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -27,18 +30,34 @@ import orjson
 from fastavro import parse_schema, schemaless_reader
 from faust.serializers import codecs
 
-from benchmarks.plain_rates import Rates, cost_nano, loads
+from benchmarks.plain_rates import PlainRates, cost_nano, currencies_of_today, in_currency, loads
 from tollmeter.schemas import topics
 from tollmeter.schemas.codec import PLAIN_SCHEMA, SINGLE_OBJECT_HEADER
 from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.settings import Settings
 
 BATCH = 1_000
-MINUTE_US = 60_000_000
+STARTS: dict[str, Callable[[int], int]] = {
+    "minute": lambda at_us: at_us // 60_000_000 * 60,
+    "hour": lambda at_us: at_us // 3_600_000_000 * 3_600,
+    "day": lambda at_us: at_us // 86_400_000_000 * 86_400,
+    "month": lambda at_us: _month(at_us // 86_400_000_000),
+}
+"""Level -> start of the window of an instant (microseconds since 1970), in seconds."""
+MEASURES = (
+    "calls", "errors", "blocked", "unpriced", "input_tokens", "cache_read_tokens", "output_tokens", "cost_nano",
+    "byok_cost_nano", "cost_eur_nano", "cost_rub_nano",
+)  # fmt: skip
+VARIANTS = {"tables": ("minute",), "minutes": ("minute",), "dicts": tuple(STARTS)}
 KINDS = SCOPE_COLUMNS
 """Kind of scope -> field of the event that names it."""
 SCHEMA = parse_schema(PLAIN_SCHEMA)
 Totals = list[int]
+
+
+@lru_cache
+def _month(day: int) -> int:
+    return int(datetime.fromtimestamp(day * 86_400, UTC).replace(day=1).timestamp())
 
 
 class UsageCodec(codecs.Codec):  # type: ignore[misc]  # Faust is read untyped
@@ -70,18 +89,24 @@ class Store:
 
 
 class DictWindows:
-    """Minute totals in plain dicts."""
+    """Totals by minute and, where wanted, hour, day and month, in plain dicts."""
 
-    def __init__(self) -> None:
-        self._totals: dict[tuple[str, str, int], Totals] = {}
+    def __init__(self, levels: Sequence[str]) -> None:
+        self._starts = [(level, STARTS[level]) for level in levels]
+        self._totals: dict[tuple[str, str, str, int], Totals] = {}
 
     def add(self, kind: str, name: str, at_us: int, totals: Totals) -> None:
-        cell = (kind, name, at_us // MINUTE_US)
-        now = self._totals.get(cell)
-        self._totals[cell] = totals if now is None else [a + b for a, b in zip(now, totals, strict=True)]
+        for level, start in self._starts:
+            cell = (level, kind, name, start(at_us))
+            now = self._totals.get(cell)
+            if now is None:
+                self._totals[cell] = totals.copy()
+            else:
+                for place, value in enumerate(totals):
+                    now[place] += value
 
     def rows(self) -> list[dict[str, Any]]:
-        return [_window_row(kind, name, minute * 60, t) for (kind, name, minute), t in self._totals.items()]
+        return [window_row(*cell, totals) for cell, totals in self._totals.items()]
 
 
 class TableWindows:
@@ -90,7 +115,7 @@ class TableWindows:
     def __init__(self, app: faust.App, partitions: int) -> None:
         self._tables = {
             kind: app.Table(
-                f"by_{kind}", default=lambda: [0, 0, 0, 0], partitions=partitions, use_partitioner=True
+                f"by_{kind}", default=lambda: [0] * len(MEASURES), partitions=partitions, use_partitioner=True
             ).tumbling(60, expires=86_400)
             for kind in KINDS
         }
@@ -103,38 +128,53 @@ class TableWindows:
 
     def rows(self) -> list[dict[str, Any]]:
         return [
-            _window_row(kind, name, int(start), totals)
+            window_row("minute", kind, name, int(start), totals)
             for kind, wrapper in self._tables.items()
             for (name, (start, _end)), totals in wrapper.table.data.items()
         ]
 
 
-def _window_row(kind: str, name: str, second: int, totals: Totals) -> dict[str, Any]:
-    calls, tokens_in, tokens_out, cost = totals
-    return {
-        "kind": kind, "name": name, "minute": second, "calls": calls, "input_tokens": tokens_in,
-        "output_tokens": tokens_out, "cost_nano": cost,
-    }  # fmt: skip
+def window_row(level: str, kind: str, name: str, second: int, totals: Totals) -> dict[str, Any]:
+    return {"level": level, "kind": kind, "name": name, "start": second, **dict(zip(MEASURES, totals, strict=True))}
 
 
 class Job:
     """One agent's work on a batch, and the stopwatch: it starts behind the first batch: warm-up is out."""
 
     def __init__(
-        self, store: Store, windows: DictWindows | TableWindows, rates: Rates, events: int, report: Path
-    ) -> None:
-        self._store, self._windows, self._rates = store, windows, rates
+        self, store: Store, windows: DictWindows | TableWindows, rates: PlainRates, currencies: dict[str, int],
+        events: int, report: Path,
+    ) -> None:  # fmt: skip
+        self._store, self._windows, self._rates, self._currencies = store, windows, rates, currencies
         self._wanted, self._report = events, report
-        self._done = 0
+        self._seen: set[str] = set()
+        self._taken = self._done = 0
         self._started: tuple[int, float, float] | None = None
+
+    def _price(self, row: dict[str, Any]) -> Totals:
+        """Add the costs of a row to it, and return what it adds to each window."""
+        cost = row["cost_nano"] = cost_nano(self._rates, row)
+        row["model"] = row["model_used"] or row["model_sent"]
+        for currency, rate in self._currencies.items():
+            row[f"cost_{currency.lower()}_nano"] = None if cost is None else in_currency(rate, cost)
+        byok = row["billing_scope"] == "USER"
+        return [
+            1, row["status"] == "ERROR", row["status"] == "BLOCKED", cost is None, row["input_tokens"],
+            row["cache_read_tokens"], row["output_tokens"], 0 if byok else cost or 0, cost or 0 if byok else 0,
+            0 if byok else row.get("cost_eur_nano") or 0, 0 if byok else row.get("cost_rub_nano") or 0,
+        ]  # fmt: skip
 
     async def take(self, batch: list[dict[str, Any]]) -> bool:
         """Price, fold and insert a batch; True when enough events are done and reported."""
-        rows = batch[: self._wanted - self._done]
-        for row in rows:
-            cost = row["cost_nano"] = cost_nano(self._rates, row)
-            totals = [1, row["input_tokens"], row["output_tokens"], cost or 0]
-            row["model"] = row["model_used"] or row["model_sent"]
+        batch = batch[: self._wanted - self._taken]
+        self._taken += len(batch)
+        rows = []
+        for row in batch:
+            if row["event_id"] in self._seen:
+                continue  # the producer sent it twice
+            self._seen.add(row["event_id"])
+            rows.append(row)
+            totals = self._price(row)
             for kind, field in KINDS.items():
                 if row[field] or kind == "org":
                     self._windows.add(kind, f"{row['org_id']}/{row[field]}", row["occurred_at"], totals)
@@ -142,7 +182,7 @@ class Job:
         self._done += len(rows)
         if self._started is None:
             self._started = (self._done, time.monotonic(), _cpu())
-        if self._done < self._wanted:
+        if self._taken < self._wanted:
             return False
         await asyncio.to_thread(self._store.insert, "plain_windows", self._windows.rows())
         first, since, cpu = self._started
@@ -164,7 +204,7 @@ def build(settings: Settings, windows: str, group: str, make_job: Callable[..., 
         datadir=tempfile.mkdtemp(prefix="plain-faust-"), consumer_auto_offset_reset="earliest",
     )  # fmt: skip
     topic = app.topic(settings.topic(topics.EVENTS), value_serializer="usage_event")
-    kept = TableWindows(app, settings.partitions_events) if windows == "tables" else DictWindows()
+    kept = TableWindows(app, settings.partitions_events) if windows == "tables" else DictWindows(VARIANTS[windows])
     job = make_job(Store(settings), kept)
 
     @app.agent(topic)  # type: ignore[untyped-decorator]  # Faust is read untyped
@@ -178,18 +218,19 @@ def build(settings: Settings, windows: str, group: str, make_job: Callable[..., 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("windows", choices=("tables", "dicts"))
+    parser.add_argument("windows", choices=tuple(VARIANTS))
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--group", default="plain-faust")
     parser.add_argument("--rates", type=Path, required=True, help="rates as benchmarks.baseline writes them")
     parser.add_argument("--report", type=Path, required=True)
     chosen = parser.parse_args()
-    rates = loads(chosen.rates.read_text())
+    settings = Settings.from_environment(os.environ)
+    rates, currencies = loads(chosen.rates.read_text()), currencies_of_today(settings)
 
     def job(store: Store, windows: DictWindows | TableWindows) -> Job:
-        return Job(store, windows, rates, chosen.events, chosen.report)
+        return Job(store, windows, rates, currencies, chosen.events, chosen.report)
 
-    app = build(Settings.from_environment(os.environ), chosen.windows, chosen.group, job)
+    app = build(settings, chosen.windows, chosen.group, job)
     faust.Worker(app, loglevel="ERROR", logfile=None).execute_from_commandline()
 
 

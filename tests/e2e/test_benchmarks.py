@@ -27,7 +27,7 @@ def test_line_and_plain_faust_agree(tmp_path: Path, stack: object) -> None:
         line.stop_workers(own)
         rates = plain_rates.rates_of_today(own.settings)
         plain = baseline.run_baseline(own.settings, "dicts", 1_000, rates)
-        assert plain.events == 1_000
+        assert 950 < plain.events <= 1_000  # those sent twice are left out
         rates["openai|gpt-4o-mini-2024-07-18||REALTIME"] = []
         with pytest.raises(line.WrongError, match="differ"):
             baseline.run_baseline(own.settings, "dicts", 1_000, rates)
