@@ -27,17 +27,14 @@ Reason = Literal["used", "reserved", "share"]
 class Account:
     """One scope, kind of period and unit. `spent` counts while the clock is before `ends_s`; without a row: nothing."""
 
-    __slots__ = ("ends_s", "held", "spent", "stamp")
+    __slots__ = ("ends_s", "held", "partition", "spent", "stamp")
 
     def __init__(self) -> None:
         self.spent = 0
         self.ends_s = 0
         self.stamp = -1
+        self.partition = -1
         self.held = 0
-
-    def left(self, limit: int, now_s: int) -> int:
-        """Return what remains of a limit for this process; may be negative."""
-        return limit - (self.spent if now_s < self.ends_s else 0) - self.held
 
 
 class Bound(NamedTuple):
@@ -136,6 +133,12 @@ class Accounts:
     def account(self, key: str) -> Account:
         """Return the account of a spend key, which begins empty."""
         return self._accounts.get(key) or self._accounts.setdefault(key, Account())
+
+    def restamp(self, partition: int) -> None:
+        """Let any row win again over those that were read of a partition."""
+        for account in list(self._accounts.values()):
+            if account.partition == partition:
+                account.stamp = -1
 
     @property
     def in_flight(self) -> int:

@@ -36,9 +36,9 @@ class SpendView:
         account = self._accounts.account(key)
         if row.stamp < account.stamp:
             return
-        if account.stamp < 0:
+        if account.partition < 0:
             self.rows += 1
-        account.stamp = row.stamp
+        account.stamp, account.partition = row.stamp, row.partition
         # In this order: a check between the two lines sees too much for a moment, never nothing.
         account.spent = row.spent
         # A rolling period that has moved on has lost some of the old, and its next row is a moment away.
@@ -46,7 +46,10 @@ class SpendView:
 
     def _advance(self, as_of: AsOf) -> None:
         if as_of.stamp < self._stamps.get(as_of.partition, -1):
-            return
+            if as_of.as_of_ms <= self.as_of_ms[as_of.partition]:
+                return
+            # Fewer offsets at a later time: the log was made anew, and what bears the old stamps is history.
+            self._accounts.restamp(as_of.partition)
         self._stamps[as_of.partition] = as_of.stamp
         self.as_of_ms[as_of.partition] = max(as_of.as_of_ms, self.as_of_ms.get(as_of.partition, 0))
         self._accounts.passed(as_of.partition, self._monotonic_of(self.as_of_ms[as_of.partition]))

@@ -315,6 +315,14 @@ def test_stale_budgets(fail: str, passes: bool) -> None:
     assert denied(guard.check("gpt-a", **CALL)).error == "CostLimitExceeded"
 
 
+def test_a_log_made_anew_takes_over_from_its_old_stamps() -> None:
+    guard = guard_at(None, rows.policy(ORG), rows.spend(USD, stamp=900), rows.as_of(NOON * 1_000, stamp=900))
+    feed(guard, rows.spend(0, stamp=5), rows.as_of(NOON * 1_000 - 1, stamp=5))  # a dead owner's last words
+    assert not guard.check("gpt-a", **CALL)
+    feed(guard, rows.as_of(NOON * 1_000 + 1, stamp=5), rows.spend(0, stamp=6))
+    assert guard.check("gpt-a", **CALL)
+
+
 # ---------------------------------------------------------------- time
 
 
