@@ -20,6 +20,15 @@ _SECRET = re.compile(
     r")"
 )
 
+_SECRET_ANYWHERE = re.compile(_SECRET.pattern.removeprefix("(?<![A-Za-z0-9])"))
+"""In raw bytes a secret may follow the byte of its length, which may look like a letter."""
+_NAMED_SECRET = re.compile(
+    r"""(?ix)(["']?\b(?:authorization|proxy-authorization|x-api-key|api[_-]?key|access[_-]?token|refresh[_-]?token|token
+    |secret|client[_-]?secret|password|passwd|private[_-]?key)\b["']?\s*[:=]\s*["']?)(?:(?:basic|bearer)\s+)?[^\s"',;}&]+"""
+)
+_PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+MASK = "[secret]"
+
 IpMode = Literal["full", "truncated", "hashed", "none"]
 
 
@@ -40,6 +49,11 @@ def key_id(secret: str | bytes, pepper: str | bytes | None = None, *, compatible
 def looks_secret(text: str) -> bool:
     """Say whether a text carries what looks like a provider key, a bearer token or a JWT."""
     return _SECRET.search(text) is not None
+
+
+def mask_secrets(text: str) -> str:
+    """Return the text for people to read: whatever is or is named like a secret is a mask."""
+    return _NAMED_SECRET.sub(rf"\1{MASK}", _PEM.sub(MASK, _SECRET_ANYWHERE.sub(MASK, text)))
 
 
 def without_secrets(fields: Mapping[str, Any], pepper: str | bytes | None = None) -> dict[str, Any]:

@@ -51,6 +51,8 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
     """Faust's app, without directories on disk, with the positions to start from, its health and its oversight."""
 
     start_positions: StartPositions | None = None
+    commit_note: Callable[[TP], str] | None = None
+    """Says what to commit beside an offset."""
     source_topics: tuple[str, ...] = ()
     health: Health
     oversight: Oversight

@@ -34,7 +34,7 @@ from tollmeter.streams.app import Sender, StageApp, StopReading, build_app, pref
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.health import Health
 from tollmeter.streams.ledger_rows import COVERAGE_COLUMNS, GAP_COLUMNS, alert_row, coverage_rows, gap_row, rows_of
-from tollmeter.streams.letters import SourcePlace, dead_letter_headers
+from tollmeter.streams.letters import SourcePlace, dead_letter_headers, letter_value
 from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.passes import GivenUp, Passes, within_bytes
 from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, read, to_insert, together
@@ -259,7 +259,7 @@ class Ledger:
     async def _bury(self, record: Any, problem: str) -> None:
         """Send a record that is no priced record to the dead letters: nobody but PRICE should write there."""
         headers = dead_letter_headers(STAGE, "bad_priced_record", problem, record)
-        await self._sender.send(self._settings.topic(topics.DLQ), 0, record.key, record.value, headers)
+        await self._sender.send(self._settings.topic(topics.DLQ), 0, record.key, letter_value(record.value), headers)
         self._counts["broken"] += 1
         metrics.DLQ_EVENTS.labels(STAGE, "bad_priced_record").inc()
         log.warning("%s/%d offset %d is no priced record: %s", record.topic, record.partition, record.offset, problem)

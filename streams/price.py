@@ -7,7 +7,7 @@ second land: WATCH's high water would have passed the first, and its rows would 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import polars as pl
@@ -20,11 +20,13 @@ from tollmeter.settings import Settings
 from tollmeter.streams import metrics
 from tollmeter.streams.app import Sender, StageApp, build_app, preflight
 from tollmeter.streams.app import run as run_app
-from tollmeter.streams.letters import dead_letter_headers
+from tollmeter.streams.isolation import Isolation, Place
+from tollmeter.streams.letters import QUARANTINED, dead_letter_headers, letter_value
 from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.passes import Passes, within_bytes
 from tollmeter.streams.prices.book import PriceBook, load
 from tollmeter.streams.prices.publish import document
+from tollmeter.streams.quarantine import Quarantine
 from tollmeter.streams.rules.decode import Reject, decode
 from tollmeter.streams.rules.split import (
     Block,
@@ -46,15 +48,21 @@ LINGER_S = 0.05
 """A pass over a few events costs as much as one over hundreds: at 1,000 a second this saves a third of a core."""
 
 
+_NO_KILLERS: Mapping[Place, str] = {}
+
+
 class Priced:
     """What one pass made of its records: rows in contract columns, dead letters, and what was read of each source."""
 
-    def __init__(self, batches: Sequence[Sequence[Any]], book: PriceBook) -> None:
-        """Price batches of source records, each of one partition and in offset order."""
+    def __init__(
+        self, batches: Sequence[Sequence[Any]], book: PriceBook, killers: Mapping[Place, str] = _NO_KILLERS
+    ) -> None:
+        """Price batches of source records, each of one partition and in offset order; `killers` are not decoded."""
         self.records = records = [record for batch in batches for record in batch]
-        decoded = decode([record.value for record in records])
+        values, aside = _set_aside(records, killers)
+        decoded = decode(values)
         good = validate(decoded.frame, decoded.index)
-        self.rejects: list[Reject] = decoded.rejects + good.rejects
+        self.rejects: list[Reject] = [aside.get(reject.position, reject) for reject in decoded.rejects] + good.rejects
         at = [records[position] for position in good.index]
         events = event_columns(
             good.frame,
@@ -78,7 +86,8 @@ class Priced:
 
     def blocks(self, partitions: int, book_id: str, boot: str) -> dict[int, list[Block]]:
         """Return the records to send to each target. A pass without rows still says what it has read, in target 0."""
-        targets = by_target(encode_dicts(self.rows), partitions) if self.rows.height else {0: self.rows}
+        rows = encode_dicts(self.rows)
+        targets = by_target(rows, partitions) if rows.height else {0: rows}
         return {target: blocks(rows, self.sources, book_id, boot) for target, rows in targets.items()}
 
     @property
@@ -88,6 +97,22 @@ class Priced:
     @property
     def unpriced(self) -> int:
         return int(self.rows["cost_nano"].null_count())
+
+
+def _set_aside(
+    records: Sequence[Any], killers: Mapping[Place, str]
+) -> tuple[list[bytes | None], dict[int, Reject]]:  # fmt: skip
+    """Return the values to decode, and by position what is said instead of those that must not be."""
+    values = [record.value for record in records]
+    if not killers:
+        return values, {}
+    aside = {
+        at: Reject(at, QUARANTINED, killers[place])
+        for at, record in enumerate(records) if (place := (record.partition, record.offset)) in killers
+    }  # fmt: skip
+    for at in aside:
+        values[at] = None
+    return values, aside
 
 
 class Pass(Protocol):
@@ -110,9 +135,9 @@ class Kernel:
         self._book = book
         self.book_id = book.id
 
-    def price(self, batches: Sequence[Sequence[Any]]) -> Pass:
-        """Price batches of source records, each of one partition and in offset order."""
-        return Priced(batches, self._book)
+    def price(self, batches: Sequence[Sequence[Any]], killers: Mapping[Place, str] = _NO_KILLERS) -> Pass:
+        """Price batches of source records, each of one partition and in offset order; `killers` are not decoded."""
+        return Priced(batches, self._book, killers)
 
     def document(self) -> tuple[bytes, bytes]:
         """Return the book as key and value of its record."""
@@ -133,11 +158,15 @@ class Price:
         self._ticked = self._reported = 0.0
         self._asked: tuple[int, asyncio.Task[set[TP]]] | None = None
         self._published = False
+        self.quarantine: Quarantine | None = None
 
     async def step(self, events: Sequence[Any]) -> None:
         """Price every record of the pass, and return when dead letters and rows are acknowledged."""
         ordered = sorted(events, key=lambda event: (event.message.partition, event.message.offset))
-        pass_ = self._kernel.price([event.value for event in ordered])
+        batches = [event.value for event in ordered]
+        topic = self._settings.topic(topics.EVENTS)
+        killers = await self.quarantine.killers(topic, batches) if self.quarantine is not None else None
+        pass_ = self._kernel.price(batches, killers) if killers else self._kernel.price(batches)
         await self._send_dead_letters(pass_)
         parts = pass_.blocks(self._targets, self._kernel.book_id, self._boot)
         await asyncio.gather(*(self._send_in_turn(target, records) for target, records in parts.items()))
@@ -157,8 +186,8 @@ class Price:
                     topic,
                     record.partition,
                     record.key,
-                    None if reject.reason == "secret" else record.value,  # a key must not rest there for a month
-                    dead_letter_headers(STAGE, reject.reason, reject.detail, record),
+                    letter_value(None if reject.reason == "secret" else record.value),  # no key rests there for a month
+                    dead_letter_headers(STAGE, reject.reason, reject.detail, record, record.headers),
                 )
                 for reject, record in letters
             )
@@ -209,12 +238,27 @@ class Price:
         metrics.priced(Counter(record.partition for record in pass_.records), pass_.rejects, pass_.unpriced)
 
 
+def watch_starts(app: StageApp, isolation: Isolation) -> Quarantine:
+    """Have the starts of an app noted where its group commits."""
+
+    async def read(assigned: set[TP]) -> dict[TP, tuple[int, str]]:
+        return dict(await app.consumer.committed(assigned))
+
+    async def write(committed: Mapping[TP, tuple[int, str]]) -> None:
+        await app.consumer.commit_noted(committed)
+
+    quarantine = Quarantine(MACHINE.new_id(), read, write, MACHINE.monotonic, isolation)
+    app.start_positions, app.commit_note = quarantine.begin, quarantine.metadata
+    return quarantine
+
+
 def run(settings: Settings) -> int:
     """Run the PRICE worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
     asyncio.run(preflight(settings, [topics.EVENTS, topics.PRICED, topics.DLQ, topics.PRICES]))
     layout = asyncio.run(stored_layout(settings))
     app = build_app(settings, STAGE, [topics.EVENTS], layout)
     price = Price(settings, app, Sender(app), Kernel(load(settings)), layout.priced)
+    price.quarantine = watch_starts(app, Isolation(layout.priced))
     limit = settings.price_batch
     weigh = within_bytes(lambda event: len(event.value), limit)
     Passes(app, price.step, limit=limit, weigh=weigh, linger_s=LINGER_S, idle=price.idle)

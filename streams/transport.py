@@ -15,7 +15,8 @@ from time import monotonic
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -32,6 +33,7 @@ OVERRIDDEN = (
     "_filter_tps_with_pending_acks",
     "_new_offset",
     "verify_event_path",
+    "_commit",
 )
 StartPositions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 
@@ -166,6 +168,32 @@ class BatchConsumer(AccountableConsumer):
             # the normal end of a fetch in progress at shutdown; raised further it would turn a clean stop into a crash
             if not self.transport.app.should_stop:
                 raise
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit; with what the app notes beside the offsets, if it notes anything."""
+        note: Callable[[TP], str] | None = self.app.commit_note
+        notes = {tp: note(tp) for tp in offsets} if note is not None else {}
+        if not any(notes.values()):
+            return bool(await super()._commit(offsets))
+        try:
+            await self.commit_noted({tp: (offset, notes[tp]) for tp, offset in offsets.items()})
+        except (CommitFailedError, IllegalStateError) as error:  # a rebalance: whoever owns them now reads them again
+            self.log.info("no commit: %r", error)
+            return False
+        return True
+
+    async def commit_noted(self, offsets: Mapping[TP, tuple[int, str]]) -> None:
+        """Commit offsets with metadata."""
+        found = {TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(*pair) for tp, pair in offsets.items()}
+        await self._thread.call_thread(self._thread._ensure_consumer().commit, found)
+
+    async def committed(self, tps: Iterable[TP]) -> dict[TP, tuple[int, str]]:
+        """Return offset and metadata of the last commit; where there is none, the position."""
+        asked = [TopicPartition(tp.topic, tp.partition) for tp in tps]
+        coordinator = self._thread._ensure_consumer()._coordinator
+        found = await self._thread.call_thread(coordinator.fetch_committed_offsets, asked)
+        result = {TP(tp.topic, tp.partition): (at.offset, at.metadata) for tp, at in found.items() if at.offset >= 0}
+        return {tp: result[tp] if tp in result else (await self.position(tp) or 0, "") for tp in tps}
 
     def _filter_tps_with_pending_acks(self, topics: Iterable[Any] | None = None) -> Iterator[TP]:
         """Look at every partition with deliveries: upstream's lists are thrown away before the last commit."""

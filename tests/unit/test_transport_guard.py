@@ -5,6 +5,7 @@ import inspect
 from importlib.metadata import version
 
 import pytest
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.app.base import App
 from faust.streams import Stream
 from faust.tables.recovery import Recovery
@@ -26,6 +27,7 @@ READ = [
     ("Consumer._filter_tps_with_pending_acks", Consumer._filter_tps_with_pending_acks, "f6f9239774234e7e"),
     ("Consumer._new_offset", Consumer._new_offset, "1d2c7ea89a7ad4f1"),
     ("driver.Consumer.verify_event_path", driver.Consumer.verify_event_path, "a17e8f0610e1abcb"),
+    ("driver.Consumer._commit", driver.Consumer._commit, "a20eec84e4b2ed50"),
     ("driver.Producer._settings_extra", driver.Producer._settings_extra, "a4c7bc41b6382223"),
     ("App._create_directories", App._create_directories, "a9f571c3b04abec3"),
     ("Consumer.ack", Consumer.ack, "5fcf41cf45153475"),
@@ -40,6 +42,8 @@ READ = [
     ("Message.ack", Message.ack, "4751b72c4ed84153"),
     ("Thread._seek_wait", Thread._seek_wait, "9d221e816d940467"),
     ("Thread._fetch_records", Thread._fetch_records, "39a2c6c79fc1455a"),
+    ("Thread._commit", Thread._commit, "932852ce7a23f658"),
+    ("GroupCoordinator.fetch_committed_offsets", GroupCoordinator.fetch_committed_offsets, "6c049c7379165952"),
     ("driver.Producer.send_and_wait", driver.Producer.send_and_wait, "c468b00f6fe96311"),
 ]
 

@@ -1,0 +1,24 @@
+"""The process in which a pass is priced for trial: all that PRICE does with bytes, nothing else. See `isolation`."""
+
+import os
+import sys
+from itertools import groupby
+
+from tollmeter.settings import Settings
+from tollmeter.streams.isolation import DONE, unpack
+from tollmeter.streams.price import Priced
+from tollmeter.streams.prices.book import load
+
+
+def serve(targets: int) -> None:
+    """Price passes from standard input until it ends, and say of each that it was survived."""
+    book = load(Settings.from_environment(os.environ))
+    while (records := unpack(sys.stdin.buffer)) is not None:
+        batches = [list(batch) for _, batch in groupby(records, key=lambda record: record.partition)]
+        Priced(batches, book).blocks(targets, book.id, "")
+        sys.stdout.buffer.write(DONE)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

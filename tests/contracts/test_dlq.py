@@ -1,0 +1,150 @@
+"""`tollmeter dlq` on the real broker: letters are listed once, tried again under their own id, three times at most."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from click.testing import CliRunner
+
+from tests.usage_rows import as_json, avro, fields
+from tollmeter.cli.root import tollmeter
+from tollmeter.dlq import read_cases, retry
+from tollmeter.embedded.stack import settings_environment
+from tollmeter.schemas import topics
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import connect
+from tollmeter.streams.letters import SourcePlace, dead_letter_headers
+
+pytestmark = pytest.mark.stack
+Eventually = Callable[..., Any]
+
+
+@pytest.fixture
+def line(line_settings: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """A line with PRICE and LEDGER."""
+    running = []
+    for stage in ("price", "ledger"):
+        environment = {**os.environ, **settings_environment(line_settings), "POLARS_MAX_THREADS": "1"}
+        with (tmp_path / f"{stage}.log").open("wb") as log:
+            command = [sys.executable, "-m", "tollmeter", "worker", stage]
+            running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    yield line_settings
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def dlq(settings: Settings, *arguments: str) -> Any:
+    done = CliRunner().invoke(tollmeter, ["dlq", *arguments, "--json"], obj=settings, standalone_mode=False)
+    if done.exception:
+        raise done.exception
+    return json.loads(done.stdout)
+
+
+def send(line: Settings, topic: str, *records: tuple[int, bytes | None, list[tuple[str, bytes]]]) -> None:
+    async def work() -> None:
+        producer = AIOKafkaProducer(**line.kafka_options())
+        await producer.start()
+        try:
+            for partition, value, headers in records:
+                await producer.send_and_wait(line.topic(topic), value, partition=partition, headers=headers)
+        finally:
+            await producer.stop()
+
+    asyncio.run(work())
+
+
+def test_retried_letters_count_their_attempts_and_end_after_three(line: Settings, eventually: Eventually) -> None:
+    secret = "sk-proj-abcdefghijklmnop1234"
+    text = as_json(fields(1, note=f"a {secret}"))  # an unknown field
+    send(line, topics.EVENTS, (1, b"no event", []), (1, avro(fields(2)), []), (2, text, []))
+    first = eventually(lambda: len(found := dlq(line, "list")) == 2 and found, 60)
+    assert {(row["reason"], row["attempts"], row["state"]) for row in first} == {
+        ("unknown_framing", 1, "waiting"), ("bad_value", 1, "waiting"),
+    }  # fmt: skip
+    shown = dlq(line, "show", "2/0")
+    assert secret not in json.dumps(shown)
+    assert "[secret]" in shown["value"]
+
+    dry = dlq(line, "retry", "--reason", "unknown_framing", "--dry-run")
+    assert (dry["would_retry"], dry["retried"]) == (1, 0)
+    for attempts in (2, 3):
+        assert dlq(line, "retry", "--reason", "unknown_framing")["retried"] == 1
+
+        def rejected_again(attempts: int = attempts) -> bool:
+            return ("unknown_framing", attempts) in {(row["reason"], row["attempts"]) for row in dlq(line, "list")}
+
+        eventually(rejected_again, 30)
+    done = dlq(line, "retry", "--all", "--dry-run")
+    assert (done["would_retry"], done["skipped"]) == (1, {"exhausted": 1}), dlq(line, "list")
+    assert len(dlq(line, "list")) == 2
+
+
+async def _send_nothing(line: Settings) -> None:
+    """Append a record with neither key nor value; our own client refuses to, others do not."""
+    producer = AIOKafkaProducer(**line.kafka_options())
+    await producer.start()
+    try:
+        batch = producer.create_batch()
+        batch.append(key=None, value=None, timestamp=None)
+        await (await producer.send_batch(batch, line.topic(topics.EVENTS), partition=0))
+    finally:
+        await producer.stop()
+
+
+def test_records_without_key_and_value_and_withheld_secrets_become_letters(
+    line: Settings, eventually: Eventually
+) -> None:
+    asyncio.run(_send_nothing(line))
+    leaked = fields(1, api_key_id="sk-proj-abcdefghijklmnop1234")
+    send(line, topics.EVENTS, (1, avro(leaked), []), (2, avro(fields(2)), []))
+    send(line, topics.PRICED, (0, b"", []))
+    found = eventually(lambda: len(rows := dlq(line, "list")) == 3 and rows, 60)
+    assert {(row["reason"], row["state"], row["bytes"]) for row in found} == {
+        ("empty", "waiting", 0), ("secret", "withheld", 0), ("bad_priced_record", "foreign", 0),
+    }  # fmt: skip
+    client = connect(line)
+    eventually(lambda: client.query("SELECT count() AS n FROM usage_events") == [{"n": 1}], 30)
+    client.close()
+
+
+def test_letter_whose_cause_is_gone_becomes_one_row_however_often_it_is_tried(
+    line: Settings, eventually: Eventually
+) -> None:
+    """As after an upgrade: records that read well now lie among the dead letters of PRICE and of LEDGER."""
+    send(line, topics.EVENTS, (3, avro(fields(4)), []))
+    events = line.topic(topics.EVENTS)
+    of_price = dead_letter_headers("price", "bad_avro", "", SourcePlace(events, 0, 77))
+    of_ledger = dead_letter_headers("ledger", "rejected", "", SourcePlace(events, 3, 0))
+    gone = dead_letter_headers("ledger", "rejected", "", SourcePlace(events, 3, 99))
+    send(line, topics.DLQ, (0, avro(fields(3)), of_price), (3, b"{}", of_ledger), (3, b"{}", gone))
+
+    cases = [case for case in asyncio.run(read_cases(line)) if case.state == "waiting"]
+    for _ in range(2):  # twice at once: nobody has seen the other's marks
+        outcome = asyncio.run(retry(line, cases, 1_000))
+        assert (outcome.retried, outcome.lost) == (2, 1)
+    client = connect(line)
+    rows = "SELECT toString(event_id) AS id, count() AS n FROM usage_events FINAL GROUP BY id ORDER BY id"
+    expected = [{"id": fields(n)["event_id"], "n": 1} for n in (3, 4)]
+    eventually(lambda: client.query(rows) == expected, 60)
+    copies = "SELECT max(last_offset) AS last FROM ledger_coverage WHERE source_partition = 0"
+    eventually(lambda: client.query(copies) == [{"last": 1}], 30)
+    assert client.query(rows) == expected
+    assert {row["state"] for row in dlq(line, "list") if not row["id"].endswith("/99")} == {"retried"}
+    client.close()
+
+
+def test_wrong_ids_and_no_choice_are_one_line(line_settings: Settings) -> None:
+    for arguments, text in (
+        (["show", "x/y"], "no id of a letter"), (["show", "1/5"], "no dead letter"), (["retry"], "say which letters"),
+    ):  # fmt: skip
+        done = CliRunner().invoke(tollmeter, ["dlq", *arguments], obj=line_settings, standalone_mode=False)
+        assert text in str(done.exception)
+        assert getattr(done.exception, "exit_code", 0) == 2
