@@ -53,6 +53,12 @@ class Answering(BaseHTTPRequestHandler):
     server: FakeServer
 
     def do_GET(self) -> None:
+        if "/responses/" in self.path:
+            status = "completed" if self.server.go_on.is_set() else "in_progress"
+            usage = shapes.RESPONSE["usage"] if status == "completed" else None
+            answer = {**shapes.RESPONSE, "status": status, "usage": usage}
+            self._send(200, json.dumps(answer).encode(), "application/json")
+            return
         self._send(200, b'{"object": "list", "data": []}', "application/json")
 
     def do_POST(self) -> None:
@@ -88,6 +94,8 @@ class Answering(BaseHTTPRequestHandler):
             wanted = (body.get("stream_options") or {}).get("include_usage")
             chunks = [{**chunk, "model": model} for chunk in shapes.CHAT_STREAM[: 3 if wanted else 2]]
             return plain, chunks, False
+        if path.endswith("/responses") and body.get("background"):
+            return {**shapes.RESPONSE, "model": model, "status": "queued", "usage": None}, [], True
         if path.endswith("/responses"):
             return shapes.RESPONSE, shapes.RESPONSE_STREAM, True
         if path.endswith("/embeddings"):

@@ -14,7 +14,9 @@ from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
 from tollmeter.producers.transports.answer import Answer
-from tollmeter.producers.transports.attempt import Attempt, Meter, Request
+from tollmeter.producers.transports.attempt import Attempt, begin
+from tollmeter.producers.transports.meter import Meter
+from tollmeter.producers.transports.ports import Request
 from tollmeter.producers.usage import get, items
 
 TIMEOUT_S = 30.0
@@ -77,7 +79,7 @@ class NativeClient:
         parts = urlsplit(self.target.url.rstrip("/") + path)
         content = json.dumps(body).encode()
         headers = {"content-type": "application/json", **_key_headers(self.target)}
-        attempt = self.meter.begin(Request(parts.netloc, parts.path, parts.query, headers, content))
+        attempt = begin(self.meter, Request(parts.netloc, parts.path, parts.query, headers, content))
         if attempt is not None and attempt.refusal() is not None and attempt.deny is not None:
             attempt.deny.raise_if_denied()
         status, data = _exchange(HttpRequest(parts.geturl(), content, headers, method="POST"), timeout, attempt)  # noqa: S310 - Target lets http and https through alone

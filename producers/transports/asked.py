@@ -43,6 +43,7 @@ UNBILLED = (
 
 _MODEL_IN_PATH = re.compile(r"/(?:models|model|deployments)/([^/:]+)")
 _MODEL_IN_FORM = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n')
+_FETCHED = re.compile(r"/responses/[^/]+/?$")
 _TEXTS = (
     "messages", "system", "input", "prompt", "instructions", "contents", "systemInstruction", "system_instruction",
     "content", "text", "parts", "query", "documents", "texts", "inputs", "output", "arguments",
@@ -97,6 +98,11 @@ def read(path: str, content_type: str, content: bytes) -> Asked | None:
 
 def _operation(path: str) -> str:
     return next((name for end, name in OPERATIONS if path.endswith(end)), "")
+
+
+def fetches(method: str, path: str) -> bool:
+    """Say whether a request looks at an answer that was asked for in the background."""
+    return method == "GET" and _FETCHED.search(path) is not None
 
 
 def prompt_chars(body: Mapping[str, Any]) -> int:

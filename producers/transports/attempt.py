@@ -5,92 +5,46 @@ retry is an attempt of its own with an event of its own, because each may be bil
 """
 
 import json
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
-from urllib.parse import parse_qs
+from typing import Any
 
 from tollmeter.producers import scope
 from tollmeter.producers.extract import PROVIDER_HOSTS, extract, provider_of
-from tollmeter.producers.guarding.decision import Allow, Deny
+from tollmeter.producers.guarding.decision import Deny
 from tollmeter.producers.guarding.prices import Quote
 from tollmeter.producers.ids import Ids
 from tollmeter.producers.transports import asked, estimates
 from tollmeter.producers.transports.answer import REFUSED, Answer
 from tollmeter.producers.transports.answered import Reader
-from tollmeter.producers.transports.priced import Quoting, price_of
+from tollmeter.producers.transports.meter import HTTP_ERROR, Meter, faults, said
+from tollmeter.producers.transports.ports import Refusal, Request, key_of
+from tollmeter.producers.transports.priced import price_of
 from tollmeter.producers.usage import get
 from tollmeter.schemas.event import UsageEvent
 
-log = logging.getLogger("tollmeter.calls")
-
-HTTP_ERROR = 400
+UNFINISHED = ("queued", "in_progress")
+BACKGROUND_S = 900.0
+"""So long the usage of an answer in the background is waited for."""
 NOT_SENT = frozenset(
     ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError",
      "ConnectionRefusedError", "gaierror")
 )  # fmt: skip
 """Errors of the HTTP library after which the provider has not seen the request: nothing was used."""
-_KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
 _PROVIDER_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 _ids = Ids()
 
 
-class Producing(Protocol):
-    """What a meter needs of a `UsageProducer`."""
-
-    def record(self, event: UsageEvent, /) -> str: ...
-
-    def key_id(self, secret: str | bytes) -> str: ...
-
-
-class Guarding(Quoting, Protocol):
-    """What a meter needs of a `Guard`."""
-
-    def check(self, model: str, **question: Any) -> Allow | Deny: ...
-
-
-class Request(NamedTuple):
-    """An HTTP request as far as it matters here."""
-
-    host: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    """Names in lower case."""
-    content: bytes
-
-
-class Refusal(NamedTuple):
-    """The answer that a refused call gets instead of the provider's."""
-
-    http_status: int
-    headers: dict[str, str]
-    content: bytes
-
-
-@dataclass(frozen=True)
-class Meter:
-    """What is common to all calls of one client. `fields` are event fields of each call; the scope's win over them."""
-
-    producer: Producing | None = None
-    guard: Guarding | None = None
-    provider: str | None = None
-    tokenizer: Callable[[str, bytes], int] | None = None
-    """Counts the prompt's tokens, given model and request body."""
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-    def begin(self, request: Request) -> "Attempt | None":
-        """Return the attempt to watch; None for a request that calls no model, or when the meter itself fails."""
-        try:
-            wanted = asked.read(request.path, request.headers.get("content-type", ""), request.content)
-            return None if wanted is None else Attempt(self, request, wanted)
-        except Exception:
-            log.exception("metering failed; the call itself is unaffected")
-            return None
+def begin(meter: Meter, request: Request) -> "Attempt | None":
+    """Return the attempt to watch; None for a request that calls no model, or when the meter itself fails."""
+    try:
+        wanted = asked.read(request.path, request.headers.get("content-type", ""), request.content)
+        return None if wanted is None else Attempt(meter, request, wanted)
+    except Exception as error:
+        faults.warn("metering failed, the call itself is unaffected: %s", said(error))
+        return None
 
 
 class Attempt:
@@ -126,8 +80,8 @@ class Attempt:
             if isinstance(decision, Deny):
                 return self._refused(decision)
             self._reservation, self._estimate_nano = decision.reservation, decision.est_nano
-        except Exception:
-            log.exception("the guard failed; the call goes on unchecked")
+        except Exception as error:
+            faults.warn("the guard failed, the call goes on unchecked: %s", said(error))
         return None
 
     def _question(self) -> dict[str, Any]:
@@ -194,8 +148,8 @@ class Attempt:
             if self._reader is not None:
                 self._reader.finish()
             self._finish(self._outcome(error, to_its_end))
-        except Exception:
-            log.exception("metering failed; the call itself is unaffected")
+        except Exception as error:
+            faults.warn("metering failed, the call itself is unaffected: %s", said(error))
 
     # ------------------------------------------------------------------ after
 
@@ -225,11 +179,30 @@ class Attempt:
             chars = self._reader.chars if self._reader else 0
             guess = estimates.filled(event, self._prompt_tokens, estimates.tokens(chars))
             event = event.model_copy(update=guess)
-        quote = price_of(event, self._meter.guard)
-        self._settle(event, quote, billed)
-        self.answer.fill(event, quote.nano, quote.status)
+        wait_s = self._wait_s(event)
+        if wait_s > 0 and event.provider_request_id:
+            self._tell(event)
+            self._meter.holding.hold(event, wait_s, self._conclude)
+        else:
+            self._conclude(event, billed=billed)
+
+    def _wait_s(self, event: UsageEvent) -> float:
+        """Return how long usage may still become known: an answer that is to be fetched later has only begun."""
+        if event.usage_source != "ESTIMATED":
+            return 0.0
+        unfinished = get(self._reader.body if self._reader else {}, "status") in UNFINISHED
+        return max(self._meter.hold_s, BACKGROUND_S if unfinished else 0.0)
+
+    def _conclude(self, event: UsageEvent, billed: bool = True) -> None:
+        """The event is as good as it gets: settle and record it."""
+        self._settle(event, self._tell(event), billed)
         if self._meter.producer is not None:
             self._meter.producer.record(event)
+
+    def _tell(self, event: UsageEvent) -> Quote:
+        quote = price_of(event, self._meter.guard)
+        self.answer.fill(event, quote.nano, quote.status)
+        return quote
 
     def _event(self, outcome: dict[str, Any]) -> UsageEvent:
         fields = {
@@ -266,7 +239,7 @@ class Attempt:
     def _known(self) -> dict[str, Any]:
         """Return the event fields known before the answer: the scope's win over the client's, ours fill the gaps."""
         found = {**self._meter.fields, **self._scope.fields}
-        key = _key_of(self._request)
+        key = key_of(self._request)
         producer = self._meter.producer
         if producer is not None and key:
             found.setdefault("api_key_id", producer.key_id(key))
@@ -289,17 +262,6 @@ class Attempt:
 
     def _elapsed_ms(self) -> int:
         return round((time.perf_counter() - self._began) * 1_000)
-
-
-def _key_of(request: Request) -> str:
-    """Return the provider key that a request carries; "" when it carries none."""
-    found = next((request.headers[name] for name in _KEY_HEADERS if request.headers.get(name)), "")
-    if found:
-        return found
-    kind, _, secret = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer":
-        return secret.strip()
-    return next(iter(parse_qs(request.query).get("key", [])), "")
 
 
 def _error_type(body: Any) -> str:

@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 from tollmeter.producers.transports import asked
 from tollmeter.producers.transports.answer import EXTENSION
 from tollmeter.producers.transports.answered import READABLE_ENCODINGS
-from tollmeter.producers.transports.attempt import Attempt, Guarding, Meter, Producing, Refusal, Request
+from tollmeter.producers.transports.attempt import Attempt, begin
+from tollmeter.producers.transports.fetched import Fetch, fetch
+from tollmeter.producers.transports.meter import Meter
+from tollmeter.producers.transports.ports import Guarding, Producing, Refusal, Request
 from tollmeter.schemas.event import UsageEvent
 
 Client = TypeVar("Client")
@@ -28,6 +31,7 @@ def metered(
     provider: str | None = None,
     tokenizer: Callable[[str, bytes], int] | None = None,
     org: str | None = None,
+    hold_s: float = 0.0,
     **fields: Any,
 ) -> Client:
     """Return the same HTTP client, `Client` or `AsyncClient` of httpx or httpx2, now checking and recording its calls.
@@ -40,6 +44,10 @@ def metered(
     request by the middleware or `calling(...)`. `provider` names the provider where the host does not tell.
     `tokenizer(model, request body)` counts the prompt's tokens exactly, instead of four characters each.
 
+    Usage that an answer leaves out is estimated. With `hold_s` such an event waits so long for `replace_estimate`
+    before it is recorded; an answer in the background (OpenAI's `background=True`) waits anyway until it is fetched
+    through the same client, at most 15 minutes. What is recorded is never changed.
+
     Raises ValueError for what is no such client, is metered already, or has no such field.
     """
     http, asynchronous = _library(client)
@@ -48,7 +56,7 @@ def metered(
         raise ValueError(f"no event field that a client can fix: {', '.join(sorted(unknown))}")
     if org is not None:
         fields["org_id"] = org
-    meter = Meter(producer, guard, provider, tokenizer, fields)
+    meter = Meter(producer, guard, provider, tokenizer, fields, hold_s)
     inside: Any = client
     wrap = _classes(http)[asynchronous]
     if isinstance(inside._transport, Wrapper):
@@ -58,6 +66,17 @@ def metered(
         pattern: None if inner is None else wrap(inner, meter) for pattern, inner in inside._mounts.items()
     }
     return client
+
+
+def replace_estimate(client: Any, response: Any) -> bool:
+    """Give the usage of an earlier answer of a metered client: a whole response, with its id, as `extract` reads it.
+
+    False when it is too late, because the estimate has been recorded, or nothing was estimated.
+    """
+    transport = getattr(client, "_transport", None)
+    if not isinstance(transport, Wrapper):
+        raise ValueError("this client is not metered")
+    return transport._meter.holding.replace(response)
 
 
 def _library(client: Any) -> tuple[Any, bool]:
@@ -83,7 +102,7 @@ class Wrapper:
         default = {"http": 80, "https": 443}.get(url.scheme)
         host = url.host if url.port in (None, default) else f"{url.host}:{url.port}"
         headers = {name.lower(): value for name, value in request.headers.items()}
-        return self._meter.begin(Request(host, url.path, url.query.decode("ascii"), headers, content))
+        return begin(self._meter, Request(host, url.path, url.query.decode("ascii"), headers, content))
 
     def _refused(self, request: Any, refusal: Refusal, attempt: Attempt) -> Any:
         return self._http.Response(
@@ -93,6 +112,12 @@ class Wrapper:
             request=request,
             extensions={EXTENSION: attempt.answer},
         )
+
+    def _fetched(self, response: Any, look: Fetch | None) -> Any:
+        if look is not None:
+            look.opened(response.status_code, response.headers)
+            response.stream = self._stream(response.stream, look)
+        return response
 
     def _watched(self, response: Any, attempt: Attempt) -> Any:
         attempt.opened(response.status_code, response.headers)
@@ -113,7 +138,8 @@ class SyncTransport(Wrapper):
     def handle_request(self, request: Any) -> Any:
         attempt = self._begin(request, request.read()) if _worth_reading(request) else None
         if attempt is None:
-            return self._inner.handle_request(request)
+            look = fetch(self._meter, request.method, request.url.path)
+            return self._fetched(self._inner.handle_request(request), look)
         refusal = attempt.refusal()
         if refusal is not None:
             return self._refused(request, refusal, attempt)
@@ -134,6 +160,7 @@ class SyncTransport(Wrapper):
         return self._with_body(response, attempt, parts)
 
     def close(self) -> None:
+        self._meter.holding.expire(everything=True)
         self._inner.close()
 
     def __enter__(self) -> "SyncTransport":
@@ -141,6 +168,7 @@ class SyncTransport(Wrapper):
         return self
 
     def __exit__(self, *exc: Any) -> None:
+        self._meter.holding.expire(everything=True)
         self._inner.__exit__(*exc)
 
 
@@ -150,7 +178,8 @@ class AsyncTransport(Wrapper):
     async def handle_async_request(self, request: Any) -> Any:
         attempt = self._begin(request, await request.aread()) if _worth_reading(request) else None
         if attempt is None:
-            return await self._inner.handle_async_request(request)
+            look = fetch(self._meter, request.method, request.url.path)
+            return self._fetched(await self._inner.handle_async_request(request), look)
         refusal = attempt.refusal()
         if refusal is not None:
             return self._refused(request, refusal, attempt)
@@ -171,6 +200,7 @@ class AsyncTransport(Wrapper):
         return self._with_body(response, attempt, parts)
 
     async def aclose(self) -> None:
+        self._meter.holding.expire(everything=True)
         await self._inner.aclose()
 
     async def __aenter__(self) -> "AsyncTransport":
@@ -178,13 +208,14 @@ class AsyncTransport(Wrapper):
         return self
 
     async def __aexit__(self, *exc: Any) -> None:
+        self._meter.holding.expire(everything=True)
         await self._inner.__aexit__(*exc)
 
 
 class SyncTee:
     """The body of an answer, seen as it passes."""
 
-    def __init__(self, inner: Any, attempt: Attempt) -> None:
+    def __init__(self, inner: Any, attempt: Attempt | Fetch) -> None:
         self._inner, self._attempt = inner, attempt
 
     def __iter__(self) -> Iterator[bytes]:
@@ -207,7 +238,7 @@ class SyncTee:
 class AsyncTee:
     """`SyncTee` for async clients."""
 
-    def __init__(self, inner: Any, attempt: Attempt) -> None:
+    def __init__(self, inner: Any, attempt: Attempt | Fetch) -> None:
         self._inner, self._attempt = inner, attempt
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

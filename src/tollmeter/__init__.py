@@ -10,7 +10,7 @@ _PUBLIC = {
     "FallbackChain": "tollmeter.producers.fallback.chain",
     "FallbackConfig": "tollmeter.producers.fallback.config",
     "Guard": "tollmeter.producers.guard",
-    "Meter": "tollmeter.producers.transports.attempt",
+    "Meter": "tollmeter.producers.transports.meter",
     "MeterASGI": "tollmeter.producers.middleware.asgi",
     "MeterWSGI": "tollmeter.producers.middleware.wsgi",
     "NativeClient": "tollmeter.producers.fallback.native",

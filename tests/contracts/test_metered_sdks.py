@@ -17,8 +17,10 @@ from tests.fake_provider import FakeServer, serving
 from tollmeter.producers.client import UsageProducer
 from tollmeter.producers.privacy import key_id
 from tollmeter.producers.scope import calling
+from tollmeter.producers.store import RateLimited
+from tollmeter.producers.transports import attempt
 from tollmeter.producers.transports.answer import answer_of
-from tollmeter.producers.transports.metered import metered
+from tollmeter.producers.transports.metered import metered, replace_estimate
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.settings import Settings
 
@@ -280,7 +282,11 @@ def test_no_key_in_events_or_logs(
     assert server.asked[0][1]["authorization"] == f"Bearer {KEY}"
 
 
-def test_a_failing_meter_does_not_break_the_call(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_meter_does_not_break_the_call(
+    server: FakeServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "faults", RateLimited())  # another test may have warned a moment ago
+
     class Faulty:
         def record(self, _event: UsageEvent) -> str:
             raise RuntimeError("metering is broken")
@@ -292,6 +298,59 @@ def test_a_failing_meter_does_not_break_the_call(server: FakeServer, caplog: pyt
         reply = chat(server, metered(inner, producer=Faulty())).chat.completions.create(model="gpt-4o", messages=ASK)
     assert reply.choices[0].message.content == "hi" * 20
     assert "metering failed" in caplog.text
+
+
+def test_an_answer_in_the_background_waits_for_its_usage(server: FakeServer, producer: UsageProducer) -> None:
+    with httpx2.Client() as inner:
+        client = chat(server, metered(inner, producer=producer))
+        begun = client.responses.create(model="background", input="x" * 400, background=True)
+        assert (begun.status, producer.events) == ("queued", [])
+        assert client.responses.retrieve(begun.id).status == "in_progress"
+        assert producer.events == [], "not known yet"
+        server.go_on.set()
+        assert client.responses.retrieve(begun.id).status == "completed"
+        (event,) = producer.events
+        client.responses.retrieve(begun.id)
+        client.responses.create(model="background", input="x" * 400, background=True)
+    assert tokens(event) == (900, 80, "PROVIDER", "OK")
+    assert (event.model_sent, event.prompt_chars, event.http_status) == ("background", 400, 200)
+    # the second is never fetched: the closed client gives its estimate
+    assert [tokens(made) for made in producer.events[1:]] == [(100, 0, "ESTIMATED", "OK")]
+
+
+def test_an_estimate_can_be_replaced_while_it_is_held(server: FakeServer, producer: UsageProducer) -> None:
+    known: Any = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "usage": {"prompt_tokens": 88, "completion_tokens": 9},
+    }
+    with httpx2.Client() as inner:
+        client = chat(server, metered(inner, producer=producer, hold_s=60))
+        client.chat.completions.create(model="gpt-4o", messages=ASK)
+        assert len(producer.events) == 1, "what is known is not held"
+        raw = client.chat.completions.with_raw_response.create(model="mute", messages=ASK)
+        assert raw.headers["x-tollmeter-usage-source"] == "ESTIMATED"
+        assert not replace_estimate(inner, {**known, "usage": None})
+        assert not replace_estimate(inner, {**known, "id": "another"})
+        assert replace_estimate(inner, known)
+        assert not replace_estimate(inner, known), "recorded: the first one wins"
+    assert tokens(producer.events[1]) == (88, 9, "PROVIDER", "OK")
+    answer = answer_of(raw)
+    assert answer is not None
+    assert (answer.usage_source, answer.input_tokens) == ("PROVIDER", 88)
+    with pytest.raises(ValueError, match="not metered"):
+        replace_estimate(httpx2.Client(), known)
+
+
+def test_a_held_estimate_is_recorded_when_its_time_is_up(
+    server: FakeServer, producer: UsageProducer, eventually: Any
+) -> None:
+    with httpx2.Client() as inner:
+        client = chat(server, metered(inner, producer=producer, hold_s=0.2))
+        client.chat.completions.create(model="mute", messages=ASK)
+        assert producer.events == []
+        eventually(lambda: producer.events, timeout=10)
+    assert [tokens(event) for event in producer.events] == [(100, 10, "ESTIMATED", "OK")]
 
 
 @pytest.mark.parametrize(

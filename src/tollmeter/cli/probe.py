@@ -13,7 +13,7 @@ from tollmeter.producers.client import UsageProducer
 from tollmeter.producers.fallback.chain import PROBE_OPERATION
 from tollmeter.producers.fallback.native import NativeClient, ProviderError, Target
 from tollmeter.producers.privacy import without_secrets
-from tollmeter.producers.transports.attempt import Meter
+from tollmeter.producers.transports.meter import Meter
 from tollmeter.settings import Settings
 
 ACKNOWLEDGE_S = 5.0
