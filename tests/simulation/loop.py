@@ -1,0 +1,98 @@
+"""An asyncio loop for one simulated process: virtual time, one callback per step, and nothing runs unless it is told.
+
+Production code uses asyncio as it is (tasks, gather, wait, sleep); here only the world decides whose turn it is.
+"""
+
+import asyncio
+import heapq
+from asyncio import events
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+
+class Loop(asyncio.AbstractEventLoop):
+    """`ready` holds what may run now, `timers` what waits for its time, both in the order of their arrival."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.time = now  # type: ignore[method-assign]
+        self.ready: deque[asyncio.Handle] = deque()
+        self.timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._numbers = count()
+        self.dead = self.stopped = False
+
+    def run(self, most: int) -> int:
+        """Run the first callbacks that are ready, some at most, while the process goes on; return how many."""
+        events._set_running_loop(self)
+        done = 0
+        try:
+            while self.ready and done < most and not self.stopped:
+                handle = self.ready.popleft()
+                done += 1
+                if not handle._cancelled:
+                    handle._context.run(handle._callback, *handle._args)
+        finally:
+            events._set_running_loop(None)
+        return done
+
+    def wake(self, now: float) -> None:
+        """Move the timers whose time has come to `ready`."""
+        while self.timers and self.timers[0][0] <= now:
+            handle = heapq.heappop(self.timers)[2]
+            if not handle._cancelled:
+                self.ready.append(handle)
+
+    def next_time(self) -> float | None:
+        """Return when the first timer is due."""
+        while self.timers and self.timers[0][2]._cancelled:
+            heapq.heappop(self.timers)
+        return self.timers[0][0] if self.timers else None
+
+    def die(self) -> None:
+        """Drop everything: nothing of this process runs any more."""
+        self.dead = self.stopped = True
+        self.ready.clear()
+        self.timers.clear()
+
+    # what asyncio asks of a loop -----------------------------------------------------------------------------------
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        if not self.dead:
+            self.ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        if not self.dead:
+            heapq.heappush(self.timers, (when, next(self._numbers), handle))
+        return handle
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=self, name=name or "task", context=context)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # a killed process leaves its tasks behind
+        return task
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Cancelled timers are dropped when their turn comes."""
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Say nothing: what a task raises reaches the world through the machine's `crash`, or its process is dead."""

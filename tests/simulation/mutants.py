@@ -1,0 +1,165 @@
+"""Broken versions of production's classes, each with one rule taken away: the oracle must catch every one of them."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from tests.simulation import rows
+from tests.simulation.line import RowCheckpoints, RowFolding
+from tollmeter.sinks import rollup
+from tollmeter.sinks.clickhouse import Unavailable
+from tollmeter.streams.ledger import Ledger
+from tollmeter.streams.passes import Passes
+from tollmeter.streams.price import Price
+from tollmeter.streams.repairing import Repairs
+from tollmeter.streams.watch import Watch
+
+
+class CommitBeforeInsert(Ledger):
+    """LEDGER says that it is done while its insert is still under way."""
+
+    async def step(self, events: Sequence[Any]) -> list[Any]:
+        asyncio.ensure_future(super().step(events))  # noqa: RUF006
+        return []
+
+
+class GiveUpOnInsert(Ledger):
+    """LEDGER goes on when ClickHouse does not answer."""
+
+    async def _persist(self, work: Callable[[], None], *args: Any) -> None:
+        try:
+            await self._machine.blocking(work)
+        except Unavailable:
+            return
+
+
+class CommitBeforeAck(Price):
+    """PRICE says that it is done before the brokers have acknowledged."""
+
+    async def step(self, events: Sequence[Any]) -> None:
+        asyncio.ensure_future(super().step(events))  # noqa: RUF006
+
+
+class ParallelSends(Price):
+    """PRICE has several unacknowledged records for one target."""
+
+    async def _send_in_turn(self, target: int, records: Sequence[Any]) -> None:
+        await asyncio.gather(*(super(ParallelSends, self)._send_in_turn(target, [record]) for record in records))
+
+
+class LettersUnawaited(Price):
+    """PRICE does not wait for its dead letters."""
+
+    async def _send_dead_letters(self, pass_: Any) -> None:
+        asyncio.ensure_future(super()._send_dead_letters(pass_))  # noqa: RUF006
+
+
+class AckOnException(Passes):
+    """A pass that fails counts as done."""
+
+    async def _run_pass(self) -> None:
+        step = self._step
+
+        async def forgiving(events: list[Any]) -> Sequence[Any] | None:
+            try:
+                return await step(events)
+            except Exception:
+                return None
+
+        self._step = forgiving
+        try:
+            await super()._run_pass()
+        finally:
+            self._step = step
+
+
+class AlertAfterCheckpoint(Watch):
+    """WATCH sends alerts when the checkpoint that holds their sums is written."""
+
+    async def _send(self, alerts: Sequence[Any]) -> None:
+        self.__dict__.setdefault("held", []).extend(alerts)
+
+    async def idle(self, now: float) -> None:
+        saved = any(saving.task.done() for saving in self._saving.values())
+        await super().idle(now)
+        if saved:
+            held, self.__dict__["held"] = self.__dict__.get("held", []), []
+            await super()._send(held)
+
+
+class ResumeAtCommitted(Watch):
+    """WATCH starts where the group has committed, not behind its checkpoint."""
+
+    async def start_positions(self, assigned: set[Any]) -> dict[Any, int]:
+        await super().start_positions(assigned)
+        return {}
+
+
+class ProgressFirst(RowCheckpoints):
+    """A checkpoint claims its progress before its cells are written."""
+
+    @property
+    def writes(self) -> Any:
+        return tuple(reversed(super().writes))
+
+
+class SeenNotRebuilt(RowFolding):
+    """A restart forgets which ids were seen."""
+
+    async def read_back(self, number: int, end: int) -> Any:
+        for nothing in ():
+            yield nothing
+
+
+class FailedIsSaved(RowFolding):
+    """A checkpoint that failed counts as written."""
+
+    def undo(self, state: Any, failed: Any) -> None:
+        """Forget that it failed."""
+
+
+class RepairTooSoon(Repairs):
+    """Repairs do not wait until LEDGER holds what the checkpoint holds."""
+
+    async def _ledger_caught_up(self, saved: Any) -> bool:
+        return True
+
+
+class Mutant(NamedTuple):
+    """`make` replaces classes, `patches` functions."""
+
+    name: str
+    make: dict[str, Callable[..., Any]]
+    patches: tuple[tuple[Any, str, Any], ...] = ()
+
+    @contextmanager
+    def applied(self) -> Iterator[dict[str, Callable[..., Any]]]:
+        """Put the broken parts in place for a while."""
+        active = [patch.object(target, name, new) for target, name, new in self.patches]
+        for one in active:
+            one.start()
+        try:
+            yield self.make
+        finally:
+            for one in active:
+                one.stop()
+
+
+MUTANTS = (
+    Mutant("commit before insert", {"Ledger": CommitBeforeInsert}),
+    Mutant("insert given up", {"Ledger": GiveUpOnInsert}),
+    Mutant("commit before the acknowledgement", {"Price": CommitBeforeAck}),
+    Mutant("parallel sends", {"Price": ParallelSends}),
+    Mutant("dead letters not awaited", {"Price": LettersUnawaited}),
+    Mutant("ack on exception", {"Passes": AckOnException}),
+    Mutant("alert after the checkpoint", {"Watch": AlertAfterCheckpoint}),
+    Mutant("resume at the committed offset", {"Watch": ResumeAtCommitted}),
+    Mutant("progress row first", {"RowCheckpoints": ProgressFirst}),
+    Mutant("seen not rebuilt", {"RowFolding": SeenNotRebuilt}),
+    Mutant("failed checkpoint counts as saved", {"RowFolding": FailedIsSaved}),
+    Mutant("repair before the ledger holds it", {"Repairs": RepairTooSoon}),
+    Mutant("last price wins", {}, ((rows, "row_version", lambda revision, offset: offset),)),
+    Mutant("rollup without slack", {}, ((rollup, "SLACK_MARGIN_S", -20.0),)),
+)

@@ -1,0 +1,117 @@
+"""One seed is one run: faults and traffic first, then none, then everything must agree with the oracle."""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from tests.simulation.group import MOST
+from tests.simulation.line import SETTINGS, Line
+from tests.simulation.oracle import Oracle, Watcher
+from tests.simulation.traffic import Mix, Traffic
+from tests.simulation.world import Faults, World
+
+STARTS = tuple(
+    datetime(*at, tzinfo=UTC).timestamp()
+    for at in ((2026, 11, 20, 10, 0), (2026, 11, 20, 23, 50), (2026, 11, 30, 22, 0), (2026, 12, 31, 23, 58))
+)
+FAULTY_S, CALM_S = 14.0, 9.0
+NONE = Faults()
+
+
+class Result(NamedTuple):
+    seed: int
+    problems: list[str]
+    digest: str
+    steps: int
+    kills: int
+
+
+def draw_faults(rng: random.Random) -> Faults:
+    """Each seed has faults of its own; about half of the kinds are off."""
+
+    def some(most: float) -> float:
+        return rng.random() * most if rng.random() < 0.5 else 0.0
+
+    return Faults(
+        kill=some(0.02), refuse=some(0.05), lost_ack=some(0.05), slow_send=some(0.2), store_away=some(0.3),
+        store_lost=some(0.2), store_half=some(0.2), store_slow=some(0.1), pause=some(0.4), rebalance=some(0.3),
+    )  # fmt: skip
+
+
+def draw_mix(rng: random.Random) -> Mix:
+    """Each seed has traffic of its own."""
+
+    def some(most: float) -> float:
+        return rng.random() * most if rng.random() < 0.6 else 0.0
+
+    return Mix(
+        resend=some(0.3), spool=some(0.2), late=some(0.3), ahead=some(0.15), malformed=some(0.1),
+        poison=some(0.06) * rng.randint(0, 1), twin=some(0.1), jump=some(0.25),
+    )  # fmt: skip
+
+
+def disturb(line: Line, until: float) -> None:
+    """Once a second: pause somebody, let somebody come or go."""
+    world = line.world
+
+    def second() -> None:
+        rng = world.rng
+        processes = [process for process in world.processes if not process.paused]
+        if processes and world.chance(world.faults.pause):
+            victim = rng.choice(processes)
+            line.groups[victim.name].pause(victim, rng.choice((0.5, 2.0, 6.0, 9.0)))
+        if world.chance(world.faults.rebalance):
+            group = line.groups[rng.choice(("price", "ledger", "watch"))]
+            if len(group.members) < MOST and rng.random() < 0.5:
+                group.join()
+            else:
+                group.rebalance()
+        if world.now + 1.0 < until:
+            world.after(1.0, second)
+
+    world.after(0.5, second)
+
+
+def run(seed: int, make: dict[str, Callable[..., Any]] | None = None) -> Result:
+    """Run one seed; `make` puts broken classes in the place of production's."""
+    rng = random.Random(seed)
+    world = World(rng.getrandbits(64), draw_faults(rng), rng.choice(STARTS))
+    line = Line(world, make)
+    watcher = Watcher(line)
+    traffic = Traffic(line, draw_mix(rng), rng.randint(15, 50), FAULTY_S)
+    for group in line.groups.values():
+        for _ in range(rng.choice((1, 1, 2))):
+            group.join()
+    traffic.schedule()
+    disturb(line, FAULTY_S)
+    world.run(FAULTY_S)
+    world.faults = NONE
+    world.run(FAULTY_S + CALM_S)
+    settle(line)
+    problems = world.problems + watcher.problems + Oracle(line, traffic).problems()
+    return Result(seed, problems, digest(line), world.steps, world.kills)
+
+
+def settle(line: Line) -> None:
+    """Let time pass until every hour is sealed, late rows are repaired, and checkpoints and rollups hold everything."""
+    world = line.world
+    world.jump(3_600 + SETTINGS.horizon_s + 120)
+    for number in range(12):
+        world.run(world.now + 4.0)
+        world.jump(400)
+        if number > 1 and not any(json.loads(text)["deferred"] for _, text in line.store.progress.values()):
+            return
+
+
+def digest(line: Line) -> str:
+    """Return a hash of everything that is left of a run."""
+    store = line.store
+    parts = [
+        sorted(store.events.items()), sorted(store.windows.items()), sorted(store.alerts), sorted(store.coverage),
+        sorted(store.minutes.items()), sorted(store.progress.items()),
+        [(tp, len(log.records)) for tp, log in sorted(line.broker.logs.items())], line.world.steps,
+    ]  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

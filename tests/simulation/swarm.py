@@ -1,0 +1,99 @@
+"""Many seeds on several processes, and the search for a seed that catches a mutant."""
+
+import gc
+import logging
+import multiprocessing
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from tests.simulation.mutants import MUTANTS, Mutant
+from tests.simulation.run import Result, run
+
+SEEDS_FILE = Path(__file__).with_name("seeds.txt")
+MUTANT_SEEDS = 400
+"""So many seeds a mutant may survive before it counts as not caught."""
+CHUNK = 10
+
+
+def quiet() -> None:
+    """Silence what killed processes leave behind: warnings of the stages, coroutines that were never awaited."""
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    gc.freeze()
+
+
+def kept_seeds() -> list[int]:
+    """Return the seeds that failed once: they are always run."""
+    lines = (line.partition("#")[0].strip() for line in SEEDS_FILE.read_text(encoding="utf-8").splitlines())
+    return [int(line) for line in lines if line]
+
+
+def catch(mutant: Mutant, seeds: Iterable[int]) -> Result | None:
+    """Return the first run that shows that something is wrong with a mutant."""
+    with mutant.applied() as make:
+        for seed in seeds:
+            result = run(seed, make)
+            if result.problems:
+                return result
+    return None
+
+
+def _run_some(seeds: list[int]) -> list[Result]:
+    return [run(seed) for seed in seeds]
+
+
+def _catch_number(number: int) -> tuple[str, Result | None]:
+    return MUTANTS[number].name, catch(MUTANTS[number], [*kept_seeds(), *range(MUTANT_SEEDS)])
+
+
+def _chunks(seeds: list[int]) -> list[list[int]]:
+    return [seeds[begin : begin + CHUNK] for begin in range(0, len(seeds), CHUNK)]
+
+
+def _each(work: Any, inputs: list[Any], processes: int) -> Iterator[Any]:
+    if processes == 1:
+        quiet()
+        yield from map(work, inputs)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes, initializer=quiet) as pool:
+        yield from pool.imap_unordered(work, inputs)
+
+
+def simulate(seeds: list[int], processes: int, progress: Progress | None = None) -> list[Result]:
+    """Run seeds in several processes; return the results in the order of the seeds."""
+    task = None if progress is None else progress.add_task(f"{len(seeds)} seeds", total=len(seeds))
+    results: list[Result] = []
+    for some in _each(_run_some, _chunks(seeds), processes):
+        results += some
+        if progress is not None and task is not None:
+            wrong = sum(bool(result.problems) for result in results)
+            progress.update(task, advance=len(some), description=f"{len(results)} seeds, {wrong} wrong")
+    return sorted(results, key=lambda result: result.seed)
+
+
+def catch_all(processes: int, progress: Progress | None = None) -> dict[str, Result | None]:
+    """Return for each mutant the run that caught it, None when none did."""
+    task = None if progress is None else progress.add_task("mutants", total=len(MUTANTS))
+    found = {}
+    for name, result in _each(_catch_number, list(range(len(MUTANTS))), processes):
+        found[name] = result
+        if progress is not None and task is not None:
+            progress.update(task, advance=1)
+    return {mutant.name: found[mutant.name] for mutant in MUTANTS}
+
+
+def summary(results: list[Result], caught: dict[str, Result | None]) -> dict[str, Any]:
+    failing = [result.seed for result in results if result.problems]
+    return {
+        "seeds": len(results),
+        "wrong": len(failing),
+        "failing_seeds": failing,
+        "steps": sum(result.steps for result in results),
+        "kills": sum(result.kills for result in results),
+        "mutants": len(caught),
+        "mutants_caught": sum(result is not None for result in caught.values()),
+    }

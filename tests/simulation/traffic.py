@@ -1,0 +1,142 @@
+"""What producers, admins and operators do in a run, and what the broker took of it: the truth that the oracle uses."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from faust.types import TP
+
+from tests.simulation.line import SOURCES, TARGETS, Line
+from tests.simulation.rows import Book, Event
+from tests.simulation.world import World
+from tollmeter.schemas import topics
+from tollmeter.schemas.control import PolicyDelete, PolicySet, control_record
+from tollmeter.schemas.policy import Policy
+
+ORGS = ("acme", "umbra", "initech")
+USERS = ("u1", "u2", "")
+KEYS = ("k1", "k2")
+HOUR_S = 3_600
+MONTH_S = 31 * 24 * HOUR_S
+
+
+@dataclass(slots=True)
+class Mix:
+    """Shares of odd events; each seed draws its own."""
+
+    resend: float = 0.0
+    spool: float = 0.0
+    """Sent twice, the second time hours later: its acknowledgement was lost."""
+    late: float = 0.0
+    ahead: float = 0.0
+    malformed: float = 0.0
+    poison: float = 0.0
+    twin: float = 0.0
+    """An id of another organisation, or of another time: not the same event."""
+    jump: float = 0.0
+    """The next event comes minutes or hours later."""
+
+
+@dataclass
+class Traffic:
+    """Schedules a run on the agenda of the world."""
+
+    line: Line
+    mix: Mix
+    events: int
+    span_s: float
+    number: int = 0
+    sent: list[Event] = field(default_factory=list)
+    first_policies: dict[str, Policy] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+
+    @property
+    def world(self) -> World:
+        return self.line.world
+
+    def schedule(self) -> None:
+        """Put everything on the agenda."""
+        rng = self.world.rng
+        for _ in range(rng.randint(1, 3)):
+            policy = self._a_policy()
+            self.first_policies.setdefault(policy.policy_id, policy)
+            self._control(PolicySet(policy=self.first_policies[policy.policy_id]), policy.org_id)
+        for _ in range(self.events):
+            self.world.at(rng.random() * self.span_s, self._send)
+        for _ in range(rng.choice((0, 0, 1, 2))):
+            self.world.at(rng.random() * self.span_s, self._change_policy)
+        if rng.random() < 0.4:
+            self.world.at(rng.random() * self.span_s, self._deploy_book)
+
+    def _a_policy(self) -> Policy:
+        rng = self.world.rng
+        kind = rng.choice(("org", "org", "user", "api_key"))
+        name = {"org": "", "user": "u1", "api_key": "k1"}[kind]
+        daily, monthly = rng.choice(((20_000, None), (None, 60_000), (30_000, 90_000)))
+        return Policy(
+            org_id=rng.choice(ORGS), scope=kind, name=name, daily_limit_micro=daily, monthly_limit_micro=monthly
+        )
+
+    def _control(self, body: Any, org: str) -> None:
+        value, headers = control_record(body)
+        self.line.broker.append(topics.PRICED, topics.org_partition(org, TARGETS), None, value, headers)
+
+    def _change_policy(self) -> None:
+        policy = self._a_policy()
+        if self.world.rng.random() < 0.3:
+            self._control(PolicyDelete(policy_id=policy.policy_id), policy.org_id)
+        else:
+            limit = self.world.rng.choice((10_000, 40_000))
+            self._control(PolicySet(policy=policy.model_copy(update={"daily_limit_micro": limit})), policy.org_id)
+        self.changed.add(policy.policy_id)
+
+    def _deploy_book(self) -> None:
+        """A new price book: every worker that starts from now on uses it; some are started again for it."""
+        self.line.book = Book("book-2", 1_700_000)
+        for process in list(self.world.processes):
+            if process.name == "price" and self.world.rng.random() < 0.7:
+                process.kill()
+
+    def _send(self) -> None:
+        rng, mix, world = self.world.rng, self.mix, self.world
+        if world.chance(mix.jump):
+            world.jump(rng.choice((5, 60, 400, 1_000, HOUR_S, 3 * HOUR_S)))
+        if world.chance(mix.malformed):
+            self._append(None)
+            return
+        if self.sent and world.chance(mix.twin):
+            old = rng.choice(self.sent)
+            event = old._replace(org=rng.choice(ORGS)) if rng.random() < 0.5 else old._replace(at_us=old.at_us + 1)
+            self._append(event)
+            return
+        event = self._an_event()
+        self.sent.append(event)
+        self._append(event)
+        if world.chance(mix.resend):
+            world.after(rng.random() * 3.0, lambda: self._append(event))
+        if world.chance(mix.spool):
+            world.after(rng.random() * self.span_s, lambda: self._drain(event))
+
+    def _drain(self, event: Event) -> None:
+        self.world.jump(self.world.rng.choice((0, 0, 1_200, 2 * HOUR_S)))
+        self._append(event)
+
+    def _an_event(self) -> Event:
+        rng, world, mix = self.world.rng, self.world, self.mix
+        at_s = world.wall()
+        if world.chance(mix.late):
+            at_s -= rng.choice((100, 890, 1_000, HOUR_S, 5 * HOUR_S, 30 * HOUR_S, MONTH_S))
+        elif world.chance(mix.ahead):
+            at_s += rng.choice((30, HOUR_S, MONTH_S))
+        self.number += 1
+        return Event(
+            self.number, rng.choice(ORGS), rng.choice(USERS), rng.choice(KEYS), int(at_s * 1_000_000),
+            rng.randint(0, 9), world.chance(mix.poison),
+        )  # fmt: skip
+
+    def _append(self, event: Event | None) -> None:
+        partition = self.world.rng.randrange(SOURCES)
+        self.line.broker.append(topics.EVENTS, partition, None, event, [])
+
+
+def partition_of(event: Event) -> TP:
+    return TP(topics.PRICED, topics.org_partition(event.org, TARGETS))
