@@ -6,6 +6,7 @@ Pure: time is an argument; what changes comes back as new notices, which the cal
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
 
@@ -44,6 +45,9 @@ class Desk:
         self._told: dict[tuple[str, Scope], Notice] = {}
         self._seen: dict[tuple[str, Scope], float] = {}
         self._open: dict[str, None] = {}
+        self._ends: list[tuple[float, str]] = []
+        """When to look whether an open notice is over: a heap."""
+        self._over: deque[tuple[float, str]] = deque()
         self._opens: deque[float] = deque()
         self._single: deque[tuple[float, Scope]] = deque()
 
@@ -52,6 +56,7 @@ class Desk:
         for notice in sorted(notices, key=lambda n: (n.opened_s, n.id)):
             self._keep(notice)
             self._count(notice)
+        self._over = deque(sorted(self._over))
         for notice in list(self.notices.values()):
             for member in notice.covers:  # a digest that was made, and then the members were not written any more
                 for delivery in notice.deliveries:
@@ -178,15 +183,25 @@ class Desk:
         """Return the notices that time alone changes: those that are over."""
         self._weather(now_s)
         changed = []
-        for notice_id in list(self._open):
+        while self._ends and self._ends[0][0] <= now_s:
+            _, notice_id = heappop(self._ends)
+            if notice_id not in self._open:
+                continue
             notice = self.notices[notice_id]
-            if notice.kind in closing.STEPS:
-                if closing.ends_s(notice) <= now_s:
-                    changed.append(self.close(notice, "its period is over", now_s, tell=False))
-            elif now_s - self._seen[notice.kind, notice.scope] >= self.routes.limits.quiet:
+            end_s = self._ends_s(notice)
+            if end_s > now_s:  # seen again meanwhile
+                heappush(self._ends, (end_s, notice_id))
+            elif notice.kind in closing.STEPS:
+                changed.append(self.close(notice, "its period is over", now_s, tell=False))
+            else:
                 tell = closing.recovers(notice.kind)
                 changed.append(self.close(notice, "not seen any more", now_s, tell=tell))
         return changed
+
+    def _ends_s(self, notice: Notice) -> float:
+        if notice.kind in closing.STEPS:
+            return closing.ends_s(notice)
+        return self._seen[notice.kind, notice.scope] + self.routes.limits.quiet
 
     def policies(self, changes: Mapping[str, Policy | None], now_s: float) -> list[Notice]:
         """Return the notices whose limit is not in force any more; people hear once per limit, of the highest step."""
@@ -236,21 +251,26 @@ class Desk:
 
     def forget(self, now_s: float) -> list[str]:
         """Drop what is over for so long that nobody will send it again; return the ids."""
-        gone = [n.id for n in self.notices.values() if n.resolved_s is not None and n.resolved_s + REMEMBER_S < now_s]
-        for notice_id in gone:
-            del self.notices[notice_id]
+        gone = []
+        while self._over and self._over[0][0] + REMEMBER_S < now_s:
+            _, notice_id = self._over.popleft()
+            if self.notices.pop(notice_id, None) is not None:
+                gone.append(notice_id)
         return gone
 
     # ---- indexes
 
     def _keep(self, notice: Notice) -> None:
-        self.notices[notice.id] = notice
-        if notice.state == "resolved":
-            self._open.pop(notice.id, None)
-        else:
-            self._open[notice.id] = None
+        known, self.notices[notice.id] = self.notices.get(notice.id), notice
         key = (notice.kind, notice.scope)
         self._seen[key] = max(self._seen.get(key, notice.opened_s), notice.opened_s)
+        if notice.resolved_s is not None:
+            self._open.pop(notice.id, None)
+            if known is None or known.resolved_s is None:
+                self._over.append((notice.resolved_s, notice.id))
+        elif notice.id not in self._open:
+            self._open[notice.id] = None
+            heappush(self._ends, (self._ends_s(notice), notice.id))
         for delivery in notice.deliveries:
             queue, digest = self._queues.get(delivery.consumer, {}), self._digest.get(delivery.consumer, {})
             if delivery.status == "pending":
