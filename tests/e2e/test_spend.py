@@ -2,19 +2,14 @@
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tollmeter.embedded.stack import settings_environment
+from tests.workers import Worker, read
 from tollmeter.policies import set_policy
 from tollmeter.schemas import topics
 from tollmeter.schemas.policy import Limit, Policy
@@ -27,7 +22,7 @@ from tollmeter.traffic.stream import Wire
 
 pytestmark = pytest.mark.stack
 ORG = "org-acme"
-Start = Callable[[str], subprocess.Popen[bytes]]
+Start = Callable[[str], Worker]
 
 
 @pytest.fixture
@@ -38,45 +33,32 @@ def line(line_settings: Settings) -> Settings:
 @pytest.fixture
 def start(line: Settings, tmp_path: Path) -> Iterator[Start]:
     """Start workers of the line; all are gone after the test."""
-    running: list[subprocess.Popen[bytes]] = []
-    environment = {**os.environ, **settings_environment(line), "POLARS_MAX_THREADS": "1"}
+    running: list[Worker] = []
 
-    def start_one(stage: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tollmeter", "worker", stage]
-        with (tmp_path / f"{stage}-{len(running)}.log").open("wb") as log:
-            running.append(subprocess.Popen(command, env=environment, stderr=log, stdout=log))
+    def start_one(stage: str) -> Worker:
+        running.append(Worker(line, stage, tmp_path, len(running)))
         return running[-1]
 
     yield start_one
-    for process in running:
-        process.kill()
-        process.wait()
+    for worker in running:
+        worker.process.kill()
+        worker.process.wait()
 
 
-async def told(settings: Settings) -> tuple[dict[str, Spend], dict[str, AsOf]]:
+def told(settings: Settings) -> tuple[dict[str, Spend], dict[str, AsOf]]:
     """What a reader of usage.spend knows: per key the row with the highest stamp."""
-    consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
-    await consumer.start()
     rows: dict[str, Spend] = {}
     ends: dict[str, AsOf] = {}
-    try:
-        tp = TopicPartition(settings.topic(topics.SPEND), 0)
-        consumer.assign([tp])
-        await consumer.seek_to_beginning(tp)
-        last = (await consumer.end_offsets([tp]))[tp]
-        while await consumer.position(tp) < last:
-            for record in (await consumer.getmany(tp, timeout_ms=500)).get(tp, []):
-                key = record.key.decode()
-                if key.startswith("as_of/"):
-                    ends[key] = AsOf.model_validate_json(record.value)
-                elif record.value is None:
-                    rows.pop(key, None)
-                else:
-                    row = Spend.model_validate_json(record.value)
-                    if key not in rows or row.stamp >= rows[key].stamp:
-                        rows[key] = row
-    finally:
-        await consumer.stop()
+    for record in read(settings, topics.SPEND, 1):
+        key = record.key.decode()
+        if key.startswith("as_of/"):
+            ends[key] = AsOf.model_validate_json(record.value)
+        elif record.value is None:
+            rows.pop(key, None)
+        else:
+            row = Spend.model_validate_json(record.value)
+            if key not in rows or row.stamp >= rows[key].stamp:
+                rows[key] = row
     return rows, ends
 
 
@@ -112,8 +94,8 @@ def test_spend_equals_the_ledger(line: Settings, start: Start, eventually: Calla
             for policy in _policies(_tag(client)):
                 set_policy(line, policy)
         if number == 3:
-            watch.send_signal(signal.SIGKILL)
-            watch.wait()
+            watch.process.kill()
+            watch.process.wait()
             watch = start("watch")
         end_us = now_us - hours_ago * 3_600_000_000 - (4 - number) * 60_000_000
         wire = Wire(people, 2_000, end_us - 60_000_000, 60_000_000)
@@ -122,7 +104,7 @@ def test_spend_equals_the_ledger(line: Settings, start: Start, eventually: Calla
     eventually(lambda: client.query("SELECT count() AS n FROM usage_events FINAL")[0]["n"] == sent, 60)
 
     def equal() -> bool:
-        rows, ends = asyncio.run(told(line))
+        rows, ends = told(line)
         assert len(ends) == 4
         kinds = {(row.scope, row.period) for row in rows.values()}
         assert kinds == {
