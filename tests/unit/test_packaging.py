@@ -17,17 +17,20 @@ SHIPPED = {".py", ".avsc", ".sql", ".yaml", ".csv", ".xml", ".json", ".typed"}
 BASE_IMPORTS = """
 import pkgutil, sys
 from importlib import import_module
+import tollmeter
 from tollmeter import UsageProducer, extract, producers, schemas
 for package in (producers, schemas):
-    for module in pkgutil.iter_modules(package.__path__):
-        import_module(f"{package.__name__}.{module.name}")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        import_module(module.name)
+assert all(getattr(tollmeter, name) for name in tollmeter.__all__)
 with UsageProducer(service="shop", org_id="acme", mode="memory") as producer:
     reply = {"id": "chatcmpl-1", "object": "chat.completion", "model": "gpt-4o",
              "usage": {"prompt_tokens": 1000, "completion_tokens": 200}}
     assert producer.record(extract(reply, user_id="ann"))
     (event,) = producer.events
 assert (event.model_used, event.input_tokens, event.output_tokens) == ("gpt-4o", 1000, 200), event
-heavy = {"faust", "polars", "numpy", "clickhouse_connect", "chdb", "genai_prices", "click", "rich"} & set(sys.modules)
+heavy = {"faust", "polars", "numpy", "clickhouse_connect", "chdb", "genai_prices", "click", "rich", "yaml",
+         "httpx", "httpx2", "openai", "anthropic", "starlette"} & set(sys.modules)
 assert not heavy, heavy
 """
 
