@@ -28,6 +28,7 @@ from tollmeter.streams.prices.book import PriceBook, load
 from tollmeter.streams.prices.publish import document
 from tollmeter.streams.quarantine import Quarantine
 from tollmeter.streams.rules.decode import Reject, decode
+from tollmeter.streams.rules.floods import Floods
 from tollmeter.streams.rules.split import (
     Block,
     Source,
@@ -159,6 +160,7 @@ class Price:
         self._asked: tuple[int, asyncio.Task[set[TP]]] | None = None
         self._published = False
         self.quarantine: Quarantine | None = None
+        self.floods: Floods | None = None
 
     async def step(self, events: Sequence[Any]) -> None:
         """Price every record of the pass, and return when dead letters and rows are acknowledged."""
@@ -171,6 +173,18 @@ class Price:
         parts = pass_.blocks(self._targets, self._kernel.book_id, self._boot)
         await asyncio.gather(*(self._send_in_turn(target, records) for target, records in parts.items()))
         self._count(pass_)
+        if self.floods is not None:
+            await self._tell_floods(self.floods, batches, pass_)
+
+    async def _tell_floods(self, floods: Floods, batches: Sequence[Sequence[Any]], pass_: Pass) -> None:
+        begin = 0
+        for batch in batches:
+            end = begin + len(batch)
+            rejects = [reject.position for reject in pass_.rejects if begin <= reject.position < end]
+            alert = floods.add(batch[0].partition, begin, len(batch), rejects, batch[-1].timestamp)
+            if alert is not None:
+                await self._app.oversight.say(alert)
+            begin = end
 
     async def _send_in_turn(self, target: int, records: Sequence[Block]) -> None:
         topic = self._settings.topic(topics.PRICED)
@@ -258,6 +272,7 @@ def run(settings: Settings) -> int:
     layout = asyncio.run(stored_layout(settings))
     app = build_app(settings, STAGE, [topics.EVENTS], layout)
     price = Price(settings, app, Sender(app), Kernel(load(settings)), layout.priced)
+    price.floods = Floods()
     price.quarantine = watch_starts(app, Isolation(layout.priced))
     limit = settings.price_batch
     weigh = within_bytes(lambda event: len(event.value), limit)

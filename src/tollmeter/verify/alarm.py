@@ -6,10 +6,10 @@ from datetime import datetime
 
 from aiokafka import AIOKafkaProducer
 
-from tollmeter.provision import read_layout
 from tollmeter.schemas import topics
-from tollmeter.schemas.alert import Alert, alert_id
+from tollmeter.schemas.alert import CONTENT_TYPE, Alert, alert_id
 from tollmeter.settings import Settings
+from tollmeter.streams.oversight import PIPELINE
 from tollmeter.verify.count import Difference
 
 KIND = "verify_difference"
@@ -32,7 +32,7 @@ def alerts(differences: Iterable[Difference], now: datetime) -> list[Alert]:
             kind=KIND,
             severity="warning" if name in PRODUCERS_FAULT else "critical",
             org_id="",
-            scope="pipeline",
+            scope=PIPELINE,
             name=name,
             period=day,
             received_at=now,
@@ -46,15 +46,13 @@ def alerts(differences: Iterable[Difference], now: datetime) -> list[Alert]:
 
 async def send(settings: Settings, raised: Iterable[Alert]) -> None:
     """Return when every alert is acknowledged."""
-    layout = await read_layout(settings)
     producer = AIOKafkaProducer(**settings.kafka_options(), acks="all", enable_idempotence=True)
     await producer.start()
     try:
         for alert in raised:
             await producer.send_and_wait(
-                settings.topic(topics.ALERTS), alert.wire(), key=f"{alert.org_id}/{alert.scope}/{alert.name}".encode(),
-                partition=topics.org_partition(alert.org_id, layout.priced),
-                headers=[("content-type", b"application/cloudevents+json")],
+                settings.topic(topics.ALERTS), alert.wire(), key=f"{PIPELINE}/{alert.name}".encode(), partition=0,
+                headers=CONTENT_TYPE,
             )  # fmt: skip
     finally:
         await producer.stop()
