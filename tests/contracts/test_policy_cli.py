@@ -219,6 +219,8 @@ def test_explain_names_what_decided_what_lost_and_what_was_used(say: Say, line_s
     ]  # fmt: skip
     text = say(asked)[1]
     assert text.startswith("user ann of acme in web; warned at 60 %\n")
+    assert "0.500001" in text  # used, rounded up
+    assert "1.499999" in text  # remaining, rounded down
     assert "a smaller limit of its kind is in force: acme/group/web/each_member/EUR" in text
     _, text, _ = say("policy explain --org umbra --user eve")
     assert "nobody knows this user" in text

@@ -155,8 +155,10 @@ def _print(document: dict[str, Any]) -> None:
     rows = [
         {
             "scope": f"{row['scope']} {row['name']}".strip(), "period": row["period"], "unit": row["unit"],
-            **{name: _shown(row[name], row["unit"]) for name in ("limit", "used", "remaining", "guards_see")},
-            "%": row["percent"], "decided by": row["policy_id"], "why": row["why"],
+            "limit": _shown(row["limit"], row["unit"]), "used": _shown(row["used"], row["unit"]),
+            "remaining": _shown(row["remaining"], row["unit"], down=True),
+            "guards see": _shown(row["guards_see"], row["unit"]), "%": row["percent"],
+            "decided by": row["policy_id"], "why": row["why"],
         }
         for row in document["budgets"]
     ]  # fmt: skip
@@ -175,10 +177,13 @@ def _print(document: dict[str, Any]) -> None:
         print_table("limits that do not bind", lost)
 
 
-def _shown(amount: int | None, unit: str) -> str | None:
+def _shown(amount: int | None, unit: str, *, down: bool = False) -> str | None:
+    """Return an amount for people: what was used is rounded up to micro-units, what remains down."""
     if amount is None:
         return None
-    return f"{amount:,}" if unit in ("tokens", "requests") else amount_text(-(-amount // NANO_PER_MICRO))
+    if unit in ("tokens", "requests"):
+        return f"{amount:,}"
+    return amount_text(amount // NANO_PER_MICRO if down else -(-amount // NANO_PER_MICRO))
 
 
 def _amount(micro: int | None) -> str | None:
