@@ -33,6 +33,7 @@ from tollmeter.streams import metrics
 from tollmeter.streams.app import Sender, StageApp, StopReading, build_app, preflight
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.health import Health
+from tollmeter.streams.hourly import Hourly, verify_command
 from tollmeter.streams.ledger_rows import COVERAGE_COLUMNS, GAP_COLUMNS, alert_row, coverage_rows, gap_row, rows_of
 from tollmeter.streams.letters import SourcePlace, dead_letter_headers, letter_value
 from tollmeter.streams.machine import MACHINE, Machine
@@ -96,6 +97,7 @@ class Ledger:
         self._reported = self._complained = 0.0
         self._rollup: asyncio.Future[rollup.RollupResult] | None = None
         self._rollup_at = 0.0
+        self.hourly: Hourly | None = None
         self.health = Health(STAGE, lambda: None)
         self.stop_reading: StopReading = self._pause_partition
         self.ours: Callable[[Sequence[Any]], bool] = lambda events: True
@@ -273,6 +275,8 @@ class Ledger:
             if self._counts:
                 log.info("%s", ", ".join(f"{name} {count}" for name, count in sorted(self._counts.items()) if count))
                 self._counts.clear()
+        if self.hourly is not None:
+            self.hourly.step(now, ours=self._owns_rollup())
         if self._rollup is not None:
             if not self._rollup.done():
                 return
@@ -314,4 +318,5 @@ def run(settings: Settings) -> int:
         idle=ledger.idle,
     )
     ledger.ours = passes.all_ours
+    ledger.hourly = Hourly(verify_command(settings.verify_every_s), settings.verify_every_s)
     return run_app(app)

@@ -77,6 +77,8 @@ class Settings(BaseModel):
     ledger_block_rows: Positive = 50_000
     ledger_block_s: Annotated[float, Field(gt=0)] = 0.5
     rollup_quiet_s: Annotated[float, Field(ge=0)] = 60.0
+    verify_every_s: Annotated[float, Field(ge=0)] = 3_600.0
+    """How often the line checks itself against its log; 0 = never."""
 
     # WATCH
     horizon_s: Positive = 3_600
