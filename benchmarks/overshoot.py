@@ -47,7 +47,7 @@ class Overshoot:
 
 
 def run(settings: Settings, processes: int, seconds: float) -> Overshoot:
-    """Set the budget, hammer it for so long with the guard, then for a moment without. PRICE and WATCH must be at work."""
+    """Set the budget, hammer it so long with the guard, then for a moment without. PRICE and WATCH must be at work."""
     guarded = settings.model_copy(update={"guards": processes})
     bound = overshoot_bound(LIMIT_MICRO * NANO_PER_MICRO, guarded.guards, CALL_NANO)
     set_policy(settings, Policy(org_id=ORG, daily_limit_micro=LIMIT_MICRO))

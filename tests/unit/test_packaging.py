@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SHIPPED = {".py", ".avsc", ".sql", ".yaml", ".csv", ".xml", ".json", ".typed"}
 BASE_IMPORTS = """
-import pkgutil, sys
+import json, pkgutil, sys
 from importlib import import_module
 import tollmeter
 from tollmeter import UsageProducer, extract, producers, schemas
@@ -29,6 +29,16 @@ with UsageProducer(service="shop", org_id="acme", mode="memory") as producer:
     assert producer.record(extract(reply, user_id="ann"))
     (event,) = producer.events
 assert (event.model_used, event.input_tokens, event.output_tokens) == ("gpt-4o", 1000, 200), event
+from tollmeter.producers.guard import Guard
+with Guard(mode="memory", producer=producer) as guard:
+    policy = {"org_id": "acme", "daily_limit_micro": 1}
+    assert guard.apply("policies", "policy:p", json.dumps(policy).encode())
+    spend = {"partition": 0, "stamp": 1, "org_id": "acme", "scope": "org", "name": "", "period": "day@UTC",
+             "starts_s": 0, "ends_s": 1 << 40, "unit": "USD", "spent": 1000, "at_risk_nano": 0, "limit": 1000,
+             "policy_id": "p", "remaining": 0, "percent": 100, "forecast": None}
+    assert guard.apply("spend", "spend/acme/org//day@UTC/USD", json.dumps(spend).encode())
+    denied = guard.check("gpt-4o", prompt_chars=400, org="acme", user="ann")
+assert denied.body["message"] == "llm cost limit exceeded: daily cost limit reached", denied
 heavy = {"faust", "polars", "numpy", "clickhouse_connect", "chdb", "genai_prices", "click", "rich", "yaml",
          "httpx", "httpx2", "openai", "anthropic", "starlette"} & set(sys.modules)
 assert not heavy, heavy
