@@ -93,6 +93,10 @@ class Proxy:
             await asyncio.gather(self._up(reader, onward, asked), self._down(back, writer, onward, asked))
         finally:
             self._open -= {writer, onward}
+            for half in (writer, onward):
+                half.close()
+                with suppress(OSError):
+                    await half.wait_closed()
 
     async def _up(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, asked: asyncio.Event) -> None:
         with suppress(OSError):
