@@ -4,6 +4,8 @@ The identity is (event_time, org, event_id), as in the ledger. Memory is capped:
 the oldest on, and rows from that far back are deferred to the ledger rather than risk counting them twice.
 """
 
+from operator import add
+
 import numpy as np
 import polars as pl
 
@@ -16,7 +18,7 @@ Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 class Seen:
-    """Sets of 16-byte event ids by ten-minute slice of event time and organisation."""
+    """Sets of identities (id and time, up to 24 bytes) by ten-minute slice of event time and organisation."""
 
     def __init__(self, cap: int) -> None:
         self.cap = cap
@@ -28,7 +30,7 @@ class Seen:
         fresh = np.ones(times_us.size, dtype=bool)
         if not times_us.size:
             return fresh
-        ids = _as_bytes(event_ids)
+        ids = _identities(event_ids, times_us)
         slices = times_us // SLICE_US
         keys = slices * (int(orgs.max()) + 1) + orgs
         for key in set(keys.tolist()):
@@ -66,6 +68,12 @@ class Seen:
 
     def _drop(self, slice_: int) -> None:
         self.size -= sum(map(len, self._slices.pop(slice_).values()))
+
+
+def _identities(event_ids: pl.Series, times_us: Vector) -> list[bytes]:
+    """Return id and time of each row: an id that comes with another time is another row in the ledger, so here too."""
+    times = times_us.astype(">i8").view("S8").tolist()  # without zeros at the end, which keeps them apart
+    return list(map(add, _as_bytes(event_ids), times))
 
 
 def _as_bytes(event_ids: pl.Series) -> list[bytes]:
