@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from tollmeter.policies import Rules
+from tollmeter.producers.guarding.decision import CostLimitExceeded
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.sinks.clickhouse import ClickHouse
 from tollmeter.sinks.queries import load, moment
@@ -25,14 +26,6 @@ class UserNotFoundError(LookupError):
 
     def __init__(self) -> None:
         super().__init__("user not found")
-
-
-class CostLimitExceeded(Exception):  # noqa: N818 - the name that clients know
-    """The user has used up a limit of his own or as a member."""
-
-    def __init__(self, window: Literal["daily", "monthly"]) -> None:
-        super().__init__(f"llm cost limit exceeded: {window} cost limit reached")
-        self.window = window
 
 
 class ProviderKey(BaseModel):
@@ -162,9 +155,9 @@ def assert_available(
         return
     status = spend_status(ledger, rules, org, user, now)
     if status.cost_remaining_today_micro_eur == 0:
-        raise CostLimitExceeded("daily")
+        raise CostLimitExceeded("llm cost limit exceeded: daily cost limit reached")
     if status.cost_remaining_month_micro_eur == 0:
-        raise CostLimitExceeded("monthly")
+        raise CostLimitExceeded("llm cost limit exceeded: monthly cost limit reached")
 
 
 def _tightest(

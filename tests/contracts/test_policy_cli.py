@@ -190,6 +190,8 @@ def test_explain_names_what_decided_what_lost_and_what_was_used(say: Say, line_s
         "--scope provider --name openai --monthly 10",
         "--scope tag --name team=blue --limit rolling24h/requests=4",
         "--scope model --name gpt-5 --daily 1",
+        "--scope group --name web --weekly 100",
+        "--scope group --name ops --weekly 50",
     ):
         assert say(f"policy set --org acme {line}")[0] == 0
     spent(
@@ -206,6 +208,8 @@ def test_explain_names_what_decided_what_lost_and_what_was_used(say: Say, line_s
     assert [tuple(row[name] for name in names) for row in found["budgets"]] == [
         ("user", "ann", "day@UTC", "EUR", 2_000_000_000, 500_000_001, 1_499_999_999, 25,
          "acme/group/web/each_member/EUR", "the smallest of 2 for each member"),
+        ("group", "web", "week@UTC", "USD", 100_000_000_000, 0, 100_000_000_000, 0,
+         "acme/group/web/pool/USD", "what all calls of group web spend together"),
         ("provider", "openai", "month@UTC", "USD", 10_000_000_000, 2_500_000_000, 7_500_000_000, 25,
          "acme/provider/openai/pool/USD", "what all calls of provider openai spend together"),
         ("tag", "team=blue", "rolling24h@UTC", "requests", 4, 1, 3, 25,
@@ -217,6 +221,9 @@ def test_explain_names_what_decided_what_lost_and_what_was_used(say: Say, line_s
             "reason": "smaller_limit", "to": "acme/group/web/each_member/EUR",
         }
     ]  # fmt: skip
+    named = json.loads(say(f"{asked} --group ops --json")[1])
+    assert named["groups"] == ["ops", "web"]
+    assert [row["name"] for row in named["budgets"]] == ["ann", "ops", "web", "openai", "team=blue"]
     text = say(asked)[1]
     assert text.startswith("user ann of acme in web; warned at 60 %\n")
     assert "0.500001" in text  # used, rounded up

@@ -10,10 +10,11 @@ import pytest
 
 from tests.priced_rows import insert, row
 from tollmeter.policies import Rules
+from tollmeter.producers.guard import CostLimitExceeded
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.spend_status import CostLimitExceeded, UserNotFoundError, assert_available, spend_status, use_of
+from tollmeter.spend_status import UserNotFoundError, assert_available, spend_status, use_of
 from tollmeter.streams.rules.periods import period_of
 from tollmeter.streams.rules.resolution import Groups
 

@@ -9,7 +9,7 @@ import click
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
 from tollmeter.cli.policy_options import doing, org_option
-from tollmeter.policies import read_rules, read_spend
+from tollmeter.policies import Rules, read_rules, read_spend
 from tollmeter.policy_text import amount_text
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.schemas.spend import Spend, spend_key
@@ -24,13 +24,13 @@ _REASONS = {
     "smaller_limit": "a smaller limit of its kind is in force",
     "equal_limit": "an equal limit of its kind is in force",
 }
-_SCOPES = ("group", "api_key", "client_ip", "agent", "model", "provider")
+_SCOPES = ("api_key", "client_ip", "agent", "model", "provider")
 
 
 @click.command()
 @org_option
 @click.option("--user", default="", help="Who calls.")
-@click.option("--group", help="The group that the call is attributed to.")
+@click.option("--group", help="A group that the call names, beside those of the membership.")
 @click.option("--api-key", help="Id of the key that is used.")
 @click.option("--client-ip", help="Address of the caller.")
 @click.option("--agent", help="Agent that calls.")
@@ -48,7 +48,8 @@ def explain(
         opened.enter_context(doing())
         rules, live = read_rules(settings), read_spend(settings)
         ledger = _ledger(settings, opened)
-        groups = rules.groups.of(org, user)
+        groups = _groups(rules, org, user, named["group"])
+        scopes |= {("group", group) for group in groups}
         own = effective(rules.policies.values(), org, user, groups)
         pools = pool_limits(rules.policies.values(), org, scopes)
         rows = [
@@ -107,6 +108,12 @@ def status(settings: Settings, org: str, user: str, own_keys: bool, as_json: boo
             for key in found.by_provider_keys
         ]  # fmt: skip
         print_table("dearest keys, EUR", shown)
+
+
+def _groups(rules: Rules, org: str, user: str, named: str | None) -> tuple[str, ...]:
+    """Return the groups whose limits hold, as the guard finds them: those of the membership and what the call names."""
+    given = rules.groups.closure(org, (named,)) if named else ()
+    return tuple(sorted({*rules.groups.of(org, user), *given}))
 
 
 def _ledger(settings: Settings, opened: ExitStack) -> ClickHouse | None:
