@@ -10,6 +10,7 @@ from faust.types import TP
 
 from tests.simulation import fold
 from tests.simulation.broker import Broker
+from tests.simulation.columns import ColumnFolding, checkpoints
 from tests.simulation.group import Group
 from tests.simulation.member import App
 from tests.simulation.rows import LEDGER_KERNEL, Book, Pricing
@@ -44,6 +45,8 @@ GROUPS = {
     "watch": (topics.PRICED,),
 }
 IDLE_S = 0.9
+Make = dict[str, Callable[..., Any]]
+"""Classes and functions by name, to be put in the place of production's."""
 
 
 class Sender:
@@ -80,7 +83,7 @@ class Sender:
 class RowFolding(Folding):
     """WATCH's fold, row by row."""
 
-    def __init__(self, broker: Broker, process: Process) -> None:
+    def __init__(self, _settings: Settings, broker: Broker, process: Process) -> None:
         self._broker, self._process = broker, process
 
     async def resume(self, number: int, saved: Checkpoint | None) -> Any:
@@ -112,8 +115,8 @@ class RowFolding(Folding):
 class RowCheckpoints(CheckpointStore):
     """Production's checkpoints with cells as tuples; loading is cut into its three questions."""
 
-    def __init__(self, store: Store, client: Client) -> None:
-        super().__init__(SETTINGS, lambda _settings: client)  # type: ignore[arg-type,return-value]
+    def __init__(self, settings: Settings, store: Store, client: Client) -> None:
+        super().__init__(settings, lambda _settings: client)  # type: ignore[arg-type,return-value]
         self._store, self._asking = store, client
 
     def load(self, partition: int) -> Any:
@@ -203,15 +206,18 @@ def _without_hours(round_: Round) -> Round:
 class Line:
     """One seed's line. `make` may replace a class of production by a broken one."""
 
-    def __init__(self, world: World, make: dict[str, Callable[..., Any]] | None = None) -> None:
-        self.world = world
+    def __init__(self, world: World, make: Make | None = None, *, columns: bool = False) -> None:
+        self.world, self.columns = world, columns
         self.broker = Broker(PARTITIONS, world.wall_ms)
         self.store = Store(world)
         self.book = Book("book-1", 1_000_000)
-        self.make: dict[str, Callable[..., Any]] = {
+        self.make: Make = {
             "Price": Price, "Ledger": Ledger, "Watch": Watch, "Repairs": Repairs, "Passes": Passes,
-            "RowFolding": RowFolding, "RowCheckpoints": RowCheckpoints, "App": App, **(make or {}),
+            "Folding": RowFolding, "Checkpoints": RowCheckpoints, "repair_records": repair_records, "App": App,
         }  # fmt: skip
+        if columns:
+            self.make |= {"Folding": ColumnFolding, "Checkpoints": checkpoints}
+        self.make |= make or {}
         self.broker.on_append.append(self._tell)
         starts = {"price": self._price, "ledger": self._ledger, "watch": self._watch}
         self.groups = {
@@ -262,14 +268,15 @@ class Line:
         process, app = self._process(group)
         machine = process.machine()
         client = Client(self.store, process, SETTINGS.clickhouse_timeout_s)
-        folding = self.make["RowFolding"](self.broker, process)
+        folding = self.make["Folding"](SETTINGS, self.broker, process)
         watch = self.make["Watch"](
-            SETTINGS, folding, self.make["RowCheckpoints"](self.store, client), TARGETS, machine
+            SETTINGS, folding, self.make["Checkpoints"](SETTINGS, self.store, client), TARGETS, machine
         )  # fmt: skip
         watch.sender = Sender(process, self.broker)
         watch.stop_reading = _stop(app)
         kernel = RepairKernel(  # type: ignore[call-arg]
-            cells=lambda asking, *wanted: repair_cells(self.store, asking, *wanted[:3]), records=repair_records
+            cells=lambda asking, *wanted: repair_cells(self.store, asking, *wanted[:3]),
+            records=self.make["repair_records"],
         )
         watch.repairs = self.make["Repairs"](
             SETTINGS, watch.sender, machine=machine, connect=lambda _settings: client, position=self._position,

@@ -4,16 +4,26 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 from tests.simulation import rows
-from tests.simulation.line import RowCheckpoints, RowFolding
+from tests.simulation.line import Make, RowCheckpoints, RowFolding
+from tests.simulation.mutants_fold import (
+    NoHighWater,
+    SealedRewritten,
+    SnapshotAnywhere,
+    WallClockInFold,
+    nothing_seen,
+    patched,
+    without_stamps,
+)
 from tollmeter.sinks import rollup
 from tollmeter.sinks.clickhouse import Unavailable
 from tollmeter.streams.ledger import Ledger
 from tollmeter.streams.passes import Passes
 from tollmeter.streams.price import Price
-from tollmeter.streams.repairing import Repairs
+from tollmeter.streams.repairing import Repairs, repair_headers
+from tollmeter.streams.rules.cells import Cells
+from tollmeter.streams.rules.seen import Seen
 from tollmeter.streams.watch import Watch
 
 
@@ -127,24 +137,24 @@ class RepairTooSoon(Repairs):
         return True
 
 
+def cut_anywhere(round_: Any, cells: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """A round is cut by size alone, and each of its records claims the whole of it."""
+    return [(tuple(cells[begin : begin + 12]), repair_headers(round_)) for begin in range(0, max(1, len(cells)), 12)]
+
+
 class Mutant(NamedTuple):
-    """`make` replaces classes, `patches` functions."""
+    """`make` replaces classes, `patches` functions; `columns` runs production's fold, which costs more."""
 
     name: str
-    make: dict[str, Callable[..., Any]]
+    make: Make
     patches: tuple[tuple[Any, str, Any], ...] = ()
+    columns: bool = False
 
     @contextmanager
-    def applied(self) -> Iterator[dict[str, Callable[..., Any]]]:
+    def applied(self) -> Iterator[Make]:
         """Put the broken parts in place for a while."""
-        active = [patch.object(target, name, new) for target, name, new in self.patches]
-        for one in active:
-            one.start()
-        try:
+        with patched(*self.patches):
             yield self.make
-        finally:
-            for one in active:
-                one.stop()
 
 
 MUTANTS = (
@@ -156,10 +166,17 @@ MUTANTS = (
     Mutant("ack on exception", {"Passes": AckOnException}),
     Mutant("alert after the checkpoint", {"Watch": AlertAfterCheckpoint}),
     Mutant("resume at the committed offset", {"Watch": ResumeAtCommitted}),
-    Mutant("progress row first", {"RowCheckpoints": ProgressFirst}),
-    Mutant("seen not rebuilt", {"RowFolding": SeenNotRebuilt}),
-    Mutant("failed checkpoint counts as saved", {"RowFolding": FailedIsSaved}),
+    Mutant("progress row first", {"Checkpoints": ProgressFirst}),
+    Mutant("seen not rebuilt", {"Folding": SeenNotRebuilt}),
+    Mutant("failed checkpoint counts as saved", {"Folding": FailedIsSaved}),
     Mutant("repair before the ledger holds it", {"Repairs": RepairTooSoon}),
+    Mutant("repair round cut anywhere", {"repair_records": cut_anywhere}),
     Mutant("last price wins", {}, ((rows, "row_version", lambda revision, offset: offset),)),
     Mutant("rollup without slack", {}, ((rollup, "SLACK_MARGIN_S", -20.0),)),
+    Mutant("no high water", {"Folding": NoHighWater}, columns=True),
+    Mutant("dedupe off", {}, ((Seen, "first", nothing_seen),), columns=True),
+    Mutant("no scope stamp", {}, ((Cells, "load", without_stamps),), columns=True),
+    Mutant("wall clock in the fold", {"Folding": WallClockInFold}, columns=True),
+    Mutant("sealed bucket rewritten", {"Folding": SealedRewritten}, columns=True),
+    Mutant("progress ahead of the cells", {"Folding": SnapshotAnywhere}, columns=True),
 )

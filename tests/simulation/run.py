@@ -3,12 +3,11 @@
 import hashlib
 import json
 import random
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tests.simulation.group import MOST
-from tests.simulation.line import SETTINGS, Line
+from tests.simulation.line import SETTINGS, Line, Make
 from tests.simulation.oracle import Oracle, Watcher
 from tests.simulation.traffic import Mix, Traffic
 from tests.simulation.world import Faults, World
@@ -75,11 +74,11 @@ def disturb(line: Line, until: float) -> None:
     world.after(0.5, second)
 
 
-def run(seed: int, make: dict[str, Callable[..., Any]] | None = None) -> Result:
-    """Run one seed; `make` puts broken classes in the place of production's."""
+def run(seed: int, make: Make | None = None, *, columns: bool = False) -> Result:
+    """Run one seed; `make` puts broken classes in the place of production's, `columns` takes WATCH's own fold."""
     rng = random.Random(seed)
     world = World(rng.getrandbits(64), draw_faults(rng), rng.choice(STARTS))
-    line = Line(world, make)
+    line = Line(world, make, columns=columns)
     watcher = Watcher(line)
     traffic = Traffic(line, draw_mix(rng), rng.randint(15, 50), FAULTY_S)
     for group in line.groups.values():

@@ -3,20 +3,27 @@
 A statement may be refused, applied in part, applied without an answer, or applied a while after that was given up.
 """
 
+import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.simulation.fold import Key
+import polars as pl
+
+from tests.simulation.fold import Key, bucket_at
 from tests.simulation.rows import Row
 from tests.simulation.world import Process, World
 from tollmeter.sinks.clickhouse import Rejected, Unavailable
 from tollmeter.sinks.queries import load
+from tollmeter.streams.rules.snapshot import CELL_SCHEMA
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-QUERIES = {load(name): name for name in ("rollup_progress", "rollup_dirty", "rollup_recompute")}
+STATEMENTS = (
+    "rollup_progress", "rollup_dirty", "rollup_recompute", "watch_progress", "watch_policies", "watch_cells",
+)  # fmt: skip
+QUERIES = {load(name): name for name in STATEMENTS}
 MINUTE_US = 60_000_000
 
 
@@ -32,6 +39,8 @@ class Store:
         self.alerts: dict[str, str] = {}
         self.windows: dict[Key, tuple[int, int, int]] = {}
         """Cell to (stamp, calls, cost)."""
+        self.whole_cells: dict[Key, dict[str, Any]] = {}
+        """Cells with all their columns, where production's own checkpoints wrote them."""
         self.policies: dict[tuple[int, str], tuple[int, int, str]] = {}
         self.progress: dict[int, tuple[int, str]] = {}
         self.minutes: dict[tuple[Any, ...], tuple[int, int, int]] = {}
@@ -61,10 +70,12 @@ class Store:
     def _put_alerts(self, row: Sequence[Any], _us: int) -> None:
         self.alerts[json.loads(row[0])["id"]] = row[0]
 
-    def _put_usage_windows(self, row: tuple[Key, int, int, int], _us: int) -> None:
-        key, stamp, calls, cost_nano = row
+    def _put_usage_windows(self, row: Any, _us: int) -> None:
+        whole = row if isinstance(row, dict) else {}
+        key, stamp, calls, cost_nano = row if not whole else _cell(row)
         if stamp >= self.windows.get(key, (-1,))[0]:
             self.windows[key] = stamp, calls, cost_nano
+            self.whole_cells[key] = whole
 
     def _put_watch_policies(self, row: Sequence[Any], _us: int) -> None:
         partition, policy_id, stamp, deleted, policy = row
@@ -83,6 +94,31 @@ class Store:
 
     def _put_rollup_progress(self, row: Sequence[Any], _us: int) -> None:
         self.covered_until_us = max(self.covered_until_us, _micros(row[1]))
+
+    # production's checkpoints -----------------------------------------------------------------------------------------
+
+    def watch_progress(self, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+        found = self.progress.get(wanted["partition"])
+        return [] if found is None else [{"state": found[1]}]
+
+    def watch_policies(self, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {"policy_id": policy_id, "policy": policy}
+            for (partition, policy_id), (_, deleted, policy) in sorted(self.policies.items())
+            if partition == wanted["partition"] and not deleted
+        ]
+
+    def watch_cells(self, wanted: Mapping[str, Any]) -> bytes:
+        since = {level: wanted[f"{level}s_from"] for level in ("minute", "hour", "day", "month")}
+        rows = [
+            row
+            for row in self.whole_cells.values()
+            if row["priced_partition"] == wanted["partition"]
+            and row["bucket"] >= since.get(row["level"], wanted["extras_from"])
+        ]
+        out = io.BytesIO()
+        pl.DataFrame(rows, schema=CELL_SCHEMA).write_ipc_stream(out)
+        return out.getvalue()
 
     # the rollup's statements ------------------------------------------------------------------------------------------
 
@@ -130,6 +166,12 @@ def minute_totals(rows: Any, minutes: set[int] | None = None) -> dict[tuple[Any,
     return dict(found)
 
 
+def _cell(row: Mapping[str, Any]) -> tuple[Key, int, int, int]:
+    bucket = bucket_at(row["level"], int(row["bucket"].timestamp()))
+    key = row["level"], bucket, row["org_id"], row["scope"], row["name"]
+    return key, row["stamp"], row["calls"], row["cost_nano"]
+
+
 def _micros(at: Any) -> int:
     if isinstance(at, str):
         at = datetime.fromisoformat(at)
@@ -144,7 +186,9 @@ class Client:
         self._store, self._process, self._timeout_s = store, process, timeout_s
 
     def insert_arrow(self, table: str, stream: Any, _columns: Sequence[str]) -> None:
-        """Insert rows; here they are not encoded."""
+        """Insert rows, encoded or not."""
+        if isinstance(stream, bytes):
+            stream = pl.read_ipc_stream(io.BytesIO(stream)).to_dicts()
         if table == "usage_events" and any(row.poison for row in stream):
             self._process.point()
             raise Rejected("a row is wrong", 117)
@@ -161,6 +205,10 @@ class Client:
         self.query(sql, parameters)
         if self._store.world.chance(self._store.world.faults.store_lost):
             raise Unavailable("no answer")
+
+    def arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> bytes:
+        answer: bytes = self.query(sql, parameters)
+        return answer
 
     def close(self) -> None:
         """Nothing to close."""

@@ -1,0 +1,82 @@
+"""WATCH with production's own fold, checkpoints and spend rows: the records of the simulator become Arrow for it."""
+
+import io
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import polars as pl
+from faust.types import TP
+
+from tests import watch_rows
+from tests.simulation.broker import Broker, Record
+from tests.simulation.rows import Row, Rows
+from tests.simulation.store import Client, Store
+from tests.simulation.world import Process
+from tollmeter.schemas import topics
+from tollmeter.schemas.priced import H_KIND, KIND_REPAIR, KIND_ROWS
+from tollmeter.settings import Settings
+from tollmeter.sinks.checkpoint import CheckpointStore
+from tollmeter.streams.folding import Folding, rules_from
+from tollmeter.streams.rules.repair import REPAIR_SCHEMA
+from tollmeter.streams.rules.totals import MEASURES
+
+
+class ColumnFolding(Folding):
+    """Production's fold; only the records are encoded on their way, each once."""
+
+    def __init__(self, settings: Settings, broker: Broker, process: Process | None) -> None:
+        super().__init__(rules_from(settings, settings.partitions_events), self.read_back)
+        self._broker, self._process = broker, process
+
+    def fold(self, state: Any, records: Sequence[Any], on_landmark: Any) -> list[Any]:
+        return super().fold(state, [encoded(self._broker, record) for record in records], on_landmark)
+
+    async def read_back(self, number: int, since_ms: int, end: int) -> AsyncIterator[Sequence[Any]]:
+        """Yield the log since an append time, some records at a time."""
+        log = self._broker.logs[TP(topics.PRICED, number)]
+        found = [record for record in log.read(log.first, end - log.first) if record.timestamp >= since_ms]
+        for begin in range(0, len(found), 20):
+            if self._process is not None:
+                self._process.point()
+            yield [encoded(self._broker, record) for record in found[begin : begin + 20]]
+
+
+def checkpoints(settings: Settings, _store: Store, client: Client) -> CheckpointStore:
+    """Return production's store of checkpoints on a simulated connection."""
+    return CheckpointStore(settings, lambda _settings: client)  # type: ignore[arg-type,return-value]
+
+
+def encoded(broker: Broker, record: Record) -> Record:
+    """Return a record of usage.priced as it would stand in the real log."""
+    known: dict[tuple[int, int], Record] = broker.__dict__.setdefault("encoded", {})
+    at = record.partition, record.offset
+    if at not in known:
+        kind = dict(record.headers).get(H_KIND)
+        value = record.value
+        if kind == KIND_ROWS and isinstance(value, Rows):
+            value = _ipc(watch_rows.frame([as_priced(row) for row in value]))
+        elif kind == KIND_REPAIR:
+            value = _ipc(pl.DataFrame([as_cell(cell) for cell in value], schema=REPAIR_SCHEMA))
+        known[at] = record._replace(value=value)
+    return known[at]
+
+
+def as_priced(row: Row) -> dict[str, Any]:
+    """Return the columns of a row that WATCH reads."""
+    return {
+        **watch_rows.DEFAULTS, "event_id": row.event_id, "event_time": row.event_us, "received_at": row.received_ms,
+        "src_partition": row.src_partition, "src_offset": row.src_offset, "org_id": row.org, "user_id": row.user,
+        "api_key_id": row.key, "cost_nano": row.cost_nano,
+    }  # fmt: skip
+
+
+def as_cell(cell: Any) -> dict[str, Any]:
+    (level, bucket, _org, kind, name), absolute, calls, cost_nano = cell
+    measures = {**dict.fromkeys(MEASURES, 0), "calls": calls, "cost_nano": cost_nano}
+    return {"level": level, "bucket": bucket, "scope": kind, "name": name, "absolute": absolute, **measures}
+
+
+def _ipc(frame: pl.DataFrame) -> bytes:
+    out = io.BytesIO()
+    frame.write_ipc_stream(out)
+    return out.getvalue()

@@ -1,0 +1,89 @@
+"""Broken versions of production's own fold, checkpoints and cells; they run with `columns=True`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from tests.simulation.columns import ColumnFolding
+from tollmeter.streams.rules.cells import Cells
+from tollmeter.streams.rules.seen import Seen
+
+
+class NoHighWater(ColumnFolding):
+    """Records of PRICE's last pass come again, and nothing remembers how far the sources were read."""
+
+    def fold(self, state: Any, records: Sequence[Any], on_landmark: Any) -> list[Any]:
+        alerts = []
+        for record in records:
+            state.high.clear()
+            alerts += super().fold(state, [record], on_landmark)
+        return alerts
+
+
+class WallClockInFold(ColumnFolding):
+    """The fold asks the machine what time it is."""
+
+    def fold(self, state: Any, records: Sequence[Any], on_landmark: Any) -> list[Any]:
+        if self._process is not None and state.clocks:
+            state.clocks.update(dict.fromkeys(state.clocks, self._process.world.wall_ms()))
+        return super().fold(state, records, on_landmark)
+
+
+class SealedRewritten(ColumnFolding):
+    """Late rows go into buckets that were sealed and forgotten, and write them anew."""
+
+    def fold(self, state: Any, records: Sequence[Any], on_landmark: Any) -> list[Any]:
+        state.rules = _EverOpen(state.rules)
+        return super().fold(state, records, on_landmark)
+
+
+class _EverOpen:
+    """Rules under which nothing is late."""
+
+    def __init__(self, rules: Any) -> None:
+        self._rules = getattr(rules, "_rules", rules)
+        self.horizon_ms = 10**14
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rules, name)
+
+
+class SnapshotAnywhere(ColumnFolding):
+    """Progress is taken while rows of the pass are still pending."""
+
+    def snapshot(self, state: Any) -> Any:
+        ahead = state.applied
+        state.applied = ahead + 1
+        try:
+            return super().snapshot(state)
+        finally:
+            state.applied = ahead
+
+
+def nothing_seen(self: Seen, times_us: Any, orgs: Any, event_ids: Any) -> Any:
+    """Dedupe off."""
+    return np.ones(times_us.size, dtype=bool)
+
+
+_load = Cells.load
+
+
+def without_stamps(self: Cells, scopes: Any, values: Any, stamps: Any) -> None:
+    """Cells come back without knowing which records they hold."""
+    _load(self, scopes, values, np.full_like(stamps, -1))
+
+
+@contextmanager
+def patched(*patches: tuple[Any, str, Any]) -> Iterator[None]:
+    """Put functions in the place of production's for a while."""
+    active = [patch.object(target, name, new) for target, name, new in patches]
+    for one in active:
+        one.start()
+    try:
+        yield
+    finally:
+        for one in active:
+            one.stop()
