@@ -4,9 +4,14 @@ Whoever holds the first partition of usage.priced runs it; two at once, in a reb
 """
 
 import asyncio
+import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from time import time
+
+from tollmeter.streams import metrics
 
 log = logging.getLogger("tollmeter")
 
@@ -18,7 +23,7 @@ LEAST_SINCE_S = 3 * 3_600
 def verify_command(every_s: float) -> list[str]:
     """Return the command: what has arrived over some intervals, so that one that failed is made up for."""
     since_s = max(LEAST_SINCE_S, int(3 * every_s))
-    arguments = ("verify", "--since", f"{since_s}s", "--windows", "1d", "--wait", "60s", "--alert")
+    arguments = ("verify", "--since", f"{since_s}s", "--windows", "1d", "--wait", "60s", "--alert", "--json")
     return [sys.executable, "-m", "tollmeter", *arguments]
 
 
@@ -43,15 +48,34 @@ class Hourly:
     async def _run(self) -> None:
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )  # fmt: skip
         except OSError as error:  # no memory, no more processes: the next hour may have them
             log.error("verify cannot be started: %s", error)
             return
-        _, text = await process.communicate()
-        last = text.decode("utf-8", "replace").strip().rpartition("\n")[2][-300:]
-        if process.returncode == 0:
-            log.info("verify: no differences")
+        document, text = await process.communicate()
+        if process.returncode in (0, 1):
+            tell(document, time())
         else:
+            last = text.decode("utf-8", "replace").strip().rpartition("\n")[2][-300:]
             log.error("verify ended with exit code %s: %s", process.returncode, last)
+
+
+def tell(document: bytes, now_s: float) -> None:
+    """Say what a check found, in the log and as metrics."""
+    try:
+        found = json.loads(document)["differences"]
+    except (ValueError, KeyError, TypeError):
+        log.error("verify said nothing that can be read")
+        return
+    amounts = Counter[str]()
+    for difference in found:
+        amounts[difference["name"]] += difference["amount"]
+    metrics.LEDGER_MISSING.set(amounts["missing_in_ledger"])
+    metrics.LEDGER_DUPLICATE.set(amounts["id_with_several_times"])
+    if found:
+        log.error("verify: %s", ", ".join(f"{name} {amount}" for name, amount in sorted(amounts.items())))
+    else:
+        metrics.VERIFY_SUCCESS.set(now_s)
+        log.info("verify: no differences")

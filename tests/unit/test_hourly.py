@@ -1,6 +1,7 @@
 """The check that runs by itself: when it is due, where it is ours, one at a time, and its end is told."""
 
 import asyncio
+import json
 import logging
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tollmeter.cli.verify import verify
-from tollmeter.streams.hourly import FIRST_SHARE, Hourly, verify_command
+from tollmeter.streams import metrics
+from tollmeter.streams.hourly import FIRST_SHARE, Hourly, tell, verify_command
 
 EVERY_S = 60.0
 
@@ -41,17 +43,33 @@ def test_runs_only_where_the_first_partition_is_and_never_at_zero(tmp_path: Path
     assert run(tmp_path / "c", [(0.0, True), (1e9, True)], every_s=0.0) == 0
 
 
-def test_says_how_it_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(
+        tmp_path / "b",
+        [(0.0, True), (EVERY_S, True)],
+        "print('one\\nClickHouse is away', file=sys.stderr); sys.exit(2)",
+    )
+    assert "exit code 2: ClickHouse is away" in caplog.text
+
+
+def test_findings_become_metrics(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    steps = [(0.0, True), (EVERY_S, True)]
-    run(tmp_path / "a", steps)
-    run(tmp_path / "b", steps, "print('one', file=sys.stderr); sys.exit('3 differences')")
-    assert "no differences" in caplog.text
-    assert "exit code 1: 3 differences" in caplog.text
+    found = [{"name": "missing_in_ledger", "amount": 3}, {"name": "missing_in_ledger", "amount": 4},
+             {"name": "id_with_several_times", "amount": 2}]  # fmt: skip
+    tell(b'{"differences": []}', 100.0)
+    tell(json.dumps({"differences": found}).encode(), 200.0)
+    values = (metrics.LEDGER_MISSING, metrics.LEDGER_DUPLICATE, metrics.VERIFY_SUCCESS)
+    assert [gauge._value.get() for gauge in values] == [7, 2, 100.0]
+    assert "id_with_several_times 2, missing_in_ledger 7" in caplog.text
+    tell(b"no document", 300.0)
+    assert metrics.VERIFY_SUCCESS._value.get() == 100.0
+    tell(b'{"differences": []}', 400.0)
+    assert [gauge._value.get() for gauge in values] == [0, 0, 400.0]
 
 
 def test_command_is_one_that_verify_understands() -> None:
     arguments = verify_command(3_600.0)
     assert arguments[:4] == [sys.executable, "-m", "tollmeter", "verify"]
     parsed = verify.make_context("verify", arguments[4:]).params
-    assert (parsed["since"], parsed["alert"], parsed["mend"], parsed["deep"]) == (10_800.0, True, False, False)
+    assert (parsed["since"], parsed["alert"], parsed["as_json"]) == (10_800.0, True, True)
+    assert (parsed["mend"], parsed["deep"]) == (False, False)
