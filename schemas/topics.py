@@ -30,6 +30,8 @@ class Topic:
     retention_ms: int
     append_time: bool = False
     max_message_bytes: int = 1_000_000
+    segment_bytes: int | None = None
+    """Size from which on a compacted topic is cleaned; without it only what is a week old or a gigabyte is."""
 
 
 TOPICS = (
@@ -39,7 +41,7 @@ TOPICS = (
     Topic(ALERTS, "priced", 30 * DAY_MS, append_time=True),
     Topic(POLICIES, "one", -1),
     Topic(PRICES, "one", -1, max_message_bytes=8_000_000),
-    Topic(SPEND, "one", -1),
+    Topic(SPEND, "one", -1, segment_bytes=16 * 1024 * 1024),
     Topic(NOTICES, "one", -1),
 )
 

@@ -107,8 +107,11 @@ class Reader:
         consumer.assign(partitions)
         begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
         for partition in partitions:
+            begin, end = begins[partition], ends[partition]
+            if self._sources[partition.topic] == "prices":
+                begin = max(begin, end - 1)  # the last book is in force, and each is large
             at = self._positions.get(partition, 0)
-            consumer.seek(partition, at if begins[partition] <= at <= ends[partition] else begins[partition])
+            consumer.seek(partition, at if begin <= at <= end else begin)
         return dict(ends)
 
     async def _follow(
