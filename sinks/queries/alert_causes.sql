@@ -3,9 +3,9 @@ SELECT
     if(e.model_used = '', e.model_sent, e.model_used) AS model,
     e.api_key_id AS api_key_id,
     e.client_ip AS client_ip,
-    part.1 AS part,
-    sum(toInt128(part.2)) AS cost_nano,
-    sum(sum(toInt128(part.2))) OVER () AS total_nano
+    piece.1 AS part,
+    sum(toInt128(piece.2)) AS cost_nano,
+    sum(sum(toInt128(piece.2))) OVER () AS total_nano
 FROM usage_events AS e FINAL
 ARRAY JOIN [
     ('input', ifNull(e.cost_input_nano, 0)),
@@ -13,7 +13,7 @@ ARRAY JOIN [
     ('cache writes', ifNull(e.cost_cache_write_nano, 0)),
     ('output', ifNull(e.cost_output_nano, 0)),
     ('other', ifNull(e.cost_other_nano, 0))
-] AS part
+] AS piece
 WHERE e.event_time >= {since:DateTime64(6, 'UTC')} AND e.event_time < {until:DateTime64(6, 'UTC')}
     AND e.org_id = {org_id:String}
     AND multiIf(

@@ -129,6 +129,24 @@ def test_an_anomaly_is_over_after_quiet_and_those_who_were_told_hear_of_it() -> 
     assert desk.sweep(T + 9 * HOUR) == []
 
 
+def test_what_is_over_is_known_when_it_is_replayed() -> None:
+    desk = new_desk(quiet="2h")
+    first = take(desk, alert())
+    deliver(desk, T)
+    desk.sweep(T + 2 * HOUR)
+    assert desk.take(event(alert()), T + 20 * 24 * HOUR) is None
+    assert desk.notices[first.id].state == "resolved"
+
+
+def test_a_consumer_that_was_away_hears_of_the_beginning_before_the_end() -> None:
+    desk = new_desk(quiet="2h")
+    made = take(desk, alert())
+    ((_, _, delivery),) = desk.due(T)
+    desk.settle(made.id, delivery, Outcome("it answered 500", away=True), T)
+    desk.sweep(T + 2 * HOUR)
+    assert deliver(desk, T + 2 * HOUR) == [("a", made.id, "opened"), ("a", made.id, "resolved")]
+
+
 def test_what_happened_once_closes_without_a_word() -> None:
     desk = new_desk(quiet="2h")
     take(desk, alert("cap_refused"))

@@ -1,0 +1,138 @@
+"""What notify asks of ClickHouse: causes in time or not at all, the copy of states, the daily report."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.alert_events import alert, event
+from tests.priced_rows import insert, row
+from tollmeter.notify.causes import ANSWER_S, PAUSE_S, Ledger
+from tollmeter.notify.daily import Daily
+from tollmeter.notify.desk import Desk
+from tollmeter.notify.notice import Delivery, Notice
+from tollmeter.notify.routes import Report, Routes
+from tollmeter.notify.states import States
+from tollmeter.notify.texts import Cause, Causes
+from tollmeter.policies import set_policy
+from tollmeter.schemas.policy import Policy
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import connect
+
+KEY = "0123456789ab3f2a"
+
+
+def notice(**facts: Any) -> Notice:
+    made = alert("spend_spike", at=datetime.now(UTC), window="hour", **facts)
+    return Notice(id=made.id, event=event(made), opened_s=time.time())
+
+
+@pytest.mark.stack
+def test_causes_and_the_usual_hour(ledger_settings: Settings) -> None:
+    client = connect(ledger_settings)
+    now = datetime.now(UTC)
+    common = {
+        "event_time": now, "received_at": now, "org_id": "acme", "api_key_id": KEY, "model_used": "gpt-5",
+        "status": "OK", "price_status": "PRICED",
+    }  # fmt: skip
+    insert(client, [
+        row(1, **common, client_ip="10.1.2.3", cost_nano=3_813_000_000, cost_input_nano=3_813_000_000),
+        row(2, **common, client_ip="10.9.9.9", cost_nano=287_000_000, cost_output_nano=287_000_000),
+        row(3, **common | {"api_key_id": "other"}, client_ip="10.1.2.3", cost_nano=10**10, cost_input_nano=10**10),
+    ])  # fmt: skip
+    columns = ("minute", "org_id", "api_key_id", "calls", "cost_nano", "computed_at")
+    past = [now - timedelta(hours=hours) for hours in (3, 30)]
+    client.insert_rows("usage_minutes", columns, [
+        (past[0].replace(microsecond=0), "acme", KEY, 1, 300_000_000, now),
+        (past[1].replace(microsecond=0), "acme", KEY, 1, 382_000_000, now),
+    ])  # fmt: skip
+    found = asyncio.run(Ledger(ledger_settings, time.monotonic).causes(notice(cost_nano=4_100_000_000)))
+    assert found == Causes((Cause(93, "gpt-5 input from 10.1.2.3"),), usual_nano=341_000_000)
+    client.close()
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize(
+    ("scope", "name", "tops"),
+    [
+        ("org", "", 2), ("group", "g", 1), ("user", "u", 1), ("agent", "a", 1), ("model", "m", 1), ("provider", "p", 1),
+        ("client_ip", "10.1.1.1", 1), ("tag", "team=blue", 1), ("tag", "team=red", 0), ("pipeline", "x", 0),
+    ],
+)  # fmt: skip
+def test_causes_of_each_kind_of_scope(ledger_settings: Settings, scope: str, name: str, tops: int) -> None:
+    client = connect(ledger_settings)
+    now = datetime.now(UTC)
+    common = {"event_time": now, "received_at": now, "org_id": "scopes", "cost_nano": 50, "cost_input_nano": 50}
+    named = {"group_id": "g", "user_id": "u", "agent": "a", "model": "m", "provider": "p", "client_ip": "10.1.1.1"}
+    tags = [{"key": "team", "value": "blue"}]
+    insert(client, [row(10, **common, **named, model_used="one", tags=tags), row(11, **common, model_used="two")])
+    made = alert("budget", org="scopes", scope=scope, name=name, at=now, window="day")
+    found = asyncio.run(
+        Ledger(ledger_settings, time.monotonic).causes(Notice(id=made.id, event=event(made), opened_s=time.time()))
+    )
+    assert len(found.top) == tops
+    client.close()
+
+
+def test_without_clickhouse_alerts_wait_for_nothing() -> None:
+    now = [100.0]
+    ledger = Ledger(Settings(clickhouse="http://127.0.0.1:1"), lambda: now[0])
+    started = time.monotonic()
+    assert asyncio.run(ledger.causes(notice())) == Causes()
+    assert time.monotonic() - started < ANSWER_S + 1
+    assert ledger._not_before == 100 + PAUSE_S, "the next alerts do not even ask"
+
+
+@pytest.mark.stack
+def test_states_are_copied_and_the_newest_row_wins(ledger_settings: Settings, eventually: Callable[..., Any]) -> None:
+    client = connect(ledger_settings)
+    opened = notice().model_copy(
+        update={"deliveries": (Delivery(consumer="ops", since_s=0, attempts=2, error="it is away"),)}
+    )
+
+    async def copy(*states: Notice) -> None:
+        made = States(ledger_settings)
+        for state in states:
+            made.changed([state])
+            await made.flush()
+            while made._waiting or made._writing:
+                await made.flush()
+                await asyncio.sleep(0)
+
+    asyncio.run(copy(opened, opened.model_copy(update={"state": "resolved", "resolved_s": time.time()})))
+    (found,) = client.query(
+        "SELECT state, told, resolved_at FROM alert_states FINAL WHERE id = {id:String}", {"id": opened.id}
+    )
+    assert (found["state"], found["told"]) == ("resolved", "ops: pending (2 attempts: it is away)")
+    assert found["resolved_at"] is not None
+    client.close()
+
+
+@pytest.mark.stack
+def test_the_daily_report_is_made_once(line_settings: Settings) -> None:
+    routes = Routes.model_validate(
+        {"consumers": {"a": {"type": "log"}}, "routes": [{"match": {"kind": "report"}, "to": "a"}]}
+    )
+    set_policy(line_settings, Policy(org_id="acme", scope="provider", name="openai", monthly_limit_micro=10_000_000))
+    report = Report.model_construct(at=datetime.now(UTC).time().replace(second=0), timezone="UTC", enabled=True)
+
+    async def make(desk: Desk) -> Notice | None:
+        daily = Daily(line_settings, report)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            found = daily.due(desk, time.time())
+            if found is not None or daily._making is None:
+                return found
+            await asyncio.sleep(0.02)
+        raise AssertionError("no report in time")
+
+    desk = Desk(routes, old_s=1)
+    made = asyncio.run(make(desk))
+    assert made is not None
+    assert made.title == "[report] OK provider openai of acme: 0 calls, 0 tokens, $0.00 spent, $10.00 remaining"
+    assert [delivery.consumer for delivery in made.deliveries] == ["a"]
+    desk.add(made)
+    assert asyncio.run(make(desk)) is None, "not twice, also by another instance"
