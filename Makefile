@@ -3,10 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 TRACE ?=
+MINUTES ?= 10
+SEED ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check chaos bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +25,9 @@ check: $(STAMP) ## lint, format, types, import rules, fast tests: what to run be
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit -m "not stack and not docker and not node"
+
+chaos: $(STAMP) ## attack a line of its own with real faults for MINUTES=10 (root adds more) and print what it survived
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: $(STAMP) ## the figures of docs/performance.md; takes a while and wants a quiet machine
 	$(BIN)/python -m benchmarks.pipeline
