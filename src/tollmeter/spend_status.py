@@ -4,7 +4,7 @@ One function for every place that shows it. Amounts come from the ledger and cou
 where that is unknown, money at risk. They are summed in nano-EUR and rounded once: used up, so remaining goes down.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -103,11 +103,18 @@ def use_of(
     return Use(**{field: int(row[field]) for field in Use._fields})
 
 
-def is_known(ledger: Callable[[], ClickHouse], rules: Rules, org: str, user: str) -> bool:
-    """Return whether the user is in the membership or was seen in an event; the ledger is asked last."""
-    if rules.groups.knows(org, user):
-        return True
-    return bool(user) and bool(ledger().query(load("user_seen"), {"org": org, "user": user}))
+def is_known(ledger: ClickHouse, rules: Rules, org: str, user: str) -> bool:
+    """Return whether the user is in the membership or was seen in an event. Raises `Unavailable`."""
+    return rules.groups.knows(org, user) or bool(seen_users(ledger, org, [user]))
+
+
+def seen_users(ledger: ClickHouse, org: str, users: Collection[str]) -> set[str]:
+    """Return which of these users were seen in an event; who has no name is nobody. Raises `Unavailable`."""
+    wanted = sorted(set(users) - {""})
+    if not wanted:
+        return set()
+    rows = ledger.query(load("users_seen"), {"org": org, "users": wanted, "count": len(wanted)})
+    return {row["user_id"] for row in rows}
 
 
 def spend_status(
@@ -118,7 +125,7 @@ def spend_status(
     With `billing_scope_org` false it tells what the user spent on his own keys, which no limit concerns. Of limits in
     several time zones the one with the least remaining is shown, with its own day or month; without a limit it is UTC.
     """
-    if not is_known(lambda: ledger, rules, org, user):
+    if not is_known(ledger, rules, org, user):
         raise UserNotFoundError
     found = effective(rules.policies.values(), org, user, rules.groups.of(org, user))
     budgets = found.budgets if billing_scope_org else ()

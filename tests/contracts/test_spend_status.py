@@ -14,7 +14,7 @@ from tollmeter.producers.guard import CostLimitExceeded
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.spend_status import UserNotFoundError, assert_available, spend_status, use_of
+from tollmeter.spend_status import UserNotFoundError, assert_available, seen_users, spend_status, use_of
 from tollmeter.streams.rules.periods import period_of
 from tollmeter.streams.rules.resolution import Groups
 
@@ -148,6 +148,12 @@ def test_an_unknown_user_is_not_found_but_may_use_a_key_of_his_own(ledger: Click
     with pytest.raises(UserNotFoundError):
         assert_available(ledger, rules(), "acme", "eve", NOW)
     assert_available(ledger, rules(), "acme", "eve", NOW, billing_scope="USER")
+
+
+def test_many_users_are_looked_up_at_once(ledger: ClickHouse) -> None:
+    assert seen_users(ledger, "acme", ["ann", "bob", "eve", "ann", ""]) == {"ann", "bob"}
+    assert seen_users(ledger, "umbra", ["ann", "bob"]) == {"ann"}
+    assert seen_users(ledger, "acme", [""]) == set()
 
 
 def test_the_dearest_twenty_keys(ledger_settings: Settings, ledger: ClickHouse) -> None:

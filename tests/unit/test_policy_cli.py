@@ -31,6 +31,7 @@ LINES = [
     ("policy set --org acme --scope user --daily 5",
      "name says which group, user, key ...: it is empty for scope org, and for no other"),
     ("policy set --org acme --scope tag --name blue --daily 5", "the name of a tag scope is key=value"),
+    ("policy explain --org acme --tag blue", "--tag blue: write KEY=VALUE"),
     ("member set --org acme", "say who: give --user or --group"),
     ("member set --org acme --user ann --group web", "say who: give --user or --group"),
     ("member set --org acme --group web --in web", "group web contains itself"),

@@ -43,6 +43,9 @@ def explain(
     settings: Settings, /, org: str, user: str, tags: tuple[str, ...], as_json: bool, **named: str | None
 ) -> None:
     """Say which limits bind a call and why. Used = org-billed cost and money at risk, from the ledger."""
+    for tag in tags:
+        if "=" not in tag:
+            raise UserError(f"--tag {tag}: write KEY=VALUE")
     scopes = {(kind, name) for kind in _SCOPES if (name := named[kind])} | {("tag", tag) for tag in tags}
     with ExitStack() as opened:
         opened.enter_context(doing())
@@ -55,7 +58,7 @@ def explain(
         rows = [
             _row(budget, _why(budget, own), ledger, live) for budget in (*own.budgets, *pools)
         ]  # fmt: skip
-        known = None if ledger is None else is_known(lambda: ledger, rules, org, user)
+        known = None if ledger is None else is_known(ledger, rules, org, user)
     document = {
         "org": org, "user": user, "known": known, "groups": list(groups),
         "warn_threshold_pct": own.warn_threshold_pct, "warn_policy_id": own.warn_policy_id,

@@ -11,7 +11,7 @@ from tollmeter.policies import Change, PolicyError, Rules, member_set
 from tollmeter.policy_files import FileError
 from tollmeter.schemas.policy import SCOPE_KINDS, Member, Policy
 from tollmeter.settings import Settings
-from tollmeter.spend_status import is_known
+from tollmeter.spend_status import seen_users
 
 org_option = click.option("--org", required=True, help="Organisation the scope belongs to.")
 scope_option = click.option("--scope", type=click.Choice(SCOPE_KINDS), default="org", show_default=True)
@@ -40,7 +40,7 @@ def known_or_created(settings: Settings, rules: Rules, policies: Iterable[Policy
     outside = [(org, user) for org, user in users if not rules.groups.knows(org, user)]
     if create:
         return [member_set(Member(org_id=org, name=user)) for org, user in outside]
-    unknown = _never_seen(settings, rules, outside)
+    unknown = _never_seen(settings, outside)
     if unknown:
         names = ", ".join(f"{user} of {org}" for org, user in unknown)
         raise UserError(
@@ -49,13 +49,17 @@ def known_or_created(settings: Settings, rules: Rules, policies: Iterable[Policy
     return []
 
 
-def _never_seen(settings: Settings, rules: Rules, users: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _never_seen(settings: Settings, users: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     if not users:
         return []
+    by_org: dict[str, list[str]] = {}
+    for org, user in users:
+        by_org.setdefault(org, []).append(user)
     try:
         with reading(settings) as ledger:
-            return [(org, user) for org, user in users if not is_known(lambda: ledger, rules, org, user)]
+            seen = {(org, user) for org, names in by_org.items() for user in seen_users(ledger, org, names)}
     except UserError as error:
         raise UserError(
             f"cannot tell whether {users[0][1]} is known ({error.message}); --create adds to the membership"
         ) from None
+    return [entry for entry in users if entry not in seen]
