@@ -19,10 +19,11 @@ from tollmeter.sinks.queries import moment
 
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 OVERLAP = timedelta(seconds=20)
-LEDGER_FRESH_S, WATCH_FRESH_S = 4.0, 7.0
-"""Behind by less, the line has caught up. In quiet times a row takes about one second, a checkpoint two to three; on a
+LEDGER_FRESH_S, WATCH_FRESH_S = 4.0, 8.0
+"""Behind by less, the line has caught up. In quiet times a row takes about one second, a checkpoint three to four; on a
 machine where they take longer before the first fault, `calibrate` raises the limits."""
 LOOK_EVERY_S = 0.4
+WARM_S = 40.0
 _NEW = """
 SELECT toString(event_id) AS event_id, max(inserted_at) AS at
 FROM usage_events WHERE inserted_at >= {since:DateTime64(6, 'UTC')} GROUP BY event_id
@@ -70,16 +71,16 @@ class Progress:
 
     def calibrate(self, seconds: float) -> None:
         """Watch the line in peace: twice what it is behind then is no sign of a fault."""
+        until = time.monotonic() + WARM_S
+        while self.watch_behind_s() > WATCH_FRESH_S and time.monotonic() < until:
+            self.look()
+            time.sleep(0.2)
         until = time.monotonic() + seconds
-        ledger, watch = [], []
         while time.monotonic() < until:
             self.look()
-            ledger.append(self.ledger_behind_s())
-            watch.append(self.watch_behind_s())
+            self.ledger_fresh_s = max(self.ledger_fresh_s, 2 * self.ledger_behind_s())
+            self.watch_fresh_s = min(WARM_S, max(self.watch_fresh_s, 2 * self.watch_behind_s()))
             time.sleep(0.2)
-        half = len(ledger) // 2  # the first half is warming up
-        self.ledger_fresh_s = max(LEDGER_FRESH_S, 2 * max(ledger[half:]))
-        self.watch_fresh_s = min(60.0, max(WATCH_FRESH_S, 2 * max(watch[half:])))
 
     def ledger_behind_s(self) -> float:
         """Return the age of the oldest acknowledged event that the ledger does not hold."""
