@@ -79,6 +79,8 @@ H_SOURCES = "sources"
 one pass of PRICE read (records = rejected + accepted, over all targets) and the rows of it that this record carries."""
 H_PRICE_BOOK = "price_book"
 H_BOOT = "boot"
+H_SOURCE_ID = "source_id"
+"""The id of the topic usage.events that the rows were read of; absent where the broker gives none."""
 
 KIND_ROWS = b"rows"
 KIND_CONTROL = b"control"

@@ -65,6 +65,11 @@ class CheckpointStore:
             [_rule(str(row["policy_id"]), row["policy"]) for row in policies],
         )
 
+    def hours_at(self, partition: int, first: int, last: int) -> list[tuple[str, int]]:
+        """Return the organisations and hours of the ledger's rows that stood at these offsets of a partition."""
+        wanted = {"partition": partition, "first": max(0, first), "last": last}
+        return [(row["org_id"], row["hour"]) for row in self._connected().query(load("gap_hours"), wanted)]
+
     @property
     def writes(self) -> tuple[Callable[[Snapshot], None], ...]:
         """The writes that save a snapshot, in their order; each may be repeated, and may be the last, without harm."""

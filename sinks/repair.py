@@ -10,6 +10,7 @@ from tollmeter.schemas.event import EPOCH
 from tollmeter.sinks.clickhouse import ClickHouse
 from tollmeter.sinks.queries import load
 from tollmeter.streams.rules.cardinality import SCOPES_PER_ORG, fold_names
+from tollmeter.streams.rules.epochs import real_offset
 from tollmeter.streams.rules.periods import STEP_S
 from tollmeter.streams.rules.repair import cells_of_round, sealed
 from tollmeter.streams.rules.settling import Settlement, missing_cells
@@ -71,8 +72,8 @@ def extra_cells(client: ClickHouse, settlement: Settlement) -> pl.DataFrame:
     parts = []
     for from_s, until_s, seconds in sorted(span for span in spans if span[0] < span[1]):
         wanted = {
-            "org": settlement.org_id, "partition": settlement.partition, "upto": settlement.applied, "from": from_s,
-            "until": until_s, "step": seconds, "kinds": sorted({kind for kind, _ in settlement.scopes}),
+            "org": settlement.org_id, "partition": settlement.partition, "from": from_s, "until": until_s,
+            "upto": real_offset(settlement.applied), "step": seconds, "kinds": sorted({kind for kind, _ in settlement.scopes}),
         }  # fmt: skip
         found = pl.read_ipc_stream(io.BytesIO(client.arrow(load("repair_extras"), wanted)))
         parts.append(_numbered(found, settlement.level))

@@ -53,6 +53,7 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
     start_positions: StartPositions | None = None
     commit_note: Callable[[TP], str] | None = None
     """Says what to commit beside an offset."""
+    after_loss: Callable[[Loss], Awaitable[None]] | None = None
     source_topics: tuple[str, ...] = ()
     health: Health
     oversight: Oversight
@@ -61,6 +62,8 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
     async def on_loss(self, loss: Loss, running: bool) -> None:
         """Declare a loss before it is passed over; another log under a topic's name needs a new process."""
         await self.oversight.lost(loss)
+        if self.after_loss is not None:
+            await self.after_loss(loss)
         if running and loss.kind == "new_epoch":
             crash(LogReplacedError(f"{loss.tp.topic}/{loss.tp.partition}"))
 

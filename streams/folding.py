@@ -5,6 +5,7 @@ Holds no state itself: everything that the fold knows is in the `State` that goe
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tollmeter.schemas.alert import Alert
@@ -54,6 +55,8 @@ class Folding:
 
     def fold(self, state: State, records: Sequence[Any], on_landmark: OnLandmark) -> list[Alert]:
         """Fold records in offset order; return the alerts they cause. Snapshots may be taken in `on_landmark` alone."""
+        if state.base:
+            records = [replace(record, offset=record.offset + state.base) for record in records]
         before = state.counters.copy()
         alerts = fold_records(state, records, on_landmark)
         metrics.folded(state, before)

@@ -15,10 +15,9 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.settings import Settings
 from tollmeter.streams.continuity import Loss
+from tollmeter.streams.rules.epochs import PIPELINE
 from tollmeter.streams.topic_ids import topic_ids
 
-PIPELINE = "pipeline"
-"""The scope of alerts about the line itself: they belong to no organisation."""
 CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
 Send = Callable[[str, int, bytes | None, bytes | None, list[tuple[str, bytes]]], Awaitable[int]]
 

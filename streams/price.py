@@ -15,7 +15,8 @@ from faust.types import TP
 
 from tollmeter.provision import stored_layout
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import tick_record
+from tollmeter.schemas.control import Headers, tick_record
+from tollmeter.schemas.priced import H_SOURCE_ID
 from tollmeter.settings import Settings
 from tollmeter.streams import metrics
 from tollmeter.streams.app import Sender, StageApp, build_app, preflight
@@ -39,6 +40,7 @@ from tollmeter.streams.rules.split import (
     priced_columns,
 )
 from tollmeter.streams.rules.validate import FLAGS, validate
+from tollmeter.streams.topic_ids import id_of
 
 log = logging.getLogger("tollmeter.price")
 
@@ -159,8 +161,13 @@ class Price:
         self._ticked = self._reported = 0.0
         self._asked: tuple[int, asyncio.Task[set[TP]]] | None = None
         self._published = False
+        self._source: Headers = []
         self.quarantine: Quarantine | None = None
         self.floods: Floods | None = None
+
+    def of_source(self, topic_id: str) -> None:
+        """Write the id of the source topic on every record: another topic under its name counts from 0 again."""
+        self._source = [(H_SOURCE_ID, topic_id.encode())] if topic_id else []
 
     async def step(self, events: Sequence[Any]) -> None:
         """Price every record of the pass, and return when dead letters and rows are acknowledged."""
@@ -189,7 +196,7 @@ class Price:
     async def _send_in_turn(self, target: int, records: Sequence[Block]) -> None:
         topic = self._settings.topic(topics.PRICED)
         for record in records:
-            await self._sender.send(topic, target, None, record.value, record.headers)
+            await self._sender.send(topic, target, None, record.value, [*record.headers, *self._source])
 
     async def _send_dead_letters(self, pass_: Pass) -> None:
         topic = self._settings.topic(topics.DLQ)
@@ -272,6 +279,7 @@ def run(settings: Settings) -> int:
     layout = asyncio.run(stored_layout(settings))
     app = build_app(settings, STAGE, [topics.EVENTS], layout)
     price = Price(settings, app, Sender(app), Kernel(load(settings)), layout.priced)
+    price.of_source(asyncio.run(id_of(settings, topics.EVENTS)))
     price.floods = Floods()
     price.quarantine = watch_starts(app, Isolation(layout.priced))
     limit = settings.price_batch

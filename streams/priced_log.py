@@ -30,6 +30,7 @@ from tollmeter.schemas.priced import (
     H_FORMAT,
     H_KIND,
     H_REPAIR,
+    H_SOURCE_ID,
     KIND_CONTROL,
     KIND_REPAIR,
     KIND_ROWS,
@@ -37,6 +38,7 @@ from tollmeter.schemas.priced import (
 )
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
+from tollmeter.streams.rules.epochs import in_epoch, source_epoch
 from tollmeter.streams.rules.fold import COLUMNS_READ, columns_read, fold_rows
 from tollmeter.streams.rules.landmarks import is_landmark, landmark, move_clocks
 from tollmeter.streams.rules.repair import fold_repair
@@ -77,6 +79,7 @@ def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark |
     alerts: list[Alert] = []
     rows: list[pl.DataFrame] = []
     height, last = 0, -1
+    noticed: list[Alert] = []
     newest = state.newest_stamp
     for record in records:
         if state.halted or record.offset <= max(state.applied, last):
@@ -86,12 +89,15 @@ def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark |
             state.halted = str(entry.content)
             continue
         if entry.kind == KIND_ROWS:
-            rows.append(entry.content)
+            source_id = dict(record.headers).get(H_SOURCE_ID, b"").decode()
+            epoch, alert = source_epoch(state, source_id, record.timestamp)
+            noticed += alert
+            rows.append(in_epoch(entry.content, epoch))
             height, last = height + rows[-1].height, record.offset
             if height < PASS_ROWS and last > newest and not is_landmark(last):
                 continue
-        found = _fold_pending(state, rows, last)
-        rows, height, last = [], 0, record.offset
+        found = _fold_pending(state, rows, last) + noticed
+        rows, noticed, height, last = [], [], 0, record.offset
         found += _fold_entry(state, entry, record)
         if entry.kind == KIND_TICK or is_landmark(last):
             found += landmark(state, caught_up=last >= newest)
@@ -99,7 +105,7 @@ def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark |
                 on_landmark(state)
         if last > newest:
             alerts += found
-    return alerts + _fold_pending(state, rows, last)
+    return alerts + _fold_pending(state, rows, last) + noticed
 
 
 def _fold_entry(state: State, entry: Entry, record: Any) -> list[Alert]:
@@ -131,7 +137,10 @@ def _fold_control(state: State, body: Control, offset: int, appended_ms: int) ->
 def _fold_pending(state: State, rows: list[pl.DataFrame], last: int) -> list[Alert]:
     if not rows:
         return []
-    return fold_rows(state, rows[0] if len(rows) == 1 else pl.concat(frame.with_columns(_TEXT) for frame in rows), last)
+    if len(rows) == 1:
+        return fold_rows(state, rows[0], last)
+    # relaxed: the source numbers of a second epoch are wider than those of the first
+    return fold_rows(state, pl.concat((frame.with_columns(_TEXT) for frame in rows), how="vertical_relaxed"), last)
 
 
 def read(record: Any, columns: Sequence[str] = COLUMNS_READ) -> Entry:
@@ -161,9 +170,10 @@ async def remember(read_back: ReadBack, state: State) -> None:
     """Rebuild the memory of event ids by reading the log back over its horizon, up to and with `state.applied`."""
     since_us = state.remember_from_us
     since_ms = max(0, (timedelta(microseconds=since_us) - SLACK) // timedelta(milliseconds=1))
-    async for records in read_back(state.partition, since_ms, state.applied + 1):
+    end = state.applied + 1 - state.base
+    async for records in read_back(state.partition, since_ms, end):
         for record in records:
-            if record.offset <= state.applied and dict(record.headers).get(H_KIND) == KIND_ROWS:
+            if record.offset < end and dict(record.headers).get(H_KIND) == KIND_ROWS:
                 entry = read(record, _SEEN_COLUMNS)
                 if entry.kind == KIND_ROWS:
                     _remember_rows(state, entry.content, since_us)

@@ -31,6 +31,7 @@ from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connec
 from tollmeter.sinks.repair import extra_cells, repair_cells
 from tollmeter.streams.app import Sender
 from tollmeter.streams.machine import MACHINE, Machine
+from tollmeter.streams.rules.epochs import real_offset
 from tollmeter.streams.rules.repair import due
 from tollmeter.streams.rules.settling import Settlement
 from tollmeter.streams.rules.snapshot import Snapshot
@@ -152,7 +153,7 @@ class Repairs:
     async def _ledger_caught_up(self, saved: Snapshot) -> bool:
         """Tell whether LEDGER has committed beyond the checkpoint, waiting a while for it."""
         for _ in range(int(PATIENCE_S / POLL_S)):
-            if await self._position(saved.partition) > saved.applied:
+            if await self._position(saved.partition) > real_offset(saved.applied):
                 return True
             await asyncio.sleep(POLL_S)
         return False

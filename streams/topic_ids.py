@@ -3,12 +3,13 @@
 aiokafka asks for metadata in a version that has no ids yet; this is the same request in the one that has.
 """
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import IncompatibleBrokerVersion
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     Boolean,
@@ -24,6 +25,8 @@ from tollmeter.settings import Settings
 
 _METADATA, _VERSION = 3, 10
 _TIMEOUT_MS = 10_000
+
+log = logging.getLogger("tollmeter")
 
 
 class _Uuid:
@@ -125,3 +128,12 @@ async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, str]:
     finally:
         await admin.close()
     return {topic: str(id_) for code, topic, id_, *_ in answer.topics if not code and id_.int}
+
+
+async def id_of(settings: Settings, name: str) -> str:
+    """Return the id of one of our topics, "" where nobody knows it."""
+    try:
+        return (await topic_ids(settings, [settings.topic(name)])).get(settings.topic(name), "")
+    except (KafkaError, OSError) as error:
+        log.warning("the id of %s is unknown: %r", name, error)
+        return ""

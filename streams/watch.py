@@ -6,7 +6,7 @@ ClickHouse away: the fold and the alerts go on, the checkpoint waits. A start ne
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,21 +23,25 @@ from tollmeter.sinks.repair import repair_cells
 from tollmeter.streams import metrics
 from tollmeter.streams.app import Sender, StopReading, build_app, preflight
 from tollmeter.streams.app import run as run_app
+from tollmeter.streams.continuity import Loss
 from tollmeter.streams.folding import Folding, rules_from
 from tollmeter.streams.health import Health
 from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.passes import Passes, within_bytes
 from tollmeter.streams.priced_log import read_back
 from tollmeter.streams.repairing import Kernel, Repairs
+from tollmeter.streams.rules.epochs import missing, open_hours, pass_gap, renew
 from tollmeter.streams.rules.snapshot import Snapshot
 from tollmeter.streams.rules.state import State
 from tollmeter.streams.spending import Spending
+from tollmeter.streams.topic_ids import id_of
 
 log = logging.getLogger("tollmeter")
 
 PASS_RECORDS = 400
 """Records of usage.priced in one pass; each holds up to 900 KB of rows."""
 IDLE_S = 0.2
+LAST_OFFSET = (1 << 63) - 1
 CLICKHOUSE, CHECKPOINT = "ClickHouse", "usage_windows"
 EDGES = ("budget", "remaining")
 """Kinds of alerts after which guards are told at once what is spent."""
@@ -69,6 +73,8 @@ class Watch:
         self.spending: Spending | None = None
         self.stop_reading: StopReading | None = None
         self.health = Health("watch", lambda: None)
+        self.log_id = ""
+        self.declare: Callable[[Loss], Awaitable[None]] = _nobody
 
     async def start_positions(self, assigned: set[TP]) -> dict[TP, int]:
         """Return for each partition the offset behind its checkpoint, loading the states that are new here."""
@@ -77,15 +83,44 @@ class Watch:
             del self._states[gone]
         for number in sorted(set(ours) - set(self._states)):
             began = self._machine.monotonic()
-            self._states[number] = await self._folding.resume(number, await self._checkpoint(number))
+            state = await self._folding.resume(number, await self._checkpoint(number))
+            if self.log_id and state.log_id not in ("", self.log_id):
+                await self.declare(Loss(ours[number], "new_epoch", 0, -1))
+                await self._renew(state)
+            state.log_id = self.log_id or state.log_id
+            self._states[number] = state
             metrics.STATE_REBUILD.labels(str(number)).set(self._machine.monotonic() - began)
-        return {tp: self._states[number].applied + 1 for number, tp in ours.items()}
+        return {tp: self._states[number].applied + 1 - self._states[number].base for number, tp in ours.items()}
+
+    async def lost(self, loss: Loss) -> None:
+        """Go on behind a gap, or in a log made anew; closed hours that lack rows are repaired from the ledger."""
+        state = self._states[loss.tp.partition]
+        if loss.kind == "new_epoch":
+            await self._renew(state)
+            pass_gap(state, loss.first)
+            return
+        pass_gap(state, loss.last + 1)
+        missing(state, await self._hours_at(state.partition, loss.first, loss.last))
+
+    async def _renew(self, state: State) -> None:
+        before = state.applied - state.base
+        renew(state, self.log_id)
+        missing(state, [*await self._hours_at(state.partition, before + 1, LAST_OFFSET), *open_hours(state)])
+
+    async def _hours_at(self, number: int, first: int, last: int) -> list[tuple[str, int]]:
+        found: list[tuple[str, int]] = await self._patiently(number, partial(self._store.hours_at, number, first, last))
+        return found
 
     async def _checkpoint(self, number: int) -> Checkpoint | None:
+        found: Checkpoint | None = await self._patiently(number, partial(self._store.load, number))
+        return found
+
+    async def _patiently(self, number: int, ask: Callable[[], Any]) -> Any:
+        """Ask ClickHouse until it answers: without its state a partition cannot begin."""
         delay = 0.1
         while True:
             try:
-                found: Checkpoint | None = await self._machine.blocking(self._store.load, number)
+                found = await self._machine.blocking(ask)
                 self.health.go_on(CLICKHOUSE)
                 return found
             except Unavailable as error:
@@ -116,7 +151,7 @@ class Watch:
     async def _halt(self, state: State) -> None:
         assert self.stop_reading is not None
         tp = TP(self._settings.topic(topics.PRICED), state.partition)
-        await self.stop_reading(tp, state.applied + 1, f"{state.halted}; upgrade this worker")
+        await self.stop_reading(tp, state.applied + 1 - state.base, f"{state.halted}; upgrade this worker")
 
     def _snapshot_if_due(self, taken: list[Snapshot], state: State) -> None:
         now = self._machine.monotonic()
@@ -182,6 +217,10 @@ class Watch:
             self._folding.undo(state, saving.taken)
 
 
+async def _nobody(loss: Loss) -> None:
+    """Declare nothing: where no broker runs no log is made anew."""
+
+
 def subject(alert: Alert) -> bytes:
     """Return the Kafka key of an alert: its scope."""
     return f"{alert.org_id}/{alert.scope}/{alert.name}".encode()
@@ -201,6 +240,8 @@ def run(settings: Settings) -> int:
     app = build_app(settings, "watch", [topics.PRICED], layout, watch.start_positions)
     watch.sender = Sender(app)
     watch.stop_reading, watch.health = app.stop_reading, app.health
+    watch.declare, app.after_loss = app.oversight.lost, watch.lost
+    watch.log_id = asyncio.run(id_of(settings, topics.PRICED))
     watch.repairs = Repairs(settings, watch.sender, kernel=repair_kernel(settings))
     watch.spending = Spending(settings, watch.sender)
     weigh = within_bytes(lambda event: len(event.value), PASS_RECORDS)

@@ -34,6 +34,8 @@ from tollmeter.streams.rules.totals import (
 )
 
 MINUTE_US = 60_000_000
+PARTITIONS = (1 << 16) - 1
+"""The partition within a source number; what stands above it counts the epochs of the source topic."""
 HOUR_US = 60 * MINUTE_US
 COLUMNS_READ = tuple(
     dict.fromkeys(
@@ -118,9 +120,10 @@ def _live(state: State, passage: Passage, event_ids: pl.Series, offset: int) -> 
         marks = np.maximum.accumulate(np.concatenate(([state.high.get(source, -1)], passage.offsets[at])))
         replay[at] = passage.offsets[at] <= marks[:-1]
         state.high[source] = int(marks[-1])
-        clock = np.maximum(np.maximum.accumulate(passage.received_ms[at]), state.clocks.get(source, 0))
+        partition = source & PARTITIONS
+        clock = np.maximum(np.maximum.accumulate(passage.received_ms[at]), state.clocks.get(partition, 0))
         late[at] = passage.charged_us[at] < (clock - state.rules.horizon_ms) * 1000
-        state.clocks[source] = int(clock[-1])
+        state.clocks[partition] = int(clock[-1])
     remembered = ~replay & (passage.times_us >= state.remember_from_us)
     late |= ~replay & ~remembered
     first = np.ones(replay.size, dtype=bool)

@@ -88,6 +88,9 @@ def _frame(state: State, level: str, bucket: int, scopes: Any, values: Any) -> p
 def _progress(state: State) -> dict[str, Any]:
     return {
         "applied": state.applied,
+        "base": state.base,
+        "log_id": state.log_id,
+        "epochs": state.epochs.copy(),
         "high": state.high.copy(),
         "clocks": state.clocks.copy(),
         "closed_minute": state.closed_minute,
@@ -111,6 +114,7 @@ def restore(state: State, progress: str, cells: pl.DataFrame, policies: Sequence
     """Fill a new state from a checkpoint: progress as text, cells as in CELL_SCHEMA, live policies and members."""
     data = json.loads(progress)
     state.applied = data["applied"]
+    state.base, state.log_id, state.epochs = data.get("base", 0), data.get("log_id", ""), data.get("epochs", [])
     state.high = {int(source): offset for source, offset in data["high"].items()}
     state.clocks = {int(source): clock for source, clock in data["clocks"].items()}
     state.closed_minute, state.closed_hour = data["closed_minute"], data["closed_hour"]

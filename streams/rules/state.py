@@ -48,6 +48,12 @@ class State:
     applied: int = -1
     halted: str = ""
     """Why the fold of this partition does not go on, "" while it does."""
+    base: int = 0
+    """What is added to the log's offsets: in a log that was made anew they begin at 0 again, and here never fall."""
+    log_id: str = ""
+    """The id of the topic behind the log, "" while unknown."""
+    epochs: list[str] = field(default_factory=list)
+    """The ids of the source topic, one after another: a topic made anew has another one."""
     high: dict[int, int] = field(default_factory=dict)
     clocks: dict[int, int] = field(default_factory=dict)
     """Running maximum of received_at per source partition, milliseconds since 1970 UTC."""

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE, Alert, alert_id
 from tollmeter.settings import Settings
-from tollmeter.streams.oversight import PIPELINE
+from tollmeter.streams.rules.epochs import PIPELINE
 from tollmeter.verify.count import Difference
 
 KIND = "verify_difference"

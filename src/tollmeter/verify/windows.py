@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.sinks.clickhouse import ClickHouse
 from tollmeter.sinks.queries import load
+from tollmeter.streams.rules.epochs import real_offset
 from tollmeter.streams.rules.repair import sealed
 from tollmeter.streams.rules.totals import MEASURES, bucket_at, bucket_start_s
 from tollmeter.verify.count import Difference
@@ -79,7 +80,7 @@ def progress(client: ClickHouse) -> dict[int, Progress]:
         state = json.loads(row["state"])
         number, clocks = row["priced_partition"], state["clocks"].values()
         deferred = frozenset((org, hour) for org, hour, _ in state["deferred"])
-        found[number] = Progress(number, state["applied"], min(clocks, default=0) // 1000, deferred)
+        found[number] = Progress(number, real_offset(state["applied"]), min(clocks, default=0) // 1000, deferred)
     return found
 
 

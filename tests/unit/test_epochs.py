@@ -1,0 +1,83 @@
+"""Logs made anew: small offsets of a new log are folded, whatever marks and stamps the old one left behind."""
+
+from dataclasses import replace
+
+import polars as pl
+
+from tests import watch_rows
+from tests.laws.test_fold import Record, rows_record
+from tollmeter.schemas.priced import H_SOURCE_ID
+from tollmeter.streams.priced_log import fold_records
+from tollmeter.streams.rules.epochs import missing, open_hours, pass_gap, real_offset, renew
+from tollmeter.streams.rules.snapshot import progress_text, restore, snapshot
+from tollmeter.streams.rules.state import State
+
+RULES = replace(watch_rows.RULES, sources=1)
+HOUR = watch_rows.START // 3_600
+
+
+def of_source(record: Record, source_id: str) -> Record:
+    return record._replace(headers=[*record.headers, (H_SOURCE_ID, source_id.encode())])
+
+
+def calls(state: State) -> int:
+    return sum(int(cells.values[0, 0]) for cells in state.levels["month"].values())
+
+
+def rows(*numbers: int, first_offset: int = 0) -> list[dict[str, object]]:
+    return [watch_rows.row(n, offset=first_offset + at) for at, n in enumerate(numbers)]
+
+
+def test_a_source_made_anew_is_not_taken_for_a_replay() -> None:
+    state = State(0, RULES)
+    old = [
+        of_source(rows_record(0, rows(1, 2, 3)), "one"),
+        of_source(rows_record(1, rows(2, 3, first_offset=1)), "one"),
+    ]
+    assert fold_records(state, old) == []
+    assert (calls(state), state.counters["replays"]) == (3, 2)
+    new = [of_source(rows_record(2, rows(4, 5)), "two"), of_source(rows_record(3, rows(3, first_offset=2)), "one")]
+    (alert,) = fold_records(state, new)
+    assert (alert.kind, alert.facts["topic_id"]) == ("new_epoch", "two")
+    assert (calls(state), state.counters["replays"]) == (5, 3)  # a zombie of the old topic is still a replay
+    assert set(state.clocks) == {0}
+    again = State(0, RULES)
+    taken = snapshot(state)
+    restore(again, progress_text(taken.progress), taken.cells, [])
+    assert fold_records(again, [of_source(rows_record(4, rows(5, 6, first_offset=1)), "two")]) == []
+    assert (calls(again), again.counters["replays"]) == (6, 4)
+
+
+def test_records_without_an_id_belong_to_the_present_source() -> None:
+    state = State(0, RULES)
+    fold_records(state, [rows_record(0, rows(1)), of_source(rows_record(1, rows(2, first_offset=1)), "one")])
+    fold_records(state, [rows_record(2, rows(3, first_offset=1))])
+    assert (calls(state), state.counters["replays"]) == (2, 1)
+
+
+def test_small_offsets_of_a_renewed_log_are_folded_and_stamps_go_on_rising() -> None:
+    state = State(0, RULES)
+    fold_records(state, [rows_record(500, rows(1, 2))])
+    before = snapshot(state)
+    renew(state, "another")
+    assert state.applied + 1 == state.base
+    fold_records(state, [rows_record(state.base, rows(3, first_offset=2))])
+    after = snapshot(state)
+    assert calls(state) == 3
+    assert int(after.cells["stamp"].min()) > int(before.cells["stamp"].max())  # type: ignore[call-overload,arg-type]
+    assert real_offset(state.applied) == 0
+    again = State(0, RULES)
+    restore(again, progress_text(after.progress), pl.concat([before.cells, after.cells])[-after.cells.height :], [])
+    assert (again.base, again.log_id, again.applied) == (state.base, "another", state.applied)
+
+
+def test_behind_a_gap_the_hours_it_held_wait_for_a_repair() -> None:
+    state = State(0, RULES)
+    fold_records(state, [rows_record(3, rows(1))])
+    pass_gap(state, 10)
+    missing(state, [("acme", HOUR), ("other", HOUR - 1)])
+    assert state.applied == 9
+    assert state.deferred == {("acme", HOUR): 9, ("other", HOUR - 1): 9}
+    assert open_hours(state) == [("acme", HOUR)]
+    fold_records(state, [rows_record(10, rows(2, first_offset=1))])
+    assert calls(state) == 2
