@@ -39,6 +39,11 @@ class Answer:
         )
         self.cost_nano, self.price_status, self.complete = cost_nano, price_status, True
 
+    def refuse(self, event_id: str) -> None:
+        """Say that the call was refused here, and by which event that is told, if it is told already."""
+        self.event_id = event_id or self.event_id
+        self.usage_source, self.cost_nano, self.price_status, self.complete = "NONE", 0, "FREE", True
+
     def headers(self) -> dict[str, str]:
         """Return the response headers that say the same; what is unknown is left out."""
         found: dict[str, Any] = {"request-id": self.request_id, "event-id": self.event_id}

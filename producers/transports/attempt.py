@@ -106,7 +106,7 @@ class Attempt:
     def _refused(self, deny: Deny) -> Refusal:
         self.deny = deny
         self._status, self._over = deny.http_status, True
-        self.answer.event_id = deny.event_id or self.answer.event_id
+        self.answer.refuse(deny.event_id)
         if not deny.event_id:  # a guard that has a producer tells of its refusals itself
             self._finish({"status": "BLOCKED", "error_type": deny.error[:256], "billed": False})
         headers = {

@@ -70,6 +70,7 @@ def test_a_call_above_the_cap_never_leaves(server: FakeServer, producer: UsagePr
     answer = answer_of(raised.value)
     assert answer is not None
     assert (answer.event_id, answer.request_id) == (event.event_id, "r-1")
+    assert (answer.complete, answer.cost_nano, answer.price_status) == (True, 0, "FREE")
 
 
 def test_a_guard_without_a_producer_leaves_the_event_to_the_client(
