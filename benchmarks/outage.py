@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -56,11 +57,11 @@ class Seen:
 class Traffic:
     """Steady traffic of this moment in a thread, until told to stop."""
 
-    def __init__(self, settings: Settings, rate: int, seconds: float) -> None:
+    def __init__(self, settings: Settings, rate: int, seconds: float, seed: int = SEED) -> None:
         self._settings, self._rate = settings, rate
         now_us = time.time_ns() // 1_000
         self._wire = Wire(
-            company(SEED, ORGS), int(rate * seconds), now_us, int(seconds * 1e6), block=max(1, round(rate * STEP_S))
+            company(seed, ORGS), int(rate * seconds), now_us, int(seconds * 1e6), block=max(1, round(rate * STEP_S))
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
@@ -112,11 +113,12 @@ def run_outage(stack: Stack, minutes: float, rate: int, warm_s: float, timeout_s
     seen = _watch(stack, minutes * 60)
     seen.rebalances = _rebalances(stack) - before
     back_at = time.time()
+    traffic.stop()
+    err.print(f"over: {seen.rebalances:.0f} rebalances; MB " + str({k: _span(v) for k, v in seen.memory.items()}))
     stack.resume(FRONT)
     cpu = CpuMark.now(pids(stack))
     stored, backlog, seconds = _drained(clickhouse, traffic, timeout_s)
     cost = cpu.per_event_us(CpuMark.now(pids(stack)), stored)
-    traffic.stop()
     lag = wait_for("every event in the ledger", lambda: _stored(clickhouse) == traffic.sent or None, timeout_s)
     seen.restarts = _restarts(stack) - restarts
     alerts = [
@@ -124,7 +126,7 @@ def run_outage(stack: Stack, minutes: float, rate: int, warm_s: float, timeout_s
         for event, delay in asyncio.run(read_alerts(settings, settings.partitions_priced))
         if event["data"]["kind"] == "budget" and gone_at <= _at(event) + delay <= back_at
     ]
-    windows = _windows_equal(clickhouse, timeout_s)
+    windows = windows_equal(clickhouse, timeout_s)
     clickhouse.close()
     return {
         "outage_s": round(back_at - gone_at), "rate": rate, "sent": traffic.sent, "lost": 0 if lag else None,
@@ -162,12 +164,12 @@ def _drained(clickhouse: ClickHouse, traffic: Traffic, timeout_s: float) -> tupl
     first = wait_for("ClickHouse", lambda: _reachable(clickhouse), 60)
     began, backlog = time.monotonic(), traffic.sent - first
     err.print(f"ClickHouse is back; {backlog:,} events wait")
-    wait_for("the backlog", lambda: _reachable(clickhouse, first) >= traffic.sent - 4_000, timeout_s)
+    wait_for("the backlog", lambda: _reachable(clickhouse, first) >= traffic.sent, timeout_s)
     seconds = time.monotonic() - began
     return _stored(clickhouse) - first, backlog, seconds
 
 
-def _windows_equal(clickhouse: ClickHouse, timeout_s: float) -> bool:
+def windows_equal(clickhouse: ClickHouse, timeout_s: float) -> bool:
     """Tell whether the days of WATCH hold what the ledger holds, once its checkpoint has come so far."""
     calls = "SELECT sum(calls) AS n FROM usage_windows FINAL WHERE level = 'month' AND scope = 'org'"
     ledger = "SELECT count() AS n FROM usage_events FINAL"
@@ -214,8 +216,6 @@ def _answer(stack: Stack, stage: str, path: str) -> tuple[bool, str]:
 
 
 def _at(event: dict[str, Any]) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(event["time"]).timestamp()
 
 
