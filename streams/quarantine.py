@@ -74,7 +74,8 @@ class Quarantine:
     async def begin(self, assigned: set[TP]) -> dict[TP, int]:
         """Take note of the partitions that are new here, before anything of them is read. Positions stay."""
         for gone in set(self._notes) - assigned:
-            del self._notes[gone], self._until[gone]
+            del self._notes[gone]
+            self._until.pop(gone, None)  # no longer there once all partitions have lived
         fresh = assigned - set(self._notes)
         if not fresh:
             return {}
