@@ -49,7 +49,11 @@ class Isolation:
             size = -(-len(records) // FAN_OUT)
             for begin in range(0, len(records), size):
                 found |= await self.killers(records[begin : begin + size])
-        return found or {(record.partition, record.offset): end for record in records}
+        if found:
+            return found
+        # once may be chance, as when memory runs out: what is set aside has ended two processes
+        again = await self._end_of(records)
+        return {(record.partition, record.offset): again for record in records} if again else {}
 
     async def _end_of(self, records: Sequence[Any]) -> str:
         """Price records in the process; return how it ended, "" when it is alive."""
@@ -72,11 +76,15 @@ class Isolation:
         return f"ends the process: {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
 
     async def _running(self) -> asyncio.subprocess.Process:
+        """Return the process; it says when it can begin, however long that takes: starting is nobody's fault."""
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", TRIAL, str(self._targets),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
+            assert self._process.stdout is not None
+            if await self._process.stdout.read(1) != DONE:
+                raise RuntimeError("the process for trials does not start")
         return self._process
 
     async def close(self) -> None:

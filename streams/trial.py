@@ -13,11 +13,16 @@ from tollmeter.streams.prices.book import load
 def serve(targets: int) -> None:
     """Price passes from standard input until it ends, and say of each that it was survived."""
     book = load(Settings.from_environment(os.environ))
+    _say_done()
     while (records := unpack(sys.stdin.buffer)) is not None:
         batches = [list(batch) for _, batch in groupby(records, key=lambda record: record.partition)]
         Priced(batches, book).blocks(targets, book.id, "")
-        sys.stdout.buffer.write(DONE)
-        sys.stdout.buffer.flush()
+        _say_done()
+
+
+def _say_done() -> None:
+    sys.stdout.buffer.write(DONE)
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -224,6 +224,11 @@ def test_rollup_is_compared_group_by_group_and_computed_again(client: ClickHouse
         rollups.check(client, 0.0, BEFORE, BEFORE).compared,
         rollups.check(client, 60.0, BEFORE, BEFORE).compared,
     ) == (1, 0)
+    inside = MINUTE + timedelta(seconds=30)  # a row of the minute lies before it
+    assert (
+        rollups.check(client, 0.0, BEFORE, inside).compared,
+        rollups.check(client, 0.0, BEFORE, inside).differences,
+    ) == (1, [])
     tamper(client, "cost_nano + 5 AS cost_nano")
     found = rollups.check(client, 0.0, BEFORE, BEFORE)
     assert {d.name: d.amount for d in found.differences} == {"rollup_cost_nano": 5}

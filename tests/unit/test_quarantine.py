@@ -159,6 +159,10 @@ def test_records_reach_the_process_as_they_are(tmp_path: Path) -> None:
 TRIAL = """
 import os, signal, sys, time
 from tollmeter.streams.isolation import DONE, unpack
+def done():
+    sys.stdout.buffer.write(DONE)
+    sys.stdout.buffer.flush()
+done()
 while (records := unpack(sys.stdin.buffer)) is not None:
     values = [record.value for record in records]
     if b"segv" in values or {b"left", b"right"} <= set(values):
@@ -167,8 +171,10 @@ while (records := unpack(sys.stdin.buffer)) is not None:
         sys.exit(70)
     if b"hang" in values:
         time.sleep(600)
-    sys.stdout.buffer.write(DONE)
-    sys.stdout.buffer.flush()
+    if b"once" in values and not os.path.exists(sys.argv[0] + ".once"):
+        open(sys.argv[0] + ".once", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    done()
 """
 
 
@@ -213,6 +219,24 @@ def test_hanging_counts_as_ending_and_records_that_end_it_only_together_go_toget
             await apart.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("trial")
+def test_what_ended_one_process_by_chance_is_not_set_aside() -> None:
+    async def scenario() -> dict[tuple[int, int], str]:
+        apart = Isolation(4)
+        try:
+            return await apart.killers([record(0, 1, b"fine"), record(0, 2, b"once"), record(0, 3, b"fine")])
+        finally:
+            await apart.close()
+
+    assert asyncio.run(scenario()) == {}
+
+
+def test_process_that_does_not_start_blames_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "TRIAL", "no_such_module")
+    with pytest.raises(RuntimeError, match="does not start"):
+        asyncio.run(Isolation(4).killers([record(0, 1)]))
 
 
 def test_real_process_prices_a_pass() -> None:

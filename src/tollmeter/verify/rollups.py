@@ -24,7 +24,8 @@ class RollupCheck:
 
 def check(client: ClickHouse, slack_s: float, oldest: datetime, since: datetime) -> RollupCheck:
     """Compare the minutes from `since` on. One that the rollup lacks counts when it is younger than `oldest`."""
-    wanted = {"slack_us": int(slack_s * 1e6), "oldest": moment(oldest), "from": moment(since)}
+    whole = since.replace(second=0, microsecond=0)  # half a minute of the ledger is no minute of the rollup
+    wanted = {"slack_us": int(slack_s * 1e6), "oldest": moment(oldest), "from": moment(whole)}
     row = client.query(load("verify_rollup"), wanted)[0]
     result = RollupCheck(row["compared"])
     minutes = set()
