@@ -26,7 +26,7 @@ from tollmeter.sinks.clickhouse import Unavailable
 PATIENCE_S = 240.0
 """A difference that lasts this long at rest is a difference."""
 RECOVERY_S = 180.0
-CALM_S = 8.0
+CALM_S = 2.5
 LEAST_S = 5.0
 """A fault shows in what is behind only after a while."""
 AWAY_LONG_S, AWAY_SHORT_S, LONG_RUN_MIN = 60.0, 15.0, 8.0
@@ -120,7 +120,6 @@ class Campaign:
             away_s = AWAY_LONG_S if self._minutes >= LONG_RUN_MIN else AWAY_SHORT_S
             scene = Scene(self._line, self._background, self._rng, away_s, self._progress.look)
             self._progress.calibrate(CALM_S)
-            self._say_limits()
             deadline = time.monotonic() + self._minutes * 60
             for fault in self._order(chosen):
                 if time.monotonic() > deadline:
@@ -156,6 +155,7 @@ class Campaign:
 
     def _attack(self, fault: Fault, scene: Scene) -> None:
         score = self._outcome.scores[fault.name]
+        self._progress.calibrate(CALM_S)
         self._progress.peak_mb = 0
         doubles = physical_duplicates(self._line.ledger)
         try:
@@ -192,8 +192,11 @@ class Campaign:
             else:
                 began_at = None
             time.sleep(0.2)
+        limits = f"{self._progress.ledger_fresh_s:.0f} s and {self._progress.watch_fresh_s:.0f} s"
         behind = f"ledger {self._progress.ledger_behind_s():.0f} s, watch {self._progress.watch_behind_s():.0f} s"
-        self._say(f"not caught up within {RECOVERY_S:g} s: {behind} behind, all workers back: {self._line.settled()}")
+        self._say(
+            f"not caught up within {RECOVERY_S:g} s: {behind} behind of {limits}, all back: {self._line.settled()}"
+        )
         return None
 
     def _check(self) -> Wrong:
@@ -267,10 +270,6 @@ class Campaign:
             "record_max_ms": round(traffic.slowest_record_s * 1_000, 2), "refused": traffic.refused,
             "given_up": traffic.dropped, "sent_again": traffic.retries,
         }  # fmt: skip
-
-    def _say_limits(self) -> None:
-        ledger_s, watch_s = self._progress.ledger_fresh_s, self._progress.watch_fresh_s
-        self._say(f"caught up = ledger less than {ledger_s:.0f} s behind, checkpoints less than {watch_s:.0f} s")
 
     def _report(self, fault: Fault, recovered_s: float | None, new: dict[str, set[Hashable]]) -> None:
         bad = {name: len(keys) for name, keys in new.items() if keys}

@@ -21,7 +21,7 @@ EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 OVERLAP = timedelta(seconds=20)
 LEDGER_FRESH_S, WATCH_FRESH_S = 4.0, 8.0
 """Behind by less, the line has caught up. In quiet times a row takes about one second, a checkpoint three to four; on a
-machine where they take longer before the first fault, `calibrate` raises the limits."""
+machine where they take longer before the fault, `calibrate` raises the limits."""
 LOOK_EVERY_S = 0.4
 WARM_S = 40.0
 _NEW = """
@@ -71,6 +71,7 @@ class Progress:
 
     def calibrate(self, seconds: float) -> None:
         """Watch the line in peace: twice what it is behind then is no sign of a fault."""
+        self.ledger_fresh_s, self.watch_fresh_s = LEDGER_FRESH_S, WATCH_FRESH_S
         until = time.monotonic() + WARM_S
         while self.watch_behind_s() > WATCH_FRESH_S and time.monotonic() < until:
             self.look()

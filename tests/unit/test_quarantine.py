@@ -113,6 +113,21 @@ def test_who_lives_on_commits_no_note_and_the_count_begins_anew() -> None:
     asyncio.run(scenario())
 
 
+def test_partitions_may_go_after_all_have_lived() -> None:
+    async def scenario() -> None:
+        world = World()
+        worker, _ = world.worker("boot")
+        await worker.begin({A, B})
+        world.now += LIVED_S
+        await worker.killers(TOPIC, PASS)
+        assert await worker.begin({A}) == {}
+        assert await worker.begin({A, B}) == {}
+        assert worker.metadata(A) == ""
+        assert worker.metadata(B) != "", "it has come anew"
+
+    asyncio.run(scenario())
+
+
 def test_own_partitions_that_come_back_are_no_new_start() -> None:
     async def scenario() -> None:
         world = World()
