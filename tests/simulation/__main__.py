@@ -19,12 +19,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--mutants", action="store_true", help="also check that each broken version is caught")
+    parser.add_argument("--columns", action="store_true", help="run WATCH's vectorised fold, at a fifth of the speed")
     parser.add_argument("--digests", action="store_true", help="print the hash of each seed's result, and nothing else")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args(arguments)
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     with Progress(disable=options.json or options.digests or not sys.stderr.isatty()) as progress:
-        results = simulate(seeds, options.processes, progress)
+        results = simulate(seeds, options.processes, progress, columns=options.columns)
         caught = catch_all(options.processes, progress) if options.mutants else {}
     if options.digests:
         print("\n".join(f"{result.seed} {result.digest}" for result in results))

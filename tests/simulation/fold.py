@@ -65,6 +65,8 @@ class RowState:
     horizon_s: int
     applied: int = -1
     halted: str = ""
+    base: int = 0
+    log_id: str = ""
     high: dict[int, int] = field(default_factory=dict)
     clocks: dict[int, int] = field(default_factory=dict)
     remember_from_us: int = 0

@@ -29,11 +29,13 @@ from tollmeter.streams.price import Price
 from tollmeter.streams.repairing import Kernel as RepairKernel
 from tollmeter.streams.repairing import Repairs, repair_headers, scope_ends
 from tollmeter.streams.rules.repair import sealed
+from tollmeter.streams.spending import Spending
 from tollmeter.streams.watch import Watch
 
 SOURCES, TARGETS = 2, 2
 PARTITIONS = {
     topics.EVENTS: SOURCES, topics.PRICED: TARGETS, topics.DLQ: SOURCES, topics.ALERTS: TARGETS, topics.PRICES: 1,
+    topics.SPEND: 1,
 }  # fmt: skip
 SETTINGS = Settings(
     horizon_s=900, checkpoint_s=1.0, clickhouse_timeout_s=3.0, rollup_quiet_s=1.5, alert_max_age_h=10**6,
@@ -213,7 +215,8 @@ class Line:
         self.book = Book("book-1", 1_000_000)
         self.make: Make = {
             "Price": Price, "Ledger": Ledger, "Watch": Watch, "Repairs": Repairs, "Passes": Passes,
-            "Folding": RowFolding, "Checkpoints": RowCheckpoints, "repair_records": repair_records, "App": App,
+            "Spending": Spending, "Folding": RowFolding, "Checkpoints": RowCheckpoints,
+            "repair_records": repair_records, "App": App,
         }  # fmt: skip
         if columns:
             self.make |= {"Folding": ColumnFolding, "Checkpoints": checkpoints}
@@ -274,6 +277,8 @@ class Line:
         )  # fmt: skip
         watch.sender = Sender(process, self.broker)
         watch.stop_reading = _stop(app)
+        if self.columns:
+            watch.spending = self.make["Spending"](SETTINGS, watch.sender)
         kernel = RepairKernel(  # type: ignore[call-arg]
             cells=lambda asking, *wanted: repair_cells(self.store, asking, *wanted[:3]),
             records=self.make["repair_records"],

@@ -8,6 +8,7 @@ import heapq
 from asyncio import events
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -20,6 +21,7 @@ class Loop(asyncio.AbstractEventLoop):
         self.ready: deque[asyncio.Handle] = deque()
         self.timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._numbers = count()
+        self._tasks: list[asyncio.Task[Any]] = []
         self.dead = self.stopped = False
 
     def run(self, most: int) -> int:
@@ -50,10 +52,14 @@ class Loop(asyncio.AbstractEventLoop):
         return self.timers[0][0] if self.timers else None
 
     def die(self) -> None:
-        """Drop everything: nothing of this process runs any more."""
+        """Drop everything: nothing of this process runs any more, but for the coroutine that is running now."""
         self.dead = self.stopped = True
         self.ready.clear()
         self.timers.clear()
+        for task in self._tasks:
+            with suppress(ValueError, RuntimeError):  # the one that runs; those that wait while they are closed
+                task.get_coro().close()  # type: ignore[union-attr]
+        self._tasks.clear()
 
     # what asyncio asks of a loop -----------------------------------------------------------------------------------
 
@@ -80,6 +86,9 @@ class Loop(asyncio.AbstractEventLoop):
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=self, name=name or "task", context=context)
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # a killed process leaves its tasks behind
+        self._tasks.append(task)
+        if len(self._tasks) > 100:
+            self._tasks = [task for task in self._tasks if not task.done()]
         return task
 
     def get_debug(self) -> bool:

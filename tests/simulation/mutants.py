@@ -9,13 +9,16 @@ from tests.simulation import rows
 from tests.simulation.line import Make, RowCheckpoints, RowFolding
 from tests.simulation.mutants_fold import (
     NoHighWater,
+    PromiseFirst,
     SealedRewritten,
     SnapshotAnywhere,
     WallClockInFold,
+    any_row,
     nothing_seen,
     patched,
     without_stamps,
 )
+from tollmeter.producers.guarding.spend import SpendView
 from tollmeter.sinks import rollup
 from tollmeter.sinks.clickhouse import Unavailable
 from tollmeter.streams.ledger import Ledger
@@ -178,5 +181,7 @@ MUTANTS = (
     Mutant("no scope stamp", {}, ((Cells, "load", without_stamps),), columns=True),
     Mutant("wall clock in the fold", {"Folding": WallClockInFold}, columns=True),
     Mutant("sealed bucket rewritten", {"Folding": SealedRewritten}, columns=True),
+    Mutant("spend without stamp", {}, ((SpendView, "_row", any_row),), columns=True),
+    Mutant("spend promised before it is said", {"Spending": PromiseFirst}, columns=True),
     Mutant("progress ahead of the cells", {"Folding": SnapshotAnywhere}, columns=True),
 )

@@ -8,8 +8,11 @@ from unittest.mock import patch
 import numpy as np
 
 from tests.simulation.columns import ColumnFolding
+from tollmeter.producers.guarding.spend import SpendView
 from tollmeter.streams.rules.cells import Cells
 from tollmeter.streams.rules.seen import Seen
+from tollmeter.streams.rules.spend import as_of
+from tollmeter.streams.spending import Spending
 
 
 class NoHighWater(ColumnFolding):
@@ -66,6 +69,25 @@ class SnapshotAnywhere(ColumnFolding):
 def nothing_seen(self: Seen, times_us: Any, orgs: Any, event_ids: Any) -> Any:
     """Dedupe off."""
     return np.ones(times_us.size, dtype=bool)
+
+
+_row = SpendView._row
+
+
+def any_row(self: SpendView, key: str, row: Any) -> None:
+    """The guard keeps whatever it read last."""
+    self._accounts.account(key).stamp = -1
+    _row(self, key, row)
+
+
+class PromiseFirst(Spending):
+    """`as_of` is said before the rows that it covers."""
+
+    async def tell_now(self, state: Any) -> None:
+        done = as_of(state)
+        if done is not None:
+            await self._send(done.key, done.model_dump_json().encode())
+        await super().tell_now(state)
 
 
 _load = Cells.load

@@ -6,6 +6,7 @@ Truth is what the broker took of the producers; nothing here asks the stages wha
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from faust.types import TP
@@ -15,6 +16,7 @@ from tests.simulation.broker import Log
 from tests.simulation.columns import ColumnFolding
 from tests.simulation.line import SETTINGS, SOURCES, Line, _totals
 from tests.simulation.rows import Event, Row
+from tests.simulation.spend import Guard
 from tests.simulation.store import minute_totals
 from tests.simulation.traffic import Traffic
 from tollmeter.schemas import topics
@@ -80,7 +82,7 @@ class Oracle:
         """Return what is wrong, in words."""
         checks = (
             self._converged, self._ledger, self._dead_letters, self._coverage, self._windows, self._rollup,
-            self._alerts, self._states,
+            self._alerts, self._states, self._spend,
         )  # fmt: skip
         return [problem for check in checks for problem in check()]
 
@@ -225,6 +227,11 @@ class Oracle:
             for record in log.records:
                 if _kind(record) == KIND_REPAIR:
                     yield Round.model_validate_json(dict(record.headers)[H_REPAIR])
+
+    def _spend(self) -> Iterator[str]:
+        """What guards were told."""
+        if self._line.columns:
+            yield from islice(Guard(SETTINGS, self._broker).problems(), 3)
 
     def _states(self) -> Iterator[str]:
         """I3: the newest checkpoint has read its log, and counts each accepted source record once."""

@@ -74,8 +74,8 @@ def disturb(line: Line, until: float) -> None:
     world.after(0.5, second)
 
 
-def run(seed: int, make: Make | None = None, *, columns: bool = False) -> Result:
-    """Run one seed; `make` puts broken classes in the place of production's, `columns` takes WATCH's own fold."""
+def build(seed: int, make: Make | None = None, *, columns: bool = False) -> tuple[Line, Watcher, Traffic]:
+    """Make the line of a seed, with everything on its agenda."""
     rng = random.Random(seed)
     world = World(rng.getrandbits(64), draw_faults(rng), rng.choice(STARTS))
     line = Line(world, make, columns=columns)
@@ -86,12 +86,24 @@ def run(seed: int, make: Make | None = None, *, columns: bool = False) -> Result
             group.join()
     traffic.schedule()
     disturb(line, FAULTY_S)
+    return line, watcher, traffic
+
+
+def drive(line: Line, watcher: Watcher, traffic: Traffic) -> tuple[Line, Watcher, Traffic]:
+    """Run a line: faults first, then none, then time until everything has settled."""
+    world = line.world
     world.run(FAULTY_S)
     world.faults = NONE
     world.run(FAULTY_S + CALM_S)
     settle(line)
-    problems = world.problems + watcher.problems + Oracle(line, traffic).problems()
-    return Result(seed, problems, digest(line), world.steps, world.kills)
+    return line, watcher, traffic
+
+
+def run(seed: int, make: Make | None = None, *, columns: bool = False) -> Result:
+    """Run one seed; `make` puts broken classes in the place of production's, `columns` takes WATCH's own fold."""
+    line, watcher, traffic = drive(*build(seed, make, columns=columns))
+    problems = line.world.problems + watcher.problems + Oracle(line, traffic).problems()
+    return Result(seed, problems, digest(line), line.world.steps, line.world.kills)
 
 
 def settle(line: Line) -> None:

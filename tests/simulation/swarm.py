@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def catch(mutant: Mutant, seeds: Iterable[int]) -> Result | None:
     return None
 
 
-def _run_some(seeds: list[int]) -> list[Result]:
-    return [run(seed) for seed in seeds]
+def _run_some(seeds: list[int], *, columns: bool) -> list[Result]:
+    return [run(seed, columns=columns) for seed in seeds]
 
 
 def _catch_number(number: int) -> tuple[str, Result | None]:
@@ -63,11 +64,13 @@ def _each(work: Any, inputs: list[Any], processes: int) -> Iterator[Any]:
         yield from pool.imap_unordered(work, inputs)
 
 
-def simulate(seeds: list[int], processes: int, progress: Progress | None = None) -> list[Result]:
+def simulate(
+    seeds: list[int], processes: int, progress: Progress | None = None, *, columns: bool = False
+) -> list[Result]:
     """Run seeds in several processes; return the results in the order of the seeds."""
     task = None if progress is None else progress.add_task(f"{len(seeds)} seeds", total=len(seeds))
     results: list[Result] = []
-    for some in _each(_run_some, _chunks(seeds), processes):
+    for some in _each(partial(_run_some, columns=columns), _chunks(seeds), processes):
         results += some
         if progress is not None and task is not None:
             wrong = sum(bool(result.problems) for result in results)

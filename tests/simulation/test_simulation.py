@@ -11,7 +11,7 @@ from tests.simulation.mutants import MUTANTS
 from tests.simulation.swarm import MUTANT_SEEDS, catch, catch_all, kept_seeds, simulate
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 2_000
+SEEDS, COLUMN_SEEDS = 2_000, 40
 CORES = min(2, os.cpu_count() or 1)
 
 
@@ -20,6 +20,12 @@ def test_no_seed_is_wrong() -> None:
     results = simulate([*kept_seeds(), *range(SEEDS)], CORES)
     assert {result.seed: result.problems[:3] for result in results if result.problems} == {}
     assert sum(result.kills for result in results) > SEEDS  # faults did happen
+
+
+@pytest.mark.timeout(600)
+def test_no_seed_is_wrong_with_the_vectorised_fold() -> None:
+    results = simulate(list(range(COLUMN_SEEDS)), CORES, columns=True)
+    assert {result.seed: result.problems[:3] for result in results if result.problems} == {}
 
 
 @pytest.mark.timeout(600)
