@@ -71,7 +71,7 @@ class UsageProducer:
         options = settings.kafka_options()
         if brokers is not None:
             options["bootstrap_servers"] = brokers
-        folder = Path(spool_dir or settings.spool_dir or _state_folder()) if spool_bytes > 0 else None
+        folder = Path(spool_dir or settings.spool_dir or state_folder()) if spool_bytes > 0 else None
         self._route = Route(options, settings.topic(topics.EVENTS), folder, spool_bytes)
         self._invalid = RateLimited(60.0)
         self._begin()
@@ -209,7 +209,8 @@ def _held(lock: Path) -> bool:
     return False
 
 
-def _state_folder() -> Path:
+def state_folder() -> Path:
+    """Return where a service keeps what must outlive it, unless it is told."""
     base = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
     return Path(base) / "tollmeter" / "spool"
 

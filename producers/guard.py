@@ -19,9 +19,9 @@ from typing import Any, Literal, Self
 
 from tollmeter.producers.client import UsageProducer, settings_here
 from tollmeter.producers.guarding import refusals
-from tollmeter.producers.guarding.accounts import Refusal, Reservation, overshoot_bound
+from tollmeter.producers.guarding.accounts import Reservation, overshoot_bound
 from tollmeter.producers.guarding.decision import NANO_PER_USD, Allow, CallRefused, CostLimitExceeded, Deny
-from tollmeter.producers.guarding.limits import Caller, tag_names
+from tollmeter.producers.guarding.judge import Judge
 from tollmeter.producers.guarding.notices import Notices
 from tollmeter.producers.guarding.prices import UNPRICED, Quote
 from tollmeter.producers.guarding.reader import Reader
@@ -70,12 +70,10 @@ class Guard:
         self._producer = producer
         self._tokenizer = tokenizer
         self._max_nano = round((self.settings.max_usd if max_usd is None else max_usd) * NANO_PER_USD)
-        self._closed = self.settings.guard_fail == "closed"
-        self._stale_ms = round(self.settings.guard_stale_s * 1_000)
         self._output_tokens = self.settings.guard_output_tokens
-        self._monotonic_ns = monotonic_ns
         self._known = Snapshot(self.settings, wall_ns, monotonic_ns)
         self._known.loaded = mode == "memory"
+        self._judge = Judge(self._known, self.settings, self._max_nano, monotonic_ns, trusting=mode == "memory")
         self._faults = RateLimited()
         self._begin()
         _guards.add(self)
@@ -123,7 +121,7 @@ class Guard:
                 self._start()
             tokens = self._prompt_tokens(model, prompt_chars, prompt_tokens, prompt)
             output = self._output_tokens if max_output_tokens is None else max_output_tokens
-            decided = self._decide(
+            decided = self._judge.decide(
                 model, tokens, output, user or "", groups, org or "", api_key_id or "", client_ip or "",
                 provider or "", agent or "", tags, billing_scope, counted,
             )  # fmt: skip
@@ -152,7 +150,7 @@ class Guard:
         try:
             if self._thread is None and self.mode == "kafka":
                 self._start()
-            deny = self._at_the_door(org, user, api_key_id, client_ip)
+            deny = self._judge.admit(org, user, api_key_id, client_ip)
             if deny is not None:
                 self._refused(deny, {
                     "model_sent": "", "provider": "", "org_id": org, "user_id": user, "api_key_id": api_key_id,
@@ -163,82 +161,12 @@ class Guard:
             self._faults.warn("a request was not checked: %s", f"{type(error).__name__}: {error}")
             return None
 
-    def _at_the_door(self, org: str, user: str, api_key: str, client_ip: str) -> Deny | None:
-        mono_ns = self._monotonic_ns()
-        wall_ms = mono_ns // 1_000_000 + self._known.clock.offset_ms
-        paying = (("api_key", api_key), ("client_ip", client_ip))
-        block = self._known.access.blocked(org, (*paying, ("user", user)), wall_ms)
-        if block is not None:
-            return refusals.blocked(block)
-        paced = self._known.access.take(org, paying, wall_ms, mono_ns)
-        return None if paced is None else refusals.paced(paced)
-
     def _prompt_tokens(self, model: str, chars: int | None, tokens: int | None, prompt: str | None) -> int:
         if tokens is not None:
             return tokens
         if prompt is not None and self._tokenizer is not None:
             return self._tokenizer(prompt, model)
         return -(-(len(prompt or "") if chars is None else chars) // 4)
-
-    def _decide(
-        self, model: str, tokens: int, output: int, user: str, groups: Collection[str], org: str, api_key: str,
-        client_ip: str, provider: str, agent: str, tags: Mapping[str, str] | None, billing_scope: str,
-        counted: Collection[str],
-    ) -> Allow | Deny:  # fmt: skip
-        known = self._known
-        mono_ns = self._monotonic_ns()
-        wall_ms = mono_ns // 1_000_000 + known.clock.offset_ms
-        access = known.access
-        if access.blocks:
-            callers = (("api_key", api_key), ("client_ip", client_ip), ("user", user))
-            block = access.blocked(org, callers, wall_ms)
-            if block is not None:
-                return refusals.blocked(block)
-        prices = known.prices
-        est, status = (None, UNPRICED.status) if prices is None else prices.estimate(provider, model, tokens, output)
-        if est is None:
-            if self._closed:
-                return refusals.price_unknown(model)
-        elif est > self._max_nano:
-            return refusals.cost_cap(self.settings.guard_http_status, self._max_nano, est)
-        if access.rates:
-            paying = (("api_key", api_key), ("client_ip", client_ip))
-            if counted:
-                paying = tuple(one for one in paying if one[0] not in counted)  # type: ignore[assignment]
-            paced = access.take(org, paying, wall_ms, mono_ns)
-            if paced is not None:
-                return refusals.paced(paced)
-        if billing_scope == "USER":
-            return Allow(est, Reservation(None), status)
-        if not provider and prices is not None:
-            provider = prices.provider_of(provider, model)
-        caller = (user, tuple(groups), api_key, client_ip, agent, model, provider, tag_names(tags) if tags else ())
-        return self._reserve(org, caller, est, status, tokens + output, wall_ms, mono_ns // 1_000_000)
-
-    def _reserve(
-        self, org: str, caller: Caller, est: int | None, status: str, tokens: int, wall_ms: int, mono_ms: int
-    ) -> Allow | Deny:
-        """Ask the budgets and set the estimate aside in all of them."""
-        known = self._known
-        binding = known.limits.find(org, caller)
-        bounds = binding.counted if status == "FREE" else binding.bounds
-        partition = known.partition(org)
-        as_of_ms = known.spend.known_until(partition)
-        stale = self.mode != "memory" if as_of_ms is None else wall_ms - as_of_ms > self._stale_ms
-        if stale and self._closed and (bounds or not known.loaded):
-            return refusals.budget_unknown(known.staleness_ms(org))
-        if not bounds:
-            return Allow(est, Reservation(None), status, stale=not known.loaded)
-        nano = est or 0
-        amounts = (nano, 0, 0, tokens, 1)
-        if binding.foreign and known.prices is not None:
-            convert = known.prices.in_currency
-            amounts = (nano, convert(nano, "EUR"), convert(nano, "RUB"), tokens, 1)
-        now_s = wall_ms // 1_000
-        found = known.accounts.reserve(bounds, amounts, partition or 0, now_s, mono_ms, not stale)
-        if isinstance(found, Refusal):
-            return refusals.over_budget(self.settings.guard_http_status, found, now_s)
-        return Allow(est, found, status, stale)
 
     def _refused(self, deny: Deny, fields: dict[str, Any]) -> None:
         """Record the refusal as an event of cost 0, and tell those who follow alerts."""

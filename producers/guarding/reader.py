@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from tollmeter.producers.guarding.fleet import Fleet
 from tollmeter.producers.guarding.notices import Notices
+from tollmeter.producers.guarding.shelf import Shelf
 from tollmeter.producers.guarding.snapshot import Snapshot, Source
 from tollmeter.producers.link import AwayError, CourierLoop, knock, quiet, reason_of
 from tollmeter.producers.store import RateLimited
@@ -45,6 +46,7 @@ class Reader:
         self._positions: dict[TopicPartition, int] = {}
         self._fleet = Fleet(uuid.uuid4().hex[:16], settings.guards, snapshot.clock.wall_ms)
         self._next_beat = 0.0
+        self._shelf = Shelf(settings)
         self._unreadable, self._mute = RateLimited(), RateLimited()
         self._closing = threading.Event()
         self.ready = threading.Event()
@@ -57,6 +59,9 @@ class Reader:
     def run(self) -> None:
         """Read until closed. Never raises: a fault in here leaves the guard with what it knows, ever more stale."""
         try:
+            kept = self._shelf.load() if self._known.prices is None else None
+            if kept is not None:
+                self._known.apply("prices", None, kept)
             with asyncio.Runner(loop_factory=CourierLoop) as runner:
                 runner.get_loop().set_exception_handler(quiet)
                 runner.run(self._main())
@@ -143,6 +148,8 @@ class Reader:
                 if not self._take(source, record, live):
                     text = "a record of %s cannot be read; what it tells of stays as it was"
                     self._unreadable.warn(text, f"{record.topic} (offset {record.offset})")
+                elif source == "prices" and record.value is not None:
+                    self._shelf.save(record.value)
             time.sleep(0)  # lets go of the interpreter lock: the service's threads come first
 
     def _take(self, source: Source, record: ConsumerRecord[bytes, bytes], live: bool) -> bool:

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests import guard_rows as rows
 from tollmeter.producers.client import UsageProducer
 from tollmeter.producers.guard import Allow, Deny, Guard
+from tollmeter.producers.guarding.shelf import Shelf
 from tollmeter.schemas import topics
 from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.policy import Policy
@@ -33,7 +35,8 @@ def now_ms() -> int:
 
 
 @pytest.fixture
-def guard(line_settings: Settings) -> Iterator[Guard]:
+def guard(line_settings: Settings, tmp_path: Path) -> Iterator[Guard]:
+    line_settings = line_settings.model_copy(update={"spool_dir": str(tmp_path / "spool")})
     rows.publish(line_settings, [rows.real_book(), rows.policy(LIMIT), rows.as_of(now_ms())])
     producer = UsageProducer(service="shop", mode="memory")
     with Guard(settings=line_settings, producer=producer) as made:
@@ -158,16 +161,36 @@ def test_a_forked_child_reads_for_itself(line_settings: Settings, guard: Guard, 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_without_a_broker_it_says_why_and_lets_pass() -> None:
-    with Guard("127.0.0.1:9", settings=Settings()) as guard:
+def test_without_a_broker_it_says_why_and_lets_pass(tmp_path: Path) -> None:
+    nowhere = Settings(spool_dir=str(tmp_path))
+    with Guard("127.0.0.1:9", settings=nowhere) as guard:
         allowed = guard.check("gpt-4o", **CALL)
         assert isinstance(allowed, Allow)
         assert (allowed.est_usd, allowed.stale) == (None, True)
         assert not guard.ready(1.0)
         assert guard.problem
         assert guard.staleness_s == float("inf")
-    shut = Settings(guard_fail="closed")
+    shut = Settings(guard_fail="closed", spool_dir=str(tmp_path))
     with Guard("127.0.0.1:9", settings=shut) as guard:
         denied = guard.check("gpt-4o", **CALL)
         assert isinstance(denied, Deny)
         assert (denied.http_status, denied.error) == (503, "price_unknown")
+
+
+def test_the_last_book_is_known_when_it_starts_without_a_broker(
+    line_settings: Settings, guard: Guard, eventually: Eventually
+) -> None:  # fmt: skip
+    """The cap on one call holds from the first moment, though nobody answers."""
+    allowed = guard.check("gpt-4o", **CALL)
+    assert allowed
+    kept = list(Path(guard.settings.spool_dir).glob("*.prices.json"))
+    assert len(kept) == 1
+    away = guard.settings.model_copy(update={"kafka": "127.0.0.1:9"})
+    shelf = Shelf(away)
+    shelf.save(kept[0].read_bytes())
+    with Guard(settings=away) as other:
+        other.check("gpt-4o")
+        decided = eventually(lambda: (found := other.check("gpt-4o", **CALL)) and found.est_nano and found, 10.0)
+        assert decided.est_nano == allowed.est_nano
+        assert not other.check("gpt-4o", prompt_tokens=1_000_000, provider="openai")
+        assert other.staleness_s == float("inf")
