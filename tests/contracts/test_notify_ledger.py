@@ -23,6 +23,8 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import connect
 
 KEY = "0123456789ab3f2a"
+BUSY_S = 20.0
+"""How long a busy machine may take to answer."""
 
 
 def notice(**facts: Any) -> Notice:
@@ -49,7 +51,7 @@ def test_causes_and_the_usual_hour(ledger_settings: Settings) -> None:
         (past[0].replace(microsecond=0), "acme", KEY, 1, 300_000_000, now),
         (past[1].replace(microsecond=0), "acme", KEY, 1, 382_000_000, now),
     ])  # fmt: skip
-    found = asyncio.run(Ledger(ledger_settings, time.monotonic).causes(notice(cost_nano=4_100_000_000)))
+    found = asyncio.run(Ledger(ledger_settings, time.monotonic, BUSY_S).causes(notice(cost_nano=4_100_000_000)))
     assert found == Causes((Cause(93, "gpt-5 input from 10.1.2.3"),), usual_nano=341_000_000)
     client.close()
 
@@ -71,7 +73,7 @@ def test_causes_of_each_kind_of_scope(ledger_settings: Settings, scope: str, nam
     insert(client, [row(10, **common, **named, model_used="one", tags=tags), row(11, **common, model_used="two")])
     made = alert("budget", org="scopes", scope=scope, name=name, at=now, window="day")
     found = asyncio.run(
-        Ledger(ledger_settings, time.monotonic).causes(Notice(id=made.id, event=event(made), opened_s=time.time()))
+        Ledger(ledger_settings, time.monotonic, BUSY_S).causes(Notice(id=made.id, event=event(made), opened_s=time.time()))
     )
     assert len(found.top) == tops
     client.close()
