@@ -8,6 +8,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
+from tollmeter.schemas.event import UsageEvent
+
+FIELDS = frozenset(UsageEvent.model_fields) - {
+    "event_id", "occurred_at", "status", "http_status", "error_type", "usage_source", "stream",
+}  # fmt: skip
+"""Fields of an event that can be known before the call; the others only the call itself can say."""
+_TEXTS = frozenset(name for name in FIELDS if UsageEvent.model_fields[name].annotation is str)
+MAX_CHARS = 256
+
 
 class Scope(NamedTuple):
     """Event fields known of the present request, and the groups that the user is in."""
@@ -18,10 +27,17 @@ class Scope(NamedTuple):
     """Kinds of caller (client_ip, api_key) that were counted for this request at the door: its calls are not again."""
 
     def with_fields(self, fields: Mapping[str, Any]) -> "Scope":
-        """Return this scope with more known of it; None means "not known", `groups` are the user's."""
+        """Return this scope with more known of it; None means "not known", `groups` are the user's.
+
+        Ids may be numbers or UUIDs, and are cut to what an event holds. Raises ValueError for what is no such field.
+        """
         known = {name: value for name, value in fields.items() if value is not None}
         groups = known.pop("groups", self.groups)
-        return self._replace(fields={**self.fields, **known}, groups=tuple(groups))
+        unknown = known.keys() - FIELDS
+        if unknown:
+            raise ValueError(f"no event field that a caller can fix: {', '.join(sorted(unknown))}")
+        texts = {name: str(value)[:MAX_CHARS] for name, value in known.items() if name in _TEXTS}
+        return self._replace(fields={**self.fields, **known, **texts}, groups=tuple(map(str, groups)))
 
 
 _current: ContextVar[Scope] = ContextVar("tollmeter_scope")

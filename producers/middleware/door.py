@@ -5,7 +5,6 @@ The same for ASGI and WSGI, and without either. Refusals look as the guard words
 
 import ipaddress
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -14,8 +13,7 @@ from tollmeter.producers.guarding.decision import Deny
 from tollmeter.producers.ids import Ids
 from tollmeter.producers.privacy import IpMode, client_ip, mask_ip
 from tollmeter.producers.scope import Scope
-
-log = logging.getLogger("tollmeter.middleware")
+from tollmeter.producers.transports.meter import faults, said
 
 REQUEST_ID_HEADER = "x-request-id"
 COUNTED = frozenset(("api_key", "client_ip"))
@@ -67,16 +65,16 @@ class Door:
         request_id, _ = _ids.next()
         address = caller_address(headers, peer, self.trusted_proxies)
         kept = mask_ip(address, self.ip_mode, self.ip_salt)
-        fields = {**self._identified(request), "request_id": request_id, "client_ip": kept}
-        scope = Scope(counted=COUNTED if self.guard else frozenset()).with_fields(fields)
+        scope = self._identified(request).with_fields({"request_id": request_id, "client_ip": kept})
+        scope = scope._replace(counted=COUNTED if self.guard else frozenset())
         return Entry(request_id, scope, self._refused(scope, address, kept))
 
-    def _identified(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _identified(self, request: Mapping[str, Any]) -> Scope:
         try:
-            return (self.identify(request) if self.identify is not None else None) or {}
-        except Exception:
-            log.exception("the caller could not be identified; the request goes on without")
-            return {}
+            return Scope().with_fields((self.identify(request) if self.identify is not None else None) or {})
+        except Exception as error:
+            faults.warn("a caller could not be identified, the request goes on without: %s", said(error))
+            return Scope()
 
     def _refused(self, scope: Scope, address: str, kept: str) -> Deny | None:
         if self.guard is None:
@@ -86,8 +84,8 @@ class Door:
         del known["client_ip"]
         try:
             return self.guard.admit(org=org, user=user, api_key_id=key, client_ip=address, kept_ip=kept, **known)
-        except Exception:
-            log.exception("the guard failed; the request goes on unchecked")
+        except Exception as error:
+            faults.warn("the guard failed, the request goes on unchecked: %s", said(error))
             return None
 
 

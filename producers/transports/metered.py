@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from typing import Any, TypeVar
 
+from tollmeter.producers.scope import Scope
 from tollmeter.producers.transports import asked
 from tollmeter.producers.transports.answer import EXTENSION
 from tollmeter.producers.transports.answered import READABLE_ENCODINGS
@@ -15,12 +16,9 @@ from tollmeter.producers.transports.attempt import Attempt, begin
 from tollmeter.producers.transports.fetched import Fetch, fetch
 from tollmeter.producers.transports.meter import Meter
 from tollmeter.producers.transports.ports import Guarding, Producing, Refusal, Request
-from tollmeter.schemas.event import UsageEvent
 
 Client = TypeVar("Client")
 LIBRARIES = ("httpx2", "httpx")
-NO_FIELDS = frozenset(("event_id", "occurred_at", "status", "http_status", "error_type", "usage_source", "stream"))
-"""Fields that only the call itself can say."""
 
 
 def metered(
@@ -51,12 +49,8 @@ def metered(
     Raises ValueError for what is no such client, is metered already, or has no such field.
     """
     http, asynchronous = _library(client)
-    unknown = set(fields) - (set(UsageEvent.model_fields) - NO_FIELDS)
-    if unknown:
-        raise ValueError(f"no event field that a client can fix: {', '.join(sorted(unknown))}")
-    if org is not None:
-        fields["org_id"] = org
-    meter = Meter(producer, guard, provider, tokenizer, fields, hold_s)
+    fixed = Scope().with_fields({**fields, "org_id": org}).fields
+    meter = Meter(producer, guard, provider, tokenizer, fixed, hold_s)
     inside: Any = client
     wrap = _classes(http)[asynchronous]
     if isinstance(inside._transport, Wrapper):

@@ -208,11 +208,13 @@ def test_a_websocket_of_a_blocked_user_is_closed(producer: UsageProducer) -> Non
     assert [name for name, _ in accepted["headers"]] == [b"x-request-id"]
 
 
-def test_who_cannot_be_identified_is_served(producer: UsageProducer) -> None:
-    def broken(_: Any) -> Any:
-        raise LookupError("no such session")
+def broken(_: Any) -> Any:
+    raise LookupError("no such session")
 
-    entry = Door(identify=broken).enter([], "192.0.2.1", {})
+
+@pytest.mark.parametrize("identify", [broken, lambda _: {"colour": "red"}, lambda _: 5, None])
+def test_who_cannot_be_identified_is_served(identify: Any) -> None:
+    entry = Door(identify=identify).enter([], "192.0.2.1", {})
     assert entry.deny is None
     assert entry.scope.fields == {"request_id": entry.request_id, "client_ip": "192.0.2.1"}
 
@@ -240,6 +242,17 @@ def test_who_cannot_be_identified_is_served(producer: UsageProducer) -> None:
 )  # fmt: skip
 def test_caller_address(headers: Any, peer: str | None, proxies: list[str], expected: str) -> None:
     assert caller_address(headers, peer, proxies) == expected
+
+
+def test_ids_fit_into_events() -> None:
+    number = Door(identify=lambda _: {"user_id": 42, "org_id": None, "groups": [7], "tags": {"a": "b"}})
+    scope_ = number.enter([], None, {}).scope
+    assert (scope_.fields["user_id"], scope_.groups, scope_.fields["tags"]) == ("42", ("7",), {"a": "b"})
+    assert "org_id" not in scope_.fields
+    long = Door(identify=lambda _: {"user_id": "u" * 5000}).enter([], None, {}).scope
+    assert long.fields["user_id"] == "u" * 256
+    with pytest.raises(ValueError, match="colour"):
+        scope.calling(colour="red").__enter__()
 
 
 def test_wrong_settings_are_said_at_the_start() -> None:
