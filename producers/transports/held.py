@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from tollmeter.producers.extract import extract
@@ -120,4 +121,6 @@ def _at_exit() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+# What is registered last runs first: the producers of this process must still be open when the estimates come.
+import_module("tollmeter.producers.client")
 atexit.register(_at_exit)

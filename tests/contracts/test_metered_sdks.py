@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -351,6 +353,43 @@ def test_a_held_estimate_is_recorded_when_its_time_is_up(
         assert producer.events == []
         eventually(lambda: producer.events, timeout=10)
     assert [tokens(event) for event in producer.events] == [(100, 10, "ESTIMATED", "OK")]
+
+
+AT_EXIT = """
+import atexit
+said = []
+atexit.register(lambda: print([event.usage_source for event in said[0].events]))  # the last of all
+import httpx2
+from tollmeter import metered
+from tollmeter import UsageProducer
+said.append(UsageProducer(mode="memory", service="shop"))
+client = metered(httpx2.Client(), producer=said[0], hold_s=600)
+client.post("{url}/v1/chat/completions", json={{"model": "mute", "messages": []}})
+assert said[0].events == []
+"""
+
+
+def test_a_process_that_ends_records_what_it_holds(server: FakeServer) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EXIT.format(url=server.url)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "['ESTIMATED']"), done.stderr
+
+
+def test_async_anthropic(server: FakeServer, producer: UsageProducer) -> None:
+    async def calls() -> None:
+        async with httpx2.AsyncClient() as inner:
+            client = anthropic.AsyncAnthropic(
+                api_key=KEY, base_url=server.url, http_client=metered(inner, producer=producer), max_retries=0
+            )
+            ask: Any = {"model": "claude-test", "max_tokens": 9, "messages": ASK}
+            raw = await client.messages.with_raw_response.create(**ask)
+            assert raw.headers["x-tollmeter-input-tokens"] == "2600"
+            async with client.messages.stream(**ask) as stream:
+                await stream.get_final_message()
+
+    asyncio.run(calls())
+    assert [tokens(event) for event in producer.events] == [(2600, 70, "PROVIDER", "OK")] * 2
 
 
 @pytest.mark.parametrize(
