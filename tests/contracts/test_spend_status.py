@@ -47,8 +47,9 @@ CALLS = [
     call(8, "2026-10-31T23:59:59.999999", cost_eur_nano=7_000_000_000, billing_scope="ORG"),
     call(9, "2026-11-22T09:00", cost_eur_nano=7_000_000_000, user_id="bob", api_key_id="k9"),
     call(10, "2026-11-22T09:00", cost_eur_nano=7_000_000_000, org_id="umbra"),
-    # made tomorrow by a clock that runs ahead: charged when it arrived
-    call(11, "2026-11-23T09:00", received_at=datetime(2026, 11, 21, 9, tzinfo=UTC), cost_eur_nano=0, api_key_id=""),
+    # made tomorrow, or later today, by a clock that runs ahead: charged when it arrived
+    call(11, "2026-11-23T09:00", received_at=datetime(2026, 11, 22, 9, tzinfo=UTC), cost_eur_nano=0, api_key_id=""),
+    call(12, "2026-11-22T05:00", received_at=datetime(2026, 11, 21, 23, tzinfo=UTC), cost_eur_nano=0, api_key_id=""),
 ]
 ORG = Policy(
     org_id="acme", applies="each_member", currency="EUR", daily_limit_micro=1_000_000, monthly_limit_micro=9_000_000
