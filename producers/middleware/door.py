@@ -16,7 +16,6 @@ from tollmeter.producers.scope import Scope
 from tollmeter.producers.transports.meter import faults, said
 
 REQUEST_ID_HEADER = "x-request-id"
-COUNTED = frozenset(("api_key", "client_ip"))
 _ids = Ids()
 
 Identify = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
@@ -66,7 +65,9 @@ class Door:
         address = caller_address(headers, peer, self.trusted_proxies)
         kept = mask_ip(address, self.ip_mode, self.ip_salt)
         scope = self._identified(request).with_fields({"request_id": request_id, "client_ip": kept})
-        scope = scope._replace(counted=COUNTED if self.guard else frozenset())
+        if self.guard is not None:  # the key of a provider is only seen at the call, and counted there
+            kinds = {"client_ip": address, "api_key": scope.fields.get("api_key_id")}
+            scope = scope._replace(counted=frozenset(kind for kind, name in kinds.items() if name))
         return Entry(request_id, scope, self._refused(scope, address, kept))
 
     def _identified(self, request: Mapping[str, Any]) -> Scope:

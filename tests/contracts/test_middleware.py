@@ -187,6 +187,25 @@ def test_a_rate_limit_counts_each_request_once(serve: Any, provider: FakeServer,
     assert [event.status for event in producer.events].count("BLOCKED") == 1
 
 
+def test_the_limit_of_a_provider_key_is_counted_at_the_call(provider: FakeServer, producer: UsageProducer) -> None:
+    guard = guard_with(RateLimit(scope="api_key", requests=1, window_s=600, burst=1), producer=producer)
+    door = Door(guard=guard, identify=lambda request: request)
+    with httpx2.Client() as http:
+        model = client_of(provider, http, producer, guard)
+        statuses = []
+        for caller in ({}, {}, {"api_key_id": "counted-at-the-door"}):
+            entry = door.enter([], "192.0.2.1", caller)
+            token = scope.enter(entry.scope)
+            try:
+                model.chat.completions.create(model="gpt-4o", messages=ASK)
+                statuses.append(200)
+            except openai.APIStatusError as refused:
+                statuses.append(refused.status_code)
+            finally:
+                scope.leave(token)
+    assert statuses == [200, 429, 200]
+
+
 def test_a_websocket_of_a_blocked_user_is_closed(producer: UsageProducer) -> None:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept", "headers": []})
