@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]  # a dozen commands, one after the other
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Set a limit\n")[2].partition("\n## ")[0]
@@ -89,8 +89,33 @@ def test_set_a_limit_as_printed(terminal: Terminal, eventually: Callable[..., An
     budget = report["budgets"][0]
     assert (budget["calls"], budget["tokens"], budget["spent"], budget["remaining"]) == (3, 3_600, 0.0135, 9.9865)
 
+    _raised_limit(terminal, set(delivered), eventually)
     rows = json.loads(terminal.type("tollmeter status --json").stdout)["processes"]
     assert {row["name"]: row["up"] for row in rows}["notify"]
+
+
+def _raised_limit(terminal: Terminal, before: set[str], eventually: Callable[..., Any]) -> None:
+    """A raised limit closes its alerts; of the new limit each threshold above the present percentage is told once."""
+    for line in (
+        "tollmeter alerts mute --org demo --scope user --name ann --off",
+        "tollmeter policy set --org demo --scope user --name ann --daily 0.05",  # 27 % of it are spent
+        "tollmeter send --org demo --user ann --model gpt-4o --in 4000 --out 400",  # 55 %
+    ):
+        done = terminal.type(line)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+
+    def settled() -> Any:
+        listed = json.loads(terminal.type("tollmeter alerts list --json").stdout)
+        of_ann = [a for a in listed if a["data"]["name"] == "ann"]
+        raised = [a for a in of_ann if a["data"]["limit_nano"] == 50_000_000]
+        states = Counter(a.get("state") for a in of_ann)
+        return raised if len(of_ann) == 5 and states == {"resolved": 4, "open": 1} else None
+
+    (raised,) = eventually(settled, timeout=60, every=0.5)
+    assert raised["data"]["threshold_pct"] == 50, "20 % were passed under the limit before"
+    assert raised["id"] not in before
+    lines = (terminal.folder / ".tollmeter/logs/notify.log").read_text().split("\n")
+    assert sum(raised["id"] in line and " [" in line for line in lines) == 1
 
 
 def _refused(terminal: Terminal) -> list[str] | None:

@@ -3,6 +3,7 @@
 The oracle knows nothing of desks: it is the set of distinct alerts, and what the receivers wrote down.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -11,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.alert_events import AT, alert, budget, event
+from tollmeter.notify import texts
+from tollmeter.notify.causes import span
 from tollmeter.notify.desk import Desk, Outcome
 from tollmeter.notify.notice import Notice
 from tollmeter.notify.own import digest_notice
 from tollmeter.notify.routes import Routes
+from tollmeter.notify.texts import Causes
+from tollmeter.notify.worker import readable
 from tollmeter.schemas.alert import Alert
 
 T = AT.timestamp()
@@ -164,3 +169,62 @@ def test_in_a_storm_each_alert_is_told_once_singly_or_in_one_digest(
         told.update((consumer, member) for member in notice.covers or [notice.id])
     assert set(told) == wanted(log)
     assert set(told.values()) <= {1}
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FACTS = (
+    "kind", "severity", "org_id", "scope", "name", "period", "text", "window", "timezone", "ends_s", "policy_id",
+    "threshold_pct", "limit_nano", "spent_nano", "unit", "currency", "cost_nano", "past_peak_nano", "input_tokens",
+)  # fmt: skip
+WORDS = st.sampled_from(
+    ["budget", "remaining", "late_spend", "spend_spike", "ingest_loop", "unpriced", "day", "month", "USD"]
+)
+DATA = st.dictionaries(st.sampled_from(FACTS), WORDS | ANYTHING, max_size=12)
+TIMES = st.sampled_from(["2026-11-20T10:00:00Z", "0001-01-01", "9999-12-31T23:59:59Z", "never", None, 7])
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(["id", "data", "time"]), ANYTHING)
+    | st.fixed_dictionaries({"id": st.just("x"), "data": DATA, "time": TIMES})
+)
+def test_no_alert_ends_notify(anything: dict[str, Any]) -> None:
+    """Whoever may write to the topic can send anything: it is refused with a `ValueError`, or told in some words."""
+    line = Line([], quiet="2h")
+    value = json.dumps(anything).encode(errors="replace")
+    try:
+        taken = line.desk.take(readable(value), T)
+    except ValueError:
+        return
+    assert taken is not None
+    span(taken)
+    title, body = texts.opened(taken, Causes())
+    line.desk.add(taken.model_copy(update={"title": title, "body": body}))
+    line.desk.policies({str(taken.facts.get("policy_id")): None}, T)
+    for step in range(3):
+        line.now += step * 32 * 86_400
+        line.sweep(0)
+        line.deliver(Outcome(), 0)
+    assert "\n" not in title
+    assert all(Notice.model_validate_json(notice.model_dump_json()) for notice in line.desk.notices.values())
+
+
+def test_hostile_sizes_are_refused() -> None:
+    for value in (
+        None,
+        b"",
+        b"[" * 100_000,
+        b'{"a":' * 2_000 + b"1" + b"}" * 2_000,
+        b'"x"',
+        b"\xff",
+        b'{"id":"' + b"x" * 300_000,
+    ):
+        try:
+            readable(value)
+        except ValueError:
+            continue
+        raise AssertionError(f"taken: {value!r:.40}")

@@ -78,7 +78,7 @@ def span(notice: Notice) -> tuple[float, float]:
         return until // _SPANS_S[window] * _SPANS_S[window], until + 1
     try:
         return float(period_of(window, str(notice.facts.get("timezone") or "UTC"), int(until))[0]), until + 1
-    except ValueError:
+    except (LookupError, ValueError, OverflowError, OSError):
         return until - 3_600, until + 1
 
 

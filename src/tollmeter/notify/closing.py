@@ -33,7 +33,7 @@ def ends_s(notice: Notice) -> float:
             return at + float(end - start)
         # received just behind midnight, but charged to the period before
         return float(end if facts.get("period") in ("", None, period_name(window, zone, at)) else start)
-    except (ValueError, OverflowError, OSError):  # a kind of period that this version does not know
+    except (LookupError, ValueError, OverflowError, OSError):  # a period or a zone that this version does not know
         return notice.raised_s + 31 * 86_400
 
 

@@ -211,7 +211,8 @@ class Desk:
             if notice.kind not in closing.STEPS or policy_id not in changes:
                 continue
             if resolution := closing.changed_limit(notice, changes[policy_id]):
-                limit = (policy_id, notice.kind, notice.scope, notice.facts.get("window"), notice.facts.get("period"))
+                window, period = str(notice.facts.get("window")), str(notice.facts.get("period"))
+                limit = (policy_id, notice.kind, notice.scope, window, period)
                 step = notice.facts.get("threshold_pct")
                 over.setdefault(limit, []).append((step if isinstance(step, int) else 0, notice, resolution))
         return [

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from tollmeter.schemas.alert import Severity
 
 FORMAT = 1
+AHEAD_S = 86_400.0
+"""A clock that is further ahead is not believed."""
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 Scope = tuple[str, str, str]
 """Organisation, kind of scope, name."""
@@ -76,11 +78,12 @@ class Notice(BaseModel):
 
     @property
     def raised_s(self) -> float:
-        """Return when the event that caused the alert was received; when the notice opened where that is unreadable."""
+        """Return when the event that caused the alert was received; when the notice opened where that cannot be."""
         try:
-            return datetime.fromisoformat(self.event["time"]).timestamp()
-        except (KeyError, TypeError, ValueError):
+            raised = datetime.fromisoformat(self.event["time"]).timestamp()
+        except (KeyError, TypeError, ValueError, OverflowError, OSError):
             return self.opened_s
+        return raised if raised < self.opened_s + AHEAD_S else self.opened_s
 
     def _text(self, name: str) -> str:
         value = self.facts.get(name, "")

@@ -12,6 +12,8 @@ from typing import Any
 from tollmeter.notify.notice import Notice
 
 Facts = Mapping[str, Any]
+MOST = 1_000
+"""Characters of a text from outside that people are shown."""
 
 _KINDS = {"api_key": "key", "client_ip": "address", "org": "organisation"}
 _BLOCKABLE = {"api_key": "key", "client_ip": "ip", "user": "user"}
@@ -52,7 +54,7 @@ def whom(facts: Facts) -> str:
 
 def printable(text: Any) -> str:
     """Return text that cannot begin a line of its own: names come from outside."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:MOST])
 
 
 def amount(facts: Facts, name: str) -> str:
@@ -174,7 +176,7 @@ def opened(notice: Notice, causes: Causes) -> tuple[str, str]:
     facts = notice.facts
     try:
         said = _TEMPLATES.get(notice.kind, _own_words)(facts, causes)
-    except (KeyError, TypeError, ValueError, ArithmeticError):
+    except (LookupError, TypeError, ValueError, ArithmeticError):
         said = printable(facts.get("text") or f"{notice.kind}: {whom(facts)}")
     made_of = "; ".join(f"{cause.share_pct} % is {cause.what}" for cause in causes.top)
     commands = _NEXT.get(notice.kind, _always("tollmeter alerts list"))(facts)
@@ -191,7 +193,7 @@ def title(notice: Notice, said: str) -> str:
 
 def resolved(notice: Notice) -> tuple[str, str]:
     """Return title and body of the message that an alert is over; the same on every attempt."""
-    said = notice.body.partition("\n")[0] or str(notice.facts.get("text", notice.kind))
+    said = notice.body.partition("\n")[0] or printable(notice.facts.get("text", notice.kind))
     head = f"[resolved] {notice.resolution}: {notice.title.partition('] ')[2] or said}"
     return head[:180], f"Resolved, {notice.resolution}. It was: {said}"
 
@@ -205,7 +207,7 @@ def digest(notices: Sequence[Notice]) -> tuple[str, str]:
     order = {"critical": 0, "warning": 1, "info": 2}
     worst = sorted(notices, key=lambda n: (order[n.severity], n.opened_s, n.id))[:10]
     lines = [f"{len(notices)} alerts: {counts}"]
-    lines += [notice.title or title(notice, str(notice.facts.get("text", notice.kind))) for notice in worst]
+    lines += [notice.title or title(notice, printable(notice.facts.get("text", notice.kind))) for notice in worst]
     if len(notices) > len(worst):
         lines.append(f"and {len(notices) - len(worst)} more")
     lines.append("next: tollmeter alerts list --since 24h")

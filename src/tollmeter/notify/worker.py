@@ -6,7 +6,6 @@ the same key. The unexpected ends the process: whoever starts next goes on from 
 """
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 
@@ -44,6 +44,8 @@ TAKE_MOST = 500
 EXPLAIN_MOST = 20
 """Alerts of one batch that get causes: more come as a digest anyhow."""
 HAND_OVER_S = 20.0
+ALERT_BYTES = 250_000
+"""A record of the journal holds at most a megabyte."""
 CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
 
 
@@ -99,8 +101,7 @@ class Notifier:
         stormy = desk.storm
         for record in records:
             try:
-                event = json.loads(record.value)
-                notice = desk.take(event if isinstance(event, dict) else {}, time())
+                notice = desk.take(readable(record.value), time())
             except ValueError as error:
                 log.warning("%s/%d@%d is passed over: %s", record.topic, record.partition, record.offset, error)
                 continue
@@ -257,6 +258,17 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
 def _say_ready() -> None:
     if path := os.environ.get("TOLLMETER_READY_FILE"):
         Path(path).touch()
+
+
+def readable(value: bytes | None) -> dict[str, Any]:
+    """Return the CloudEvent in a record. Raises `ValueError` for what the journal could not hold."""
+    if value is None or len(value) > ALERT_BYTES:
+        raise ValueError(f"an alert has 1 to {ALERT_BYTES} bytes")
+    event = orjson.loads(value)
+    if not isinstance(event, dict):
+        raise ValueError("no CloudEvent")
+    Notice(id="", event=event, opened_s=0.0).model_dump_json()
+    return event
 
 
 def _appended(record: Any) -> int:
