@@ -71,7 +71,7 @@ def mute(settings: Settings, kind: str, org: str, scope: str, name: str, span: f
 @click.pass_obj
 def test(settings: Settings, file: Path | None, kind: str | None, severity: Severity, as_json: bool) -> int:
     """Send a test alert through the routes now and say what became of it; exit code 1 when one did not take it."""
-    routes, consumers = read_routes(settings, file)
+    routes, consumers = read_routes(settings, file, aside=True)
     names = tuple(consumers) if kind is None else routes.consumers_for(kind, severity, "", "org", "")
     if not names:
         raise UserError(f"no route takes {severity} alerts of kind {kind}")

@@ -24,14 +24,14 @@ routes_option = click.option(
 )  # fmt: skip
 
 
-def read_routes(settings: Settings, file: Path | None) -> tuple[Routes, dict[str, Consumer]]:
+def read_routes(settings: Settings, file: Path | None, *, aside: bool = False) -> tuple[Routes, dict[str, Consumer]]:
     """Return the routes and their consumers. Raises `UserError` for a file or a secret that is missing or wrong."""
     chosen = file or (Path(settings.notify_routes) if settings.notify_routes else None)
     if chosen is None:
         raise UserError("no routes: give --routes FILE or set TOLLMETER_NOTIFY_ROUTES (examples/routes.yaml is one)")
     try:
         routes = routes_file.read(chosen)
-        return routes, build(routes, os.environ)
+        return routes, build(routes, os.environ, aside=aside)
     except RoutesError as error:
         raise UserError(str(error)) from None
 

@@ -16,21 +16,25 @@ from tollmeter.notify.webhook import Webhook
 
 
 class Lines:
-    """Writes one line per message to stdout."""
+    """Writes one line per message to stdout, or to stderr where stdout carries a document."""
+
+    def __init__(self, *, aside: bool) -> None:
+        self._aside = aside
 
     def deliver(self, message: Message) -> None:
         at = datetime.fromtimestamp(message.at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         text = message.body if message.kind == "report" else " | ".join((message.title, *message.body.split("\n")[1:]))
-        sys.stdout.write(f"{at} {message.key} {text}\n")
-        sys.stdout.flush()
+        stream = sys.stderr if self._aside else sys.stdout
+        stream.write(f"{at} {message.key} {text}\n")
+        stream.flush()
 
 
-def build(wanted: Routes, environment: Mapping[str, str]) -> dict[str, Consumer]:
+def build(wanted: Routes, environment: Mapping[str, str], *, aside: bool = False) -> dict[str, Consumer]:
     """Return the consumers by name. Raises `RoutesError` for a secret that is missing or an address out of bounds."""
-    return {name: _consumer(name, consumer, environment) for name, consumer in wanted.consumers.items()}
+    return {name: _consumer(name, consumer, environment, aside) for name, consumer in wanted.consumers.items()}
 
 
-def _consumer(name: str, wanted: routes.Consumer, environment: Mapping[str, str]) -> Consumer:
+def _consumer(name: str, wanted: routes.Consumer, environment: Mapping[str, str], aside: bool) -> Consumer:
     try:
         if isinstance(wanted, routes.Webhook):
             webhook = Webhook(wanted, _secret(name, wanted.key_env, wanted.key_file, environment))
@@ -42,7 +46,7 @@ def _consumer(name: str, wanted: routes.Consumer, environment: Mapping[str, str]
             return Chat(name, _secret(name, wanted.url_env, wanted.url_file, environment))
     except ValueError as error:  # a key that is no base64, a private address, a URL that apprise does not know
         raise RoutesError(f"consumer {name}: {error}") from None
-    return Lines()
+    return Lines(aside=aside)
 
 
 def _secret(name: str, variable: str, file: str, environment: Mapping[str, str]) -> SecretStr:

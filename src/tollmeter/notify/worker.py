@@ -52,7 +52,7 @@ CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
 class Notifier:
     """One instance. `desk` is there while it is in charge."""
 
-    def __init__(self, settings: Settings, routes: Routes, consumers: Mapping[str, Consumer]) -> None:
+    def __init__(self, settings: Settings, routes: Routes, consumers: Mapping[str, Consumer], priced: int) -> None:
         self._settings, self._routes, self._consumers = settings, routes, consumers
         self._journal = Journal(settings)
         self._ledger = Ledger(settings, time)
@@ -61,7 +61,7 @@ class Notifier:
         self.desk: Desk | None = None
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._swept_at = 0.0
-        self._priced = 0
+        self._priced = priced
 
     # ---- one round
 
@@ -203,7 +203,6 @@ class Notifier:
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT."""
-        self._priced = (await read_layout(self._settings)).priced
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(len(self._consumers) + 6))
@@ -239,7 +238,8 @@ class Notifier:
 
 async def run(settings: Settings, routes: Routes, consumers: Mapping[str, Consumer]) -> int:
     """Run one instance until SIGTERM or SIGINT and return its exit code. Raises `ProvisionError` before it starts."""
-    return await Notifier(settings, routes, consumers).run()
+    layout = await read_layout(settings)
+    return await Notifier(settings, routes, consumers, layout.priced).run()
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is read untyped
