@@ -93,7 +93,8 @@ def show(outcome: Outcome) -> None:
         f"{document['alerts_missing']} of {document['alerts']} alerts missing, "
         f"{document['dead_letters_missing']} of {document['poison']} dead letters missing; "
         f"kill -9 p95 {document['recovery_p95_s']} s; peak memory {document['memory_max_mb']} MB; "
-        f"record() at most {producer['record_max_ms']} ms, {producer['given_up']} events given up by the client"
+        f"record() p99 {producer['record_p99_ms']} ms, at most {producer['record_max_ms']} ms; "
+        f"{producer['given_up']} events given up by the client"
     )
 
 

@@ -136,8 +136,8 @@ class Campaign:
         self._traffic = Traffic(self._line.settings, self._manifest, self._rate, self._seed, self._folder / "spool")
         self._progress = Progress(self._line, self._manifest, self._background)
         undo.callback(self._progress.close)
-        sending = self._background.start(self._traffic.run())
-        undo.callback(sending.cancel)
+        self._sending = self._background.start(self._traffic.run())
+        undo.callback(self._sending.cancel)
 
     def _order(self, chosen: tuple[str, ...]) -> Iterator[Fault]:
         """Yield the faults that can be injected here, each once in random order, again and again."""
@@ -202,6 +202,8 @@ class Campaign:
     def _check(self) -> Wrong:
         """Stop the traffic, wait for rest, and return what is newly wrong when patience has run out."""
         self._traffic.on = False
+        if self._sending.done():
+            self._sending.result()
         try:
             if not self._background.call(self._traffic.settle(PATIENCE_S), PATIENCE_S + 30):
                 raise LineError("producers could not get rid of their events")
@@ -267,7 +269,8 @@ class Campaign:
         outcome.poison, outcome.alerts = len(self._manifest.poison), len(self._alerts.found)
         outcome.memory_by_process = self._progress.peaks_mb
         outcome.producer = {
-            "record_max_ms": round(traffic.slowest_record_s * 1_000, 2), "refused": traffic.refused,
+            "record_p99_ms": round(quantile(traffic.record_s or [0.0], 0.99) * 1_000, 2),
+            "record_max_ms": round(max(traffic.record_s, default=0.0) * 1_000, 2), "refused": traffic.refused,
             "given_up": traffic.dropped, "sent_again": traffic.retries,
         }  # fmt: skip
 
