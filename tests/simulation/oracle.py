@@ -74,9 +74,14 @@ class Oracle:
         self._line, self._traffic = line, traffic
         self._broker, self._store = line.broker, line.store
         self._rows = [(record, row) for record in self._priced() for row in record.value]
+        self._counted: dict[Any, Row] = {}
+        """By identity the first row of all, which WATCH counts."""
         self._first: dict[Any, Row] = {}
+        """By identity the first row that ClickHouse takes: the same, unless that came from the dead letters."""
         for record, row in self._rows:
-            self._first.setdefault(row.identity, row._replace(priced_offset=record.offset))
+            self._counted.setdefault(row.identity, row)
+            if not row.poison:
+                self._first.setdefault(row.identity, row._replace(priced_offset=record.offset))
 
     def problems(self) -> list[str]:
         """Return what is wrong, in words."""
@@ -104,9 +109,9 @@ class Oracle:
             record.value.identity: record.value
             for log in self._broker.of(topics.EVENTS)
             for record in log.records
-            if isinstance(record.value, Event)
+            if isinstance(record.value, Event) and not record.value.poison
         }
-        wanted = {identity for identity, event in sent.items() if not event.poison}
+        wanted = set(sent)
         yield from _differences("I1: ledger", wanted, set(self._store.events))
         prices = {"book-1": 1_000_000, "book-2": 1_700_000}
         for identity, row in sorted(self._store.events.items()):
@@ -163,8 +168,14 @@ class Oracle:
 
     def _windows(self) -> Iterator[str]:
         """I3: WATCH's cells are the group-by of the distinct rows, late ones repaired."""
-        rows = [row for row in self._first.values() if not row.poison]
-        poison = {key for row in self._first.values() if row.poison for key in _totals_of([row])}
+        rows = list(self._first.values())
+        poison = {
+            key
+            for identity, row in self._counted.items()
+            for stored in [self._first.get(identity, row)]
+            if row.poison and (stored is row or _weight(stored) != _weight(row))
+            for key in _totals_of([row, stored])
+        }
         wanted = {key: totals for key, totals in _totals_of(rows).items() if any(totals) and key not in poison}
         found = {
             key: (calls, cost)
@@ -203,7 +214,7 @@ class Oracle:
 
     def _due_alerts(self) -> set[str]:
         """Return the alerts that totals ask for, of policies that were there from the start and never changed."""
-        totals = _totals_of([row for row in self._first.values() if not row.poison])
+        totals = _totals_of(list(self._counted.values()))
         for round_ in self._rounds():  # spend that came when its day was sealed alerts nobody
             for key in [key for key in totals if key[2] == round_.org_id]:
                 if any(fold.bucket_at(key[0], hour * 3_600) == key[1] for hour in round_.hours):
@@ -247,6 +258,10 @@ class Oracle:
                 yield f"I3: partition {number} counts {counted} accepted, not {len(accepted)}"
             if progress["deferred"]:
                 yield f"I7: partition {number} has {progress['deferred']} still to be repaired"
+
+
+def _weight(row: Row) -> tuple[int, int]:
+    return row.cost_nano, row.charged_us
 
 
 def _kind(record: Any) -> bytes:

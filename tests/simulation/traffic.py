@@ -111,6 +111,9 @@ class Traffic:
         event = self._an_event()
         self.sent.append(event)
         self._append(event)
+        if event.poison and rng.random() < 0.7:  # an operator mends ClickHouse, and retries the dead letter twice
+            for _ in range(2):
+                world.after(1.0 + rng.random() * self.span_s, lambda: self._append(event._replace(poison=False)))
         if world.chance(mix.resend):
             world.after(rng.random() * 3.0, lambda: self._append(event))
         if world.chance(mix.spool):
