@@ -118,7 +118,7 @@ def run_outage(stack: Stack, minutes: float, rate: int, warm_s: float, timeout_s
     stack.resume(FRONT)
     cpu = CpuMark.now(pids(stack))
     stored, backlog, seconds = _drained(clickhouse, traffic, timeout_s)
-    cost = cpu.per_event_us(CpuMark.now(pids(stack)), stored)
+    cost = cpu.per_event_us(CpuMark.now(pids(stack)), max(1, stored))
     lag = wait_for("every event in the ledger", lambda: _stored(clickhouse) == traffic.sent or None, timeout_s)
     seen.restarts = _restarts(stack) - restarts
     alerts = [
@@ -135,7 +135,7 @@ def run_outage(stack: Stack, minutes: float, rate: int, warm_s: float, timeout_s
         "policies_set_in_outage": seen.policies, "alerts_in_outage": len(alerts),
         "alert_delay_p95_s": round(quantile(alerts, 0.95), 3) if alerts else None,
         "memory_mb": {stage: _span(values) for stage, values in seen.memory.items()},
-        "backlog": backlog, "drain_s": round(seconds, 1), "drained_per_s": round(stored / seconds),
+        "backlog": backlog, "drain_s": round(seconds, 1), "drained_per_s": round(stored / max(seconds, 0.1)),
         "drain_cpu_us_per_event": cost, "load_average": os.getloadavg()[0],
     }  # fmt: skip
 

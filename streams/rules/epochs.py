@@ -12,6 +12,7 @@ import polars as pl
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.schemas.event import EPOCH
+from tollmeter.streams.rules.seen import Seen
 from tollmeter.streams.rules.state import State
 
 LOG_BITS = 40
@@ -37,10 +38,14 @@ def in_epoch(rows: pl.DataFrame, number: int) -> pl.DataFrame:
 
 
 def renew(state: State, log_id: str) -> None:
-    """Go on with a log of usage.priced that was made anew: nothing of it is folded yet, and all totals stay."""
+    """Go on with a log of usage.priced that was made anew: nothing of it is folded yet, and all totals stay.
+
+    What the memory of ids was rebuilt from is the new log: all of it would be taken for resends.
+    """
     state.base = ((state.applied >> LOG_BITS) + 1) << LOG_BITS if state.applied >= 0 else 0
     state.applied = state.base - 1
     state.log_id = log_id
+    state.seen = Seen(state.rules.seen_cap)
 
 
 def pass_gap(state: State, next_offset: int) -> None:

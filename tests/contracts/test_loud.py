@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.contracts.test_stages import ids, priced, stored
-from tests.usage_rows import avro, fields
+from tests.usage_rows import AT, avro, fields
 from tests.workers import Worker, add_partitions, alerts, commit, delete_records, read, recreate, send
 from tollmeter.schemas import topics
+from tollmeter.schemas.control import tick_record
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import connect
 
@@ -159,3 +160,37 @@ def test_health_and_metrics_of_a_working_line(line_settings: Settings, start: St
     assert workers["ledger"].metric("tollmeter_sink_insert_seconds_count", table="usage_events") is not None
     eventually(lambda: (workers["watch"].metric("tollmeter_watermark_seconds") or 0) > time.time() - 60, 20)
     assert len(read(line_settings, topics.DLQ)) == 1
+
+
+def test_watch_goes_on_behind_a_gap_and_in_a_log_made_anew(
+    line_settings: Settings, start: Start, eventually: Eventually
+) -> None:
+    """The checkpoint lies below the log's start, then beyond the end of another log; the new small offsets count."""
+    line = line_settings.model_copy(update={"checkpoint_s": 0.2})
+    client = connect(line)
+    months = "SELECT sum(calls) AS n FROM usage_windows FINAL WHERE level = 'month' AND scope = 'org'"
+    tick = tick_record(dict.fromkeys(range(4), AT // 1000))
+
+    def put(*numbers: int) -> None:
+        found = [priced(number) for number in numbers]
+        send(line, topics.PRICED, [(0, block.value, block.headers) for block in found] + [(0, *tick)])
+
+    put(0, 1)
+    worker = start("watch", line)
+    eventually(lambda: client.query(months)[0]["n"] == 2, 60)
+    worker.process.kill()
+    worker.process.wait()
+    put(2, 3)
+    delete_records(line, topics.PRICED, {0: 4})  # the tick at 2 and the row at 3 are gone, the row at 4 is not
+    worker = start("watch", line)
+    eventually(lambda: client.query(months)[0]["n"] == 3, 60)
+    (gap,) = alerts(line, "gap")
+    assert (gap["data"]["stage"], gap["data"]["first_offset"], gap["data"]["last_offset"]) == ("watch", 3, 3)
+    worker.process.kill()
+    worker.process.wait()
+    recreate(line, topics.PRICED)
+    put(4)
+    start("watch", line)
+    eventually(lambda: client.query(months)[0]["n"] == 4, 60)
+    assert {event["data"]["stage"] for event in alerts(line, "new_epoch")} == {"watch"}
+    client.close()
