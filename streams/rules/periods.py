@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 
 STEP_S = 900
 """Spend is summed in steps of 15 minutes: every offset in use is a multiple of it; older ones round down to one."""
+FORECAST_FROM_PCT = 2
+"""So much of a period must have passed before its pace says anything about its end."""
 _DAY = timedelta(days=1)
 _ROLLING = re.compile(r"rolling([1-9]\d*)h")
 
@@ -44,6 +46,13 @@ def period_name(window: str, zone: str, at_s: int) -> str:
     if window == "week":
         return "{}-W{:02}".format(*first.isocalendar()[:2])
     return first.isoformat() if window == "day" else first.isoformat()[:7]
+
+
+def forecast_of(spent: int, elapsed_s: int, length_s: int) -> int | None:
+    """Return the use at a period's end at its mean pace so far, rounded down; None while the period is too young."""
+    if elapsed_s * 100 < length_s * FORECAST_FROM_PCT:
+        return None
+    return spent * length_s // elapsed_s
 
 
 @lru_cache(maxsize=16_384)

@@ -9,13 +9,10 @@ import numpy as np
 
 from tollmeter.schemas.spend import AsOf, Spend
 from tollmeter.streams.rules.budgets import used
-from tollmeter.streams.rules.periods import period_of
+from tollmeter.streams.rules.periods import forecast_of, period_of
 from tollmeter.streams.rules.resolution import Budget
 from tollmeter.streams.rules.standing import at_risk_nano, totals_of
 from tollmeter.streams.rules.state import State
-
-FORECAST_FROM_PCT = 2
-"""So much of a period must have passed before its pace says anything about its end."""
 
 
 def spend_rows(state: State, scopes: Iterable[int]) -> list[Spend]:
@@ -56,13 +53,6 @@ def _row(state: State, bound: tuple[int, Budget], spent: int, risk_nano: int, no
         policy_id=budget.policy_id, remaining=max(0, budget.amount - spent), percent=spent * 100 // budget.amount,
         forecast=forecast,
     )  # fmt: skip
-
-
-def forecast_of(spent: int, elapsed_s: int, length_s: int) -> int | None:
-    """Return the use at a period's end at its mean pace so far, rounded down; None while the period is too young."""
-    if elapsed_s * 100 < length_s * FORECAST_FROM_PCT:
-        return None
-    return spent * length_s // elapsed_s
 
 
 def as_of(state: State) -> AsOf | None:

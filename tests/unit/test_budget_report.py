@@ -90,7 +90,7 @@ def test_nothing_used_yet_and_free_calls() -> None:
 
 def test_forecast_needs_a_part_of_the_period() -> None:
     used = Operation("o", 1, 1, 1_000_000_000)
-    assert budget(used, now_s=START + 86_400).forecast is None
+    assert budget(used, now_s=START + 86_400 // 2).forecast is None
     assert budget(used, now_s=START + 2 * 86_400).forecast == 15_000_000_000
     assert "(above the budget)" in report.text([budget(used, now_s=START + 2 * 86_400)], NOW)
 

@@ -10,13 +10,11 @@ from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.schemas.policy import Policy
 from tollmeter.sinks.clickhouse import ClickHouse
 from tollmeter.sinks.queries import load, moment
-from tollmeter.streams.rules.periods import period_name, period_of
+from tollmeter.streams.rules.periods import forecast_of, period_name, period_of
 
 TOP_OPERATIONS = 5
 QUOTED = 100
 """So many more calls are quoted with their cost."""
-FORECAST_FROM_PCT = 5
-"""Below this share of the period a pace says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +81,7 @@ class Budget:
     @property
     def forecast(self) -> int | None:
         """Return the spend at the period's end at the mean pace so far."""
-        passed, whole = self.now_s - self.starts_s, self.ends_s - self.starts_s
-        return self.spent * whole // passed if passed * 100 >= whole * FORECAST_FROM_PCT else None
+        return forecast_of(self.spent, self.now_s - self.starts_s, self.ends_s - self.starts_s)
 
     @property
     def alert(self) -> bool:
