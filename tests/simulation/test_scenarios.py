@@ -1,0 +1,77 @@
+"""Single stories that a swarm seldom tells: a record of a newer format, and what follows when workers are upgraded."""
+
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from tests.simulation import fold
+from tests.simulation.line import TARGETS, Line
+from tests.simulation.oracle import Oracle, Watcher
+from tests.simulation.rows import Event
+from tests.simulation.run import settle
+from tests.simulation.traffic import ORGS, Mix, Traffic
+from tests.simulation.world import Faults, World
+from tollmeter.schemas import topics
+from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND
+from tollmeter.streams import ledger
+
+START = 1_795_168_800.0
+
+
+class Story:
+    """A line with one worker per stage and no faults."""
+
+    def __init__(self) -> None:
+        self.line = Line(World(3, Faults(), START))
+        self.watcher = Watcher(self.line)
+        self.traffic = Traffic(self.line, Mix(), 0, 1.0)
+        for group in self.line.groups.values():
+            group.join()
+        self.number = 0
+
+    def produce(self, count: int) -> None:
+        for _ in range(count):
+            self.number += 1
+            at_us = int(self.line.world.wall() * 1_000_000)
+            event = Event(self.number, ORGS[self.number % 3], "u1", "k1", at_us, 2)
+            self.line.broker.append(topics.EVENTS, self.number % 2, None, event, [])
+
+    def work(self, seconds: float) -> None:
+        self.line.world.run(self.line.world.now + seconds)
+
+    def stored(self) -> int:
+        return len(self.line.store.events)
+
+    def problems(self) -> list[str]:
+        return self.line.world.problems + self.watcher.problems + Oracle(self.line, self.traffic).problems()
+
+
+def test_a_newer_format_stops_its_partition_until_the_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Story()
+    story.produce(12)
+    story.work(5.0)
+    assert story.stored() == 12
+    tp = TP(topics.PRICED, topics.org_partition(ORGS[0], TARGETS))
+    newer: list[tuple[str, Any]] = [(H_FORMAT, str(FORMAT_VERSION + 1).encode()), (H_KIND, b"tick")]
+    at = story.line.broker.append(topics.PRICED, tp.partition, None, b'{"clocks":{}}', newer).offset
+    story.produce(12)
+    story.work(5.0)
+    broker = story.line.broker
+    assert broker.committed["ledger"][tp] <= at, "LEDGER has passed what it cannot read"
+    states = [state for watch in story.line.watches.values() for state in watch._states.values()]
+    halted = next(state for state in states if state.partition == tp.partition)
+    assert halted.applied < at, "WATCH has passed what it cannot read"
+    behind = {org for org in ORGS if topics.org_partition(org, TARGETS) != tp.partition}
+    elsewhere = [row for row in story.line.store.events.values() if row.org in behind]
+    assert len(elsewhere) == 8 * len(behind), "the other partitions go on"
+
+    for module in (ledger, fold):
+        monkeypatch.setattr(module, "FORMAT_VERSION", FORMAT_VERSION + 1)
+    for process in list(story.line.world.processes):
+        if process.name != "price":
+            process.kill()
+    story.work(8.0)
+    settle(story.line)
+    assert story.stored() == 24
+    assert story.problems() == []
