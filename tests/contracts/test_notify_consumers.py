@@ -17,8 +17,10 @@ from aiosmtpd.controller import Controller
 from tests.alert_events import AT, Receiver, alert, event, receiver
 from tollmeter.notify import routes
 from tollmeter.notify.consumers import build
+from tollmeter.notify.desk import Outcome
 from tollmeter.notify.message import Away, Consumer, Message, Refused, message
 from tollmeter.notify.notice import Notice
+from tollmeter.notify.worker import attempt_once
 
 KEY = "whsec_" + base64.b64encode(b"sesame").decode()
 
@@ -173,6 +175,18 @@ def test_chat_through_apprise(hook: Receiver) -> None:
     assert b"It spent." in hook.requests[0][1]
     with pytest.raises(Away, match="c did not take the message"):
         made.deliver(opened())
+
+
+class Broken:
+    """A consumer with a bug, as a plug-in may have one."""
+
+    def deliver(self, message: Message) -> None:
+        raise RuntimeError("of its own")
+
+
+def test_what_goes_wrong_in_a_consumer_stays_there() -> None:
+    assert attempt_once(Broken(), opened()) == Outcome("unexpected RuntimeError")
+    assert attempt_once(webhook("http://127.0.0.1:1/"), opened()).away
 
 
 def test_log_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,7 +181,7 @@ class Notifier:
     async def _send(self, desk: Desk, name: str, notice: Notice, delivery: Delivery) -> None:
         """Deliver one message after the other to a consumer, while some are due."""
         while True:
-            outcome = await asyncio.to_thread(_attempt, self._consumers[name], message(notice, delivery.about))
+            outcome = await asyncio.to_thread(attempt_once, self._consumers[name], message(notice, delivery.about))
             settled = desk.settle(notice.id, delivery, outcome, time())
             if outcome.error:
                 attempt = delivery.attempts + 1
@@ -275,11 +275,15 @@ def _appended(record: Any) -> int:
     return int(record.timestamp)
 
 
-def _attempt(consumer: Consumer, told: Message) -> Outcome:
+def attempt_once(consumer: Consumer, told: Message) -> Outcome:
+    """Return what became of one delivery; nothing that a consumer does ends notify."""
     try:
         consumer.deliver(told)
     except Away as error:
         return Outcome(str(error), away=True)
     except Refused as error:
         return Outcome(str(error))
+    except Exception as error:  # a plug-in of apprise, a header that cannot be: the other consumers must not suffer
+        log.exception("a message could not be made or sent")
+        return Outcome(f"unexpected {type(error).__name__}")
     return Outcome()
