@@ -130,7 +130,8 @@ def measure(load: Load, seed: int) -> dict[str, Any]:
         raise WrongError(f"{load.malformed} malformed records were sent, the dead letters hold {dict(letters)}")
     return {
         "records": load.records, "malformed": load.malformed, "dead_letters": letters.total(), "in_ledger": load.sound,
-        "events_per_second": round(result.events_per_second), "reasons": dict(sorted(letters.items())),
+        "events_per_second": round(result.events_per_second),
+        "price_cpu_us_per_event": result.cpu_us_per_event["price"], "reasons": dict(sorted(letters.items())),
     }  # fmt: skip
 
 
@@ -173,12 +174,13 @@ def main() -> int:
 def show(figures: dict[str, Any]) -> None:
     """Print the three loads side by side."""
     table = Table(title=f"goal: at least {GOAL:.0%} of the clean rate", title_justify="left")
-    for name in ("load", "records", "dead letters", "in the ledger", "events/s", "of clean"):
+    for name in ("load", "records", "dead letters", "in the ledger", "events/s", "of clean", "PRICE µs/event"):
         table.add_column(name, justify="left" if name == "load" else "right")
     for name in LOADS:
         row = figures[name]
         cells = (f"{row[key]:,}" for key in ("records", "dead_letters", "in_ledger", "events_per_second"))
-        table.add_row(name, *cells, "" if name == "clean" else f"{figures[f'{name}_share']:.0%}")
+        share = "" if name == "clean" else f"{figures[f'{name}_share']:.0%}"
+        table.add_row(name, *cells, share, f"{row['price_cpu_us_per_event']:.1f}")
     Console().print(table)
 
 
