@@ -52,10 +52,10 @@ class Link:
                 await producer.start()
                 partitions = sorted(await producer.partitions_for(topic))
         except UnknownTopicOrPartitionError:
-            await _close(producer)
+            await close_producer(producer)
             raise AwayError(f"topic {topic} does not exist (run: tollmeter setup)") from None
         except BaseException as error:
-            await _close(producer)
+            await close_producer(producer)
             if isinstance(error, Exception):
                 raise AwayError(reason_of(error)) from None
             raise
@@ -88,10 +88,10 @@ class Link:
         return future
 
     async def close(self) -> None:
-        await _close(self._producer)
+        await close_producer(self._producer)
 
 
-async def _close(producer: AIOKafkaProducer) -> None:
+async def close_producer(producer: AIOKafkaProducer) -> None:
     """Close it whole. An idempotent aiokafka producer retries for ever, so what it still holds is failed first.
 
     Its sender may then trip over a batch that it wanted to send again, before the connections are closed.

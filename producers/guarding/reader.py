@@ -12,13 +12,13 @@ from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from tollmeter.producers.guarding.fleet import Fleet
 from tollmeter.producers.guarding.notices import Notices
 from tollmeter.producers.guarding.shelf import Shelf
 from tollmeter.producers.guarding.snapshot import Snapshot, Source
-from tollmeter.producers.link import AwayError, CourierLoop, knock, quiet, reason_of
+from tollmeter.producers.link import AwayError, CourierLoop, close_producer, knock, quiet, reason_of
 from tollmeter.producers.store import RateLimited
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE
@@ -33,8 +33,9 @@ SOURCES: tuple[tuple[Source, str], ...] = (
 SLICE = 20  # records applied before other threads get a turn at the interpreter
 TICK_MS = 200
 START_S = 20.0
+ANSWER_S = 5.0
 CLOSE_S = 2.0
-BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+BACKOFF_S = (0.1, 0.2, 0.5, 1.0)  # close() waits for no more than this
 
 
 class Reader:
@@ -46,6 +47,7 @@ class Reader:
         self._positions: dict[TopicPartition, int] = {}
         self._fleet = Fleet(uuid.uuid4().hex[:16], settings.guards, snapshot.clock.wall_ms)
         self._next_beat = 0.0
+        self._failures = 0
         self._shelf = Shelf(settings)
         self._unreadable, self._mute = RateLimited(), RateLimited()
         self._closing = threading.Event()
@@ -70,16 +72,15 @@ class Reader:
             log.exception("the guard's reader has stopped; budgets go stale from now on")
 
     async def _main(self) -> None:
-        failures = 0
         while not self._closing.is_set():
             try:
                 await self._connect_and_follow()
-            except (AwayError, KafkaError, OSError, TimeoutError) as error:
+            except Exception as error:  # aiokafka's own faults too: what is known goes stale, the service goes on
                 if not self.problem:
                     log.warning("the guard hears nothing from Kafka at %s: %s", self._settings.kafka, reason_of(error))
                 self.problem = reason_of(error)
-                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
-                failures = 0 if self._known.loaded and self._positions else failures + 1
+                await asyncio.sleep(BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)])
+                self._failures += 1
 
     async def _connect_and_follow(self) -> None:
         options = self._settings.kafka_options()
@@ -98,10 +99,8 @@ class Reader:
             await self._follow(consumer, producer, ends)
             await self._farewell(producer)
         finally:
-            for client in (consumer, producer):
-                with suppress(Exception):
-                    async with asyncio.timeout(CLOSE_S):
-                        await client.stop()
+            await close_producer(producer)
+            await _close_consumer(consumer)
 
     async def _assign(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
         known = await consumer.topics()
@@ -132,7 +131,7 @@ class Reader:
                 positions = [await consumer.position(partition) >= end for partition, end in ends.items()]
                 live = all(positions)
                 if live:
-                    self._known.loaded, self.problem = True, ""
+                    self._known.loaded, self._failures, self.problem = True, 0, ""
                     self.ready.set()
             self._known.accounts.set_guards(self._fleet.size)
             self._known.accounts.expire()
@@ -164,15 +163,19 @@ class Reader:
         return self._known.apply(source, record.key, record.value)
 
     async def _beat(self, producer: AIOKafkaProducer) -> None:
-        """Say that we are at work, and clear away who is long gone. Without the right to write we count by settings."""
+        """Say that we are at work, and clear away who is long gone. Without the right to write we count by settings.
+
+        Any other failure shows that the broker is gone, which a consumer alone never says.
+        """
         self._next_beat = time.monotonic() + BEAT_EVERY_S
         beat = Beat(guard=self._fleet.own, at_ms=self._known.clock.wall_ms())
         topic = self._settings.topic(topics.SPEND)
         try:
-            await producer.send_and_wait(topic, beat.model_dump_json().encode(), key=beat.key.encode(), partition=0)
-            for guard in self._fleet.lost():
-                await producer.send_and_wait(topic, None, key=(PREFIX + guard).encode(), partition=0)
-        except KafkaError as error:
+            async with asyncio.timeout(ANSWER_S):
+                await producer.send_and_wait(topic, beat.model_dump_json().encode(), key=beat.key.encode(), partition=0)
+                for guard in self._fleet.lost():
+                    await producer.send_and_wait(topic, None, key=(PREFIX + guard).encode(), partition=0)
+        except TopicAuthorizationFailedError as error:
             self._mute.warn("other guards do not hear of this one: %s", reason_of(error))
 
     async def _farewell(self, producer: AIOKafkaProducer) -> None:
@@ -194,3 +197,11 @@ class Reader:
                 self._mute.warn("an alert was not sent, it is tried again: %s", reason_of(error))
                 return
             self._notices.sent(alert)
+
+
+async def _close_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Close it whole. While the broker is away its own cancelled tasks come out of `stop` as if we were cancelled."""
+    for stop in (consumer.stop, consumer._client.close):
+        with suppress(Exception, asyncio.CancelledError):
+            async with asyncio.timeout(CLOSE_S):
+                await stop()

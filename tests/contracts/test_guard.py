@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,6 +160,18 @@ def test_a_forked_child_reads_for_itself(line_settings: Settings, guard: Guard, 
         assert guard.check("gpt-4o", **{**CALL, "org": "other"})
     spent(line_settings, 1_000_000_000, stamp=5)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_broker_killed_in_between_is_found_again(
+    stack: Any, line_settings: Settings, guard: Guard, eventually: Eventually
+) -> None:  # fmt: skip
+    stack.kill("broker", signal.SIGKILL, restart=False)
+    eventually(lambda: guard.problem, 60.0)
+    assert guard.check("gpt-4o", **CALL)
+    stack.resume("broker")
+    eventually(lambda: not guard.problem, 60.0)
+    spent(line_settings, 1_000_000_000, stamp=2)
+    refused(guard, eventually)
 
 
 def test_without_a_broker_it_says_why_and_lets_pass(tmp_path: Path) -> None:
