@@ -62,10 +62,10 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
     async def on_loss(self, loss: Loss, running: bool) -> None:
         """Declare a loss before it is passed over; another log under a topic's name needs a new process."""
         await self.oversight.lost(loss)
-        if self.after_loss is not None:
-            await self.after_loss(loss)
         if running and loss.kind == "new_epoch":
             crash(LogReplacedError(f"{loss.tp.topic}/{loss.tp.partition}"))
+        if self.after_loss is not None:
+            await self.after_loss(loss)
 
     async def stop_reading(self, tp: TP, offset: int, why: str) -> None:
         """Pause a partition for good in front of a record that must not be passed over, and say so."""
@@ -73,7 +73,12 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
         await self.oversight.paused(tp, str(offset), f"offset {offset}: {why}")
 
     async def before_reading(self, assigned: set[TP]) -> None:
-        """Pause everything while the partition counts are wrong: each organisation would change its partition."""
+        """Pause everything while the partition counts are wrong: each organisation would change its partition.
+
+        A topic that was made anew since this process began needs a new process: what it knows is about the old one.
+        """
+        for topic in await self.oversight.replaced(self.source_topics):
+            await self.on_loss(Loss(TP(topic, 0), "new_epoch", 0, -1), running=True)
         why = await self.oversight.why_not_read()
         for tp in assigned if why else ():
             self.consumer.hold(tp, why)

@@ -4,7 +4,7 @@ Where going on would be wrong, the partitions pause with the reason: no skip in 
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 
 from aiokafka.errors import KafkaError
@@ -58,6 +58,7 @@ class Oversight:
     def __init__(self, settings: Settings, stage: str, send: Send, layout: Layout) -> None:
         self._settings, self._stage, self._send, self._layout = settings, stage, send, layout
         self._said: set[str] = set()
+        self._ids: dict[str, str] = {}
 
     async def lost(self, loss: Loss) -> None:
         """Declare a loss."""
@@ -65,6 +66,11 @@ class Oversight:
         await self.say(
             gap_alert(self._stage, loss, self._plain(loss.tp.topic), found.get(loss.tp.topic, ""), datetime.now(UTC))
         )
+
+    async def replaced(self, names: Iterable[str]) -> list[str]:
+        """Return those of these topics that were made anew since the first call in this process."""
+        found = await self._topic_ids(*names)
+        return sorted(name for name, id_ in found.items() if self._ids.setdefault(name, id_) != id_)
 
     async def paused(self, tp: TP, at: str, why: str) -> None:
         """Declare that a partition pauses."""
@@ -93,11 +99,11 @@ class Oversight:
         await self._send(topic, 0, f"{PIPELINE}/{alert.name}".encode(), alert.wire(), CONTENT_TYPE)
         self._said.add(alert.id)
 
-    async def _topic_ids(self, topic: str) -> dict[str, str]:
+    async def _topic_ids(self, *names: str) -> dict[str, str]:
         try:
-            return await topic_ids(self._settings, [topic])
+            return await topic_ids(self._settings, names)
         except (KafkaError, OSError) as error:
-            log.warning("the id of %s is unknown: %r", topic, error)
+            log.warning("the ids of %s are unknown: %r", ", ".join(names), error)
             return {}
 
     def _plain(self, topic: str) -> str:
