@@ -29,10 +29,17 @@ class Log:
     tp: TP
     first: int = 0
     records: list[Record] = field(default_factory=list)
+    history: list[Record] = field(default_factory=list)
+    """Every record there ever was; for the oracle."""
 
     @property
     def end(self) -> int:
         return self.first + len(self.records)
+
+    def delete_before(self, offset: int) -> None:
+        """Do what retention does."""
+        self.records = self.records[offset - self.first :]
+        self.first = offset
 
     def read(self, offset: int, count: int) -> list[Record]:
         at = max(0, offset - self.first)
@@ -54,6 +61,7 @@ class Broker:
         log = self.logs[TP(topic, partition)]
         record = Record(topic, partition, log.end, self._wall_ms(), key, value, headers)
         log.records.append(record)
+        log.history.append(record)
         for listener in self.on_append:
             listener(log.tp)
         return record

@@ -287,7 +287,7 @@ class Line:
             SETTINGS, watch.sender, machine=machine, connect=lambda _settings: client, position=self._position,
             kernel=kernel,
         )  # fmt: skip
-        app.start_positions = watch.start_positions
+        app.start_positions, app.after_loss = watch.start_positions, watch.lost
         self.make["Passes"](app, watch.step, limit=8, idle=watch.idle, idle_every_s=IDLE_S, machine=machine)
         app.start(process)
         self.watches[process] = watch

@@ -13,6 +13,7 @@ from faust.types import TP
 
 from tests.simulation.broker import Broker
 from tests.simulation.world import Process, World
+from tollmeter.streams.continuity import losses_at_start
 
 
 class Message:
@@ -69,6 +70,7 @@ class App:
         self.consumer_generation_id = 0
         self.agents: list[Callable[[Any], Any]] = []
         self.start_positions: Any = None
+        self.after_loss: Any = None
         self.consumer = Consumer(process, broker, group, self)
         process.consumer = self.consumer
 
@@ -204,6 +206,11 @@ class Consumer:
         found = {tp: committed.get(tp, logs[tp].first) for tp in sorted(tps)}
         if self._app.start_positions is not None:
             found |= await self._app.start_positions(set(found))
+            for loss in losses_at_start(
+                found, {tp: logs[tp].first for tp in found}, {tp: logs[tp].end for tp in found}
+            ):
+                self._world.losses.append(loss)
+                await self._app.after_loss(loss)
         if generation != self._broker.generation[self._group]:
             return
         self._process.point()

@@ -93,7 +93,7 @@ class Oracle:
 
     def _priced(self) -> Iterator[Any]:
         for log in self._broker.of(topics.PRICED):
-            yield from (record for record in log.records if dict(record.headers)[H_KIND] == b"rows")
+            yield from (record for record in log.history if dict(record.headers)[H_KIND] == b"rows")
 
     def _converged(self) -> Iterator[str]:
         """I7: without a hand, nothing is left to do."""
@@ -108,7 +108,7 @@ class Oracle:
         sent = {
             record.value.identity: record.value
             for log in self._broker.of(topics.EVENTS)
-            for record in log.records
+            for record in log.history
             if isinstance(record.value, Event) and not record.value.poison
         }
         wanted = set(sent)
@@ -127,12 +127,12 @@ class Oracle:
             (tp.partition, record.offset)
             for tp, log in self._broker.logs.items()
             if tp.topic == topics.EVENTS
-            for record in log.records
+            for record in log.history
             if not isinstance(record.value, Event) or record.value.poison
         }
         found = set()
         for log in self._broker.of(topics.DLQ):
-            for record in log.records:
+            for record in log.history:
                 headers = dict(record.headers)
                 found.add((int(headers["source_partition"]), int(headers["source_offset"])))
         yield from _differences("I1: dead letters", wanted, found)
@@ -199,7 +199,7 @@ class Oracle:
     def _alerts(self) -> Iterator[str]:
         """I5: the alerts of an undisturbed fold of the same log, each as one id; all of them stored."""
         wanted = {alert.id for log in self._broker.of(topics.PRICED) for alert in self._undisturbed(log)}
-        sent = {json.loads(record.value)["id"] for log in self._broker.of(topics.ALERTS) for record in log.records}
+        sent = {json.loads(record.value)["id"] for log in self._broker.of(topics.ALERTS) for record in log.history}
         yield from _differences("I5: alerts", wanted, sent)
         yield from _differences("I5: stored alerts", sent, set(self._store.alerts))
         if not self._line.columns:  # ids differ there: the law of the two folds compares them by what they say
@@ -209,8 +209,8 @@ class Oracle:
         """Return the alerts of one fold over a whole log."""
         if self._line.columns:
             folding = ColumnFolding(SETTINGS, self._broker, None)
-            return folding.fold(State(log.tp.partition, rules_from(SETTINGS, SOURCES)), log.records, None)
-        return fold.fold(fold.RowState(log.tp.partition, SOURCES, SETTINGS.horizon_s), log.records, None)
+            return folding.fold(State(log.tp.partition, rules_from(SETTINGS, SOURCES)), log.history, None)
+        return fold.fold(fold.RowState(log.tp.partition, SOURCES, SETTINGS.horizon_s), log.history, None)
 
     def _due_alerts(self) -> set[str]:
         """Return the alerts that totals ask for, of policies that were there from the start and never changed."""
@@ -235,7 +235,7 @@ class Oracle:
 
     def _rounds(self) -> Iterator[Round]:
         for log in self._broker.of(topics.PRICED):
-            for record in log.records:
+            for record in log.history:
                 if _kind(record) == KIND_REPAIR:
                     yield Round.model_validate_json(dict(record.headers)[H_REPAIR])
 

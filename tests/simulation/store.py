@@ -22,6 +22,7 @@ from tollmeter.streams.rules.snapshot import CELL_SCHEMA
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STATEMENTS = (
     "rollup_progress", "rollup_dirty", "rollup_recompute", "watch_progress", "watch_policies", "watch_cells",
+    "gap_hours",
 )  # fmt: skip
 QUERIES = {load(name): name for name in STATEMENTS}
 MINUTE_US = 60_000_000
@@ -119,6 +120,12 @@ class Store:
         out = io.BytesIO()
         pl.DataFrame(rows, schema=CELL_SCHEMA).write_ipc_stream(out)
         return out.getvalue()
+
+    def gap_hours(self, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = (row for row in self.events.values() if row.priced_partition == wanted["partition"])
+        inside = (row for row in rows if wanted["first"] <= row.priced_offset <= wanted["last"])
+        found = sorted({(row.org, row.charged_us // (60 * MINUTE_US)) for row in inside})
+        return [{"org_id": org, "hour": hour} for org, hour in found]
 
     # the rollup's statements ------------------------------------------------------------------------------------------
 

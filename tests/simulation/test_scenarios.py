@@ -1,4 +1,4 @@
-"""Single stories that a swarm seldom tells: a record of a newer format, and what follows when workers are upgraded."""
+"""Single stories that a swarm does not tell: a record of a newer format, and a log that retention has shortened."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import pytest
 from faust.types import TP
 
 from tests.simulation import fold
+from tests.simulation.group import Group
 from tests.simulation.line import TARGETS, Line
 from tests.simulation.oracle import Oracle, Watcher
 from tests.simulation.rows import Event
@@ -22,8 +23,8 @@ START = 1_795_168_800.0
 class Story:
     """A line with one worker per stage and no faults."""
 
-    def __init__(self) -> None:
-        self.line = Line(World(3, Faults(), START))
+    def __init__(self, *, columns: bool = False) -> None:
+        self.line = Line(World(3, Faults(), START), columns=columns)
         self.watcher = Watcher(self.line)
         self.traffic = Traffic(self.line, Mix(), 0, 1.0)
         for group in self.line.groups.values():
@@ -75,3 +76,23 @@ def test_a_newer_format_stops_its_partition_until_the_upgrade(monkeypatch: pytes
     settle(story.line)
     assert story.stored() == 24
     assert story.problems() == []
+
+
+def test_what_retention_deletes_before_watch_reads_it_is_declared_and_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Story(columns=True)
+    story.produce(12)
+    story.work(4.0)
+    monkeypatch.setattr(Group, "_replace", lambda self: None)
+    next(process for process in story.line.world.processes if process.name == "watch").kill()
+    story.produce(12)
+    story.work(4.0)
+    assert story.stored() == 24
+    for log in story.line.broker.of(topics.PRICED):
+        log.delete_before(log.end - 1)
+    story.line.groups["watch"].join()
+    story.work(4.0)
+    losses = story.line.world.losses
+    assert {(loss.kind, loss.tp.partition) for loss in losses} == {("gap", 0), ("gap", 1)}
+    settle(story.line)
+    oracle = Oracle(story.line, story.traffic)
+    assert [*oracle._converged(), *oracle._ledger(), *oracle._windows()] == []

@@ -12,7 +12,7 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.control import PolicyDelete, PolicySet, control_record
 from tollmeter.schemas.policy import Policy
 
-ORGS = ("acme", "umbra", "initech")
+ORGS = ("acme", "umbra", "wayne")  # two of one partition, one of the other
 USERS = ("u1", "u2", "")
 KEYS = ("k1", "k2")
 HOUR_S = 3_600

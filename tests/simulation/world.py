@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any, NoReturn
 
 from tests.simulation.loop import Loop
+from tollmeter.streams.continuity import Loss
 from tollmeter.streams.machine import Machine
 
 
@@ -59,6 +60,7 @@ class World:
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
         self.problems: list[str] = []
+        self.losses: list[Loss] = []
         self.kills = self.steps = 0
 
     def time(self) -> float:
