@@ -111,6 +111,9 @@ class Ledger:
             await self._bury(record, problem)
         if block.rows.height:
             await self._store_rows(block.rows, block.stream, events)
+            now = self._machine.time()
+            for event in events:
+                metrics.INGEST_TO_STORED.observe(max(0.0, now - event.value[-1].timestamp / 1000))
         if block.coverage:
             await self._insert_rows("ledger_coverage", COVERAGE_COLUMNS, block.coverage, events)
         if block.alerts:

@@ -14,6 +14,7 @@ from tollmeter.provision import Layout, ProvisionError, count_problems
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.settings import Settings
+from tollmeter.streams import metrics
 from tollmeter.streams.continuity import Loss
 from tollmeter.streams.rules.epochs import PIPELINE
 from tollmeter.streams.topic_ids import topic_ids
@@ -62,6 +63,9 @@ class Oversight:
 
     async def lost(self, loss: Loss) -> None:
         """Declare a loss."""
+        if loss.kind == "gap":
+            lost = loss.last - loss.first + 1
+            metrics.GAP_OFFSETS.labels(self._stage, self._plain(loss.tp.topic)).inc(lost)
         found = await self._topic_ids(loss.tp.topic)
         await self.say(
             gap_alert(self._stage, loss, self._plain(loss.tp.topic), found.get(loss.tp.topic, ""), datetime.now(UTC))

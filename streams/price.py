@@ -278,8 +278,10 @@ def run(settings: Settings) -> int:
     asyncio.run(preflight(settings, [topics.EVENTS, topics.PRICED, topics.DLQ, topics.PRICES]))
     layout = asyncio.run(stored_layout(settings))
     app = build_app(settings, STAGE, [topics.EVENTS], layout)
-    price = Price(settings, app, Sender(app), Kernel(load(settings)), layout.priced)
+    kernel = Kernel(load(settings))
+    price = Price(settings, app, Sender(app), kernel, layout.priced)
     price.of_source(asyncio.run(id_of(settings, topics.EVENTS)))
+    metrics.BOOK_INFO.labels(kernel.book_id).set(1)
     price.floods = Floods()
     price.quarantine = watch_starts(app, Isolation(layout.priced))
     limit = settings.price_batch
