@@ -84,6 +84,7 @@ class Isolation:
             )  # fmt: skip
             assert self._process.stdout is not None
             if await self._process.stdout.read(1) != DONE:
+                await self.close()
                 raise RuntimeError("the process for trials does not start")
         return self._process
 

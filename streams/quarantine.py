@@ -70,6 +70,8 @@ class Quarantine:
         self._boot, self._read, self._write, self._monotonic, self._isolation = boot, read, write, monotonic, isolation
         self._notes: dict[TP, Note] = {}
         self._until: dict[TP, float] = {}
+        """When a partition will have been survived: LIVED_S after its first pass."""
+        self._tried = False
 
     async def begin(self, assigned: set[TP]) -> dict[TP, int]:
         """Take note of the partitions that are new here, before anything of them is read. Positions stay."""
@@ -87,7 +89,6 @@ class Quarantine:
             log.info("no note of the start: %r", error)
             return {}
         self._notes |= notes
-        self._until |= dict.fromkeys(notes, self._monotonic() + LIVED_S)
         for tp, note in sorted(notes.items()):
             if note.starts >= SUSPECT_STARTS:
                 log.warning(
@@ -101,23 +102,28 @@ class Quarantine:
 
     async def killers(self, topic: str, batches: Sequence[Sequence[Any]]) -> dict[Place, str]:
         """Return the records of a pass that must not be decoded, with what they do; mostly nothing is suspected."""
+        tps = [TP(topic, batch[0].partition) for batch in batches]
+        for tp in tps:  # a slow machine may take long from its start to its first pass
+            if tp in self._notes and tp not in self._until:
+                self._until[tp] = self._monotonic() + LIVED_S
         suspected = [
-            batch for batch in batches
-            if self._until and self._open(tp := TP(topic, batch[0].partition))
-            and self._notes[tp].starts >= SUSPECT_STARTS
+            batch for tp, batch in zip(tps, batches, strict=True)
+            if self._open(tp) and self._notes[tp].starts >= SUSPECT_STARTS
         ]  # fmt: skip
         if not suspected:
-            if self._until and not any(map(self._open, self._until)):
-                self._until.clear()
+            if self._tried and not any(map(self._open, self._until)):
+                self._tried = False
                 await self._isolation.close()
             return {}
+        self._tried = True
         found = await self._isolation.killers([record for batch in suspected for record in batch])
         for (partition, offset), end in sorted(found.items()):
             log.error("%s/%d offset %d is set aside: it %s", topic, partition, offset, end)
         return found
 
     def _open(self, tp: TP) -> bool:
-        return self._monotonic() < self._until.get(tp, 0.0)
+        """Tell whether the worker has not lived on behind the start of the partition yet."""
+        return tp in self._notes and (tp not in self._until or self._monotonic() < self._until[tp])
 
 
 def _text(note: Note) -> str:

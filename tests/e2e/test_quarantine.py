@@ -23,7 +23,7 @@ from tollmeter.schemas.priced import H_SOURCES
 from tollmeter.settings import Settings
 from tollmeter.streams.letters import read_letter
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(500)]
 Eventually = Callable[..., Any]
 
 KILLER = avro(fields(7, tags={"k": "this one kills"}))
@@ -103,11 +103,11 @@ def test_killer_is_set_aside_at_the_third_start_and_everything_behind_it_flows(
         worker = start(line, tmp_path, number)
         try:
             if number < 2:
-                assert worker.wait(60) == -signal.SIGSEGV
+                assert worker.wait(150) == -signal.SIGSEGV
                 died += 1
                 assert asyncio.run(_read(line, topics.DLQ)) == []
                 continue
-            letters = eventually(lambda: asyncio.run(_read(line, topics.DLQ)), 90, every=0.5)
+            letters = eventually(lambda: asyncio.run(_read(line, topics.DLQ)), 150, every=0.5)
             asyncio.run(_publish(line, (50, 51)))
             eventually(lambda: priced(line) == WANTED, 60, every=0.5)
             assert worker.poll() is None
