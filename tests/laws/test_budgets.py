@@ -97,7 +97,9 @@ def expected(policies: list[Policy], rows: list[dict[str, Any]]) -> set[Edge]:
             if scope == "user" and not name:
                 continue
             amount = {
-                "money": call["cost_eur_nano"] if p.currency == "EUR" else call["cost_nano"] + (call["at_risk_nano"] or 0),
+                "money": call["cost_eur_nano"]
+                if p.currency == "EUR"
+                else call["cost_nano"] + (call["at_risk_nano"] or 0),
                 "tokens": call["input_tokens"] + call["output_tokens"], "requests": call["status"] != "BLOCKED",
             }[limit.measure]  # fmt: skip
             factor = 1_000 if limit.measure == "money" else 1
