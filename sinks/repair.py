@@ -73,7 +73,8 @@ def extra_cells(client: ClickHouse, settlement: Settlement) -> pl.DataFrame:
     for from_s, until_s, seconds in sorted(span for span in spans if span[0] < span[1]):
         wanted = {
             "org": settlement.org_id, "partition": settlement.partition, "from": from_s, "until": until_s,
-            "upto": real_offset(settlement.applied), "step": seconds, "kinds": sorted({kind for kind, _ in settlement.scopes}),
+            "upto": real_offset(settlement.applied), "step": seconds,
+            "kinds": sorted({kind for kind, _ in settlement.scopes}),
         }  # fmt: skip
         found = pl.read_ipc_stream(io.BytesIO(client.arrow(load("repair_extras"), wanted)))
         parts.append(_numbered(found, settlement.level))
