@@ -73,7 +73,7 @@ class Store:
     def totals(self, level: str) -> dict[Key, list[int]]:
         found = {}
         for row in self.cells.values():
-            if row["level"] == level and any(row[name] for name in MEASURES):
+            if row["level"] == level and row["scope"] != "tag" and any(row[name] for name in MEASURES):
                 bucket = bucket_at(level, int(row["bucket"].timestamp()))
                 found[row["org_id"], row["scope"], row["name"], bucket] = [row[name] for name in MEASURES]
         return found
