@@ -24,7 +24,7 @@ from tollmeter.sinks.clickhouse import Unavailable
 from tollmeter.streams.ledger import Ledger
 from tollmeter.streams.passes import Passes
 from tollmeter.streams.price import Price
-from tollmeter.streams.repairing import Repairs, repair_headers
+from tollmeter.streams.repairing import Repairs
 from tollmeter.streams.rules.cells import Cells
 from tollmeter.streams.rules.seen import Seen
 from tollmeter.streams.watch import Watch
@@ -140,11 +140,6 @@ class RepairTooSoon(Repairs):
         return True
 
 
-def cut_anywhere(round_: Any, cells: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """A round is cut by size alone, and each of its records claims the whole of it."""
-    return [(tuple(cells[begin : begin + 12]), repair_headers(round_)) for begin in range(0, max(1, len(cells)), 12)]
-
-
 class Mutant(NamedTuple):
     """`make` replaces classes, `patches` functions; `columns` runs production's fold, which costs more."""
 
@@ -173,7 +168,6 @@ MUTANTS = (
     Mutant("seen not rebuilt", {"Folding": SeenNotRebuilt}),
     Mutant("failed checkpoint counts as saved", {"Folding": FailedIsSaved}),
     Mutant("repair before the ledger holds it", {"Repairs": RepairTooSoon}),
-    Mutant("repair round cut anywhere", {"repair_records": cut_anywhere}),
     Mutant("last price wins", {}, ((rows, "row_version", lambda revision, offset: offset),)),
     Mutant("rollup without slack", {}, ((rollup, "SLACK_MARGIN_S", -20.0),)),
     Mutant("no high water", {"Folding": NoHighWater}, columns=True),

@@ -15,7 +15,7 @@ from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.run import Result, run
 
 SEEDS_FILE = Path(__file__).with_name("seeds.txt")
-MUTANT_SEEDS = 400
+MUTANT_SEEDS = 800
 """So many seeds a mutant may survive before it counts as not caught."""
 CHUNK = 10
 
