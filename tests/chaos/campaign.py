@@ -16,7 +16,7 @@ from tests.chaos.background import Background
 from tests.chaos.faults import FAULTS, KILL_9, Fault, Scene
 from tests.chaos.line import Line, LineError
 from tests.chaos.manifest import ORGS, Manifest, policies
-from tests.chaos.oracle import NAMES, Alerts, Wrong, judge, physical_duplicates
+from tests.chaos.oracle import NAMES, Alerts, Wrong, judge
 from tests.chaos.producers import Traffic
 from tests.chaos.progress import Progress
 from tollmeter.policies import set_policy
@@ -156,8 +156,7 @@ class Campaign:
     def _attack(self, fault: Fault, scene: Scene) -> None:
         score = self._outcome.scores[fault.name]
         self._progress.calibrate(CALM_S)
-        self._progress.peak_mb = 0
-        doubles = physical_duplicates(self._line.ledger)
+        self._progress.peak_mb = self._progress.stored_twice = 0
         try:
             healed_at = fault.inject(scene)
         except (RuntimeError, OSError) as error:
@@ -173,7 +172,7 @@ class Campaign:
         new = self._check()
         for name, keys in new.items():
             score.wrong[name] += len(keys)
-        score.physical_duplicates += max(0, physical_duplicates(self._line.ledger) - doubles)
+        score.physical_duplicates += self._progress.stored_twice
         score.memory_mb = max(score.memory_mb, self._progress.peak_mb)
         self._outcome.memory_max_mb = max(self._outcome.memory_max_mb, self._progress.peak_mb)
         self._report(fault, recovered_s, new)

@@ -45,7 +45,6 @@ SELECT toInt64(toUnixTimestamp(minute)) AS start_s, toString(org_id) AS org, toS
     input_tokens, output_tokens, cost_nano
 FROM usage_minutes FINAL WHERE calls > 0
 """
-_TWICE = "SELECT count() - uniqExact(src_partition, src_offset) AS n FROM usage_events"
 Wrong = dict[str, set[Hashable]]
 
 
@@ -80,11 +79,6 @@ def judge(client: ClickHouse, manifest: Manifest, alerts: Alerts, letters: set[t
     wrong["alerts_missing"], wrong["alerts_wrong"] = alert_faults(sent, manifest.policies, alerts, time.time())
     wrong["dead_letters_missing"] = {place for place in manifest.poison if place not in letters}
     return wrong
-
-
-def physical_duplicates(client: ClickHouse) -> int:
-    """Return how many rows repeat a source record, as stored: the table is a set only when it is read as one."""
-    return int(client.query(_TWICE)[0]["n"])
 
 
 def ledger_faults(sent: pl.DataFrame, ledger: pl.DataFrame) -> Wrong:

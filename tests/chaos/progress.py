@@ -28,6 +28,10 @@ _NEW = """
 SELECT toString(event_id) AS event_id, max(inserted_at) AS at
 FROM usage_events WHERE inserted_at >= {since:DateTime64(6, 'UTC')} GROUP BY event_id
 """
+_TWICE = """
+SELECT count() - uniqExact(src_partition, src_offset) AS n
+FROM usage_events WHERE inserted_at >= {since:DateTime64(6, 'UTC')}
+"""
 _APPLIED = "SELECT priced_partition, max(applied) AS applied FROM watch_progress GROUP BY priced_partition"
 
 
@@ -42,6 +46,8 @@ class Progress:
         self._consumer = background.call(_consumer(line))
         self._looked_at = 0.0
         self.ledger_fresh_s, self.watch_fresh_s = LEDGER_FRESH_S, WATCH_FRESH_S
+        self.stored_twice = 0
+        """Most rows at once that repeated a source record: the engine's merges drop them soon."""
         self.peak_mb = 0
         self.peaks_mb: dict[str, int] = {}
 
@@ -62,6 +68,8 @@ class Progress:
             self._ends.append((now, self._background.call(self._priced_ends(), 5.0)))
         with suppress(Unavailable):
             found = self._line.ledger.query(_NEW, {"since": moment(self._since)})
+            twice = self._line.ledger.query(_TWICE, {"since": moment(self._since)})[0]["n"]
+            self.stored_twice = max(self.stored_twice, int(twice))
             self._manifest.seen([row["event_id"] for row in found])
             if found:
                 self._since = max(row["at"] for row in found) - OVERLAP
