@@ -44,15 +44,15 @@ PATIENCE_S, POLL_S = 15.0, 0.5
 Position = Callable[[int], Awaitable[int]]
 
 
-def repair_records(round_: Round, cells: pl.DataFrame) -> list[tuple[bytes, Headers]]:
-    """Return value and headers of each record of a round.
+def repair_records(round_: Round, cells: pl.DataFrame, limit: int = ROWS_PER_RECORD) -> list[tuple[bytes, Headers]]:
+    """Return value and headers of each record of a round, of about `limit` cells.
 
     All cells of a scope stand in one record, and only the last record says which hours the round repairs: its sender
     may die between two, and then the next round must find both the differences and the hours that are still to do.
     """
     ordered = cells.sort("scope", "name", maintain_order=True)
     sizes = ordered.group_by("scope", "name", maintain_order=True).len()["len"].to_list()
-    ends = scope_ends(sizes, ROWS_PER_RECORD)
+    ends = scope_ends(sizes, limit)
     records = []
     for begin, end in pairwise([0, *ends]):
         out = io.BytesIO()
