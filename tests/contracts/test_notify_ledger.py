@@ -73,7 +73,9 @@ def test_causes_of_each_kind_of_scope(ledger_settings: Settings, scope: str, nam
     insert(client, [row(10, **common, **named, model_used="one", tags=tags), row(11, **common, model_used="two")])
     made = alert("budget", org="scopes", scope=scope, name=name, at=now, window="day")
     found = asyncio.run(
-        Ledger(ledger_settings, time.monotonic, BUSY_S).causes(Notice(id=made.id, event=event(made), opened_s=0))
+        Ledger(ledger_settings, time.monotonic, BUSY_S).causes(
+            Notice(id=made.id, event=event(made), opened_s=time.time())
+        )
     )
     assert len(found.top) == tops
     client.close()
