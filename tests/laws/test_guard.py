@@ -214,7 +214,7 @@ def test_buckets_agree_with_counting_tokens(
 
 @given(
     st.permutations([(stamp, spent) for stamp, spent in enumerate([5, 9, 0, 7, 3])]),
-    st.permutations(list(enumerate([1_000, 4_000, 2_000, 3_000]))),
+    st.permutations(list(enumerate([1_000, 2_000, 3_000, 4_000]))),
 )
 def test_spend_is_that_of_the_highest_stamp_in_any_order(
     order: list[tuple[int, int]], clocks: list[tuple[int, int]]

@@ -114,8 +114,9 @@ def test_seen_knows_resends_across_and_inside_batches_and_scopes_ids_by_organisa
     times = np.array([5, 5, 5, 5])
     assert seen.first(times, np.array([0, 0, 0, 1]), ids).tolist() == [True, True, False, True]
     assert seen.first(times, np.array([0, 0, 0, 1]), ids).tolist() == [False] * 4
-    assert seen.first(times + 1, np.array([0, 0, 0, 1]), ids).tolist() == [False] * 4  # same slice of time
-    assert seen.size == 3
+    again = seen.first(times + 1, np.array([0, 0, 0, 1]), ids)  # another time makes it another event, as in the ledger
+    assert again.tolist() == [True, True, False, True]
+    assert seen.size == 6
 
 
 def test_seen_forgets_the_oldest_beyond_its_cap_and_says_from_when_on_it_remembers() -> None:
