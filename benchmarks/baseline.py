@@ -13,6 +13,7 @@ from secrets import token_hex
 from benchmarks import plain_rates
 from benchmarks.line import WrongError
 from benchmarks.plain_faust import MEASURES, VARIANTS
+from benchmarks.plain_rates import PARTS
 from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas.codec import PLAIN_SCHEMA
 from tollmeter.schemas.policy import SCOPE_COLUMNS
@@ -26,13 +27,15 @@ TYPES = {"string": "String", "long": "Int64", "int": "Int32", "boolean": "Bool"}
 COMPARE = """
 SELECT count() AS calls,
        countIf(plain.cost_nano IS DISTINCT FROM ours.cost_nano) AS other_cost,
+       countIf(arrayExists((a, b) -> a IS DISTINCT FROM b, [PLAIN_PARTS], [OUR_PARTS])) AS other_parts,
        countIf(plain.cost_eur_nano IS DISTINCT FROM ours.cost_eur_nano) AS other_eur,
        countIf(plain.cost_rub_nano IS DISTINCT FROM ours.cost_rub_nano) AS other_rub,
        toInt64(sum(ifNull(plain.cost_nano, 0))) AS cost_nano, toInt64(sum(ifNull(ours.cost_nano, 0))) AS our_cost_nano,
        sum(plain.input_tokens) AS input_tokens, sum(ours.input_tokens) AS our_input_tokens
 FROM plain_events AS plain
 INNER JOIN (
-    SELECT toString(event_id) AS id, cost_nano, cost_eur_nano, cost_rub_nano, input_tokens FROM usage_events FINAL
+    SELECT toString(event_id) AS id, cost_nano, cost_eur_nano, cost_rub_nano, input_tokens, PARTS
+    FROM usage_events FINAL
     WHERE event_id IN (SELECT toUUID(event_id) FROM plain_events)
 ) AS ours ON ours.id = plain.event_id
 """
@@ -106,7 +109,8 @@ def make_tables(clickhouse: ClickHouse) -> None:
         "DROP TABLE IF EXISTS plain_windows",
         (
             f"CREATE TABLE plain_events ({columns}, model LowCardinality(String), cost_nano Nullable(Int64), "
-            "cost_eur_nano Nullable(Int64), cost_rub_nano Nullable(Int64)) "
+            f"cost_eur_nano Nullable(Int64), cost_rub_nano Nullable(Int64), "
+            f"{', '.join(f'{part} Nullable(Int64)' for part in PARTS)}) "
             "ENGINE = MergeTree ORDER BY (occurred_at, event_id)"
         ),
         (
@@ -121,9 +125,18 @@ def make_tables(clickhouse: ClickHouse) -> None:
 
 def compare(clickhouse: ClickHouse, events: int, levels: Sequence[str]) -> None:
     """Raise `WrongError` unless every event costs what the ledger says and the windows add up to the events."""
-    (sums,) = clickhouse.query(COMPARE)
+    asked = COMPARE.replace("PLAIN_PARTS", ", ".join(f"plain.{part}" for part in PARTS))
+    asked = asked.replace("OUR_PARTS", ", ".join(f"ours.{part}" for part in PARTS)).replace("PARTS", ", ".join(PARTS))
+    (sums,) = clickhouse.query(asked)
     same = sums["cost_nano"] == sums["our_cost_nano"] and sums["input_tokens"] == sums["our_input_tokens"]
-    if sums["calls"] != events or sums["other_cost"] or sums["other_eur"] or sums["other_rub"] or not same:
+    if (
+        sums["calls"] != events
+        or sums["other_cost"]
+        or sums["other_parts"]
+        or sums["other_eur"]
+        or sums["other_rub"]
+        or not same
+    ):
         raise WrongError(f"plain Faust and the ledger differ over {events} events: {sums}")
     for level in levels:
         wrong = clickhouse.query(WRONG_WINDOWS.replace("SCOPES", f"[{SCOPES}]"), {"level": level})

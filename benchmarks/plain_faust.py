@@ -1,9 +1,9 @@
 """The same job as an ordinary Faust agent: take, decode, price from a dict, minute windows per scope, rows out.
 
 It is what the line is compared with: idiomatic Faust, and careful (one insert per batch, no sleep, rates in a dict).
-`dicts` does the line's job in plain dicts: resends recognised, amounts in other currencies, windows of a minute, an
-hour, a day and a month for the same eight kinds of scope. It still lacks cost components, money at risk, budgets and
-alerts, and a killed worker counts wrong. `minutes` leaves out all windows but minutes; `tables` does the same minutes
+`dicts` does the line's job in plain dicts: resends recognised, costs by component and in other currencies, windows of a
+minute, an hour, a day and a month for the same eight kinds of scope. It still lacks money at risk, budgets and alerts,
+and a killed worker counts wrong. `minutes` leaves out all windows but minutes; `tables` does the same minutes
 in Faust's tumbling tables.
 
     python -m benchmarks.plain_faust tables --events 20000 --rates FILE --report FILE
@@ -30,7 +30,7 @@ import orjson
 from fastavro import parse_schema, schemaless_reader
 from faust.serializers import codecs
 
-from benchmarks.plain_rates import PlainRates, cost_nano, currencies_of_today, in_currency, loads
+from benchmarks.plain_rates import PARTS, PlainRates, costs, currencies_of_today, in_currency, loads
 from tollmeter.schemas import topics
 from tollmeter.schemas.codec import PLAIN_SCHEMA, SINGLE_OBJECT_HEADER
 from tollmeter.schemas.policy import SCOPE_COLUMNS
@@ -153,7 +153,10 @@ class Job:
 
     def _price(self, row: dict[str, Any]) -> Totals:
         """Add the costs of a row to it, and return what it adds to each window."""
-        cost = row["cost_nano"] = cost_nano(self._rates, row)
+        priced = costs(self._rates, row)
+        cost, parts = priced if priced is not None else (None, [None] * 5)
+        row["cost_nano"] = cost
+        row |= zip(PARTS, parts, strict=True)
         row["model"] = row["model_used"] or row["model_sent"]
         for currency, rate in self._currencies.items():
             row[f"cost_{currency.lower()}_nano"] = None if cost is None else in_currency(rate, cost)

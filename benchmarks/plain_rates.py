@@ -13,7 +13,7 @@ from tollmeter.streams.prices.book import load
 from tollmeter.streams.prices.fx import load_rates
 from tollmeter.streams.rules.fx import CURRENCIES, Rates
 from tollmeter.streams.rules.names import Names
-from tollmeter.streams.rules.rates import DAY_SECONDS
+from tollmeter.streams.rules.rates import COMPONENTS, DAY_SECONDS, FREE, REQUESTS, Band
 from tollmeter.traffic.models import MODELS
 
 COUNTERS = (
@@ -27,15 +27,29 @@ COUNTERS = (
 """Counters of an event and the units that they are billed in."""
 
 
+PARTS = tuple(f"cost_{component}_nano" for component in COMPONENTS)
+
+
+class Leaf(NamedTuple):
+    """One line of a bill: its component (place in COMPONENTS), pico-USD per unit, and the counts that are billed so."""
+
+    component: int
+    price: int
+    terms: list[tuple[str, int]]
+    """Counts with their sign: what is read from a cache is no plain input. None at all: one per call."""
+
+
 class Step(NamedTuple):
-    """Pico-USD per unit, above so many input tokens, in these seconds of the day."""
+    """The bill above so many input tokens, in these seconds of the day; no leaf: the model is free."""
 
     above: int
     from_second: int
     to_second: int
-    units: dict[str, int]
+    leaves: list[Leaf]
 
 
+Costs = tuple[int, list[int]]
+"""The cost of a call and its five components, nano-USD."""
 PlainRates = dict[str, list[Step]]
 
 
@@ -43,28 +57,39 @@ def rate_key(event: dict[str, Any]) -> str:
     return "|".join((event["provider"], event["model_used"], event["service_tier"], event["processing"]))
 
 
-def units_of(rates: PlainRates, event: dict[str, Any]) -> dict[str, int] | None:
-    """Return the rates in force for an event, empty for a free model; None when the model is not known."""
-    tokens, second, units = event["input_tokens"], event["occurred_at"] // 1_000_000 % DAY_SECONDS, None
-    for above, from_second, to_second, prices in rates.get(rate_key(event), ()):
-        if tokens > above and from_second <= second < to_second:
-            units = prices
-    return units
-
-
-def cost_nano(rates: PlainRates, event: dict[str, Any]) -> int | None:
-    """Price one event; None when it used nothing or the model is not known."""
+def costs(rates: PlainRates, event: dict[str, Any]) -> Costs | None:
+    """Price one event by component; None when it used nothing or the model is not known."""
     if event["status"] == "BLOCKED":
-        return 0
-    units = units_of(rates, event)
-    if units is None:
+        return 0, [0] * 5
+    tokens, second, leaves = event["input_tokens"], event["occurred_at"] // 1_000_000 % DAY_SECONDS, None
+    for above, from_second, to_second, lines in rates.get(rate_key(event), ()):
+        if tokens > above and from_second <= second < to_second:
+            leaves = lines
+    if leaves is None:
         return None
-    if not units:
-        return 0  # a free model
+    if not leaves:
+        return 0, [0] * 5  # a free model
     used = used_units(event)
     if not used:
         return None
-    return pico_to_nano(sum(int(count) * units.get(unit, 0) for unit, count in used.items()))
+    pico = [0] * 5
+    for component, price, terms in leaves:
+        count = 0 if terms else 1
+        for name, sign in terms:
+            count += sign * int(used.get(name, 0))
+        pico[component] += count * price
+    total = pico_to_nano(sum(pico))
+    return total, _rounded(pico, total)
+
+
+def _rounded(pico: list[int], total: int) -> list[int]:
+    """Round the components so that they add up to the total: the largest remainders get what is short."""
+    nano = [part // 1_000 for part in pico]
+    short = total - sum(nano)
+    if short:
+        for place in sorted(range(5), key=lambda place: -(pico[place] % 1_000))[:short]:
+            nano[place] += 1
+    return nano
 
 
 def used_units(event: dict[str, Any]) -> dict[str, float]:
@@ -98,7 +123,7 @@ def rates_of_today(settings: Settings) -> PlainRates:
                     model.provider, model.used, model.sent, "", model.host, "", model.operation, tier, processing
                 )
                 steps = [
-                    Step(band.above_input, band.from_second, band.to_second, band.rates)
+                    Step(band.above_input, band.from_second, band.to_second, _leaves(band))
                     for band in planner.plan(names).bands
                     if band.days[0] <= today < band.days[1]
                 ]
@@ -107,9 +132,23 @@ def rates_of_today(settings: Settings) -> PlainRates:
     return found
 
 
+def _leaves(band: Band) -> list[Leaf]:
+    if band.layer == FREE:
+        return []
+    return [
+        Leaf(
+            COMPONENTS.index(leaf.component), band.prices[leaf.unit], [] if leaf.unit == REQUESTS else list(leaf.terms)
+        )
+        for leaf in band.leaves
+    ]
+
+
 def dumps(rates: PlainRates) -> str:
     return json.dumps(rates)
 
 
 def loads(text: str) -> PlainRates:
-    return {key: [Step(*step) for step in steps] for key, steps in json.loads(text).items()}
+    return {
+        key: [Step(*step[:3], [Leaf(*leaf) for leaf in step[3]]) for step in steps]
+        for key, steps in json.loads(text).items()
+    }
