@@ -132,7 +132,7 @@ class Live:
         since = datetime.now(UTC)
         ended: float | None = None
         while ended is None or time.monotonic() < ended + GRACE_S:
-            oldest = min((at for id_, at in list(self._sent.items()) if id_ not in seen), default=time.time())
+            oldest = min((at for id_, at in self._sent.copy().items() if id_ not in seen), default=time.time())
             since = datetime.fromtimestamp(oldest - 1.0, UTC)
             found: list[dict[str, Any]] = clickhouse.query(NEW_ROWS, {"since": since})
             now = time.time()
