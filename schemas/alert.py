@@ -20,7 +20,7 @@ def alert_id(*parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What WATCH found. `received_at`: append time of the event that crossed; `period` like 2026-11-22 or 2026-11.
+    """What `source` found. `received_at`: append time of the event that crossed; `period` like 2026-11-22 or 2026-11.
 
     `facts` holds integers with their unit in the name (spent_nano, limit_nano, threshold_pct ...), JSON-ready.
     """

@@ -13,10 +13,10 @@ from time import monotonic, time
 from typing import Any, NoReturn
 
 import faust
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from tollmeter.kafka_admin import kafka_admin
 from tollmeter.provision import Layout
 from tollmeter.settings import Settings
 from tollmeter.streams.continuity import Loss
@@ -29,6 +29,7 @@ from tollmeter.streams.probes import Probes
 from tollmeter.streams.transport import StartPositions, register
 
 EXIT_CRASH = 70
+PREFLIGHT_MS = 10_000
 MAX_REQUEST_BYTES = 9_000_000
 """Above the largest record of any topic; the size of priced records is kept by PRICE itself."""
 
@@ -164,13 +165,9 @@ class Sender:
 
 async def preflight(settings: Settings, topics: Sequence[str]) -> dict[str, int]:
     """Return the partition count of each topic. Raises `BrokerError` when the broker is away or lacks one."""
-    admin = AIOKafkaAdminClient(**settings.kafka_options(), client_id="tollmeter-preflight", request_timeout_ms=10_000)
     try:
-        try:
-            await admin.start()
+        async with kafka_admin(settings, PREFLIGHT_MS) as admin:
             found = await admin.describe_topics([settings.topic(name) for name in topics])
-        finally:
-            await admin.close()
     except (KafkaError, OSError) as error:
         raise BrokerError(
             f"no Kafka broker answers at {settings.kafka} ({type(error).__name__}): "

@@ -12,14 +12,13 @@ from faust.types import TP
 
 from tollmeter.provision import Layout, ProvisionError, count_problems
 from tollmeter.schemas import topics
-from tollmeter.schemas.alert import Alert, alert_id
+from tollmeter.schemas.alert import CONTENT_TYPE, Alert, alert_id
 from tollmeter.settings import Settings
 from tollmeter.streams import metrics
 from tollmeter.streams.continuity import Loss
 from tollmeter.streams.rules.epochs import PIPELINE
 from tollmeter.streams.topic_ids import topic_ids
 
-CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
 Send = Callable[[str, int, bytes | None, bytes | None, list[tuple[str, bytes]]], Awaitable[int]]
 
 log = logging.getLogger("tollmeter")

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from tollmeter.kafka_admin import kafka_admin
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Headers, Round
 from tollmeter.schemas.priced import (
@@ -162,16 +162,13 @@ class Repairs:
 
 async def ledger_position(settings: Settings, partition: int) -> int:
     """Return the offset that LEDGER has committed for a partition, 0 before its first commit or while nobody says."""
-    admin = AIOKafkaAdminClient(**settings.kafka_options())
+    tp = TopicPartition(settings.topic(topics.PRICED), partition)
     try:
-        await admin.start()
-        tp = TopicPartition(settings.topic(topics.PRICED), partition)
-        found: dict[TopicPartition, Any] = await admin.list_consumer_group_offsets(
-            settings.group("ledger"), partitions=[tp]
-        )
-        return max(0, found[tp].offset) if tp in found else 0
+        async with kafka_admin(settings) as admin:
+            found: dict[TopicPartition, Any] = await admin.list_consumer_group_offsets(
+                settings.group("ledger"), partitions=[tp]
+            )
     except (KafkaError, OSError) as error:  # the broker is away or cut off: the next checkpoint tries again
         log.info("no position of the ledger: %r", error)
         return 0
-    finally:
-        await admin.close()
+    return max(0, found[tp].offset) if tp in found else 0

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
@@ -21,6 +20,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from tollmeter.kafka_admin import kafka_admin
 from tollmeter.settings import Settings
 
 _METADATA, _VERSION = 3, 10
@@ -118,15 +118,11 @@ class _Topics(Request[_Ask]):  # type: ignore[misc]
 
 async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, str]:
     """Return the id of each topic as text; {} from a broker too old to have any. Raises `KafkaError`, `OSError`."""
-    options = {**settings.kafka_options(), "request_timeout_ms": _TIMEOUT_MS}
-    admin = AIOKafkaAdminClient(**options, client_id="tollmeter-topic-ids")
     try:
-        await admin.start()
-        answer = await admin._send_request(_Topics(names))
-    except (IncompatibleBrokerVersion, NotImplementedError):
+        async with kafka_admin(settings, _TIMEOUT_MS) as admin:
+            answer = await admin._send_request(_Topics(names))
+    except (IncompatibleBrokerVersion, NotImplementedError):  # aiokafka's way of saying that the broker is too old
         return {}
-    finally:
-        await admin.close()
     return {topic: str(id_) for code, topic, id_, *_ in answer.topics if not code and id_.int}
 
 

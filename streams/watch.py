@@ -15,7 +15,7 @@ from faust.types import TP
 
 from tollmeter.provision import stored_layout
 from tollmeter.schemas import topics
-from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.alert import CONTENT_TYPE, Alert
 from tollmeter.settings import Settings
 from tollmeter.sinks.checkpoint import Checkpoint, CheckpointStore
 from tollmeter.sinks.clickhouse import Unavailable
@@ -45,7 +45,6 @@ LAST_OFFSET = (1 << 63) - 1
 CLICKHOUSE, CHECKPOINT = "ClickHouse", "usage_windows"
 EDGES = ("budget", "remaining")
 """Kinds of alerts after which guards are told at once what is spent."""
-CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
 
 
 @dataclass(slots=True)

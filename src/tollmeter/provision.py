@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 
+from tollmeter.kafka_admin import kafka_admin
 from tollmeter.schemas.topics import HASH_VERSION, LAYOUT_KEY, POLICIES, TOPICS, Topic
 from tollmeter.settings import Settings
 from tollmeter.sinks import migrate
@@ -78,13 +79,13 @@ async def read_layout(settings: Settings) -> Layout:
 
 async def _read_layout(settings: Settings) -> Layout:
     layout = await _layout(settings)
-    async with _admin(settings) as admin:
+    async with kafka_admin(settings, _TIMEOUT_MS) as admin:
         _check_counts(settings, layout, await _counts(admin), missing_is_wrong=True)
     return layout
 
 
 async def _layout(settings: Settings) -> Layout:
-    async with _admin(settings) as admin:
+    async with kafka_admin(settings, _TIMEOUT_MS) as admin:
         counts = await _counts(admin)
     layout = await _stored(settings) if settings.topic(POLICIES) in counts else None
     if layout is None:
@@ -103,7 +104,7 @@ async def count_problems(settings: Settings, layout: Layout) -> dict[str, str]:
     """Return a line for each topic whose partition count is not that of the layout. Raises `ProvisionError`."""
 
     async def find() -> dict[str, str]:
-        async with _admin(settings) as admin:
+        async with kafka_admin(settings, _TIMEOUT_MS) as admin:
             return dict(_wrong_counts(settings, layout, await _counts(admin)))
 
     return await _guarded(settings, find())
@@ -119,7 +120,7 @@ def _migrations(settings: Settings, work: Callable[[Settings], list[str]]) -> li
 
 
 async def _plan_kafka(settings: Settings) -> list[Step]:
-    async with _admin(settings) as admin:
+    async with kafka_admin(settings, _TIMEOUT_MS) as admin:
         counts = await _counts(admin)
     return await _steps(settings, counts)
 
@@ -142,7 +143,7 @@ async def _steps(settings: Settings, counts: dict[str, int]) -> list[Step]:
 
 
 async def _apply_kafka(settings: Settings) -> list[Step]:
-    async with _admin(settings) as admin:
+    async with kafka_admin(settings, _TIMEOUT_MS) as admin:
         steps = await _steps(settings, await _counts(admin))
         missing = {step.name for step in steps if step.kind == "topic" and not step.done}
         if missing:
@@ -280,24 +281,6 @@ async def _store(settings: Settings) -> None:
         await producer.send_and_wait(settings.topic(POLICIES), json.dumps(document).encode(), key=LAYOUT_KEY)
     finally:
         await producer.stop()
-
-
-class _admin:  # noqa: N801 -- reads as the verb it is used as
-    """An admin client that is closed at the end of a `with`, also when it never connected."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._client = AIOKafkaAdminClient(**settings.kafka_options(), request_timeout_ms=_TIMEOUT_MS)
-
-    async def __aenter__(self) -> AIOKafkaAdminClient:
-        try:
-            await self._client.start()
-        except BaseException:
-            await self._client.close()
-            raise
-        return self._client
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
 
 
 def _run(settings: Settings, work: Coroutine[Any, Any, _Value]) -> _Value:

@@ -6,10 +6,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from tollmeter.embedded.ports import answers
+from tollmeter.kafka_admin import kafka_admin
 from tollmeter.settings import Settings
 
 _TIMEOUT_S = 5.0
@@ -28,12 +28,8 @@ def is_our_broker(settings: Settings, folder: Path) -> bool:
 
 
 async def _cluster_id(settings: Settings) -> str:
-    admin = AIOKafkaAdminClient(**settings.kafka_options(), request_timeout_ms=int(_TIMEOUT_S * 1000))
-    try:
-        await admin.start()
+    async with kafka_admin(settings, int(_TIMEOUT_S * 1000)) as admin:
         return str((await admin.describe_cluster())["cluster_id"])
-    finally:
-        await admin.close()
 
 
 def is_our_front(settings: Settings) -> bool:

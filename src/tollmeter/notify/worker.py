@@ -34,6 +34,7 @@ from tollmeter.notify.states import States
 from tollmeter.notify.texts import Causes
 from tollmeter.provision import read_layout
 from tollmeter.schemas import topics
+from tollmeter.schemas.alert import CONTENT_TYPE
 from tollmeter.settings import Settings
 
 log = logging.getLogger("tollmeter.notify")
@@ -46,7 +47,6 @@ EXPLAIN_MOST = 20
 HAND_OVER_S = 20.0
 ALERT_BYTES = 250_000
 """A record of the journal holds at most a megabyte."""
-CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
 
 
 class Notifier:

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from tollmeter.kafka_admin import kafka_admin
 from tollmeter.provision import ProvisionError, read_layout
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
@@ -91,7 +92,7 @@ async def position(
         layout = await read_layout(settings)
     except ProvisionError as error:
         raise LogUnreadableError(str(error)) from None
-    async with reader(settings) as consumer, _admin(settings) as admin:
+    async with reader(settings) as consumer, kafka_admin(settings) as admin:
         events_begin, events_end = await _bounds(consumer, settings.topic(topics.EVENTS), layout.events)
         first = await _since(consumer, settings.topic(topics.EVENTS), events_begin, events_end, since)
         done = {"price": await _wait(
@@ -108,16 +109,6 @@ async def position(
         events_begin, events_end, priced_begin, priced_end, priced_from, dlq_begin, dlq_end, first,
         done["price"], done["ledger"], done["watch"],
     )  # fmt: skip
-
-
-@asynccontextmanager
-async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(**settings.kafka_options())
-    try:
-        await admin.start()
-        yield admin
-    finally:
-        await admin.close()
 
 
 async def _bounds(consumer: AIOKafkaConsumer, topic: str, count: int) -> tuple[dict[int, int], dict[int, int]]:
@@ -139,7 +130,7 @@ async def _since(
 
 async def ledger_reaches(settings: Settings, wanted: Offsets, wait_s: float) -> dict[int, int]:
     """Return up to where LEDGER has got in usage.priced, as soon as that is `wanted` everywhere or the time is over."""
-    async with _admin(settings) as admin:
+    async with kafka_admin(settings) as admin:
         zero = dict.fromkeys(wanted, 0)
         return await _wait(admin, settings, "ledger", topics.PRICED, zero, wanted, time.monotonic() + wait_s)
 
