@@ -29,6 +29,8 @@ from tollmeter.streams.rules.validate import Validated, validate
 LIMIT_MB = 512
 BATCH_S = 60
 ENGINES = ("mutations", "hypothesis", "atheris")
+ROUND = 2_000
+"""Examples after which hypothesis begins anew: it remembers all that it made."""
 Batches = Iterable[Sequence[bytes | None]]
 CRASHED = 1
 
@@ -92,21 +94,22 @@ def _hypothesis(seed: int, inputs: int) -> dict[str, Any]:
     cut = st.builds(lambda data, at: data[: at % (len(data) + 1)], sound, st.integers(0, 5_000))
     joined = st.builds(lambda head, tail: head + tail, cut, st.binary(max_size=200))
     lists = st.lists(st.one_of(sound, cut, joined, st.binary(max_size=300), st.none()), max_size=40)
-    seen: list[int] = []
+    counted, round_ = 0, 0
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(max_examples=max(1, inputs // 10), deadline=None, database=None)
-    @hypothesis.given(lists)
     def examine(values: list[bytes | None]) -> None:
+        nonlocal counted
         signal.alarm(BATCH_S)
-        seen.append(len(values))
+        counted += len(values)
         check(values)
 
     check([good(random.Random(0)), b"x", b"{"])
     started = time.monotonic()
-    examine()
+    while counted < inputs:
+        few = hypothesis.settings(max_examples=max(1, min(ROUND, inputs // 10)), deadline=None, database=None)
+        hypothesis.seed(seed * ROUND + round_)(few(hypothesis.given(lists)(examine)))()
+        round_ += 1
     signal.alarm(0)
-    return {"inputs": sum(seen), "seconds": round(time.monotonic() - started, 1), "memory_max_mb": memory_mb()}
+    return {"inputs": counted, "seconds": round(time.monotonic() - started, 1), "memory_max_mb": memory_mb()}
 
 
 def _atheris(seed: int, inputs: int) -> None:
