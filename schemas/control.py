@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollmeter.schemas.policy import Member, Policy
-from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND, KIND_CONTROL, KIND_TICK
+from tollmeter.schemas.priced import (
+    FORMAT_VERSION,
+    H_CORRECTION,
+    H_FORMAT,
+    H_KIND,
+    H_ROWS,
+    KIND_CONTROL,
+    KIND_CORRECTION,
+    KIND_TICK,
+)
 
 Headers = list[tuple[str, bytes]]
 
@@ -74,6 +83,21 @@ class Round(BaseModel):
     """The round also settles the totals that begin with a policy, as of `base`."""
 
 
+class Correction(BaseModel):
+    """Rows of one organisation that replace what the ledger has, in one record of `usage.priced`.
+
+    The record's first `was` rows are as the ledger had them; among the others, in the same order, first the rows
+    that replace them: same identity (event_time, org_id, event_id), the next revision. The rows behind these came from
+    another organisation. Of several corrections to the same revision the first in the log counts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str
+    org_id: str
+    was: int = Field(ge=0)
+    reason: str = ""
+
+
 def control_record(body: Any) -> tuple[bytes, Headers]:
     """Return value and headers of a control record."""
     value = ControlRecord(body=body).model_dump_json().encode()
@@ -85,3 +109,13 @@ def tick_record(clocks: dict[int, int]) -> tuple[bytes, Headers]:
     return Tick(clocks=clocks).model_dump_json().encode(), [
         (H_FORMAT, str(FORMAT_VERSION).encode()), (H_KIND, KIND_TICK),
     ]  # fmt: skip
+
+
+def correction_headers(correction: Correction, rows: int) -> Headers:
+    """Return the headers of a correction record that holds so many rows in all."""
+    return [
+        (H_FORMAT, str(FORMAT_VERSION).encode()),
+        (H_KIND, KIND_CORRECTION),
+        (H_ROWS, str(rows - correction.was).encode()),
+        (H_CORRECTION, correction.model_dump_json().encode()),
+    ]

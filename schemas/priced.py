@@ -72,7 +72,7 @@ FLAGS = ("", "before_2020", "old", "ahead")
 
 # Headers of every record of usage.priced; names and values are ASCII.
 H_FORMAT = "format"
-H_KIND = "kind"  # rows | control | tick
+H_KIND = "kind"  # rows | control | tick | repair | correction
 H_ROWS = "rows"
 H_SOURCES = "sources"
 """JSON list of [source_partition, first_offset, last_offset, records, rejected, rows]: the part of the source log that
@@ -86,8 +86,14 @@ KIND_ROWS = b"rows"
 KIND_CONTROL = b"control"
 KIND_TICK = b"tick"
 KIND_REPAIR = b"repair"
+KIND_CORRECTION = b"correction"
 H_REPAIR = "repair"
 """JSON of a `Round`: whose sealed hours the cells of a repair record are about, and what they were computed from."""
+H_CORRECTION = "correction"
+"""JSON of a `Correction`: rows as the ledger had them, then rows as it shall have them, each with its own revision."""
+
+VOID = "VOID"
+"""`status` of a corrected row whose call is gone: it stays as an empty row, and counts nowhere."""
 
 MAX_REVISION = 2**15
 _OFFSETS = 1 << 48
