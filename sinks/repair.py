@@ -7,6 +7,7 @@ from datetime import timedelta
 import polars as pl
 
 from tollmeter.schemas.event import EPOCH
+from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.sinks.clickhouse import ClickHouse
 from tollmeter.sinks.queries import load
 from tollmeter.streams.rules.cardinality import SCOPES_PER_ORG, fold_names
@@ -28,8 +29,6 @@ def repair_cells(
     starts = [bucket_start_s("hour", hour) for hour in hours]
     own = _own_names(client, org, starts)
     minutes = _folded(_totals(client, org, "minute", "hour", hours), "minute", own, limit)
-    answer = client.arrow(load("repair_hours"), {"org": org, "starts": starts})
-    was = _numbered(pl.read_ipc_stream(io.BytesIO(answer)), "hour")
     closed: dict[str, set[int]] = {}
     larger = []
     for level in ("day", "month"):
@@ -39,9 +38,22 @@ def repair_cells(
             found = _folded(_totals(client, org, level, level, sorted(closed[level])), level, own, limit)
             larger.append(found.with_columns(pl.lit(level).alias("level")))
     nothing = minutes.clear().with_columns(pl.lit("day").alias("level"))
+    was = _live_totals(client, org, {"hour": set(hours), **closed})
     return cells_of_round(
         hours, minutes, was, pl.concat([nothing, *larger]), closed["day"], closed["month"]
     )  # fmt: skip
+
+
+def _live_totals(client: ClickHouse, org: str, buckets: dict[str, set[int]]) -> pl.DataFrame:
+    """Return what WATCH has in these hours, their minutes, and these days and months; budgeted tags have their own."""
+    starts = {level: [bucket_start_s(level, bucket) for bucket in sorted(some)] for level, some in buckets.items()}
+    answer = client.arrow(load("repair_windows"), {"org": org, "kinds": list(SCOPE_COLUMNS), **starts})
+    found = pl.read_ipc_stream(io.BytesIO(answer)).with_columns(pl.col("level").cast(pl.String))
+    parts = [
+        _numbered(part, str(level)).with_columns(pl.lit(level).alias("level"))
+        for (level,), part in found.group_by(["level"], maintain_order=True)
+    ]
+    return pl.concat(parts) if parts else _numbered(found, "hour").with_columns(pl.lit("hour").alias("level"))
 
 
 def _own_names(client: ClickHouse, org: str, starts: list[int]) -> pl.DataFrame:

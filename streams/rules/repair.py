@@ -49,12 +49,14 @@ def cells_of_round(
 ) -> pl.DataFrame:  # fmt: skip
     """Return the cells (REPAIR_SCHEMA) of a round.
 
-    `minutes`: ledger totals by (bucket = minute, scope, name); `was`: live totals by (bucket = hour, scope, name);
-    `larger`: ledger totals of the sealed days and months by (level, bucket, scope, name).
+    `minutes`: ledger totals by (bucket = minute, scope, name); `was`: live totals of the hours, their minutes, and the
+    sealed days and months by (level, bucket, scope, name); `larger`: ledger totals of these days and months. What is
+    live and not in the ledger at all was corrected away, and becomes nothing.
     """
     keys = ["bucket", "scope", "name"]
     by_hour = _summed(minutes.with_columns(pl.col("bucket") // 60), keys)
-    negative = was.filter(pl.col("bucket").is_in(hours)).with_columns(-pl.col(name) for name in MEASURES)
+    hourly = was.filter((pl.col("level") == "hour") & pl.col("bucket").is_in(hours))
+    negative = hourly.with_columns(-pl.col(name) for name in MEASURES).drop("level")
     change = _summed(pl.concat([by_hour.select(negative.columns), negative]), keys)
     changed = change.filter(pl.any_horizontal(pl.col(name) != 0 for name in MEASURES))
     days = changed.with_columns(pl.col("bucket") // _PER_DAY)
@@ -67,7 +69,16 @@ def cells_of_round(
         _as_cells(_summed(months.filter(~pl.col("bucket").is_in(sealed_months)), keys), "month", absolute=False),
         larger.with_columns(pl.lit(value=True).alias("absolute")).select(list(REPAIR_SCHEMA)),
     ]
-    return pl.concat(parts)
+    made = pl.concat(parts)
+    return pl.concat([made, _gone(was, made)])
+
+
+def _gone(was: pl.DataFrame, made: pl.DataFrame) -> pl.DataFrame:
+    gone = was.join(made.filter("absolute"), on=["level", "bucket", "scope", "name"], how="anti", maintain_order="left")
+    empty = gone.with_columns(pl.lit(0, pl.Int64).alias(name) for name in MEASURES)
+    return empty.with_columns(pl.lit(value=True).alias("absolute")).select(
+        pl.col(name).cast(kind) for name, kind in REPAIR_SCHEMA.items()
+    )
 
 
 def _summed(cells: pl.DataFrame, keys: list[str]) -> pl.DataFrame:

@@ -84,17 +84,19 @@ def rounds_of(store: Store, state: State, totals: dict[Key, list[int]], name: st
     made = []
     for org, hours in due(state.deferred, watermark_s, horizon_s).items():
         minutes = {hour * 60 + minute for hour in hours for minute in range(60)}
-        was = [
-            {"bucket": key[3], "scope": key[1], "name": key[2], **dict(zip(MEASURES, values, strict=True))}
-            for key, values in store.totals("hour").items()
-            if key[0] == org
-        ]
-        closed: dict[str, set[int]] = {}
+        closed: dict[str, set[int]] = {"minute": minutes, "hour": set(hours)}
         for level in ("day", "month"):
             buckets = {bucket_at(level, bucket_start_s("hour", hour)) for hour in hours}
             closed[level] = {bucket for bucket in buckets if sealed(level, bucket, watermark_s, horizon_s)}
+        was = [
+            {"level": level, "bucket": key[3], "scope": key[1], "name": key[2]}
+            | dict(zip(MEASURES, values, strict=True))
+            for level, buckets in closed.items()
+            for key, values in store.totals(level).items()
+            if key[0] == org and key[3] in buckets
+        ]
         larger = pl.concat([frame_of(totals, org, closed[level], level) for level in ("day", "month")])
-        schema = {name: kind for name, kind in REPAIR_SCHEMA.items() if name not in ("absolute", "level")}
+        schema = {name: kind for name, kind in REPAIR_SCHEMA.items() if name != "absolute"}
         cells = cells_of_round(
             hours, frame_of(totals, org, minutes, "minute").drop("level"), pl.DataFrame(was, schema=schema), larger,
             closed["day"], closed["month"],

@@ -1,7 +1,0 @@
--- The live totals of one organisation's hours, as WATCH has them.
-SELECT toInt64(toUnixTimestamp(bucket)) AS start_s, scope, name,
-    calls, errors, blocked, unknown_model, input_tokens, cache_read_tokens, output_tokens,
-    cost_nano, byok_cost_nano, at_risk_nano, spend_eur_nano, spend_rub_nano, byok_calls, byok_tokens
-FROM usage_windows FINAL
-WHERE level = 'hour' AND org_id = {org:String} AND has({starts:Array(Int64)}, toInt64(toUnixTimestamp(bucket)))
-ORDER BY start_s, scope, name
