@@ -5,6 +5,7 @@ grow and on thresholds that change at landmarks and control records alone, so th
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -51,6 +52,8 @@ COLUMNS_READ = tuple(
     )
 )
 """The priced columns that WATCH reads."""
+Found = Callable[[State, str, int, Vector, Matrix, Matrix], list[Alert]]
+"""(state, level, bucket, scopes, measures before, measures after) of cells that were added to; what that means."""
 
 
 def columns_read(state: State) -> tuple[str, ...]:
@@ -63,26 +66,36 @@ def fold_rows(state: State, rows: pl.DataFrame, offset: int) -> list[Alert]:
 
     While the state still has cells with stamps at or above `offset`, pass one record at a time.
     """
-    passage = _passage(rows)
+    passage = passage_of(rows)
     live = _live(state, passage, rows["event_id"], offset)
     state.applied = offset
     if not live.any():
         return []
     if not live.all():
         rows, passage = rows.filter(pl.Series(live)), passage.only(live)
-    passage.scopes = scopes_of_rows(state, rows, passage.charged_us)
-    state.budgets.look_at_new_scopes()
-    passage.tag_rows, passage.tag_scopes = _tagged(state, rows)
+    name_scopes(state, passage, rows)
     passage.matrix = measure_matrix(rows)
+    return add_passage(state, passage, offset, partial(_found, passage=passage))
+
+
+def add_passage(state: State, passage: Passage, offset: int, found: Found) -> list[Alert]:
+    """Add the matrix of a passage to the windows of its scopes, and return what `found` says of each bucket."""
     keys, sums, first_minute = _by_scope_and_minute(state, passage)
     alerts: list[Alert] = []
     for level in LEVELS:
-        alerts += _add_level(state, level, keys, sums, first_minute, offset, passage)
+        alerts += _add_level(state, level, keys, sums, first_minute, offset, found)
     for level in state.budgets.extra_levels:
         bound = state.budgets.bound_at(level, keys % len(state.scopes))
         if bound.size:
-            alerts += _add_level(state, level, keys[bound], sums[bound], first_minute, offset, passage)
+            alerts += _add_level(state, level, keys[bound], sums[bound], first_minute, offset, found)
     return alerts
+
+
+def name_scopes(state: State, passage: Passage, rows: pl.DataFrame) -> None:
+    """Fill in which scopes each row counts for."""
+    passage.scopes = scopes_of_rows(state, rows, passage.charged_us)
+    state.budgets.look_at_new_scopes()
+    passage.tag_rows, passage.tag_scopes = _tagged(state, rows)
 
 
 def _tagged(state: State, rows: pl.DataFrame) -> tuple[Vector, Vector]:
@@ -98,7 +111,8 @@ def _tagged(state: State, rows: pl.DataFrame) -> tuple[Vector, Vector]:
     return numbers[:, 0], numbers[:, 1]
 
 
-def _passage(rows: pl.DataFrame) -> Passage:
+def passage_of(rows: pl.DataFrame) -> Passage:
+    """Return where and when the rows were charged; scopes and matrix are not filled in."""
     received_ms = rows["received_at"].cast(pl.Int64).to_numpy()
     times_us = rows["event_time"].cast(pl.Int64).to_numpy()
     return Passage(
@@ -135,12 +149,16 @@ def _live(state: State, passage: Passage, event_ids: pl.Series, offset: int) -> 
     deferred = late & ~replay & first
     _count(state, replay, deferred, ~first)
     if deferred.any():
-        hours = passage.charged_us[deferred] // HOUR_US
-        for org, hour in set(zip(passage.orgs.filter(pl.Series(deferred)).to_list(), hours.tolist(), strict=True)):
-            state.deferred[org, hour] = offset
-            if state.budgets.extras(org):
-                state.unsettled[org] = offset
+        defer(state, passage.orgs.filter(pl.Series(deferred)), passage.charged_us[deferred], offset)
     return ~replay & ~late & first
+
+
+def defer(state: State, orgs: pl.Series, charged_us: Vector, offset: int) -> None:
+    """Have the hours of these rows repaired from the ledger: they can no longer be folded."""
+    for org, hour in set(zip(orgs.to_list(), (charged_us // HOUR_US).tolist(), strict=True)):
+        state.deferred[org, hour] = offset
+        if state.budgets.extras(org):
+            state.unsettled[org] = offset
 
 
 def _count(state: State, replay: Mask, deferred: Mask, resent: Mask) -> None:
@@ -174,9 +192,9 @@ def _by_scope_and_minute(state: State, passage: Passage) -> tuple[Vector, Matrix
 
 
 def _add_level(
-    state: State, level: str, keys: Vector, sums: Matrix, first_minute: int, offset: int, passage: Passage
+    state: State, level: str, keys: Vector, sums: Matrix, first_minute: int, offset: int, found: Found
 ) -> list[Alert]:
-    """Add the sums to every bucket of one level and return what was crossed there."""
+    """Add the sums to every bucket of one level and return what `found` says of them."""
     count = len(state.scopes)
     minutes, scopes = keys // count + first_minute, keys % count
     buckets = bucket_of(level, minutes)
@@ -189,8 +207,18 @@ def _add_level(
         inside = buckets == bucket
         ours = scopes[inside]
         before, after = state.cells(level, bucket).add(ours, sums[inside], offset)
-        alerts += _FOUND_AT.get(level, _budget_alerts)(state, level, bucket, ours, before, after, passage)
+        alerts += found(state, level, bucket, ours, before, after)
     return alerts
+
+
+def _found(
+    state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, passage: Passage
+) -> list[Alert]:
+    """Return the alerts of one bucket that rows were added to."""
+    if level == QUARTER:
+        return _note_rolling(state, level, scopes)
+    finder = _spike_alerts if level in ("minute", "hour") else _budget_alerts
+    return finder(state, level, bucket, scopes, before, after, passage)
 
 
 def _budget_alerts(
@@ -213,9 +241,7 @@ def _budget_alerts(
     return alerts
 
 
-def _note_rolling(
-    state: State, level: str, _bucket: int, scopes: Vector, _before: Matrix, _after: Matrix, _passage: Passage
-) -> list[Alert]:
+def _note_rolling(state: State, level: str, scopes: Vector) -> list[Alert]:
     """Rolling sums fall as well as rise: they are judged at landmarks, where the cut into passes plays no part."""
     for _, watchlist in state.budgets.lists(level):
         state.touched_rolling.update(scopes[watchlist.watched(scopes)].tolist())
@@ -246,9 +272,3 @@ def _spike_alerts(
         received_ms, reached = passage.key_crossing(scope, level, bucket, int(was[at]), limit)
         alerts.append(findings.spike(state, level, bucket, scope, reached, int(peaks[at]), limit, received_ms))
     return alerts
-
-
-_Found = Callable[[State, str, int, Vector, Matrix, Matrix, Passage], list[Alert]]
-_FOUND_AT: dict[str, _Found] = {
-    "minute": _spike_alerts, "hour": _spike_alerts, QUARTER: _note_rolling,
-}  # fmt: skip
