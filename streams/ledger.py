@@ -9,22 +9,14 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 from faust.types import TP
 
 from tollmeter.provision import stored_layout
 from tollmeter.schemas import topics
-from tollmeter.schemas.priced import (
-    FORMAT_VERSION,
-    H_FORMAT,
-    H_KIND,
-    KIND_ROWS,
-)
 from tollmeter.settings import Settings
 from tollmeter.sinks import rollup
 from tollmeter.sinks.books import store_book
@@ -34,11 +26,12 @@ from tollmeter.streams.app import Sender, StageApp, StopReading, build_app, pref
 from tollmeter.streams.app import run as run_app
 from tollmeter.streams.health import Health
 from tollmeter.streams.hourly import Hourly, verify_command
-from tollmeter.streams.ledger_rows import COVERAGE_COLUMNS, GAP_COLUMNS, alert_row, coverage_rows, gap_row, rows_of
+from tollmeter.streams.ledger_block import KERNEL, Block, Kernel, read_block
+from tollmeter.streams.ledger_rows import COVERAGE_COLUMNS, GAP_COLUMNS, rows_of
 from tollmeter.streams.letters import SourcePlace, dead_letter_headers, letter_value
 from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.passes import GivenUp, Passes, within_bytes
-from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, read, to_insert, together
+from tollmeter.streams.rules.join import LEDGER_COLUMNS
 
 log = logging.getLogger("tollmeter.ledger")
 
@@ -53,34 +46,6 @@ GRACE_S = 3.0
 FIRST_DELAY_S, LAST_DELAY_S = 0.1, 10.0
 
 
-@dataclass(slots=True)
-class Block:
-    """What one pass writes, and the deliveries it must not ack because a newer format stands in them."""
-
-    blocks: list[pl.DataFrame] = field(default_factory=list)
-    rows: pl.DataFrame = field(default_factory=pl.DataFrame)
-    stream: bytes = b""
-    """All rows as one Arrow IPC stream, ready to insert."""
-    coverage: list[tuple[Any, ...]] = field(default_factory=list)
-    alerts: list[tuple[str, datetime]] = field(default_factory=list)
-    books: list[Any] = field(default_factory=list)
-    held: list[Any] = field(default_factory=list)
-    broken: list[tuple[Any, str]] = field(default_factory=list)
-    stopped: list[tuple[TP, int, str]] = field(default_factory=list)
-    gaps: list[tuple[Any, ...]] = field(default_factory=list)
-
-
-class Kernel(NamedTuple):
-    """How rows are read from a record, joined, and encoded for an insert."""
-
-    read: Callable[[PricedBlock], pl.DataFrame] = read
-    together: Callable[[list[pl.DataFrame]], pl.DataFrame] = together
-    to_insert: Callable[[pl.DataFrame], bytes] = to_insert
-
-
-KERNEL = Kernel()
-
-
 class Ledger:
     """The LEDGER stage of one worker."""
 
@@ -92,7 +57,6 @@ class Ledger:
         self._settings, self._app, self._sender = settings, app, sender
         self._machine, self._kernel, self._connect, self._step_rollup = machine, kernel, connect, roll_up
         self._client: ClickHouse | None = None
-        self._alerts_topic, self._prices_topic = settings.topic(topics.ALERTS), settings.topic(topics.PRICES)
         self._counts: Counter[str] = Counter()
         self._reported = self._complained = 0.0
         self._rollup: asyncio.Future[rollup.RollupResult] | None = None
@@ -104,7 +68,7 @@ class Ledger:
 
     async def step(self, events: Sequence[Any]) -> list[Any]:
         """Store what the pass brings; return the deliveries that must not be acked."""
-        block: Block = await self._machine.blocking(self._sort, events)
+        block: Block = await self._machine.blocking(read_block, self._settings, self._kernel, events)
         for stop in block.stopped:
             await self.stop_reading(*stop)
         for record, problem in block.broken:
@@ -124,42 +88,6 @@ class Ledger:
             await self._store_book(record, events)
         self._counts.update(rows=block.rows.height, blocks=len(block.blocks), alerts=len(block.alerts), inserts=1)
         return block.held
-
-    def _sort(self, events: Sequence[Any]) -> Block:
-        """Read the records of a pass and join their rows."""
-        block = Block()
-        for event in events:
-            if event.message.topic == self._alerts_topic:
-                alerts = [record for record in event.value if record.value]
-                block.alerts += map(alert_row, alerts)
-                block.gaps += filter(None, map(gap_row, alerts))
-            elif event.message.topic == self._prices_topic:
-                block.books += [record for record in event.value if record.value]
-            elif not self._sort_priced(event, block):
-                block.held.append(event)
-        block.rows = self._kernel.together(block.blocks)
-        if block.rows.height:
-            block.stream = self._kernel.to_insert(block.rows)
-        return block
-
-    def _sort_priced(self, event: Any, block: Block) -> bool:
-        """Add the records of a delivery; False when one is newer than we know: its partition stops there."""
-        for record in event.value:
-            headers = dict(record.headers)
-            try:
-                if int(headers[H_FORMAT]) > FORMAT_VERSION:
-                    why = (
-                        f"its format {headers[H_FORMAT].decode()} is newer than {FORMAT_VERSION}, the newest known here"
-                    )
-                    block.stopped.append((event.message.tp, record.offset, f"{why}; upgrade this worker"))
-                    return False
-                if headers[H_KIND] == KIND_ROWS:
-                    coverage = list(coverage_rows(record, headers))
-                    block.blocks.append(self._kernel.read(PricedBlock(record.partition, record.offset, record.value)))
-                    block.coverage += coverage
-            except (KeyError, ValueError, TypeError) as problem:
-                block.broken.append((record, f"{type(problem).__name__}: {problem}"))
-        return True
 
     async def _pause_partition(self, tp: TP, offset: int, why: str) -> None:
         self._app.consumer.pause_partitions({tp})

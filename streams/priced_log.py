@@ -18,6 +18,7 @@ from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import (
     Control,
     ControlRecord,
+    Correction,
     MemberDelete,
     MemberSet,
     PolicyDelete,
@@ -27,17 +28,20 @@ from tollmeter.schemas.control import (
 )
 from tollmeter.schemas.priced import (
     FORMAT_VERSION,
+    H_CORRECTION,
     H_FORMAT,
     H_KIND,
     H_REPAIR,
     H_SOURCE_ID,
     KIND_CONTROL,
+    KIND_CORRECTION,
     KIND_REPAIR,
     KIND_ROWS,
     KIND_TICK,
 )
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
+from tollmeter.streams.rules.corrections import fold_correction, revised_ids
 from tollmeter.streams.rules.epochs import in_epoch, source_epoch
 from tollmeter.streams.rules.fold import COLUMNS_READ, columns_read, fold_rows
 from tollmeter.streams.rules.landmarks import is_landmark, landmark, move_clocks
@@ -62,7 +66,8 @@ BROKEN = b"broken"
 
 
 class Entry(NamedTuple):
-    """A record of usage.priced, read: its kind and what it holds (rows, Tick, control body, round with its cells)."""
+    """A record of usage.priced, read: its kind and what it holds (rows, Tick, control body, round or correction
+    with its frame)."""
 
     kind: bytes
     content: Any
@@ -117,6 +122,9 @@ def _fold_entry(state: State, entry: Entry, record: Any) -> list[Alert]:
     elif entry.kind == KIND_REPAIR:
         round_, cells = content
         return fold_repair(state, round_, cells, record.offset, record.timestamp)
+    elif entry.kind == KIND_CORRECTION:
+        correction, rows = content
+        return fold_correction(state, correction, rows, record.offset, record.timestamp)
     elif entry.kind == KIND_CONTROL:
         return _fold_control(state, content, record.offset, record.timestamp)
     return []
@@ -157,6 +165,9 @@ def read(record: Any, columns: Sequence[str] = COLUMNS_READ) -> Entry:
             return Entry(kind, Tick.model_validate_json(value))
         if kind == KIND_CONTROL:
             return Entry(kind, ControlRecord.model_validate_json(value).body)
+        if kind == KIND_CORRECTION:
+            corrected = pl.read_ipc_stream(io.BytesIO(value), columns=[*columns, "revision"])
+            return Entry(kind, (Correction.model_validate_json(headers[H_CORRECTION]), corrected))
         if kind == KIND_REPAIR:
             return Entry(kind, (Round.model_validate_json(headers[H_REPAIR]), pl.read_ipc_stream(io.BytesIO(value))))
         problem = f"unknown kind {kind!r}"
@@ -173,10 +184,9 @@ async def remember(read_back: ReadBack, state: State) -> None:
     end = state.applied + 1 - state.base
     async for records in read_back(state.partition, since_ms, end):
         for record in records:
-            if record.offset < end and dict(record.headers).get(H_KIND) == KIND_ROWS:
-                entry = read(record, _SEEN_COLUMNS)
-                if entry.kind == KIND_ROWS:
-                    _remember_rows(state, entry.content, since_us)
+            if record.offset < end and dict(record.headers).get(H_KIND) in (KIND_ROWS, KIND_CORRECTION):
+                for rows in _identities(read(record, _SEEN_COLUMNS)):
+                    _remember_rows(state, rows, since_us)
     log.info("partition %d remembers %d event ids", state.partition, state.seen.size)
 
 
@@ -196,6 +206,17 @@ async def read_back(settings: Settings, partition: int, since_ms: int, end: int)
             yield (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, [])
     finally:
         await consumer.stop()
+
+
+def _identities(entry: Entry) -> list[pl.DataFrame]:
+    """Return the rows whose identities a record brings; those of a correction by revision, moved ones by both."""
+    if entry.kind == KIND_ROWS:
+        return [entry.content]
+    if entry.kind != KIND_CORRECTION:
+        return []
+    correction, rows = entry.content
+    return [rows[correction.was :].with_columns(revised_ids(rows[correction.was :]).alias("event_id")),
+            rows[2 * correction.was :]]  # fmt: skip
 
 
 def _remember_rows(state: State, rows: pl.DataFrame, since_us: int) -> None:

@@ -113,11 +113,11 @@ def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, a
         sums = np.ascontiguousarray(part.select(MEASURES).to_numpy(), dtype=np.int64)
         target = state.cells(str(level), int(bucket))
         before, after = (target.replace if absolute else target.add)(scopes, sums, offset)
-        alerts += _crossed(state, str(level), int(bucket), scopes, before, after, appended_ms)
+        alerts += late_edges(state, str(level), int(bucket), scopes, before, after, appended_ms)
     return alerts
 
 
-def _crossed(
+def late_edges(
     state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, appended_ms: int
 ) -> list[Alert]:
     """Late spend counts toward the budget of its period: its edges are dated by the repair that brought it.

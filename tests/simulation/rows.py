@@ -17,7 +17,7 @@ from tollmeter.schemas.priced import (
     row_version,
 )
 from tollmeter.schemas.topics import org_partition
-from tollmeter.streams.ledger import Kernel
+from tollmeter.streams.ledger_block import Kernel
 from tollmeter.streams.rules.decode import Reject
 from tollmeter.streams.rules.split import Block, Source
 
@@ -183,4 +183,4 @@ def together(blocks: list[Rows]) -> Rows:
     return Rows(row for rows in blocks for row in rows)
 
 
-LEDGER_KERNEL = Kernel(read, together, lambda rows: rows)  # type: ignore[arg-type]
+LEDGER_KERNEL = Kernel(read, together, lambda rows: rows)  # type: ignore[arg-type,return-value]
