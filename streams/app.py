@@ -6,6 +6,7 @@ An unexpected error ends the process (`crash`): nothing is acked, and whoever st
 import asyncio
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -30,6 +31,8 @@ from tollmeter.streams.transport import StartPositions, register
 
 EXIT_CRASH = 70
 PREFLIGHT_MS = 10_000
+STOP_S = 8.0
+"""An orderly stop takes no longer: without a broker the clients would go on trying to say good-bye."""
 MAX_REQUEST_BYTES = 9_000_000
 """Above the largest record of any topic; the size of priced records is kept by PRICE itself."""
 
@@ -64,9 +67,13 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
         """Declare a loss before it is passed over; another log under a topic's name needs a new process."""
         await self.oversight.lost(loss)
         if running and loss.kind == "new_epoch":
-            crash(LogReplacedError(f"{loss.tp.topic}/{loss.tp.partition}"))
+            self.give_up(LogReplacedError(f"{loss.tp.topic}/{loss.tp.partition}"))
         if self.after_loss is not None:
             await self.after_loss(loss)
+
+    def give_up(self, error: BaseException) -> NoReturn:
+        """End the process: only a new one can go on rightly."""
+        crash(error)
 
     async def stop_reading(self, tp: TP, offset: int, why: str) -> None:
         """Pause a partition for good in front of a record that must not be passed over, and say so."""
@@ -194,6 +201,22 @@ def _stuck(why: str) -> None:
     os._exit(EXIT_CRASH)
 
 
+class StageWorker(faust.Worker):  # type: ignore[misc]  # Faust is read untyped
+    """Faust's worker, whose stop has an end."""
+
+    async def stop(self) -> None:
+        """Stop in order: the pass under way is finished and committed, the group left; as far as STOP_S allows."""
+        end = threading.Timer(STOP_S, _cut_short)
+        end.daemon = True  # it must not hold up an end in order, and still runs while threads are waited for
+        end.start()
+        await super().stop()
+
+
+def _cut_short() -> None:
+    log.warning("no orderly stop within %g s: the process ends; what it has not committed is read again", STOP_S)
+    os._exit(0)
+
+
 def serve_probes(app: StageApp) -> None:
     """Answer health checks and scrapes on loopback. Raises `BrokerError` when the port is taken."""
     collector = WorkerCollector(app.health.stage, lambda: partitions(app, time(), monotonic()))
@@ -217,9 +240,7 @@ def run(app: StageApp) -> int:
     warnings.simplefilter("ignore", DeprecationWarning)  # Faust's own, of asyncio's
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    worker = faust.Worker(
-        app, loop=loop, quiet=True, redirect_stdouts=False, override_logging=False, loglevel="warning"
-    )
+    worker = StageWorker(app, loop=loop, quiet=True, redirect_stdouts=False, override_logging=False, loglevel="warning")
     worker.spinner = None
     try:
         worker.execute_from_commandline()

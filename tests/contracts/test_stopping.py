@@ -1,0 +1,78 @@
+"""A worker that is told to stop ends within ten seconds, whatever is away; what it had in hand is done by the next."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contracts.test_stages import ids, stored
+from tests.usage_rows import avro, fields
+from tests.workers import Worker, send
+from tollmeter.embedded.stack import STAGES, Stack
+from tollmeter.schemas import topics
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import connect
+from tollmeter.streams.app import preflight
+
+pytestmark = pytest.mark.stack
+Eventually = Callable[..., Any]
+Start = Callable[[str], Worker]
+LIMIT_S = 10.0
+
+
+@pytest.fixture
+def start(line_settings: Settings, tmp_path: Path) -> Iterator[Start]:
+    """Start workers of the line; all are gone after the test."""
+    running: list[Worker] = []
+    short = line_settings.model_copy(update={"session_timeout_s": 6.0})
+
+    def start_one(stage: str) -> Worker:
+        running.append(Worker(short, stage, tmp_path, len(running)))
+        return running[-1]
+
+    yield start_one
+    for worker in running:
+        worker.process.kill()
+        worker.process.wait()
+
+
+def stop_all(workers: list[Worker]) -> list[tuple[int | None, float]]:
+    """Send SIGTERM to all; return exit codes and the seconds that each took, the code None when it did not end."""
+    began = time.monotonic()
+    for worker in workers:
+        worker.process.send_signal(signal.SIGTERM)
+    ended: dict[int, float] = {}
+    while len(ended) < len(workers) and time.monotonic() < began + 3 * LIMIT_S:
+        for number, worker in enumerate(workers):
+            if number not in ended and worker.process.poll() is not None:
+                ended[number] = time.monotonic() - began
+        signal.sigtimedwait({signal.SIGCHLD}, 0.05)
+    return [(worker.process.poll(), ended.get(number, 3 * LIMIT_S)) for number, worker in enumerate(workers)]
+
+
+def test_workers_end_while_the_broker_is_away_and_the_next_ones_do_the_rest(
+    stack: Stack, line_settings: Settings, start: Start, eventually: Eventually
+) -> None:
+    client = connect(line_settings)
+    send(line_settings, topics.EVENTS, [(number % 4, avro(fields(number)), []) for number in range(1, 9)])
+    workers = [start(stage) for stage in STAGES]
+    eventually(lambda: stored(client) == ids(*range(1, 9)), 90)
+    eventually(lambda: all(worker.ask("/readyz")[0] == 200 for worker in workers), 60)
+    stack.kill("broker", signal.SIGKILL, restart=False)
+    try:
+        eventually(lambda: all("aiokafka" in worker.text for worker in workers), 60)  # they have noticed
+        ends = stop_all(workers)
+    finally:
+        stack.resume("broker")
+    assert [code for code, _ in ends] == [0, 0, 0], ends
+    assert max(seconds for _, seconds in ends) < LIMIT_S, ends
+    eventually(lambda: asyncio.run(preflight(line_settings, [topics.EVENTS])), 60)
+    send(line_settings, topics.EVENTS, [(number % 4, avro(fields(number)), []) for number in range(9, 13)])
+    for stage in STAGES:
+        start(stage)
+    eventually(lambda: stored(client) == ids(*range(1, 13)), 90)
+    client.close()
