@@ -30,7 +30,6 @@ from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.passes import Passes, within_bytes
 from tollmeter.streams.priced_log import read_back
 from tollmeter.streams.repairing import Kernel, Repairs
-from tollmeter.streams.rules.epochs import missing, open_hours, pass_gap, renew
 from tollmeter.streams.rules.snapshot import Snapshot
 from tollmeter.streams.rules.state import State
 from tollmeter.streams.spending import Spending
@@ -41,6 +40,8 @@ log = logging.getLogger("tollmeter")
 PASS_RECORDS = 400
 """Records of usage.priced in one pass; each holds up to 900 KB of rows."""
 IDLE_S = 0.2
+LOADS = 4
+"""Partitions that are loaded at once: while one waits for the broker or ClickHouse, others come in."""
 LAST_OFFSET = (1 << 63) - 1
 CLICKHOUSE, CHECKPOINT = "ClickHouse", "usage_windows"
 EDGES = ("budget", "remaining")
@@ -80,31 +81,46 @@ class Watch:
         ours = {tp.partition: tp for tp in assigned}
         for gone in set(self._states) - set(ours):
             del self._states[gone]
-        for number in sorted(set(ours) - set(self._states)):
+        fresh = sorted(set(ours) - set(self._states))
+        turns = asyncio.Semaphore(LOADS)
+        loads = [asyncio.create_task(self._load(number, turns)) for number in fresh]
+        try:
+            for number, load in zip(fresh, loads, strict=True):  # what is declared, and when, is in their order
+                await self._take_over(ours[number], await load)
+        finally:
+            for load in loads:
+                load.cancel()
+            await asyncio.gather(*loads, return_exceptions=True)
+        return {tp: self._states[number].applied + 1 - self._states[number].base for number, tp in ours.items()}
+
+    async def _load(self, number: int, turns: asyncio.Semaphore) -> State:
+        async with turns:
             began = self._machine.monotonic()
             state = await self._folding.resume(number, await self._checkpoint(number))
-            if self.log_id and state.log_id not in ("", self.log_id):
-                await self.declare(Loss(ours[number], "new_epoch", 0, -1))
-                await self._renew(state)
-            state.log_id = self.log_id or state.log_id
-            self._states[number] = state
             metrics.STATE_REBUILD.labels(str(number)).set(self._machine.monotonic() - began)
-        return {tp: self._states[number].applied + 1 - self._states[number].base for number, tp in ours.items()}
+            return state
+
+    async def _take_over(self, tp: TP, state: State) -> None:
+        if self.log_id and state.log_id not in ("", self.log_id):
+            await self.declare(Loss(tp, "new_epoch", 0, -1))
+            await self._renew(state)
+        state.log_id = self.log_id or state.log_id
+        self._states[tp.partition] = state
 
     async def lost(self, loss: Loss) -> None:
         """Go on behind a gap, or in a log made anew; closed hours that lack rows are repaired from the ledger."""
         state = self._states[loss.tp.partition]
         if loss.kind == "new_epoch":
             await self._renew(state)
-            pass_gap(state, loss.first)
+            self._folding.pass_gap(state, loss.first)
             return
-        pass_gap(state, loss.last + 1)
-        missing(state, await self._hours_at(state.partition, loss.first, loss.last))
+        self._folding.pass_gap(state, loss.last + 1)
+        self._folding.missing(state, await self._hours_at(state.partition, loss.first, loss.last))
 
     async def _renew(self, state: State) -> None:
         before = state.applied - state.base
-        renew(state, self.log_id)
-        missing(state, [*await self._hours_at(state.partition, before + 1, LAST_OFFSET), *open_hours(state)])
+        self._folding.renew(state, self.log_id)
+        self._folding.missing(state, await self._hours_at(state.partition, before + 1, LAST_OFFSET))
 
     async def _hours_at(self, number: int, first: int, last: int) -> list[tuple[str, int]]:
         found: list[tuple[str, int]] = await self._patiently(number, partial(self._store.hours_at, number, first, last))
@@ -241,6 +257,7 @@ def run(settings: Settings) -> int:
     watch.stop_reading, watch.health = app.stop_reading, app.health
     watch.declare, app.after_loss = app.oversight.lost, watch.lost
     watch.log_id = asyncio.run(id_of(settings, topics.PRICED))
+    app.oversight.know(settings.topic(topics.PRICED), watch.log_id)
     watch.repairs = Repairs(settings, watch.sender, kernel=repair_kernel(settings))
     watch.spending = Spending(settings, watch.sender)
     weigh = within_bytes(lambda event: len(event.value), PASS_RECORDS)
