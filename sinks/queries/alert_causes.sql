@@ -15,18 +15,8 @@ ARRAY JOIN [
     ('other', ifNull(e.cost_other_nano, 0))
 ] AS piece
 WHERE e.event_time >= {since:DateTime64(6, 'UTC')} AND e.event_time < {until:DateTime64(6, 'UTC')}
-    AND e.org_id = {org_id:String}
-    AND multiIf(
-        {scope:String} = 'org', true,
-        {scope:String} = 'group', e.group_id = {name:String},
-        {scope:String} = 'user', e.user_id = {name:String},
-        {scope:String} = 'api_key', e.api_key_id = {name:String},
-        {scope:String} = 'client_ip', e.client_ip = {name:String},
-        {scope:String} = 'agent', e.agent = {name:String},
-        {scope:String} = 'model', e.model = {name:String},
-        {scope:String} = 'provider', e.provider = {name:String},
-        {scope:String} = 'tag', arrayExists(tag -> concat(tag.key, '=', tag.value) = {name:String}, e.tags),
-        false)
+    AND e.status != 'VOID' AND e.org_id = {org_id:String}
+    -- include: scope
 GROUP BY model, api_key_id, client_ip, part
 HAVING cost_nano > 0
 ORDER BY cost_nano DESC, model, part, api_key_id, client_ip

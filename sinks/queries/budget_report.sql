@@ -13,17 +13,7 @@ SELECT
         toInt128(ifNull(e.cost_nano, 0)) + ifNull(e.at_risk_nano, 0))) AS spent
 FROM usage_events AS e FINAL
 WHERE e.event_time >= {since:DateTime64(6, 'UTC')} AND least(e.event_time, e.received_at) < {until:DateTime64(6, 'UTC')}
-    AND e.org_id = {org_id:String} AND e.billing_scope != 'USER' AND e.status != 'BLOCKED'
-    AND multiIf(
-        {scope:String} = 'org', true,
-        {scope:String} = 'group', e.group_id = {name:String},
-        {scope:String} = 'user', e.user_id = {name:String},
-        {scope:String} = 'api_key', e.api_key_id = {name:String},
-        {scope:String} = 'client_ip', e.client_ip = {name:String},
-        {scope:String} = 'agent', e.agent = {name:String},
-        {scope:String} = 'model', e.model = {name:String},
-        {scope:String} = 'provider', e.provider = {name:String},
-        {scope:String} = 'tag', arrayExists(tag -> concat(tag.key, '=', tag.value) = {name:String}, e.tags),
-        false)
+    AND e.org_id = {org_id:String} AND e.billing_scope != 'USER' AND e.status NOT IN ('BLOCKED', 'VOID')
+    -- include: scope
 GROUP BY operation_name
 ORDER BY spent DESC, operation_name

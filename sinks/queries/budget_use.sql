@@ -7,19 +7,9 @@ SELECT
     sum(toInt128(ifNull(cost_rub_nano, 0)) + ifNull(at_risk_rub_nano, 0)) AS rub_nano,
     sum(toInt128(input_tokens) + output_tokens) AS tokens,
     countIf(status != 'BLOCKED') AS requests
-FROM usage_events FINAL
-WHERE org_id = {org:String} AND (billing_scope = 'USER') = {own:UInt8}
+FROM usage_events AS e FINAL
+WHERE e.status != 'VOID' AND org_id = {org:String} AND (billing_scope = 'USER') = {own:UInt8}
     AND event_time >= {since:DateTime64(6, 'UTC')}
     AND least(event_time, received_at) >= {since:DateTime64(6, 'UTC')}
     AND least(event_time, received_at) < {until:DateTime64(6, 'UTC')}
-    AND multiIf(
-        {scope:String} = 'org', 1,
-        {scope:String} = 'group', group_id = {name:String},
-        {scope:String} = 'user', user_id = {name:String},
-        {scope:String} = 'api_key', api_key_id = {name:String},
-        {scope:String} = 'client_ip', client_ip = {name:String},
-        {scope:String} = 'agent', agent = {name:String},
-        {scope:String} = 'model', model = {name:String},
-        {scope:String} = 'provider', provider = {name:String},
-        {scope:String} = 'tag', arrayExists(pair -> concat(pair.1, '=', pair.2) = {name:String}, tags),
-        0)
+    -- include: scope

@@ -10,6 +10,6 @@ SELECT
     countIf(e.cost_nano IS NULL) AS unpriced,
     toDecimal128(roundBankers(toDecimal128(sum(toInt128(e.at_risk_nano)), 0) * toDecimal128('0.000000001', 9), 4), 4) AS usd_at_risk
 FROM usage_events AS e FINAL
-WHERE event_time >= toDateTime64({day:Date}, 6, 'UTC') AND event_time < toDateTime64({day:Date} + 1, 6, 'UTC')
+WHERE e.status != 'VOID' AND event_time >= toDateTime64({day:Date}, 6, 'UTC') AND event_time < toDateTime64({day:Date} + 1, 6, 'UTC')
 GROUP BY GROUPING SETS ((model, api_key_id), ())
 ORDER BY total, sum(toInt128(e.cost_nano)) DESC NULLS LAST, model, api_key_id

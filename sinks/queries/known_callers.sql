@@ -5,8 +5,8 @@ FROM (
         org_id,
         multiIf({scope:String} = 'api_key', api_key_id, {scope:String} = 'client_ip', client_ip, user_id) AS name,
         event_time AS last_seen
-    FROM usage_events
-    WHERE event_time >= now() - INTERVAL 400 DAY AND ({org:String} = '*' OR org_id = {org:String})
+    FROM usage_events FINAL
+    WHERE status != 'VOID' AND event_time >= now() - INTERVAL 400 DAY AND ({org:String} = '*' OR org_id = {org:String})
 )
 WHERE name != '' AND endsWith(name, {suffix:String})
 GROUP BY org_id, name

@@ -12,7 +12,7 @@ FROM
         provider,
         sum(toInt128(ifNull(cost_eur_nano, 0)) + ifNull(at_risk_eur_nano, 0)) AS nano
     FROM usage_events FINAL
-    WHERE org_id = {org:String} AND user_id = {user:String} AND api_key_id != ''
+    WHERE status != 'VOID' AND org_id = {org:String} AND user_id = {user:String} AND api_key_id != ''
         AND event_time >= {since:DateTime64(6, 'UTC')}
         AND least(event_time, received_at) >= {since:DateTime64(6, 'UTC')}
         AND least(event_time, received_at) < {until:DateTime64(6, 'UTC')}

@@ -18,7 +18,7 @@ FROM
         sum(ifNull(e.cost_nano, 0)) AS cost_, sum(ifNull(e.at_risk_nano, 0)) AS at_risk_,
         sum(ifNull(e.cost_eur_nano, 0)) AS eur_, sum(ifNull(e.cost_rub_nano, 0)) AS rub_
     FROM usage_events AS e FINAL
-    WHERE e.event_time >= toDateTime64(arrayMin({minutes:Array(UInt32)}), 6, 'UTC')
+    WHERE e.status != 'VOID' AND e.event_time >= toDateTime64(arrayMin({minutes:Array(UInt32)}), 6, 'UTC')
         AND e.event_time < toDateTime64(arrayMax({minutes:Array(UInt32)}) + 60, 6, 'UTC')
         AND toUnixTimestamp(toStartOfMinute(e.event_time)) IN {minutes:Array(UInt32)}
     GROUP BY minute_, org_id_, api_key_id_, provider_, model_, billing_scope_

@@ -19,7 +19,7 @@ SELECT
     countIf(e.cost_nano IS NULL) AS unpriced,
     toDecimal128(roundBankers(toDecimal128(sum(toInt128(e.at_risk_nano)), 0) * toDecimal128('0.000000001', 9), 4), 4) AS usd_at_risk
 FROM usage_events AS e FINAL
-WHERE event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}
+WHERE e.status != 'VOID' AND event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}
 GROUP BY org_id, group_id, user_id, agent, operation_name, service, provider, model, api_key_id, client_ip, status, day
 ORDER BY sum(toInt128(e.cost_nano)) DESC NULLS LAST, model, api_key_id, user_id, org_id, client_ip, day
 LIMIT {top:UInt32}

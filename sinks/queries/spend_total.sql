@@ -9,4 +9,4 @@ SELECT
     toDecimal128(roundBankers(toDecimal128(sum(toInt128(ifNull(e.at_risk_nano, 0))), 0) * toDecimal128('0.000000001', 9), 4), 4) AS usd_at_risk,
     countIf(e.status = 'BLOCKED') AS blocked
 FROM usage_events AS e FINAL
-WHERE event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}
+WHERE e.status != 'VOID' AND event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}

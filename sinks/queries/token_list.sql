@@ -11,7 +11,7 @@ SELECT
     toDecimal128(cost_rub_nano, 0) * toDecimal128('0.000000001', 9) AS cost_rub,
     event_time AS created_at
 FROM usage_events FINAL
-WHERE ({user_id:String} = '' OR user_id = {user_id:String})
+WHERE status != 'VOID' AND ({user_id:String} = '' OR user_id = {user_id:String})
     AND ({org_id:String} = '' OR org_id = {org_id:String})
 ORDER BY created_at DESC, event_id
 LIMIT {limit:UInt32} OFFSET {offset:UInt64}

@@ -19,7 +19,7 @@ FROM
         toDateTime64(toDate({now:DateTime64(6, 'UTC')}), 6, 'UTC') AS today,
         toDateTime64(toStartOfMonth({now:DateTime64(6, 'UTC')}), 6, 'UTC') AS month
     FROM usage_events FINAL
-    WHERE event_time <= {now:DateTime64(6, 'UTC')}
+    WHERE status != 'VOID' AND event_time <= {now:DateTime64(6, 'UTC')}
         AND ({user_id:String} = '' OR user_id = {user_id:String})
         AND ({org_id:String} = '' OR org_id = {org_id:String})
 )

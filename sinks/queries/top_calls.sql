@@ -10,6 +10,6 @@ SELECT
     request_id,
     api_key_id
 FROM usage_events FINAL
-WHERE event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}
+WHERE status != 'VOID' AND event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}
 ORDER BY cost_nano DESC NULLS LAST, ts, event_id
 LIMIT {top:UInt32}

@@ -23,7 +23,7 @@ FROM
                 cache_write_tokens, output_tokens, reasoning_tokens, ifNull(cost_nano, 0), ifNull(at_risk_nano, 0),
                 ifNull(cost_eur_nano, 0), ifNull(cost_rub_nano, 0)]) AS l
         FROM usage_events FINAL
-        WHERE event_time >= {from:DateTime64(6, 'UTC')} AND event_time < '2106-01-01'
+        WHERE status != 'VOID' AND event_time >= {from:DateTime64(6, 'UTC')} AND event_time < '2106-01-01'
         UNION ALL
         SELECT
             minute, toString(org_id), toString(api_key_id), toString(provider), toString(model), toString(billing_scope),

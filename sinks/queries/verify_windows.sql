@@ -55,7 +55,7 @@ FROM
                  ('client_ip', toString(client_ip)), ('agent', toString(agent)), ('model', toString(model)),
                  ('provider', toString(provider))] AS pairs
             FROM usage_events FINAL
-            WHERE priced_partition = {partition:UInt16} AND event_time >= toDateTime({from:UInt32}, 'UTC') AND (sure OR late)
+            WHERE status != 'VOID' AND priced_partition = {partition:UInt16} AND event_time >= toDateTime({from:UInt32}, 'UTC') AND (sure OR late)
         )
         ARRAY JOIN pairs AS pair
         ARRAY JOIN [

@@ -1,0 +1,15 @@
+-- What a cell holds, by the names of its measures, from the columns of `_measured`.
+    toInt64(count()) AS calls,
+    toInt64(countIf(status = 'ERROR')) AS errors,
+    toInt64(countIf(status = 'BLOCKED')) AS blocked,
+    toInt64(countIf(price_status = 'UNKNOWN_MODEL')) AS unknown_model,
+    toInt64(sum(toInt128(input_tokens))) AS input_tokens,
+    toInt64(sum(toInt128(cache_read_tokens))) AS cache_read_tokens,
+    toInt64(sum(toInt128(output_tokens))) AS output_tokens,
+    toInt64(sum(toInt128(if(byok, 0, ifNull(event_cost_nano, 0))))) AS cost_nano,
+    toInt64(sum(toInt128(if(byok, ifNull(event_cost_nano, 0), 0)))) AS byok_cost_nano,
+    toInt64(sum(toInt128(if(byok, 0, ifNull(event_risk_nano, 0))))) AS at_risk_nano,
+    toInt64(sum(toInt128(if(byok, 0, ifNull(cost_eur_nano, 0) + ifNull(at_risk_eur_nano, 0))))) AS spend_eur_nano,
+    toInt64(sum(toInt128(if(byok, 0, ifNull(cost_rub_nano, 0) + ifNull(at_risk_rub_nano, 0))))) AS spend_rub_nano,
+    toInt64(countIf(byok AND status != 'BLOCKED')) AS byok_calls,
+    toInt64(sum(toInt128(if(byok, event_tokens, 0)))) AS byok_tokens
