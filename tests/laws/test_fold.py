@@ -59,6 +59,13 @@ def correction_record(offset: int, was: list[dict[str, Any]], now: list[dict[str
 class Ledger(dict[Identity, dict[str, Any]]):
     """What a ledger makes of a log: of each identity the highest revision, and of those the first."""
 
+    @classmethod
+    def of(cls, said: list[tuple[str, Any]]) -> "Ledger":
+        made = cls()
+        for kind, what in said:
+            made.store(what if kind == "rows" else what[1] if kind == "correction" else [])
+        return made
+
     def store(self, rows: Iterable[dict[str, Any]]) -> None:
         for row in rows:
             identity = identity_of(row)
@@ -82,7 +89,9 @@ def a_log(seed: int) -> tuple[list[Record], list[tuple[str, Any]]]:
     for offset in range(rng.randint(3, 14)):
         kind = rng.choices(["rows", "tick", "control", "correction"], [8, 3, 2, 3])[0]
         if kind == "correction" and ledger:
-            was, now = _a_correction(rng, ledger)
+            earlier = [what for kind, what in said if kind == "correction"]
+            again = earlier and rng.random() < 0.4  # whoever sends it does not know that it has arrived
+            was, now = rng.choice(earlier) if again else a_correction(rng, ledger)
             records.append(correction_record(offset, was, now, max(clock)))
             said.append((kind, (was, now)))
             if rng.random() < 0.8:  # else the next one is made without knowing of this one
@@ -113,7 +122,7 @@ def a_log(seed: int) -> tuple[list[Record], list[tuple[str, Any]]]:
     return records, said
 
 
-def _a_correction(rng: random.Random, ledger: Ledger) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def a_correction(rng: random.Random, ledger: Ledger) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Some rows of one organisation and what replaces them: other amounts, another user, nothing; or one that moves."""
     org = rng.choice(sorted({row["org_id"] for row in ledger.values()}))
     mine = [row for _, row in sorted(ledger.items()) if row["org_id"] == org]
@@ -121,7 +130,7 @@ def _a_correction(rng: random.Random, ledger: Ledger) -> tuple[list[dict[str, An
     raised = [{**row, "revision": row.get("revision", 0) + 1} for row in was]
     if rng.random() < 0.2:
         moved = {**raised[0], "org_id": "b" if org == "a" else "a"}
-        if identity_of(moved) not in ledger:
+        if ledger.get(identity_of(moved), {}).get("revision", 0) == 0:  # nobody else has moved it there
             return [], [moved]
     changes: list[dict[str, Any]] = [
         {"cost_nano": 77, "input_tokens": 3}, {"user_id": "u3"}, {"status": "OK", "cost_nano": 9_000_000_000},
@@ -158,7 +167,9 @@ def _a_row(
     everything = sent[0] + sent[1]
     if everything and rng.random() < 0.15:  # the producer sends again: same id and time, new place in the log
         old = rng.choice(everything)
-        return {**old, "src_partition": source, "src_offset": offset, "received_at": round(clock * 1000)}
+        org = rng.choice(["a", "b"]) if rng.random() < 0.3 else old["org_id"]
+        place = {"src_partition": source, "src_offset": offset, "received_at": round(clock * 1000)}
+        return {**old, **place, "org_id": org}
     at = clock - rng.choice(
         [0, 0, 0, 5, 200, HORIZON_S - 1, HORIZON_S + 500, 86_400 * 3, 86_400 * 40, -30, -86_400 * 30]
     )
