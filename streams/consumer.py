@@ -14,7 +14,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode import Service
 
-from tollmeter.streams.continuity import Loss, OnLoss, losses_at_start, losses_between
+from tollmeter.streams.continuity import Loss, OnLoss, losses_at_start, losses_between, of_other_logs
 
 LOOK_AGAIN_S = 30.0
 
@@ -101,6 +101,21 @@ class AccountableConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is re
         """Pause a partition for good: until this worker, or a newer one, gets it anew."""
         self.pause_partitions({tp})
         self.held[tp] = why
+
+    async def leave_other_logs(self, committed: Mapping[TP, tuple[int, str]]) -> dict[TP, int]:
+        """Return where to begin in topics that were made anew since these offsets were committed.
+
+        The new log may have grown beyond them by now: the position alone would tell nothing.
+        """
+        others = of_other_logs(committed, await self.app.oversight.ids({tp.topic for tp in committed}))
+        if not others:
+            return {}
+        starts, ends = await self._bounds(others)
+        for tp in sorted(others):
+            await self._declare(Loss(tp, "new_epoch", starts[tp], ends[tp] - 1), running=False)
+            self._committed_offset[tp] = None
+        await self.seek_wait({tp: starts[tp] for tp in others})
+        return {tp: starts[tp] for tp in others}
 
     async def check_positions(self) -> None:
         """Declare what lies between a position and its log, and go to the log's start.

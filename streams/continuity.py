@@ -1,6 +1,7 @@
 """What is gone from a log is declared, never jumped over in silence: gaps of retention, and logs made anew.
 
-Offsets only: `first` to `last` were never read and never will be.
+Offsets only: `first` to `last` were never read and never will be. An offset means something in one log alone, so the id
+of its topic stands beside each committed one.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,6 +25,8 @@ class Loss(NamedTuple):
     last: int
 
 
+Committed = Mapping[TP, tuple[int, str]]
+"""Committed offset and its metadata."""
 OnLoss = Callable[[Loss, bool], Awaitable[None]]
 """What to do about a loss; True says that it was found while records were read, not at their start."""
 
@@ -49,3 +52,26 @@ def losses_between(tp: TP, expected: int, first: int, start: int, end: int) -> L
     if first < expected and end < expected:
         return Loss(tp, "new_epoch", start, end - 1)
     return None
+
+
+def with_log(log_id: str, note: str) -> str:
+    """Return the metadata to commit beside an offset: the id of the topic, "" while unknown, and a note."""
+    return f"{log_id} {note}".strip() if log_id else note
+
+
+def log_and_note(metadata: str) -> tuple[str, str]:
+    """Return the id of the topic and the note in the metadata of a committed offset; notes alone begin with a brace."""
+    if not metadata or metadata.startswith("{"):
+        return "", metadata
+    log_id, _, note = metadata.partition(" ")
+    return log_id, note
+
+
+def of_other_logs(committed: Committed, ids: Mapping[str, str]) -> set[TP]:
+    """Return the partitions whose committed offset is one of another log of that name. `ids` by topic; "" = unknown."""
+    found = set()
+    for tp, (_, metadata) in committed.items():
+        log_id, present = log_and_note(metadata)[0], ids.get(tp.topic, "")
+        if log_id and present and log_id != present:
+            found.add(tp)
+    return found

@@ -13,6 +13,7 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.checkpoint import Checkpoint
 from tollmeter.streams import metrics
 from tollmeter.streams.priced_log import OnLandmark, ReadBack, fold_records, remember
+from tollmeter.streams.rules import epochs
 from tollmeter.streams.rules.anomalies import SpikeFloors
 from tollmeter.streams.rules.snapshot import Snapshot, restore, snapshot, undo
 from tollmeter.streams.rules.state import State, WatchRules
@@ -69,3 +70,16 @@ class Folding:
     def undo(self, state: State, failed: Snapshot) -> None:
         """Count a snapshot as unsaved again."""
         undo(state, failed)
+
+    def renew(self, state: State, log_id: str) -> None:
+        """Go on with a log that was made anew; the hours whose event ids are forgotten with the old one are repaired."""
+        epochs.renew(state, log_id)
+        epochs.missing(state, epochs.open_hours(state))
+
+    def pass_gap(self, state: State, next_offset: int) -> None:
+        """Go on behind offsets that are gone."""
+        epochs.pass_gap(state, next_offset)
+
+    def missing(self, state: State, hours: list[tuple[str, int]]) -> None:
+        """Have hours of organisations repaired from the ledger."""
+        epochs.missing(state, hours)

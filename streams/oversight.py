@@ -20,8 +20,15 @@ from tollmeter.streams.rules.epochs import PIPELINE
 from tollmeter.streams.topic_ids import topic_ids
 
 Send = Callable[[str, int, bytes | None, bytes | None, list[tuple[str, bytes]]], Awaitable[int]]
+AskIds = Callable[[Settings, Iterable[str]], Awaitable[dict[str, str]]]
+AskCounts = Callable[[Settings, Layout], Awaitable[dict[str, str]]]
 
 log = logging.getLogger("tollmeter")
+
+
+def utc_now() -> datetime:
+    """Return the time of this machine."""
+    return datetime.now(UTC)
 
 
 def gap_alert(stage: str, loss: Loss, topic: str, topic_id: str, now: datetime) -> Alert:
@@ -55,8 +62,12 @@ def paused_alert(stage: str, topic: str, partition: int, at: str, why: str, now:
 class Oversight:
     """Speaks for one worker of a stage. Every alert is acknowledged before its cause is passed over."""
 
-    def __init__(self, settings: Settings, stage: str, send: Send, layout: Layout) -> None:
+    def __init__(
+        self, settings: Settings, stage: str, send: Send, layout: Layout, *, ask_ids: AskIds = topic_ids,
+        ask_counts: AskCounts = count_problems, now: Callable[[], datetime] = utc_now,
+    ) -> None:  # fmt: skip
         self._settings, self._stage, self._send, self._layout = settings, stage, send, layout
+        self._ask_ids, self._ask_counts, self._now = ask_ids, ask_counts, now
         self._said: set[str] = set()
         self._ids: dict[str, str] = {}
 
@@ -67,17 +78,34 @@ class Oversight:
             metrics.GAP_OFFSETS.labels(self._stage, self._plain(loss.tp.topic)).inc(lost)
         found = await self._topic_ids(loss.tp.topic)
         await self.say(
-            gap_alert(self._stage, loss, self._plain(loss.tp.topic), found.get(loss.tp.topic, ""), datetime.now(UTC))
+            gap_alert(self._stage, loss, self._plain(loss.tp.topic), found.get(loss.tp.topic, ""), self._now())
         )
 
+    def know(self, name: str, id_: str) -> None:
+        """Take note of the id under which this process knows a topic; whatever it says about it is about that one."""
+        if id_:
+            self._ids.setdefault(name, id_)
+
+    async def ids(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the ids under which this process knows these topics; those it knows none of are left out."""
+        wanted = list(names)
+        unknown = [name for name in wanted if name not in self._ids]
+        for name, id_ in (await self._topic_ids(*unknown)).items() if unknown else ():
+            self.know(name, id_)
+        return {name: self._ids[name] for name in wanted if name in self._ids}
+
+    def id_of(self, name: str) -> str:
+        """Return the id under which this process knows a topic, "" as long as it knows none."""
+        return self._ids.get(name, "")
+
     async def replaced(self, names: Iterable[str]) -> list[str]:
-        """Return those of these topics that were made anew since the first call in this process."""
+        """Return those of these topics that were made anew since this process knows them."""
         found = await self._topic_ids(*names)
         return sorted(name for name, id_ in found.items() if self._ids.setdefault(name, id_) != id_)
 
     async def paused(self, tp: TP, at: str, why: str) -> None:
         """Declare that a partition pauses."""
-        await self.say(paused_alert(self._stage, self._plain(tp.topic), tp.partition, at, why, datetime.now(UTC)))
+        await self.say(paused_alert(self._stage, self._plain(tp.topic), tp.partition, at, why, self._now()))
 
     async def why_not_read(self) -> str:
         """Return why nothing may be read now: the partition counts are not those of the layout. "" when they are.
@@ -85,7 +113,7 @@ class Oversight:
         When the broker does not answer nobody knows, and there is nothing to read either.
         """
         try:
-            problems = await count_problems(self._settings, self._layout)
+            problems = await self._ask_counts(self._settings, self._layout)
         except ProvisionError as error:
             log.warning("partition counts unknown: %s", error)
             return ""
@@ -104,7 +132,7 @@ class Oversight:
 
     async def _topic_ids(self, *names: str) -> dict[str, str]:
         try:
-            return await topic_ids(self._settings, names)
+            return await self._ask_ids(self._settings, names)
         except (KafkaError, OSError) as error:
             log.warning("the ids of %s are unknown: %r", ", ".join(names), error)
             return {}

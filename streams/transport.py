@@ -22,6 +22,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from tollmeter.streams.consumer import AccountableConsumer, BatchMessage
+from tollmeter.streams.continuity import log_and_note, of_other_logs, with_log
 
 SCHEME = "tollmeter"
 OVERRIDDEN = (
@@ -83,10 +84,13 @@ class BatchConsumer(AccountableConsumer):
         fresh = [TopicPartition(tp.topic, tp.partition) for tp in self.assignment() if not self._read_offset[tp]]
         if fresh:
             await self._thread.seek_to_beginning(*fresh)
+        positions = {}
+        if self.app.after_loss is None:  # a stage with a state of its own knows which log that belongs to
+            positions = await self.leave_other_logs(await self._committed(self.assignment()))
         ask: StartPositions | None = getattr(self.app, "start_positions", None)
         wanted = await ask(self.assignment()) if ask is not None else {}
         assigned = self.assignment()
-        positions = {tp: offset for tp, offset in wanted.items() if tp in assigned}
+        positions = {tp: offset for tp, offset in {**positions, **wanted}.items() if tp in assigned}
         if positions:
             await self.seek_wait(positions)
         # what was sought, not where the client stands: out of range it may have jumped to the log's start by now
@@ -170,30 +174,47 @@ class BatchConsumer(AccountableConsumer):
                 raise
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        """Commit; with what the app notes beside the offsets, if it notes anything."""
+        """Commit; beside the offsets stand the id of their topic and what the app notes."""
         note: Callable[[TP], str] | None = self.app.commit_note
-        notes = {tp: note(tp) for tp in offsets} if note is not None else {}
-        if not any(notes.values()):
-            return bool(await super()._commit(offsets))
+        assigned = self.assignment()
         try:
-            await self.commit_noted({tp: (offset, notes[tp]) for tp, offset in offsets.items()})
+            await self.commit_noted(
+                {tp: (offset, note(tp) if note else "") for tp, offset in offsets.items() if tp in assigned}
+            )
         except (CommitFailedError, IllegalStateError) as error:  # a rebalance: whoever owns them now reads them again
             self.log.info("no commit: %r", error)
             return False
         return True
 
     async def commit_noted(self, offsets: Mapping[TP, tuple[int, str]]) -> None:
-        """Commit offsets with metadata."""
-        found = {TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(*pair) for tp, pair in offsets.items()}
+        """Commit offsets with notes."""
+        found = {
+            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(
+                offset, with_log(self.app.oversight.id_of(tp.topic), note)
+            )
+            for tp, (offset, note) in offsets.items()
+        }
         await self._thread.call_thread(self._thread._ensure_consumer().commit, found)
 
     async def committed(self, tps: Iterable[TP]) -> dict[TP, tuple[int, str]]:
-        """Return offset and metadata of the last commit; where there is none, the position."""
+        """Return offset and note of the last commit; the position where there is none, or one of another log."""
+        found = await self._committed(tps)
+        others = of_other_logs(found, await self.app.oversight.ids({tp.topic for tp in found}))
+        return {
+            tp: (found[tp][0], log_and_note(found[tp][1])[1])
+            if tp in found and tp not in others
+            else (await self.position(tp) or 0, "")
+            for tp in tps
+        }
+
+    async def _committed(self, tps: Iterable[TP]) -> dict[TP, tuple[int, str]]:
+        """Return offset and metadata of the last commit of each partition that has one."""
         asked = [TopicPartition(tp.topic, tp.partition) for tp in tps]
+        if not asked:
+            return {}
         coordinator = self._thread._ensure_consumer()._coordinator
         found = await self._thread.call_thread(coordinator.fetch_committed_offsets, asked)
-        result = {TP(tp.topic, tp.partition): (at.offset, at.metadata) for tp, at in found.items() if at.offset >= 0}
-        return {tp: result[tp] if tp in result else (await self.position(tp) or 0, "") for tp in tps}
+        return {TP(tp.topic, tp.partition): (at.offset, at.metadata) for tp, at in found.items() if at.offset >= 0}
 
     def _filter_tps_with_pending_acks(self, topics: Iterable[Any] | None = None) -> Iterator[TP]:
         """Look at every partition with deliveries: upstream's lists are thrown away before the last commit."""

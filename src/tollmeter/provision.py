@@ -105,7 +105,7 @@ async def count_problems(settings: Settings, layout: Layout) -> dict[str, str]:
 
     async def find() -> dict[str, str]:
         async with kafka_admin(settings, _TIMEOUT_MS) as admin:
-            return dict(_wrong_counts(settings, layout, await _counts(admin)))
+            return dict(wrong_counts(settings, layout, await _counts(admin)))
 
     return await _guarded(settings, find())
 
@@ -195,11 +195,11 @@ def _check_counts(settings: Settings, layout: Layout, counts: dict[str, int], *,
         name = settings.topic(topic.name)
         if name not in counts and missing_is_wrong:
             raise ProvisionError(f"topic {name} is missing at {settings.kafka}: run `tollmeter setup`")
-    for _, problem in _wrong_counts(settings, layout, counts):
+    for _, problem in wrong_counts(settings, layout, counts):
         raise ProvisionError(problem)
 
 
-def _wrong_counts(settings: Settings, layout: Layout, counts: dict[str, int]) -> Iterator[tuple[str, str]]:
+def wrong_counts(settings: Settings, layout: Layout, counts: dict[str, int]) -> Iterator[tuple[str, str]]:
     """Yield topic and problem where a topic exists with another count than the layout's."""
     for topic in TOPICS:
         name, wanted = settings.topic(topic.name), _partitions(topic, layout)

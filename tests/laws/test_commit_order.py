@@ -11,7 +11,8 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollmeter.streams.transport import BatchConsumer, BatchMessage
+from tollmeter.streams.consumer import BatchMessage
+from tollmeter.streams.transport import BatchConsumer
 
 TP0 = TP("usage.events", 0)
 
@@ -78,7 +79,11 @@ def consumer_that_seeks(sought: list[TP], position: Callable[[TP], Awaitable[int
     async def ends(*_: TP) -> dict[TP, int]:
         return {tp: await position(tp) + 9 for tp in tps}
 
-    consumer.app = SimpleNamespace(consumer_generation_id=3, before_reading=before_reading)
+    async def other_logs(_: object) -> dict[TP, int]:
+        return {}
+
+    consumer._committed = consumer.leave_other_logs = other_logs  # type: ignore[assignment]
+    consumer.app = SimpleNamespace(consumer_generation_id=3, before_reading=before_reading, after_loss=None)
     consumer.earliest_offsets, consumer.highwaters = starts, ends
     consumer._read_offset, consumer._committed_offset = defaultdict(lambda: None), defaultdict(lambda: None)
     consumer._drops, consumer._sought = 0, None
