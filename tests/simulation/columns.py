@@ -17,6 +17,7 @@ from tollmeter.schemas.priced import H_KIND, KIND_REPAIR, KIND_ROWS
 from tollmeter.settings import Settings
 from tollmeter.sinks.checkpoint import CheckpointStore
 from tollmeter.streams.folding import Folding, rules_from
+from tollmeter.streams.priced_log import fold_records
 from tollmeter.streams.rules.repair import REPAIR_SCHEMA
 from tollmeter.streams.rules.totals import MEASURES
 
@@ -29,7 +30,9 @@ class ColumnFolding(Folding):
         self._broker, self._process = broker, process
 
     def fold(self, state: Any, records: Sequence[Any], on_landmark: Any) -> list[Any]:
-        return super().fold(state, [encoded(self._broker, record) for record in records], on_landmark)
+        if state.base:
+            records = [record._replace(offset=record.offset + state.base) for record in records]
+        return fold_records(state, [encoded(self._broker, record) for record in records], on_landmark)
 
     async def read_back(self, number: int, since_ms: int, end: int) -> AsyncIterator[Sequence[Any]]:
         """Yield the log since an append time, some records at a time."""
@@ -48,17 +51,16 @@ def checkpoints(settings: Settings, _store: Store, client: Client) -> Checkpoint
 
 def encoded(broker: Broker, record: Record) -> Record:
     """Return a record of usage.priced as it would stand in the real log."""
-    known: dict[tuple[int, int], Record] = broker.__dict__.setdefault("encoded", {})
-    at = record.partition, record.offset
-    if at not in known:
+    known: dict[int, tuple[Record, Any]] = broker.__dict__.setdefault("encoded", {})
+    if id(record.value) not in known:
         kind = dict(record.headers).get(H_KIND)
         value = record.value
         if kind == KIND_ROWS and isinstance(value, Rows):
             value = _ipc(watch_rows.frame([as_priced(row) for row in value]))
         elif kind == KIND_REPAIR:
             value = _ipc(pl.DataFrame([as_cell(cell) for cell in value], schema=REPAIR_SCHEMA))
-        known[at] = record._replace(value=value)
-    return known[at]
+        known[id(record.value)] = record, value
+    return record._replace(value=known[id(record.value)][1])
 
 
 def as_priced(row: Row) -> dict[str, Any]:

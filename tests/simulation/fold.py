@@ -1,133 +1,79 @@
 """WATCH's fold row by row, from the rules as they are written down: the definition that the vectorised one is held to.
 
-Kept apart on purpose: it shares no code with `streams.rules.fold`, `landmarks`, `repair` and `snapshot`.
+Kept apart on purpose: it shares no code with `streams.rules.fold`, `landmarks`, `repair` and `epochs`.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import cache
-from types import SimpleNamespace
+from datetime import timedelta
 from typing import Any
 
+from tests.simulation.row_state import EPOCH, LEVELS, SLICE_US, Key, RowState, bucket_at, scopes_of, start_s
 from tests.simulation.rows import Row
+from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.schemas.control import ControlRecord, PolicyDelete, PolicySet, Round, Tick
 from tollmeter.schemas.policy import Policy
-from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND, H_REPAIR
+from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND, H_REPAIR, H_SOURCE_ID
 
-LEVELS = ("minute", "hour", "day", "month")
-SLICE_US = 600_000_000
 LANDMARK_EVERY = 64
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-Key = tuple[str, int, str, str, str]
-"""level, bucket, org, kind, name."""
-
-
-@cache
-def bucket_at(level: str, seconds: int) -> int:
-    """Return the bucket of a level that holds an instant."""
-    if level == "month":
-        at = EPOCH + timedelta(seconds=seconds)
-        return (at.year - 1970) * 12 + at.month - 1
-    return seconds // {"minute": 60, "hour": 3_600, "day": 86_400}[level]
-
-
-@cache
-def start_s(level: str, bucket: int) -> int:
-    """Return when a bucket begins."""
-    if level == "month":
-        return int(datetime(1970 + bucket // 12, bucket % 12 + 1, 1, tzinfo=UTC).timestamp())
-    return bucket * {"minute": 60, "hour": 3_600, "day": 86_400}[level]
-
-
-def scopes_of(row: Row) -> tuple[tuple[str, str, str], ...]:
-    """Return the scopes that a row counts for."""
-    named = (("org", ""), ("user", row.user), ("api_key", row.key))
-    return tuple((row.org, kind, name) for kind, name in named if kind == "org" or name)
-
-
-@dataclass(slots=True)
-class Cell:
-    calls: int = 0
-    cost_nano: int = 0
-    stamp: int = -1
-    dirty: bool = False
-
-
-@dataclass(slots=True)
-class RowState:
-    """The state of one partition; fields as in `streams.rules.state`."""
-
-    partition: int
-    sources: int
-    horizon_s: int
-    applied: int = -1
-    halted: str = ""
-    base: int = 0
-    log_id: str = ""
-    high: dict[int, int] = field(default_factory=dict)
-    clocks: dict[int, int] = field(default_factory=dict)
-    remember_from_us: int = 0
-    seen: dict[int, set[tuple[int, str, str]]] = field(default_factory=dict)
-    cells: dict[Key, Cell] = field(default_factory=dict)
-    policies: dict[str, Policy] = field(default_factory=dict)
-    changed: dict[str, bool] = field(default_factory=dict)
-    deferred: dict[tuple[str, int], int] = field(default_factory=dict)
-    repaired: dict[str, tuple[str, int]] = field(default_factory=dict)
-    accepted: int = 0
-    newest_stamp: int = -1
-
-    def cell(self, key: Key) -> Cell:
-        found = self.cells.get(key)
-        if found is None:
-            found = self.cells[key] = Cell()
-        return found
-
-    def watermark_ms(self) -> int | None:
-        return min(self.clocks.values()) if len(self.clocks) >= self.sources else None
 
 
 def fold(state: RowState, records: Sequence[Any], on_landmark: Callable[[RowState], None] | None) -> list[Alert]:
     """Fold records of usage.priced in offset order; return the alerts they cause."""
     alerts: list[Alert] = []
     for record in records:
-        if state.halted or record.offset <= state.applied:
+        offset = record.offset + state.base
+        if state.halted or offset <= state.applied:
             continue
         headers = dict(record.headers)
         if int(headers[H_FORMAT]) > FORMAT_VERSION:
             state.halted = "newer"
             continue
-        state.applied = record.offset
+        state.applied = offset
         kind = headers[H_KIND]
         found: list[Alert] = []
         if kind == b"rows":
+            epoch, found = _source_epoch(state, headers.get(H_SOURCE_ID, b"").decode(), record.timestamp)
             for row in record.value:
-                found += _row(state, row, record.offset)
+                found += _row(state, row, offset, epoch)
         elif kind == b"tick":
             for source, now_ms in Tick.model_validate_json(record.value).clocks.items():
                 state.clocks[source] = max(now_ms, state.clocks.get(source, 0))
         elif kind == b"control":
             found += _control(state, ControlRecord.model_validate_json(record.value).body, record)
         elif kind == b"repair":
-            found += _repair(state, Round.model_validate_json(headers[H_REPAIR]), record)
-        if kind == b"tick" or record.offset % LANDMARK_EVERY == LANDMARK_EVERY - 1:
+            found += _repair(state, Round.model_validate_json(headers[H_REPAIR]), record, offset)
+        if kind == b"tick" or offset % LANDMARK_EVERY == LANDMARK_EVERY - 1:
             _landmark(state)
             if on_landmark is not None:
                 on_landmark(state)
-        if record.offset > state.newest_stamp:
+        if offset > state.newest_stamp:
             alerts += found
     return alerts
 
 
-def _row(state: RowState, row: Row, offset: int) -> list[Alert]:
-    source = row.src_partition
+def _source_epoch(state: RowState, source_id: str, appended_ms: int) -> tuple[int, list[Alert]]:
+    """Return which of the topics called usage.events rows come from; the second one and later ones are told of."""
+    if not source_id:
+        return max(0, len(state.epochs) - 1), []
+    if source_id in state.epochs:
+        return state.epochs.index(source_id), []
+    state.epochs.append(source_id)
+    told = Alert(
+        id=alert_id("new_epoch", topics.EVENTS, source_id), kind="new_epoch", severity="critical", org_id="",
+        scope="pipeline", name=topics.EVENTS, period="", received_at=EPOCH + timedelta(milliseconds=appended_ms),
+        text="", facts={},
+    )  # fmt: skip
+    return len(state.epochs) - 1, [told] if len(state.epochs) > 1 else []
+
+
+def _row(state: RowState, row: Row, offset: int, epoch: int) -> list[Alert]:
+    source = epoch * 65_536 + row.src_partition
     if row.src_offset <= state.high.get(source, -1):
         return []
     state.high[source] = row.src_offset
     state.accepted += 1
-    clock = state.clocks[source] = max(state.clocks.get(source, 0), row.received_ms)
+    clock = state.clocks[row.src_partition] = max(state.clocks.get(row.src_partition, 0), row.received_ms)
     late = row.charged_us < (clock - state.horizon_s * 1000) * 1000
     if row.event_us >= state.remember_from_us:
         if row.identity in state.seen.setdefault(row.event_us // SLICE_US, set()):
@@ -213,18 +159,18 @@ def _was_over(before: Policy | None, level: str, pct: int, cost_nano: int) -> bo
     return any(pct * limit <= cost_nano * 100 for limit in _limits(before, level))
 
 
-def _repair(state: RowState, round_: Round, record: Any) -> list[Alert]:
+def _repair(state: RowState, round_: Round, record: Any, offset: int) -> list[Alert]:
     last_id, last_offset = state.repaired.get(round_.org_id, ("", -1))
     if round_.id != last_id and round_.base < last_offset:
         return []
-    state.repaired[round_.org_id] = (round_.id, record.offset)
+    state.repaired[round_.org_id] = (round_.id, offset)
     for hour in round_.hours:
         if state.deferred.get((round_.org_id, hour), round_.base + 1) <= round_.base:
             del state.deferred[round_.org_id, hour]
     alerts = []
     for key, absolute, calls, cost_nano in record.value:
         cell = state.cell(key)
-        if record.offset <= cell.stamp:
+        if offset <= cell.stamp:
             continue
         before = cell.cost_nano
         if absolute:
@@ -253,62 +199,3 @@ def _landmark(state: RowState) -> None:
         if start_s(level, bucket + (2 if level == "month" else 1)) + _KEPT_S[level] <= sealed_s:
             for key in [key for key in state.cells if key[:2] == (level, bucket)]:
                 del state.cells[key]
-
-
-# checkpoints --------------------------------------------------------------------------------------------------------
-
-
-def snapshot(state: RowState) -> Any:
-    """Drain what changed; the fields that WATCH, its store and its repairs read."""
-    cells = [(key, cell.calls, cell.cost_nano) for key, cell in sorted(state.cells.items()) if cell.dirty]
-    for cell in state.cells.values():
-        cell.dirty = False
-    policies = tuple((name, state.policies[name] if kept else None) for name, kept in sorted(state.changed.items()))
-    state.changed.clear()
-    progress = {
-        "applied": state.applied, "high": dict(state.high), "clocks": dict(state.clocks),
-        "remember_from_us": state.remember_from_us, "accepted": state.accepted,
-        "deferred": [[org, hour, offset] for (org, hour), offset in sorted(state.deferred.items())],
-        "repaired": {org: list(last) for org, last in state.repaired.items()},
-    }  # fmt: skip
-    return SimpleNamespace(
-        partition=state.partition,
-        applied=state.applied,
-        cells=cells,
-        policies=policies,
-        progress=progress,
-        unsettled=(),
-    )
-
-
-def restore(state: RowState, progress: str, cells: Iterable[tuple[Key, int, int, int]], policies: list[Policy]) -> None:
-    """Fill a new state from a checkpoint; cells are (key, calls, cost, stamp)."""
-    data = json.loads(progress)
-    state.applied, state.accepted = data["applied"], data["accepted"]
-    state.high = {int(source): offset for source, offset in data["high"].items()}
-    state.clocks = {int(source): clock for source, clock in data["clocks"].items()}
-    state.remember_from_us = data["remember_from_us"]
-    state.deferred = {(org, hour): offset for org, hour, offset in data["deferred"]}
-    state.repaired = {org: (name, offset) for org, (name, offset) in data["repaired"].items()}
-    for key, calls, cost_nano, stamp in cells:
-        state.cells[key] = Cell(calls, cost_nano, stamp)
-        state.newest_stamp = max(state.newest_stamp, stamp)
-    state.policies = {policy.policy_id: policy for policy in policies}
-
-
-def undo(state: RowState, failed: Any) -> None:
-    """Count a snapshot as unsaved again."""
-    for key, calls, cost_nano in failed.cells:
-        if key not in state.cells:
-            state.cells[key] = Cell(calls, cost_nano)
-        state.cells[key].dirty = True
-    state.changed = {name: policy is not None for name, policy in failed.policies} | state.changed
-
-
-def remember(state: RowState, records: Sequence[Any]) -> None:
-    """Rebuild the memory of ids from records of the log up to `applied`."""
-    for record in records:
-        if record.offset <= state.applied and dict(record.headers)[H_KIND] == b"rows":
-            for row in record.value:
-                if row.event_us >= state.remember_from_us:
-                    state.seen.setdefault(row.event_us // SLICE_US, set()).add(row.identity)

@@ -16,8 +16,9 @@ class Group:
 
     def __init__(self, world: World, broker: Broker, name: str, topics: tuple[str, ...], start: Callable[..., Process]):
         self._world, self._broker, self.name, self._start = world, broker, name, start
-        self._tps = [tp for tp in sorted(broker.logs) if tp.topic in topics]
+        self.topics = topics
         self.members: list[Process] = []
+        self._down_until = 0.0
 
     def join(self) -> None:
         """Start one more worker."""
@@ -31,8 +32,16 @@ class Group:
         self._world.after(rng.choice((0.2, SESSION_S)), lambda: self.leave(process))
         self._world.after(rng.choice((0.1, 1.0, 3.0)), self._replace)
 
+    def stop(self, seconds: float) -> None:
+        """End all workers; nobody takes their place for a while."""
+        self._down_until = self._world.now + seconds
+        for process in [member for member in self.members if not member.dead]:
+            process.kill()
+
     def _replace(self) -> None:
-        if sum(not member.dead for member in self.members) < MOST:
+        if self._world.now < self._down_until:
+            self._world.at(self._down_until, self._replace)
+        elif sum(not member.dead for member in self.members) < MOST:
             self.join()
 
     def leave(self, process: Process) -> None:
@@ -65,8 +74,9 @@ class Group:
         self._broker.generation[self.name] += 1
         generation = self._broker.generation[self.name]
         alive = [member for member in self.members if not member.dead]
+        tps = [tp for tp in sorted(self._broker.logs) if tp.topic in self.topics]
         for number, member in enumerate(alive):
-            share = {tp for at, tp in enumerate(self._tps) if at % len(alive) == number}
+            share = {tp for at, tp in enumerate(tps) if at % len(alive) == number}
             if not member.paused:
                 self._hand_over(member, generation, share)
             else:

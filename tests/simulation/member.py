@@ -1,11 +1,11 @@
 """A worker's side of a consumer group: deliveries in offset order, commits of the finished prefix, rebalances, fences.
 
-Stands in for Faust's app and consumer; production's serial loop and stages run on it unchanged.
+Stands in for Faust's app and consumer; production's serial loop, stages and oversight of logs run on it unchanged.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Coroutine, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,16 +13,21 @@ from faust.types import TP
 
 from tests.simulation.broker import Broker
 from tests.simulation.world import Process, World
-from tollmeter.streams.continuity import losses_at_start
+from tollmeter.streams.app import StageApp
+from tollmeter.streams.consumer import AccountableConsumer
+from tollmeter.streams.continuity import Loss, with_log
+from tollmeter.streams.oversight import Oversight
+
+LOOK_AGAIN_S = 2.0
 
 
 class Message:
     """One delivery: some records of one partition."""
 
-    __slots__ = ("finished", "generation_id", "offset", "partition", "topic", "tp")
+    __slots__ = ("finished", "generation_id", "offset", "partition", "topic", "tp", "value")
 
-    def __init__(self, tp: TP, last: int, generation: int) -> None:
-        self.tp, self.offset, self.generation_id = tp, last, generation
+    def __init__(self, tp: TP, records: list[Any], generation: int) -> None:
+        self.tp, self.offset, self.generation_id, self.value = tp, records[-1].offset, generation, records
         self.topic, self.partition = tp.topic, tp.partition
         self.finished = False
 
@@ -62,7 +67,12 @@ class Stream:
 
 
 class App:
-    """As much of Faust's app as the stages use."""
+    """As much of Faust's app as the stages use; what it does about a log that is not as expected is production's."""
+
+    oversight: Oversight
+    declare = StageApp.on_loss
+    stop_reading = StageApp.stop_reading
+    before_reading = StageApp.before_reading
 
     def __init__(self, process: Process, broker: Broker, group: str, source_topics: tuple[str, ...]) -> None:
         self.source_topics = source_topics
@@ -71,8 +81,13 @@ class App:
         self.agents: list[Callable[[Any], Any]] = []
         self.start_positions: Any = None
         self.after_loss: Any = None
+        self.give_up = process.crash
         self.consumer = Consumer(process, broker, group, self)
         process.consumer = self.consumer
+
+    async def on_loss(self, loss: Loss, running: bool) -> None:
+        self.consumer.losses.append(loss)
+        await self.declare(loss, running)  # type: ignore[misc]  # of an app of Faust's there
 
     def topic(self, *names: str, **_: Any) -> object:
         return names
@@ -82,20 +97,33 @@ class App:
 
     def start(self, process: Process) -> None:
         process.loop.create_task(self.agents[0](self.consumer.stream))
-        process.loop.create_task(self.consumer.fetch())
+        process.loop.create_task(self.consumer.ending(self.consumer.fetch()))
+        process.loop.create_task(self.consumer.ending(self.consumer.look_again()))
 
 
 class Consumer:
-    """`positions`: next offset to fetch; `done`: offset behind the last finished delivery."""
+    """`positions`: next offset to fetch; `_done`: offset behind the last finished delivery.
+
+    How it accounts for jumps in its logs is production's.
+    """
+
+    hold = AccountableConsumer.hold
+    check_delivery = AccountableConsumer.check_delivery
+    check_positions = AccountableConsumer.check_positions
+    leave_other_logs = AccountableConsumer.leave_other_logs
+    _declare = AccountableConsumer._declare
 
     def __init__(self, process: Process, broker: Broker, group: str, app: App) -> None:
-        self._process, self._broker, self._group, self._app = process, broker, group, app
+        self._process, self._broker, self._group, self.app = process, broker, group, app
         self._world: World = process.world
         self.stream = Stream()
         self.flow_active = self.settled = False
         self.positions: dict[TP, int] = {}
-        self.done: dict[TP, int] = {}
-        self.halted: set[TP] = set()
+        self._done: dict[TP, int] = {}
+        self._next: dict[TP, int] = {}
+        self._committed_offset: dict[TP, int | None] = defaultdict(lambda: None)
+        self.held: dict[TP, str] = {}
+        self.losses = process.world.losses
         self._inflight: dict[TP, deque[Message]] = {}
         self._unfinished: set[Message] = set()
         self._idle: asyncio.Future[None] | None = None
@@ -106,7 +134,22 @@ class Consumer:
         return set(self.positions)
 
     def pause_partitions(self, tps: set[TP]) -> None:
-        self.halted |= tps
+        """Do nothing more: `hold` names them."""
+
+    async def ending(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a part of the consumer; its error ends the process."""
+        try:
+            await work
+        except Exception as error:
+            if not self._process.dead:
+                self._process.crash(error)
+
+    async def look_again(self) -> None:
+        """Ask from time to time whether topics are still what they were."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if self.settled and not self.held:
+                await self.app.before_reading(self.assignment())  # type: ignore[misc]
 
     # deliveries ------------------------------------------------------------------------------------------------------
 
@@ -132,9 +175,17 @@ class Consumer:
                     await self._idle
                 continue
             tp = waiting[int(rng.random() * len(waiting))]
-            records = self._broker.logs[tp].read(self.positions[tp], 1 + int(rng.random() * 6))
-            self.positions[tp] = records[-1].offset + 1
-            message = Message(tp, records[-1].offset, self._app.consumer_generation_id)
+            log, at = self._broker.logs[tp], self.positions[tp]
+            if not log.first <= at <= log.end:  # out of range: the client goes to the log's start, and says nothing
+                at = log.first
+            records = log.read(at, 1 + int(rng.random() * 6))
+            self.positions[tp] = at + len(records)
+            if not records:
+                continue
+            message = Message(tp, records, self.app.consumer_generation_id)
+            await self.check_delivery(message)  # type: ignore[misc,arg-type]
+            if message.generation_id != self.app.consumer_generation_id or not self.flow_active:
+                continue
             self._inflight.setdefault(tp, deque()).append(message)
             self._unfinished.add(message)
             self.stream.put(SimpleNamespace(message=message, value=records))
@@ -144,12 +195,13 @@ class Consumer:
         if not self.flow_active:
             return []
         logs = self._broker.logs
-        return [tp for tp, at in self.positions.items() if at < logs[tp].end and tp not in self.halted]
+        ours = [(tp, at, logs[tp]) for tp, at in self.positions.items() if tp in logs and tp not in self.held]
+        return [tp for tp, at, log in ours if at < log.end or at > log.end]
 
     def finish(self, message: Message) -> None:
         message.finished = True
         self._unfinished.discard(message)
-        self.done[message.tp] = message.offset + 1
+        self._done[message.tp] = message.offset + 1
         if not self._commit_due:
             self._commit_due = True
             self._process.loop.call_later(self._world.rng.choice((0, 0.1, 1.0)), self._commit)
@@ -165,30 +217,31 @@ class Consumer:
             while queue and queue[0].finished:
                 offset = queue.popleft().offset + 1
             if offset is not None:
-                self._broker.commit(self._group, self._app.consumer_generation_id, tp, offset)
+                note = with_log(self.app.oversight.id_of(tp.topic), "")
+                self._broker.commit(self._group, self.app.consumer_generation_id, tp, offset, note)
 
     async def heads(self) -> set[TP]:
         """Return the partitions in which nothing waited when this was asked."""
-        generation = self._app.consumer_generation_id
-        ends = {tp: self._broker.end(tp) for tp in self.done if tp in self.positions}
+        generation = self.app.consumer_generation_id
+        ends = {tp: self._broker.end(tp) for tp in self._done if tp in self.positions and tp in self._broker.logs}
         await asyncio.sleep(self._world.rng.choice((0, 0.3, 1.5)))
         self._process.point()
-        if not self.flow_active or generation != self._app.consumer_generation_id:
+        if not self.flow_active or generation != self.app.consumer_generation_id:
             return set()
-        return {tp for tp, end in ends.items() if self.done.get(tp, -1) >= end}
+        return {tp for tp, end in ends.items() if self._done.get(tp, -1) >= end}
 
     # rebalances ------------------------------------------------------------------------------------------------------
 
     def revoke(self) -> None:
         """Stop: what waits goes back, what is under way ends or gives up."""
         self.flow_active = self.settled = False
-        self._app.rebalancing = True
+        self.app.rebalancing = True
 
     async def assigned(self, generation: int, tps: set[TP]) -> None:
         """Take the partitions of a new generation and go to their positions; one rebalance after the other."""
         async with self._rebalance:
             if generation == self._broker.generation[self._group]:
-                await self._assigned(generation, tps)
+                await self.ending(self._assigned(generation, tps))
 
     async def _assigned(self, generation: int, tps: set[TP]) -> None:
         for _ in range(self._world.rng.choice((0, 5, 40))):  # a revoke waits for the pass under way, not for ever
@@ -196,26 +249,36 @@ class Consumer:
                 break
             await asyncio.sleep(0.1)
         self._commit()
-        self._app.consumer_generation_id = generation
+        self.app.consumer_generation_id = generation
         self._inflight.clear()
         self._unfinished.clear()
         self.stream.clear()
-        self.halted.clear()
+        self.held.clear()
         self.positions = {}
-        logs, committed = self._broker.logs, self._broker.committed[self._group]
-        found = {tp: committed.get(tp, logs[tp].first) for tp in sorted(tps)}
-        if self._app.start_positions is not None:
-            found |= await self._app.start_positions(set(found))
-            for loss in losses_at_start(
-                found, {tp: logs[tp].first for tp in found}, {tp: logs[tp].end for tp in found}
-            ):
-                self._world.losses.append(loss)
-                await self._app.after_loss(loss)
+        self._done = await self._seek({tp for tp in tps if tp in self._broker.logs})
+        await self.check_positions()  # type: ignore[misc]
         if generation != self._broker.generation[self._group]:
             return
         self._process.point()
-        self.positions = {tp: max(at, logs[tp].first) for tp, at in found.items()}
-        self.done = dict(self.positions)
-        self._app.rebalancing = False
+        self.positions = dict(self._done)
+        self.app.rebalancing = False
         self.flow_active = self.settled = True
         self.wake()
+
+    async def _seek(self, tps: set[TP]) -> dict[TP, int]:
+        """Return where to begin: committed offsets, unless another log is meant; then the positions of the stage."""
+        logs, committed = self._broker.logs, self._broker.committed[self._group]
+        found = {tp: committed.get(tp, logs[tp].first) for tp in sorted(tps)}
+        if self.app.after_loss is None:
+            notes = {tp: (committed[tp], self._broker.notes[self._group, tp]) for tp in found if tp in committed}
+            found |= await self.leave_other_logs(notes)  # type: ignore[misc]
+        if self.app.start_positions is not None:
+            found |= await self.app.start_positions(set(found))
+        return found
+
+    async def seek_wait(self, positions: dict[TP, int]) -> None:
+        """Do nothing more: positions are taken over when all are known."""
+
+    async def _bounds(self, tps: Iterable[TP]) -> tuple[dict[TP, int], dict[TP, int]]:
+        logs = self._broker.logs
+        return {tp: logs[tp].first for tp in tps}, {tp: logs[tp].end for tp in tps}

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from tests.simulation import rows
-from tests.simulation.line import Make, RowCheckpoints, RowFolding
+from tests.simulation.kernels import RowCheckpoints, RowFolding
+from tests.simulation.line import Make
 from tests.simulation.mutants_fold import (
     NoHighWater,
     PromiseFirst,

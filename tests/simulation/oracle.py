@@ -11,10 +11,11 @@ from typing import Any
 
 from faust.types import TP
 
-from tests.simulation import fold
+from tests.simulation import fold, row_state
 from tests.simulation.broker import Log
 from tests.simulation.columns import ColumnFolding
-from tests.simulation.line import SETTINGS, SOURCES, Line, _totals
+from tests.simulation.kernels import SETTINGS, SOURCES, totals_of
+from tests.simulation.line import Line
 from tests.simulation.rows import Event, Row
 from tests.simulation.spend import Guard
 from tests.simulation.store import minute_totals
@@ -180,7 +181,7 @@ class Oracle:
         found = {
             key: (calls, cost)
             for key, (_, calls, cost) in self._store.windows.items()
-            if (calls or cost) and key not in poison and key[0] in fold.LEVELS and key[3] in KINDS
+            if (calls or cost) and key not in poison and key[0] in row_state.LEVELS and key[3] in KINDS
         }
         for key in sorted({*wanted, *found}):
             if wanted.get(key) != found.get(key):
@@ -210,14 +211,14 @@ class Oracle:
         if self._line.columns:
             folding = ColumnFolding(SETTINGS, self._broker, None)
             return folding.fold(State(log.tp.partition, rules_from(SETTINGS, SOURCES)), log.history, None)
-        return fold.fold(fold.RowState(log.tp.partition, SOURCES, SETTINGS.horizon_s), log.history, None)
+        return fold.fold(row_state.RowState(log.tp.partition, SOURCES, SETTINGS.horizon_s), log.history, None)
 
     def _due_alerts(self) -> set[str]:
         """Return the alerts that totals ask for, of policies that were there from the start and never changed."""
         totals = _totals_of(list(self._counted.values()))
         for round_ in self._rounds():  # spend that came when its day was sealed alerts nobody
             for key in [key for key in totals if key[2] == round_.org_id]:
-                if any(fold.bucket_at(key[0], hour * 3_600) == key[1] for hour in round_.hours):
+                if any(row_state.bucket_at(key[0], hour * 3_600) == key[1] for hour in round_.hours):
                     del totals[key]
         due = set()
         for policy in self._traffic.first_policies.values():
@@ -268,8 +269,8 @@ def _kind(record: Any) -> bytes:
     return dict(record.headers).get(H_KIND, b"")
 
 
-def _totals_of(rows: list[Row]) -> dict[fold.Key, tuple[int, int]]:
-    return {key: totals for level in fold.LEVELS for key, totals in _totals(level, rows).items()}
+def _totals_of(rows: list[Row]) -> dict[row_state.Key, tuple[int, int]]:
+    return {key: totals for level in row_state.LEVELS for key, totals in totals_of(level, rows).items()}
 
 
 def _differences(what: str, wanted: set[Any], found: set[Any], *, only_missing: bool = False) -> Iterator[str]:

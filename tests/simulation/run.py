@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from tests.simulation.group import MOST
-from tests.simulation.line import SETTINGS, Line, Make
+from tests.simulation.kernels import SETTINGS
+from tests.simulation.line import Line, Make
 from tests.simulation.oracle import Oracle, Watcher
 from tests.simulation.traffic import Mix, Traffic
 from tests.simulation.world import Faults, World

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from tests.simulation.fold import Key, bucket_at
+from tests.simulation.row_state import Key, bucket_at
 from tests.simulation.rows import Row
 from tests.simulation.world import Process, World
 from tollmeter.sinks.clickhouse import Rejected, Unavailable
@@ -48,6 +48,8 @@ class Store:
         """Group to (computed_at, calls, cost)."""
         self.covered_until_us = 0
         self.books: set[str] = set()
+        self.gaps: set[tuple[Any, ...]] = set()
+        """Declared losses: stage, partition, first and last offset, kind, topic, topic id."""
         self.physical = 0
 
     def now_us(self) -> int:
@@ -67,6 +69,9 @@ class Store:
 
     def _put_ledger_coverage(self, row: Sequence[Any], _us: int) -> None:
         self.coverage[row[0], row[1], row[2]] = tuple(row)
+
+    def _put_ledger_gaps(self, row: Sequence[Any], _us: int) -> None:
+        self.gaps.add(tuple(row))
 
     def _put_alerts(self, row: Sequence[Any], _us: int) -> None:
         self.alerts[json.loads(row[0])["id"]] = row[0]

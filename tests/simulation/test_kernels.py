@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.simulation import fold
+from tests.simulation import fold, row_state
 from tests.simulation.broker import Log
 from tests.simulation.columns import ColumnFolding
-from tests.simulation.line import SETTINGS, SOURCES, Line
+from tests.simulation.kernels import SETTINGS, SOURCES
+from tests.simulation.line import Line
 from tests.simulation.oracle import KINDS
 from tests.simulation.run import build, drive
 from tollmeter.schemas import topics
@@ -20,11 +21,11 @@ from tollmeter.streams.rules.totals import MEASURES
 CALLS, COST = MEASURES.index("calls"), MEASURES.index("cost_nano")
 
 
-def cells_of(state: State) -> dict[fold.Key, tuple[int, int]]:
+def cells_of(state: State) -> dict[row_state.Key, tuple[int, int]]:
     """The cells in memory that have something in them, of the scopes that the row-by-row fold knows."""
     return {
         (level, bucket, *state.scopes.names[scope]): (int(values[CALLS]), int(values[COST]))
-        for level in fold.LEVELS
+        for level in row_state.LEVELS
         for bucket, cells in state.levels[level].items()
         for scope, values in zip(cells.scopes.tolist(), cells.values, strict=True)
         if state.scopes.names[scope][1] in KINDS and (values[CALLS] or values[COST])
@@ -45,7 +46,7 @@ def edges(alerts: list[Any]) -> dict[tuple[Any, ...], Any]:
 def compare(line: Line, log: Log, cut: int) -> int:
     """Fold a log both ways, `cut` records at a time; return the number of alerts."""
     folding, rules = ColumnFolding(SETTINGS, line.broker, None), rules_from(SETTINGS, SOURCES)
-    columns, rows = State(log.tp.partition, rules), fold.RowState(log.tp.partition, SOURCES, SETTINGS.horizon_s)
+    columns, rows = State(log.tp.partition, rules), row_state.RowState(log.tp.partition, SOURCES, SETTINGS.horizon_s)
     by_columns: list[Any] = []
     by_rows: list[Any] = []
     for begin in range(0, len(log.records), cut):

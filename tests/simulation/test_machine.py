@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from tests.simulation.line import SOURCES, Line
+from tests.simulation.kernels import SOURCES
+from tests.simulation.line import Line
 from tests.simulation.mutants import CommitBeforeAck, CommitBeforeInsert
 from tests.simulation.oracle import Oracle, Watcher
 from tests.simulation.rows import Event

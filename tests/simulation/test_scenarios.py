@@ -7,7 +7,8 @@ from faust.types import TP
 
 from tests.simulation import fold
 from tests.simulation.group import Group
-from tests.simulation.line import TARGETS, Line
+from tests.simulation.kernels import TARGETS
+from tests.simulation.line import Line
 from tests.simulation.oracle import Oracle, Watcher
 from tests.simulation.rows import Event
 from tests.simulation.run import settle

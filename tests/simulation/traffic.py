@@ -5,7 +5,8 @@ from typing import Any
 
 from faust.types import TP
 
-from tests.simulation.line import SOURCES, TARGETS, Line
+from tests.simulation.kernels import SOURCES, TARGETS
+from tests.simulation.line import Line
 from tests.simulation.rows import Book, Event
 from tests.simulation.world import World
 from tollmeter.schemas import topics

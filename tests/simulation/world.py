@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any, NoReturn
 
 from tests.simulation.loop import Loop
+from tollmeter.streams.app import LogReplacedError
 from tollmeter.streams.continuity import Loss
 from tollmeter.streams.machine import Machine
 
@@ -157,7 +158,7 @@ class Process:
         """What the machine's `crash` is here; an error that no fault explains is a finding."""
         if self.dead:
             raise Killed
-        if not isinstance(error, Refused):
+        if not isinstance(error, Refused | LogReplacedError):
             self.world.problem(f"{self.name} crashed: {type(error).__name__}: {error}")
         self.kill()
         raise Killed

@@ -1,0 +1,172 @@
+"""The state of the row-by-row fold, its checkpoints, and what becomes of it when a log has a gap or is made anew.
+
+Kept apart on purpose: it shares no code with `streams.rules.state`, `snapshot` and `epochs`.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from tests.simulation.rows import Row
+from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.priced import H_KIND
+
+LEVELS = ("minute", "hour", "day", "month")
+SLICE_US = 600_000_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Key = tuple[str, int, str, str, str]
+"""level, bucket, org, kind, name."""
+
+
+@cache
+def bucket_at(level: str, seconds: int) -> int:
+    """Return the bucket of a level that holds an instant."""
+    if level == "month":
+        at = EPOCH + timedelta(seconds=seconds)
+        return (at.year - 1970) * 12 + at.month - 1
+    return seconds // {"minute": 60, "hour": 3_600, "day": 86_400}[level]
+
+
+@cache
+def start_s(level: str, bucket: int) -> int:
+    """Return when a bucket begins."""
+    if level == "month":
+        return int(datetime(1970 + bucket // 12, bucket % 12 + 1, 1, tzinfo=UTC).timestamp())
+    return bucket * {"minute": 60, "hour": 3_600, "day": 86_400}[level]
+
+
+def scopes_of(row: Row) -> tuple[tuple[str, str, str], ...]:
+    """Return the scopes that a row counts for."""
+    named = (("org", ""), ("user", row.user), ("api_key", row.key))
+    return tuple((row.org, kind, name) for kind, name in named if kind == "org" or name)
+
+
+@dataclass(slots=True)
+class Cell:
+    calls: int = 0
+    cost_nano: int = 0
+    stamp: int = -1
+    dirty: bool = False
+
+
+@dataclass(slots=True)
+class RowState:
+    """The state of one partition; fields as in `streams.rules.state`."""
+
+    partition: int
+    sources: int
+    horizon_s: int
+    applied: int = -1
+    halted: str = ""
+    base: int = 0
+    log_id: str = ""
+    epochs: list[str] = field(default_factory=list)
+    high: dict[int, int] = field(default_factory=dict)
+    clocks: dict[int, int] = field(default_factory=dict)
+    remember_from_us: int = 0
+    seen: dict[int, set[tuple[int, str, str]]] = field(default_factory=dict)
+    cells: dict[Key, Cell] = field(default_factory=dict)
+    policies: dict[str, Policy] = field(default_factory=dict)
+    changed: dict[str, bool] = field(default_factory=dict)
+    deferred: dict[tuple[str, int], int] = field(default_factory=dict)
+    repaired: dict[str, tuple[str, int]] = field(default_factory=dict)
+    accepted: int = 0
+    newest_stamp: int = -1
+
+    def cell(self, key: Key) -> Cell:
+        found = self.cells.get(key)
+        if found is None:
+            found = self.cells[key] = Cell()
+        return found
+
+    def watermark_ms(self) -> int | None:
+        return min(self.clocks.values()) if len(self.clocks) >= self.sources else None
+
+
+def snapshot(state: RowState) -> Any:
+    """Drain what changed; the fields that WATCH, its store and its repairs read."""
+    cells = [(key, cell.calls, cell.cost_nano) for key, cell in sorted(state.cells.items()) if cell.dirty]
+    for cell in state.cells.values():
+        cell.dirty = False
+    policies = tuple((name, state.policies[name] if kept else None) for name, kept in sorted(state.changed.items()))
+    state.changed.clear()
+    progress = {
+        "applied": state.applied, "base": state.base, "log_id": state.log_id, "epochs": list(state.epochs),
+        "high": dict(state.high), "clocks": dict(state.clocks),
+        "remember_from_us": state.remember_from_us, "accepted": state.accepted,
+        "deferred": [[org, hour, offset] for (org, hour), offset in sorted(state.deferred.items())],
+        "repaired": {org: list(last) for org, last in state.repaired.items()},
+    }  # fmt: skip
+    return SimpleNamespace(
+        partition=state.partition,
+        applied=state.applied,
+        cells=cells,
+        policies=policies,
+        progress=progress,
+        unsettled=(),
+    )
+
+
+def restore(state: RowState, progress: str, cells: Iterable[tuple[Key, int, int, int]], policies: list[Policy]) -> None:
+    """Fill a new state from a checkpoint; cells are (key, calls, cost, stamp)."""
+    data = json.loads(progress)
+    state.applied, state.accepted = data["applied"], data["accepted"]
+    state.base, state.log_id, state.epochs = data["base"], data["log_id"], data["epochs"]
+    state.high = {int(source): offset for source, offset in data["high"].items()}
+    state.clocks = {int(source): clock for source, clock in data["clocks"].items()}
+    state.remember_from_us = data["remember_from_us"]
+    state.deferred = {(org, hour): offset for org, hour, offset in data["deferred"]}
+    state.repaired = {org: (name, offset) for org, (name, offset) in data["repaired"].items()}
+    for key, calls, cost_nano, stamp in cells:
+        state.cells[key] = Cell(calls, cost_nano, stamp)
+        state.newest_stamp = max(state.newest_stamp, stamp)
+    state.policies = {policy.policy_id: policy for policy in policies}
+
+
+def undo(state: RowState, failed: Any) -> None:
+    """Count a snapshot as unsaved again."""
+    for key, calls, cost_nano in failed.cells:
+        if key not in state.cells:
+            state.cells[key] = Cell(calls, cost_nano)
+        state.cells[key].dirty = True
+    state.changed = {name: policy is not None for name, policy in failed.policies} | state.changed
+
+
+def remember(state: RowState, records: Sequence[Any]) -> None:
+    """Rebuild the memory of ids from records of the log up to `applied`."""
+    for record in records:
+        if record.offset + state.base <= state.applied and dict(record.headers)[H_KIND] == b"rows":
+            for row in record.value:
+                if row.event_us >= state.remember_from_us:
+                    state.seen.setdefault(row.event_us // SLICE_US, set()).add(row.identity)
+
+
+# what is gone from a log -------------------------------------------------------------------------------------------
+
+
+def renew(state: RowState, log_id: str) -> None:
+    """Go on with a log made anew: offsets rise by 2^40, ids are forgotten, the open hours are made right later."""
+    state.base = (state.applied // 2**40 + 1) * 2**40 if state.applied >= 0 else 0
+    state.applied = state.base - 1
+    state.log_id = log_id
+    state.seen.clear()
+    open_hours = {
+        (org, bucket)
+        for level, bucket, org, kind, _ in state.cells
+        if level == "hour" and kind == "org" and (bucket + 1) * 3_600_000_000 > state.remember_from_us
+    }
+    missing(state, sorted(open_hours))
+
+
+def pass_gap(state: RowState, next_offset: int) -> None:
+    """Go on behind offsets that are gone."""
+    state.applied = max(state.applied, state.base + next_offset - 1)
+
+
+def missing(state: RowState, hours: list[tuple[str, int]]) -> None:
+    """Have hours of organisations repaired from the ledger."""
+    state.deferred.update(dict.fromkeys(hours, max(state.applied, 0)))
