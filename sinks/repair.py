@@ -3,12 +3,13 @@
 import io
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 import polars as pl
 
 from tollmeter.schemas.event import EPOCH
 from tollmeter.schemas.policy import SCOPE_COLUMNS
-from tollmeter.sinks.clickhouse import ClickHouse
+from tollmeter.sinks.clickhouse import ClickHouse, Unavailable
 from tollmeter.sinks.queries import load
 from tollmeter.streams.rules.cardinality import SCOPES_PER_ORG, fold_names
 from tollmeter.streams.rules.epochs import real_offset
@@ -77,7 +78,10 @@ def _month_of(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def extra_cells(client: ClickHouse, settlement: Settlement) -> pl.DataFrame:
-    """Return the cells that settle an organisation's extra totals. The ledger must hold all that was folded."""
+    """Return the cells that settle an organisation's extra totals. The ledger must hold all that was folded.
+
+    Raises `Unavailable` while the ledger is ahead by corrections: a row as it was at the checkpoint is there no more.
+    """
     current_s = bucket_start_s(settlement.level, settlement.current)
     step = STEP_S if settlement.level == QUARTER else 0
     spans = {(settlement.from_s, current_s, step), (current_s, settlement.until_s, step)}
@@ -90,7 +94,18 @@ def extra_cells(client: ClickHouse, settlement: Settlement) -> pl.DataFrame:
         }  # fmt: skip
         found = pl.read_ipc_stream(io.BytesIO(client.arrow(load("repair_extras"), wanted)))
         parts.append(_numbered(found, settlement.level))
+        _check_not_ahead(client, wanted)  # behind the sums: what hides a row of theirs is seen here
     return missing_cells(settlement, pl.concat(parts))
+
+
+def _check_not_ahead(client: ClickHouse, wanted: dict[str, Any]) -> None:
+    asked = {name: wanted[name] for name in ("org", "partition", "from", "until", "upto")}
+    ahead = client.query(load("repair_ahead"), asked)[0]["n"]
+    if ahead:
+        raise Unavailable(
+            f"{ahead} rows of {wanted['org']} were corrected behind offset {wanted['upto']}, the ledger has them as "
+            "they are now: the next checkpoint tries again"
+        )
 
 
 def _totals(client: ClickHouse, org: str, unit: str, within: str, buckets: Iterable[int]) -> pl.DataFrame:

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.settings import Settings
 from tollmeter.sinks import rollup
-from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.clickhouse import ClickHouse, Unavailable, connect
 from tollmeter.sinks.queries import load
-from tollmeter.streams.rules.totals import LEVELS, MEASURES
+from tollmeter.sinks.repair import extra_cells
+from tollmeter.streams.rules.settling import Settlement
+from tollmeter.streams.rules.totals import LEVELS, MEASURES, bucket_at
 from tollmeter.verify import ledger, rollups, windows
 from tollmeter.verify.sources import SourceMap
 from tollmeter.verify.windows import Progress, WindowCheck
@@ -117,11 +120,8 @@ def window(client: ClickHouse, calls: int, tokens: int, cost: int, name: str = "
 def check(
     client: ClickHouse, deferred: frozenset[tuple[str, int]] = frozenset(), applied: int = APPLIED
 ) -> WindowCheck:
-    found = WindowCheck()
-    windows.check(
-        client, Progress(0, applied, SEALED, deferred), HORIZON_S, int(MINUTE.timestamp()) - 40 * 86_400, found
-    )
-    return found
+    at = Progress(0, applied, SEALED, deferred)
+    return windows.check(client, at, HORIZON_S, int(MINUTE.timestamp()) - 40 * 86_400)
 
 
 def test_query_speaks_of_the_same_levels_scopes_and_measures_as_the_fold() -> None:
@@ -284,3 +284,45 @@ def test_voided_rows_leave_the_ledger_and_stay_known(client: ClickHouse) -> None
     assert client.query("SELECT cost_nano, reason FROM ledger_voids FINAL") == [
         {"cost_nano": 200, "reason": "same id at another time"}
     ]
+
+
+def correct(client: ClickHouse, number: int, offset: int, **changed: Any) -> None:
+    """Store the next revision of a row."""
+    changes = "".join(f", {value!r} AS {name}" for name, value in changed.items())
+    client.command(
+        f"INSERT INTO usage_events (* EXCEPT (version)) SELECT * EXCEPT (version) REPLACE (revision + 1 AS revision, {offset} AS "
+        f"priced_offset{changes}) FROM usage_events FINAL WHERE src_offset = {number}"
+    )
+
+
+def test_rows_corrected_behind_the_checkpoint_wait_for_the_next_one(client: ClickHouse) -> None:
+    store(client, *TWO)  # offsets 0 and 1
+    window(client, 2, 30, 300, stamp=4)
+    correct(client, 1, 5, cost_nano=250)
+    found = check(client, applied=4)
+    assert (found.compared, found.waiting, found.ahead, found.differences()) == (0, 4, 4, [])
+    found = check(client, applied=5)
+    assert (found.compared, found.ahead, minutes_only(found)) == (4, 0, {"window_cost_nano": 50})
+    client.command("TRUNCATE TABLE usage_windows")
+    window(client, 2, 30, 350)
+    assert check(client, applied=5).differences() == []
+
+
+def settle(client: ClickHouse, applied: int) -> Any:
+    day_s = int(MINUTE.timestamp()) // 86_400 * 86_400
+    scopes = frozenset({("org", "")})
+    wanted = Settlement(
+        "acme", "day", 0, applied, day_s, day_s + 86_400, bucket_at("day", day_s), scopes, live={}
+    )  # fmt: skip
+    return extra_cells(client, wanted).select("calls", "cost_nano").rows()
+
+
+def test_extra_totals_wait_while_the_ledger_is_ahead_by_corrections(client: ClickHouse) -> None:
+    store(client, *TWO)
+    assert settle(client, 4) == [(2, 300)]
+    correct(client, 1, 5, cost_nano=250)
+    with pytest.raises(Unavailable, match="1 rows of acme were corrected behind offset 4"):
+        settle(client, 4)
+    assert settle(client, 5) == [(2, 350)]
+    correct(client, 1, 6, status="VOID", cost_nano=0, input_tokens=0)
+    assert settle(client, 6) == [(1, 100)]

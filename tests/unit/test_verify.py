@@ -11,16 +11,20 @@ from tollmeter.verify.alarm import alerts
 from tollmeter.verify.alerts import percentile
 from tollmeter.verify.count import (
     IDENTITY,
+    Corrected,
     Difference,
     Differences,
     LogCounts,
+    as_read,
     changed_contents,
     compare,
+    corrected,
     count,
     expected_ledger,
     first_deliveries,
     several_times,
 )
+from tollmeter.verify.ledger import LEDGER_SCHEMA
 from tollmeter.verify.log import SCHEMA
 from tollmeter.verify.repair import cells_of, to_void
 from tollmeter.verify.sources import SourceMap, spans
@@ -35,8 +39,8 @@ def rows(*changes: dict[str, Any]) -> pl.DataFrame:
     plain = [
         {
             "event_id": f"e{n}", "event_time": NOON, "org_id": "acme", "src_partition": 0, "src_offset": n,
-            "revision": 0, "received_at": NOON, "cost_nano": 100 + n, "content": 1, "priced_offset": n,
-            "priced_partition": 0, **change,
+            "revision": 0, "received_at": NOON, "status": "OK", "cost_nano": 100 + n, "content": 1, "priced_offset": n,
+            "priced_partition": 0, "corrected": False, **change,
         }
         for n, change in enumerate(changes)
     ]  # fmt: skip
@@ -44,7 +48,7 @@ def rows(*changes: dict[str, Any]) -> pl.DataFrame:
 
 
 def ledger(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.select("event_id", "event_time", "org_id", "src_partition", "src_offset", "cost_nano")
+    return frame.select(list(LEDGER_SCHEMA))
 
 
 def compared(log: pl.DataFrame, stored: pl.DataFrame, refused: Any = (), voided: pl.DataFrame | None = None) -> Any:
@@ -101,9 +105,10 @@ def test_equal_sides_have_no_difference() -> None:
         ([{}, {}], [{}], [(0, 1)], {"refused_by_ledger": 1}),
         ([{}], [{"cost_nano": 93}], [], {"cost_nano": 7}),
         ([{"cost_nano": None}], [{"cost_nano": 0}], [], {"cost_nano": 1}),
+        ([{"revision": 1}], [{}], [], {"revision": 1}),
         ([{}], [{"org_id": "other"}], [], {"missing_in_ledger": 1, "only_in_ledger": 1}),
     ],
-    ids=["missing", "surplus", "refused", "cost", "unknown is not 0", "other org"],
+    ids=["missing", "surplus", "refused", "cost", "unknown is not 0", "revision", "other org"],
 )
 def test_differences_are_named(expected: Any, stored: Any, refused: Any, found: dict[str, int]) -> None:
     assert names(compared(rows(*expected), ledger(rows(*stored)), refused).differences) == found
@@ -116,6 +121,45 @@ def test_voided_rows_are_not_missing_and_must_stay_away() -> None:
     back = compared(log, ledger(log), voided=log[1:])
     assert names(back.differences) == {"voided_is_back": 1}
     assert back.back["event_time"].to_list() == [NOON + timedelta(seconds=1)]
+
+
+VOID, MOVED = {"status": "VOID", "revision": 1}, {"org_id": "b", "revision": 1}
+
+
+@pytest.mark.parametrize(
+    ("source", "corrections", "stored", "found"),
+    [
+        ([{}], [], [{}], Corrected(0, 0, 0)),
+        ([{}, {}], [{"revision": 1}], [{"revision": 1}, {}], Corrected(1, 0, 0)),
+        ([{}], [VOID], [VOID], Corrected(1, 1, 0)),
+        ([{}], [MOVED, {"event_id": "e0"} | VOID], [{"org_id": "b"}, {"event_id": "e0"} | VOID], Corrected(2, 0, 1)),
+        # half of a move: counted twice, and the sum says so
+        ([{}], [MOVED], [{"org_id": "b"}, {"event_id": "e0"}], Corrected(1, 0, 1)),
+        # moved on, then back again
+        ([{}], [MOVED, {"event_id": "e0"} | VOID, {"event_id": "e0", "org_id": "c"}, {"event_id": "e0"} | MOVED | VOID],
+         [VOID, {"event_id": "e0"} | MOVED | VOID, {"event_id": "e0", "org_id": "c"}], Corrected(3, 0, 2)),
+        ([{}], [MOVED, {"event_id": "e0"} | VOID, {"event_id": "e0", "revision": 2}, {"event_id": "e0"} | MOVED | VOID],
+         [{}, {"event_id": "e0"} | MOVED | VOID], Corrected(2, 0, 1)),
+        # moved, and voided there
+        ([{}], [MOVED, {"event_id": "e0"} | VOID, {"event_id": "e0"} | MOVED | VOID],
+         [VOID, {"event_id": "e0"} | MOVED | VOID], Corrected(2, 1, 1)),
+    ],
+    ids=["none", "changed", "void", "moved", "half moved", "moved on", "moved back", "moved and voided"],
+)  # fmt: skip
+def test_what_corrections_did_keeps_the_sum(source: Any, corrections: Any, stored: Any, found: Corrected) -> None:
+    frame, kept = rows(*source), ledger(rows(*stored))
+    assert corrected(frame, rows(*corrections), kept) == found
+    live = kept.filter(pl.col("status") != "VOID").height
+    half = found == Corrected(1, 0, 1)
+    assert (count(frame).distinct == live + found.voided) is not half
+
+
+def test_row_corrected_behind_what_was_read_stands_for_the_one_before() -> None:
+    log = rows({}, {})
+    stored = ledger(rows({"revision": 1, "priced_offset": 9, "cost_nano": 5}, {}, {"revision": 1, "priced_offset": 9}))
+    kept = as_read(stored, log, stored["priced_offset"] >= 2)
+    assert compared(log, kept).differences == []
+    assert kept.sort("event_id")["cost_nano"].to_list() == [100, 101]
 
 
 def test_void_keeps_the_time_that_came_first_in_the_log() -> None:

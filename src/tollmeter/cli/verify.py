@@ -100,6 +100,12 @@ def tell(verdict: Verdict) -> None:
     )
     if verdict.voided:
         out.print(f"voided {verdict.voided:,} (distinct = ledger + voided)")
+    if verdict.corrected.rows:
+        found = verdict.corrected
+        out.print(
+            f"corrected {found.rows:,} rows: {found.voided:,} voided, {found.moved:,} now in another organisation",
+            soft_wrap=True,
+        )
     if verdict.deep:
         out.print("read again: " + ", ".join(f"{name} {count:,}" for name, count in verdict.deep.items()))
     if verdict.gaps:

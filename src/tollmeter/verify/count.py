@@ -9,8 +9,12 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from tollmeter.schemas.priced import VOID
+
 IDENTITY = ["event_time", "org_id", "event_id"]
 COORDINATES = ["src_partition", "src_offset"]
+CALL = ["event_time", "event_id"]
+"""What stays of a call that moves to another organisation."""
 SHOWN = 5
 
 
@@ -97,6 +101,45 @@ def changed_contents(rows: pl.DataFrame, where: str) -> list[Difference]:
 
 
 @dataclass(frozen=True, slots=True)
+class Corrected:
+    """What corrections did: identities they touched, calls they took away, and calls under another organisation."""
+
+    rows: int = 0
+    voided: int = 0
+    moved: int = 0
+
+    def __add__(self, other: "Corrected") -> "Corrected":
+        return Corrected(self.rows + other.rows, self.voided + other.voided, self.moved + other.moved)
+
+
+def corrected(rows: pl.DataFrame, corrections: pl.DataFrame, stored: pl.DataFrame) -> Corrected:
+    """Count corrections. `rows`: of the source; `corrections`: rows that these brought; `stored`: the ledger's.
+
+    A call that moved is an empty row under its old organisation, and an identity that no source record has: such pairs
+    are calls that moved, what is empty beyond them was taken away.
+    """
+    touched = corrections.select(IDENTITY).unique()
+    arrived = touched.join(rows, on=IDENTITY, how="anti")
+    empty = stored.filter(pl.col("status") == VOID)
+    calls = pl.concat([
+        arrived.select(*CALL, pl.lit(1).alias("arrived"), pl.lit(0).alias("empty")),
+        empty.select(*CALL, pl.lit(0).alias("arrived"), pl.lit(1).alias("empty")),
+    ]).group_by(CALL).sum()  # fmt: skip
+    pairs = int(calls.select(pl.min_horizontal("arrived", "empty").sum()).item())
+    return Corrected(touched.height, empty.height - pairs, arrived.height)
+
+
+def as_read(stored: pl.DataFrame, expected: pl.DataFrame, beyond: pl.Series) -> pl.DataFrame:
+    """Return ledger rows as of the part of the log that was read.
+
+    A corrected row `beyond` it has taken the place of the one that the log has: that one stands for it.
+    """
+    later = stored.filter(beyond)
+    there = expected.join(later, on=IDENTITY, how="semi")
+    return pl.concat([stored.filter(~beyond), there.select(stored.columns)])
+
+
+@dataclass(frozen=True, slots=True)
 class Compared:
     """What one side lacks or has otherwise; rows of the log for `missing` and `wrong`."""
 
@@ -134,9 +177,14 @@ def compare(expected: pl.DataFrame, ledger: pl.DataFrame, letters: pl.DataFrame,
     if surplus.height:
         found.append(Difference("only_in_ledger", where, surplus.height, f"for example {ids(surplus)}"))
     both = expected.join(ledger, on=IDENTITY, how="inner", suffix="_ledger")
-    wrong = both.filter(pl.col("cost_nano").ne_missing(pl.col("cost_nano_ledger")))
-    if wrong.height:
-        found.append(_costs(wrong, where))
+    dear = both.filter(pl.col("cost_nano").ne_missing(pl.col("cost_nano_ledger")))
+    older = both.filter(pl.col("revision") != pl.col("revision_ledger"))
+    if dear.height:
+        found.append(_costs(dear, where))
+    if older.height:
+        detail = f"the ledger has another revision than the log's corrections, for example {ids(older)}"
+        found.append(Difference("revision", where, older.height, detail))
+    wrong = pl.concat([dear, older]).unique(IDENTITY, keep="first", maintain_order=True)
     return Compared(found, missing, wrong.select(expected.columns), back, voided)
 
 

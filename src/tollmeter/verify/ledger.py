@@ -15,7 +15,8 @@ from tollmeter.verify.sources import SourceMap, spans
 
 LEDGER_SCHEMA = pl.Schema({
     "event_id": pl.String(), "event_time": pl.Datetime("us", "UTC"), "org_id": pl.String(),
-    "src_partition": pl.UInt16(), "src_offset": pl.Int64(), "cost_nano": pl.Int64(),
+    "src_partition": pl.UInt16(), "src_offset": pl.Int64(), "revision": pl.UInt16(),
+    "status": pl.String(), "cost_nano": pl.Int64(),
     "priced_partition": pl.UInt16(), "priced_offset": pl.Int64(),
 })  # fmt: skip
 PAGE_ROWS = 500_000
@@ -49,7 +50,7 @@ def by_id(client: ClickHouse, ids: Sequence[str]) -> pl.DataFrame:
 
 
 def _frame(data: bytes) -> pl.DataFrame:
-    rows = pl.read_ipc_stream(io.BytesIO(data)).with_columns(pl.col("org_id").cast(pl.String))
+    rows = pl.read_ipc_stream(io.BytesIO(data)).with_columns(pl.col("org_id", "status").cast(pl.String))
     return rows.select(list(LEDGER_SCHEMA)).cast(LEDGER_SCHEMA)
 
 

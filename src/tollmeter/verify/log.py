@@ -9,7 +9,8 @@ import polars as pl
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tollmeter.schemas import topics
-from tollmeter.schemas.priced import H_KIND, KIND_ROWS
+from tollmeter.schemas.control import Correction
+from tollmeter.schemas.priced import H_CORRECTION, H_KIND, KIND_CORRECTION, KIND_ROWS
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.decode import decode
 from tollmeter.streams.rules.validate import validate
@@ -20,12 +21,15 @@ Advance = Callable[[int], None]
 
 CONTENT = ("model_sent", "status", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 """Columns that a resend must not change."""
-COLUMNS = ("event_id", "event_time", "org_id", "src_partition", "src_offset", "revision", "received_at", "cost_nano")
+COLUMNS = (
+    "event_id", "event_time", "org_id", "src_partition", "src_offset", "revision", "received_at", "status", "cost_nano",
+)  # fmt: skip
 SCHEMA = pl.Schema({
     "event_id": pl.String(), "event_time": pl.Datetime("us", "UTC"), "org_id": pl.String(),
     "src_partition": pl.UInt16(),
-    "src_offset": pl.Int64(), "revision": pl.UInt16(), "received_at": pl.Datetime("ms", "UTC"), "cost_nano": pl.Int64(),
-    "content": pl.UInt64(), "priced_offset": pl.Int64(), "priced_partition": pl.UInt16(),
+    "src_offset": pl.Int64(), "revision": pl.UInt16(), "received_at": pl.Datetime("ms", "UTC"),
+    "status": pl.String(), "cost_nano": pl.Int64(), "content": pl.UInt64(), "priced_offset": pl.Int64(),
+    "priced_partition": pl.UInt16(), "corrected": pl.Boolean(),
 })  # fmt: skip
 DEEP_SCHEMA = pl.Schema({name: SCHEMA[name] for name in ("event_id", "event_time", "org_id")})
 CHUNK = 20_000
@@ -33,24 +37,42 @@ KILLER = b"quarantined"
 
 
 async def read_rows(settings: Settings, position: Position, advance: Advance) -> AsyncIterator[pl.DataFrame]:
-    """Yield the rows of usage.priced, record by record and in log order within a partition."""
+    """Yield the rows of usage.priced, record by record and in log order within a partition.
+
+    Of a correction those are the rows that the ledger shall have; a record that says not which is none.
+    """
     topic = settings.topic(topics.PRICED)
     async with reader(settings) as consumer:
         for number, end in position.priced_end.items():
             async for record in records(consumer, TopicPartition(topic, number), position.priced_from[number], end):
                 advance(1)
-                if dict(record.headers).get(H_KIND) == KIND_ROWS:
-                    yield _rows(record)
+                headers = dict(record.headers)
+                kind = headers.get(H_KIND)
+                if kind == KIND_ROWS:
+                    yield _rows(record, replaced=0, corrected=False)
+                elif kind == KIND_CORRECTION and (replaced := replaced_by(headers)) is not None:
+                    yield _rows(record, replaced=replaced, corrected=True)
 
 
-def _rows(record: Any) -> pl.DataFrame:
-    frame = pl.read_ipc_stream(io.BytesIO(record.value), columns=[*COLUMNS, *CONTENT])
+def replaced_by(headers: dict[str, bytes]) -> int | None:
+    """Return how many rows of a record come first that say what was: none of one of PRICE. None: nobody can say."""
+    if headers.get(H_KIND) != KIND_CORRECTION:
+        return 0
+    try:
+        return Correction.model_validate_json(headers[H_CORRECTION]).was
+    except (KeyError, ValueError):
+        return None  # LEDGER dead-letters it
+
+
+def _rows(record: Any, *, replaced: int, corrected: bool) -> pl.DataFrame:
+    frame = pl.read_ipc_stream(io.BytesIO(record.value), columns=list(dict.fromkeys((*COLUMNS, *CONTENT))))[replaced:]
     return frame.select(
         pl.col("event_id").cast(pl.String), "event_time", pl.col("org_id").cast(pl.String), "src_partition",
-        "src_offset", "revision", "received_at", "cost_nano",
+        "src_offset", "revision", "received_at", pl.col("status").cast(pl.String), "cost_nano",
         pl.concat_str([pl.col(name).cast(pl.String) for name in CONTENT], separator="\x1f").hash().alias("content"),
         pl.lit(record.offset, pl.Int64()).alias("priced_offset"),
         pl.lit(record.partition, pl.UInt16()).alias("priced_partition"),
+        pl.lit(corrected).alias("corrected"),
     ).cast(SCHEMA)  # fmt: skip
 
 

@@ -24,9 +24,10 @@ from tollmeter.streams.rules.repair import REPAIR_SCHEMA
 from tollmeter.streams.rules.totals import MEASURES, bucket_at
 from tollmeter.verify import ledger, rollups, windows
 from tollmeter.verify.count import IDENTITY
-from tollmeter.verify.log import records
+from tollmeter.verify.live import check_windows
+from tollmeter.verify.log import records, replaced_by
 from tollmeter.verify.position import reader
-from tollmeter.verify.run import Broken, Options, Verdict, check_windows
+from tollmeter.verify.run import Broken, Options, Verdict
 from tollmeter.verify.windows import FOLDED, Progress, WindowCheck, WrongCell
 
 CHECKPOINT_WAIT_S = 60.0
@@ -87,7 +88,7 @@ async def _reinsert(settings: Settings, client: ClickHouse, rows: pl.DataFrame) 
     async with reader(settings) as consumer:
         for number, offset in rows.select("priced_partition", "priced_offset").unique().rows():
             async for record in records(consumer, TopicPartition(topic, number), offset, offset + 1):
-                block = read(PricedBlock(number, record.offset, record.value))
+                block = read(PricedBlock(number, record.offset, record.value))[replaced_by(dict(record.headers)) :]
                 keys = block.select(pl.col(name).cast(wanted.schema[name]) for name in IDENTITY)
                 mine = block.with_row_index("at").filter(pl.Series(_among(keys, wanted))).drop("at")
                 await asyncio.to_thread(client.insert_arrow, "usage_events", to_insert(mine), LEDGER_COLUMNS)
@@ -123,9 +124,9 @@ class Totals:
         return [f"sent repairs of {before} totals to WATCH"]
 
     async def _check(self) -> WindowCheck:
-        found = WindowCheck()
-        await check_windows(self._settings, self._client, self._options, found)
-        return found
+        return await check_windows(
+            self._settings, self._client, self._options.wait_s, self._options.windows_s
+        )  # fmt: skip
 
     async def _send(self, found: WindowCheck, *, move: bool) -> None:
         progress = await asyncio.to_thread(windows.progress, self._client)

@@ -1,27 +1,30 @@
 """The whole check: wait for the line, read the log, ask ClickHouse, count each side by itself, name what differs."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from tollmeter.schemas.event import EPOCH
+from tollmeter.schemas.priced import VOID
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import ClickHouse
-from tollmeter.verify import ledger, rollups, windows
+from tollmeter.verify import ledger, rollups
 from tollmeter.verify.count import (
     IDENTITY,
+    Corrected,
     Difference,
     Differences,
     LogCounts,
+    as_read,
     changed_contents,
     compare,
+    corrected,
     count,
     expected_ledger,
     first_deliveries,
@@ -29,8 +32,9 @@ from tollmeter.verify.count import (
     several_times,
 )
 from tollmeter.verify.deep import recount
+from tollmeter.verify.live import check_windows
 from tollmeter.verify.log import SCHEMA, Letters, read_letters, read_rows, resolve
-from tollmeter.verify.position import Position, ledger_reaches, position
+from tollmeter.verify.position import Position, position
 from tollmeter.verify.rollups import RollupCheck
 from tollmeter.verify.sources import SourceMap
 from tollmeter.verify.spill import Spill
@@ -81,6 +85,8 @@ class Verdict:
     resends: int = 0
     ledger: int = 0
     voided: int = 0
+    corrected: Corrected = field(default_factory=Corrected)
+    """By corrections; what they took away is in `voided` too."""
     differences: list[Difference] = field(default_factory=list)
     several_times: list[dict[str, Any]] = field(default_factory=list)
     gaps: list[dict[str, Any]] = field(default_factory=list)
@@ -99,6 +105,7 @@ class Verdict:
             **{name: getattr(self, name) for name in names},
             "differences": [asdict(difference) for difference in self.differences],
             **{name: getattr(self, name) for name in more},
+            "corrected": asdict(self.corrected),
         }
 
 
@@ -117,6 +124,15 @@ async def verify(settings: Settings, client: ClickHouse, options: Options, start
         job = Job(settings, client, options, at, SourceMap(begin, at.price_done), Path(folder))
         await job.run(since, begin, start)
     return job.verdict
+
+
+class Part(NamedTuple):
+    """Some ids of one partition of usage.priced: rows of the source, those of corrections, and what the ledger has."""
+
+    where: str
+    rows: pl.DataFrame
+    corrections: pl.DataFrame
+    stored: pl.DataFrame
 
 
 class Job:
@@ -141,7 +157,7 @@ class Job:
         letters = await read_letters(self._settings, at, self._sources)
         async for rows in read_rows(self._settings, at, advance):
             ours = self._sources.inside(rows)
-            self._sources.accept(ours)
+            self._sources.accept(ours.filter(~pl.col("corrected")))
             self._log.add(ours)
         await resolve(self._settings, self._sources, advance)
         await asyncio.to_thread(self._spill_ledger, since)
@@ -150,6 +166,7 @@ class Job:
         verdict.rejected = self._sources.rejected()
         verdict.accepted, verdict.distinct = self._counts.accepted, self._counts.distinct
         verdict.resends = self._counts.resends
+        verdict.voided += verdict.corrected.voided
         self._found.add(self._sources.differences())
         await asyncio.to_thread(self._clickhouse, since)
         await self._windows()
@@ -169,31 +186,38 @@ class Job:
         arrived = since - timedelta(minutes=1) if since else EPOCH
         for page in ledger.pages(self._client):
             rows = self._sources.inside(ledger.rows_of(self._client, page, arrived))
-            rows = rows.join(known, on="priced_partition").filter(pl.col("priced_offset") < pl.col("done")).drop("done")
+            beyond = pl.col("priced_offset") >= pl.col("done")
+            rows = rows.join(known, on="priced_partition").filter((pl.col("revision") > 0) | ~beyond).drop("done")
             self._ledger.add(rows)
 
     def _compare(self, letters: Letters, begin: dict[int, int]) -> None:
         refused, voids = letters.refused_frame(), ledger.voids(self._client)
         for bucket in range(self._buckets):
             log, stored = self._log.read(bucket), self._ledger.read(bucket)
+            corrections = log.filter(pl.col("corrected"))
+            rows, kept = [], []
             for number in self._at.priced_end:
                 mine = pl.col("priced_partition") == number
-                self._target(number, first_deliveries(log.filter(mine)), stored.filter(mine), refused, voids, begin)
+                rows.append(first_deliveries(log.filter(mine & ~pl.col("corrected"))))
+                part = Part(f"usage.priced partition {number}", rows[-1], corrections.filter(mine), stored.filter(mine))
+                kept.append(self._target(part, self._at.ledger_done[number], refused, voids, begin))
+            self.verdict.corrected += corrected(pl.concat(rows), corrections, pl.concat(kept))
 
     def _target(
-        self, number: int, rows: pl.DataFrame, stored: pl.DataFrame, refused: pl.DataFrame, voids: pl.DataFrame,
-        begin: dict[int, int],
-    ) -> None:  # fmt: skip
-        """Compare some ids of one partition of usage.priced with their rows in the ledger."""
-        verdict, where = self.verdict, f"usage.priced partition {number}"
+        self, part: Part, done: int, refused: pl.DataFrame, voids: pl.DataFrame, begin: dict[int, int]
+    ) -> pl.DataFrame:
+        """Compare some ids of one partition of usage.priced with their rows in the ledger; return those rows."""
+        verdict, where, rows = self.verdict, part.where, part.rows
         counts = count(rows)
         self._counts += counts
-        expected = expected_ledger(rows.filter(pl.col("priced_offset") < self._at.ledger_done[number]))
+        expected = expected_ledger(pl.concat([rows, part.corrections]).filter(pl.col("priced_offset") < done))
+        stored = as_read(part.stored, expected, part.stored["priced_offset"] >= done)
         stored = pl.concat([stored, self._older(expected, stored, begin)])
         compared = compare(expected, stored, refused, voids, where)
-        verdict.ledger += stored.height
+        counted = stored.filter(pl.col("status") != VOID)
+        verdict.ledger += counted.height
         verdict.voided += compared.voided
-        verdict.cost_nano += int(stored["cost_nano"].sum())
+        verdict.cost_nano += int(counted["cost_nano"].sum())
         for rows_, into in (
             (compared.missing, verdict.broken.missing), (compared.wrong, verdict.broken.wrong),
             (compared.back, verdict.broken.back),
@@ -201,7 +225,9 @@ class Job:
             if rows_.height:
                 into.append(rows_)
         self._found.add([*changed_contents(rows, where), *compared.differences, *_identity(where, counts)])
-        self._several_times(rows.join(voids, on=IDENTITY, how="anti"), where)
+        gone = pl.concat([voids.select(IDENTITY), expected.filter(pl.col("status") == VOID).select(IDENTITY)])
+        self._several_times(rows.join(gone, on=IDENTITY, how="anti"), where)
+        return stored
 
     def _several_times(self, rows: pl.DataFrame, where: str) -> None:
         """List ids that stand in the ledger under several times."""
@@ -225,8 +251,8 @@ class Job:
         unknown = expected.join(stored, on=IDENTITY, how="anti")
         found = ledger.by_id(self._client, unknown["event_id"].to_list())
         bounds = pl.col("src_partition").replace_strict(begin, default=0, return_dtype=pl.Int64)
-        older = found.filter(pl.col("src_offset") < bounds)
-        return older.join(unknown, on=IDENTITY, how="semi").select(stored.columns)
+        older = found.filter(pl.col("src_offset") < bounds).join(unknown, on=IDENTITY, how="semi")
+        return as_read(older.select(stored.columns), expected, older["revision"] > 0)
 
     def _clickhouse(self, since: datetime | None) -> None:
         settings, verdict = self._settings, self.verdict
@@ -244,21 +270,10 @@ class Job:
 
     async def _windows(self) -> None:
         """Compare WATCH's totals, where LEDGER is beyond the checkpoint they belong to."""
-        found = self.verdict.broken.windows
-        await check_windows(self._settings, self._client, self._options, found)
-        self.verdict.windows_compared = found.compared
+        options = self._options
+        found = await check_windows(self._settings, self._client, options.wait_s, options.windows_s)
+        self.verdict.broken.windows, self.verdict.windows_compared = found, found.compared
         self._found.add(found.differences())
-
-
-async def check_windows(settings: Settings, client: ClickHouse, options: Options, into: WindowCheck) -> None:
-    """Compare WATCH's totals of all partitions."""
-    progress = await asyncio.to_thread(windows.progress, client)
-    wanted = {number: at.applied + 1 for number, at in progress.items()}
-    done = await ledger_reaches(settings, wanted, options.wait_s) if wanted else {}
-    since_s = max(0, int(time.time() - options.windows_s))
-    for number, at in progress.items():
-        if done[number] >= wanted[number]:
-            await asyncio.to_thread(windows.check, client, at, settings.horizon_s, since_s, into)
 
 
 def _identity(where: str, counts: LogCounts) -> list[Difference]:

@@ -65,9 +65,17 @@ class WrongCell:
 class WindowCheck:
     compared: int = 0
     waiting: int = 0
-    """Totals that lack late rows until their repair."""
+    """Totals that lack late or corrected rows until their repair or the next checkpoint."""
+    ahead: int = 0
+    """Of those, totals that wait because the ledger has rows as they were corrected behind the checkpoint."""
     wrong: dict[int, list[WrongCell]] = field(default_factory=dict)
     """By partition of usage.priced."""
+
+    def __add__(self, other: "WindowCheck") -> "WindowCheck":
+        return WindowCheck(
+            self.compared + other.compared, self.waiting + other.waiting, self.ahead + other.ahead,
+            self.wrong | other.wrong,
+        )  # fmt: skip
 
     def differences(self) -> list[Difference]:
         return [found for cells in self.wrong.values() for cell in cells for found in cell.differences()]
@@ -84,8 +92,9 @@ def progress(client: ClickHouse) -> dict[int, Progress]:
     return found
 
 
-def check(client: ClickHouse, at: Progress, horizon_s: int, since_s: int, into: WindowCheck) -> None:
+def check(client: ClickHouse, at: Progress, horizon_s: int, since_s: int) -> WindowCheck:
     """Compare the buckets of one partition that begin at `since_s` or later. LEDGER must be beyond `at.applied`."""
+    into = WindowCheck()
     row = client.query(
         load("verify_windows"),
         {
@@ -94,11 +103,22 @@ def check(client: ClickHouse, at: Progress, horizon_s: int, since_s: int, into: 
         },
     )[0]  # fmt: skip
     into.compared += row["compared"]
+    # Asked behind the sums: what hides a row of theirs is seen here.
+    later = at._replace(deferred=_corrected(client, at, since_s) if row["found"] else frozenset())
     for level, start_s, org, scope, name, _, window, low, high in row["found"]:
-        if at.waits(level, start_s, org):
+        ahead = later.waits(level, start_s, org)
+        if ahead or at.waits(level, start_s, org):
             into.waiting += 1
+            into.ahead += ahead
             into.compared -= 1
             continue
         done = sealed(level, bucket_at(level, start_s), at.watermark_s, horizon_s)
         cell = WrongCell(level, start_s, org, scope, name, tuple(window), tuple(low), tuple(high), sealed=done)
         into.wrong.setdefault(at.partition, []).append(cell)
+    return into
+
+
+def _corrected(client: ClickHouse, at: Progress, since_s: int) -> frozenset[tuple[str, int]]:
+    """Return the hours of organisations whose rows were corrected behind the checkpoint: as of it nobody knows them."""
+    wanted = {"partition": at.partition, "applied": at.applied, "from": since_s}
+    return frozenset((row["org_id"], row["hour"]) for row in client.query(load("verify_corrected"), wanted))
