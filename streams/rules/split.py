@@ -63,14 +63,14 @@ BLOCK_ROWS = 3_500
 _IN_ORDER = [pl.col(name).cast(kind) for name, kind in PRICED_DTYPES.items()]
 _DICTS = [column.name for column in PRICED_COLUMNS if column.kind == "dict"]
 _ENCODED = [pl.col(name).cast(pl.Categorical(pl.Categories("usage.priced"))) for name in _DICTS]
-_MODEL = pl.when(pl.col("model_used") == "").then(pl.col("model_sent")).otherwise(pl.col("model_used")).alias("model")
+MODEL = pl.when(pl.col("model_used") == "").then(pl.col("model_sent")).otherwise(pl.col("model_used")).alias("model")
 
 
 def event_columns(
     wire: pl.DataFrame, partitions: pl.Series, offsets: pl.Series, received_ms: pl.Series
 ) -> pl.DataFrame:
     """Return the priced columns that do not depend on prices; `model` is the one in the response, else the one sent."""
-    return wire.select(*_WIRE, _MODEL).with_columns(
+    return wire.select(*_WIRE, MODEL).with_columns(
         partitions.alias("src_partition").cast(pl.UInt16),
         offsets.alias("src_offset").cast(pl.Int64),
         received_ms.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").alias("received_at"),

@@ -13,6 +13,7 @@ from tollmeter.settings import Settings, SettingsError
 COMMANDS = {
     "alerts": "tollmeter.cli.alerts:alerts",
     "block": "tollmeter.cli.access:block",
+    "correct": "tollmeter.cli.correct:correct",
     "demo": "tollmeter.cli.demo:demo",
     "dlq": "tollmeter.cli.dlq:dlq",
     "down": "tollmeter.cli.stack:down",
