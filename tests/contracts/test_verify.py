@@ -290,8 +290,9 @@ def correct(client: ClickHouse, number: int, offset: int, **changed: Any) -> Non
     """Store the next revision of a row."""
     changes = "".join(f", {value!r} AS {name}" for name, value in changed.items())
     client.command(
-        f"INSERT INTO usage_events (* EXCEPT (version)) SELECT * EXCEPT (version) REPLACE (revision + 1 AS revision, {offset} AS "
-        f"priced_offset{changes}) FROM usage_events FINAL WHERE src_offset = {number}"
+        "INSERT INTO usage_events (* EXCEPT (version)) SELECT * EXCEPT (version) "
+        f"REPLACE (revision + 1 AS revision, {offset} AS priced_offset{changes}) "
+        f"FROM usage_events FINAL WHERE src_offset = {number}"
     )
 
 
