@@ -21,6 +21,7 @@ SHARE = 0.05
 SLACK_MARGIN_S = 15.0
 GAP_FACTOR = 10
 """A minute that keeps changing is computed every GAP_FACTOR × quiet seconds: no more often, and no later."""
+_LEAST_QUIET_S = 0.2
 
 # Bounds of one step and of one statement; what is left over waits for the next step.
 _MINUTES_PER_STEP = 10_000
@@ -80,8 +81,14 @@ def step(client: ClickHouse, settings: Settings) -> RollupResult:
     if covered_until > state["covered_until"]:
         client.insert_rows("rollup_progress", ("name", "covered_until"), [("usage_minutes", covered_until)])
     seconds = perf_counter() - started
-    pause_s = max(seconds * (1 - SHARE) / SHARE, 0.0 if len(due) > done else quiet_s / 6)
+    pause_s = _pause(seconds, quiet_s, left=len(due) > done)
     return RollupResult(done, (dirty[0]["dirty"] if dirty else 0) - done, seconds, pause_s)
+
+
+def _pause(seconds: float, quiet_s: float, *, left: bool) -> float:
+    """Return the pause after a step: by its share of the time, but never so long that minutes are computed too late."""
+    wanted = max(seconds * (1 - SHARE) / SHARE, 0.0 if left else quiet_s / 6)
+    return min(wanted, GAP_FACTOR * max(quiet_s, _LEAST_QUIET_S))
 
 
 def _oldest(now: datetime, created_at: datetime, days: int) -> datetime:

@@ -12,8 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.campaign import Campaign, Outcome
+from tests.chaos.campaign import Campaign
 from tests.chaos.line import LineError
+from tests.chaos.outcome import Outcome
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.provision import ProvisionError
 
@@ -92,6 +93,7 @@ def show(outcome: Outcome) -> None:
         f"{document['wrong_rollups']} wrong rollups, "
         f"{document['alerts_missing']} of {document['alerts']} alerts missing, "
         f"{document['dead_letters_missing']} of {document['poison']} dead letters missing; "
+        f"engine started again for broken files: {document['engine_mended']}; "
         f"kill -9 p95 {document['recovery_p95_s']} s; peak memory {document['memory_max_mb']} MB; "
         f"record() p99 {producer['record_p99_ms']} ms, at most {producer['record_max_ms']} ms; "
         f"{producer['given_up']} events given up by the client"

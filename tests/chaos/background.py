@@ -17,8 +17,13 @@ class Background:
         self._thread.start()
 
     def call(self, work: Coroutine[Any, Any, T], timeout_s: float = 60.0) -> T:
-        """Return the result. Raises `TimeoutError`."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_s)
+        """Return the result. Raises `TimeoutError`, and then the work goes no further."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            future.cancel()
+            raise
 
     def start(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Let it run; the future tells what became of it."""

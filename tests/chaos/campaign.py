@@ -2,99 +2,40 @@
 
 import asyncio
 import random
+import signal
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from benchmarks.measure import quantile
 from tests.chaos.background import Background
 from tests.chaos.faults import FAULTS, KILL_9, Fault, Scene
-from tests.chaos.line import Line, LineError
+from tests.chaos.line import Line
 from tests.chaos.manifest import ORGS, Manifest, policies
 from tests.chaos.oracle import NAMES, Alerts, Wrong, judge
+from tests.chaos.outcome import Outcome, Score
 from tests.chaos.producers import Traffic
 from tests.chaos.progress import Progress
+from tollmeter.embedded.stack import FRONT
 from tollmeter.policies import set_policy
 from tollmeter.schemas import topics
-from tollmeter.sinks.clickhouse import Unavailable
+from tollmeter.sinks.clickhouse import BROKEN_FILES, Unavailable
 
 PATIENCE_S = 240.0
 """A difference that lasts this long at rest is a difference."""
 RECOVERY_S = 180.0
-CALM_S = 2.5
+CALM_S = 2.0
 LEAST_S = 5.0
 """A fault shows in what is behind only after a while."""
 AWAY_LONG_S, AWAY_SHORT_S, LONG_RUN_MIN = 60.0, 15.0, 8.0
 NANO_A_CALL = 2_000_000
 """What a call costs on average, roughly: budgets are laid along the run by it."""
-
-
-@dataclass
-class Score:
-    """What one kind of fault did, over all its injections."""
-
-    injected: int = 0
-    not_run: str = ""
-    recovery_s: list[float] = field(default_factory=list)
-    wrong: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
-    physical_duplicates: int = 0
-    memory_mb: int = 0
-    not_recovered: int = 0
-    failed: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Outcome:
-    """The whole run."""
-
-    seed: int
-    minutes: float
-    scores: dict[str, Score] = field(default_factory=dict)
-    wrong: Wrong = field(default_factory=lambda: {name: set() for name in NAMES})
-    physical_duplicates: int = 0
-    events: int = 0
-    resends: int = 0
-    poison: int = 0
-    alerts: int = 0
-    producer: dict[str, Any] = field(default_factory=dict)
-    memory_max_mb: int = 0
-    memory_by_process: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing at all was wrong."""
-        unwell = any(score.not_recovered or score.failed for score in self.scores.values())
-        return not unwell and not any(self.wrong.values()) and not self.producer["given_up"]
-
-    def document(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        recoveries = [value for name in KILL_9 for value in self.scores[name].recovery_s]
-        return {
-            "seed": self.seed, "minutes": self.minutes, "faults": sum(s.injected for s in self.scores.values()),
-            **{name: len(keys) for name, keys in self.wrong.items()},
-            "physical_duplicates": self.physical_duplicates,
-            "recovery_p95_s": round(quantile(recoveries, 0.95), 1) if recoveries else None,
-            "memory_max_mb": self.memory_max_mb, "memory_by_process": self.memory_by_process,
-            "events": self.events, "resends": self.resends, "poison": self.poison, "alerts": self.alerts,
-            "producer": self.producer,
-            "by_fault": {name: _as_document(score) for name, score in self.scores.items() if not score.not_run},
-            "not_run": [{"fault": name, "reason": s.not_run} for name, s in self.scores.items() if s.not_run],
-        }  # fmt: skip
-
-
-def _as_document(score: Score) -> dict[str, Any]:
-    recovered = score.recovery_s
-    return {
-        "injected": score.injected, **score.wrong, "physical_duplicates": score.physical_duplicates,
-        "recovery_p50_s": round(quantile(recovered, 0.5), 1) if recovered else None,
-        "recovery_p95_s": round(quantile(recovered, 0.95), 1) if recovered else None,
-        "memory_max_mb": score.memory_mb, "not_recovered": score.not_recovered, "failed": score.failed,
-    }  # fmt: skip
 
 
 class Campaign:
@@ -108,6 +49,9 @@ class Campaign:
         self._alerts = Alerts()
         self._letters: set[tuple[int, int]] = set()
         self._read: dict[TopicPartition, int] = {}
+        self._awaited: list[str] = []
+        """What was still to come at the last look before everything was right."""
+        self._mended = False
         self._seed = seed
 
     def run(self, chosen: tuple[str, ...] = ()) -> Outcome:
@@ -140,7 +84,7 @@ class Campaign:
         undo.callback(self._sending.cancel)
 
     def _order(self, chosen: tuple[str, ...]) -> Iterator[Fault]:
-        """Yield the faults that can be injected here, each once in random order, again and again."""
+        """Yield the faults that can be injected here in random order, again and again: each once, kill -9 twice."""
         possible = []
         for fault in FAULTS:
             score = self._outcome.scores.setdefault(fault.name, Score())
@@ -151,20 +95,23 @@ class Campaign:
             elif not wanted:
                 score.not_run = "not chosen"
         while possible:
-            yield from self._rng.sample(possible, len(possible))
+            often = possible + [fault for fault in possible if fault.name in KILL_9]
+            yield from self._rng.sample(often, len(often))
 
     def _attack(self, fault: Fault, scene: Scene) -> None:
         score = self._outcome.scores[fault.name]
         self._progress.calibrate(CALM_S)
         self._progress.peak_mb = self._progress.stored_twice = 0
+        began = time.monotonic()
         try:
             healed_at = fault.inject(scene)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, SubprocessError) as error:
             score.failed.append(str(error))
             self._say(f"{fault.name}: could not be injected: {error}")
             return
         score.injected += 1
         recovered_s = self._recover(healed_at, scene)
+        back_at = time.monotonic()
         if recovered_s is None:
             score.not_recovered += 1
         else:
@@ -175,7 +122,7 @@ class Campaign:
         score.physical_duplicates += self._progress.stored_twice
         score.memory_mb = max(score.memory_mb, self._progress.peak_mb)
         self._outcome.memory_max_mb = max(self._outcome.memory_max_mb, self._progress.peak_mb)
-        self._report(fault, recovered_s, new)
+        self._report(f"{fault.name} ({healed_at - began:.0f} s)", recovered_s, time.monotonic() - back_at, new)
 
     def _recover(self, healed_at: float, scene: Scene) -> float | None:
         """Wait until the line has caught up; return the seconds that took, None when it did not."""
@@ -200,24 +147,28 @@ class Campaign:
 
     def _check(self) -> Wrong:
         """Stop the traffic, wait for rest, and return what is newly wrong when patience has run out."""
-        self._traffic.on = False
+        self._traffic.on, self._awaited, self._mended = False, [], False
         if self._sending.done():
             self._sending.result()
         try:
-            if not self._background.call(self._traffic.settle(PATIENCE_S), PATIENCE_S + 30):
-                raise LineError("producers could not get rid of their events")
-            until = time.monotonic() + PATIENCE_S
-            while True:
-                self._progress.look()
-                new = self._newly_wrong()
-                if not any(new.values()) or time.monotonic() > until:
-                    break
-                time.sleep(0.5)
+            new = self._compared()
         finally:
             self._traffic.on = True
         for name, keys in new.items():
             self._outcome.wrong[name] |= keys
         return new
+
+    def _compared(self) -> Wrong:
+        if not self._background.call(self._traffic.settle(PATIENCE_S), PATIENCE_S + 30):
+            return {"lost": {"producers could not get rid of their events"}}
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            self._progress.look()
+            new = self._newly_wrong()
+            if not any(new.values()) or time.monotonic() > until:
+                return new
+            self._awaited = [name for name, keys in new.items() if keys]
+            time.sleep(0.5)
 
     def _newly_wrong(self) -> Wrong:
         try:
@@ -225,8 +176,19 @@ class Campaign:
             self._alerts.stored = {row["id"] for row in self._line.ledger.query("SELECT DISTINCT id FROM alerts")}
             wrong = judge(self._line.ledger, self._manifest, self._alerts, self._letters)
         except Unavailable as error:
+            self._mend(error)
             return {"lost": {str(error)}}
+        except (KafkaError, OSError, TimeoutError) as error:
+            return {"lost": {f"the broker does not answer: {error!r}"}}
         return {name: keys - self._outcome.wrong[name] for name, keys in wrong.items()}
+
+    def _mend(self, error: Unavailable) -> None:
+        """Start the engine again, as its operator would, when it cannot read a file of its own; say so and count it."""
+        if error.code in BROKEN_FILES and not self._mended:
+            self._mended = True
+            self._outcome.engine_mended += 1
+            self._say(f"the engine is started again: {error}")
+            self._line.signal(FRONT, signal.SIGTERM)
 
     async def _read_topics(self) -> None:
         """Take in new alerts and dead letters."""
@@ -273,11 +235,16 @@ class Campaign:
             "given_up": traffic.dropped, "sent_again": traffic.retries,
         }  # fmt: skip
 
-    def _report(self, fault: Fault, recovered_s: float | None, new: dict[str, set[Hashable]]) -> None:
+    def _report(self, what: str, recovered_s: float | None, compared_s: float, new: Wrong) -> None:
         bad = {name: len(keys) for name, keys in new.items() if keys}
         took = "not recovered" if recovered_s is None else f"caught up after {recovered_s:.1f} s"
         count = sum(score.injected for score in self._outcome.scores.values())
-        self._say(f"{count:3d}  {fault.name}: {took}; {bad or 'nothing wrong'}; {len(self._manifest.calls):,} events")
+        compared = " ".join(
+            ["compared in", f"{compared_s:.0f} s", *(["behind", *self._awaited] if self._awaited else [])]
+        )
+        self._say(
+            f"{count:3d}  {what}: {took}; {compared}; {bad or 'nothing wrong'}; {len(self._manifest.calls):,} events"
+        )
         for name, keys in new.items():
             for key in sorted(map(str, keys))[:5]:
                 self._say(f"       {name}: {key}")

@@ -28,7 +28,7 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import ClickHouse, Unavailable, connect
 
 SETTINGS = {
-    "session_timeout_s": 6.0, "clickhouse_timeout_s": 5.0, "checkpoint_s": 2.0, "rollup_quiet_s": 0.3,
+    "session_timeout_s": 6.0, "clickhouse_timeout_s": 5.0, "checkpoint_s": 1.0, "rollup_quiet_s": 0.3,
     "ledger_block_s": 0.3, "price_batch": 2_000,
 }  # fmt: skip
 _FRUGAL = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}

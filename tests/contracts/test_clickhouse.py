@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -14,7 +15,7 @@ import pytest
 from tests.priced_rows import DEFAULTS, SCHEMA, START, event_id, frame, insert, ipc, row
 from tollmeter.schemas.priced import PRICED_COLUMNS, row_version
 from tollmeter.settings import Settings, SettingsError
-from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connect, connect_existing
+from tollmeter.sinks.clickhouse import BROKEN_FILES, ClickHouse, Rejected, Unavailable, connect, connect_existing
 
 pytestmark = pytest.mark.stack
 
@@ -193,6 +194,18 @@ def test_out_of_memory_passes(ledger: ClickHouse) -> None:
     with pytest.raises(Unavailable) as caught:
         ledger.query("SELECT groupArray(number) FROM numbers(10000000) SETTINGS max_memory_usage = 1000000")
     assert caught.value.code == 241
+
+
+def test_a_broken_file_of_the_engine_is_nobodys_fault(ledger: ClickHouse) -> None:
+    ledger.command("CREATE TABLE harmed (x UInt64) ENGINE = MergeTree ORDER BY x")
+    ledger.insert_rows("harmed", ("x",), [(1,)])
+    (part,) = ledger.query("SELECT path FROM system.parts WHERE table = 'harmed' AND database = currentDatabase()")
+    for marks in Path(part["path"]).glob("data.*mrk*"):
+        marks.write_bytes(b"")
+    ledger.command("SYSTEM DROP MARK CACHE")
+    with pytest.raises(Unavailable) as caught:
+        ledger.query("SELECT sum(x) AS n FROM harmed WHERE x > 0")
+    assert caught.value.code in BROKEN_FILES
 
 
 def test_nobody_listens() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.priced_rows import frame, ipc, row
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.sinks.rollup import GAP_FACTOR, _oldest, _statements, step
+from tollmeter.sinks.rollup import GAP_FACTOR, _oldest, _pause, _statements, step
 
 NOW = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 DAYS = 400
@@ -163,6 +163,13 @@ def test_times_that_no_minute_can_hold_are_left_out(ledger: ClickHouse, ledger_s
     _insert(ledger, [row(number, event_time=at, received_at=NOW) for number, at in enumerate(far)], 0, age_s=300)
     assert step(ledger, ledger_settings).minutes == 2
     assert sorted(key[0] for key in _rollup(ledger)) == [datetime(1970, 1, 1, tzinfo=UTC), NOW]
+
+
+def test_a_slow_step_is_followed_by_a_long_pause_but_by_none_in_which_minutes_grow_too_old() -> None:
+    assert _pause(0.5, 60.0, left=False) == 10.0  # as often as one looks for minutes that are quiet by now
+    assert _pause(2.0, 60.0, left=False) == _pause(2.0, 60.0, left=True) == pytest.approx(38.0)
+    assert _pause(100.0, 60.0, left=True) == 60.0 * GAP_FACTOR
+    assert _pause(5.0, 0.3, left=False) == 0.3 * GAP_FACTOR
 
 
 def test_minutes_that_retention_may_have_touched_are_never_computed() -> None:
