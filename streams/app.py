@@ -63,6 +63,8 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
     commit_note: Callable[[TP], str] | None = None
     """Says what to commit beside an offset."""
     after_loss: Callable[[Loss], Awaitable[None]] | None = None
+    before_leaving: Callable[[], Awaitable[None]] | None = None
+    """Called when partitions are given back in order, for a rebalance or a stop: no pass is under way any more."""
     source_topics: tuple[str, ...] = ()
     health: Health
     oversight: Oversight
@@ -95,6 +97,11 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
         why = await self.oversight.why_not_read()
         for tp in assigned if why else ():
             self.consumer.hold(tp, why)
+
+    async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
+        await super()._consumer_wait_empty(consumer, logger)
+        if self.before_leaving is not None:
+            await self.before_leaving()
 
     def _create_directories(self) -> None:
         """Write nothing: there are no tables."""

@@ -270,6 +270,7 @@ def watch_starts(app: StageApp, isolation: Isolation) -> Quarantine:
 
     quarantine = Quarantine(MACHINE.new_id(), read, write, MACHINE.monotonic, isolation)
     app.start_positions, app.commit_note = quarantine.begin, quarantine.metadata
+    app.before_leaving = quarantine.leave
     return quarantine
 
 

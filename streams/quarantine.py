@@ -2,9 +2,11 @@
 
 Whoever takes over a partition notes in the metadata of its committed offset how many workers in a row began there and
 did not live on: one commit per assignment, nothing per pass. From the third on, passes are first tried in a process of
-their own. The note is a suspicion, not a verdict: a partition that only moved about costs some speed for some seconds.
+their own. The note is a suspicion, not a verdict. Who gives a partition back in order takes its own start out again:
+partitions that only move about suspect nobody.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +21,7 @@ SUSPECT_STARTS = 3
 LIVED_S = 15.0
 """Who lives so long behind a committed offset has passed what the one before may have died of: commits are a second
 apart."""
+LEAVE_S = 2.0
 
 log = logging.getLogger("tollmeter")
 
@@ -95,6 +98,22 @@ class Quarantine:
                     "%s/%d: start %d in a row; passes are tried apart first", tp.topic, tp.partition, note.starts
                 )
         return {}
+
+    async def leave(self) -> None:
+        """Take this worker's starts back, where it has not lived yet: whoever leaves in order has not died."""
+        notes = {tp: note for tp, note in self._notes.items() if self._open(tp)}
+        for tp in notes:
+            del self._notes[tp]
+            self._until.pop(tp, None)
+        if not notes:
+            return
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                found = await self._read(set(notes))
+                before = {tp: Note(max(0, note.starts - 1), "") for tp, note in notes.items()}
+                await self._write({tp: (offset, _text(before[tp])) for tp, (offset, _) in found.items()})
+        except (KafkaError, TimeoutError) as error:  # counts as a death then: that costs some speed for some seconds
+            log.info("no note of the end: %r", error)
 
     def metadata(self, tp: TP) -> str:
         """Return what to commit beside an offset: the note, until the worker has lived."""

@@ -131,6 +131,48 @@ def test_partitions_may_go_after_all_have_lived() -> None:
     asyncio.run(scenario())
 
 
+def test_partitions_that_move_about_are_never_suspected_but_deaths_in_between_count() -> None:
+    async def scenario() -> None:
+        world = World()
+        for number in range(5):
+            worker, tries = world.worker(f"mover{number}")
+            await worker.begin({A})
+            assert await worker.killers(TOPIC, PASS) == {}
+            await worker.leave()
+        for number in range(2):
+            worker, tries = world.worker(f"dies{number}")
+            await worker.begin({A})
+            assert await worker.killers(TOPIC, PASS) == {}
+        mover, _ = world.worker("mover")
+        for _ in range(2):  # it gets it back, and has not lived yet
+            await mover.begin({A})
+            assert read_note(world.group.committed[A][1]).starts == 3
+            await mover.leave()
+            assert read_note(world.group.committed[A][1]).starts == 2
+        last, _ = world.worker("last")
+        await last.begin({A})
+        assert await last.killers(TOPIC, PASS) == {(0, 5): "dies"}
+        world.now += LIVED_S
+        assert last.metadata(A) == ""
+        world.group.committed.clear()
+        await last.leave()
+        assert world.group.committed == {}, "who has lived has nothing to take back"
+
+    asyncio.run(scenario())
+
+
+def test_a_broker_that_is_gone_holds_up_no_end() -> None:
+    async def scenario() -> None:
+        world = World()
+        worker, _ = world.worker("boot")
+        await worker.begin({A})
+        world.group.broken = True
+        await worker.leave()
+        assert worker.metadata(A) == ""
+
+    asyncio.run(scenario())
+
+
 def test_own_partitions_that_come_back_are_no_new_start() -> None:
     async def scenario() -> None:
         world = World()

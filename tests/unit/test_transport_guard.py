@@ -30,6 +30,7 @@ READ = [
     ("driver.Consumer._commit", driver.Consumer._commit, "a20eec84e4b2ed50"),
     ("driver.Producer._settings_extra", driver.Producer._settings_extra, "a4c7bc41b6382223"),
     ("App._create_directories", App._create_directories, "a9f571c3b04abec3"),
+    ("App._consumer_wait_empty", App._consumer_wait_empty, "6bc313c48c064b16"),
     ("Consumer.ack", Consumer.ack, "5fcf41cf45153475"),
     ("Consumer.wait_empty", Consumer.wait_empty, "e4662fe24f094819"),
     ("Consumer._commit_tps", Consumer._commit_tps, "a20e230b05ae8b15"),
@@ -70,5 +71,6 @@ def test_every_override_meets_a_method_and_is_listed() -> None:
 def test_transport_selects_our_classes() -> None:
     assert Transport.Consumer is BatchConsumer
     assert Transport.Producer is AcknowledgedProducer
-    assert hasattr(App, "_create_directories")
-    assert "_create_directories" in vars(StageApp)
+    for name in ("_create_directories", "_consumer_wait_empty"):
+        assert hasattr(App, name)
+        assert name in vars(StageApp)
