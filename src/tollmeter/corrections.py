@@ -79,6 +79,11 @@ def stored(client: ClickHouse, ids: Sequence[str]) -> pl.DataFrame:
     return pl.concat(frames)
 
 
+def is_known(client: ClickHouse, price_book: str) -> bool:
+    """Tell whether PRICE has published this price book, so that everybody can look up its rules."""
+    return bool(client.query(load("correct_book"), {"price_book": price_book}))
+
+
 def plan(rows: pl.DataFrame, ids: Sequence[str], at: Place, amendment: Amendment, price: Price) -> Plan:
     """Work out what to send. `rows`: what the ledger has of these ids. Raises `AmendError`."""
     target = amendment.fields.get("org_id")
@@ -222,6 +227,6 @@ def _conflicts(sent: Plan, found: Mapping[Identity, Row]) -> Iterable[str]:
         })  # fmt: skip
         if len(places) > 1 and row["org_id"] in places:
             yield (
-                f"call {row['event_id']} stands under {' and '.join(places)}, counted twice: void one of them, "
-                f"for example with --org {places[0]} --void"
+                f"call {row['event_id']} stands under {' and '.join(places)}, counted {len(places)} times: take back "
+                f"what is wrong, for example with --org {row['org_id']} --void"
             )

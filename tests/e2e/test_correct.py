@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
 from tests.usage_rows import avro, fields
-from tollmeter.cli.output import Finding, UserError
+from tollmeter.cli.output import UserError
 from tollmeter.cli.root import tollmeter
 from tollmeter.corrections import Place, await_stored, plan, send, stored
 from tollmeter.embedded.stack import settings_environment
@@ -189,6 +189,8 @@ def test_corrected_calls_count_as_if_the_truth_had_been_sent(
     _again_and_wrongly(line, ids, client)
     truth = _at_once(line, client, ids[30], truth)
     check(client, line, truth, eventually)
+    truth = _half_a_move(line, client, ids[31], truth)
+    truth = _moved_twice_at_once(line, client, ids[32], truth)
     _mended(line, client, ids)
     check(client, line, truth, eventually)
 
@@ -224,8 +226,40 @@ def _at_once(line: Settings, client: ClickHouse, event_id: str, truth: list[dict
         outcome = await_stored(client, sent, 60)
         assert (outcome.stored, len(outcome.conflicts)) == (True, conflicts)
     assert "another correction came first" in outcome.conflicts[0]
-    assert Finding.exit_code == 1
-    return [event | ({"user_id": "one"} if event["event_id"] == event_id else {}) for event in truth]
+    return with_(truth, event_id, user_id="one")
+
+
+def _half_a_move(
+    line: Settings, client: ClickHouse, event_id: str, truth: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """A command that dies between the halves leaves the call counted twice; repeated it is whole."""
+    whole = plan(stored(client, [event_id]), [event_id], Place(), parse(["org_id=moved"]), load(line).price)
+    send(line, whole.parts[:1], "")
+    code, found = ask(line, "verify", "--wait", "60s")
+    assert (code, {one["name"]: one["amount"] for one in found["differences"]}) == (1, {"distinct = ledger": 1})
+    correct(line, event_id, "--set", "org_id=moved")
+    return with_(truth, event_id, org_id="moved")
+
+
+def _moved_twice_at_once(
+    line: Settings, client: ClickHouse, event_id: str, truth: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Two moves of one call: whoever asks afterwards hears that it stands in both, and how to take one back."""
+    rows, price = stored(client, [event_id]), load(line).price
+    for org in ("moved", "elsewhere"):
+        sent = plan(rows, [event_id], Place(), parse([f"org_id={org}"]), price)
+        send(line, sent.parts, "")
+        outcome = await_stored(client, sent, 60)
+        assert outcome.stored
+    assert len(outcome.conflicts) == 1
+    assert "stands under elsewhere and moved, counted 2 times" in outcome.conflicts[0]
+    assert "--org elsewhere --void" in outcome.conflicts[0]
+    correct(line, event_id, "--org", "elsewhere", "--void")
+    return with_(truth, event_id, org_id="moved")
+
+
+def with_(truth: list[dict[str, Any]], event_id: str, **changed: Any) -> list[dict[str, Any]]:
+    return [event | changed if event["event_id"] == event_id else event for event in truth]
 
 
 def _mended(line: Settings, client: ClickHouse, ids: list[str]) -> None:

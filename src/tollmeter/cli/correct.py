@@ -9,9 +9,9 @@ import click
 
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.options import INSTANT, SPAN
-from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
+from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
 from tollmeter.cli.prices import open_book
-from tollmeter.corrections import CorrectionError, Outcome, Place, Plan, await_stored, plan, send, stored
+from tollmeter.corrections import CorrectionError, Outcome, Place, Plan, await_stored, is_known, plan, send, stored
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.amend import AmendError, Amendment, parse
 
@@ -54,6 +54,8 @@ def correct(
             found = plan(stored(client, wanted), wanted, Place(org_id, event_time), amendment, book.price)
             if not found.was:
                 raise UserError(f"nothing to change: {found.unchanged} calls are as they shall be")
+            if not is_known(client, book.id):
+                err.print(f"note: no PRICE worker has used the price book {book.id}: is its file the same as theirs?")
             outcome = None
             if not dry_run:
                 send(settings, found.parts, reason)
