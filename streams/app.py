@@ -69,6 +69,8 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
     health: Health
     oversight: Oversight
     health_port: int = 0
+    miscounted: str = ""
+    """Why everything is paused: the partition counts are not those of the layout. "" while they are."""
 
     async def on_loss(self, loss: Loss, running: bool) -> None:
         """Declare a loss before it is passed over; another log under a topic's name needs a new process."""
@@ -94,9 +96,11 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
         """
         for topic in await self.oversight.replaced(self.source_topics):
             await self.on_loss(Loss(TP(topic, 0), "new_epoch", 0, -1), running=True)
-        why = await self.oversight.why_not_read()
-        for tp in assigned if why else ():
-            self.consumer.hold(tp, why)
+        before, self.miscounted = self.miscounted, await self.oversight.why_not_read()
+        if before and not self.miscounted:
+            self.consumer.let_go(before)
+        for tp in assigned if self.miscounted else ():
+            self.consumer.hold(tp, self.miscounted)
 
     async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
         await super()._consumer_wait_empty(consumer, logger)

@@ -85,8 +85,7 @@ class AccountableConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is re
         """Partition counts may change while the line runs."""
         while not self.should_stop:
             await self.sleep(LOOK_AGAIN_S)
-            if not self.held:
-                await self.app.before_reading(self.assignment())
+            await self.app.before_reading(self.assignment())
 
     @contextmanager
     def waiting_for_stage(self) -> Iterator[None]:
@@ -101,6 +100,13 @@ class AccountableConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is re
         """Pause a partition for good: until this worker, or a newer one, gets it anew."""
         self.pause_partitions({tp})
         self.held[tp] = why
+
+    def let_go(self, why: str) -> None:
+        """Go on with the partitions that were paused for this reason: it holds no longer."""
+        tps = {tp for tp, reason in self.held.items() if reason == why}
+        for tp in tps:
+            del self.held[tp]
+        self.resume_partitions(tps & self.assignment())
 
     async def leave_other_logs(self, committed: Mapping[TP, tuple[int, str]]) -> dict[TP, int]:
         """Return where to begin in topics that were made anew since these offsets were committed.

@@ -72,7 +72,7 @@ class Folding:
         undo(state, failed)
 
     def renew(self, state: State, log_id: str) -> None:
-        """Go on with a log that was made anew; the hours whose event ids are forgotten with the old one are repaired."""
+        """Go on with a log that was made anew; hours whose event ids are forgotten with the old one are repaired."""
         epochs.renew(state, log_id)
         epochs.missing(state, epochs.open_hours(state))
 

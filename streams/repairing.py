@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
+from faust.types import TP
 
 from tollmeter.kafka_admin import kafka_admin
 from tollmeter.schemas import topics
@@ -31,6 +32,7 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connect
 from tollmeter.sinks.repair import extra_cells, repair_cells
 from tollmeter.streams.app import Sender
+from tollmeter.streams.continuity import of_other_logs
 from tollmeter.streams.machine import MACHINE, Machine
 from tollmeter.streams.rules.epochs import real_offset
 from tollmeter.streams.rules.repair import due
@@ -41,7 +43,7 @@ log = logging.getLogger("tollmeter")
 
 ROWS_PER_RECORD = 20_000
 PATIENCE_S, POLL_S = 15.0, 0.5
-Position = Callable[[int], Awaitable[int]]
+Position = Callable[[int, str], Awaitable[int]]
 
 
 def repair_records(round_: Round, cells: pl.DataFrame, limit: int = ROWS_PER_RECORD) -> list[tuple[bytes, Headers]]:
@@ -151,17 +153,24 @@ class Repairs:
             await self._sender.send(topic, saved.partition, None, value, headers)
         log.info("partition %d: repaired %d hours of %s (%d cells)", saved.partition, len(hours), org, len(cells))
 
+    async def ledger_beyond(self, partition: int, log_id: str, offset: int) -> bool:
+        """Tell whether LEDGER has stored what stands at an offset of this log, and before it."""
+        return await self._position(partition, log_id) > offset
+
     async def _ledger_caught_up(self, saved: Snapshot) -> bool:
         """Tell whether LEDGER has committed beyond the checkpoint, waiting a while for it."""
         for _ in range(int(PATIENCE_S / POLL_S)):
-            if await self._position(saved.partition) > real_offset(saved.applied):
+            if await self.ledger_beyond(saved.partition, saved.progress["log_id"], real_offset(saved.applied)):
                 return True
             await asyncio.sleep(POLL_S)
         return False
 
 
-async def ledger_position(settings: Settings, partition: int) -> int:
-    """Return the offset that LEDGER has committed for a partition, 0 before its first commit or while nobody says."""
+async def ledger_position(settings: Settings, partition: int, log_id: str = "") -> int:
+    """Return the offset that LEDGER has committed for a partition of the topic with this id, "" for any.
+
+    0 before its first commit there, or while nobody says.
+    """
     tp = TopicPartition(settings.topic(topics.PRICED), partition)
     try:
         async with kafka_admin(settings) as admin:
@@ -171,4 +180,6 @@ async def ledger_position(settings: Settings, partition: int) -> int:
     except (KafkaError, OSError) as error:  # the broker is away or cut off: the next checkpoint tries again
         log.info("no position of the ledger: %r", error)
         return 0
-    return max(0, found[tp].offset) if tp in found else 0
+    if tp not in found or of_other_logs({TP(*tp): (0, found[tp].metadata)}, {tp.topic: log_id}):
+        return 0
+    return max(0, int(found[tp].offset))

@@ -42,6 +42,7 @@ PASS_RECORDS = 400
 IDLE_S = 0.2
 LOADS = 4
 """Partitions that are loaded at once: while one waits for the broker or ClickHouse, others come in."""
+LOOK_S = 1.0
 LAST_OFFSET = (1 << 63) - 1
 CLICKHOUSE, CHECKPOINT = "ClickHouse", "usage_windows"
 EDGES = ("budget", "remaining")
@@ -68,6 +69,8 @@ class Watch:
         self._saving: dict[int, Saving] = {}
         self._saved_at: dict[int, float] = {}
         self._repairing: dict[int, asyncio.Task[None]] = {}
+        self._looking: dict[int, asyncio.Task[None]] = {}
+        self._looked_at = 0.0
         self.sender: Sender | None = None
         self.repairs: Repairs | None = None
         self.spending: Spending | None = None
@@ -96,31 +99,41 @@ class Watch:
     async def _load(self, number: int, turns: asyncio.Semaphore) -> State:
         async with turns:
             began = self._machine.monotonic()
-            state = await self._folding.resume(number, await self._checkpoint(number))
+            saved = await self._checkpoint(number)
+            state = await self._folding.resume(number, saved)
+            if saved is None:  # the ledger may hold rows of a log that this one follows
+                state.unread.append((0, LAST_OFFSET))
             metrics.STATE_REBUILD.labels(str(number)).set(self._machine.monotonic() - began)
             return state
 
     async def _take_over(self, tp: TP, state: State) -> None:
         if self.log_id and state.log_id not in ("", self.log_id):
             await self.declare(Loss(tp, "new_epoch", 0, -1))
-            await self._renew(state)
+            self._renew(state)
         state.log_id = self.log_id or state.log_id
         self._states[tp.partition] = state
 
     async def lost(self, loss: Loss) -> None:
-        """Go on behind a gap, or in a log made anew; closed hours that lack rows are repaired from the ledger."""
+        """Go on behind a gap, or in a log made anew; hours that may lack rows are repaired from the ledger."""
         state = self._states[loss.tp.partition]
         if loss.kind == "new_epoch":
-            await self._renew(state)
-            self._folding.pass_gap(state, loss.first)
-            return
-        self._folding.pass_gap(state, loss.last + 1)
-        self._folding.missing(state, await self._hours_at(state.partition, loss.first, loss.last))
+            self._renew(state)
+        else:  # deliveries from before the gap may still wait: `applied` stays
+            state.unread.append((loss.first, loss.last))
 
-    async def _renew(self, state: State) -> None:
-        before = state.applied - state.base
+    def _renew(self, state: State) -> None:
+        state.unread.append((state.applied - state.base + 1, LAST_OFFSET))
         self._folding.renew(state, self.log_id)
-        self._folding.missing(state, await self._hours_at(state.partition, before + 1, LAST_OFFSET))
+
+    async def _look_behind(self, state: State) -> None:
+        """Find the hours of rows that were never folded, now that LEDGER has passed them."""
+        assert self.repairs is not None
+        for span in list(state.unread):
+            first, last = span
+            passed = 0 if last == LAST_OFFSET else last  # of an old log nothing comes once LEDGER reads the new one
+            if await self.repairs.ledger_beyond(state.partition, state.log_id, passed):
+                self._folding.missing(state, await self._hours_at(state.partition, first, last))
+                state.unread.remove(span)
 
     async def _hours_at(self, number: int, first: int, last: int) -> list[tuple[str, int]]:
         found: list[tuple[str, int]] = await self._patiently(number, partial(self._store.hours_at, number, first, last))
@@ -196,13 +209,26 @@ class Watch:
             metrics.ALERTS.labels(alert.kind).inc()
 
     async def idle(self, now: float) -> None:
-        """Publish spend, and settle the checkpoints that ended."""
+        """Publish spend, look for what was never read, and settle the checkpoints that ended."""
         if self.spending is not None:
             await self.spending.tell(self._states, now)
+        self._look_for_unread(now)
         for number, saving in list(self._saving.items()):
             if saving.task.done():
                 del self._saving[number]
                 self._settle(number, saving)
+
+    def _look_for_unread(self, now: float) -> None:
+        for number, state in self._states.items():
+            last = self._looking.get(number)
+            if last is not None and last.done():
+                del self._looking[number]
+                if (error := last.exception()) is not None:
+                    self._machine.crash(error)
+            if state.unread and number not in self._looking and now >= self._looked_at + LOOK_S:
+                self._looking[number] = asyncio.create_task(self._look_behind(state))
+        if now >= self._looked_at + LOOK_S:
+            self._looked_at = now
 
     async def _save(self, taken: Snapshot) -> None:
         for write in self._store.writes:

@@ -137,9 +137,9 @@ def _live(state: State, passage: Passage, event_ids: pl.Series, offset: int) -> 
         partition = source & PARTITIONS
         clock = np.maximum(np.maximum.accumulate(passage.received_ms[at]), state.clocks.get(partition, 0))
         late[at] = passage.charged_us[at] < (clock - state.rules.horizon_ms) * 1000
-        state.clocks[partition] = int(clock[-1])
-    remembered = ~replay & (passage.times_us >= state.remember_from_us)
-    late |= ~replay & ~remembered
+        state.move_clock(partition, int(clock[-1]))
+    remembered = passage.times_us >= state.remember_from_us
+    late |= ~remembered
     first = np.ones(replay.size, dtype=bool)
     at = np.flatnonzero(remembered)
     orgs, ids = passage.orgs, event_ids
@@ -147,7 +147,8 @@ def _live(state: State, passage: Passage, event_ids: pl.Series, offset: int) -> 
         orgs, ids = orgs.gather(at), ids.gather(at)
     first[at] = state.seen.first(passage.times_us[at], state.scopes.text_codes(orgs), ids)
     deferred = late & ~replay & first
-    _count(state, replay, deferred, ~first)
+    _count(state, replay, deferred, ~replay & ~first)
+    deferred |= replay & first  # the record in which it came first is gone, or too old to be sure: the ledger knows
     if deferred.any():
         defer(state, passage.orgs.filter(pl.Series(deferred)), passage.charged_us[deferred], offset)
     return ~replay & ~late & first

@@ -43,7 +43,7 @@ def is_landmark(offset: int) -> bool:
 def move_clocks(state: State, clocks: dict[int, int], offset: int) -> None:
     """Take over the clocks (ms) of source partitions that PRICE has read to their head."""
     for source, now_ms in clocks.items():
-        state.clocks[source] = max(now_ms, state.clocks.get(source, 0))
+        state.move_clock(source, now_ms)
     state.applied = offset
 
 

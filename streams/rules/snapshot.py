@@ -98,6 +98,7 @@ def _progress(state: State) -> dict[str, Any]:
         "touched": sorted(state.touched),
         "counters": state.counters.copy(),
         "deferred": [[org, hour, offset] for (org, hour), offset in sorted(state.deferred.items())],
+        "unread": [list(span) for span in state.unread],
         "unsettled": state.unsettled.copy(),
         "repaired": {org: list(last) for org, last in state.repaired.items()},
         "raised": state.raised.copy(),
@@ -116,12 +117,14 @@ def restore(state: State, progress: str, cells: pl.DataFrame, policies: Sequence
     state.applied = data["applied"]
     state.base, state.log_id, state.epochs = data.get("base", 0), data.get("log_id", ""), data.get("epochs", [])
     state.high = {int(source): offset for source, offset in data["high"].items()}
-    state.clocks = {int(source): clock for source, clock in data["clocks"].items()}
+    for source, clock in data["clocks"].items():
+        state.move_clock(int(source), clock)
     state.closed_minute, state.closed_hour = data["closed_minute"], data["closed_hour"]
     state.touched = {(level, bucket) for level, bucket in data["touched"]}
     state.counters = {name: data["counters"][name] for name in COUNTERS}
     state.raised = dict(data["raised"])
     state.deferred = {(org, hour): offset for org, hour, offset in data["deferred"]}
+    state.unread = [(first, last) for first, last in data.get("unread", [])]
     state.unsettled = dict(data["unsettled"])
     state.repaired = {org: (round_id, offset) for org, (round_id, offset) in data["repaired"].items()}
     state.remember_from_us = data["remember_from_us"]

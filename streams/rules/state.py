@@ -69,6 +69,9 @@ class State:
     """Closed buckets that a late row changed since the last landmark."""
     deferred: dict[tuple[str, int], int] = field(default_factory=dict)
     """(org_id, hour) of late rows, with the offset up to which the pass that saw the last one went: to be repaired."""
+    unread: list[tuple[int, int]] = field(default_factory=list)
+    """First and last offset of records that are gone and were never folded: once LEDGER has passed them, the hours of
+    those it holds are repaired."""
     repaired: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Last repair round accepted per organisation: its id, and the offset of its last record."""
     changed_policies: dict[str, bool] = field(default_factory=dict)
@@ -101,6 +104,11 @@ class State:
     def newest_stamp(self) -> int:
         """Highest stamp of any loaded cell: up to it, records have to be folded one by one."""
         return max((cells.newest_stamp for buckets in self.levels.values() for cells in buckets.values()), default=-1)
+
+    def move_clock(self, source: int, now_ms: int) -> None:
+        """Let the clock of a source partition go on. Nobody waits for one that the layout has not: it may go again."""
+        if source < self.rules.sources:
+            self.clocks[source] = max(now_ms, self.clocks.get(source, 0))
 
     def watermark_ms(self) -> int | None:
         """Return the slowest source clock; None until every source partition has one."""
