@@ -62,7 +62,6 @@ BLOCK_ROWS = 3_500
 """What fits a record as traffic goes, some 220 bytes a row; where it does not, the rows are halved."""
 _IN_ORDER = [pl.col(name).cast(kind) for name, kind in PRICED_DTYPES.items()]
 _DICTS = [column.name for column in PRICED_COLUMNS if column.kind == "dict"]
-_ENCODED = [pl.col(name).cast(pl.Categorical(pl.Categories("usage.priced"))) for name in _DICTS]
 MODEL = pl.when(pl.col("model_used") == "").then(pl.col("model_sent")).otherwise(pl.col("model_used")).alias("model")
 
 
@@ -94,8 +93,11 @@ def by_target(rows: pl.DataFrame, partitions: int) -> dict[int, pl.DataFrame]:
 
 
 def encode_dicts(rows: pl.DataFrame) -> pl.DataFrame:
-    """Dictionary-encode repeated text, see above."""
-    return rows.with_columns(_ENCODED)
+    """Dictionary-encode repeated text, see above.
+
+    The type is made anew each time: kept, it would keep every name that ever passed through this process.
+    """
+    return rows.with_columns(pl.col(_DICTS).cast(pl.Categorical(pl.Categories("usage.priced"))))
 
 
 def to_ipc(rows: pl.DataFrame) -> bytes:

@@ -1,5 +1,6 @@
 """Laws of the way from wire columns to ledger rows: nothing is lost, moved or changed, whatever the block sizes."""
 
+import gc
 import io
 import json
 from collections.abc import Sequence
@@ -129,3 +130,15 @@ def test_columns_are_those_of_the_contract() -> None:
 def test_a_block_that_is_none_is_named() -> None:
     with pytest.raises(ValueError, match=r"usage.priced/2 offset 77"):
         join([PricedBlock(2, 77, b"not arrow")])
+
+
+def test_names_are_forgotten_with_the_rows_they_stood_in() -> None:
+    rows = pl.DataFrame(schema=PRICED_DTYPES).clear(1)
+    codes = []
+    for name in ("10.0.0.1", "10.0.0.2"):
+        gc.collect()
+        encoded = encode_dicts(rows.with_columns(pl.lit(name).alias("client_ip")))
+        assert encoded["client_ip"].to_list() == [name]
+        codes.append(encoded["client_ip"].to_physical()[0])
+        del encoded
+    assert codes[0] == codes[1], "the second name was numbered behind the first"
