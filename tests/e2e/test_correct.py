@@ -18,11 +18,13 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
 from tests.usage_rows import avro, fields
+from tests.workers import send as send_record
 from tollmeter.cli.output import UserError
 from tollmeter.cli.root import tollmeter
 from tollmeter.corrections import Place, await_stored, plan, send, stored
 from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
+from tollmeter.schemas.control import Correction, correction_headers
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import ClickHouse, connect
 from tollmeter.streams.price import Priced
@@ -189,6 +191,7 @@ def test_corrected_calls_count_as_if_the_truth_had_been_sent(
     _again_and_wrongly(line, ids, client)
     truth = _at_once(line, client, ids[30], truth)
     check(client, line, truth, eventually)
+    send_record(line, topics.PRICED, [(0, b"no rows", correction_headers(Correction(id="x", org_id="a", was=1), 2))])
     truth = _half_a_move(line, client, ids[31], truth)
     truth = _moved_twice_at_once(line, client, ids[32], truth)
     _mended(line, client, ids)

@@ -39,7 +39,7 @@ KILLER = b"quarantined"
 async def read_rows(settings: Settings, position: Position, advance: Advance) -> AsyncIterator[pl.DataFrame]:
     """Yield the rows of usage.priced, record by record and in log order within a partition.
 
-    Of a correction those are the rows that the ledger shall have; a record that says not which is none.
+    Of a correction those are the rows that the ledger shall have. What is no priced record is passed over.
     """
     topic = settings.topic(topics.PRICED)
     async with reader(settings) as consumer:
@@ -48,23 +48,23 @@ async def read_rows(settings: Settings, position: Position, advance: Advance) ->
                 advance(1)
                 headers = dict(record.headers)
                 kind = headers.get(H_KIND)
-                if kind == KIND_ROWS:
-                    yield _rows(record, replaced=0, corrected=False)
-                elif kind == KIND_CORRECTION and (replaced := replaced_by(headers)) is not None:
-                    yield _rows(record, replaced=replaced, corrected=True)
+                if kind not in (KIND_ROWS, KIND_CORRECTION):
+                    continue
+                try:
+                    rows = _rows(record, replaced_by(headers), corrected=kind == KIND_CORRECTION)
+                except (KeyError, ValueError, OSError, pl.exceptions.PolarsError):
+                    continue  # LEDGER dead-letters it
+                yield rows
 
 
-def replaced_by(headers: dict[str, bytes]) -> int | None:
-    """Return how many rows of a record come first that say what was: none of one of PRICE. None: nobody can say."""
+def replaced_by(headers: dict[str, bytes]) -> int:
+    """Return how many rows of a record come first that say what was: none of one of PRICE."""
     if headers.get(H_KIND) != KIND_CORRECTION:
         return 0
-    try:
-        return Correction.model_validate_json(headers[H_CORRECTION]).was
-    except (KeyError, ValueError):
-        return None  # LEDGER dead-letters it
+    return Correction.model_validate_json(headers[H_CORRECTION]).was
 
 
-def _rows(record: Any, *, replaced: int, corrected: bool) -> pl.DataFrame:
+def _rows(record: Any, replaced: int, *, corrected: bool) -> pl.DataFrame:
     frame = pl.read_ipc_stream(io.BytesIO(record.value), columns=list(dict.fromkeys((*COLUMNS, *CONTENT))))[replaced:]
     return frame.select(
         pl.col("event_id").cast(pl.String), "event_time", pl.col("org_id").cast(pl.String), "src_partition",
