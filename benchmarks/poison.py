@@ -11,8 +11,9 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -131,19 +132,38 @@ def measure(load: Load, seed: int) -> dict[str, Any]:
     return {
         "records": load.records, "malformed": load.malformed, "dead_letters": letters.total(), "in_ledger": load.sound,
         "events_per_second": round(result.events_per_second),
+        "cpu_us_per_event": round(sum(result.cpu_us_per_event.values()), 1),
         "price_cpu_us_per_event": result.cpu_us_per_event["price"], "reasons": dict(sorted(letters.items())),
     }  # fmt: skip
 
 
-def run(records: int, malformed: int, seed: int) -> dict[str, Any]:
-    """Run the three loads and compare their rates."""
-    found: dict[str, Any] = {}
-    for name in LOADS:
+def run(records: int, malformed: int, seed: int, rounds: int) -> dict[str, Any]:
+    """Run the three loads in turn, so often, and compare the medians of what they took."""
+    all_: dict[str, list[dict[str, Any]]] = {name: [] for name in LOADS}
+    for number, name in enumerate(LOADS * rounds):
         err.print(f"{name}: {records:,} records")
-        found[name] = measure(Load(records, 0 if name == "clean" else malformed, name == "clustered"), seed)
-        err.print(f"    {found[name]['events_per_second']:,} events/s, {found[name]['dead_letters']:,} dead letters")
-    clean = found["clean"]["events_per_second"]
-    return {**found, **{f"{name}_share": round(found[name]["events_per_second"] / clean, 2) for name in LOADS[1:]}}
+        load = Load(records, 0 if name == "clean" else malformed, name == "clustered")
+        found = measure(load, seed + number // len(LOADS))
+        all_[name].append(found)
+        err.print(
+            f"    {found['events_per_second']:,} events/s, {found['cpu_us_per_event']} µs of CPU an event, "
+            f"{found['dead_letters']:,} dead letters"
+        )
+    figures = {name: {**several[-1], **_medians(several)} for name, several in all_.items()}
+    clean = figures["clean"]
+    shares = {
+        f"{name}_share": round(figures[name]["events_per_second"] / clean["events_per_second"], 2) for name in LOADS[1:]
+    }
+    by_cpu = {
+        f"{name}_share_by_cpu": round(clean["cpu_us_per_event"] / figures[name]["cpu_us_per_event"], 2)
+        for name in LOADS[1:]
+    }
+    return {"rounds": rounds, **figures, **shares, **by_cpu}
+
+
+def _medians(several: Sequence[dict[str, Any]]) -> dict[str, float]:
+    names = ("events_per_second", "cpu_us_per_event", "price_cpu_us_per_event")
+    return {name: round(median(found[name] for found in several), 1) for name in names}
 
 
 def main() -> int:
@@ -152,6 +172,7 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=1_000_000, help="of each load [1000000]")
     parser.add_argument("--malformed", type=int, default=10_000, help="among them [10000]")
     parser.add_argument("--seed", type=int, default=1, help="places and kinds of the malformed ones [1]")
+    parser.add_argument("--rounds", type=int, default=1, help="how often the loads run in turn; medians count [1]")
     parser.add_argument("--quick", action="store_true", help="everything small: shows that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     chosen = parser.parse_args()
@@ -160,7 +181,7 @@ def main() -> int:
         err.print("benchmarks: --malformed must be more than 0 and less than --records")
         return 2
     try:
-        figures = run(records, malformed, chosen.seed)
+        figures = run(records, malformed, chosen.seed, chosen.rounds)
     except (EmbeddedError, ProvisionError, TooLateError, WrongError) as error:
         err.print(f"benchmarks: {error}", markup=False, soft_wrap=True)
         return 2
@@ -174,13 +195,25 @@ def main() -> int:
 def show(figures: dict[str, Any]) -> None:
     """Print the three loads side by side."""
     table = Table(title=f"goal: at least {GOAL:.0%} of the clean rate", title_justify="left")
-    for name in ("load", "records", "dead letters", "in the ledger", "events/s", "of clean", "PRICE µs/event"):
+    for name in (
+        "load",
+        "records",
+        "dead letters",
+        "in the ledger",
+        "events/s",
+        "of clean",
+        "CPU µs/event",
+        "of clean",
+        "PRICE µs/event",
+    ):
         table.add_column(name, justify="left" if name == "load" else "right")
     for name in LOADS:
         row = figures[name]
         cells = (f"{row[key]:,}" for key in ("records", "dead_letters", "in_ledger", "events_per_second"))
         share = "" if name == "clean" else f"{figures[f'{name}_share']:.0%}"
-        table.add_row(name, *cells, share, f"{row['price_cpu_us_per_event']:.1f}")
+        by_cpu = "" if name == "clean" else f"{figures[f'{name}_share_by_cpu']:.0%}"
+        cpu = f"{row['cpu_us_per_event']:.1f}", by_cpu, f"{row['price_cpu_us_per_event']:.1f}"
+        table.add_row(name, *cells, share, *cpu)
     Console().print(table)
 
 
