@@ -236,7 +236,8 @@ class BatchConsumer(AccountableConsumer):
     def finish(self, message: BatchMessage) -> None:
         """Ack a delivery whose effects are durable."""
         message.finished = True
-        self._done[message.tp] = message.offset + 1
+        if message.generation_id == self.app.consumer_generation_id:  # others may have been further since then
+            self._done[message.tp] = message.offset + 1
         self.done_at[message.tp] = message.timestamp
         message.ack(self)
 
