@@ -72,7 +72,7 @@ class Broker:
         """What was committed beside an offset."""
         self.generation: dict[str, int] = defaultdict(int)
         self.on_append: list[Callable[[TP], None]] = []
-        self.on_commit: Callable[[str, TP, int], None] = lambda group, tp, offset: None
+        self.on_commit: Callable[[str, TP, int, str], None] = lambda group, tp, offset, note: None
 
     def append(self, topic: str, partition: int, key: bytes | None, value: Any, headers: Headers) -> Record:
         log = self.logs[TP(topic, partition)]
@@ -90,7 +90,7 @@ class Broker:
         """Take over a commit of the present generation; one of a former owner is refused."""
         if generation != self.generation[group]:
             return False
-        self.on_commit(group, tp, offset)
+        self.on_commit(group, tp, offset, note)
         self.committed[group][tp] = offset
         self.notes[group, tp] = note
         return True

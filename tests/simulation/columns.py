@@ -13,11 +13,12 @@ from tests.simulation.rows import Row, Rows
 from tests.simulation.store import Client, Store
 from tests.simulation.world import Process
 from tollmeter.schemas import topics
-from tollmeter.schemas.priced import H_KIND, KIND_REPAIR, KIND_ROWS
+from tollmeter.schemas.priced import H_KIND, KIND_CORRECTION, KIND_REPAIR, KIND_ROWS, VOID
 from tollmeter.settings import Settings
 from tollmeter.sinks.checkpoint import CheckpointStore
 from tollmeter.streams.folding import Folding, rules_from
 from tollmeter.streams.priced_log import fold_records
+from tollmeter.streams.rules.fold import COLUMNS_READ
 from tollmeter.streams.rules.repair import REPAIR_SCHEMA
 from tollmeter.streams.rules.totals import MEASURES
 
@@ -55,8 +56,9 @@ def encoded(broker: Broker, record: Record) -> Record:
     if id(record.value) not in known:
         kind = dict(record.headers).get(H_KIND)
         value = record.value
-        if kind == KIND_ROWS and isinstance(value, Rows):
-            value = _ipc(watch_rows.frame([as_priced(row) for row in value]))
+        if kind in (KIND_ROWS, KIND_CORRECTION) and isinstance(value, Rows):
+            columns = COLUMNS_READ if kind == KIND_ROWS else (*COLUMNS_READ, "revision")
+            value = _ipc(watch_rows.frame([as_priced(row) for row in value], columns))
         elif kind == KIND_REPAIR:
             value = _ipc(pl.DataFrame([as_cell(cell) for cell in value], schema=REPAIR_SCHEMA))
         known[id(record.value)] = record, value
@@ -68,7 +70,8 @@ def as_priced(row: Row) -> dict[str, Any]:
     return {
         **watch_rows.DEFAULTS, "event_id": row.event_id, "event_time": row.event_us, "received_at": row.received_ms,
         "src_partition": row.src_partition, "src_offset": row.src_offset, "org_id": row.org, "user_id": row.user,
-        "api_key_id": row.key, "cost_nano": row.cost_nano,
+        "api_key_id": row.key, "cost_nano": row.cost_nano, "revision": row.revision,
+        "status": VOID if row.void else "OK",
     }  # fmt: skip
 
 

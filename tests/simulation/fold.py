@@ -11,9 +11,9 @@ from tests.simulation.row_state import EPOCH, LEVELS, SLICE_US, Key, RowState, b
 from tests.simulation.rows import Row
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert, alert_id
-from tollmeter.schemas.control import ControlRecord, PolicyDelete, PolicySet, Round, Tick
+from tollmeter.schemas.control import ControlRecord, Correction, PolicyDelete, PolicySet, Round, Tick
 from tollmeter.schemas.policy import Policy
-from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND, H_REPAIR, H_SOURCE_ID
+from tollmeter.schemas.priced import FORMAT_VERSION, H_CORRECTION, H_FORMAT, H_KIND, H_REPAIR, H_SOURCE_ID
 
 LANDMARK_EVERY = 64
 
@@ -38,11 +38,14 @@ def fold(state: RowState, records: Sequence[Any], on_landmark: Callable[[RowStat
                 found += _row(state, row, offset, epoch)
         elif kind == b"tick":
             for source, now_ms in Tick.model_validate_json(record.value).clocks.items():
-                state.clocks[source] = max(now_ms, state.clocks.get(source, 0))
+                state.move_clock(source, now_ms)
         elif kind == b"control":
             found += _control(state, ControlRecord.model_validate_json(record.value).body, record)
         elif kind == b"repair":
             found += _repair(state, Round.model_validate_json(headers[H_REPAIR]), record, offset)
+        elif kind == b"correction":
+            was = Correction.model_validate_json(headers[H_CORRECTION]).was
+            found += _correction(state, record.value[:was], record.value[was:], record, offset)
         if kind == b"tick" or offset % LANDMARK_EVERY == LANDMARK_EVERY - 1:
             _landmark(state)
             if on_landmark is not None:
@@ -62,19 +65,20 @@ def _source_epoch(state: RowState, source_id: str, appended_ms: int) -> tuple[in
     told = Alert(
         id=alert_id("new_epoch", topics.EVENTS, source_id), kind="new_epoch", severity="critical", org_id="",
         scope="pipeline", name=topics.EVENTS, period="", received_at=EPOCH + timedelta(milliseconds=appended_ms),
-        text="", facts={},
+        text="", facts={"stage": "watch", "topic": topics.EVENTS, "partition": 0, "first_offset": 0, "last_offset": 0,
+                        "topic_id": source_id},
     )  # fmt: skip
     return len(state.epochs) - 1, [told] if len(state.epochs) > 1 else []
 
 
 def _row(state: RowState, row: Row, offset: int, epoch: int) -> list[Alert]:
     source = epoch * 65_536 + row.src_partition
-    if row.src_offset <= state.high.get(source, -1):
-        return []
-    state.high[source] = row.src_offset
-    state.accepted += 1
-    clock = state.clocks[row.src_partition] = max(state.clocks.get(row.src_partition, 0), row.received_ms)
-    late = row.charged_us < (clock - state.horizon_s * 1000) * 1000
+    replay = row.src_offset <= state.high.get(source, -1)
+    if not replay:
+        state.high[source] = row.src_offset
+        state.accepted += 1
+    clock = state.move_clock(row.src_partition, row.received_ms)
+    late = replay or row.charged_us < (clock - state.horizon_s * 1000) * 1000
     if row.event_us >= state.remember_from_us:
         if row.identity in state.seen.setdefault(row.event_us // SLICE_US, set()):
             return []
@@ -157,6 +161,45 @@ def _was_over(before: Policy | None, level: str, pct: int, cost_nano: int) -> bo
     if before is None or pct not in before.thresholds:
         return False
     return any(pct * limit <= cost_nano * 100 for limit in _limits(before, level))
+
+
+def _correction(state: RowState, was: Sequence[Row], now: Sequence[Row], record: Any, offset: int) -> list[Alert]:
+    changes: dict[Key, list[int]] = {}
+    for number, row in enumerate(now):
+        if not _revises(state, row, offset, moved=number >= len(was)):
+            continue
+        for sign, one in ((-1, was[number] if number < len(was) else None), (1, row)):
+            for level in LEVELS if one is not None and not one.void else ():
+                for org, kind, name in scopes_of(one):
+                    key = (level, bucket_at(level, one.charged_us // 1_000_000), org, kind, name)
+                    calls, cost = changes.setdefault(key, [0, 0])
+                    changes[key] = [calls + sign, cost + sign * one.cost_nano]
+    alerts = []
+    for key, (calls, cost) in changes.items():
+        cell = state.cell(key)
+        if offset <= cell.stamp:
+            continue
+        before, cell.calls, cell.cost_nano, cell.dirty = cell.cost_nano, cell.calls + calls, cell.cost_nano + cost, True
+        if start_s(key[0], key[1] + 1) * 1000 > record.timestamp:
+            alerts += _crossed(state, key, before, cell.cost_nano, record.timestamp)
+    return alerts
+
+
+def _revises(state: RowState, row: Row, offset: int, *, moved: bool) -> bool:
+    """Tell whether a replacement is to be folded: in time, and the first of its revision."""
+    sealed_us = (state.clocks.get(row.src_partition, 0) - state.horizon_s * 1000) * 1000
+    known = state.seen.setdefault(row.event_us // SLICE_US, set()) if row.event_us >= state.remember_from_us else None
+    late = known is None or row.charged_us < sealed_us
+    if not late and known is not None:
+        if (*row.identity, row.revision) in known:
+            return False
+        known.add((*row.identity, row.revision))
+        if moved:
+            late = row.identity in known
+            known.add(row.identity)
+    if late:
+        state.deferred[row.org, row.charged_us // 3_600_000_000] = offset
+    return not late
 
 
 def _repair(state: RowState, round_: Round, record: Any, offset: int) -> list[Alert]:

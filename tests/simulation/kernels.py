@@ -110,22 +110,24 @@ def repair_cells(store: Store, client: Client, org: str, hours: tuple[int, ...],
     minutes, is_ = totals_of("minute", late), totals_of("hour", late)
     yield
     client._ask()
-    was = {
-        key: (calls, cost)
-        for key, (_, calls, cost) in store.windows.items()
-        if key[0] == "hour" and key[2] == org and key[1] in hours
-    }
+    live = [
+        key for key in sorted(store.windows)
+        if key[2] == org and (key[0] in ("day", "month") or key[1] // {"minute": 60, "hour": 1}[key[0]] in hours)
+    ]  # fmt: skip
+    was = {key: store.windows[key][1:] for key in live if key[0] == "hour"}
     yield
     client._ask()
     ours = [(row, row.charged_us // 1_000_000) for row in store.events.values() if row.org == org]
     cells = [(key, True, *totals) for key, totals in [*minutes.items(), *is_.items()]]
+    closed: dict[str, set[int]] = {"minute": {key[1] for key in live if key[0] == "minute"}, "hour": set(hours)}
     for level in ("day", "month"):
         buckets = {row_state.bucket_at(level, hour * 3_600) for hour in hours}
-        closed = {bucket for bucket in buckets if sealed(level, bucket, watermark_s, SETTINGS.horizon_s)}
-        rows = [row for row, at_s in ours if row_state.bucket_at(level, at_s) in closed]
+        closed[level] = {bucket for bucket in buckets if sealed(level, bucket, watermark_s, SETTINGS.horizon_s)}
+        rows = [row for row, at_s in ours if row_state.bucket_at(level, at_s) in closed[level]]
         cells += [(key, True, *totals) for key, totals in totals_of(level, rows).items()]
-        cells += [cell for cell in _changes(level, is_, was) if cell[0][1] not in closed]
-    return cells
+        cells += [cell for cell in _changes(level, is_, was) if cell[0][1] not in closed[level]]
+    made = {key for key, absolute, *_ in cells if absolute}
+    return cells + [(key, True, 0, 0) for key in live if key[1] in closed[key[0]] and key not in made]
 
 
 def _changes(level: str, is_: dict[Any, tuple[int, int]], was: dict[Any, tuple[int, int]]) -> list[Any]:
@@ -142,7 +144,7 @@ def _changes(level: str, is_: dict[Any, tuple[int, int]], was: dict[Any, tuple[i
 def totals_of(level: str, rows: Any) -> dict[row_state.Key, tuple[int, int]]:
     found: dict[row_state.Key, tuple[int, int]] = {}
     for row in rows:
-        for org, kind, name in row_state.scopes_of(row):
+        for org, kind, name in () if row.void else row_state.scopes_of(row):
             key = (level, row_state.bucket_at(level, row.charged_us // 1_000_000), org, kind, name)
             calls, cost = found.get(key, (0, 0))
             found[key] = calls + 1, cost + row.cost_nano

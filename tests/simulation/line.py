@@ -28,6 +28,7 @@ from tollmeter.provision import Layout, wrong_counts
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 from tollmeter.sinks import rollup
+from tollmeter.streams.continuity import of_other_logs
 from tollmeter.streams.ledger import Ledger
 from tollmeter.streams.oversight import Oversight
 from tollmeter.streams.passes import Passes
@@ -182,9 +183,11 @@ class Line:
         self.watches[process] = watch
         return process
 
-    async def _position(self, partition: int) -> int:
+    async def _position(self, partition: int, log_id: str) -> int:
         await asyncio.sleep(0)
-        return self.broker.committed["ledger"].get(TP(topics.PRICED, partition), 0)
+        tp = TP(topics.PRICED, partition)
+        at = self.broker.committed["ledger"].get(tp, 0)
+        return 0 if of_other_logs({tp: (at, self.broker.notes.get(("ledger", tp), ""))}, {tp.topic: log_id}) else at
 
 
 def _roll_up(client: Any, settings: Settings) -> rollup.RollupResult:

@@ -12,7 +12,7 @@ from typing import Any
 from faust.types import TP
 
 from tests.simulation.broker import Broker
-from tests.simulation.world import Process, World
+from tests.simulation.world import Process, Refused, World
 from tollmeter.streams.app import StageApp
 from tollmeter.streams.consumer import AccountableConsumer
 from tollmeter.streams.continuity import Loss, with_log
@@ -73,6 +73,7 @@ class App:
     declare = StageApp.on_loss
     stop_reading = StageApp.stop_reading
     before_reading = StageApp.before_reading
+    miscounted = StageApp.miscounted
 
     def __init__(self, process: Process, broker: Broker, group: str, source_topics: tuple[str, ...]) -> None:
         self.source_topics = source_topics
@@ -108,6 +109,7 @@ class Consumer:
     """
 
     hold = AccountableConsumer.hold
+    let_go = AccountableConsumer.let_go
     check_delivery = AccountableConsumer.check_delivery
     check_positions = AccountableConsumer.check_positions
     leave_other_logs = AccountableConsumer.leave_other_logs
@@ -126,6 +128,7 @@ class Consumer:
         self.losses = process.world.losses
         self._inflight: dict[TP, deque[Message]] = {}
         self._unfinished: set[Message] = set()
+        self.settled_at = 0.0
         self._idle: asyncio.Future[None] | None = None
         self._commit_due = False
         self._rebalance = asyncio.Lock()
@@ -135,6 +138,9 @@ class Consumer:
 
     def pause_partitions(self, tps: set[TP]) -> None:
         """Do nothing more: `hold` names them."""
+
+    def resume_partitions(self, _tps: set[TP]) -> None:
+        self.wake()
 
     async def ending(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a part of the consumer; its error ends the process."""
@@ -148,7 +154,7 @@ class Consumer:
         """Ask from time to time whether topics are still what they were."""
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
-            if self.settled and not self.held:
+            if self.settled:
                 await self.app.before_reading(self.assignment())  # type: ignore[misc]
 
     # deliveries ------------------------------------------------------------------------------------------------------
@@ -201,7 +207,8 @@ class Consumer:
     def finish(self, message: Message) -> None:
         message.finished = True
         self._unfinished.discard(message)
-        self._done[message.tp] = message.offset + 1
+        if message.generation_id == self.app.consumer_generation_id:
+            self._done[message.tp] = message.offset + 1
         if not self._commit_due:
             self._commit_due = True
             self._process.loop.call_later(self._world.rng.choice((0, 0.1, 1.0)), self._commit)
@@ -263,12 +270,13 @@ class Consumer:
         self.positions = dict(self._done)
         self.app.rebalancing = False
         self.flow_active = self.settled = True
+        self.settled_at = self._world.now
         self.wake()
 
     async def _seek(self, tps: set[TP]) -> dict[TP, int]:
         """Return where to begin: committed offsets, unless another log is meant; then the positions of the stage."""
-        logs, committed = self._broker.logs, self._broker.committed[self._group]
-        found = {tp: committed.get(tp, logs[tp].first) for tp in sorted(tps)}
+        committed = self._broker.committed[self._group]
+        found = {tp: committed.get(tp, 0) for tp in sorted(tps)}
         if self.app.after_loss is None:
             notes = {tp: (committed[tp], self._broker.notes[self._group, tp]) for tp in found if tp in committed}
             found |= await self.leave_other_logs(notes)  # type: ignore[misc]
@@ -281,4 +289,6 @@ class Consumer:
 
     async def _bounds(self, tps: Iterable[TP]) -> tuple[dict[TP, int], dict[TP, int]]:
         logs = self._broker.logs
+        if any(tp not in logs for tp in tps):
+            raise Refused("no such partition")
         return {tp: logs[tp].first for tp in tps}, {tp: logs[tp].end for tp in tps}

@@ -1,4 +1,4 @@
-"""What must hold when a run is over, and while it goes on: the invariants, from the broker's logs alone.
+"""What must hold when a run is over: the invariants, from the broker's logs alone.
 
 Truth is what the broker took of the producers; nothing here asks the stages what they think they have done.
 """
@@ -14,6 +14,7 @@ from faust.types import TP
 from tests.simulation import fold, row_state
 from tests.simulation.broker import Log
 from tests.simulation.columns import ColumnFolding
+from tests.simulation.incidents import Incident, draw
 from tests.simulation.kernels import SETTINGS, SOURCES, totals_of
 from tests.simulation.line import Line
 from tests.simulation.rows import Event, Row
@@ -21,58 +22,22 @@ from tests.simulation.spend import Guard
 from tests.simulation.store import minute_totals
 from tests.simulation.traffic import Traffic
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import Round
-from tollmeter.schemas.priced import H_KIND, H_REPAIR, H_SOURCES, KIND_REPAIR
+from tollmeter.schemas.control import Correction, Round
+from tollmeter.schemas.priced import H_CORRECTION, H_KIND, H_REPAIR, H_SOURCE_ID, H_SOURCES, KIND_REPAIR
 from tollmeter.streams.folding import rules_from
 from tollmeter.streams.rules.state import State
 
 KINDS = ("org", "user", "api_key")
 """The scopes that differ from row to row here."""
-
-
-class Watcher:
-    """I6, at every commit: nothing is acked before what it causes is durable."""
-
-    def __init__(self, line: Line) -> None:
-        self.problems: list[str] = []
-        self._line = line
-        self._checked: dict[tuple[str, TP], int] = defaultdict(int)
-        self._out: set[tuple[int, int]] = set()
-        """(partition, offset) of the source records of which a row or a dead letter is in the log."""
-        line.broker.on_commit = self._on_commit
-        line.broker.on_append.append(self._on_append)
-
-    def _on_append(self, tp: TP) -> None:
-        record = self._line.broker.logs[tp].records[-1]
-        if tp.topic == topics.PRICED and dict(record.headers)[H_KIND] == b"rows":
-            self._out |= {(row.src_partition, row.src_offset) for row in record.value}
-        elif tp.topic == topics.DLQ:
-            headers = dict(record.headers)
-            self._out.add((int(headers["source_partition"]), int(headers["source_offset"])))
-
-    def _on_commit(self, group: str, tp: TP, offset: int) -> None:
-        log, store = self._line.broker.logs[tp], self._line.store
-        begin = self._checked[group, tp]
-        self._checked[group, tp] = max(begin, offset)
-        for record in log.read(begin, offset - begin):
-            if group == "price":
-                if (tp.partition, record.offset) not in self._out:
-                    self._note(f"I6: price committed {tp.partition}/{record.offset} before its row or dead letter")
-            elif group == "ledger" and tp.topic == topics.PRICED and dict(record.headers)[H_KIND] == b"rows":
-                missing = [row for row in record.value if not row.poison and row.identity not in store.events]
-                if missing:
-                    self._note(f"I6: ledger committed {tp.partition}/{record.offset} before its insert")
-
-    def _note(self, text: str) -> None:
-        if len(self.problems) < 3:
-            self.problems.append(text)
+OF_THE_LINE = ("gap", "new_epoch", "paused")
+"""Alerts that a stage gives about its logs, when it finds something there."""
 
 
 class Oracle:
     """The state of a settled line against the truth."""
 
-    def __init__(self, line: Line, traffic: Traffic) -> None:
-        self._line, self._traffic = line, traffic
+    def __init__(self, line: Line, traffic: Traffic, incident: Incident | None = None) -> None:
+        self._line, self._traffic, self._incident = line, traffic, incident or draw(line, 0, "")
         self._broker, self._store = line.broker, line.store
         self._rows = [(record, row) for record in self._priced() for row in record.value]
         self._counted: dict[Any, Row] = {}
@@ -83,18 +48,33 @@ class Oracle:
             self._counted.setdefault(row.identity, row)
             if not row.poison:
                 self._first.setdefault(row.identity, row._replace(priced_offset=record.offset))
+        self._stored = dict(self._first)
+        """By identity what ClickHouse shall hold: the highest revision, and of those the first."""
+        self._corrected: list[Row] = []
+        """What corrections took away, and what they put there."""
+        for record in self._of_kind(b"correction"):
+            was = Correction.model_validate_json(dict(record.headers)[H_CORRECTION]).was
+            self._corrected += record.value
+            for row in record.value[was:]:
+                if row.identity not in self._stored or row.revision > self._stored[row.identity].revision:
+                    self._stored[row.identity] = row._replace(priced_offset=record.offset)
+        self._gone = self._incident.lost - set(self._store.events)
+        """What was deleted before anybody had stored it."""
 
     def problems(self) -> list[str]:
         """Return what is wrong, in words."""
         checks = (
             self._converged, self._ledger, self._dead_letters, self._coverage, self._windows, self._rollup,
-            self._alerts, self._states, self._spend,
+            self._alerts, self._states, self._spend, self._declared,
         )  # fmt: skip
         return [problem for check in checks for problem in check()]
 
     def _priced(self) -> Iterator[Any]:
-        for log in self._broker.of(topics.PRICED):
-            yield from (record for record in log.history if dict(record.headers)[H_KIND] == b"rows")
+        return self._of_kind(b"rows")
+
+    def _of_kind(self, kind: bytes) -> Iterator[Any]:
+        for log in self._broker.ever(topics.PRICED):
+            yield from (record for record in log.history if dict(record.headers)[H_KIND] == kind)
 
     def _converged(self) -> Iterator[str]:
         """I7: without a hand, nothing is left to do."""
@@ -108,26 +88,26 @@ class Oracle:
         """I1, I2, I9: the accepted events, each once, as first priced."""
         sent = {
             record.value.identity: record.value
-            for log in self._broker.of(topics.EVENTS)
+            for log in self._broker.ever(topics.EVENTS)
             for record in log.history
             if isinstance(record.value, Event) and not record.value.poison
         }
-        wanted = set(sent)
+        wanted = {*sent, *(row.identity for row in self._corrected)} - self._gone
         yield from _differences("I1: ledger", wanted, set(self._store.events))
         prices = {"book-1": 1_000_000, "book-2": 1_700_000}
         for identity, row in sorted(self._store.events.items()):
-            first = self._first[identity]
-            if (row.cost_nano, row.book, row.priced_offset) != (first.cost_nano, first.book, first.priced_offset):
+            first = self._stored[identity]
+            stored, wanted_row = ((r.cost_nano, r.book, r.priced_offset) for r in (row, first))
+            if stored != wanted_row and not self._incident.priced_lost:
                 yield f"I2: {row.event_id} is stored as of offset {row.priced_offset}, not of {first.priced_offset}"
-            if row.cost_nano != sent[identity].units * prices[row.book]:
+            if not row.revision and row.cost_nano != sent[identity].units * prices[row.book]:
                 yield f"I9: {row.event_id} costs {row.cost_nano}"
 
     def _dead_letters(self) -> Iterator[str]:
         """I1: what is no event, and what ClickHouse refuses, is named by its place."""
         wanted = {
-            (tp.partition, record.offset)
-            for tp, log in self._broker.logs.items()
-            if tp.topic == topics.EVENTS
+            (log.tp.partition, record.offset)
+            for log in self._broker.ever(topics.EVENTS)
             for record in log.history
             if not isinstance(record.value, Event) or record.value.poison
         }
@@ -136,24 +116,58 @@ class Oracle:
             for record in log.history:
                 headers = dict(record.headers)
                 found.add((int(headers["source_partition"]), int(headers["source_offset"])))
+        if self._incident.declared:  # nobody may have read them before they were deleted
+            wanted &= found
         yield from _differences("I1: dead letters", wanted, found)
 
     def _coverage(self) -> Iterator[str]:
         """I1: each source offset was read, and read = accepted + rejected."""
-        covered: dict[int, set[int]] = defaultdict(set)
+        if self._incident.priced_lost:
+            return  # coverage says which record of usage.priced told it, and that may be gone
+        covered: dict[tuple[str, int], set[int]] = defaultdict(set)
         passes: dict[tuple[Any, ...], list[int]] = {}
-        for _, _, source, first, last, records, rejected, rows, _, boot in self._store.coverage.values():
-            covered[source] |= set(range(first, last + 1))
+        for number, offset, source, first, last, records, rejected, rows, _, boot in self._store.coverage.values():
+            told_by = self._broker.logs[TP(topics.PRICED, number)].history[offset]
+            covered[_source_id(told_by), source] |= set(range(first, last + 1))
             known = passes.setdefault((boot, source, first, last), [records, rejected, 0])
             known[2] += rows
-        for log in self._broker.of(topics.EVENTS):
-            yield from _differences(
-                f"I1: coverage of {log.tp.partition}", set(range(log.end)), covered[log.tp.partition]
-            )
+        for log in self._broker.ever(topics.EVENTS):
+            known_lost = self._lost_offsets(log)
+            found = covered[log.log_id, log.tp.partition]
+            wanted = set(range(len(log.history))) - (known_lost - found)
+            # whoever had not heard yet that the topic was made anew took it for the old one
+            once = self._incident.declared == "new_epoch"
+            yield from _differences(f"I1: coverage of {log.tp.partition}", wanted, found, only_missing=once)
         complete = self._complete_passes()
         for key, (records, rejected, rows) in sorted(passes.items()):
             if key in complete and records != rejected + rows:
                 yield f"I1: pass {key} read {records}, rejected {rejected}, carried {rows}"
+
+    def _lost_offsets(self, log: Log) -> set[int]:
+        """Return the source offsets that were deleted, as far as somebody declared them or their topic is gone."""
+        if log in self._broker.former:
+            return set(range(len(log.history)))
+        found = set()
+        for stage, partition, first, last, kind, topic, _ in self._store.gaps:
+            if (stage, partition, kind, topic) == ("price", log.tp.partition, "gap", topics.EVENTS):
+                found |= set(range(first, last + 1))
+        return found
+
+    def _declared(self) -> Iterator[str]:
+        """What is gone was said: as a gap, or as another log under the name; and no more than was deleted."""
+        kinds = {(kind, topic) for _, _, _, _, kind, topic, _ in self._store.gaps}
+        read = {_source_id(record) for record, _ in self._rows} if self._incident.topic == topics.EVENTS else {""}
+        known = not self._broker.former or self._broker.former[0].log_id in read | {""}
+        if self._gone and known and (self._incident.declared, self._incident.topic) not in kinds:
+            yield f"I1: {len(self._gone)} events are gone, and nobody says so"
+        yield from (
+            f"I1: {kind} of {topic} is declared, and was none"
+            for kind, topic in kinds
+            if (kind, topic) != (self._incident.declared, self._incident.topic)
+        )
+        for stage, partition, first, last, kind, topic, _ in self._store.gaps:
+            if kind == "gap" and last >= self._broker.logs[TP(topic, partition)].first:
+                yield f"I1: {stage} declares {first} to {last} of {topic}/{partition} as gone, and they are not"
 
     def _complete_passes(self) -> set[tuple[Any, ...]]:
         """Return the passes whose rows are all in the log: a killed worker's last pass may not be."""
@@ -169,12 +183,12 @@ class Oracle:
 
     def _windows(self) -> Iterator[str]:
         """I3: WATCH's cells are the group-by of the distinct rows, late ones repaired."""
-        rows = list(self._first.values())
+        rows = list((self._store.events if self._incident.priced_lost else self._stored).values())
         poison = {
             key
             for identity, row in self._counted.items()
             for stored in [self._first.get(identity, row)]
-            if row.poison and (stored is row or _weight(stored) != _weight(row))
+            if (row.poison and (stored is row or _weight(stored) != _weight(row))) or identity in self._gone
             for key in _totals_of([row, stored])
         }
         wanted = {key: totals for key, totals in _totals_of(rows).items() if any(totals) and key not in poison}
@@ -199,10 +213,13 @@ class Oracle:
 
     def _alerts(self) -> Iterator[str]:
         """I5: the alerts of an undisturbed fold of the same log, each as one id; all of them stored."""
+        told = [json.loads(record.value) for log in self._broker.of(topics.ALERTS) for record in log.history]
+        yield from _differences("I5: stored alerts", {alert["id"] for alert in told}, set(self._store.alerts))
+        if self._incident.priced_lost:
+            return  # what was folded is no function of one log
         wanted = {alert.id for log in self._broker.of(topics.PRICED) for alert in self._undisturbed(log)}
-        sent = {json.loads(record.value)["id"] for log in self._broker.of(topics.ALERTS) for record in log.history}
+        sent = {alert["id"] for alert in told if alert["data"]["kind"] not in OF_THE_LINE or alert["id"] in wanted}
         yield from _differences("I5: alerts", wanted, sent)
-        yield from _differences("I5: stored alerts", sent, set(self._store.alerts))
         if not self._line.columns:  # ids differ there: the law of the two folds compares them by what they say
             yield from _differences("I5: alerts by sums", self._due_alerts(), wanted, only_missing=True)
 
@@ -220,6 +237,8 @@ class Oracle:
             for key in [key for key in totals if key[2] == round_.org_id]:
                 if any(row_state.bucket_at(key[0], hour * 3_600) == key[1] for hour in round_.hours):
                     del totals[key]
+        for key in _totals_of([row._replace(void=False) for row in self._corrected]):
+            totals.pop(key, None)
         due = set()
         for policy in self._traffic.first_policies.values():
             if policy.policy_id in self._traffic.changed:
@@ -253,16 +272,25 @@ class Oracle:
                 yield f"I7: partition {number} has no checkpoint"
                 continue
             progress = json.loads(self._store.progress[number][1])
-            accepted = {(row.src_partition, row.src_offset) for record, row in self._rows if record.partition == number}
+            accepted = {
+                (_source_id(record), row.src_partition, row.src_offset)
+                for record, row in self._rows
+                if record.partition == number
+            }
             counted = progress["counters"]["accepted"] if self._line.columns else progress["accepted"]
-            if counted != len(accepted):
+            if counted != len(accepted) and not self._incident.priced_lost:
                 yield f"I3: partition {number} counts {counted} accepted, not {len(accepted)}"
-            if progress["deferred"]:
-                yield f"I7: partition {number} has {progress['deferred']} still to be repaired"
+            if progress["deferred"] or progress["unread"]:
+                yield f"I7: partition {number} has {progress['deferred']} and {progress['unread']} still to be repaired"
 
 
 def _weight(row: Row) -> tuple[int, int]:
     return row.cost_nano, row.charged_us
+
+
+def _source_id(record: Any) -> str:
+    source_id: bytes = dict(record.headers)[H_SOURCE_ID]
+    return source_id.decode()
 
 
 def _kind(record: Any) -> bytes:

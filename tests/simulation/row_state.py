@@ -12,8 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.simulation.rows import Row
+from tollmeter.schemas.control import Correction
 from tollmeter.schemas.policy import Policy
-from tollmeter.schemas.priced import H_KIND
+from tollmeter.schemas.priced import H_CORRECTION, H_KIND
 
 LEVELS = ("minute", "hour", "day", "month")
 SLICE_US = 600_000_000
@@ -68,11 +69,12 @@ class RowState:
     high: dict[int, int] = field(default_factory=dict)
     clocks: dict[int, int] = field(default_factory=dict)
     remember_from_us: int = 0
-    seen: dict[int, set[tuple[int, str, str]]] = field(default_factory=dict)
+    seen: dict[int, set[tuple[Any, ...]]] = field(default_factory=dict)
     cells: dict[Key, Cell] = field(default_factory=dict)
     policies: dict[str, Policy] = field(default_factory=dict)
     changed: dict[str, bool] = field(default_factory=dict)
     deferred: dict[tuple[str, int], int] = field(default_factory=dict)
+    unread: list[tuple[int, int]] = field(default_factory=list)
     repaired: dict[str, tuple[str, int]] = field(default_factory=dict)
     accepted: int = 0
     newest_stamp: int = -1
@@ -82,6 +84,13 @@ class RowState:
         if found is None:
             found = self.cells[key] = Cell()
         return found
+
+    def move_clock(self, source: int, now_ms: int) -> int:
+        """Return the time of a source partition, as far as anybody knows; only those of the layout are waited for."""
+        time_ms = max(now_ms, self.clocks.get(source, 0))
+        if source < self.sources:
+            self.clocks[source] = time_ms
+        return time_ms
 
     def watermark_ms(self) -> int | None:
         return min(self.clocks.values()) if len(self.clocks) >= self.sources else None
@@ -96,6 +105,7 @@ def snapshot(state: RowState) -> Any:
     state.changed.clear()
     progress = {
         "applied": state.applied, "base": state.base, "log_id": state.log_id, "epochs": list(state.epochs),
+        "unread": [list(span) for span in state.unread],
         "high": dict(state.high), "clocks": dict(state.clocks),
         "remember_from_us": state.remember_from_us, "accepted": state.accepted,
         "deferred": [[org, hour, offset] for (org, hour), offset in sorted(state.deferred.items())],
@@ -116,6 +126,7 @@ def restore(state: RowState, progress: str, cells: Iterable[tuple[Key, int, int,
     data = json.loads(progress)
     state.applied, state.accepted = data["applied"], data["accepted"]
     state.base, state.log_id, state.epochs = data["base"], data["log_id"], data["epochs"]
+    state.unread = [(first, last) for first, last in data["unread"]]
     state.high = {int(source): offset for source, offset in data["high"].items()}
     state.clocks = {int(source): clock for source, clock in data["clocks"].items()}
     state.remember_from_us = data["remember_from_us"]
@@ -139,10 +150,23 @@ def undo(state: RowState, failed: Any) -> None:
 def remember(state: RowState, records: Sequence[Any]) -> None:
     """Rebuild the memory of ids from records of the log up to `applied`."""
     for record in records:
-        if record.offset + state.base <= state.applied and dict(record.headers)[H_KIND] == b"rows":
-            for row in record.value:
-                if row.event_us >= state.remember_from_us:
-                    state.seen.setdefault(row.event_us // SLICE_US, set()).add(row.identity)
+        if record.offset + state.base > state.applied:
+            continue
+        for identity in identities(record):
+            if identity[0] >= state.remember_from_us:
+                state.seen.setdefault(identity[0] // SLICE_US, set()).add(identity)
+
+
+def identities(record: Any) -> list[tuple[Any, ...]]:
+    """Return what a record brings that counts once: rows by identity, corrections by identity and revision."""
+    headers = dict(record.headers)
+    if headers[H_KIND] == b"rows":
+        return [row.identity for row in record.value]
+    if headers[H_KIND] != b"correction":
+        return []
+    was = Correction.model_validate_json(headers[H_CORRECTION]).was
+    revised = [(*row.identity, row.revision) for row in record.value[was:]]
+    return [*revised, *(row.identity for row in record.value[2 * was :])]
 
 
 # what is gone from a log -------------------------------------------------------------------------------------------

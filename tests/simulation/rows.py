@@ -59,6 +59,9 @@ class Row(NamedTuple):
     cost_nano: int
     book: str
     poison: bool = False
+    revision: int = 0
+    void: bool = False
+    """The call is gone: the row stays, and counts nowhere."""
     priced_partition: int = -1
     priced_offset: int = -1
     version: int = 0
@@ -172,11 +175,8 @@ def read(block: Any) -> Rows:
     """Give rows their place in usage.priced and their version."""
     if not isinstance(block.value, Rows):
         raise ValueError("no priced rows")
-    version = row_version(0, block.offset)
-    return Rows(
-        row._replace(priced_partition=block.partition, priced_offset=block.offset, version=version)
-        for row in block.value
-    )
+    place = {"priced_partition": block.partition, "priced_offset": block.offset}
+    return Rows(row._replace(**place, version=row_version(row.revision, block.offset)) for row in block.value)
 
 
 def together(blocks: list[Rows]) -> Rows:

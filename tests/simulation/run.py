@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from tests.simulation.group import MOST
+from tests.simulation.incidents import Incident, draw
 from tests.simulation.kernels import SETTINGS
 from tests.simulation.line import Line, Make
-from tests.simulation.oracle import Oracle, Watcher
+from tests.simulation.oracle import Oracle
 from tests.simulation.traffic import Mix, Traffic
+from tests.simulation.watcher import Watcher
 from tests.simulation.world import Faults, World
 
 STARTS = tuple(
@@ -19,6 +21,15 @@ STARTS = tuple(
 )
 FAULTY_S, CALM_S = 14.0, 9.0
 NONE = Faults()
+
+
+class Run(NamedTuple):
+    """A line with what befalls it and who watches it."""
+
+    line: Line
+    watcher: Watcher
+    traffic: Traffic
+    incident: Incident
 
 
 class Result(NamedTuple):
@@ -75,8 +86,8 @@ def disturb(line: Line, until: float) -> None:
     world.after(0.5, second)
 
 
-def build(seed: int, make: Make | None = None, *, columns: bool = False) -> tuple[Line, Watcher, Traffic]:
-    """Make the line of a seed, with everything on its agenda."""
+def build(seed: int, make: Make | None = None, *, columns: bool = False, kind: str | None = None) -> Run:
+    """Make the line of a seed, with everything on its agenda; `kind` is that of its incident where it is not drawn."""
     rng = random.Random(seed)
     world = World(rng.getrandbits(64), draw_faults(rng), rng.choice(STARTS))
     line = Line(world, make, columns=columns)
@@ -87,23 +98,32 @@ def build(seed: int, make: Make | None = None, *, columns: bool = False) -> tupl
             group.join()
     traffic.schedule()
     disturb(line, FAULTY_S)
-    return line, watcher, traffic
+    incident = draw(line, seed, kind)
+    incident.schedule(FAULTY_S)
+    if incident.ids_forgotten:
+        traffic.mix.ahead = 0.0
+    return Run(line, watcher, traffic, incident)
 
 
-def drive(line: Line, watcher: Watcher, traffic: Traffic) -> tuple[Line, Watcher, Traffic]:
+def drive(run: Run) -> Run:
     """Run a line: faults first, then none, then time until everything has settled."""
-    world = line.world
+    world = run.line.world
     world.run(FAULTY_S)
     world.faults = NONE
     world.run(FAULTY_S + CALM_S)
-    settle(line)
-    return line, watcher, traffic
+    settle(run.line)
+    return run
 
 
-def run(seed: int, make: Make | None = None, *, columns: bool = False) -> Result:
+def run(seed: int, make: Make | None = None, *, columns: bool = False, kind: str | None = None) -> Result:
     """Run one seed; `make` puts broken classes in the place of production's, `columns` takes WATCH's own fold."""
-    line, watcher, traffic = drive(*build(seed, make, columns=columns))
-    problems = line.world.problems + watcher.problems + Oracle(line, traffic).problems()
+    line, watcher, traffic, incident = found = build(seed, make, columns=columns, kind=kind)
+    try:
+        drive(found)
+        problems = line.world.problems + watcher.problems + incident.problems
+        problems += Oracle(line, traffic, incident).problems()
+    finally:
+        incident.close()
     return Result(seed, problems, digest(line), line.world.steps, line.world.kills)
 
 
@@ -114,7 +134,8 @@ def settle(line: Line) -> None:
     for number in range(12):
         world.run(world.now + 4.0)
         world.jump(400)
-        if number > 1 and not any(json.loads(text)["deferred"] for _, text in line.store.progress.values()):
+        left = [json.loads(text) for _, text in line.store.progress.values()]
+        if number > 1 and not any(progress["deferred"] or progress["unread"] for progress in left):
             return
 
 
@@ -124,6 +145,6 @@ def digest(line: Line) -> str:
     parts = [
         sorted(store.events.items()), sorted(store.windows.items()), sorted(store.alerts), sorted(store.coverage),
         sorted(store.minutes.items()), sorted(store.progress.items()),
-        [(tp, len(log.records)) for tp, log in sorted(line.broker.logs.items())], line.world.steps,
+        [(tp, len(log.records)) for tp, log in sorted(line.broker.logs.items())], line.world.steps, sorted(store.gaps),
     ]  # fmt: skip
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

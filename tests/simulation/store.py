@@ -163,7 +163,8 @@ class Store:
 
     def rollup_recompute(self, wanted: Mapping[str, Any]) -> None:
         minutes, now_us = {second // 60 for second in wanted["minutes"]}, self.now_us()
-        for key, totals in minute_totals(self.events.values(), minutes).items():
+        emptied = {key: (0, 0) for key in self.minutes if key[0] in minutes}
+        for key, totals in (emptied | minute_totals(self.events.values(), minutes)).items():
             self.minutes[key] = now_us, *totals
 
 
@@ -172,7 +173,7 @@ def minute_totals(rows: Any, minutes: set[int] | None = None) -> dict[tuple[Any,
     found: dict[tuple[Any, ...], tuple[int, int]] = defaultdict(lambda: (0, 0))
     for row in rows:
         minute = row.event_us // MINUTE_US
-        if minutes is None or minute in minutes:
+        if not row.void and (minutes is None or minute in minutes):
             calls, cost = found[minute, row.org, row.key]
             found[minute, row.org, row.key] = calls + 1, cost + row.cost_nano
     return dict(found)

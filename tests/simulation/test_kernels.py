@@ -71,7 +71,7 @@ def compare(line: Line, log: Log, cut: int) -> int:
 def test_both_folds_agree_on_the_logs_of_the_line(cut: int) -> None:
     alerts = 0
     for seed in range(4):
-        line, _, _ = drive(*build(seed))
+        line, *_ = drive(build(seed, kind=""))
         for log in line.broker.of(topics.PRICED):
             alerts += compare(line, log, cut)
     assert alerts > 10
@@ -80,6 +80,6 @@ def test_both_folds_agree_on_the_logs_of_the_line(cut: int) -> None:
 @given(st.integers(1_000, 10**6), st.integers(1, 9))
 @settings(max_examples=5, deadline=None)
 def test_both_folds_agree_on_any_log(seed: int, cut: int) -> None:
-    line, _, _ = drive(*build(seed))
+    line, *_ = drive(build(seed, kind=""))
     for log in line.broker.of(topics.PRICED):
         compare(line, log, cut)

@@ -11,10 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from tests.simulation.kernels import SOURCES
 from tests.simulation.line import Line
 from tests.simulation.mutants import CommitBeforeAck, CommitBeforeInsert
-from tests.simulation.oracle import Oracle, Watcher
+from tests.simulation.oracle import Oracle
 from tests.simulation.rows import Event
 from tests.simulation.run import NONE, settle
 from tests.simulation.traffic import ORGS, Mix, Traffic
+from tests.simulation.watcher import Watcher
 from tests.simulation.world import Faults, World
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import PolicySet

@@ -9,14 +9,15 @@ from tests.simulation import fold
 from tests.simulation.group import Group
 from tests.simulation.kernels import TARGETS
 from tests.simulation.line import Line
-from tests.simulation.oracle import Oracle, Watcher
+from tests.simulation.oracle import Oracle
 from tests.simulation.rows import Event
 from tests.simulation.run import settle
 from tests.simulation.traffic import ORGS, Mix, Traffic
+from tests.simulation.watcher import Watcher
 from tests.simulation.world import Faults, World
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND
-from tollmeter.streams import ledger
+from tollmeter.streams import ledger_block
 
 START = 1_795_168_800.0
 
@@ -68,7 +69,7 @@ def test_a_newer_format_stops_its_partition_until_the_upgrade(monkeypatch: pytes
     elsewhere = [row for row in story.line.store.events.values() if row.org in behind]
     assert len(elsewhere) == 8 * len(behind), "the other partitions go on"
 
-    for module in (ledger, fold):
+    for module in (ledger_block, fold):
         monkeypatch.setattr(module, "FORMAT_VERSION", FORMAT_VERSION + 1)
     for process in list(story.line.world.processes):
         if process.name != "price":

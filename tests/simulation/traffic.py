@@ -1,16 +1,17 @@
 """What producers, admins and operators do in a run, and what the broker took of it: the truth that the oracle uses."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from faust.types import TP
 
 from tests.simulation.kernels import SOURCES, TARGETS
 from tests.simulation.line import Line
-from tests.simulation.rows import Book, Event
+from tests.simulation.rows import Book, Event, Row, Rows
 from tests.simulation.world import World
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import PolicyDelete, PolicySet, control_record
+from tollmeter.schemas.control import Correction, PolicyDelete, PolicySet, control_record, correction_headers
 from tollmeter.schemas.policy import Policy
 
 ORGS = ("acme", "umbra", "wayne")  # two of one partition, one of the other
@@ -67,6 +68,8 @@ class Traffic:
             self.world.at(rng.random() * self.span_s, self._change_policy)
         if rng.random() < 0.4:
             self.world.at(rng.random() * self.span_s, self._deploy_book)
+        for _ in range(rng.choice((0, 0, 1, 4))):
+            self.world.at(rng.random() * self.span_s, self._correct)
 
     def _a_policy(self) -> Policy:
         rng = self.world.rng
@@ -96,6 +99,39 @@ class Traffic:
         for process in list(self.world.processes):
             if process.name == "price" and self.world.rng.random() < 0.7:
                 process.kill()
+
+    def _correct(self) -> None:
+        """An operator replaces rows that the ledger holds for good: other costs, another user, nothing, another org."""
+        rng, number = self.world.rng, self.line.broker.committed["ledger"]
+        rows = [
+            row for _, row in sorted(self.line.store.events.items())
+            if row.priced_offset < number.get(TP(topics.PRICED, row.priced_partition), 0)
+        ]  # fmt: skip
+        if not rows:
+            return
+        org = rng.choice(rows).org
+        was = rng.sample(mine := [row for row in rows if row.org == org], min(len(mine), rng.randint(1, 3)))
+        raised = [row._replace(revision=row.revision + 1) for row in was]
+        moved = raised[0]._replace(org=rng.choice([other for other in ORGS if other != org]))
+        sends = [(was, [self._replacement(row) for row in raised])]
+        if rng.random() < 0.3 and moved.identity not in self.line.store.events:
+            sends = [([], [moved]), (was[:1], [raised[0]._replace(void=True, cost_nano=0)])]
+        for again in range(rng.choice((1, 1, 2))):  # it may die half-way, and then it begins again
+            for old, new in sends:
+                send = partial(self._correction, old, new)
+                self.world.after(again * rng.random() * self.span_s, send)
+
+    def _replacement(self, row: Row) -> Row:
+        rng = self.world.rng
+        changed = ({"cost_nano": rng.randint(0, 20) * 1_000_000}, {"user": rng.choice(USERS)}, {"void": True})
+        made = row._replace(**rng.choice(changed))  # type: ignore[arg-type]
+        return made._replace(cost_nano=0) if made.void else made
+
+    def _correction(self, was: list[Row], now: list[Row]) -> None:
+        body = Correction(id="correction", org_id=now[0].org, was=len(was))
+        headers = correction_headers(body, len(was) + len(now))
+        target = topics.org_partition(now[0].org, TARGETS)
+        self.line.broker.append(topics.PRICED, target, None, Rows([*was, *now]), headers)
 
     def _send(self) -> None:
         rng, mix, world = self.world.rng, self.mix, self.world
