@@ -19,15 +19,19 @@ from tests.simulation.mutants_fold import (
     patched,
     without_stamps,
 )
+from tests.simulation.mutants_logs import any_count, every_clock, look_away, one_log, one_source, say_nothing
 from tollmeter.producers.guarding.spend import SpendView
 from tollmeter.sinks import rollup
 from tollmeter.sinks.clickhouse import Unavailable
+from tollmeter.streams import consumer, ledger_block, priced_log
 from tollmeter.streams.ledger import Ledger
+from tollmeter.streams.oversight import Oversight
 from tollmeter.streams.passes import Passes
 from tollmeter.streams.price import Price
 from tollmeter.streams.repairing import Repairs
 from tollmeter.streams.rules.cells import Cells
 from tollmeter.streams.rules.seen import Seen
+from tollmeter.streams.rules.state import State
 from tollmeter.streams.watch import Watch
 
 
@@ -142,12 +146,16 @@ class RepairTooSoon(Repairs):
 
 
 class Mutant(NamedTuple):
-    """`make` replaces classes, `patches` functions; `columns` runs production's fold, which costs more."""
+    """`make` replaces classes, `patches` functions; `columns` runs production's fold, which costs more.
+
+    `kind` is the incident that shows it, None where any seed may.
+    """
 
     name: str
     make: Make
     patches: tuple[tuple[Any, str, Any], ...] = ()
     columns: bool = False
+    kind: str | None = None
 
     @contextmanager
     def applied(self) -> Iterator[Make]:
@@ -179,4 +187,11 @@ MUTANTS = (
     Mutant("spend without stamp", {}, ((SpendView, "_row", any_row),), columns=True),
     Mutant("spend promised before it is said", {"Spending": PromiseFirst}, columns=True),
     Mutant("progress ahead of the cells", {"Folding": SnapshotAnywhere}, columns=True),
+    Mutant("gap passed in silence", {}, ((Oversight, "lost", say_nothing),), kind="retention"),
+    Mutant("rows behind a gap forgotten", {}, ((Watch, "_look_behind", look_away),), kind="retention"),
+    Mutant("offsets of another log", {}, ((consumer, "of_other_logs", one_log),), kind="source renewed"),
+    Mutant("epoch ignored", {}, ((priced_log, "source_epoch", one_source),), columns=True, kind="source renewed"),
+    Mutant("partitions not counted", {}, ((Oversight, "why_not_read", any_count),), kind="count"),
+    Mutant("clock of a partition that is gone", {}, ((State, "move_clock", every_clock),), columns=True, kind="count"),
+    Mutant("newer format passed over", {}, ((ledger_block, "FORMAT_VERSION", 99),), kind="newer"),
 )

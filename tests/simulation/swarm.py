@@ -37,7 +37,7 @@ def catch(mutant: Mutant, seeds: Iterable[int]) -> Result | None:
     """Return the first run that shows that something is wrong with a mutant."""
     with mutant.applied() as make:
         for seed in seeds:
-            result = run(seed, make, columns=mutant.columns)
+            result = run(seed, make, columns=mutant.columns, kind=mutant.kind)
             if result.problems:
                 return result
     return None
