@@ -16,6 +16,7 @@ from tollmeter.settings import Settings
 from tollmeter.streams.rules.amend import AmendError, Amendment, parse
 
 SHOWN = 20
+COLUMNS = ("event_id", "org_id", "before", "after", "cost_nano_before", "cost_nano_after", "difference_nano")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -80,7 +81,7 @@ def _tell(found: Plan, outcome: Outcome | None, reason: str, *, as_json: bool) -
         print_json({**total, "rows": rows})
         return
     shown = [{**row, "before": _said(row["before"]), "after": _said(row["after"])} for row in rows[:SHOWN]]
-    print_table("Would become" if outcome is None else "Corrected", shown)
+    print_table("Would become" if outcome is None else "Corrected", shown, COLUMNS)
     more = f"; {found.unchanged} are as they shall be" if found.unchanged else ""
     out.print(f"{len(rows)} calls, cost {after - before:+,} nano-USD{more}", markup=False)
     if outcome is not None and not outcome.stored:
