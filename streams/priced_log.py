@@ -50,7 +50,7 @@ from tollmeter.streams.rules.state import State
 
 log = logging.getLogger("tollmeter")
 
-PASS_ROWS = 4_000
+PASS_ROWS = 2_000
 """Small records are folded together up to so many rows; a large one alone, its dictionaries as they are."""
 SLACK = timedelta(minutes=10)
 """How far the append time of a priced record may lie before that of its rows: clocks of brokers differ."""

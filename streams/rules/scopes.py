@@ -118,7 +118,7 @@ class Scopes:
         if column.len() <= FEW_ROWS or column.dtype == pl.String:
             return self._look_up_texts(column.to_list(), fresh), list(fresh)
         physical = column.to_physical().to_numpy()
-        _, first, where = np.unique(physical, return_index=True, return_inverse=True)
+        first, where = _distinct(physical)
         return self._look_up_texts(column.gather(first).to_list(), fresh)[where], list(fresh)
 
     def _look_up_texts(self, texts: list[str], fresh: dict[str, int]) -> Vector:
@@ -133,7 +133,7 @@ class Scopes:
         if column.len() <= FEW_ROWS or column.dtype == pl.String:
             return np.array([self._code(text) for text in column.to_list()], dtype=np.int64)
         physical = column.to_physical().to_numpy()
-        _, first, where = np.unique(physical, return_index=True, return_inverse=True)
+        first, where = _distinct(physical)
         ours = np.array([self._code(text) for text in column.gather(first).to_list()], dtype=np.int64)
         found: Vector = ours[where]
         return found
@@ -144,3 +144,13 @@ class Scopes:
             code = self._codes[text] = len(self._texts)
             self._texts.append(text)
         return code
+
+
+def _distinct(codes: Vector) -> tuple[Vector, Vector]:
+    """Return a row of each distinct code and which of them each row has; codes are small numbers and index an array."""
+    row_of = np.full(int(codes.max()) + 1, -1, dtype=np.int64)
+    row_of[codes] = np.arange(codes.size)
+    present = np.flatnonzero(row_of >= 0)
+    rows = row_of[present]
+    row_of[present] = np.arange(present.size)
+    return rows, row_of[codes]

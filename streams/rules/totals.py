@@ -81,10 +81,17 @@ def sum_by_key(keys: Vector, matrix: Matrix) -> tuple[Vector, Matrix]:
     """Add up the rows of each key; return the distinct keys in ascending order and their exact integer sums."""
     if keys.size == 0:
         return keys, matrix
-    order = np.argsort(keys, kind="stable")
+    order = _order(keys)
     ordered = keys[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     return ordered[starts], np.add.reduceat(matrix[order], starts, axis=0)
+
+
+def _order(keys: Vector) -> Vector:
+    """Return the stable ascending order of keys: two bytes are sorted by radix, in a fraction of the time."""
+    least = keys.min()
+    near = keys.max() - least < 1 << 16
+    return np.argsort((keys - least).astype(np.uint16) if near else keys, kind="stable")
 
 
 def key_cost(values: Matrix) -> Vector:
