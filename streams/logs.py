@@ -1,6 +1,7 @@
 """Logs go to stderr, one line per event; what a library repeats is said once in a while."""
 
 import logging
+import os
 import sys
 from time import monotonic
 
@@ -25,7 +26,11 @@ class Seldom(logging.Filter):
 
 
 def log_to_stderr() -> None:
-    """Set up logging of a worker: ours from level info, libraries from warning."""
+    """Set up logging of a worker: ours from level info, libraries from warning.
+
+    Malformed records may make polars panic. That is caught and costs a line; a trace would cost 5 ms and a hundred.
+    """
+    os.environ["RUST_BACKTRACE"] = "0"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     handler.addFilter(Seldom())
