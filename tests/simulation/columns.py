@@ -1,7 +1,7 @@
 """WATCH with production's own fold, checkpoints and spend rows: the records of the simulator become Arrow for it."""
 
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -11,6 +11,7 @@ from tests import watch_rows
 from tests.simulation.broker import Broker, Record
 from tests.simulation.rows import Row, Rows
 from tests.simulation.store import Client, Store
+from tests.simulation.tags import tag_of
 from tests.simulation.world import Process
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import H_KIND, KIND_CORRECTION, KIND_REPAIR, KIND_ROWS, VOID
@@ -57,9 +58,9 @@ def encoded(broker: Broker, record: Record) -> Record:
         kind = dict(record.headers).get(H_KIND)
         value = record.value
         if kind in (KIND_ROWS, KIND_CORRECTION) and isinstance(value, Rows):
-            columns = COLUMNS_READ if kind == KIND_ROWS else (*COLUMNS_READ, "revision")
+            columns = (*COLUMNS_READ, "tags") if kind == KIND_ROWS else (*COLUMNS_READ, "tags", "revision")
             value = _ipc(watch_rows.frame([as_priced(row) for row in value], columns))
-        elif kind == KIND_REPAIR:
+        elif kind == KIND_REPAIR and not isinstance(value, bytes):
             value = _ipc(pl.DataFrame([as_cell(cell) for cell in value], schema=REPAIR_SCHEMA))
         known[id(record.value)] = record, value
     return record._replace(value=known[id(record.value)][1])
@@ -67,7 +68,9 @@ def encoded(broker: Broker, record: Record) -> Record:
 
 def as_priced(row: Row) -> dict[str, Any]:
     """Return the columns of a row that WATCH reads."""
+    key, _, value = tag_of(row.event_id).partition("=")
     return {
+        "tags": [{"key": key, "value": value}] if key else [],
         **watch_rows.DEFAULTS, "event_id": row.event_id, "event_time": row.event_us, "received_at": row.received_ms,
         "src_partition": row.src_partition, "src_offset": row.src_offset, "org_id": row.org, "user_id": row.user,
         "api_key_id": row.key, "cost_nano": row.cost_nano, "revision": row.revision,
@@ -79,6 +82,15 @@ def as_cell(cell: Any) -> dict[str, Any]:
     (level, bucket, _org, kind, name), absolute, calls, cost_nano = cell
     measures = {**dict.fromkeys(MEASURES, 0), "calls": calls, "cost_nano": cost_nano}
     return {"level": level, "bucket": bucket, "scope": kind, "name": name, "absolute": absolute, **measures}
+
+
+def as_frame(cells: Iterator[Any]) -> pl.DataFrame:
+    """Return the cells of a repair as production's kernel does, after all questions are asked."""
+    while True:
+        try:
+            next(cells)
+        except StopIteration as done:
+            return pl.DataFrame([as_cell(cell) for cell in done.value], schema=REPAIR_SCHEMA)
 
 
 def _ipc(frame: pl.DataFrame) -> bytes:

@@ -112,7 +112,8 @@ def repair_cells(store: Store, client: Client, org: str, hours: tuple[int, ...],
     client._ask()
     live = [
         key for key in sorted(store.windows)
-        if key[2] == org and (key[0] in ("day", "month") or key[1] // {"minute": 60, "hour": 1}[key[0]] in hours)
+        if key[2] == org and key[0] in row_state.LEVELS
+            and (key[0] in ("day", "month") or key[1] // {"minute": 60, "hour": 1}[key[0]] in hours)
     ]  # fmt: skip
     was = {key: store.windows[key][1:] for key in live if key[0] == "hour"}
     yield

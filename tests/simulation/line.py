@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from faust.types import TP
 
 from tests.simulation.broker import Broker
-from tests.simulation.columns import ColumnFolding, checkpoints
+from tests.simulation.columns import ColumnFolding, as_frame, checkpoints
 from tests.simulation.group import Group
 from tests.simulation.kernels import (
     PARTITIONS,
@@ -28,6 +29,7 @@ from tollmeter.provision import Layout, wrong_counts
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 from tollmeter.sinks import rollup
+from tollmeter.streams import repairing
 from tollmeter.streams.continuity import of_other_logs
 from tollmeter.streams.ledger import Ledger
 from tollmeter.streams.oversight import Oversight
@@ -169,9 +171,16 @@ class Line:
         app.oversight.know(topics.PRICED, watch.log_id)
         if self.columns:
             watch.spending = self.make["Spending"](SETTINGS, watch.sender)
-        kernel = RepairKernel(  # type: ignore[call-arg]
-            cells=lambda asking, *wanted: repair_cells(self.store, asking, *wanted[:3]),
-            records=self.make["repair_records"],
+        kernel = (
+            RepairKernel(
+                cells=lambda asking, *wanted: as_frame(repair_cells(self.store, asking, *wanted[:3])),
+                records=partial(repairing.repair_records, limit=12),
+            )
+            if self.columns
+            else RepairKernel(  # type: ignore[call-arg]
+                cells=lambda asking, *wanted: repair_cells(self.store, asking, *wanted[:3]),
+                records=self.make["repair_records"],
+            )
         )
         watch.repairs = self.make["Repairs"](
             SETTINGS, watch.sender, machine=machine, connect=lambda _settings: client, position=self._position,

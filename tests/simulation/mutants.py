@@ -15,6 +15,8 @@ from tests.simulation.mutants_fold import (
     SnapshotAnywhere,
     WallClockInFold,
     any_row,
+    nobody,
+    nothing_missing,
     nothing_seen,
     patched,
     without_stamps,
@@ -29,6 +31,8 @@ from tollmeter.streams.oversight import Oversight
 from tollmeter.streams.passes import Passes
 from tollmeter.streams.price import Price
 from tollmeter.streams.repairing import Repairs
+from tollmeter.streams.rules import snapshot
+from tollmeter.streams.rules.bindings import Budgets
 from tollmeter.streams.rules.cells import Cells
 from tollmeter.streams.rules.seen import Seen
 from tollmeter.streams.rules.state import State
@@ -191,6 +195,8 @@ MUTANTS = (
     Mutant("rows behind a gap forgotten", {}, ((Watch, "_look_behind", look_away),), kind="retention"),
     Mutant("offsets of another log", {}, ((consumer, "of_other_logs", one_log),), kind="source renewed"),
     Mutant("epoch ignored", {}, ((priced_log, "source_epoch", one_source),), columns=True, kind="source renewed"),
+    Mutant("members forgotten", {}, ((Budgets, "restore", nobody),), columns=True, kind=""),
+    Mutant("totals not settled", {}, ((snapshot, "settlements", nothing_missing),), columns=True, kind=""),
     Mutant("partitions not counted", {}, ((Oversight, "why_not_read", any_count),), kind="count"),
     Mutant("clock of a partition that is gone", {}, ((State, "move_clock", every_clock),), columns=True, kind="count"),
     Mutant("newer format passed over", {}, ((ledger_block, "FORMAT_VERSION", 99),), kind="newer"),

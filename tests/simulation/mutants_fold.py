@@ -1,6 +1,6 @@
 """Broken versions of production's own fold, checkpoints and cells; they run with `columns=True`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -9,6 +9,8 @@ import numpy as np
 
 from tests.simulation.columns import ColumnFolding
 from tollmeter.producers.guarding.spend import SpendView
+from tollmeter.schemas.policy import Policy
+from tollmeter.streams.rules.bindings import Budgets
 from tollmeter.streams.rules.cells import Cells
 from tollmeter.streams.rules.seen import Seen
 from tollmeter.streams.rules.spend import as_of
@@ -96,6 +98,19 @@ _load = Cells.load
 def without_stamps(self: Cells, scopes: Any, values: Any, stamps: Any) -> None:
     """Cells come back without knowing which records they hold."""
     _load(self, scopes, values, np.full_like(stamps, -1))
+
+
+_restore = Budgets.restore
+
+
+def nobody(self: Budgets, rules: Iterable[Any]) -> None:
+    """A restart forgets who is in which groups."""
+    _restore(self, [rule for rule in rules if isinstance(rule, Policy)])
+
+
+def nothing_missing(_state: Any) -> tuple[Any, ...]:
+    """Totals that begin with a policy stay as they began."""
+    return ()
 
 
 @contextmanager

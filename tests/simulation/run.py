@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tests.simulation.group import MOST
 from tests.simulation.incidents import Incident, draw
 from tests.simulation.kernels import SETTINGS
+from tests.simulation.limits import Limits
 from tests.simulation.line import Line, Make
 from tests.simulation.oracle import Oracle
 from tests.simulation.traffic import Mix, Traffic
@@ -100,6 +101,8 @@ def build(seed: int, make: Make | None = None, *, columns: bool = False, kind: s
     disturb(line, FAULTY_S)
     incident = draw(line, seed, kind)
     incident.schedule(FAULTY_S)
+    if columns:
+        Limits(line, seed).schedule(FAULTY_S)
     if incident.ids_forgotten:
         traffic.mix.ahead = 0.0
     return Run(line, watcher, traffic, incident)
@@ -135,7 +138,7 @@ def settle(line: Line) -> None:
         world.run(world.now + 4.0)
         world.jump(400)
         left = [json.loads(text) for _, text in line.store.progress.values()]
-        if number > 1 and not any(progress["deferred"] or progress["unread"] for progress in left):
+        if number > 1 and not any(one["deferred"] or one["unread"] or one.get("unsettled") for one in left):
             return
 
 
