@@ -7,6 +7,7 @@ only counts. What is asked of every batch: each value is one row or one reject, 
 import argparse
 import importlib.util
 import json
+import os
 import random
 import resource
 import signal
@@ -153,8 +154,9 @@ def run(engine: str, inputs: int, seed: int, patience_s: float) -> dict[str, Any
     command = [sys.executable, "-m", "tests.fuzz.decoding", "--child", "--engine", engine]
     command += ["--inputs", str(inputs), "--seed", str(seed)]
     started = time.monotonic()
+    quiet = {**os.environ, "RUST_BACKTRACE": "0"}  # as in a worker: traces of caught panics take most of the time
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=patience_s, check=False)
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=patience_s, check=False)
     except subprocess.TimeoutExpired:
         return {"engine": engine, "crashes": 0, "hangs": 1, "detail": f"no end within {patience_s:g} s"}
     hung = done.returncode == -signal.SIGALRM
