@@ -68,10 +68,13 @@ def log_and_note(metadata: str) -> tuple[str, str]:
 
 
 def of_other_logs(committed: Committed, ids: Mapping[str, str]) -> set[TP]:
-    """Return the partitions whose committed offset is one of another log of that name. `ids` by topic; "" = unknown."""
+    """Return the partitions whose committed offset is one of another log of that name. `ids` by topic; "" = unknown.
+
+    Offset 0 is the beginning of any log.
+    """
     found = set()
-    for tp, (_, metadata) in committed.items():
+    for tp, (offset, metadata) in committed.items():
         log_id, present = log_and_note(metadata)[0], ids.get(tp.topic, "")
-        if log_id and present and log_id != present:
+        if offset > 0 and log_id and present and log_id != present:
             found.add(tp)
     return found

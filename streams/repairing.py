@@ -180,6 +180,7 @@ async def ledger_position(settings: Settings, partition: int, log_id: str = "") 
     except (KafkaError, OSError) as error:  # the broker is away or cut off: the next checkpoint tries again
         log.info("no position of the ledger: %r", error)
         return 0
-    if tp not in found or of_other_logs({TP(*tp): (0, found[tp].metadata)}, {tp.topic: log_id}):
+    offset = int(found[tp].offset) if tp in found else 0
+    if offset <= 0 or of_other_logs({TP(*tp): (offset, found[tp].metadata)}, {tp.topic: log_id}):
         return 0
-    return max(0, int(found[tp].offset))
+    return offset

@@ -26,6 +26,8 @@ from tollmeter.streams import ledger_block, priced_log
 KINDS = ("source renewed", "priced renewed", "retention", "count", "newer")
 SHARE = 0.4
 """So many seeds have an incident."""
+LATEST_S = 9.0
+"""An incident that cannot begin by then does not: all of it belongs to the first part of a run."""
 RETENTION_S = SETTINGS.horizon_s + 900
 """Longer than ids are remembered, with the clocks of brokers that differ: as retention must be."""
 STAGE = {topics.EVENTS: ("price",), topics.PRICED: ("ledger", "watch")}
@@ -60,10 +62,12 @@ class Incident:
 
     def _begin(self, what: Callable[[], None]) -> None:
         """Begin, but not before WATCH has a checkpoint: a first one that was cut is completed from the log alone."""
-        if self.priced_lost and len(self.line.store.progress) < TARGETS:
+        if not self.priced_lost or len(self.line.store.progress) >= TARGETS:
+            what()
+        elif self.line.world.now < LATEST_S:
             self.line.world.after(1.0, lambda: self._begin(what))
         else:
-            what()
+            self.kind = ""
 
     # made anew -------------------------------------------------------------------------------------------------------
 

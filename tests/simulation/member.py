@@ -6,6 +6,7 @@ Stands in for Faust's app and consumer; production's serial loop, stages and ove
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,8 +99,8 @@ class App:
 
     def start(self, process: Process) -> None:
         process.loop.create_task(self.agents[0](self.consumer.stream))
-        process.loop.create_task(self.consumer.ending(self.consumer.fetch()))
-        process.loop.create_task(self.consumer.ending(self.consumer.look_again()))
+        process.loop.create_task(self.consumer.ending(self.consumer.fetch))
+        process.loop.create_task(self.consumer.ending(self.consumer.look_again))
 
 
 class Consumer:
@@ -142,10 +143,10 @@ class Consumer:
     def resume_partitions(self, _tps: set[TP]) -> None:
         self.wake()
 
-    async def ending(self, work: Coroutine[Any, Any, None]) -> None:
+    async def ending(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a part of the consumer; its error ends the process."""
         try:
-            await work
+            await work()
         except Exception as error:
             if not self._process.dead:
                 self._process.crash(error)
@@ -248,7 +249,7 @@ class Consumer:
         """Take the partitions of a new generation and go to their positions; one rebalance after the other."""
         async with self._rebalance:
             if generation == self._broker.generation[self._group]:
-                await self.ending(self._assigned(generation, tps))
+                await self.ending(partial(self._assigned, generation, tps))
 
     async def _assigned(self, generation: int, tps: set[TP]) -> None:
         for _ in range(self._world.rng.choice((0, 5, 40))):  # a revoke waits for the pass under way, not for ever

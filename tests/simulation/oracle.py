@@ -158,6 +158,8 @@ class Oracle:
         kinds = {(kind, topic) for _, _, _, _, kind, topic, _ in self._store.gaps}
         read = {_source_id(record) for record, _ in self._rows} if self._incident.topic == topics.EVENTS else {""}
         known = not self._broker.former or self._broker.former[0].log_id in read | {""}
+        if self._incident.topic == topics.EVENTS and self._broker.former:  # the first row of the new one tells
+            known &= self._broker.topic_id(topics.EVENTS) in read
         if self._gone and known and (self._incident.declared, self._incident.topic) not in kinds:
             yield f"I1: {len(self._gone)} events are gone, and nobody says so"
         yield from (
@@ -188,9 +190,11 @@ class Oracle:
             key
             for identity, row in self._counted.items()
             for stored in [self._first.get(identity, row)]
-            if (row.poison and (stored is row or _weight(stored) != _weight(row))) or identity in self._gone
+            if row.poison and (stored is row or _weight(stored) != _weight(row))
             for key in _totals_of([row, stored])
         }
+        # what LEDGER lost WATCH may have counted; sent again, it may stand at another time in the ledger
+        poison |= set(_totals_of([row for _, row in self._rows if row.identity in self._incident.lost]))
         wanted = {key: totals for key, totals in _totals_of(rows).items() if any(totals) and key not in poison}
         found = {
             key: (calls, cost)
