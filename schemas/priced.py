@@ -98,6 +98,9 @@ VOID = "VOID"
 MAX_REVISION = 2**15
 _OFFSETS = 1 << 48
 
+IDENTITY = ("event_time", "org_id", "event_id")
+"""What makes two rows the same call."""
+
 
 def row_version(revision: int, priced_offset: int) -> int:
     """Version of a ledger row: corrections win; among equals the first in the log wins, as in WATCH."""

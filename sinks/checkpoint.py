@@ -55,8 +55,7 @@ class CheckpointStore:
             return None
         progress = str(found[0]["state"])
         policies = client.query(load("watch_policies"), {"partition": partition})
-        clocks = orjson.loads(progress)["clocks"].values()
-        since = EPOCH + timedelta(milliseconds=min(clocks, default=0))
+        since = EPOCH + timedelta(milliseconds=orjson.loads(progress).get("watermark_ms") or 0)
         wanted = {"partition": partition, **_windows_in_memory(since, self._settings.horizon_s)}
         cells = pl.read_ipc_stream(io.BytesIO(client.arrow(load("watch_cells"), wanted)))
         return Checkpoint(

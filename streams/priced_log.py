@@ -42,7 +42,7 @@ from tollmeter.schemas.priced import (
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
 from tollmeter.streams.rules.corrections import fold_correction, revised_ids
-from tollmeter.streams.rules.epochs import in_epoch, source_epoch
+from tollmeter.streams.rules.epochs import in_epoch, missing, open_hours, source_epoch
 from tollmeter.streams.rules.fold import COLUMNS_READ, columns_read, fold_rows
 from tollmeter.streams.rules.landmarks import is_landmark, landmark, move_clocks
 from tollmeter.streams.rules.repair import fold_repair
@@ -55,8 +55,11 @@ PASS_ROWS = 2_000
 SLACK = timedelta(minutes=10)
 """How far the append time of a priced record may lie before that of its rows: clocks of brokers differ."""
 OnLandmark = Callable[[State], None]
-ReadBack = Callable[[int, int, int], AsyncIterator[Sequence[Any]]]
-"""(partition, append time in ms, end) to the records appended since then with offsets below `end`, or a few more."""
+ReadBack = Callable[[int, int, int], AsyncIterator[Sequence[Any] | None]]
+"""(partition, append time in ms, end) to the records appended since then with offsets below `end`, or a few more.
+
+None comes first when the log no longer reaches back so far.
+"""
 _TEXT = cs.categorical().cast(pl.String)  # each record has dictionaries of its own
 _SEEN_COLUMNS = ["event_id", "event_time", "org_id"]
 
@@ -178,19 +181,24 @@ def read(record: Any, columns: Sequence[str] = COLUMNS_READ) -> Entry:
 
 
 async def remember(read_back: ReadBack, state: State) -> None:
-    """Rebuild the memory of event ids by reading the log back over its horizon, up to and with `state.applied`."""
+    """Rebuild the memory of event ids by reading the log back over its horizon, up to and with `state.applied`.
+
+    What the log has lost of it cannot be told from a resend: the hours in question are repaired from the ledger.
+    """
     since_us = state.remember_from_us
     since_ms = max(0, (timedelta(microseconds=since_us) - SLACK) // timedelta(milliseconds=1))
     end = state.applied + 1 - state.base
     async for records in read_back(state.partition, since_ms, end):
-        for record in records:
+        if records is None:
+            missing(state, open_hours(state))
+        for record in records or ():
             if record.offset < end and dict(record.headers).get(H_KIND) in (KIND_ROWS, KIND_CORRECTION):
                 for rows in _identities(read(record, _SEEN_COLUMNS)):
                     _remember_rows(state, rows, since_us)
     log.info("partition %d remembers %d event ids", state.partition, state.seen.size)
 
 
-async def read_back(settings: Settings, partition: int, since_ms: int, end: int) -> AsyncIterator[Sequence[Any]]:
+async def read_back(settings: Settings, partition: int, since_ms: int, end: int) -> AsyncIterator[Sequence[Any] | None]:
     """Yield the records of a partition of usage.priced, see `ReadBack`."""
     tp = TopicPartition(settings.topic(topics.PRICED), partition)
     consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False, max_partition_fetch_bytes=8 << 20)
@@ -200,6 +208,8 @@ async def read_back(settings: Settings, partition: int, since_ms: int, end: int)
         found = (await consumer.offsets_for_times({tp: since_ms}))[tp]
         if found is None:
             return
+        if 0 < found.offset == (await consumer.beginning_offsets([tp]))[tp]:
+            yield None
         consumer.seek(tp, found.offset)
         end = min(end, (await consumer.end_offsets([tp]))[tp])
         while await consumer.position(tp) < end:

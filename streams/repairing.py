@@ -113,10 +113,9 @@ class Repairs:
     async def after(self, saved: Snapshot) -> None:
         """Send what can be repaired as of this checkpoint; when ClickHouse or the ledger lag, the next one tries."""
         deferred = {(org, hour): offset for org, hour, offset in saved.progress["deferred"]}
-        clocks = saved.progress["clocks"].values()
-        if not clocks:
+        if saved.progress["watermark_ms"] is None:  # of a source partition nobody knows the time: nothing is sealed
             return
-        watermark_s = min(clocks) // 1000
+        watermark_s = saved.progress["watermark_ms"] // 1000
         rounds = due(deferred, watermark_s, self._settings.horizon_s)
         rounds |= {settlement.org_id: rounds.get(settlement.org_id, ()) for settlement in saved.unsettled}
         if not rounds or not await self._ledger_caught_up(saved):

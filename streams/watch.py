@@ -101,10 +101,17 @@ class Watch:
             began = self._machine.monotonic()
             saved = await self._checkpoint(number)
             state = await self._folding.resume(number, saved)
-            if saved is None:  # the ledger may hold rows of a log that this one follows
-                state.unread.append((0, LAST_OFFSET))
+            if saved is None:
+                await self._found(state)
             metrics.STATE_REBUILD.labels(str(number)).set(self._machine.monotonic() - began)
             return state
+
+    async def _found(self, state: State) -> None:
+        """Save which log a partition begins with before anything of it is read: it may be made anew within a second."""
+        state.log_id = self.log_id
+        first = self._folding.snapshot(state)
+        for write in self._store.writes:
+            await self._patiently(state.partition, partial(write, first))
 
     async def _take_over(self, tp: TP, state: State) -> None:
         if self.log_id and state.log_id not in ("", self.log_id):
@@ -115,7 +122,9 @@ class Watch:
 
     async def lost(self, loss: Loss) -> None:
         """Go on behind a gap, or in a log made anew; hours that may lack rows are repaired from the ledger."""
-        state = self._states[loss.tp.partition]
+        state = self._states.get(loss.tp.partition)
+        if state is None:  # it has left meanwhile: whoever has it now finds the same
+            return
         if loss.kind == "new_epoch":
             self._renew(state)
         else:  # deliveries from before the gap may still wait: `applied` stays

@@ -1,4 +1,5 @@
 -- WATCH's totals of one partition beside the ledger as of {applied}: how many were compared, and those that differ.
+-- In a log that was made anew, rows received before {renewed_ms} stood in the one before it; stamps go on rising.
 -- A row counts at min(event_time, received_at). low = rows up to {applied}; high = also later ones that are late, which
 -- a repair may have brought in already. Totals that a newer checkpoint has written since are left out. Where names were
 -- folded into '__other__', the sum over all names of the scope is compared ('*').
@@ -41,7 +42,8 @@ FROM
         (
             SELECT
                 toString(org_id) AS org_, least(event_time, toDateTime64(received_at, 6, 'UTC')) AS charged_at,
-                toInt64(priced_offset) <= {applied:Int64} AS sure,
+                toInt64(priced_offset) <= {applied:Int64}
+                    OR received_at < fromUnixTimestamp64Milli({renewed_ms:Int64}, 'UTC') AS sure,
                 dateDiff('second', charged_at, received_at) > {late:Int64} AS late,
                 billing_scope = 'USER' AS byok,
                 ifNull(cost_nano, 0) AS cost, ifNull(at_risk_nano, 0) AS risk,
@@ -67,5 +69,5 @@ FROM
         WHERE (pair.1 = 'org' OR pair.2 != '') AND start.2 >= {from:UInt32}
     )
     GROUP BY level, start_s, org_id, scope, name_
-    HAVING stamp_ <= {applied:Int64}
+    HAVING stamp_ <= {stamp:Int64}
 )

@@ -20,12 +20,11 @@ from aiokafka.errors import KafkaError
 
 from tollmeter.provision import ProvisionError, read_layout
 from tollmeter.schemas import topics
-from tollmeter.schemas.priced import VOID
+from tollmeter.schemas.priced import IDENTITY, VOID
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import ClickHouse
 from tollmeter.sinks.queries import load
 from tollmeter.streams.rules.amend import (
-    IDENTITY,
     STATED,
     AmendError,
     Amendment,

@@ -23,7 +23,6 @@ FIELDS = (
     *COUNTERS,
 )  # fmt: skip
 """What a correction may set, beside tags. Time and place in the log are never corrected."""
-IDENTITY = ("event_time", "org_id", "event_id")
 STATED = tuple(column.name for column in PRICED_COLUMNS if column.source)
 """What the event says; the rest is made of it."""
 TAG = "tags."

@@ -42,7 +42,7 @@ def renew(state: State, log_id: str) -> None:
 
     What the memory of ids was rebuilt from is the new log: all of it would be taken for resends.
     """
-    state.base = ((state.applied >> LOG_BITS) + 1) << LOG_BITS if state.applied >= 0 else 0
+    state.base = ((max(state.applied, state.base) >> LOG_BITS) + 1) << LOG_BITS
     state.applied = state.base - 1
     state.log_id = log_id
     state.seen = Seen(state.rules.seen_cap)
@@ -72,8 +72,8 @@ def open_hours(state: State) -> list[tuple[str, int]]:
 
 
 def real_offset(offset: int) -> int:
-    """Return an offset as the broker knows it."""
-    return offset & ((1 << LOG_BITS) - 1)
+    """Return an offset as the broker knows it; -1 before the first of a log."""
+    return ((offset + 1) & ((1 << LOG_BITS) - 1)) - 1
 
 
 def _new_source(source_id: str, appended_ms: int) -> Alert:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from tollmeter.schemas.priced import PRICED_COLUMNS, row_version
+from tollmeter.schemas.priced import IDENTITY, PRICED_COLUMNS, row_version
 from tollmeter.streams.rules.split import PRICED_DTYPES, encode_dicts, to_ipc
 
 LEDGER_COLUMNS = (*(column.name for column in PRICED_COLUMNS), "priced_partition", "priced_offset", "version")
@@ -40,13 +40,21 @@ def read(block: PricedBlock) -> pl.DataFrame:
         ) from error
     if rows.schema != _SCHEMA:
         raise ValueError(f"usage.priced/{block.partition} offset {block.offset} has other columns than the contract")
-    return rows.hstack(
+    placed = rows.hstack(
         [
             pl.repeat(block.partition, rows.height, dtype=pl.UInt16, eager=True).alias("priced_partition"),
             pl.repeat(block.offset, rows.height, dtype=pl.Int64, eager=True).alias("priced_offset"),
             version.alias("version"),
         ]
     )
+    return _first_of_each(placed)
+
+
+def _first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
+    """Leave out resends of one record: their version is the same, and the first is what WATCH counts."""
+    if rows["event_id"].n_unique() == rows.height:
+        return rows
+    return rows.unique([*IDENTITY, "revision"], keep="first", maintain_order=True)
 
 
 def to_insert(rows: pl.DataFrame) -> bytes:

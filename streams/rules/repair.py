@@ -96,6 +96,8 @@ def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, a
     last_id, last_offset = state.repaired.get(round_.org_id, ("", -1))
     if round_.id != last_id and round_.base < last_offset:
         return []
+    if round_.base < state.base - 1:  # from before the log was made anew: other parts of it may have gone with it
+        return []
     state.repaired[round_.org_id] = (round_.id, offset)
     for hour in round_.hours:
         if state.deferred.get((round_.org_id, hour), round_.base + 1) <= round_.base:

@@ -93,6 +93,7 @@ def _progress(state: State) -> dict[str, Any]:
         "epochs": state.epochs.copy(),
         "high": state.high.copy(),
         "clocks": state.clocks.copy(),
+        "watermark_ms": state.watermark_ms(),
         "closed_minute": state.closed_minute,
         "closed_hour": state.closed_hour,
         "touched": sorted(state.touched),

@@ -120,7 +120,7 @@ def window(client: ClickHouse, calls: int, tokens: int, cost: int, name: str = "
 def check(
     client: ClickHouse, deferred: frozenset[tuple[str, int]] = frozenset(), applied: int = APPLIED
 ) -> WindowCheck:
-    at = Progress(0, applied, SEALED, deferred)
+    at = Progress(0, applied, applied, SEALED, deferred)
     return windows.check(client, at, HORIZON_S, int(MINUTE.timestamp()) - 40 * 86_400)
 
 
@@ -180,6 +180,14 @@ def test_rows_behind_the_checkpoint_count_only_when_a_repair_may_have_brought_th
         client.command("TRUNCATE TABLE usage_windows")
         window(client, *total, stamp=1)
         assert bool(check(client, applied=1).differences()) is differs
+
+
+def test_in_a_log_made_anew_stamps_go_on_and_older_rows_are_those_received_before(client: ClickHouse) -> None:
+    store(client, *TWO)
+    window(client, 2, 30, 300, stamp=(1 << 40) - 1)
+    at = Progress(0, 0, 1 << 40, SEALED, frozenset())
+    found = windows.check(client, at, HORIZON_S, int(MINUTE.timestamp()) - 40 * 86_400)
+    assert (found.compared, found.differences()) == (4, [])
 
 
 def test_totals_of_a_newer_checkpoint_are_left_out(client: ClickHouse) -> None:

@@ -41,7 +41,7 @@ def checkpoint(client: ClickHouse, applied: int, cost: int) -> None:
         "usage_windows", columns,
         [(level, start, "acme", "org", "", 0, applied, 1, cost) for level, start in LEVELS.items()],
     )  # fmt: skip
-    state = {"applied": applied, "clocks": {"0": int(NOW.timestamp() * 1000)}, "deferred": []}
+    state = {"applied": applied, "watermark_ms": int(NOW.timestamp() * 1000), "deferred": []}
     client.insert_rows(
         "watch_progress", ("priced_partition", "applied", "stamp", "state"), [(0, applied, applied, json.dumps(state))]
     )

@@ -106,6 +106,16 @@ def test_joined_blocks_are_the_rows_with_place_and_version(sizes: list[int]) -> 
         assert (partition, offset) in {(block.partition, block.offset) for block in written}
 
 
+def test_of_resends_in_one_record_the_ledger_takes_the_first_as_watch_does() -> None:
+    """Their version is the same: an event dated ahead would else be charged when it came last."""
+    again = record(1, 0, 9)
+    again.timestamp += 60_000
+    pass_ = Priced([[record(1, 0, 1), record(2, 0, 2), again]], BOOK)
+    (block,) = blocks(encode_dicts(pass_.rows), pass_.sources, BOOK.id, "boot")
+    assert join([PricedBlock(0, 5, block.value)])["src_offset"].to_list() == [1, 2]
+    assert join([PricedBlock(0, 5, block.value), PricedBlock(0, 6, block.value)]).height == 4
+
+
 def test_real_size_limit_is_kept() -> None:
     rows = Priced([[record(number, 0, number) for number in range(12_000)]], BOOK).rows
     made = blocks(encode_dicts(rows), [Source(0, 0, 11_999, 12_000, 0)], BOOK.id, "boot")

@@ -36,10 +36,14 @@ class ColumnFolding(Folding):
             records = [record._replace(offset=record.offset + state.base) for record in records]
         return fold_records(state, [encoded(self._broker, record) for record in records], on_landmark)
 
-    async def read_back(self, number: int, since_ms: int, end: int) -> AsyncIterator[Sequence[Any]]:
+    async def read_back(self, number: int, since_ms: int, end: int) -> AsyncIterator[Sequence[Any] | None]:
         """Yield the log since an append time, some records at a time."""
-        log = self._broker.logs[TP(topics.PRICED, number)]
+        log = self._broker.logs.get(TP(topics.PRICED, number))
+        if log is None:  # the partition went while its checkpoint was loaded
+            return
         found = [record for record in log.read(log.first, end - log.first) if record.timestamp >= since_ms]
+        if log.first and log.records and log.records[0].timestamp >= since_ms:
+            yield None
         for begin in range(0, len(found), 20):
             if self._process is not None:
                 self._process.point()

@@ -204,7 +204,7 @@ def _revises(state: RowState, row: Row, offset: int, *, moved: bool) -> bool:
 
 def _repair(state: RowState, round_: Round, record: Any, offset: int) -> list[Alert]:
     last_id, last_offset = state.repaired.get(round_.org_id, ("", -1))
-    if round_.id != last_id and round_.base < last_offset:
+    if (round_.id != last_id and round_.base < last_offset) or round_.base < state.base - 1:
         return []
     state.repaired[round_.org_id] = (round_.id, offset)
     for hour in round_.hours:

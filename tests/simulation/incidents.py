@@ -4,6 +4,7 @@ A seed draws one of them at most. What an operator deletes before it was read is
 may be, and holds everything else to the truth, and what is lost to be declared.
 """
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ LATEST_S = 9.0
 RETENTION_S = SETTINGS.horizon_s + 900
 """Longer than ids are remembered, with the clocks of brokers that differ: as retention must be."""
 STAGE = {topics.EVENTS: ("price",), topics.PRICED: ("ledger", "watch")}
+NOTHING = '{"applied": -1}'
 Identity = tuple[int, str, str]
 
 
@@ -144,7 +146,7 @@ class Incident:
         """Nobody has passed what he could not read; now all readers are replaced."""
         if self.line.broker.committed["ledger"].get(tp, 0) > offset:
             self.problems.append(f"newer: LEDGER has passed offset {offset} of {tp.partition}")
-        if self.line.store.progress.get(tp.partition, (-1,))[0] >= offset:
+        if json.loads(self.line.store.progress.get(tp.partition, (0, NOTHING))[1])["applied"] >= offset:
             self.problems.append(f"newer: the checkpoint of {tp.partition} has passed offset {offset}")
         for module in (ledger_block, priced_log, fold):
             self.upgraded.append((module, module.FORMAT_VERSION))
@@ -169,7 +171,7 @@ class Incident:
     @property
     def ids_forgotten(self) -> bool:
         """Tell whether WATCH forgets which events it has counted: one dated far ahead may then count in two hours."""
-        return self.priced_lost and self.kind != "retention"
+        return self.priced_lost
 
     @property
     def declared(self) -> str:

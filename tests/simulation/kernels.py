@@ -41,13 +41,18 @@ class RowFolding(Folding):
         state = row_state.RowState(number, SOURCES, SETTINGS.horizon_s)
         if saved is not None:
             row_state.restore(state, saved.progress, saved.cells, saved.policies)  # type: ignore[arg-type]
+            log = self._broker.logs.get(TP(topics.PRICED, number))
+            if log and log.first and log.records and log.records[0].timestamp * 1_000 > state.remember_from_us:
+                row_state.missing(state, row_state.open_hours(state))
             async for records in self.read_back(number, state.applied + 1 - state.base):
                 row_state.remember(state, records)
         return state
 
     async def read_back(self, number: int, end: int) -> AsyncIterator[Sequence[Any]]:
         """Yield the log from its start, some records at a time."""
-        log = self._broker.logs[TP(topics.PRICED, number)]
+        log = self._broker.logs.get(TP(topics.PRICED, number))
+        if log is None:  # the partition went while its checkpoint was loaded
+            return
         for begin in range(log.first, end, 20):
             await asyncio.sleep(0)
             self._process.point()

@@ -106,7 +106,7 @@ def snapshot(state: RowState) -> Any:
     progress = {
         "applied": state.applied, "base": state.base, "log_id": state.log_id, "epochs": list(state.epochs),
         "unread": [list(span) for span in state.unread],
-        "high": dict(state.high), "clocks": dict(state.clocks),
+        "high": dict(state.high), "clocks": dict(state.clocks), "watermark_ms": state.watermark_ms(),
         "remember_from_us": state.remember_from_us, "accepted": state.accepted,
         "deferred": [[org, hour, offset] for (org, hour), offset in sorted(state.deferred.items())],
         "repaired": {org: list(last) for org, last in state.repaired.items()},
@@ -174,16 +174,20 @@ def identities(record: Any) -> list[tuple[Any, ...]]:
 
 def renew(state: RowState, log_id: str) -> None:
     """Go on with a log made anew: offsets rise by 2^40, ids are forgotten, the open hours are made right later."""
-    state.base = (state.applied // 2**40 + 1) * 2**40 if state.applied >= 0 else 0
+    state.base = (max(state.applied, state.base) // 2**40 + 1) * 2**40
     state.applied = state.base - 1
     state.log_id = log_id
     state.seen.clear()
-    open_hours = {
+    missing(state, open_hours(state))
+
+
+def open_hours(state: RowState) -> list[tuple[str, int]]:
+    """Return the hours in which a resend may be counted twice once ids are forgotten."""
+    return sorted(
         (org, bucket)
         for level, bucket, org, kind, _ in state.cells
         if level == "hour" and kind == "org" and (bucket + 1) * 3_600_000_000 > state.remember_from_us
-    }
-    missing(state, sorted(open_hours))
+    )
 
 
 def pass_gap(state: RowState, next_offset: int) -> None:

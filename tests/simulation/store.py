@@ -132,7 +132,7 @@ class Store:
 
     def gap_hours(self, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = (row for row in self.events.values() if row.priced_partition == wanted["partition"])
-        inside = (row for row in rows if wanted["first"] <= row.priced_offset <= wanted["last"])
+        inside = (row for row in rows if wanted["first"] <= row.priced_offset <= wanted["last"] or row.revision)
         found = sorted({(row.org, row.charged_us // (60 * MINUTE_US)) for row in inside})
         return [{"org_id": org, "hour": hour} for org, hour in found]
 

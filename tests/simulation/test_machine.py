@@ -118,6 +118,6 @@ def test_the_line_survives_any_story() -> None:
 @pytest.mark.parametrize("make", [{"Ledger": CommitBeforeInsert}, {"Price": CommitBeforeAck}], ids=["ledger", "price"])
 def test_a_broken_line_does_not(make: dict[str, Callable[..., Any]]) -> None:
     broken = type("Broken", (LineMachine,), {"make": make})
-    search = settings(BRIEF, max_examples=100, derandomize=True, phases=[Phase.generate])
+    search = settings(BRIEF, max_examples=1000, derandomize=True, phases=[Phase.generate])
     with pytest.raises(AssertionError, match="I6"):
         run_state_machine_as_test(broken, settings=search)

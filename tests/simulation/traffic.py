@@ -101,12 +101,9 @@ class Traffic:
                 process.kill()
 
     def _correct(self) -> None:
-        """An operator replaces rows that the ledger holds for good: other costs, another user, nothing, another org."""
-        rng, number = self.world.rng, self.line.broker.committed["ledger"]
-        rows = [
-            row for _, row in sorted(self.line.store.events.items())
-            if row.priced_offset < number.get(TP(topics.PRICED, row.priced_partition), 0)
-        ]  # fmt: skip
+        """An operator replaces rows that the ledger holds: other costs, another user, nothing, another org."""
+        rng = self.world.rng
+        rows = [row for _, row in sorted(self.line.store.events.items())]
         if not rows:
             return
         org = rng.choice(rows).org
@@ -147,10 +144,10 @@ class Traffic:
             return
         event = self._an_event()
         self.sent.append(event)
-        self._append(event)
+        place = self._append(event)
         if event.poison and rng.random() < 0.7:  # an operator mends ClickHouse, and retries the dead letter twice
             for _ in range(2):
-                world.after(1.0 + rng.random() * self.span_s, lambda: self._append(event._replace(poison=False)))
+                world.after(1.0 + rng.random() * self.span_s, lambda: self._retry(event, place))
         if world.chance(mix.resend):
             world.after(rng.random() * 3.0, lambda: self._append(event))
         if world.chance(mix.spool):
@@ -173,9 +170,17 @@ class Traffic:
             rng.randint(0, 9), world.chance(mix.poison),
         )  # fmt: skip
 
-    def _append(self, event: Event | None) -> None:
+    def _append(self, event: Event | None) -> tuple[int, int]:
         partition = self.world.rng.randrange(SOURCES)
-        self.line.broker.append(topics.EVENTS, partition, None, event, [])
+        return partition, self.line.broker.append(topics.EVENTS, partition, None, event, []).offset
+
+    def _retry(self, event: Event, place: tuple[int, int]) -> None:
+        """Send again what a dead letter holds, once there is one."""
+        letters = (dict(letter.headers) for log in self.line.broker.of(topics.DLQ) for letter in log.records)
+        if any((int(one["source_partition"]), int(one["source_offset"])) == place for one in letters):
+            self._append(event._replace(poison=False))
+        elif self.world.now < self.span_s:
+            self.world.after(1.0, lambda: self._retry(event, place))
 
 
 def partition_of(event: Event) -> TP:

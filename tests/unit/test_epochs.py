@@ -1,14 +1,19 @@
 """Logs made anew: small offsets of a new log are folded, whatever marks and stamps the old one left behind."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import polars as pl
+import pytest
 
 from tests import watch_rows
 from tests.laws.test_fold import Record, rows_record
+from tollmeter.schemas.control import Round
 from tollmeter.schemas.priced import H_SOURCE_ID
-from tollmeter.streams.priced_log import fold_records
+from tollmeter.streams.priced_log import fold_records, remember
 from tollmeter.streams.rules.epochs import missing, open_hours, pass_gap, real_offset, renew
+from tollmeter.streams.rules.repair import REPAIR_SCHEMA, fold_repair
 from tollmeter.streams.rules.snapshot import progress_text, restore, snapshot
 from tollmeter.streams.rules.state import State
 
@@ -85,3 +90,40 @@ def test_behind_a_gap_the_hours_it_held_wait_for_a_repair() -> None:
     assert open_hours(state) == [("acme", HOUR)]
     fold_records(state, [rows_record(10, rows(2, first_offset=1))])
     assert calls(state) == 2
+
+
+@pytest.mark.parametrize(("offset", "real"), [(-1, -1), (7, 7), ((3 << 40) - 1, -1), ((3 << 40) + 7, 7)])
+def test_offsets_as_the_broker_knows_them(offset: int, real: int) -> None:
+    assert real_offset(offset) == real
+
+
+def test_each_log_has_offsets_of_its_own_even_if_nothing_was_read_of_it() -> None:
+    state = State(0, RULES)
+    bases = []
+    for name in "abc":
+        renew(state, name)
+        bases.append(state.base)
+    assert bases == [1 << 40, 2 << 40, 3 << 40]
+
+
+def test_a_repair_from_before_the_log_was_made_anew_is_ignored() -> None:
+    state = State(0, RULES)
+    missing(state, [("acme", HOUR)])
+    renew(state, "another")
+    nothing = pl.DataFrame(schema=REPAIR_SCHEMA)
+    old = Round(id="a", org_id="acme", base=6, hours=(HOUR,), extras=False)
+    fold_repair(state, old, nothing, state.base, 0)
+    assert set(state.deferred) == {("acme", HOUR)}
+    fold_repair(state, old.model_copy(update={"id": "b", "base": state.base}), nothing, state.base + 1, 0)
+    assert not state.deferred
+
+
+def test_hours_of_ids_that_the_log_has_lost_are_repaired() -> None:
+    state = State(0, RULES)
+    fold_records(state, [rows_record(3, rows(1))])
+
+    async def cut(_partition: int, _since_ms: int, _end: int) -> AsyncIterator[list[Record] | None]:
+        yield None
+
+    asyncio.run(remember(cut, state))
+    assert state.deferred == {("acme", HOUR): 3}

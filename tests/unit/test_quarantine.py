@@ -135,12 +135,12 @@ def test_partitions_that_move_about_are_never_suspected_but_deaths_in_between_co
     async def scenario() -> None:
         world = World()
         for number in range(5):
-            worker, tries = world.worker(f"mover{number}")
+            worker, _ = world.worker(f"mover{number}")
             await worker.begin({A})
             assert await worker.killers(TOPIC, PASS) == {}
             await worker.leave()
         for number in range(2):
-            worker, tries = world.worker(f"dies{number}")
+            worker, _ = world.worker(f"dies{number}")
             await worker.begin({A})
             assert await worker.killers(TOPIC, PASS) == {}
         mover, _ = world.worker("mover")

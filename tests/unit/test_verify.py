@@ -229,7 +229,7 @@ def test_difference_of_a_total_is_what_lies_outside_its_bounds() -> None:
 
 
 def test_buckets_with_rows_that_wait_for_a_repair_are_known() -> None:
-    at = Progress(0, 9, 0, frozenset({("acme", 30)}))  # the hour from 1970-01-02T06:00
+    at = Progress(0, 9, 9, 0, frozenset({("acme", 30)}))  # the hour from 1970-01-02T06:00
     assert at.waits("minute", 30 * 3_600 + 60, "acme")
     assert at.waits("day", 86_400, "acme")
     assert at.waits("month", 0, "acme")

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from tollmeter.schemas import priced
 from tollmeter.schemas.priced import VOID
 
-IDENTITY = ["event_time", "org_id", "event_id"]
+IDENTITY = list(priced.IDENTITY)
 COORDINATES = ["src_partition", "src_offset"]
 CALL = ["event_time", "event_id"]
 """What stays of a call that moves to another organisation."""

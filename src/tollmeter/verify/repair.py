@@ -147,7 +147,7 @@ class Totals:
             by_org[cell.org_id].append(cell)
         offset = -1
         for org, cells in by_org.items():
-            round_ = Round(id=f"verify-{uuid.uuid4().hex[:12]}", org_id=org, base=at.applied, hours=())
+            round_ = Round(id=f"verify-{uuid.uuid4().hex[:12]}", org_id=org, base=at.stamp, hours=())
             for value, headers in repair_records(round_, cells_of(cells, move=move)):
                 topic = self._settings.topic(topics.PRICED)
                 sent = await producer.send_and_wait(topic, value, partition=at.partition, headers=headers)

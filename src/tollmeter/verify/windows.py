@@ -21,10 +21,14 @@ _HOUR_S = 3_600
 
 
 class Progress(NamedTuple):
-    """A partition's checkpoint: up to where it is folded, the slowest source clock, and what waits for a repair."""
+    """A partition's checkpoint: up to where it is folded, the slowest source clock, and what waits for a repair.
+
+    `applied` is an offset of the present log, `stamp` says the same to cells and repairs: it never falls.
+    """
 
     partition: int
     applied: int
+    stamp: int
     watermark_s: int
     deferred: frozenset[tuple[str, int]]
 
@@ -86,9 +90,10 @@ def progress(client: ClickHouse) -> dict[int, Progress]:
     found = {}
     for row in client.query(load("verify_progress")):
         state = json.loads(row["state"])
-        number, clocks = row["priced_partition"], state["clocks"].values()
+        number, applied = row["priced_partition"], state["applied"]
+        watermark_ms = state.get("watermark_ms") or 0
         deferred = frozenset((org, hour) for org, hour, _ in state["deferred"])
-        found[number] = Progress(number, real_offset(state["applied"]), min(clocks, default=0) // 1000, deferred)
+        found[number] = Progress(number, real_offset(applied), applied, watermark_ms // 1000, deferred)
     return found
 
 
@@ -98,7 +103,8 @@ def check(client: ClickHouse, at: Progress, horizon_s: int, since_s: int) -> Win
     row = client.query(
         load("verify_windows"),
         {
-            "partition": at.partition, "applied": at.applied, "from": since_s, "late": horizon_s - EDGE_S,
+            "partition": at.partition, "applied": at.applied, "stamp": at.stamp, "from": since_s,
+            "late": horizon_s - EDGE_S, "renewed_ms": at.watermark_s * 1000 if at.stamp > at.applied else 0,
             "scopes": list(SCOPE_COLUMNS),
         },
     )[0]  # fmt: skip

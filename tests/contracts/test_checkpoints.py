@@ -1,0 +1,87 @@
+"""WATCH's checkpoints on the real engine: what is loaded is what was saved last, and hours behind a gap are named."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests import watch_rows
+from tests.laws.test_fold import cells_of, rows_record
+from tollmeter.schemas.control import tick_record
+from tollmeter.settings import Settings
+from tollmeter.sinks.checkpoint import CheckpointStore
+from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.streams.priced_log import fold_records
+from tollmeter.streams.rules.snapshot import restore, snapshot
+from tollmeter.streams.rules.state import State
+
+pytestmark = pytest.mark.stack
+RULES = replace(watch_rows.RULES, sources=2)
+HOUR = watch_rows.START // 3_600
+DAYS_S = 40 * 86_400
+
+
+@pytest.fixture
+def client(ledger_settings: Settings) -> Iterator[ClickHouse]:
+    client = connect(ledger_settings)
+    for table in ("usage_events", "usage_windows", "watch_progress", "watch_policies"):
+        client.command(f"TRUNCATE TABLE {table}")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def store(ledger_settings: Settings, client: ClickHouse) -> CheckpointStore:
+    return CheckpointStore(ledger_settings)
+
+
+def save(store: CheckpointStore, state: State) -> None:
+    taken = snapshot(state)
+    for write in store.writes:
+        write(taken)
+
+
+def load(store: CheckpointStore) -> State:
+    found = store.load(0)
+    assert found is not None
+    state = State(0, RULES)
+    restore(state, found.progress, found.cells, found.policies)
+    return state
+
+
+def test_an_empty_checkpoint_says_which_log_was_begun_and_the_next_one_wins(store: CheckpointStore) -> None:
+    state = State(0, RULES)
+    state.log_id = "one"
+    assert store.load(0) is None
+    save(store, state)
+    assert (load(store).log_id, load(store).applied) == ("one", -1)
+    fold_records(state, [rows_record(0, [watch_rows.row(0, watch_rows.START)])])
+    save(store, state)
+    assert load(store).applied == 0
+    assert cells_of(load(store)) == cells_of(state)
+
+
+@pytest.mark.parametrize(("clocks", "loaded"), [({0: 1}, True), ({0: 1, 1: 1}, False)], ids=["one", "both"])
+def test_old_cells_are_left_out_once_every_source_has_passed_them(
+    store: CheckpointStore, clocks: dict[int, int], loaded: bool
+) -> None:
+    """Of a source partition that nobody has heard of yet anything may still come."""
+    state = State(0, RULES)
+    fold_records(state, [rows_record(0, [watch_rows.row(0, watch_rows.START)])])
+    save(store, state)
+    value, headers = tick_record(dict.fromkeys(clocks, (watch_rows.START + DAYS_S) * 1000))
+    fold_records(state, [rows_record(0, [])._replace(offset=1, headers=headers, value=value)])
+    save(store, state)
+    assert bool(load(store).levels["minute"]) is loaded
+
+
+def test_behind_a_gap_hours_of_rows_that_were_corrected_since_are_named_too(
+    store: CheckpointStore, client: ClickHouse
+) -> None:
+    columns = ("event_id", "event_time", "received_at", "org_id", "priced_partition", "priced_offset", "revision")
+    at = [watch_rows.START + hour * 3_600 for hour in range(4)]
+    places = [(0, 4, 0), (0, 9, 0), (0, 9, 1), (1, 4, 0)]
+    client.insert_rows("usage_events", columns, [
+        (f"00000000-0000-4000-8000-{n:012d}", at[n], at[n], "acme", *place) for n, place in enumerate(places)
+    ])  # fmt: skip
+    assert store.hours_at(0, 3, 5) == [("acme", HOUR), ("acme", HOUR + 2)]
