@@ -116,6 +116,9 @@ def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, a
         target = state.cells(str(level), int(bucket))
         before, after = (target.replace if absolute else target.add)(scopes, sums, offset)
         alerts += late_edges(state, str(level), int(bucket), scopes, before, after, appended_ms)
+    state.budgets.look_at_new_scopes()
+    if round_.hours and state.budgets.extras(round_.org_id):
+        state.unsettled[round_.org_id] = offset  # what was settled so far may have been settled without these names
     return alerts
 
 

@@ -35,8 +35,11 @@ class Settlement:
 
 
 def settlements(state: State) -> tuple[Settlement, ...]:
-    """Return what is to be settled in a state as it is now; nothing before its first event."""
-    if not state.clocks:
+    """Return what is to be settled in a state as it is now; nothing before its first event.
+
+    Nor before it has caught up with its newest cell: what is live belongs to an offset further on, until then.
+    """
+    if not state.clocks or state.applied < state.newest_stamp:
         return ()
     now_s = max(state.clocks.values()) // 1000
     found = []
