@@ -104,22 +104,23 @@ def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, a
             del state.deferred[round_.org_id, hour]
     if round_.extras and state.unsettled.get(round_.org_id, round_.base + 1) <= round_.base:
         del state.unsettled[round_.org_id]
+    _numbers(state, round_.org_id, cells.unique(["scope", "name"], maintain_order=True))
+    state.budgets.look_at_new_scopes()
     alerts: list[Alert] = []
     for (level, bucket, absolute), part in cells.group_by(["level", "bucket", "absolute"], maintain_order=True):
-        scopes = np.array(
-            [
-                state.scopes.number((round_.org_id, kind, name))
-                for kind, name in part.select("scope", "name").iter_rows()
-            ]
-        )
+        scopes = _numbers(state, round_.org_id, part)
         sums = np.ascontiguousarray(part.select(MEASURES).to_numpy(), dtype=np.int64)
         target = state.cells(str(level), int(bucket))
         before, after = (target.replace if absolute else target.add)(scopes, sums, offset)
         alerts += late_edges(state, str(level), int(bucket), scopes, before, after, appended_ms)
-    state.budgets.look_at_new_scopes()
     if round_.hours and state.budgets.extras(round_.org_id):
         state.unsettled[round_.org_id] = offset  # what was settled so far may have been settled without these names
     return alerts
+
+
+def _numbers(state: State, org_id: str, cells: pl.DataFrame) -> Vector:
+    names = cells.select("scope", "name").iter_rows()
+    return np.array([state.scopes.number((org_id, kind, name)) for kind, name in names], dtype=np.int64)
 
 
 def late_edges(

@@ -57,7 +57,7 @@ class Group:
         self._world.after(seconds, lambda: self._wake(process))
 
     def _wake(self, process: Process) -> None:
-        process.paused = False
+        process.paused, process.woke_at = False, self._world.now
         if process.dead:
             return
         process.loop.wake(self._world.now)

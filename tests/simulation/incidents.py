@@ -126,7 +126,8 @@ class Incident:
             consumer = process.consumer
             if self.topic in GROUPS[process.name] and consumer.settled and not process.paused:
                 reads_on = {tp for tp in consumer.assignment() if tp not in consumer.held}
-                if reads_on and consumer.settled_at < self.line.world.now - 2 * LOOK_AGAIN_S:
+                since = max(consumer.settled_at, process.woke_at)
+                if reads_on and since < self.line.world.now - 2 * LOOK_AGAIN_S:
                     self.problems.append(f"count: {process.name} reads {min(reads_on)} on")
         self._renew()
 

@@ -15,6 +15,7 @@ from tests.simulation.mutants_fold import (
     SnapshotAnywhere,
     WallClockInFold,
     any_row,
+    each_counts,
     nobody,
     nothing_missing,
     nothing_seen,
@@ -31,7 +32,7 @@ from tollmeter.streams.oversight import Oversight
 from tollmeter.streams.passes import Passes
 from tollmeter.streams.price import Price
 from tollmeter.streams.repairing import Repairs
-from tollmeter.streams.rules import snapshot
+from tollmeter.streams.rules import corrections, snapshot
 from tollmeter.streams.rules.bindings import Budgets
 from tollmeter.streams.rules.cells import Cells
 from tollmeter.streams.rules.seen import Seen
@@ -191,6 +192,8 @@ MUTANTS = (
     Mutant("spend without stamp", {}, ((SpendView, "_row", any_row),), columns=True),
     Mutant("spend promised before it is said", {"Spending": PromiseFirst}, columns=True),
     Mutant("progress ahead of the cells", {"Folding": SnapshotAnywhere}, columns=True),
+    Mutant("corrections count each time", {}, ((corrections, "_first", each_counts),), columns=True),
+    Mutant("void rows counted", {}, ((corrections, "VOID", "-"),), columns=True),
     Mutant("gap passed in silence", {}, ((Oversight, "lost", say_nothing),), kind="retention"),
     Mutant("rows behind a gap forgotten", {}, ((Watch, "_look_behind", look_away),), kind="retention"),
     Mutant("offsets of another log", {}, ((consumer, "of_other_logs", one_log),), kind="source renewed"),

@@ -14,6 +14,7 @@ from tollmeter.streams.rules.bindings import Budgets
 from tollmeter.streams.rules.cells import Cells
 from tollmeter.streams.rules.seen import Seen
 from tollmeter.streams.rules.spend import as_of
+from tollmeter.streams.rules.state import State
 from tollmeter.streams.spending import Spending
 
 
@@ -111,6 +112,11 @@ def nobody(self: Budgets, rules: Iterable[Any]) -> None:
 def nothing_missing(_state: Any) -> tuple[Any, ...]:
     """Totals that begin with a policy stay as they began."""
     return ()
+
+
+def each_counts(_state: State, _passage: Any, _orgs: Any, _ids: Any, at: Any) -> Any:
+    """A correction that is repeated counts again."""
+    return np.ones(at.size, dtype=bool)
 
 
 @contextmanager

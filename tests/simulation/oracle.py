@@ -29,8 +29,9 @@ from tollmeter.streams.rules.state import State
 
 KINDS = ("org", "user", "api_key")
 """The scopes that differ from row to row here."""
-OF_THE_LINE = ("gap", "new_epoch", "paused")
-"""Alerts that a stage gives about its logs, when it finds something there."""
+SAID_AGAIN = ("gap", "new_epoch", "paused", "late_spend")
+"""Alerts that a stage gives about its logs, when it finds something there; and about periods that are over, when a
+restart has left them out of memory: a repair then tells a policy that came later what had been there before it."""
 
 
 class Oracle:
@@ -231,7 +232,7 @@ class Oracle:
         found = [alert for log in self._broker.of(topics.PRICED) for alert in self._undisturbed(log)]
         wanted = {alert.id for alert in found if not _of_policy(alert.scope, alert.facts)}
         told = [alert for alert in told if not _of_policy(alert["data"]["scope"], alert["data"])]
-        sent = {alert["id"] for alert in told if alert["data"]["kind"] not in OF_THE_LINE or alert["id"] in wanted}
+        sent = {alert["id"] for alert in told if alert["data"]["kind"] not in SAID_AGAIN or alert["id"] in wanted}
         yield from _differences("I5: alerts", wanted, sent)
         if not self._line.columns:  # ids differ there: the law of the two folds compares them by what they say
             yield from _differences("I5: alerts by sums", self._due_alerts(), wanted, only_missing=True)

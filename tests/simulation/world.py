@@ -127,6 +127,7 @@ class Process:
     name: str
     on_end: Callable[["Process"], None]
     paused: bool = False
+    woke_at: float = 0.0
     loop: Loop = field(init=False)
     consumer: Any = None
 
