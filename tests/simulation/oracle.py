@@ -293,8 +293,9 @@ class Oracle:
                 if record.partition == number
             }
             counted = progress["counters"]["accepted"] if self._line.columns else progress["accepted"]
-            # what one worker had read and another found deleted comes behind what followed: repaired, and not counted
-            known = counted <= len(accepted) if self._incident.kind == "retention" else counted == len(accepted)
+            # what one worker had read and another found deleted comes behind what followed: repaired, and not counted;
+            # so does what was read of a new topic by a worker that took it for the old one
+            known = counted <= len(accepted) if self._incident.declared else counted == len(accepted)
             if not known and not self._incident.priced_lost:
                 yield f"I3: partition {number} counts {counted} accepted, not {len(accepted)}"
             if progress["deferred"] or progress["unread"]:
