@@ -51,8 +51,9 @@ EDGES = ("budget", "remaining")
 
 @dataclass(slots=True)
 class Saving:
-    """A snapshot on its way into ClickHouse."""
+    """A snapshot on its way into ClickHouse, and the state that it is of."""
 
+    state: State
     taken: Snapshot
     task: asyncio.Task[None]
 
@@ -183,7 +184,7 @@ class Watch:
             if state.halted:
                 await self._halt(state)
             for snapshot_ in taken:
-                self._saving[number] = Saving(snapshot_, asyncio.create_task(self._save(snapshot_)))
+                self._saving[number] = Saving(state, snapshot_, asyncio.create_task(self._save(snapshot_)))
 
     async def _halt(self, state: State) -> None:
         assert self.stop_reading is not None
@@ -262,9 +263,8 @@ class Watch:
         if not isinstance(error, Unavailable):
             self._machine.crash(error)
         log.warning("checkpoint of partition %d failed, the next one holds it too: %s", number, error)
-        state = self._states.get(number)
-        if state is not None:
-            self._folding.undo(state, saving.taken)
+        if self._states.get(number) is saving.state:  # else it has left, and may be back with a state of its own
+            self._folding.undo(saving.state, saving.taken)
 
 
 async def _nobody(loss: Loss) -> None:
