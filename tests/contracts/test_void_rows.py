@@ -25,7 +25,8 @@ PARAMETERS: dict[str, Any] = {
     "user_id": "", "users": ["u", "gone"], "count": 9, "scope": "org", "name": "", "currency": "USD", "own": 0,
     "provider": "", "suffix": "", "unit": "minute", "within": "hour", "starts": [HOUR], "partition": 0, "upto": 99,
     "step": 900, "kinds": [*SCOPE_COLUMNS, "tag"], "id": event_id(2), "minutes": [int(NOW.timestamp()) // 60 * 60],
-    "applied": 99, "stamp": 99, "renewed_ms": 0, "late": 3_000, "scopes": list(SCOPE_COLUMNS), "oldest": moment(SINCE), "slack_us": 0,
+    "applied": 99, "stamp": 99, "renewed_ms": 0, "late": 3_000, "scopes": list(SCOPE_COLUMNS), "slack_us": 0,
+    "oldest": moment(SINCE),
 }  # fmt: skip
 OF_ITS_OWN: dict[str, dict[str, Any]] = {
     "repair_totals": {"from": SINCE.replace(second=0), "until": UNTIL.replace(second=0)},

@@ -15,7 +15,7 @@ from tests.simulation import fold, limits, row_state
 from tests.simulation.broker import Log
 from tests.simulation.columns import ColumnFolding
 from tests.simulation.incidents import Incident, draw
-from tests.simulation.kernels import SETTINGS, SOURCES, totals_of
+from tests.simulation.kernels import SETTINGS, SOURCES, TARGETS, totals_of
 from tests.simulation.line import Line
 from tests.simulation.rows import Event, Row
 from tests.simulation.spend import Guard
@@ -161,10 +161,12 @@ class Oracle:
     def _declared(self) -> Iterator[str]:
         """What is gone was said: as a gap, or as another log under the name; and no more than was deleted."""
         kinds = {(kind, topic) for _, _, _, _, kind, topic, _ in self._store.gaps}
-        read = {_source_id(record) for record, _ in self._rows} if self._incident.topic == topics.EVENTS else {""}
-        known = not self._broker.former or self._broker.former[0].log_id in read | {""}
-        if self._incident.topic == topics.EVENTS and self._broker.former:  # the first row of the new one tells
-            known &= self._broker.topic_id(topics.EVENTS) in read
+        known = True
+        if self._incident.topic == topics.EVENTS and self._broker.former:
+            read = {(record.partition, _source_id(record)) for record, _ in self._rows}
+            old, new = self._broker.former[0].log_id, self._broker.topic_id(topics.EVENTS)
+            # the first row of the new one tells
+            known = any({(number, old), (number, new)} <= read for number in range(TARGETS))
         if self._gone and known and (self._incident.declared, self._incident.topic) not in kinds:
             yield f"I1: {len(self._gone)} events are gone, and nobody says so"
         yield from (

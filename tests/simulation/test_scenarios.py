@@ -1,5 +1,6 @@
 """Single stories that a swarm does not tell: a record of a newer format, and a log that retention has shortened."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,9 +8,10 @@ from faust.types import TP
 
 from tests.simulation import fold
 from tests.simulation.group import Group
-from tests.simulation.kernels import TARGETS
+from tests.simulation.kernels import SETTINGS, SOURCES, TARGETS
 from tests.simulation.line import Line
 from tests.simulation.oracle import Oracle
+from tests.simulation.row_state import RowState, snapshot
 from tests.simulation.rows import Event
 from tests.simulation.run import settle
 from tests.simulation.traffic import ORGS, Mix, Traffic
@@ -17,7 +19,9 @@ from tests.simulation.watcher import Watcher
 from tests.simulation.world import Faults, World
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND
+from tollmeter.sinks.clickhouse import Unavailable
 from tollmeter.streams import ledger_block
+from tollmeter.streams.watch import Saving
 
 START = 1_795_168_800.0
 
@@ -98,3 +102,24 @@ def test_what_retention_deletes_before_watch_reads_it_is_declared_and_repaired(m
     settle(story.line)
     oracle = Oracle(story.line, story.traffic)
     assert [*oracle._converged(), *oracle._ledger(), *oracle._windows()] == []
+
+
+def test_a_checkpoint_that_fails_is_given_back_to_the_state_it_is_of() -> None:
+    """Its partition may have left and come back meanwhile: what it held is folded again then, not added."""
+    story = Story()
+    story.produce(12)
+    story.work(4.0)
+    (watch,) = story.line.watches.values()
+    (number, present), *_ = watch._states.items()
+    former = RowState(number, SOURCES, SETTINGS.horizon_s)
+    former.cell(("day", 1, "acme", "org", "")).calls = 3
+    former.cell(("day", 1, "acme", "org", "")).dirty = True
+    taken = snapshot(former)
+    failed: Any = asyncio.Future(loop=next(iter(story.line.watches)).loop)
+    failed.set_exception(Unavailable("away"))
+    known = set(present.cells)
+    watch._settle(number, Saving(former, taken, failed))
+    assert set(present.cells) == known
+    watch._states[number] = former
+    watch._settle(number, Saving(former, taken, failed))
+    assert [key for key, *_ in snapshot(former).cells] == [("day", 1, "acme", "org", "")]
