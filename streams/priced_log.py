@@ -206,12 +206,12 @@ async def read_back(settings: Settings, partition: int, since_ms: int, end: int)
     try:
         consumer.assign([tp])
         found = (await consumer.offsets_for_times({tp: since_ms}))[tp]
-        if found is None:
-            return
-        if 0 < found.offset == (await consumer.beginning_offsets([tp]))[tp]:
+        first, last = (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
+        begin = last if found is None else found.offset
+        if 0 < begin == first:
             yield None
-        consumer.seek(tp, found.offset)
-        end = min(end, (await consumer.end_offsets([tp]))[tp])
+        consumer.seek(tp, begin)
+        end = min(end, last)
         while await consumer.position(tp) < end:
             yield (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, [])
     finally:

@@ -42,7 +42,7 @@ class ColumnFolding(Folding):
         if log is None:  # the partition went while its checkpoint was loaded
             return
         found = [record for record in log.read(log.first, end - log.first) if record.timestamp >= since_ms]
-        if log.first and log.records and log.records[0].timestamp >= since_ms:
+        if log.first and (not log.records or log.records[0].timestamp >= since_ms):
             yield None
         for begin in range(0, len(found), 20):
             if self._process is not None:

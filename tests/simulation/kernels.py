@@ -42,7 +42,8 @@ class RowFolding(Folding):
         if saved is not None:
             row_state.restore(state, saved.progress, saved.cells, saved.policies)  # type: ignore[arg-type]
             log = self._broker.logs.get(TP(topics.PRICED, number))
-            if log and log.first and log.records and log.records[0].timestamp * 1_000 > state.remember_from_us:
+            begin_us = log.records[0].timestamp * 1_000 if log and log.records else 1 << 62
+            if log and log.first and begin_us > state.remember_from_us:
                 row_state.missing(state, row_state.open_hours(state))
             async for records in self.read_back(number, state.applied + 1 - state.base):
                 row_state.remember(state, records)
