@@ -76,10 +76,6 @@ class Folding:
         epochs.renew(state, log_id)
         epochs.missing(state, epochs.open_hours(state))
 
-    def pass_gap(self, state: State, next_offset: int) -> None:
-        """Go on behind offsets that are gone."""
-        epochs.pass_gap(state, next_offset)
-
     def missing(self, state: State, hours: list[tuple[str, int]]) -> None:
         """Have hours of organisations repaired from the ledger."""
         epochs.missing(state, hours)

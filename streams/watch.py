@@ -103,11 +103,11 @@ class Watch:
             saved = await self._checkpoint(number)
             state = await self._folding.resume(number, saved)
             if saved is None:
-                await self._found(state)
+                await self._save_first(state)
             metrics.STATE_REBUILD.labels(str(number)).set(self._machine.monotonic() - began)
             return state
 
-    async def _found(self, state: State) -> None:
+    async def _save_first(self, state: State) -> None:
         """Save which log a partition begins with before anything of it is read: it may be made anew within a second."""
         state.log_id = self.log_id
         first = self._folding.snapshot(state)

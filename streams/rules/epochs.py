@@ -48,11 +48,6 @@ def renew(state: State, log_id: str) -> None:
     state.seen = Seen(state.rules.seen_cap)
 
 
-def pass_gap(state: State, next_offset: int) -> None:
-    """Go on behind offsets that are gone."""
-    state.applied = max(state.applied, state.base + next_offset - 1)
-
-
 def missing(state: State, hours: list[tuple[str, int]]) -> None:
     """Have these hours of organisations repaired from the ledger: rows of theirs may never have been folded."""
     for org_id, hour in hours:

@@ -71,9 +71,6 @@ class RowFolding(Folding):
     def renew(self, state: Any, log_id: str) -> None:
         row_state.renew(state, log_id)
 
-    def pass_gap(self, state: Any, next_offset: int) -> None:
-        row_state.pass_gap(state, next_offset)
-
     def missing(self, state: Any, hours: list[tuple[str, int]]) -> None:
         row_state.missing(state, hours)
 

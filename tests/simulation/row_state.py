@@ -190,11 +190,6 @@ def open_hours(state: RowState) -> list[tuple[str, int]]:
     )
 
 
-def pass_gap(state: RowState, next_offset: int) -> None:
-    """Go on behind offsets that are gone."""
-    state.applied = max(state.applied, state.base + next_offset - 1)
-
-
 def missing(state: RowState, hours: list[tuple[str, int]]) -> None:
     """Have hours of organisations repaired from the ledger."""
     state.deferred.update(dict.fromkeys(hours, max(state.applied, 0)))
