@@ -76,6 +76,7 @@ class ClickHouse:
             "async_insert": 0,
             "insert_deduplicate": 0,  # else two honest identical batches may collapse
             "optimize_on_insert": 0,  # FINAL and merges find the newest of a key anyway: a third of an insert's CPU
+            "min_free_disk_bytes_to_perform_insert": 64 << 20,  # an insert that meets a full disk may be half stored
             "throw_on_max_partitions_per_insert_block": 0,  # times gone wrong must not stop their neighbours
             "date_time_input_format": "best_effort",
             # Nothing becomes visible later than this after its `inserted_at`: the rollup's slack is longer.

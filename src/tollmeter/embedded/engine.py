@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import chdb
 
 from tollmeter.embedded import readonly
 from tollmeter.embedded.errors import FrontError, from_engine
+from tollmeter.embedded.space import Space
 from tollmeter.embedded.spool import Spool
 from tollmeter.embedded.statement import Statement
 
 _SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
+_STORES = re.compile(r"\s*INSERT\b", re.IGNORECASE)
 _RETURNS_ROWS = re.compile(r"\s*\(*\s*(WITH|SELECT|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN|VALUES)\b", re.IGNORECASE)
 _SETTINGS_AT_END = re.compile(r"\bSETTINGS\b(?:[^'`]|'(?:[^'\\]|\\.)*')*$", re.IGNORECASE | re.DOTALL)
 _FORMAT_AT_END = re.compile(r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^']*)?;?\s*$", re.IGNORECASE)
@@ -50,6 +53,7 @@ class Engine:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = str(folder)
         self._spool = Spool(folder)
+        self.space = Space(self._path)
         self._keep = chdb.connect(self._path)  # keeps the database open: background merges, refreshable views
         self.version = self._text("SELECT version()")
         self.timezone = self._text("SELECT timezone()")
@@ -68,10 +72,8 @@ class Engine:
         started = time.perf_counter_ns()
         try:
             self._prepare(handle, user, statement, may_write=may_write)
-            if statement.insert_format:
-                result = self._insert(handle, statement)
-            else:
-                result = handle.query(statement.query, statement.format, params=dict(statement.params))
+            with self.space.needed() if _STORES.match(statement.query) else nullcontext():
+                result = self._result(handle, statement)
             return _answer(result, statement, started)
         except FrontError:
             raise
@@ -83,12 +85,18 @@ class Engine:
         finally:
             handle.close()
 
-    def _insert(self, handle: Any, statement: Statement) -> Any:
-        """Run an INSERT whose rows are in a file.
+    def merge(self, on: bool) -> None:
+        """Merge parts in the background, or end what is being merged and begin nothing."""
+        self._keep.query("SYSTEM START MERGES" if on else "SYSTEM STOP MERGES")
+
+    def _result(self, handle: Any, statement: Statement) -> Any:
+        """Run a statement; an INSERT with rows has them in a file.
 
         Not chDB's streaming `send_insert`: it reports rows as written when a constraint, a view or the disk refuses
         them at the end (4.4.0).
         """
+        if not statement.insert_format:
+            return handle.query(statement.query, statement.format, params=dict(statement.params))
         with self._spool.file(statement.data) as path:
             head, settings = statement.query, ""
             if found := _SETTINGS_AT_END.search(head):

@@ -33,6 +33,8 @@ MAX_BODY = 64 << 20
 MAX_AT_ONCE = 16
 _IDLE_S = 600
 _GRACE_S = 10.0
+_AGAIN = 75
+"""Exit code: start me again (EX_TEMPFAIL of sysexits.h)."""
 _CONTENT_TYPES = {
     "JSON": "application/json; charset=UTF-8",
     "JSONCompact": "application/json; charset=UTF-8",
@@ -54,8 +56,24 @@ class Front(ThreadingHTTPServer):
     def __init__(self, engine: Engine, users: Mapping[str, User], port: int) -> None:
         self.engine = engine
         self.users = users
+        self.again = False
         self.at_once = threading.BoundedSemaphore(MAX_AT_ONCE)
         super().__init__(("127.0.0.1", port), _Request)
+
+    def watch_space(self, ended: threading.Event) -> None:
+        """Stop serving when the disk becomes short of space, to be started again; merge nothing while it is."""
+        engine = self.engine
+        if engine.space.look():
+            sys.stderr.write("front: the disk is almost full: nothing is stored or merged until there is room\n")
+            engine.merge(False)
+            if not engine.space.wait(ended, short=False):
+                return
+            engine.merge(True)
+            sys.stderr.write("front: there is room again\n")
+        if engine.space.wait(ended, short=True):
+            sys.stderr.write("front: the disk is almost full: starting again, so that what met its end is put aside\n")
+            self.again = True
+            self.shutdown()
 
     def close(self) -> bool:
         """Stop accepting, wait for the requests in work, close the folder; False when some of them would not end."""
@@ -242,9 +260,12 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # shutdown() waits for the serving loop, which runs in the thread that gets the signal
         signal.signal(number, lambda *_: threading.Thread(target=front.shutdown).start())
+    ended = threading.Event()
+    threading.Thread(target=front.watch_space, args=(ended,), daemon=True).start()
     front.serve_forever(poll_interval=0.1)
-    if not front.close():
-        os._exit(0)  # a query goes on in its thread; the folder stands a kill at any moment
+    ended.set()
+    if not front.close() or front.again:
+        os._exit(_AGAIN if front.again else 0)  # a query may go on; the folder stands a kill at any moment
 
 
 if __name__ == "__main__":
