@@ -163,7 +163,7 @@ def read(record: Any, columns: Sequence[str] = COLUMNS_READ) -> Entry:
             return Entry(NEWER, f"its format {version} is newer than {FORMAT_VERSION}, the newest known here")
         kind, value = bytes(headers[H_KIND]), record.value
         if kind == KIND_ROWS:
-            return Entry(kind, pl.read_ipc_stream(io.BytesIO(value), columns=list(columns)).select(columns))
+            return Entry(kind, pl.read_ipc_stream(io.BytesIO(value), columns=list(columns))[list(columns)])
         if kind == KIND_TICK:
             return Entry(kind, Tick.model_validate_json(value))
         if kind == KIND_CONTROL:
