@@ -43,7 +43,7 @@ class Space:
     def _refuse(self, since: float) -> None:
         self.look()
         if self._short_at >= since:
-            text = f"less than {LEAST_BYTES >> 20} MB are free on the disk of {self._folder}; nothing is taken as stored"
+            text = f"less than {LEAST_BYTES >> 20} MB are free on the disk of {self._folder}; nothing is stored"
             raise FrontError(243, f"{text}. (NOT_ENOUGH_SPACE)")
 
     def wait(self, ended: threading.Event, *, short: bool) -> bool:
