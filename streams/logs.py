@@ -1,4 +1,4 @@
-"""Logs go to stderr, one line per event; what a library repeats is said once in a while."""
+"""Logs go to stderr, one line per event; what is repeated is said once in a while."""
 
 import logging
 import os
@@ -9,16 +9,20 @@ REPEAT_S = 10.0
 
 
 class Seldom(logging.Filter):
-    """Lets a library say the same thing once in ten seconds: without a broker its clients say it ten times a second."""
+    """Lets the same thing be said once in ten seconds: without a broker its clients say it ten times a second.
+
+    The same is, of a library, a line with other values as well; of our own, the same warning word for word.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._said: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith("tollmeter"):
+        ours = record.name.startswith("tollmeter")
+        if ours and record.levelno != logging.WARNING:
             return True
-        key, now = (record.name, record.msg), monotonic()
+        key, now = (record.name, record.getMessage() if ours else record.msg), monotonic()
         if now < self._said.get(key, -REPEAT_S) + REPEAT_S:
             return False
         self._said[key] = now

@@ -8,8 +8,8 @@ import sys
 from tollmeter.streams.logs import Seldom
 
 
-def record(name: str, text: str) -> logging.LogRecord:
-    return logging.LogRecord(name, logging.ERROR, "file", 1, text, (), None)
+def record(name: str, text: str, *values: object, level: int = logging.ERROR) -> logging.LogRecord:
+    return logging.LogRecord(name, level, "file", 1, text, values, None)
 
 
 def test_libraries_may_not_repeat_themselves() -> None:
@@ -22,7 +22,17 @@ def test_libraries_may_not_repeat_themselves() -> None:
 
 def test_ours_is_always_said() -> None:
     seldom = Seldom()
-    assert all(seldom.filter(record("tollmeter.ledger", "waiting: %s")) for _ in range(5))
+    for level in (logging.INFO, logging.ERROR):
+        assert all(seldom.filter(record("tollmeter.ledger", "waiting: %s", 7, level=level)) for _ in range(5))
+
+
+def test_our_warnings_are_repeated_seldom_word_for_word() -> None:
+    seldom = Seldom()
+    said = [
+        seldom.filter(record("tollmeter", "checkpoint of %d failed", number, level=logging.WARNING))
+        for number in (1, 2, 1, 2)
+    ]
+    assert said == [True, True, False, False]
 
 
 def test_a_panic_of_polars_is_a_line_without_a_trace() -> None:
