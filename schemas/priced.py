@@ -1,8 +1,8 @@
 """The columns of `usage.priced`: one Arrow IPC stream per record, and the headers that describe it.
 
 This table is the contract between PRICE, LEDGER, WATCH and the ClickHouse table `usage_events`; a golden test holds it.
-Kinds: text, dict (repeated text, dictionary-encoded), i64, i32, u16, bool, ts_us, ts_ms (UTC), date, units
-(list of {key, value: float}), tags (list of {key, value: text}). A trailing ? means nullable.
+Kinds: text, dict (repeated text, dictionary-encoded; in a record of few rows plain text), i64, i32, u16, bool, ts_us,
+ts_ms (UTC), date, units (list of {key, value: float}), tags (list of {key, value: text}). A trailing ? means nullable.
 """
 
 from typing import NamedTuple

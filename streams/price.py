@@ -35,7 +35,7 @@ from tollmeter.streams.rules.split import (
     Source,
     blocks,
     by_target,
-    encode_dicts,
+    encoded,
     event_columns,
     priced_columns,
 )
@@ -89,7 +89,7 @@ class Priced:
 
     def blocks(self, partitions: int, book_id: str, boot: str) -> dict[int, list[Block]]:
         """Return the records to send to each target. A pass without rows still says what it has read, in target 0."""
-        rows = encode_dicts(self.rows)
+        rows = encoded(self.rows)
         targets = by_target(rows, partitions) if rows.height else {0: rows}
         return {target: blocks(rows, self.sources, book_id, boot) for target, rows in targets.items()}
 

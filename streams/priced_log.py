@@ -5,7 +5,7 @@ Everything here is decided by the log alone; how many records arrive together ch
 
 import io
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ from tollmeter.streams.rules.epochs import in_epoch, missing, open_hours, source
 from tollmeter.streams.rules.fold import COLUMNS_READ, columns_read, fold_rows
 from tollmeter.streams.rules.landmarks import is_landmark, landmark, move_clocks
 from tollmeter.streams.rules.repair import fold_repair
+from tollmeter.streams.rules.splice import read_spliced
 from tollmeter.streams.rules.state import State
 
 log = logging.getLogger("tollmeter")
@@ -191,10 +192,8 @@ async def remember(read_back: ReadBack, state: State) -> None:
     async for records in read_back(state.partition, since_ms, end):
         if records is None:
             missing(state, open_hours(state))
-        for record in records or ():
-            if record.offset < end and dict(record.headers).get(H_KIND) in (KIND_ROWS, KIND_CORRECTION):
-                for rows in _identities(read(record, _SEEN_COLUMNS)):
-                    _remember_rows(state, rows, since_us)
+        for rows in _identities([record for record in records or () if record.offset < end]):
+            _remember_rows(state, rows, since_us)
     log.info("partition %d remembers %d event ids", state.partition, state.seen.size)
 
 
@@ -218,15 +217,23 @@ async def read_back(settings: Settings, partition: int, since_ms: int, end: int)
         await consumer.stop()
 
 
-def _identities(entry: Entry) -> list[pl.DataFrame]:
-    """Return the rows whose identities a record brings; those of a correction by revision, moved ones by both."""
-    if entry.kind == KIND_ROWS:
-        return [entry.content]
-    if entry.kind != KIND_CORRECTION:
-        return []
-    correction, rows = entry.content
-    return [rows[correction.was :].with_columns(revised_ids(rows[correction.was :]).alias("event_id")),
-            rows[2 * correction.was :]]  # fmt: skip
+def _identities(records: Sequence[Any]) -> Iterator[pl.DataFrame]:
+    """Yield the rows whose identities records bring; those of a correction by revision, moved ones by both."""
+    kinds = [dict(record.headers).get(H_KIND) for record in records]
+    rows = [record for record, kind in zip(records, kinds, strict=True) if kind == KIND_ROWS]
+    try:
+        yield from read_spliced([record.value or b"" for record in rows], _SEEN_COLUMNS)
+    except (ValueError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):  # one of them is broken
+        for record in rows:
+            entry = read(record, _SEEN_COLUMNS)
+            if entry.kind == KIND_ROWS:
+                yield entry.content
+    for record, kind in zip(records, kinds, strict=True):
+        if kind == KIND_CORRECTION and (entry := read(record, _SEEN_COLUMNS)).kind == KIND_CORRECTION:
+            correction, moved = entry.content
+            now = moved[correction.was :]
+            yield now.with_columns(revised_ids(now).alias("event_id"))
+            yield moved[2 * correction.was :]
 
 
 def _remember_rows(state: State, rows: pl.DataFrame, since_us: int) -> None:

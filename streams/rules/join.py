@@ -10,6 +10,7 @@ from tollmeter.schemas.priced import IDENTITY, PRICED_COLUMNS, row_version
 from tollmeter.streams.rules.split import PRICED_DTYPES, encode_dicts, to_ipc
 
 LEDGER_COLUMNS = (*(column.name for column in PRICED_COLUMNS), "priced_partition", "priced_offset", "version")
+_TEXT = pl.Schema(PRICED_DTYPES)
 _SCHEMA = encode_dicts(pl.DataFrame(schema=PRICED_DTYPES)).schema
 
 
@@ -26,7 +27,11 @@ def join(blocks: Iterable[PricedBlock]) -> pl.DataFrame:
 
 def together(frames: list[pl.DataFrame]) -> pl.DataFrame:
     """Join frames of ledger rows."""
-    return pl.concat(frames) if frames else pl.DataFrame(schema=PRICED_DTYPES)
+    if not frames:
+        return pl.DataFrame(schema=PRICED_DTYPES)
+    if len({frame.schema["org_id"] for frame in frames}) > 1:  # few rows come as text
+        frames = [encode_dicts(frame) for frame in frames]
+    return pl.concat(frames)
 
 
 def read(block: PricedBlock) -> pl.DataFrame:
@@ -38,7 +43,7 @@ def read(block: PricedBlock) -> pl.DataFrame:
         raise ValueError(
             f"usage.priced/{block.partition} offset {block.offset} holds no priced rows: {error}"
         ) from error
-    if rows.schema != _SCHEMA:
+    if rows.schema not in (_SCHEMA, _TEXT):
         raise ValueError(f"usage.priced/{block.partition} offset {block.offset} has other columns than the contract")
     placed = rows.hstack(
         [

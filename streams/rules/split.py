@@ -61,6 +61,8 @@ _WIRE = [pl.col(c.source).cast(PRICED_DTYPES[c.name]).alias(c.name) for c in PRI
 BLOCK_ROWS = 3_500
 """What fits a record as traffic goes, some 220 bytes a row; where it does not, the rows are halved."""
 _IN_ORDER = [pl.col(name).cast(kind) for name, kind in PRICED_DTYPES.items()]
+FEW_ROWS = 64
+"""Below this, the dictionaries of all columns weigh more than the text that they save, and take longer to read."""
 _DICTS = [column.name for column in PRICED_COLUMNS if column.kind == "dict"]
 MODEL = pl.when(pl.col("model_used") == "").then(pl.col("model_sent")).otherwise(pl.col("model_used")).alias("model")
 
@@ -98,6 +100,11 @@ def encode_dicts(rows: pl.DataFrame) -> pl.DataFrame:
     The type is made anew each time: kept, it would keep every name that ever passed through this process.
     """
     return rows.with_columns(pl.col(_DICTS).cast(pl.Categorical(pl.Categories("usage.priced"))))
+
+
+def encoded(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows as they travel: with dictionaries, few of them as text."""
+    return rows if rows.height < FEW_ROWS else encode_dicts(rows)
 
 
 def to_ipc(rows: pl.DataFrame) -> bytes:

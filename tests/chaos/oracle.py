@@ -53,6 +53,8 @@ class Alerts:
     """Budget alerts read so far: (policy, period, percent) -> ids; and the ids that the table of alerts holds."""
 
     found: dict[tuple[str, str, int], set[str]] = field(default_factory=dict)
+    late: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    """What came late into a period that was over: (policy, period, id of the alert that says so) -> nano-USD."""
     stored: set[str] = field(default_factory=set)
 
     def add(self, value: bytes) -> None:
@@ -62,6 +64,12 @@ class Alerts:
         if data["kind"] == "budget":
             key = data["policy_id"], data["period"], data["threshold_pct"]
             self.found.setdefault(key, set()).add(event["id"])
+        elif data["kind"] == "late_spend":
+            self.late[data["policy_id"], data["period"], event["id"]] = data["late"]
+
+    def late_nano(self, policy_id: str, period: str) -> int:
+        """Return what came late into a period of a budget: it is told so, and as no threshold."""
+        return sum(late for (policy, at, _), late in self.late.items() if (policy, at) == (policy_id, period))
 
 
 def frame_of(client: ClickHouse, query: str) -> pl.DataFrame:
@@ -136,9 +144,11 @@ def alert_faults(
 ) -> tuple[set[Hashable], set[Hashable]]:
     """Return thresholds reached without an alert, and alerts without a threshold reached or under several ids.
 
-    Of periods that are sealed neither is asked: what comes late then changes sums and alerts nobody.
+    Of periods that are sealed neither is asked: what comes late then changes sums and alerts nobody. A threshold that
+    is reached by what came late into a period that was over is told as late spend.
     """
     due: set[tuple[str, str, int]] = set()
+    excused: set[tuple[str, str, int]] = set()
     spends = {level: _spend(sent, length) for level, length in (("day", "1d"), ("month", "1mo"))}
     open_: dict[str, bool] = {}
     unsealed = f"{datetime.fromtimestamp(now_s - HORIZON_S + MARGIN_S, tz=UTC):%Y-%m-%d}"
@@ -148,12 +158,16 @@ def alert_faults(
                 period = f"{start:%Y-%m-%d}" if level == "day" else f"{start:%Y-%m}"
                 open_[period] = period >= unsealed[: len(period)]
                 if limit_micro and open_[period]:
-                    due |= {(policy.policy_id, period, pct) for pct in policy.alert_pcts
-                            if spent_nano * 100 >= pct * limit_micro * 1_000}  # fmt: skip
+                    in_time = spent_nano - alerts.late_nano(policy.policy_id, period)
+                    for pct in policy.alert_pcts:
+                        if spent_nano * 100 >= pct * limit_micro * 1_000:
+                            due.add((policy.policy_id, period, pct))
+                            if in_time * 100 < pct * limit_micro * 1_000:
+                                excused.add((policy.policy_id, period, pct))
     found = {key for key in alerts.found if open_.get(key[1], False)}
     unstored = {key for key in due & found if not alerts.found[key] <= alerts.stored}
     several = {key for key, ids in alerts.found.items() if len(ids) > 1}
-    return {*(due - found), *unstored}, {*(found - due), *several}
+    return {*(due - excused - found), *unstored}, {*(found - due), *several}
 
 
 def _spend(sent: pl.DataFrame, length: str) -> Mapping[tuple[str, str, str], Mapping[datetime, int]]:

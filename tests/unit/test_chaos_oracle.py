@@ -105,6 +105,24 @@ def test_of_sealed_days_no_alert_is_asked() -> None:
     assert alert_faults(rows, [policy], Alerts(), NOW.timestamp()) == (set(), set())
 
 
+def test_what_came_late_into_a_day_that_was_over_is_told_as_late_spend() -> None:
+    policy = Policy(org_id="org", daily_limit_micro=1, alert_pcts=(50, 100), warn_threshold_pct=80)
+    midnight_us = NOW_US - 12 * 3_600_000_000
+    first = Call("x", midnight_us - 2, "org", "", "", "", "", "", "m", "p", "ORG", 1, 1, 600)
+    late = first._replace(event_id="y", cost_nano=500)
+    rows = pl.DataFrame([first, late], schema=SCHEMA, orient="row")
+    alerts = Alerts(stored={"a"})
+    alerts.add(_alert(policy, 50, "2026-11-21", "a"))
+    just_after = midnight_us / 1e6 + 60
+    assert alert_faults(rows, [policy], alerts, just_after)[0] == {(policy.policy_id, "2026-11-21", 100)}
+    data = {"kind": "late_spend", "policy_id": policy.policy_id, "period": "2026-11-21", "late": 500}
+    for _ in range(2):  # delivered twice it is one
+        alerts.add(json.dumps({"id": "b", "data": data}).encode())
+    assert alert_faults(rows, [policy], alerts, just_after) == (set(), set())
+    alerts.found.clear()
+    assert alert_faults(rows, [policy], alerts, just_after)[0] == {(policy.policy_id, "2026-11-21", 50)}
+
+
 def test_calls_come_from_the_seed_and_some_are_late() -> None:
     assert sent(seed=4).equals(sent(seed=4))
     ages_s = (NOW_US - sent(2_000)["at_us"]) / 1e6
