@@ -1,5 +1,8 @@
 """Tables for the rules of WATCH: thresholds, spikes, loops, unpriced share, memory of ids, periods."""
 
+import asyncio
+import io
+from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +13,7 @@ from tests.watch_rows import START, frame, new_state, row
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.schemas.control import tick_record
 from tollmeter.schemas.policy import Limit, Policy
-from tollmeter.streams.priced_log import fold_records
+from tollmeter.streams.priced_log import fold_records, remember
 from tollmeter.streams.rules.anomalies import SpikeFloors, is_loop, spike_threshold, unpriced_share
 from tollmeter.streams.rules.budgets import Edge, crossed, severity
 from tollmeter.streams.rules.cells import Cells
@@ -253,6 +256,24 @@ def test_what_is_no_priced_record_is_passed_over(headers: list[tuple[str, bytes]
     value_of_tick, headers_of_tick = tick_record({0: 5, 1: 7})
     fold_records(state, [Record(0, 0, headers, value), Record(1, 0, headers_of_tick, value_of_tick)])
     assert (state.applied, state.clocks) == (1, {0: 5, 1: 7})
+
+
+@pytest.mark.parametrize("broken", [b"garbage", b"", None, b"\xff" * 40])
+def test_ids_are_read_back_around_a_record_that_is_none(broken: bytes | None) -> None:
+    log: list[Record] = []
+    for number in range(4):
+        out = io.BytesIO()
+        frame([row(number)]).write_ipc_stream(out)
+        log.append(Record(number, 0, [("format", b"1"), ("kind", b"rows")], out.getvalue()))
+    log.insert(2, Record(9, 0, [("format", b"1"), ("kind", b"rows")], broken))
+    state = new_state()
+    state.applied = 9
+
+    async def read_back(_partition: int, _since_ms: int, _end: int) -> AsyncIterator[list[Any]]:
+        yield log
+
+    asyncio.run(remember(read_back, state))
+    assert state.seen.size == 4
 
 
 def test_a_newer_format_halts_the_partition_before_the_record() -> None:
