@@ -49,7 +49,7 @@ class Space:
     def wait(self, ended: threading.Event, *, short: bool) -> bool:
         """Wait until there is a shortage, or until twice the least is free; False when it ended before that."""
         while not ended.wait(LOOK_S):
-            if self.look() if short else self._free() >= 2 * LEAST_BYTES:
+            if self.look() if short else not self.look() and self._free() >= 2 * LEAST_BYTES:
                 return True
         return False
 
