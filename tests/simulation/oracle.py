@@ -130,12 +130,12 @@ class Oracle:
         if self._incident.priced_lost:
             return  # coverage says which record of usage.priced told it, and that may be gone
         covered: dict[tuple[str, int], set[int]] = defaultdict(set)
-        passes: dict[tuple[Any, ...], list[int]] = {}
+        passes: dict[tuple[Any, ...], int] = defaultdict(int)
         for number, offset, source, first, last, records, rejected, rows, _, boot in self._store.coverage.values():
             told_by = self._broker.logs[TP(topics.PRICED, number)].history[offset]
             covered[_source_id(told_by), source] |= set(range(first, last + 1))
-            known = passes.setdefault((boot, source, first, last), [records, rejected, 0])
-            known[2] += rows
+            # with its counts: where the topic was made anew, one process may have read the same offsets twice
+            passes[boot, source, first, last, records, rejected] += rows
         for log in self._broker.ever(topics.EVENTS):
             known_lost = self._lost_offsets(log)
             found = covered[log.log_id, log.tp.partition]
@@ -144,7 +144,8 @@ class Oracle:
             once = self._incident.declared == "new_epoch"
             yield from _differences(f"I1: coverage of {log.tp.partition}", wanted, found, only_missing=once)
         complete = self._complete_passes()
-        for key, (records, rejected, rows) in sorted(passes.items()):
+        for key, rows in sorted(passes.items()):
+            *_, records, rejected = key
             if key in complete and records != rejected + rows:
                 yield f"I1: pass {key} read {records}, rejected {rejected}, carried {rows}"
 
@@ -181,14 +182,12 @@ class Oracle:
     def _complete_passes(self) -> set[tuple[Any, ...]]:
         """Return the passes whose rows are all in the log: a killed worker's last pass may not be."""
         carried: dict[tuple[Any, ...], int] = defaultdict(int)
-        read: dict[tuple[Any, ...], int] = {}
         for record in self._priced():
             headers = dict(record.headers)
             boot = headers["boot"].decode()
             for source, first, last, records, rejected, rows in json.loads(headers[H_SOURCES]):
-                carried[boot, source, first, last] += rows
-                read[boot, source, first, last] = records - rejected
-        return {key for key, rows in carried.items() if rows == read[key]}
+                carried[boot, source, first, last, records, rejected] += rows
+        return {key for key, rows in carried.items() if rows == key[-2] - key[-1]}
 
     def _windows(self) -> Iterator[str]:
         """I3: WATCH's cells are the group-by of the distinct rows, late ones repaired."""
