@@ -114,7 +114,12 @@ def currencies_of_today(settings: Settings) -> dict[str, int]:
 
 def rates_of_today(settings: Settings) -> PlainRates:
     """Read the rates of every model of the traffic out of the price book, once, as such a program does at its start."""
-    planner, today = load(settings).planner, int(time.time()) // DAY_SECONDS
+    return rates_of_day(settings, int(time.time()) // DAY_SECONDS)
+
+
+def rates_of_day(settings: Settings, day: int) -> PlainRates:
+    """Return the rates of a day (days since 1970) by `rate_key`."""
+    planner, weekday = load(settings).planner, 1 << (day + 3) % 7  # 1970-01-01 was a Thursday; Monday is bit 0
     found: PlainRates = {}
     for model in MODELS:
         for tier in ("", *model.tiers):
@@ -125,7 +130,7 @@ def rates_of_today(settings: Settings) -> PlainRates:
                 steps = [
                     Step(band.above_input, band.from_second, band.to_second, _leaves(band))
                     for band in planner.plan(names).bands
-                    if band.days[0] <= today < band.days[1]
+                    if band.days[0] <= day < band.days[1] and band.weekdays & weekday
                 ]
                 if steps:
                     found["|".join((model.provider, model.used, tier, processing))] = steps

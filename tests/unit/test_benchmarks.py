@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measure import CpuMark, TooLateError, cpu_seconds, descendants, quantile, rss_mb, wait_for
-from benchmarks.plain_rates import costs, dumps, loads, rates_of_today
+from benchmarks.plain_rates import costs, dumps, loads, rates_of_day
 from tollmeter.settings import Settings
 from tollmeter.streams.prices.book import load
 from tollmeter.streams.rules.names import Names
@@ -60,12 +60,13 @@ def test_waiting_ends() -> None:
         wait_for("a miracle", lambda: False, 0.01, pause=0.001)
 
 
-def test_plain_prices_are_those_of_the_book() -> None:
+@pytest.mark.parametrize("day", [20_779, 20_780, 0], ids=["a Sunday", "a Monday", "today"])
+def test_plain_prices_are_those_of_the_book(day: int) -> None:
     """Each call of a day's traffic: the dict that plain Faust uses against the row-by-row definition."""
     settings = Settings()
-    rates, planner = loads(dumps(rates_of_today(settings))), load(settings).planner
-    today_us = int(time.time()) // 86_400 * 86_400 * 1_000_000
-    wire = Wire(company(3, 8), 3_000, today_us, 86_399_000_000, leak="both")
+    day = day or int(time.time()) // 86_400
+    rates, planner = loads(dumps(rates_of_day(settings, day))), load(settings).planner
+    wire = Wire(company(3, 8), 3_000, day * 86_400_000_000, 86_399_000_000, leak="both")
     known = 0
     for calls in wire.traffic.blocks():
         for event in fields_of(wire.company, calls):
