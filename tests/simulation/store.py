@@ -5,6 +5,7 @@ A statement may be refused, applied in part, applied without an answer, or appli
 
 import io
 import json
+import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -235,6 +236,14 @@ def _micros(at: Any) -> int:
     return (at - EPOCH) // timedelta(microseconds=1)
 
 
+def _some(rows: Sequence[Any], rng: random.Random) -> list[Any]:
+    """Return the rows that an insert of which a part was applied has left: those of one event lie in one part."""
+    kept: dict[Any, bool] = {}
+    return [
+        row for place, row in enumerate(rows) if kept.setdefault(getattr(row, "identity", place), rng.random() < 0.5)
+    ]
+
+
 class Client:
     """One process's connection; stands in for `sinks.clickhouse.ClickHouse`."""
 
@@ -281,7 +290,7 @@ class Client:
         self._ask()
         world, store, at = self._store.world, self._store, self._store.now_us()
         if world.chance(world.faults.store_half):
-            store.insert(table, [row for row in rows if world.rng.random() < 0.5], at)
+            store.insert(table, _some(rows, world.rng), at)
             raise Unavailable("no answer")
         if world.chance(world.faults.store_lost):
             if world.rng.random() < 0.5:
