@@ -25,6 +25,7 @@ class Seldom(logging.Filter):
         key, now = (record.name, record.getMessage() if ours else record.msg), monotonic()
         if now < self._said.get(key, -REPEAT_S) + REPEAT_S:
             return False
+        self._said = {said: at for said, at in self._said.items() if now < at + REPEAT_S}  # texts differ without end
         self._said[key] = now
         return True
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from tollmeter.embedded import space
+from tollmeter.embedded.engine import stores
 from tollmeter.embedded.errors import FrontError
 from tollmeter.embedded.space import Space
+from tollmeter.sinks.queries import load
 
 NEVER_ENOUGH = 1 << 62
 
@@ -51,3 +53,16 @@ def test_waiting_ends_with_what_is_waited_for(tmp_path: Path, monkeypatch: pytes
     assert watched.wait(ended, short=True)
     ended.set()
     assert not watched.wait(ended, short=False)
+
+
+@pytest.mark.parametrize(
+    "query", ["INSERT INTO t", " insert into t SELECT 1", "-- why\nINSERT INTO t SELECT 1", "/* a\nb */ INSERT INTO t"]
+)
+def test_a_statement_that_stores_is_known_behind_its_comments(query: str) -> None:
+    assert stores(query)
+    assert stores(load("rollup_recompute"))
+
+
+@pytest.mark.parametrize("query", ["SELECT 'INSERT INTO t'", "-- INSERT INTO t\nSELECT 1", "TRUNCATE TABLE t", ""])
+def test_a_statement_that_reads_or_makes_room_does_not_store(query: str) -> None:
+    assert not stores(query)

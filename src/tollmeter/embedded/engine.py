@@ -17,7 +17,7 @@ from tollmeter.embedded.spool import Spool
 from tollmeter.embedded.statement import Statement
 
 _SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
-_STORES = re.compile(r"\s*INSERT\b", re.IGNORECASE)
+_STORES = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*INSERT\b", re.IGNORECASE | re.DOTALL)
 _RETURNS_ROWS = re.compile(r"\s*\(*\s*(WITH|SELECT|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN|VALUES)\b", re.IGNORECASE)
 _SETTINGS_AT_END = re.compile(r"\bSETTINGS\b(?:[^'`]|'(?:[^'\\]|\\.)*')*$", re.IGNORECASE | re.DOTALL)
 _FORMAT_AT_END = re.compile(r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^']*)?;?\s*$", re.IGNORECASE)
@@ -46,6 +46,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def stores(query: str) -> bool:
+    """Tell whether a statement stores rows, behind whatever comments it begins with."""
+    return bool(_STORES.match(query))
+
+
 class Engine:
     """The open chDB folder."""
 
@@ -72,7 +77,7 @@ class Engine:
         started = time.perf_counter_ns()
         try:
             self._prepare(handle, user, statement, may_write=may_write)
-            with self.space.needed() if _STORES.match(statement.query) else nullcontext():
+            with self.space.needed() if stores(statement.query) else nullcontext():
                 result = self._result(handle, statement)
             return _answer(result, statement, started)
         except FrontError:
