@@ -86,10 +86,13 @@ def set_budgets(settings: Settings, clickhouse: ClickHouse, most: int, growth: f
         set_policy(
             settings,
             Policy(
-                org_id=row["org_id"], scope="api_key", name=row["name"],
-                monthly_limit_micro=max(1, round(limit_nano / 1000)), alert_pcts=(100,),
+                org_id=row["org_id"],
+                scope="api_key",
+                name=row["name"],
+                monthly_limit_micro=max(1, round(limit_nano / 1000)),
+                alert_pcts=(100,),
             ),
-        )  # fmt: skip
+        )
 
 
 class Live:
@@ -107,9 +110,13 @@ class Live:
         reader.start()
         now_us = time.time_ns() // 1_000
         wire = Wire(
-            company(SEED, ORGS), self._rate * self._seconds, now_us, self._seconds * 1_000_000,
-            duplicates=0.0, block=max(1, round(self._rate * STEP_S)),
-        )  # fmt: skip
+            company(SEED, ORGS),
+            self._rate * self._seconds,
+            now_us,
+            self._seconds * 1_000_000,
+            duplicates=0.0,
+            block=max(1, round(self._rate * STEP_S)),
+        )
         asyncio.run(publish_timed(self._settings, self._paced(wire)))
         self._done.set()
         reader.join(GRACE_S + 10)

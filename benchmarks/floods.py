@@ -28,8 +28,16 @@ START_US = 1_795_341_600_000_000
 Names = Callable[[int], dict[str, str]]
 _MONEY = ("cost_nano", "at_risk_nano", "cost_eur_nano", "at_risk_eur_nano", "cost_rub_nano", "at_risk_rub_nano")
 _TEXT = {"status": "OK", "price_status": "PRICED", "billing_scope": "ORG"}
-_NAMES = {"org_id": "acme", "group_id": "g", "user_id": "u", "agent": "a", "api_key_id": "k", "client_ip": "10.0.0.1",
-          "model": "gpt-4o", "provider": "openai"}  # fmt: skip
+_NAMES = {
+    "org_id": "acme",
+    "group_id": "g",
+    "user_id": "u",
+    "agent": "a",
+    "api_key_id": "k",
+    "client_ip": "10.0.0.1",
+    "model": "gpt-4o",
+    "provider": "openai",
+}
 
 
 def blocks(rows: int, names: Names, cost_nano: int = 100) -> Iterator[bytes]:
@@ -49,11 +57,12 @@ def blocks(rows: int, names: Names, cost_nano: int = 100) -> Iterator[bytes]:
             pl.Series("event_id", [f"00000000-0000-4000-8000-{number:012x}" for number in numbers]),
             pl.Series("event_time", at).cast(pl.Datetime("us", "UTC")),
             pl.Series("received_at", [us // 1000 for us in at]).cast(pl.Datetime("ms", "UTC")),
-            pl.lit(0, pl.UInt16).alias("src_partition"), pl.Series("src_offset", list(numbers)),
+            pl.lit(0, pl.UInt16).alias("src_partition"),
+            pl.Series("src_offset", list(numbers)),
             pl.col(*_NAMES, *_TEXT).cast(pl.Categorical),
             *(pl.lit(10, pl.Int64).alias(name) for name in MEASURE_SOURCES if name.endswith("tokens")),
             *(pl.lit(cost_nano if name == "cost_nano" else None, pl.Int64).alias(name) for name in _MONEY),
-        )  # fmt: skip
+        )
         out = io.BytesIO()
         frame.select(COLUMNS_READ).write_ipc_stream(out, compression="lz4")
         del frame
@@ -73,10 +82,14 @@ def fold(rows: int, names: Names, state: State | None = None) -> dict[str, Any]:
     began = time.process_time()
     cells = snapshot(state).cells.height
     return {
-        "rows": rows, "rows_per_cpu_s": round(rows / cpu), "us_per_row": round(cpu / rows * 1e6, 2),
-        "scopes": len(state.scopes), "cells": cells, "snapshot_cpu_s": round(time.process_time() - began, 2),
+        "rows": rows,
+        "rows_per_cpu_s": round(rows / cpu),
+        "us_per_row": round(cpu / rows * 1e6, 2),
+        "scopes": len(state.scopes),
+        "cells": cells,
+        "snapshot_cpu_s": round(time.process_time() - began, 2),
         "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
-    }  # fmt: skip
+    }
 
 
 def crossings(count: int) -> dict[str, Any]:
@@ -104,7 +117,7 @@ def run_floods(rows: int, scopes: int) -> dict[str, Any]:
         "distinct_names": fold(
             rows, lambda n: {"api_key_id": f"k{n}", "client_ip": f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}"}
         ),
-    }  # fmt: skip
+    }
 
 
 def main() -> int:

@@ -45,11 +45,16 @@ def main() -> int:
     rows = prepare(guard, chosen.policies, chosen.spend_rows)
     applied, took = measure(guard, rows, chosen.updates_per_s, chosen.seconds)
     figures = {
-        "policies": guard._known.limits.policies, "spend_rows": guard._known.spend.rows,
-        "updates_per_s": round(applied / chosen.seconds), "checks": len(took), "limits_per_check": 14,
-        "p50_us": round(quantile(took, 0.5) / 1_000, 1), "p99_us": round(quantile(took, 0.99) / 1_000, 1),
-        "p999_us": round(quantile(took, 0.999) / 1_000, 1), "network_calls": 0,
-    }  # fmt: skip
+        "policies": guard._known.limits.policies,
+        "spend_rows": guard._known.spend.rows,
+        "updates_per_s": round(applied / chosen.seconds),
+        "checks": len(took),
+        "limits_per_check": 14,
+        "p50_us": round(quantile(took, 0.5) / 1_000, 1),
+        "p99_us": round(quantile(took, 0.99) / 1_000, 1),
+        "p999_us": round(quantile(took, 0.999) / 1_000, 1),
+        "network_calls": 0,
+    }
     if chosen.json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:
@@ -89,14 +94,26 @@ def prepare(guard: Guard, policy_count: int, row_count: int) -> list[Spend]:
     now = int(time.time())
     rows = [
         Spend(
-            partition=0, stamp=1, org_id=ORG, scope=scope, name=name, period=period_key(window, "UTC"),
-            starts_s=period_of(window, "UTC", now)[0], ends_s=period_of(window, "UTC", now)[1], unit="USD",
-            spent=1_000_000, at_risk_nano=0, limit=LIMIT_MICRO * 1_000, policy_id="p",
-            remaining=LIMIT_MICRO * 1_000 - 1_000_000, percent=0, forecast=None,
+            partition=0,
+            stamp=1,
+            org_id=ORG,
+            scope=scope,
+            name=name,
+            period=period_key(window, "UTC"),
+            starts_s=period_of(window, "UTC", now)[0],
+            ends_s=period_of(window, "UTC", now)[1],
+            unit="USD",
+            spent=1_000_000,
+            at_risk_nano=0,
+            limit=LIMIT_MICRO * 1_000,
+            policy_id="p",
+            remaining=LIMIT_MICRO * 1_000 - 1_000_000,
+            percent=0,
+            forecast=None,
         )
         for scope, name in scopes
         for window in ("day", "month")
-    ][:row_count]  # fmt: skip
+    ][:row_count]
     for row in rows:
         guard.apply("spend", row.key, row.model_dump_json().encode())
     return rows
@@ -144,12 +161,17 @@ def measure(guard: Guard, rows: list[Spend], per_s: int, seconds: float) -> tupl
 
     calls = [
         {
-            "prompt_chars": 4_000, "max_output_tokens": 100, "org": ORG, "provider": "openai", "user": f"u{number}",
-            "groups": tuple(f"g{(number + step) % GROUPS}" for step in (0, 7, 14)), "api_key_id": f"k{number}",
+            "prompt_chars": 4_000,
+            "max_output_tokens": 100,
+            "org": ORG,
+            "provider": "openai",
+            "user": f"u{number}",
+            "groups": tuple(f"g{(number + step) % GROUPS}" for step in (0, 7, 14)),
+            "api_key_id": f"k{number}",
             "client_ip": address(number),
         }
         for number in range(callers)
-    ]  # fmt: skip
+    ]
     for call in calls:  # each combination of names is resolved once
         assert len(guard.check("gpt-4o", **call).reservation.bounds) == 14  # type: ignore[union-attr, arg-type]
     took: list[int] = []

@@ -129,15 +129,25 @@ def run_outage(stack: Stack, minutes: float, rate: int, warm_s: float, timeout_s
     windows = windows_equal(clickhouse, timeout_s)
     clickhouse.close()
     return {
-        "outage_s": round(back_at - gone_at), "rate": rate, "sent": traffic.sent, "lost": 0 if lag else None,
-        "windows_equal_ledger": windows, "rebalances": seen.rebalances, "restarts": seen.restarts,
-        "unready_in_outage": seen.unready, "alive_in_outage": seen.alive,
-        "policies_set_in_outage": seen.policies, "alerts_in_outage": len(alerts),
+        "outage_s": round(back_at - gone_at),
+        "rate": rate,
+        "sent": traffic.sent,
+        "lost": 0 if lag else None,
+        "windows_equal_ledger": windows,
+        "rebalances": seen.rebalances,
+        "restarts": seen.restarts,
+        "unready_in_outage": seen.unready,
+        "alive_in_outage": seen.alive,
+        "policies_set_in_outage": seen.policies,
+        "alerts_in_outage": len(alerts),
         "alert_delay_p95_s": round(quantile(alerts, 0.95), 3) if alerts else None,
         "memory_mb": {stage: _span(values) for stage, values in seen.memory.items()},
-        "backlog": backlog, "drain_s": round(seconds, 1), "drained_per_s": round(stored / max(seconds, 0.1)),
-        "drain_cpu_us_per_event": cost, "load_average": os.getloadavg()[0],
-    }  # fmt: skip
+        "backlog": backlog,
+        "drain_s": round(seconds, 1),
+        "drained_per_s": round(stored / max(seconds, 0.1)),
+        "drain_cpu_us_per_event": cost,
+        "load_average": os.getloadavg()[0],
+    }
 
 
 def _watch(stack: Stack, seconds: float) -> Seen:
@@ -176,8 +186,9 @@ def windows_equal(clickhouse: ClickHouse, timeout_s: float) -> bool:
     try:
         wait_for(
             "windows equal to the ledger",
-            lambda: int(clickhouse.query(calls)[0]["n"]) == int(clickhouse.query(ledger)[0]["n"]), timeout_s,
-        )  # fmt: skip
+            lambda: int(clickhouse.query(calls)[0]["n"]) == int(clickhouse.query(ledger)[0]["n"]),
+            timeout_s,
+        )
     except TooLateError:
         return False
     return True

@@ -54,9 +54,13 @@ def run(settings: Settings, processes: int, seconds: float) -> Overshoot:
     with_guard = hammer(guarded, processes, seconds, "kafka")
     without = hammer(guarded, processes, min(seconds, UNGUARDED_S), "disabled")
     return Overshoot(
-        processes, LIMIT_MICRO * NANO_PER_MICRO, bound, sum(calls for calls, _ in with_guard) * CALL_NANO,
-        sum(refused for _, refused in with_guard), sum(calls for calls, _ in without) * CALL_NANO,
-    )  # fmt: skip
+        processes,
+        LIMIT_MICRO * NANO_PER_MICRO,
+        bound,
+        sum(calls for calls, _ in with_guard) * CALL_NANO,
+        sum(refused for _, refused in with_guard),
+        sum(calls for calls, _ in without) * CALL_NANO,
+    )
 
 
 def hammer(settings: Settings, processes: int, seconds: float, mode: str) -> list[tuple[int, int]]:
@@ -65,11 +69,9 @@ def hammer(settings: Settings, processes: int, seconds: float, mode: str) -> lis
     command = [sys.executable, "-m", "benchmarks.overshoot", "--worker", mode, "--seconds", str(seconds)]
     folder = Path(__file__).resolve().parents[1]
     workers = [
-        subprocess.Popen(
-            command, env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen(command, env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(processes)
-    ]  # fmt: skip
+    ]
     try:
         for worker in workers:
             assert worker.stdout is not None
@@ -105,9 +107,13 @@ def work(mode: str, seconds: float) -> None:
             if decision:
                 calls += 1
                 producer.record(
-                    provider="openai", model_sent=MODEL, org_id=ORG, input_tokens=TOKENS, status="OK",
+                    provider="openai",
+                    model_sent=MODEL,
+                    org_id=ORG,
+                    input_tokens=TOKENS,
+                    status="OK",
                     usage_source="PROVIDER",
-                )  # fmt: skip
+                )
                 decision.reservation.settle(CALL_NANO)
             else:
                 refused += 1

@@ -45,9 +45,18 @@ STARTS: dict[str, Callable[[int], int]] = {
 }
 """Level -> start of the window of an instant (microseconds since 1970), in seconds."""
 MEASURES = (
-    "calls", "errors", "blocked", "unpriced", "input_tokens", "cache_read_tokens", "output_tokens", "cost_nano",
-    "byok_cost_nano", "cost_eur_nano", "cost_rub_nano",
-)  # fmt: skip
+    "calls",
+    "errors",
+    "blocked",
+    "unpriced",
+    "input_tokens",
+    "cache_read_tokens",
+    "output_tokens",
+    "cost_nano",
+    "byok_cost_nano",
+    "cost_eur_nano",
+    "cost_rub_nano",
+)
 VARIANTS = {"tables": ("minute",), "minutes": ("minute",), "dicts": tuple(STARTS)}
 KINDS = SCOPE_COLUMNS
 """Kind of scope -> field of the event that names it."""
@@ -142,9 +151,14 @@ class Job:
     """One agent's work on a batch, and the stopwatch: it starts behind the first batch: warm-up is out."""
 
     def __init__(
-        self, store: Store, windows: DictWindows | TableWindows, rates: PlainRates, currencies: dict[str, int],
-        events: int, report: Path,
-    ) -> None:  # fmt: skip
+        self,
+        store: Store,
+        windows: DictWindows | TableWindows,
+        rates: PlainRates,
+        currencies: dict[str, int],
+        events: int,
+        report: Path,
+    ) -> None:
         self._store, self._windows, self._rates, self._currencies = store, windows, rates, currencies
         self._wanted, self._report = events, report
         self._seen: set[str] = set()
@@ -162,10 +176,18 @@ class Job:
             row[f"cost_{currency.lower()}_nano"] = None if cost is None else in_currency(rate, cost)
         byok = row["billing_scope"] == "USER"
         return [
-            1, row["status"] == "ERROR", row["status"] == "BLOCKED", cost is None, row["input_tokens"],
-            row["cache_read_tokens"], row["output_tokens"], 0 if byok else cost or 0, cost or 0 if byok else 0,
-            0 if byok else row.get("cost_eur_nano") or 0, 0 if byok else row.get("cost_rub_nano") or 0,
-        ]  # fmt: skip
+            1,
+            row["status"] == "ERROR",
+            row["status"] == "BLOCKED",
+            cost is None,
+            row["input_tokens"],
+            row["cache_read_tokens"],
+            row["output_tokens"],
+            0 if byok else cost or 0,
+            cost or 0 if byok else 0,
+            0 if byok else row.get("cost_eur_nano") or 0,
+            0 if byok else row.get("cost_rub_nano") or 0,
+        ]
 
     async def take(self, batch: list[dict[str, Any]]) -> bool:
         """Price, fold and insert a batch; True when enough events are done and reported."""
@@ -202,10 +224,16 @@ def _cpu() -> float:
 def build(settings: Settings, windows: str, group: str, make_job: Callable[..., Job]) -> faust.App:
     """Return the app: one agent on the events topic, from its beginning."""
     app = faust.App(
-        f"{group}-{windows}", broker=f"kafka://{settings.kafka}", store="memory://", web_enabled=False,
-        topic_partitions=settings.partitions_events, topic_replication_factor=1, topic_allow_declare=True,
-        datadir=tempfile.mkdtemp(prefix="plain-faust-"), consumer_auto_offset_reset="earliest",
-    )  # fmt: skip
+        f"{group}-{windows}",
+        broker=f"kafka://{settings.kafka}",
+        store="memory://",
+        web_enabled=False,
+        topic_partitions=settings.partitions_events,
+        topic_replication_factor=1,
+        topic_allow_declare=True,
+        datadir=tempfile.mkdtemp(prefix="plain-faust-"),
+        consumer_auto_offset_reset="earliest",
+    )
     topic = app.topic(settings.topic(topics.EVENTS), value_serializer="usage_event")
     kept = TableWindows(app, settings.partitions_events) if windows == "tables" else DictWindows(VARIANTS[windows])
     job = make_job(Store(settings), kept)

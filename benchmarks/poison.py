@@ -130,11 +130,15 @@ def measure(load: Load, seed: int) -> dict[str, Any]:
     if letters.total() != load.malformed or not set(letters) <= set(REASONS):
         raise WrongError(f"{load.malformed} malformed records were sent, the dead letters hold {dict(letters)}")
     return {
-        "records": load.records, "malformed": load.malformed, "dead_letters": letters.total(), "in_ledger": load.sound,
+        "records": load.records,
+        "malformed": load.malformed,
+        "dead_letters": letters.total(),
+        "in_ledger": load.sound,
         "events_per_second": round(result.events_per_second),
         "cpu_us_per_event": round(sum(result.cpu_us_per_event.values()), 1),
-        "price_cpu_us_per_event": result.cpu_us_per_event["price"], "reasons": dict(sorted(letters.items())),
-    }  # fmt: skip
+        "price_cpu_us_per_event": result.cpu_us_per_event["price"],
+        "reasons": dict(sorted(letters.items())),
+    }
 
 
 def run(records: int, malformed: int, seed: int, rounds: int) -> dict[str, Any]:

@@ -60,10 +60,13 @@ def main() -> int:
         return 2
     delays = [crossing.refused_s for crossing in found]
     figures = {
-        "rate": chosen.rate, "crossings": len(delays), "refusal_delay_p50_s": round(quantile(delays, 0.5), 3),
-        "refusal_delay_p95_s": round(quantile(delays, 0.95), 3), "refusal_delay_max_s": round(max(delays), 3),
+        "rate": chosen.rate,
+        "crossings": len(delays),
+        "refusal_delay_p50_s": round(quantile(delays, 0.5), 3),
+        "refusal_delay_p95_s": round(quantile(delays, 0.95), 3),
+        "refusal_delay_max_s": round(max(delays), 3),
         "alert_delay_p95_s": round(quantile([crossing.alerted_s for crossing in found], 0.95), 3),
-    }  # fmt: skip
+    }
     if chosen.json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:
@@ -96,14 +99,17 @@ def measure(rate: int, seconds: int, preloaded: int, keys: int) -> list[Crossing
 
 def _live(
     settings: Settings, clickhouse: ClickHouse, listed: Path, rate: int, seconds: int, begun_ms: int
-) -> list[Crossing]:  # fmt: skip
+) -> list[Crossing]:
     keys = [(policy.org_id, policy.name) for policy in list_policies(settings)]
     listed.write_text(json.dumps(keys), encoding="utf-8")
     guard = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.refusal", "--worker", str(listed)], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True, env={**os.environ, **settings_environment(settings)},
+        [sys.executable, "-m", "benchmarks.refusal", "--worker", str(listed)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **settings_environment(settings)},
         cwd=Path(__file__).resolve().parents[1],
-    )  # fmt: skip
+    )
     try:
         assert guard.stdout is not None
         if guard.stdout.readline().strip() != "ready":
@@ -129,9 +135,13 @@ def _live(
 async def _paced(rate: int, seconds: int) -> AsyncIterator[list[bytes]]:
     now_us = time.time_ns() // 1_000
     wire = Wire(
-        company(SEED, ORGS), rate * seconds, now_us, seconds * 1_000_000, duplicates=0.0,
+        company(SEED, ORGS),
+        rate * seconds,
+        now_us,
+        seconds * 1_000_000,
+        duplicates=0.0,
         block=max(1, round(rate * STEP_S)),
-    )  # fmt: skip
+    )
     for due_us, values in wire.blocks():
         await asyncio.sleep(max(0.0, due_us / 1e6 - time.time()))
         yield values

@@ -53,10 +53,13 @@ def run_stops(stack: Stack, times: int, rate: int, timeout_s: float) -> dict[str
     wait_for("every event in the ledger", lambda: _one(clickhouse, STORED) == already + traffic.sent, timeout_s)
     equal = windows_equal(clickhouse, timeout_s)
     figures = {
-        "times": times, "sent": traffic.sent, "windows_equal_ledger": equal,
-        "priced_records_stored_twice": _one(clickhouse, AGAIN), "source_rows_priced_twice": _one(clickhouse, REPLAYED),
+        "times": times,
+        "sent": traffic.sent,
+        "windows_equal_ledger": equal,
+        "priced_records_stored_twice": _one(clickhouse, AGAIN),
+        "source_rows_priced_twice": _one(clickhouse, REPLAYED),
         "longest_stop_s": {stage: round(max(seconds), 1) for stage, seconds in took.items()},
-    }  # fmt: skip
+    }
     clickhouse.close()
     return figures
 

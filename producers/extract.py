@@ -14,13 +14,26 @@ from tollmeter.producers.usage import Usage, get
 from tollmeter.schemas.event import EPOCH, UsageEvent
 
 PROVIDER_HOSTS = (
-    ("openai.azure.com", "azure"), ("cognitiveservices.azure.com", "azure"), ("services.ai.azure.com", "azure"),
-    ("api.openai.com", "openai"), ("api.anthropic.com", "anthropic"), ("googleapis.com", "google"),
-    ("amazonaws.com", "aws"), ("api.mistral.ai", "mistral"), ("api.groq.com", "groq"), ("api.deepseek.com", "deepseek"),
-    ("api.x.ai", "x-ai"), ("openrouter.ai", "openrouter"), ("api.cohere.com", "cohere"), ("api.cohere.ai", "cohere"),
-    ("huggingface.co", "huggingface"), ("together.xyz", "together"), ("fireworks.ai", "fireworks"),
-    ("perplexity.ai", "perplexity"), ("api.moonshot.ai", "moonshotai"),
-)  # fmt: skip
+    ("openai.azure.com", "azure"),
+    ("cognitiveservices.azure.com", "azure"),
+    ("services.ai.azure.com", "azure"),
+    ("api.openai.com", "openai"),
+    ("api.anthropic.com", "anthropic"),
+    ("googleapis.com", "google"),
+    ("amazonaws.com", "aws"),
+    ("api.mistral.ai", "mistral"),
+    ("api.groq.com", "groq"),
+    ("api.deepseek.com", "deepseek"),
+    ("api.x.ai", "x-ai"),
+    ("openrouter.ai", "openrouter"),
+    ("api.cohere.com", "cohere"),
+    ("api.cohere.ai", "cohere"),
+    ("huggingface.co", "huggingface"),
+    ("together.xyz", "together"),
+    ("fireworks.ai", "fireworks"),
+    ("perplexity.ai", "perplexity"),
+    ("api.moonshot.ai", "moonshotai"),
+)
 OLLAMA_PORT = 11434
 _SDKS = {"anthropic": "anthropic", "google": "google", "mistralai": "mistral", "cohere": "cohere", "groq": "groq"}
 _TIERS = {"standard": "default", "ON_DEMAND_PRIORITY": "priority", "ON_DEMAND_FLEX": "flex"}
@@ -133,13 +146,20 @@ def provider_of(body: Any, response: Any = None, api_host: str = "") -> str:
     if sdk:
         return sdk
     hints = (
-        ("usage.cost_in_usd_ticks", "x-ai"), ("usage.num_sources_used", "x-ai"), ("x_groq", "groq"),
+        ("usage.cost_in_usd_ticks", "x-ai"),
+        ("usage.num_sources_used", "x-ai"),
+        ("x_groq", "groq"),
         ("usage.prompt_cache_hit_tokens", "deepseek"),
-        ("usage.cost_details", "openrouter"), ("usage.cost", "openrouter"),
-        ("usageMetadata", "google"), ("usage_metadata", "google"), ("usage.inputTokens", "aws"),
-        ("usage.billed_units", "cohere"), ("meta.billed_units", "cohere"),
-        ("usage.cache_read_input_tokens", "anthropic"), ("usage.cache_creation_input_tokens", "anthropic"),
-    )  # fmt: skip
+        ("usage.cost_details", "openrouter"),
+        ("usage.cost", "openrouter"),
+        ("usageMetadata", "google"),
+        ("usage_metadata", "google"),
+        ("usage.inputTokens", "aws"),
+        ("usage.billed_units", "cohere"),
+        ("meta.billed_units", "cohere"),
+        ("usage.cache_read_input_tokens", "anthropic"),
+        ("usage.cache_creation_input_tokens", "anthropic"),
+    )
     for path, provider in hints:
         if get(body, path) is not None:
             return provider

@@ -30,8 +30,15 @@ from tollmeter.producers.store import RateLimited
 from tollmeter.settings import Settings
 
 __all__ = [
-    "Allow", "CallRefused", "CostLimitExceeded", "Deny", "Guard", "Quote", "Reservation", "overshoot_bound",
-]  # fmt: skip
+    "Allow",
+    "CallRefused",
+    "CostLimitExceeded",
+    "Deny",
+    "Guard",
+    "Quote",
+    "Reservation",
+    "overshoot_bound",
+]
 
 log = logging.getLogger("tollmeter.guard")
 
@@ -122,24 +129,53 @@ class Guard:
             tokens = self._prompt_tokens(model, prompt_chars, prompt_tokens, prompt)
             output = self._output_tokens if max_output_tokens is None else max_output_tokens
             decided = self._judge.decide(
-                model, tokens, output, user or "", groups, org or "", api_key_id or "", client_ip or "",
-                provider or "", agent or "", tags, billing_scope, counted,
-            )  # fmt: skip
+                model,
+                tokens,
+                output,
+                user or "",
+                groups,
+                org or "",
+                api_key_id or "",
+                client_ip or "",
+                provider or "",
+                agent or "",
+                tags,
+                billing_scope,
+                counted,
+            )
             if isinstance(decided, Deny):
-                self._refused(decided, {
-                    "model_sent": model, "org_id": org, "user_id": user, "group_id": next(iter(groups), ""),
-                    "api_key_id": api_key_id, "client_ip": client_ip, "provider": provider, "agent": agent,
-                    "tags": dict(tags or {}), "billing_scope": billing_scope, "prompt_chars": prompt_chars, **event,
-                })  # fmt: skip
+                self._refused(
+                    decided,
+                    {
+                        "model_sent": model,
+                        "org_id": org,
+                        "user_id": user,
+                        "group_id": next(iter(groups), ""),
+                        "api_key_id": api_key_id,
+                        "client_ip": client_ip,
+                        "provider": provider,
+                        "agent": agent,
+                        "tags": dict(tags or {}),
+                        "billing_scope": billing_scope,
+                        "prompt_chars": prompt_chars,
+                        **event,
+                    },
+                )
             return decided
         except Exception as error:
             self._faults.warn("a call was not checked: %s", f"{type(error).__name__}: {error}")
             return Allow(None, Reservation(None), "", stale=True)
 
     def admit(
-        self, *, org: str = "", user: str = "", api_key_id: str = "", client_ip: str = "", kept_ip: str | None = None,
+        self,
+        *,
+        org: str = "",
+        user: str = "",
+        api_key_id: str = "",
+        client_ip: str = "",
+        kept_ip: str | None = None,
         **event: Any,
-    ) -> Deny | None:  # fmt: skip
+    ) -> Deny | None:
         """Decide about a request at an application's door, before any model is named; never raises.
 
         Blocks and rate limits alone; None lets it in. `kept_ip` is what events keep of the address, where they keep
@@ -152,10 +188,18 @@ class Guard:
                 self._start()
             deny = self._judge.admit(org, user, api_key_id, client_ip)
             if deny is not None:
-                self._refused(deny, {
-                    "model_sent": "", "provider": "", "org_id": org, "user_id": user, "api_key_id": api_key_id,
-                    "client_ip": client_ip if kept_ip is None else kept_ip, **event,
-                })  # fmt: skip
+                self._refused(
+                    deny,
+                    {
+                        "model_sent": "",
+                        "provider": "",
+                        "org_id": org,
+                        "user_id": user,
+                        "api_key_id": api_key_id,
+                        "client_ip": client_ip if kept_ip is None else kept_ip,
+                        **event,
+                    },
+                )
             return deny
         except Exception as error:
             self._faults.warn("a request was not checked: %s", f"{type(error).__name__}: {error}")
@@ -174,8 +218,11 @@ class Guard:
             fields.setdefault("feature", None)
             deny.event_id = self._producer.record(
                 **{name: value for name, value in fields.items() if value is not None},
-                status="BLOCKED", http_status=deny.http_status, error_type=deny.error, usage_source="NONE",
-            )  # fmt: skip
+                status="BLOCKED",
+                http_status=deny.http_status,
+                error_type=deny.error,
+                usage_source="NONE",
+            )
         caller = {"user": fields["user_id"], "api_key": fields["api_key_id"], "client_ip": fields["client_ip"]}
         alert = refusals.alert_of(deny, fields["org_id"] or "", caller, self._known.clock.wall_ms())
         if alert is not None:

@@ -11,8 +11,14 @@ from typing import Any, NamedTuple
 from tollmeter.schemas.event import UsageEvent
 
 FIELDS = frozenset(UsageEvent.model_fields) - {
-    "event_id", "occurred_at", "status", "http_status", "error_type", "usage_source", "stream",
-}  # fmt: skip
+    "event_id",
+    "occurred_at",
+    "status",
+    "http_status",
+    "error_type",
+    "usage_source",
+    "stream",
+}
 """Fields of an event that can be known before the call; the others only the call itself can say."""
 _TEXTS = frozenset(name for name in FIELDS if UsageEvent.model_fields[name].annotation is str)
 MAX_CHARS = 256

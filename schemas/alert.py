@@ -40,14 +40,25 @@ class Alert:
     def cloudevent(self) -> dict[str, Any]:
         """Return the CloudEvent; its `time` is that of the event that caused it, so a replay gives the same bytes."""
         data = {
-            "kind": self.kind, "severity": self.severity, "org_id": self.org_id, "scope": self.scope,
-            "name": self.name, "period": self.period, "text": self.text, **self.facts,
-        }  # fmt: skip
+            "kind": self.kind,
+            "severity": self.severity,
+            "org_id": self.org_id,
+            "scope": self.scope,
+            "name": self.name,
+            "period": self.period,
+            "text": self.text,
+            **self.facts,
+        }
         return {
-            "specversion": "1.0", "id": self.id, "source": self.source, "type": f"tollmeter.alert.{self.kind}",
-            "subject": f"{self.org_id}/{self.scope}/{self.name}", "time": _rfc3339(self.received_at),
-            "datacontenttype": "application/json", "data": data,
-        }  # fmt: skip
+            "specversion": "1.0",
+            "id": self.id,
+            "source": self.source,
+            "type": f"tollmeter.alert.{self.kind}",
+            "subject": f"{self.org_id}/{self.scope}/{self.name}",
+            "time": _rfc3339(self.received_at),
+            "datacontenttype": "application/json",
+            "data": data,
+        }
 
     def wire(self) -> bytes:
         return json.dumps(self.cloudevent(), separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()

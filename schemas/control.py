@@ -107,8 +107,9 @@ def control_record(body: Any) -> tuple[bytes, Headers]:
 def tick_record(clocks: dict[int, int]) -> tuple[bytes, Headers]:
     """Return value and headers of a tick."""
     return Tick(clocks=clocks).model_dump_json().encode(), [
-        (H_FORMAT, str(FORMAT_VERSION).encode()), (H_KIND, KIND_TICK),
-    ]  # fmt: skip
+        (H_FORMAT, str(FORMAT_VERSION).encode()),
+        (H_KIND, KIND_TICK),
+    ]
 
 
 def correction_headers(correction: Correction, rows: int) -> Headers:

@@ -8,9 +8,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 SCOPE_KINDS = ("org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag")
 ScopeKind = Literal["org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag"]
 SCOPE_COLUMNS = {
-    "org": "org_id", "group": "group_id", "user": "user_id", "api_key": "api_key_id",
-    "client_ip": "client_ip", "agent": "agent", "model": "model", "provider": "provider",
-}  # fmt: skip
+    "org": "org_id",
+    "group": "group_id",
+    "user": "user_id",
+    "api_key": "api_key_id",
+    "client_ip": "client_ip",
+    "agent": "agent",
+    "model": "model",
+    "provider": "provider",
+}
 """The priced column that names each kind of scope that every row is folded into. Every scope belongs to one
 organisation. A tag scope has no column: its name is "key=value", and it is folded only where a policy asks for it."""
 

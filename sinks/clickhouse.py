@@ -26,12 +26,38 @@ logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 # they wait.
 _ROW_CODES = frozenset(
     {
-        6, 23, 24, 25, 26, 27, 32, 33, 87,  # text or stream that cannot be parsed, or ends too early
-        38, 41, 53, 69, 70, 72,  # dates, types, bounds, conversions, numbers
-        117, 128, 131, 190, 321, 349,  # incorrect data, too large arrays and strings, sizes, ranges, NULL
-        376, 407, 441, 469, 501, 636, 675, 676, 691,  # UUID, decimal, constraint, no columns, IP, enum
+        6,
+        23,
+        24,
+        25,
+        26,
+        27,
+        32,
+        33,
+        87,  # text or stream that cannot be parsed, or ends too early
+        38,
+        41,
+        53,
+        69,
+        70,
+        72,  # dates, types, bounds, conversions, numbers
+        117,
+        128,
+        131,
+        190,
+        321,
+        349,  # incorrect data, too large arrays and strings, sizes, ranges, NULL
+        376,
+        407,
+        441,
+        469,
+        501,
+        636,
+        675,
+        676,
+        691,  # UUID, decimal, constraint, no columns, IP, enum
     }
-)  # fmt: skip
+)
 
 # Files of the engine that it cannot read, as one that was being merged while the disk was full: its next start puts
 # them aside, and takes what they were merged from. No statement is to blame.
@@ -40,11 +66,33 @@ BROKEN_FILES = frozenset({32, 33, 40, 226, 228, 246})
 # Answers to a statement that pass: the same statement may work later. All others are final.
 _PASSING_CODES = frozenset(
     {
-        159, 160, 202, 203, 209, 210, 225, 241, 242, 243, 252, 279, 285, 319, 394, 425, 999,  # load, disk, network
-        60, 81, 192, 193, 194, 497, 516,  # not set up, or not for this user
+        159,
+        160,
+        202,
+        203,
+        209,
+        210,
+        225,
+        241,
+        242,
+        243,
+        252,
+        279,
+        285,
+        319,
+        394,
+        425,
+        999,  # load, disk, network
+        60,
+        81,
+        192,
+        193,
+        194,
+        497,
+        516,  # not set up, or not for this user
         *BROKEN_FILES,
     }
-)  # fmt: skip
+)
 
 
 UNKNOWN_DATABASE = 81

@@ -20,9 +20,13 @@ from tollmeter.streams.rules.totals import MEASURES, QUARTER, bucket_at, bucket_
 
 
 def repair_cells(
-    client: ClickHouse, org: str, hours: tuple[int, ...], watermark_s: int, horizon_s: int,
+    client: ClickHouse,
+    org: str,
+    hours: tuple[int, ...],
+    watermark_s: int,
+    horizon_s: int,
     limit: int = SCOPES_PER_ORG,
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """Return the cells that repair these sealed hours. The ledger must hold all that the checkpoint has folded.
 
     `limit` is how many names of a kind have scopes of their own in a month.
@@ -40,9 +44,7 @@ def repair_cells(
             larger.append(found.with_columns(pl.lit(level).alias("level")))
     nothing = minutes.clear().with_columns(pl.lit("day").alias("level"))
     was = _live_totals(client, org, {"hour": set(hours), **closed})
-    return cells_of_round(
-        hours, minutes, was, pl.concat([nothing, *larger]), closed["day"], closed["month"]
-    )  # fmt: skip
+    return cells_of_round(hours, minutes, was, pl.concat([nothing, *larger]), closed["day"], closed["month"])
 
 
 def _live_totals(client: ClickHouse, org: str, buckets: dict[str, set[int]]) -> pl.DataFrame:
@@ -88,10 +90,14 @@ def extra_cells(client: ClickHouse, settlement: Settlement) -> pl.DataFrame:
     parts = []
     for from_s, until_s, seconds in sorted(span for span in spans if span[0] < span[1]):
         wanted = {
-            "org": settlement.org_id, "partition": settlement.partition, "from": from_s, "until": until_s,
-            "upto": real_offset(settlement.applied), "step": seconds,
+            "org": settlement.org_id,
+            "partition": settlement.partition,
+            "from": from_s,
+            "until": until_s,
+            "upto": real_offset(settlement.applied),
+            "step": seconds,
             "kinds": sorted({kind for kind, _ in settlement.scopes}),
-        }  # fmt: skip
+        }
         found = pl.read_ipc_stream(io.BytesIO(client.arrow(load("repair_extras"), wanted)))
         parts.append(_numbered(found, settlement.level))
         _check_not_ahead(client, wanted)  # behind the sums: what hides a row of theirs is seen here
@@ -113,9 +119,13 @@ def _totals(client: ClickHouse, org: str, unit: str, within: str, buckets: Itera
     starts = [bucket_start_s(within, bucket) for bucket in buckets]
     until = bucket_start_s(within, bucket_at(within, max(starts)) + 1)
     wanted = {
-        "org": org, "unit": unit, "within": within, "starts": starts,
-        "from": EPOCH + timedelta(seconds=min(starts)), "until": EPOCH + timedelta(seconds=until),
-    }  # fmt: skip
+        "org": org,
+        "unit": unit,
+        "within": within,
+        "starts": starts,
+        "from": EPOCH + timedelta(seconds=min(starts)),
+        "until": EPOCH + timedelta(seconds=until),
+    }
     return _numbered(pl.read_ipc_stream(io.BytesIO(client.arrow(load("repair_totals"), wanted))), unit)
 
 

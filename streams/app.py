@@ -112,9 +112,12 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
 
 
 def build_app(
-    settings: Settings, stage: str, topics: Sequence[str], layout: Layout,
+    settings: Settings,
+    stage: str,
+    topics: Sequence[str],
+    layout: Layout,
     start_positions: StartPositions | None = None,
-) -> StageApp:  # fmt: skip
+) -> StageApp:
     """Return the app of a stage that consumes these topics of `schemas.topics`; nothing is connected yet.
 
     It pauses while the broker's partition counts are not those of the layout.

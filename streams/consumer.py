@@ -30,9 +30,20 @@ class BatchMessage(ConsumerMessage):  # type: ignore[misc]  # Faust is read unty
     def __init__(self, tp: TP, batch: list[Any], generation: int) -> None:
         last = batch[-1]
         super().__init__(
-            last.topic, last.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type,
-            None, None, batch, None, 0, 0, tp, generation_id=generation,
-        )  # fmt: skip
+            last.topic,
+            last.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            last.timestamp_type,
+            None,
+            None,
+            batch,
+            None,
+            0,
+            0,
+            tp,
+            generation_id=generation,
+        )
         self.finished = False
         self.arrived_at = monotonic()
         self.size = sum(len(record.value or b"") for record in batch)

@@ -48,9 +48,11 @@ class Hourly:
     async def _run(self) -> None:
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
+            )
         except OSError as error:  # no memory, no more processes: the next hour may have them
             log.error("verify cannot be started: %s", error)
             return

@@ -79,9 +79,13 @@ class Isolation:
         """Return the process; it says when it can begin, however long that takes: starting is nobody's fault."""
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", TRIAL, str(self._targets),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            )  # fmt: skip
+                sys.executable,
+                "-m",
+                TRIAL,
+                str(self._targets),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
             assert self._process.stdout is not None
             if await self._process.stdout.read(1) != DONE:
                 await self.close()

@@ -50,10 +50,16 @@ class Ledger:
     """The LEDGER stage of one worker."""
 
     def __init__(
-        self, settings: Settings, app: StageApp, sender: Sender, *, machine: Machine = MACHINE,
-        kernel: Kernel = KERNEL, connect: Callable[[Settings], ClickHouse] = connect,
+        self,
+        settings: Settings,
+        app: StageApp,
+        sender: Sender,
+        *,
+        machine: Machine = MACHINE,
+        kernel: Kernel = KERNEL,
+        connect: Callable[[Settings], ClickHouse] = connect,
         roll_up: Callable[[ClickHouse, Settings], rollup.RollupResult] = rollup.step,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._settings, self._app, self._sender = settings, app, sender
         self._machine, self._kernel, self._connect, self._step_rollup = machine, kernel, connect, roll_up
         self._client: ClickHouse | None = None

@@ -8,9 +8,17 @@ from typing import Any
 from tollmeter.schemas.priced import H_BOOT, H_PRICE_BOOK, H_ROWS, H_SOURCES
 
 COVERAGE_COLUMNS = (
-    "priced_partition", "priced_offset", "source_partition", "first_offset", "last_offset", "records", "rejected",
-    "rows", "price_book", "boot",
-)  # fmt: skip
+    "priced_partition",
+    "priced_offset",
+    "source_partition",
+    "first_offset",
+    "last_offset",
+    "records",
+    "rejected",
+    "rows",
+    "price_book",
+    "boot",
+)
 GAP_COLUMNS = ("stage", "priced_partition", "first_offset", "last_offset", "reason", "topic", "topic_id")
 _GAP_KINDS = ("gap", "new_epoch")
 

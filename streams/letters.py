@@ -99,8 +99,13 @@ def read_letter(headers: Iterable[tuple[str, bytes]]) -> Letter:
         place = SourcePlace(text["source_topic"], int(text["source_partition"]), int(text["source_offset"]))
         again = text.get("retried_as")
         return Letter(
-            text["stage"], text["reason"], text.get("detail", ""), place, int(text[H_ATTEMPTS]),
-            source_place(text[H_FIRST]) if H_FIRST in text else place, source_place(again) if again else None,
-        )  # fmt: skip
+            text["stage"],
+            text["reason"],
+            text.get("detail", ""),
+            place,
+            int(text[H_ATTEMPTS]),
+            source_place(text[H_FIRST]) if H_FIRST in text else place,
+            source_place(again) if again else None,
+        )
     except KeyError as missing:
         raise ValueError(f"no header {missing}") from None

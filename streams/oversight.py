@@ -41,31 +41,59 @@ def gap_alert(stage: str, loss: Loss, topic: str, topic_id: str, now: datetime) 
         id_ = alert_id("new_epoch", stage, topic, str(loss.tp.partition), topic_id)
         text = f"{stage} found another log under the name {where}: it reads it from its beginning"
     return Alert(
-        id=id_, kind=loss.kind, severity="critical", org_id="", scope=PIPELINE, name=where, period=f"{now:%Y-%m-%d}",
-        received_at=now, text=text, source=f"tollmeter/{stage}",
-        facts={"stage": stage, "topic": topic, "partition": loss.tp.partition, "first_offset": loss.first,
-               "last_offset": loss.last, "topic_id": topic_id},
-    )  # fmt: skip
+        id=id_,
+        kind=loss.kind,
+        severity="critical",
+        org_id="",
+        scope=PIPELINE,
+        name=where,
+        period=f"{now:%Y-%m-%d}",
+        received_at=now,
+        text=text,
+        source=f"tollmeter/{stage}",
+        facts={
+            "stage": stage,
+            "topic": topic,
+            "partition": loss.tp.partition,
+            "first_offset": loss.first,
+            "last_offset": loss.last,
+            "topic_id": topic_id,
+        },
+    )
 
 
 def paused_alert(stage: str, topic: str, partition: int, at: str, why: str, now: datetime) -> Alert:
     """Return the alert about a partition that pauses for good; `at` tells one reason to stop from the next."""
     where = f"{topic}/{partition}"
     return Alert(
-        id=alert_id("paused", stage, topic, str(partition), at), kind="paused", severity="critical", org_id="",
-        scope=PIPELINE, name=where, period=f"{now:%Y-%m-%d}", received_at=now, source=f"tollmeter/{stage}",
+        id=alert_id("paused", stage, topic, str(partition), at),
+        kind="paused",
+        severity="critical",
+        org_id="",
+        scope=PIPELINE,
+        name=where,
+        period=f"{now:%Y-%m-%d}",
+        received_at=now,
+        source=f"tollmeter/{stage}",
         text=f"{stage} pauses {where}: {why}",
         facts={"stage": stage, "topic": topic, "partition": partition, "reason": why},
-    )  # fmt: skip
+    )
 
 
 class Oversight:
     """Speaks for one worker of a stage. Every alert is acknowledged before its cause is passed over."""
 
     def __init__(
-        self, settings: Settings, stage: str, send: Send, layout: Layout, *, ask_ids: AskIds = topic_ids,
-        ask_counts: AskCounts = count_problems, now: Callable[[], datetime] = utc_now,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        stage: str,
+        send: Send,
+        layout: Layout,
+        *,
+        ask_ids: AskIds = topic_ids,
+        ask_counts: AskCounts = count_problems,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._settings, self._stage, self._send, self._layout = settings, stage, send, layout
         self._ask_ids, self._ask_counts, self._now = ask_ids, ask_counts, now
         self._said: set[str] = set()

@@ -102,17 +102,16 @@ class Priced:
         return int(self.rows["cost_nano"].null_count())
 
 
-def _set_aside(
-    records: Sequence[Any], killers: Mapping[Place, str]
-) -> tuple[list[bytes | None], dict[int, Reject]]:  # fmt: skip
+def _set_aside(records: Sequence[Any], killers: Mapping[Place, str]) -> tuple[list[bytes | None], dict[int, Reject]]:
     """Return the values to decode, and by position what is said instead of those that must not be."""
     values = [record.value for record in records]
     if not killers:
         return values, {}
     aside = {
         at: Reject(at, QUARANTINED, killers[place])
-        for at, record in enumerate(records) if (place := (record.partition, record.offset)) in killers
-    }  # fmt: skip
+        for at, record in enumerate(records)
+        if (place := (record.partition, record.offset)) in killers
+    }
     for at in aside:
         values[at] = None
     return values, aside
@@ -151,9 +150,14 @@ class Price:
     """The PRICE stage of one worker."""
 
     def __init__(
-        self, settings: Settings, app: StageApp, sender: Sender, kernel: Kernel, targets: int,
+        self,
+        settings: Settings,
+        app: StageApp,
+        sender: Sender,
+        kernel: Kernel,
+        targets: int,
         machine: Machine = MACHINE,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._settings, self._app, self._sender, self._kernel, self._targets = settings, app, sender, kernel, targets
         self._machine = machine
         self._boot = machine.new_id()

@@ -126,9 +126,10 @@ class Quarantine:
             if tp in self._notes and tp not in self._until:
                 self._until[tp] = self._monotonic() + LIVED_S
         suspected = [
-            batch for tp, batch in zip(tps, batches, strict=True)
+            batch
+            for tp, batch in zip(tps, batches, strict=True)
             if self._open(tp) and self._notes[tp].starts >= SUSPECT_STARTS
-        ]  # fmt: skip
+        ]
         if not suspected:
             if self._tried and not any(map(self._open, self._until)):
                 self._tried = False

@@ -100,10 +100,15 @@ class Repairs:
     """Turns the deferred hours of a saved snapshot into repair records, one round per organisation at a time."""
 
     def __init__(
-        self, settings: Settings, sender: Sender, *, machine: Machine = MACHINE,
-        connect: Callable[[Settings], ClickHouse] = connect, position: Position | None = None,
+        self,
+        settings: Settings,
+        sender: Sender,
+        *,
+        machine: Machine = MACHINE,
+        connect: Callable[[Settings], ClickHouse] = connect,
+        position: Position | None = None,
         kernel: Kernel = KERNEL,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._settings, self._sender, self._machine, self._connect = settings, sender, machine, connect
         self._kernel = kernel
         self._position = position or partial(ledger_position, settings)

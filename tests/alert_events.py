@@ -14,25 +14,51 @@ AT = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 
 
 def alert(
-    kind: str = "spend_spike", *, number: int = 0, severity: Severity = "warning", org: str = "acme",
-    scope: str = "api_key", name: str = "0123456789ab3f2a", at: datetime = AT, period: str = "2026-11-20T10",
-    text: str = "something happened", **facts: Any,
-) -> Alert:  # fmt: skip
+    kind: str = "spend_spike",
+    *,
+    number: int = 0,
+    severity: Severity = "warning",
+    org: str = "acme",
+    scope: str = "api_key",
+    name: str = "0123456789ab3f2a",
+    at: datetime = AT,
+    period: str = "2026-11-20T10",
+    text: str = "something happened",
+    **facts: Any,
+) -> Alert:
     """An alert; the same words give the same id."""
     return Alert(
-        id=alert_id(kind, org, scope, name, period, str(number)), kind=kind, severity=severity, org_id=org,
-        scope=scope, name=name, period=period, received_at=at, text=text, facts=facts,
-    )  # fmt: skip
+        id=alert_id(kind, org, scope, name, period, str(number)),
+        kind=kind,
+        severity=severity,
+        org_id=org,
+        scope=scope,
+        name=name,
+        period=period,
+        received_at=at,
+        text=text,
+        facts=facts,
+    )
 
 
 def budget(pct: int, *, limit_micro: int = 10_000_000, at: datetime = AT, window: str = "day", **more: Any) -> Alert:
     """A budget's threshold, as WATCH makes it: its id depends on the limit."""
     period = at.strftime("%Y-%m-%d" if window == "day" else "%Y-%m")
     made = alert(
-        "budget", severity="critical" if pct >= 100 else "warning" if pct >= 80 else "info", scope="user", name="ann",
-        at=at, period=period, policy_id="acme/user/ann/pool/USD", threshold_pct=pct, limit_nano=limit_micro * 1_000,
-        spent_nano=limit_micro * 10 * pct, currency="USD", window=window, **more,
-    )  # fmt: skip
+        "budget",
+        severity="critical" if pct >= 100 else "warning" if pct >= 80 else "info",
+        scope="user",
+        name="ann",
+        at=at,
+        period=period,
+        policy_id="acme/user/ann/pool/USD",
+        threshold_pct=pct,
+        limit_nano=limit_micro * 1_000,
+        spent_nano=limit_micro * 10 * pct,
+        currency="USD",
+        window=window,
+        **more,
+    )
     identity = alert_id("budget", made.facts["policy_id"], window, str(limit_micro * 1_000), period, str(pct))
     return Alert(**{name: getattr(made, name) for name in made.__slots__} | {"id": identity})
 

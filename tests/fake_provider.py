@@ -25,9 +25,14 @@ ERRORS = {
     "absent": (404, {"message": "no such model", "type": "invalid_request_error", "code": "model_not_found"}),
 }
 OLLAMA = {
-    "created_at": "2026-11-22T10:00:00Z", "message": {"role": "assistant", "content": "hi there"}, "done": True,
-    "done_reason": "stop", "total_duration": 5, "prompt_eval_count": 26, "eval_count": 8,
-}  # fmt: skip
+    "created_at": "2026-11-22T10:00:00Z",
+    "message": {"role": "assistant", "content": "hi there"},
+    "done": True,
+    "done_reason": "stop",
+    "total_duration": 5,
+    "prompt_eval_count": 26,
+    "eval_count": 8,
+}
 
 
 class FakeServer(ThreadingHTTPServer):

@@ -28,23 +28,35 @@ def book(**models: tuple[int, int]) -> Record:
     named = {name.replace("_", "-"): rates for name, rates in models.items()}
     rules = [
         {
-            "rule_id": f"openai/{name}/standard", "provider": "openai", "model": name, "context": "",
+            "rule_id": f"openai/{name}/standard",
+            "provider": "openai",
+            "model": name,
+            "context": "",
             "rate_pico": {"input_tokens": rate_in, "output_tokens": rate_out},
-            "priced": ["input_tokens", "output_tokens"], "source": "test",
+            "priced": ["input_tokens", "output_tokens"],
+            "source": "test",
         }
         for name, (rate_in, rate_out) in named.items()
-    ]  # fmt: skip
+    ]
     fx = [{"day": "2026-11-20", "currency": "EUR", "per_usd_nano": 900_000_000, "source": "test"}]
     document = {
-        "price_book": "test", "rules": rules, "overrides": [], "fx": fx,
+        "price_book": "test",
+        "rules": rules,
+        "overrides": [],
+        "fx": fx,
         "names": {
             "also_called": {},
-            "providers": [{
-                "id": "openai", "called": None, "makes": {"starts_with": "gpt-"}, "sells_of": [],
-                "models": {name: {"equals": name} for name in named},
-            }],
+            "providers": [
+                {
+                    "id": "openai",
+                    "called": None,
+                    "makes": {"starts_with": "gpt-"},
+                    "sells_of": [],
+                    "models": {name: {"equals": name} for name in named},
+                }
+            ],
         },
-    }  # fmt: skip
+    }
     return topics.PRICES, "test", json.dumps(document).encode()
 
 
@@ -76,17 +88,39 @@ def layout(priced: int = 4) -> Record:
 
 
 def spend(
-    spent: int, limit: int = USD, *, org: str = "acme", scope: str = "org", name: str = "", window: str = "day",
-    unit: str = "USD", stamp: int = 1, at_s: int = NOON, zone: str = "UTC", partitions: int = 4,
-) -> Record:  # fmt: skip
+    spent: int,
+    limit: int = USD,
+    *,
+    org: str = "acme",
+    scope: str = "org",
+    name: str = "",
+    window: str = "day",
+    unit: str = "USD",
+    stamp: int = 1,
+    at_s: int = NOON,
+    zone: str = "UTC",
+    partitions: int = 4,
+) -> Record:
     """Return the spend row of a scope in the period that holds `at_s`."""
     starts, ends = period_of(window, zone, at_s)
     row = Spend(
-        partition=topics.org_partition(org, partitions), stamp=stamp, org_id=org, scope=scope, name=name,
-        period=period_key(window, zone), starts_s=starts, ends_s=ends, unit=unit,  # type: ignore[arg-type]
-        spent=spent, at_risk_nano=0, limit=limit, policy_id="p", remaining=max(0, limit - spent),
-        percent=spent * 100 // limit, forecast=None,
-    )  # fmt: skip
+        partition=topics.org_partition(org, partitions),
+        stamp=stamp,
+        org_id=org,
+        scope=scope,
+        name=name,
+        period=period_key(window, zone),
+        starts_s=starts,
+        ends_s=ends,
+        unit=unit,  # type: ignore[arg-type]
+        spent=spent,
+        at_risk_nano=0,
+        limit=limit,
+        policy_id="p",
+        remaining=max(0, limit - spent),
+        percent=spent * 100 // limit,
+        forecast=None,
+    )
     return topics.SPEND, row.key, row.model_dump_json().encode()
 
 
@@ -120,8 +154,12 @@ class Time:
         """Return a guard in memory that goes by this clock."""
         settings = how.pop("settings", Settings())
         return Guard(
-            mode="memory", settings=settings, wall_ns=lambda: self.wall, monotonic_ns=lambda: self.mono, **how  # type: ignore[arg-type]
-        )  # fmt: skip
+            mode="memory",
+            settings=settings,
+            wall_ns=lambda: self.wall,
+            monotonic_ns=lambda: self.mono,
+            **how,  # type: ignore[arg-type]
+        )
 
 
 def publish(settings: Settings, records: Iterable[Record]) -> None:

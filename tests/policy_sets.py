@@ -17,7 +17,7 @@ LIMITS = [
     for period in ("day", "week", "month", "rolling")
     for measure in ("money", "tokens", "requests")
     for amount in (1_000_000, 2_000_000, 3_000_000)
-]  # fmt: skip
+]
 Answer = tuple[list[tuple[str, str, int, str, str]], int, list[tuple[str, str, str, str]]]
 
 
@@ -28,12 +28,19 @@ def random_policy(rng: random.Random) -> Policy:
     limits = {limit.key: limit for limit in rng.sample(LIMITS, rng.choice((0, 0, 1, 2)))}
     plain = "day/money" not in limits and "month/money" not in limits
     return Policy.model_construct(  # built unchecked: a million sets are many policies, and each is sound by its making
-        org_id=rng.choice(("acme", "acme", "acme", "umbra")), scope=scope, name=rng.choice(names), applies=applies,
+        org_id=rng.choice(("acme", "acme", "acme", "umbra")),
+        scope=scope,
+        name=rng.choice(names),
+        applies=applies,
         daily_limit_micro=rng.choice((None, 1_000_000, 2_000_000)) if plain else None,
         monthly_limit_micro=rng.choice((None, 5_000_000, 9_000_000)) if plain else None,
-        limits=tuple(limits.values()), currency=rng.choice(("EUR", "EUR", "USD")), timezone=rng.choice(ZONES),
-        warn_threshold_pct=rng.choice((50, 70, 80)), alert_pcts=(50, 100), alert_remaining_micro=None,
-    )  # fmt: skip
+        limits=tuple(limits.values()),
+        currency=rng.choice(("EUR", "EUR", "USD")),
+        timezone=rng.choice(ZONES),
+        warn_threshold_pct=rng.choice((50, 70, 80)),
+        alert_pcts=(50, 100),
+        alert_remaining_micro=None,
+    )
 
 
 def random_set(rng: random.Random) -> tuple[list[Policy], list[Member]]:
@@ -42,11 +49,12 @@ def random_set(rng: random.Random) -> tuple[list[Policy], list[Member]]:
     members = [
         Member.model_construct(org_id="acme", kind="user", name=user, groups=rng.sample(GROUPS, rng.randrange(3)))
         for user in USERS
-    ]  # fmt: skip
+    ]
     members += [
         Member.model_construct(org_id="acme", kind="group", name=group, groups=(rng.choice(GROUPS[:place]),))
-        for place, group in enumerate(GROUPS) if place and rng.random() < 0.4
-    ]  # fmt: skip
+        for place, group in enumerate(GROUPS)
+        if place and rng.random() < 0.4
+    ]
     chosen = list(policies.values())
     rng.shuffle(chosen)
     return chosen, members
@@ -78,9 +86,10 @@ def oracle(policies: Sequence[Policy], members: Sequence[Member], user: str) -> 
     groups = groups_by_rounds(members, user)
     ours = [policy for policy in policies if policy.org_id == "acme"]
     shared = [
-        policy for policy in ours
+        policy
+        for policy in ours
         if policy.applies == "each_member" and (policy.scope == "org" or policy.name in groups)
-    ]  # fmt: skip
+    ]
     own = [policy for policy in ours if (policy.scope, policy.name) == ("user", user)]
     deciding = own or shared
     candidates = [

@@ -15,17 +15,34 @@ AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SCHEMA: dict[str, Any] = {
     "event_time": pl.Datetime("us", "UTC"),
     **dict.fromkeys(
-        ("provider", "model_sent", "model_used", "deployment", "api_host", "region", "operation", "service_tier",
-         "processing", "status", "usage_source"),
+        (
+            "provider",
+            "model_sent",
+            "model_used",
+            "deployment",
+            "api_host",
+            "region",
+            "operation",
+            "service_tier",
+            "processing",
+            "status",
+            "usage_source",
+        ),
         pl.String,
     ),
     **dict.fromkeys(
-        ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens", "output_tokens",
-         "reasoning_tokens"),
+        (
+            "input_tokens",
+            "cache_read_tokens",
+            "cache_write_tokens",
+            "cache_write_1h_tokens",
+            "output_tokens",
+            "reasoning_tokens",
+        ),
         pl.Int64,
     ),
     "extra_units": pl.List(pl.Struct({"key": pl.String, "value": pl.Float64})),
-}  # fmt: skip
+}
 
 DEFAULTS: dict[str, Any] = {
     **{name: "" if kind == pl.String else 0 for name, kind in SCHEMA.items()},

@@ -12,14 +12,29 @@ START = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 
 _PAIR = {"units": pl.Float64, "tags": pl.String}
 _TYPES: dict[str, Any] = {
-    "text": pl.String, "dict": pl.String, "i64": pl.Int64, "i32": pl.Int32, "u16": pl.UInt16, "bool": pl.Boolean,
-    "ts_us": pl.Datetime("us", "UTC"), "ts_ms": pl.Datetime("ms", "UTC"), "date": pl.Date,
+    "text": pl.String,
+    "dict": pl.String,
+    "i64": pl.Int64,
+    "i32": pl.Int32,
+    "u16": pl.UInt16,
+    "bool": pl.Boolean,
+    "ts_us": pl.Datetime("us", "UTC"),
+    "ts_ms": pl.Datetime("ms", "UTC"),
+    "date": pl.Date,
     **{kind: pl.List(pl.Struct({"key": pl.String, "value": value})) for kind, value in _PAIR.items()},
-}  # fmt: skip
+}
 _EMPTY: dict[str, Any] = {
-    "text": "", "dict": "", "i64": 0, "i32": 0, "u16": 0, "bool": False, "units": [], "tags": [],
-    "ts_us": START, "ts_ms": START,
-}  # fmt: skip
+    "text": "",
+    "dict": "",
+    "i64": 0,
+    "i32": 0,
+    "u16": 0,
+    "bool": False,
+    "units": [],
+    "tags": [],
+    "ts_us": START,
+    "ts_ms": START,
+}
 
 SCHEMA: dict[str, Any] = {column.name: _TYPES[column.kind.rstrip("?")] for column in PRICED_COLUMNS}
 DEFAULTS: dict[str, Any] = {

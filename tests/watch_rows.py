@@ -16,11 +16,27 @@ RULES = WatchRules(
     sources=2, horizon_s=3_600, close_after_s=120, seen_cap=10_000, floors=FLOORS, unpriced_share_pct=1.0
 )
 DEFAULTS: dict[str, Any] = {
-    "org_id": "acme", "group_id": "g", "user_id": "u", "agent": "", "api_key_id": "k", "client_ip": "10.0.0.1",
-    "model": "gpt-4o", "provider": "openai", "status": "OK", "price_status": "PRICED", "billing_scope": "ORG",
-    "input_tokens": 10, "cache_read_tokens": 0, "output_tokens": 2, "cost_nano": 100, "at_risk_nano": None,
-    "cost_eur_nano": 90, "at_risk_eur_nano": None, "cost_rub_nano": None, "at_risk_rub_nano": None,
-}  # fmt: skip
+    "org_id": "acme",
+    "group_id": "g",
+    "user_id": "u",
+    "agent": "",
+    "api_key_id": "k",
+    "client_ip": "10.0.0.1",
+    "model": "gpt-4o",
+    "provider": "openai",
+    "status": "OK",
+    "price_status": "PRICED",
+    "billing_scope": "ORG",
+    "input_tokens": 10,
+    "cache_read_tokens": 0,
+    "output_tokens": 2,
+    "cost_nano": 100,
+    "at_risk_nano": None,
+    "cost_eur_nano": 90,
+    "at_risk_eur_nano": None,
+    "cost_rub_nano": None,
+    "at_risk_rub_nano": None,
+}
 _TEXT = {name for name, value in DEFAULTS.items() if isinstance(value, str)}
 
 
@@ -45,9 +61,7 @@ def row(
 
 
 def frame(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS_READ) -> pl.DataFrame:
-    schema: dict[str, Any] = {
-        name: pl.Int64 if name not in _TEXT | {"event_id"} else pl.String for name in columns
-    }  # fmt: skip
+    schema: dict[str, Any] = {name: pl.Int64 if name not in _TEXT | {"event_id"} else pl.String for name in columns}
     if "tags" in schema:
         schema["tags"] = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
     made = pl.DataFrame(rows, schema=schema)

@@ -60,9 +60,10 @@ class Worker:
         """Return the sum of a metric's series with these labels, None when there is none."""
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         lines = [
-            line for line in self.ask("/metrics")[1].splitlines()
+            line
+            for line in self.ask("/metrics")[1].splitlines()
             if line.partition("{")[0].partition(" ")[0] == name and all(part in line for part in wanted)
-        ]  # fmt: skip
+        ]
         return sum(float(line.rpartition(" ")[2]) for line in lines) if lines else None
 
 

@@ -66,9 +66,13 @@ class Reservation:
     __slots__ = ("_accounts", "_state", "amounts", "bounds", "expires_ms", "partition")
 
     def __init__(
-        self, accounts: "Accounts | None", bounds: tuple[Bound, ...] = (), amounts: Amounts = NO_AMOUNTS,
-        partition: int = 0, expires_ms: int = FAR,
-    ) -> None:  # fmt: skip
+        self,
+        accounts: "Accounts | None",
+        bounds: tuple[Bound, ...] = (),
+        amounts: Amounts = NO_AMOUNTS,
+        partition: int = 0,
+        expires_ms: int = FAR,
+    ) -> None:
         self._accounts = accounts
         self.bounds = bounds
         self.amounts = amounts

@@ -37,10 +37,21 @@ class Judge:
         return None if paced is None else refusals.paced(paced)
 
     def decide(
-        self, model: str, tokens: int, output: int, user: str, groups: Collection[str], org: str, api_key: str,
-        client_ip: str, provider: str, agent: str, tags: Mapping[str, str] | None, billing_scope: str,
+        self,
+        model: str,
+        tokens: int,
+        output: int,
+        user: str,
+        groups: Collection[str],
+        org: str,
+        api_key: str,
+        client_ip: str,
+        provider: str,
+        agent: str,
+        tags: Mapping[str, str] | None,
+        billing_scope: str,
         counted: Collection[str],
-    ) -> Allow | Deny:  # fmt: skip
+    ) -> Allow | Deny:
         """Decide about one call of so many prompt and output tokens."""
         known = self._known
         mono_ns = self._monotonic_ns()

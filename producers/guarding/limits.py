@@ -132,13 +132,13 @@ class LimitView:
     def _bind(self, budgets: Collection[Budget]) -> Binding:
         bounds = tuple(
             Bound(
-                self._accounts.account(
-                    spend_key(budget.org_id, budget.scope, budget.name, budget.period, budget.unit)
-                ),
-                budget.amount, UNITS.index(budget.unit), budget,
+                self._accounts.account(spend_key(budget.org_id, budget.scope, budget.name, budget.period, budget.unit)),
+                budget.amount,
+                UNITS.index(budget.unit),
+                budget,
             )
             for budget in sorted(budgets, key=_order)
-        )  # fmt: skip
+        )
         counted = tuple(bound for bound in bounds if bound.unit >= _MONEY)
         return Binding(bounds, counted, any(0 < bound.unit < _MONEY for bound in bounds))
 
@@ -146,9 +146,15 @@ class LimitView:
 def _pools(org_id: str, org: _Org, groups: Collection[str], caller: Caller) -> tuple[Budget, ...]:
     _, _, api_key, client_ip, agent, model, provider, tags = caller
     named = [
-        ("org", ""), *(("group", name) for name in groups), ("api_key", api_key), ("client_ip", client_ip),
-        ("agent", agent), ("model", model), ("provider", provider), *(("tag", name) for name in tags),
-    ]  # fmt: skip
+        ("org", ""),
+        *(("group", name) for name in groups),
+        ("api_key", api_key),
+        ("client_ip", client_ip),
+        ("agent", agent),
+        ("model", model),
+        ("provider", provider),
+        *(("tag", name) for name in tags),
+    ]
     rules = [policy for scope in named for policy in org.policies.get(scope, {}).values()]
     return pool_limits(rules, org_id, set(named)) if rules else ()
 

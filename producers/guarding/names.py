@@ -20,9 +20,11 @@ def test_of(clause: Any) -> Test:
     ((kind, value),) = clause.items()
     if kind in ("or", "and"):
         tests = [test_of(part) for part in value]
-        return (lambda name: any(test(name) for test in tests)) if kind == "or" else (
-            lambda name: all(test(name) for test in tests)
-        )  # fmt: skip
+        return (
+            (lambda name: any(test(name) for test in tests))
+            if kind == "or"
+            else (lambda name: all(test(name) for test in tests))
+        )
     if kind == "regex":
         pattern = re.compile(value)
         return lambda name: pattern.search(name) is not None

@@ -200,14 +200,21 @@ def _rule(entry: Mapping[str, Any]) -> Rule:
     image = 0 if priced & {"input_tokens", "output_tokens"} else rates.get("images", 0)
     whole_day = seconds == (0, DAY_SECONDS) and weekdays == EVERY_DAY
     return Rule(
-        rates=rates, priced=priced, days=(first, last), seconds=seconds,
-        weekdays=weekdays, above_input=above, without_tokens=without, free=bool(entry.get("free")),
+        rates=rates,
+        priced=priced,
+        days=(first, last),
+        seconds=seconds,
+        weekdays=weekdays,
+        above_input=above,
+        without_tokens=without,
+        free=bool(entry.get("free")),
         override=str(entry["rule_id"]).startswith("override:"),
         always=whole_day and (first, last) == (FIRST_DAY, LAST_DAY) and above < 0 and not without,
         rule_id=str(entry["rule_id"]),
-        input_pico=rates.get("input_tokens", 0), output_pico=rates.get("output_tokens", 0),
+        input_pico=rates.get("input_tokens", 0),
+        output_pico=rates.get("output_tokens", 0),
         call_pico=rates.get("requests", 0) + image,
-    )  # fmt: skip
+    )
 
 
 def _days(entry: Mapping[str, Any]) -> tuple[int, int]:

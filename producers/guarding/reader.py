@@ -28,8 +28,10 @@ from tollmeter.settings import Settings
 log = logging.getLogger("tollmeter.guard")
 
 SOURCES: tuple[tuple[Source, str], ...] = (
-    ("policies", topics.POLICIES), ("spend", topics.SPEND), ("prices", topics.PRICES),
-)  # fmt: skip
+    ("policies", topics.POLICIES),
+    ("spend", topics.SPEND),
+    ("prices", topics.PRICES),
+)
 SLICE = 20  # records applied before other threads get a turn at the interpreter
 TICK_MS = 200
 START_S = 20.0
@@ -86,9 +88,12 @@ class Reader:
         options = self._settings.kafka_options()
         await knock(str(options["bootstrap_servers"]))
         consumer = AIOKafkaConsumer(
-            **options, client_id="tollmeter-guard", enable_auto_commit=False, auto_offset_reset="earliest",
+            **options,
+            client_id="tollmeter-guard",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
             max_partition_fetch_bytes=4 * 1024 * 1024,
-        )  # fmt: skip
+        )
         producer = AIOKafkaProducer(**options, client_id="tollmeter-guard", acks="all", request_timeout_ms=5_000)
         try:
             async with asyncio.timeout(START_S):
@@ -120,7 +125,7 @@ class Reader:
 
     async def _follow(
         self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, ends: dict[TopicPartition, int]
-    ) -> None:  # fmt: skip
+    ) -> None:
         live = False
         while not self._closing.is_set():
             batches = await consumer.getmany(timeout_ms=TICK_MS)

@@ -28,8 +28,11 @@ def limit_text(limit: Limit) -> str:
 def cost_cap(status: int, max_nano: int, est_nano: int) -> Deny:
     """The call alone may cost more than the cap."""
     body = {
-        "ok": False, "error": "cost_cap", "max_usd": max_nano / NANO_PER_USD, "est_usd": est_nano / NANO_PER_USD,
-    }  # fmt: skip
+        "ok": False,
+        "error": "cost_cap",
+        "max_usd": max_nano / NANO_PER_USD,
+        "est_usd": est_nano / NANO_PER_USD,
+    }
     return Deny(status, body)
 
 
@@ -38,11 +41,20 @@ def over_budget(status: int, refusal: Refusal, now_s: int) -> Deny:
     (account, limit, _, budget), reason, spent, held = refusal
     ends = account.ends_s - now_s if now_s < account.ends_s else None
     body: dict[str, Any] = {
-        "ok": False, "error": CostLimitExceeded.__name__, "message": limit_text(budget.limit), "reason": reason,
-        "scope": budget.scope, "name": budget.name, "policy_id": budget.policy_id, "period": budget.period,
-        "unit": budget.unit, "limit": limit, "used": spent, "in_flight": held,
+        "ok": False,
+        "error": CostLimitExceeded.__name__,
+        "message": limit_text(budget.limit),
+        "reason": reason,
+        "scope": budget.scope,
+        "name": budget.name,
+        "policy_id": budget.policy_id,
+        "period": budget.period,
+        "unit": budget.unit,
+        "limit": limit,
+        "used": spent,
+        "in_flight": held,
         "remaining": max(0, limit - spent - held),
-    }  # fmt: skip
+    }
     return Deny(status, body, RETRY_SHARE_S if reason == "share" else ends)
 
 
@@ -50,9 +62,13 @@ def blocked(block: Block) -> Deny:
     """An admin has blocked the key, the address or the user."""
     until = None if block.until is None else block.until.astimezone(UTC).isoformat().replace("+00:00", "Z")
     body = {
-        "ok": False, "error": "blocked", "scope": block.scope, "name": block.name, "reason": block.reason,
+        "ok": False,
+        "error": "blocked",
+        "scope": block.scope,
+        "name": block.name,
+        "reason": block.reason,
         "until": until,
-    }  # fmt: skip
+    }
     return Deny(403, body)
 
 
@@ -60,9 +76,16 @@ def paced(found: Paced) -> Deny:
     """Too many calls of one key or address through this process."""
     limit, wait_s = found.limit, -(-found.wait_ns // NANO_PER_S)
     body = {
-        "ok": False, "error": "rate_limited", "scope": found.scope, "name": found.name, "requests": limit.requests,
-        "window_s": limit.window_s, "burst": limit.burst, "counted_by": "process", "retry_after_s": wait_s,
-    }  # fmt: skip
+        "ok": False,
+        "error": "rate_limited",
+        "scope": found.scope,
+        "name": found.name,
+        "requests": limit.requests,
+        "window_s": limit.window_s,
+        "burst": limit.burst,
+        "counted_by": "process",
+        "retry_after_s": wait_s,
+    }
     return Deny(429, body, wait_s)
 
 
@@ -93,9 +116,18 @@ def alert_of(deny: Deny, org: str, caller: dict[str, str], at_ms: int) -> Alert 
     facts = {key: value for key, value in deny.body.items() if key not in ("ok", "error", "scope", "name")}
     whom = org if scope == "org" else f"{scope.replace('_', ' ')} {name} of {org}"
     return Alert(
-        id=alert_id(kind, org, scope, name, hour), kind=kind, severity="warning", org_id=org, scope=scope, name=name,
-        period=hour, received_at=at, text=f"{whom}: {_TEXTS[kind].format(**deny.body)}", facts=facts, source=SOURCE,
-    )  # fmt: skip
+        id=alert_id(kind, org, scope, name, hour),
+        kind=kind,
+        severity="warning",
+        org_id=org,
+        scope=scope,
+        name=name,
+        period=hour,
+        received_at=at,
+        text=f"{whom}: {_TEXTS[kind].format(**deny.body)}",
+        facts=facts,
+        source=SOURCE,
+    )
 
 
 _TEXTS = {

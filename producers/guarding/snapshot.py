@@ -25,9 +25,11 @@ class Snapshot:
     def __init__(self, settings: Settings, wall_ns: Callable[[], int], monotonic_ns: Callable[[], int]) -> None:
         self.clock = GuardClock(wall_ns, monotonic_ns)
         self.accounts = Accounts(
-            settings.guards, round(settings.guard_lease_s * 1_000), round(settings.guard_slack_s * 1_000),
+            settings.guards,
+            round(settings.guard_lease_s * 1_000),
+            round(settings.guard_slack_s * 1_000),
             self.clock.monotonic_ms,
-        )  # fmt: skip
+        )
         self.limits = LimitView(self.accounts)
         self.access = AccessView()
         self.spend = SpendView(self.accounts, lambda wall_ms: wall_ms - self.clock.offset_ms)

@@ -12,21 +12,42 @@ from typing import Any
 from tollmeter.producers.usage import count
 
 OPERATIONS = (
-    ("/chat/completions", "chat"), ("/completions", "completion"), ("/responses", "responses"),
-    ("/embeddings", "embeddings"), ("/images/generations", "image"), ("/images/edits", "image"),
-    ("/images/variations", "image"), ("/audio/transcriptions", "transcription"),
-    ("/audio/translations", "transcription"), ("/audio/speech", "speech"), ("/messages", "chat"),
-    (":generatecontent", "chat"), (":streamgeneratecontent", "chat"), (":embedcontent", "embeddings"),
-    (":batchembedcontents", "embeddings"), ("/api/chat", "chat"), ("/api/generate", "chat"),
-    ("/api/embed", "embeddings"), ("/api/embeddings", "embeddings"), ("/converse", "chat"),
-    ("/converse-stream", "chat"), ("/rerank", "rerank"),
-)  # fmt: skip
+    ("/chat/completions", "chat"),
+    ("/completions", "completion"),
+    ("/responses", "responses"),
+    ("/embeddings", "embeddings"),
+    ("/images/generations", "image"),
+    ("/images/edits", "image"),
+    ("/images/variations", "image"),
+    ("/audio/transcriptions", "transcription"),
+    ("/audio/translations", "transcription"),
+    ("/audio/speech", "speech"),
+    ("/messages", "chat"),
+    (":generatecontent", "chat"),
+    (":streamgeneratecontent", "chat"),
+    (":embedcontent", "embeddings"),
+    (":batchembedcontents", "embeddings"),
+    ("/api/chat", "chat"),
+    ("/api/generate", "chat"),
+    ("/api/embed", "embeddings"),
+    ("/api/embeddings", "embeddings"),
+    ("/converse", "chat"),
+    ("/converse-stream", "chat"),
+    ("/rerank", "rerank"),
+)
 """How paths of model calls end, and what they do."""
 SPEAKS = (
-    ("/messages", "anthropic"), ("generatecontent", "google"), ("embedcontent", "google"), ("embedcontents", "google"),
-    ("/api/chat", "ollama"), ("/api/generate", "ollama"), ("/api/embed", "ollama"), ("/api/embeddings", "ollama"),
-    ("/converse", "aws"), ("/converse-stream", "aws"),
-)  # fmt: skip
+    ("/messages", "anthropic"),
+    ("generatecontent", "google"),
+    ("embedcontent", "google"),
+    ("embedcontents", "google"),
+    ("/api/chat", "ollama"),
+    ("/api/generate", "ollama"),
+    ("/api/embed", "ollama"),
+    ("/api/embeddings", "ollama"),
+    ("/converse", "aws"),
+    ("/converse-stream", "aws"),
+)
 """Paths that one provider alone has, for hosts that say nothing."""
 UNBILLED = (
     "count_tokens",
@@ -45,9 +66,24 @@ _MODEL_IN_PATH = re.compile(r"/(?:models|model|deployments)/([^/:]+)")
 _MODEL_IN_FORM = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n')
 _FETCHED = re.compile(r"/responses/[^/]+/?$")
 _TEXTS = (
-    "messages", "system", "input", "prompt", "instructions", "contents", "systemInstruction", "system_instruction",
-    "content", "text", "parts", "query", "documents", "texts", "inputs", "output", "arguments",
-)  # fmt: skip
+    "messages",
+    "system",
+    "input",
+    "prompt",
+    "instructions",
+    "contents",
+    "systemInstruction",
+    "system_instruction",
+    "content",
+    "text",
+    "parts",
+    "query",
+    "documents",
+    "texts",
+    "inputs",
+    "output",
+    "arguments",
+)
 """Keys below which the text of a prompt stands."""
 _TOOLS = ("tools", "functions", "toolConfig", "response_format")
 """Definitions that the provider puts into the prompt as they are."""
@@ -126,8 +162,11 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
 def _limit(body: Mapping[str, Any]) -> int | None:
     places = (
         body,
-        body.get("generationConfig"), body.get("generation_config"), body.get("inferenceConfig"), body.get("options"),
-    )  # fmt: skip
+        body.get("generationConfig"),
+        body.get("generation_config"),
+        body.get("inferenceConfig"),
+        body.get("options"),
+    )
     names = ("max_completion_tokens", "max_output_tokens", "maxOutputTokens", "max_tokens", "maxTokens", "num_predict")
     for place in places:
         for name in names if isinstance(place, Mapping) else ():

@@ -29,9 +29,17 @@ UNFINISHED = ("queued", "in_progress")
 BACKGROUND_S = 900.0
 """So long the usage of an answer in the background is waited for."""
 NOT_SENT = frozenset(
-    ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError",
-     "ConnectionRefusedError", "gaierror")
-)  # fmt: skip
+    (
+        "ConnectError",
+        "ConnectTimeout",
+        "PoolTimeout",
+        "ProxyError",
+        "UnsupportedProtocol",
+        "LocalProtocolError",
+        "ConnectionRefusedError",
+        "gaierror",
+    )
+)
 """Errors of the HTTP library after which the provider has not seen the request: nothing was used."""
 _PROVIDER_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 _ids = Ids()

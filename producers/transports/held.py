@@ -21,9 +21,18 @@ from tollmeter.schemas.event import UsageEvent
 MAX_HELD = 1_000
 """Beyond it the one that waits longest is recorded as it is."""
 _USAGE = (
-    "usage_source", "input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens",
-    "output_tokens", "reasoning_tokens", "extra_units", "reported_cost_nano", "service_tier", "model_used",
-)  # fmt: skip
+    "usage_source",
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "extra_units",
+    "reported_cost_nano",
+    "service_tier",
+    "model_used",
+)
 
 _faults = RateLimited()
 Record = Callable[[UsageEvent], None]

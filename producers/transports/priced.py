@@ -42,8 +42,12 @@ def price_of(event: UsageEvent, guard: Quoting | None) -> Quote:
 def counts_of(event: UsageEvent) -> dict[str, Any]:
     """Return what was used, by the price book's units, without zeros."""
     tokens = (
-        event.input_tokens, event.cache_read_tokens, event.cache_write_tokens, event.cache_write_1h_tokens,
-        event.output_tokens, event.reasoning_tokens,
-    )  # fmt: skip
+        event.input_tokens,
+        event.cache_read_tokens,
+        event.cache_write_tokens,
+        event.cache_write_1h_tokens,
+        event.output_tokens,
+        event.reasoning_tokens,
+    )
     counts: dict[str, Any] = {unit: count for unit, count in zip(COUNTERS, tokens, strict=True) if count}
     return counts | {unit: exact(count) for unit, count in event.extra_units.items() if count and unit not in COUNTERS}

@@ -98,9 +98,13 @@ def plan(rows: pl.DataFrame, ids: Sequence[str], at: Place, amendment: Amendment
     parts += _by_org(pl.concat([was.filter(moved), was.filter(~moved)]), emptied)
     wanted = {identity(row): row for part in parts for row in part.now.iter_rows(named=True)}
     return Plan(
-        tuple(parts), tuple(was.iter_rows(named=True)), tuple(now.iter_rows(named=True)),
-        tuple(names for names in differs if names), len(pairs) - was.height, wanted,
-    )  # fmt: skip
+        tuple(parts),
+        tuple(was.iter_rows(named=True)),
+        tuple(now.iter_rows(named=True)),
+        tuple(names for names in differs if names),
+        len(pairs) - was.height,
+        wanted,
+    )
 
 
 def identity(row: Row) -> Identity:
@@ -202,8 +206,9 @@ def await_stored(client: ClickHouse, sent: Plan, wait_s: float) -> Outcome:
     ids = sorted({row["event_id"] for row in sent.revisions.values()})
     while True:
         found = {identity(row): row for row in stored(client, ids).iter_rows(named=True)}
-        late = [key for key, row in sent.revisions.items()
-                if key not in found or found[key]["revision"] < row["revision"]]  # fmt: skip
+        late = [
+            key for key, row in sent.revisions.items() if key not in found or found[key]["revision"] < row["revision"]
+        ]
         if not late or time.monotonic() >= deadline:
             return Outcome(not late, () if late else tuple(_conflicts(sent, found)))
         time.sleep(POLL_S)
@@ -220,10 +225,13 @@ def _conflicts(sent: Plan, found: Mapping[Identity, Row]) -> Iterable[str]:
                 f"{there['cost_nano']} nano-USD)"
             )
     for row in sent.now:
-        places = sorted({
-            other["org_id"] for key, other in found.items()
-            if (key[0], key[2]) == (row["event_time"], row["event_id"]) and other["status"] != VOID
-        })  # fmt: skip
+        places = sorted(
+            {
+                other["org_id"]
+                for key, other in found.items()
+                if (key[0], key[2]) == (row["event_time"], row["event_id"]) and other["status"] != VOID
+            }
+        )
         if len(places) > 1 and row["org_id"] in places:
             yield (
                 f"call {row['event_id']} stands under {' and '.join(places)}, counted {len(places)} times: take back "

@@ -17,9 +17,15 @@ Scope = Literal["org", "group", "user"]
 
 
 def upsert_cost_policy(
-    settings: Settings, org_id: str, scope: Scope, name: str = "", *, daily_limit_micro_eur: int | None = None,
-    monthly_limit_micro_eur: int | None = None, warn_threshold_pct: int = 0,
-) -> Policy:  # fmt: skip
+    settings: Settings,
+    org_id: str,
+    scope: Scope,
+    name: str = "",
+    *,
+    daily_limit_micro_eur: int | None = None,
+    monthly_limit_micro_eur: int | None = None,
+    warn_threshold_pct: int = 0,
+) -> Policy:
     """Put the limits in force and return the policy as it is kept. Raises `PolicyError`."""
     before = find_cost_policy(read_rules(settings), org_id, scope, name)
     fields = {

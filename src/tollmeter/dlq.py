@@ -46,10 +46,15 @@ class Case:
     def row(self) -> dict[str, Any]:
         letter = self.letter
         return {
-            "id": str(letter.place), "reason": letter.reason, "stage": letter.stage, "attempts": letter.attempts,
-            "state": self.state, "at": self.at.isoformat().replace("+00:00", "Z"), "bytes": self.size,
+            "id": str(letter.place),
+            "reason": letter.reason,
+            "stage": letter.stage,
+            "attempts": letter.attempts,
+            "state": self.state,
+            "at": self.at.isoformat().replace("+00:00", "Z"),
+            "bytes": self.size,
             "detail": letter.detail,
-        }  # fmt: skip
+        }
 
 
 @dataclass(slots=True)
@@ -93,11 +98,14 @@ class Cases:
         """Return the cases, the newest letter first."""
         found = [
             Case(
-                case.letter, self._state(case), datetime.fromtimestamp(case.newest.timestamp / 1000, tz=UTC),
-                len(case.newest.value or b""), (case.newest.partition, case.newest.offset),
+                case.letter,
+                self._state(case),
+                datetime.fromtimestamp(case.newest.timestamp / 1000, tz=UTC),
+                len(case.newest.value or b""),
+                (case.newest.partition, case.newest.offset),
             )
             for case in self._cases.values()
-        ]  # fmt: skip
+        ]
         return sorted(found, key=lambda case: (case.at, case.letter.place), reverse=True)
 
     def _state(self, case: _Case) -> State:
@@ -138,9 +146,7 @@ class _Light:
 
 async def _light(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[_Light]:
     async for record in records(consumer, tp, begin, end):
-        yield _Light(
-            record.partition, record.offset, record.timestamp, record.headers, range(len(record.value or b""))
-        )  # fmt: skip
+        yield _Light(record.partition, record.offset, record.timestamp, record.headers, range(len(record.value or b"")))
 
 
 async def read_value(settings: Settings, case: Case) -> bytes | None:
@@ -217,10 +223,11 @@ def select(
 ) -> list[Case]:
     """Keep the cases that match; what is not asked for matches everything."""
     return [
-        case for case in cases
+        case
+        for case in cases
         if (not reasons or case.letter.reason in reasons)
         and (not stages or case.letter.stage in stages)
         and (not partitions or case.letter.place.partition in partitions)
         and (since is None or case.at >= since)
         and (until is None or case.at < until)
-    ]  # fmt: skip
+    ]

@@ -62,10 +62,16 @@ class PolicyEntry(BaseModel):
         """Return the policy. Raises `PolicyTextError`."""
         remaining = None if self.alert_remaining is None else amount_of(self.alert_remaining, "alert_remaining")
         fields = {
-            "org_id": self.org, "scope": self.scope, "name": self.name, "applies": self.applies,
-            "currency": self.currency, "timezone": self.timezone, "warn_threshold_pct": self.warn_pct,
-            "alert_pcts": self.alert_pcts, "alert_remaining_micro": remaining,
-        }  # fmt: skip
+            "org_id": self.org,
+            "scope": self.scope,
+            "name": self.name,
+            "applies": self.applies,
+            "currency": self.currency,
+            "timezone": self.timezone,
+            "warn_threshold_pct": self.warn_pct,
+            "alert_pcts": self.alert_pcts,
+            "alert_remaining_micro": remaining,
+        }
         try:
             return policy_of(fields, self.limits)
         except PolicyTextError as error:
@@ -115,9 +121,7 @@ def policies_yaml(policies: Iterable[Policy]) -> str:
 
 def members_yaml(members: Iterable[Member]) -> str:
     """Return the members as `read_members` reads them."""
-    entries = [
-        {"org": member.org_id, member.kind: member.name, "groups": list(member.groups)} for member in members
-    ]  # fmt: skip
+    entries = [{"org": member.org_id, member.kind: member.name, "groups": list(member.groups)} for member in members]
     return _dump("members", entries)
 
 
@@ -132,9 +136,12 @@ def members_csv(members: Iterable[Member]) -> str:
 
 
 def _read_entries(
-    path: Path, section: str, entry: "type[PolicyEntry] | type[MemberEntry]", make: Callable[[Any], _Item],
+    path: Path,
+    section: str,
+    entry: "type[PolicyEntry] | type[MemberEntry]",
+    make: Callable[[Any], _Item],
     key: Callable[[_Item], str],
-) -> list[_Item]:  # fmt: skip
+) -> list[_Item]:
     try:
         file = read_yaml(path)
     except YamlError as error:
@@ -193,7 +200,7 @@ def _read_csv(path: Path) -> list[Member]:
     return [
         Member.model_validate({"org_id": org, "kind": kind, "name": name, "groups": tuple(dict.fromkeys(inside))})
         for (org, kind, name), inside in groups.items()
-    ]  # fmt: skip
+    ]
 
 
 def _policy_entry(policy: Policy) -> dict[str, Any]:

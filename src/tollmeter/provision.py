@@ -230,8 +230,10 @@ def _new_topic(settings: Settings, topic: Topic) -> NewTopic:
         options["retention.ms"] = str(topic.retention_ms)
     if topic.segment_bytes is not None:  # a reader begins at the beginning: what is overwritten must go soon
         options |= {
-            "segment.bytes": str(topic.segment_bytes), "segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.1",
-        }  # fmt: skip
+            "segment.bytes": str(topic.segment_bytes),
+            "segment.ms": "3600000",
+            "min.cleanable.dirty.ratio": "0.1",
+        }
     count = _partitions(topic, Layout(settings.partitions_events, settings.partitions_priced))
     return NewTopic(settings.topic(topic.name), count, settings.kafka_replication, topic_configs=options)
 

@@ -80,9 +80,12 @@ class Use(NamedTuple):
     def of(self, unit: str) -> int:
         """Return what counts toward a limit of this unit."""
         known = {
-            "USD": self.usd_nano, "EUR": self.eur_nano, "RUB": self.rub_nano,
-            "tokens": self.tokens, "requests": self.requests,
-        }  # fmt: skip
+            "USD": self.usd_nano,
+            "EUR": self.eur_nano,
+            "RUB": self.rub_nano,
+            "tokens": self.tokens,
+            "requests": self.requests,
+        }
         return known[unit]
 
 

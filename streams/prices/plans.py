@@ -30,10 +30,17 @@ MINIMUM_SECONDS = {("groq", "whisper-large-v3"): 10, ("groq", "whisper-large-v3-
 """The one rule of the book that is not linear: Groq bills at least ten seconds of audio per request."""
 
 PROVIDER_NAMES = {
-    "gcp.vertex_ai": "google", "gcp.gemini": "google", "gcp.gen_ai": "google", "aws.bedrock": "aws",
-    "azure.ai.openai": "azure", "azure.ai.inference": "azure", "azure_openai": "azure", "mistral_ai": "mistral",
-    "x_ai": "x-ai", "moonshot": "moonshotai",
-}  # fmt: skip
+    "gcp.vertex_ai": "google",
+    "gcp.gemini": "google",
+    "gcp.gen_ai": "google",
+    "aws.bedrock": "aws",
+    "azure.ai.openai": "azure",
+    "azure.ai.inference": "azure",
+    "azure_openai": "azure",
+    "mistral_ai": "mistral",
+    "x_ai": "x-ai",
+    "moonshot": "moonshotai",
+}
 
 
 IMAGE_OPERATIONS = frozenset(("image", "images", "image_generation"))

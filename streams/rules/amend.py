@@ -18,10 +18,24 @@ from tollmeter.streams.rules.validate import row_problem
 
 COUNTERS = tuple(column.name for column in PRICED_COLUMNS if column.name.endswith("_tokens"))
 FIELDS = (
-    "org_id", "group_id", "user_id", "agent", "operation_name", "session_id", "api_key_id", "billing_scope",
-    "client_ip", "provider", "model_sent", "model_used", "service_tier", "processing", "status", "usage_source",
+    "org_id",
+    "group_id",
+    "user_id",
+    "agent",
+    "operation_name",
+    "session_id",
+    "api_key_id",
+    "billing_scope",
+    "client_ip",
+    "provider",
+    "model_sent",
+    "model_used",
+    "service_tier",
+    "processing",
+    "status",
+    "usage_source",
     *COUNTERS,
-)  # fmt: skip
+)
 """What a correction may set, beside tags. Time and place in the log are never corrected."""
 STATED = tuple(column.name for column in PRICED_COLUMNS if column.source)
 """What the event says; the rest is made of it."""

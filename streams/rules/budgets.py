@@ -29,8 +29,12 @@ from tollmeter.streams.rules.totals import (
 )
 
 _PLUS = {
-    "USD": [COST, AT_RISK], "EUR": [SPEND_EUR], "RUB": [SPEND_RUB], "tokens": [INPUT, OUTPUT], "requests": [CALLS],
-}  # fmt: skip
+    "USD": [COST, AT_RISK],
+    "EUR": [SPEND_EUR],
+    "RUB": [SPEND_RUB],
+    "tokens": [INPUT, OUTPUT],
+    "requests": [CALLS],
+}
 _MINUS = {"tokens": [BYOK_TOKENS], "requests": [BLOCKED, BYOK_CALLS]}
 _NEVER = np.iinfo(np.int64).max
 REMAINING = "remaining"

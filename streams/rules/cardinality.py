@@ -138,10 +138,13 @@ def fold_names(cells: pl.DataFrame, own: pl.DataFrame, limit: int, keys: list[st
     placed = own.filter(pl.col("name") != OTHER)
     room = placed.group_by(family).agg((limit - pl.len().cast(pl.Int64)).alias("room"))
     new = (
-        cells.select(*family, "name").unique().join(placed, on=[*family, "name"], how="anti")
-        .filter(pl.col("scope") != "org").join(room, on=family, how="left")
+        cells.select(*family, "name")
+        .unique()
+        .join(placed, on=[*family, "name"], how="anti")
+        .filter(pl.col("scope") != "org")
+        .join(room, on=family, how="left")
         .with_columns(pl.col("name").rank("ordinal").over(family).alias("rank"))
-    )  # fmt: skip
+    )
     without = new.filter(pl.col("rank") > pl.col("room").fill_null(limit)).select(*family, "name")
     if not without.height:
         return cells

@@ -22,9 +22,20 @@ from tollmeter.streams.rules.decode_json import WIRE_DTYPES, decode_json
 
 MAX_BODY_BYTES = 64 * 1024
 REASONS = (
-    "empty", "too_large", "unknown_framing", "unknown_fingerprint", "bad_avro", "trailing_bytes", "bad_json",
-    "not_an_object", "bad_event_id", "missing_field", "bad_value", "secret", "time_out_of_range",
-)  # fmt: skip
+    "empty",
+    "too_large",
+    "unknown_framing",
+    "unknown_fingerprint",
+    "bad_avro",
+    "trailing_bytes",
+    "bad_json",
+    "not_an_object",
+    "bad_event_id",
+    "missing_field",
+    "bad_value",
+    "secret",
+    "time_out_of_range",
+)
 """Every reason for which PRICE sends a record to the dead letters."""
 
 _ID_BYTES = 36

@@ -74,9 +74,21 @@ def real_offset(offset: int) -> int:
 def _new_source(source_id: str, appended_ms: int) -> Alert:
     at: datetime = (EPOCH + timedelta(milliseconds=appended_ms)).astimezone(UTC)
     return Alert(
-        id=alert_id("new_epoch", topics.EVENTS, source_id), kind="new_epoch", severity="critical", org_id="",
-        scope=PIPELINE, name=topics.EVENTS, period=f"{at:%Y-%m-%d}", received_at=at,
+        id=alert_id("new_epoch", topics.EVENTS, source_id),
+        kind="new_epoch",
+        severity="critical",
+        org_id="",
+        scope=PIPELINE,
+        name=topics.EVENTS,
+        period=f"{at:%Y-%m-%d}",
+        received_at=at,
         text=f"{topics.EVENTS} was made anew: its offsets count from 0 again, and everything in it is read",
-        facts={"stage": "watch", "topic": topics.EVENTS, "partition": 0, "first_offset": 0, "last_offset": 0,
-               "topic_id": source_id},
-    )  # fmt: skip
+        facts={
+            "stage": "watch",
+            "topic": topics.EVENTS,
+            "partition": 0,
+            "first_offset": 0,
+            "last_offset": 0,
+            "topic_id": source_id,
+        },
+    )

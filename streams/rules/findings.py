@@ -39,9 +39,7 @@ class Passage:
 
     def only(self, rows: Mask) -> "Passage":
         """Return the passage of the chosen rows, before its scopes are known."""
-        chosen: dict[str, Any] = {
-            part.name: getattr(self, part.name)[rows] for part in fields(self)[:5]
-        }  # fmt: skip
+        chosen: dict[str, Any] = {part.name: getattr(self, part.name)[rows] for part in fields(self)[:5]}
         return Passage(**chosen, orgs=self.orgs)
 
     def crossing(
@@ -66,9 +64,7 @@ class Passage:
         return inside
 
 
-def budget(
-    state: State, bound: Budget, scope: int, bucket: int, edge: Edge, reached: int, received_ms: int
-) -> Alert:  # fmt: skip
+def budget(state: State, bound: Budget, scope: int, bucket: int, edge: Edge, reached: int, received_ms: int) -> Alert:
     """A scope's use reached an edge of one of its budgets: a percentage, or so much that too little remains."""
     period = period_text(period_level_of(bound), bucket)
     (org, kind, name), limit = state.scopes.names[scope], _amount(bound, bound.amount)
@@ -77,11 +73,17 @@ def budget(
     rest = f"less than {nano_to_text((bound.alert_remaining_micro or 0) * NANO_PER_MICRO, 2)} {bound.unit} remain"
     identity = (bound.policy_id, bound.limit.key, str(bound.amount), kind, name, period, edge.label)
     return Alert(
-        id=alert_id("budget", *identity), kind="remaining" if edge.pct is None else "budget", severity=severity(edge),
-        org_id=org, scope=kind, name=name, period=period, received_at=instant(received_ms),
+        id=alert_id("budget", *identity),
+        kind="remaining" if edge.pct is None else "budget",
+        severity=severity(edge),
+        org_id=org,
+        scope=kind,
+        name=name,
+        period=period,
+        received_at=instant(received_ms),
         text=f"{whom} reached {edge.pct} % of {what}" if edge.pct is not None else f"{rest} of {what} for {whom}",
         facts={**_budget_facts(bound, reached), "threshold_pct": edge.pct},
-    )  # fmt: skip
+    )
 
 
 def late_spend(state: State, bound: Budget, scope: int, bucket: int, late: int, total: int) -> Alert:
@@ -90,21 +92,30 @@ def late_spend(state: State, bound: Budget, scope: int, bucket: int, late: int, 
     org, kind, name = state.scopes.names[scope]
     whom = org if kind == "org" else f"{kind} {name} of {org}"
     return Alert(
-        id=alert_id("late_spend", bound.policy_id, bound.limit.key, kind, name, period, str(total)), kind="late_spend",
-        severity="warning" if total >= bound.amount else "info", org_id=org, scope=kind, name=name, period=period,
+        id=alert_id("late_spend", bound.policy_id, bound.limit.key, kind, name, period, str(total)),
+        kind="late_spend",
+        severity="warning" if total >= bound.amount else "info",
+        org_id=org,
+        scope=kind,
+        name=name,
+        period=period,
         received_at=instant(bucket_end_s(level_of(bound), bucket) * 1000),
         text=f"{_amount(bound, late)} arrived late in {period}, which is over: {whom} now stands at "
-             f"{_amount(bound, total)} of {_amount(bound, bound.amount)}",
+        f"{_amount(bound, total)} of {_amount(bound, bound.amount)}",
         facts={**_budget_facts(bound, total), "late": late},
-    )  # fmt: skip
+    )
 
 
 def _budget_facts(bound: Budget, reached: int) -> dict[str, Any]:
     unit = "nano" if bound.limit.measure == "money" else bound.unit
     facts: dict[str, Any] = {
-        "policy_id": bound.policy_id, "limit_" + unit: bound.amount, "spent_" + unit: reached, "unit": bound.unit,
-        "window": bound.limit.window, "timezone": bound.timezone,
-    }  # fmt: skip
+        "policy_id": bound.policy_id,
+        "limit_" + unit: bound.amount,
+        "spent_" + unit: reached,
+        "unit": bound.unit,
+        "window": bound.limit.window,
+        "timezone": bound.timezone,
+    }
     return {**facts, "currency": bound.currency} if unit == "nano" else facts
 
 
@@ -123,19 +134,30 @@ def spike(
         else f"no {level} before it to compare"
     )
     return _key_alert(
-        state, scope, "spend_spike", "critical" if not peak_nano else "warning", hour, received_ms,
+        state,
+        scope,
+        "spend_spike",
+        "critical" if not peak_nano else "warning",
+        hour,
+        received_ms,
         f"spent {nano_to_text(cost_nano)} USD within one {level}; {past}",
-        {"window": level, "cost_nano": cost_nano, "past_peak_nano": peak_nano, "threshold_nano": limit_nano}, level,
-    )  # fmt: skip
+        {"window": level, "cost_nano": cost_nano, "past_peak_nano": peak_nano, "threshold_nano": limit_nano},
+        level,
+    )
 
 
 def ingest_loop(state: State, hour: int, scope: int, inputs: int, outputs: int, received_ms: int) -> Alert:
     """A key takes in more than a million tokens in an hour and gives hardly any out."""
     return _key_alert(
-        state, scope, "ingest_loop", "warning", period_text("hour", hour), received_ms,
+        state,
+        scope,
+        "ingest_loop",
+        "warning",
+        period_text("hour", hour),
+        received_ms,
         f"took in {inputs:,} tokens within one hour and put out {outputs:,}: it looks like a loop",
         {"window": "hour", "input_tokens": inputs, "output_tokens": outputs},
-    )  # fmt: skip
+    )
 
 
 def unpriced(state: State, day: int, scope: int, calls: int, count: int, received_ms: int) -> Alert:
@@ -143,23 +165,43 @@ def unpriced(state: State, day: int, scope: int, calls: int, count: int, receive
     org, kind, name = state.scopes.names[scope]
     period = period_text("day", day)
     return Alert(
-        id=alert_id("unpriced", org, period), kind="unpriced", severity="warning", org_id=org, scope=kind, name=name,
-        period=period, received_at=instant(received_ms),
+        id=alert_id("unpriced", org, period),
+        kind="unpriced",
+        severity="warning",
+        org_id=org,
+        scope=kind,
+        name=name,
+        period=period,
+        received_at=instant(received_ms),
         text=f"{count:,} of {calls:,} calls of {org} have no known price; see: tollmeter prices show MODEL",
         facts={"calls": calls, "unknown_model": count, "window": "day"},
-    )  # fmt: skip
+    )
 
 
 def _key_alert(
-    state: State, scope: int, kind: str, level: Severity, hour: str, received_ms: int, text: str,
-    facts: dict[str, Any], *parts: str,
-) -> Alert:  # fmt: skip
+    state: State,
+    scope: int,
+    kind: str,
+    level: Severity,
+    hour: str,
+    received_ms: int,
+    text: str,
+    facts: dict[str, Any],
+    *parts: str,
+) -> Alert:
     org, scope_kind, name = state.scopes.names[scope]
     return Alert(
-        id=alert_id(kind, org, scope_kind, name, hour, *parts), kind=kind, severity=level, org_id=org,
-        scope=scope_kind, name=name, period=hour, received_at=instant(received_ms),
-        text=f"key {name} of {org} {text}", facts=facts,
-    )  # fmt: skip
+        id=alert_id(kind, org, scope_kind, name, hour, *parts),
+        kind=kind,
+        severity=level,
+        org_id=org,
+        scope=scope_kind,
+        name=name,
+        period=hour,
+        received_at=instant(received_ms),
+        text=f"key {name} of {org} {text}",
+        facts=facts,
+    )
 
 
 def instant(ms: int) -> datetime:

@@ -62,8 +62,15 @@ def _alert(partition: int, state: _Partition, longest: int, received_ms: int) ->
     at = datetime.fromtimestamp(received_ms / 1000, tz=UTC)
     where, period = f"usage.events/{partition}", f"{at:%Y-%m-%dT%H}"
     return Alert(
-        id=alert_id("dlq_flood", where, period), kind="dlq_flood", severity="critical", org_id="", scope="pipeline",
-        name=where, period=period, received_at=at, source="tollmeter/price",
+        id=alert_id("dlq_flood", where, period),
+        kind="dlq_flood",
+        severity="critical",
+        org_id="",
+        scope="pipeline",
+        name=where,
+        period=period,
+        received_at=at,
+        source="tollmeter/price",
         text=f"{where}: {state.rejected} of this hour's {state.records} records are dead letters, {longest} in a row",
         facts={"partition": partition, "records": state.records, "rejected": state.rejected, "in_a_row": longest},
-    )  # fmt: skip
+    )

@@ -34,13 +34,23 @@ DAY_US = DAY_SECONDS * 1_000_000
 
 INFORMATIVE = frozenset(
     (
-        REASONING, IMAGES, INPUT_AUDIO_SECONDS, "cache_write_5m_tokens",
-        "input_text_tokens", "output_text_tokens", "output_text_reasoning_tokens",
-        "cache_text_read_tokens", "cache_text_write_tokens", "cache_text_write_5m_tokens",
-        "input_image_tokens", "cache_image_read_tokens", "input_video_tokens", "input_tool_tokens",
+        REASONING,
+        IMAGES,
+        INPUT_AUDIO_SECONDS,
+        "cache_write_5m_tokens",
+        "input_text_tokens",
+        "output_text_tokens",
+        "output_text_reasoning_tokens",
+        "cache_text_read_tokens",
+        "cache_text_write_tokens",
+        "cache_text_write_5m_tokens",
+        "input_image_tokens",
+        "cache_image_read_tokens",
+        "input_video_tokens",
+        "input_tool_tokens",
         "input_text_tool_tokens",
     )
-)  # fmt: skip
+)
 """Units that are billed as their whole unless listed apart, so lacking a price of their own makes nothing PARTIAL.
 Audio is not among them: it is far dearer than text wherever it is priced."""
 

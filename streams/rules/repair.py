@@ -44,9 +44,13 @@ def sealed(level: str, bucket: int, watermark_s: int, horizon_s: int) -> bool:
 
 
 def cells_of_round(
-    hours: tuple[int, ...], minutes: pl.DataFrame, was: pl.DataFrame, larger: pl.DataFrame, sealed_days: set[int],
+    hours: tuple[int, ...],
+    minutes: pl.DataFrame,
+    was: pl.DataFrame,
+    larger: pl.DataFrame,
+    sealed_days: set[int],
     sealed_months: set[int],
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """Return the cells (REPAIR_SCHEMA) of a round.
 
     `minutes`: ledger totals by (bucket = minute, scope, name); `was`: live totals of the hours, their minutes, and the

@@ -81,9 +81,7 @@ class Groups:
 
     def __init__(self, members: Iterable[Member] = ()) -> None:
         self._members = {member.member_id: member for member in members}
-        self._direct = {
-            (member.org_id, member.kind, member.name): member.groups for member in self._members.values()
-        }  # fmt: skip
+        self._direct = {(member.org_id, member.kind, member.name): member.groups for member in self._members.values()}
         self._closures: dict[tuple[str, str], tuple[str, ...]] = {}
 
     @property
@@ -197,10 +195,12 @@ def pool_limits(policies: Iterable[Policy], org: str, scopes: Collection[tuple[s
     found = [
         budget
         for policy in policies
-        if policy.org_id == org and policy.applies == "pool" and policy.scope != "user"
+        if policy.org_id == org
+        and policy.applies == "pool"
+        and policy.scope != "user"
         and (policy.scope == "org" or (policy.scope, policy.name) in scopes)
         for budget in budgets_of(policy, policy.scope, policy.name, policy.warn_threshold_pct)
-    ]  # fmt: skip
+    ]
     return tuple(sorted(found, key=lambda budget: (budget.policy_id, budget.kind)))
 
 
@@ -209,11 +209,18 @@ def budgets_of(policy: Policy, scope: str, name: str, warn_pct: int) -> list[Bud
     thresholds = tuple(sorted({*policy.alert_pcts, warn_pct}))
     return [
         Budget(
-            policy.org_id, scope, name, limit, policy.currency, policy.timezone, thresholds,
-            policy.alert_remaining_micro if limit.measure == "money" else None, policy.policy_id,
+            policy.org_id,
+            scope,
+            name,
+            limit,
+            policy.currency,
+            policy.timezone,
+            thresholds,
+            policy.alert_remaining_micro if limit.measure == "money" else None,
+            policy.policy_id,
         )
         for limit in policy.all_limits
-    ]  # fmt: skip
+    ]
 
 
 def _smallest(

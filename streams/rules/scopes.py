@@ -123,9 +123,7 @@ class Scopes:
 
     def _look_up_texts(self, texts: list[str], fresh: dict[str, int]) -> Vector:
         codes = self._codes
-        found = [
-            codes[text] if text in codes else fresh.setdefault(text, _FRESH + len(fresh)) for text in texts
-        ]  # fmt: skip
+        found = [codes[text] if text in codes else fresh.setdefault(text, _FRESH + len(fresh)) for text in texts]
         return np.array(found, dtype=np.int64)
 
     def text_codes(self, column: pl.Series) -> Vector:

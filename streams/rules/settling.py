@@ -69,9 +69,16 @@ def _settlement(state: State, org_id: str, level: str, scopes: list[int], now_s:
             if any(row):
                 live[bucket, state.scopes.names[scope][1], state.scopes.names[scope][2]] = tuple(row)
     return Settlement(
-        org_id, level, state.partition, state.applied, bucket_start_s(level, since), bucket_end_s(level, current),
-        current, frozenset(state.scopes.names[scope][1:] for scope in scopes), live,
-    )  # fmt: skip
+        org_id,
+        level,
+        state.partition,
+        state.applied,
+        bucket_start_s(level, since),
+        bucket_end_s(level, current),
+        current,
+        frozenset(state.scopes.names[scope][1:] for scope in scopes),
+        live,
+    )
 
 
 def missing_cells(settlement: Settlement, ledger: pl.DataFrame) -> pl.DataFrame:

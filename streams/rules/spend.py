@@ -47,12 +47,23 @@ def _row(state: State, bound: tuple[int, Budget], spent: int, risk_nano: int, no
     starts_s, ends_s = period_of(budget.limit.window, budget.timezone, now_s)
     forecast = spent if budget.limit.period == "rolling" else forecast_of(spent, now_s - starts_s, ends_s - starts_s)
     return Spend(
-        partition=state.partition, stamp=state.applied, org_id=org_id, scope=kind, name=name, period=budget.period,
-        starts_s=starts_s, ends_s=ends_s, unit=budget.unit, spent=spent,
-        at_risk_nano=risk_nano if budget.limit.measure == "money" else 0, limit=budget.amount,
-        policy_id=budget.policy_id, remaining=max(0, budget.amount - spent), percent=spent * 100 // budget.amount,
+        partition=state.partition,
+        stamp=state.applied,
+        org_id=org_id,
+        scope=kind,
+        name=name,
+        period=budget.period,
+        starts_s=starts_s,
+        ends_s=ends_s,
+        unit=budget.unit,
+        spent=spent,
+        at_risk_nano=risk_nano if budget.limit.measure == "money" else 0,
+        limit=budget.amount,
+        policy_id=budget.policy_id,
+        remaining=max(0, budget.amount - spent),
+        percent=spent * 100 // budget.amount,
         forecast=forecast,
-    )  # fmt: skip
+    )
 
 
 def as_of(state: State) -> AsOf | None:

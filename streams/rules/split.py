@@ -48,11 +48,18 @@ class Block(NamedTuple):
 def dtype(kind: str) -> pl.DataType:
     """Return the polars type of a kind of priced column; "dict" is text until it is encoded."""
     base: dict[str, pl.DataType] = {
-        "text": pl.String(), "dict": pl.String(), "bool": pl.Boolean(), "u16": pl.UInt16(), "i32": pl.Int32(),
-        "i64": pl.Int64(), "date": pl.Date(), "ts_us": pl.Datetime("us", "UTC"), "ts_ms": pl.Datetime("ms", "UTC"),
+        "text": pl.String(),
+        "dict": pl.String(),
+        "bool": pl.Boolean(),
+        "u16": pl.UInt16(),
+        "i32": pl.Int32(),
+        "i64": pl.Int64(),
+        "date": pl.Date(),
+        "ts_us": pl.Datetime("us", "UTC"),
+        "ts_ms": pl.Datetime("ms", "UTC"),
         "units": pl.List(pl.Struct({"key": pl.String(), "value": pl.Float64()})),
         "tags": pl.List(pl.Struct({"key": pl.String(), "value": pl.String()})),
-    }  # fmt: skip
+    }
     return base[kind.removesuffix("?")]
 
 

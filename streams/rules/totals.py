@@ -15,9 +15,21 @@ Matrix = np.ndarray[Any, np.dtype[np.int64]]
 Vector = np.ndarray[Any, np.dtype[np.int64]]
 
 MEASURES = (
-    "calls", "errors", "blocked", "unknown_model", "input_tokens", "cache_read_tokens", "output_tokens",
-    "cost_nano", "byok_cost_nano", "at_risk_nano", "spend_eur_nano", "spend_rub_nano", "byok_calls", "byok_tokens",
-)  # fmt: skip
+    "calls",
+    "errors",
+    "blocked",
+    "unknown_model",
+    "input_tokens",
+    "cache_read_tokens",
+    "output_tokens",
+    "cost_nano",
+    "byok_cost_nano",
+    "at_risk_nano",
+    "spend_eur_nano",
+    "spend_rub_nano",
+    "byok_calls",
+    "byok_tokens",
+)
 PEAKS = ("peak_minute_nano", "peak_hour_nano")
 """Dearest closed minute and hour inside the window; kept for the days of API keys, 0 elsewhere."""
 COLUMNS = MEASURES + PEAKS
@@ -62,9 +74,19 @@ _EXPRESSIONS = [
 ]
 
 MEASURE_SOURCES = (
-    "status", "price_status", "billing_scope", "input_tokens", "cache_read_tokens", "output_tokens", "cost_nano",
-    "at_risk_nano", "cost_eur_nano", "at_risk_eur_nano", "cost_rub_nano", "at_risk_rub_nano",
-)  # fmt: skip
+    "status",
+    "price_status",
+    "billing_scope",
+    "input_tokens",
+    "cache_read_tokens",
+    "output_tokens",
+    "cost_nano",
+    "at_risk_nano",
+    "cost_eur_nano",
+    "at_risk_eur_nano",
+    "cost_rub_nano",
+    "at_risk_rub_nano",
+)
 """The priced columns that the measures are made of."""
 
 

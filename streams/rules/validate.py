@@ -138,8 +138,12 @@ def _suspect() -> pl.Expr:
         ~pl.col("event_id").str.contains(_UUID),
         ~pl.col("occurred_at").is_between(FIRST_MICROS, END_MICROS - 1),
         pl.col("api_key_id").str.contains(r"^(sk-|AIza|xox|ghp_|eyJ)"),
-        *texts, *enums, *numbers, *parts, *maps,
-    )  # fmt: skip
+        *texts,
+        *enums,
+        *numbers,
+        *parts,
+        *maps,
+    )
 
 
 _SUSPECT = _suspect()
@@ -147,10 +151,13 @@ _SUSPECT = _suspect()
 _AT_MS = pl.col("event_time").dt.epoch("ms")
 _SEEN_MS = pl.col("received_at").dt.epoch("ms")
 FLAGS = (
-    pl.when(pl.col("event_time").dt.epoch("us") < BEFORE_2020_MICROS).then(pl.lit("before_2020"))
-    .when(_AT_MS < _SEEN_MS - OLD_MS).then(pl.lit("old"))
-    .when(_AT_MS > _SEEN_MS + AHEAD_MS).then(pl.lit("ahead"))
+    pl.when(pl.col("event_time").dt.epoch("us") < BEFORE_2020_MICROS)
+    .then(pl.lit("before_2020"))
+    .when(_AT_MS < _SEEN_MS - OLD_MS)
+    .then(pl.lit("old"))
+    .when(_AT_MS > _SEEN_MS + AHEAD_MS)
+    .then(pl.lit("ahead"))
     .otherwise(pl.lit(""))
     .alias("flags")
-)  # fmt: skip
+)
 """Says of a time what is odd about it; the row is kept."""

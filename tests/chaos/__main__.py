@@ -21,10 +21,17 @@ from tollmeter.provision import ProvisionError
 WIDTH = 130
 ADDRESSES = ("TOLLMETER_KAFKA", "TOLLMETER_CLICKHOUSE")
 COLUMNS = (
-    ("injected", "times"), ("lost", "lost"), ("double", "double"), ("physical_duplicates", "stored\ntwice"),
-    ("wrong_windows", "wrong\nwindows"), ("wrong_rollups", "wrong\nrollups"), ("alerts_missing", "alerts\nmissing"),
-    ("recovery_p50_s", "back in s\np50"), ("recovery_p95_s", "back in s\np95"), ("memory_max_mb", "peak\nMB"),
-)  # fmt: skip
+    ("injected", "times"),
+    ("lost", "lost"),
+    ("double", "double"),
+    ("physical_duplicates", "stored\ntwice"),
+    ("wrong_windows", "wrong\nwindows"),
+    ("wrong_rollups", "wrong\nrollups"),
+    ("alerts_missing", "alerts\nmissing"),
+    ("recovery_p50_s", "back in s\np50"),
+    ("recovery_p95_s", "back in s\np95"),
+    ("memory_max_mb", "peak\nMB"),
+)
 err = Console(stderr=True, highlight=False)
 
 

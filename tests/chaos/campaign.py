@@ -231,9 +231,11 @@ class Campaign:
         outcome.memory_by_process = self._progress.peaks_mb
         outcome.producer = {
             "record_p99_ms": round(quantile(traffic.record_s or [0.0], 0.99) * 1_000, 2),
-            "record_max_ms": round(max(traffic.record_s, default=0.0) * 1_000, 2), "refused": traffic.refused,
-            "given_up": traffic.dropped, "sent_again": traffic.retries,
-        }  # fmt: skip
+            "record_max_ms": round(max(traffic.record_s, default=0.0) * 1_000, 2),
+            "refused": traffic.refused,
+            "given_up": traffic.dropped,
+            "sent_again": traffic.retries,
+        }
 
     def _report(self, what: str, recovered_s: float | None, compared_s: float, new: Wrong) -> None:
         bad = {name: len(keys) for name, keys in new.items() if keys}

@@ -28,9 +28,13 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import ClickHouse, Unavailable, connect
 
 SETTINGS = {
-    "session_timeout_s": 6.0, "clickhouse_timeout_s": 5.0, "checkpoint_s": 1.0, "rollup_quiet_s": 0.3,
-    "ledger_block_s": 0.3, "price_batch": 2_000,
-}  # fmt: skip
+    "session_timeout_s": 6.0,
+    "clickhouse_timeout_s": 5.0,
+    "checkpoint_s": 1.0,
+    "rollup_quiet_s": 0.3,
+    "ledger_block_s": 0.3,
+    "price_batch": 2_000,
+}
 _FRUGAL = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
 _START_S = 90.0
 DescribeGroupsRequest_v3.RESPONSE_TYPE = DescribeGroupsResponse_v3  # aiokafka 0.14.0 reads the answer as version 2
@@ -86,9 +90,10 @@ class Line:
         self._advertise(broker_port, inner_port)
         self.worker_settings = self.settings.model_copy(
             update={
-                "kafka": f"127.0.0.1:{broker_port}", "clickhouse": f"http://127.0.0.1:{self.to_engine.port}",
+                "kafka": f"127.0.0.1:{broker_port}",
+                "clickhouse": f"http://127.0.0.1:{self.to_engine.port}",
             }
-        )  # fmt: skip
+        )
         if self.no_namespace is None:
             self._lead_in(undo, (broker_port, self.to_engine.port))
 

@@ -42,8 +42,11 @@ class Namespace:
             _run("ip", "link", "add", self._cable, "type", "veth", "peer", "name", "out", "netns", self.name)
             _run("ip", "address", "add", f"{self.host}/30", "dev", self._cable)
             _run("ip", "link", "set", self._cable, "up")
-            for rest in (("address", "add", f"{self.inside}/30", "dev", "out"), ("link", "set", "out", "up"),
-                         ("link", "set", "lo", "up")):  # fmt: skip
+            for rest in (
+                ("address", "add", f"{self.inside}/30", "dev", "out"),
+                ("link", "set", "out", "up"),
+                ("link", "set", "lo", "up"),
+            ):
                 _run("ip", "-n", self.name, *rest)
         except subprocess.CalledProcessError as error:
             self.close()

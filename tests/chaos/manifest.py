@@ -27,10 +27,21 @@ PCTS = (5, 10, 20, 35, 50, 65, 80, 100, 125, 150, 200, 250, 300, 400, 500, 600, 
 MINUTE_US = 60_000_000
 
 SCHEMA: dict[str, Any] = {
-    "event_id": pl.String, "at_us": pl.Int64, "org": pl.String, "group": pl.String, "user": pl.String,
-    "api_key": pl.String, "client_ip": pl.String, "agent": pl.String, "model": pl.String, "provider": pl.String,
-    "scope": pl.String, "input_tokens": pl.Int64, "output_tokens": pl.Int64, "cost_nano": pl.Int64,
-}  # fmt: skip
+    "event_id": pl.String,
+    "at_us": pl.Int64,
+    "org": pl.String,
+    "group": pl.String,
+    "user": pl.String,
+    "api_key": pl.String,
+    "client_ip": pl.String,
+    "agent": pl.String,
+    "model": pl.String,
+    "provider": pl.String,
+    "scope": pl.String,
+    "input_tokens": pl.Int64,
+    "output_tokens": pl.Int64,
+    "cost_nano": pl.Int64,
+}
 
 
 class Call(NamedTuple):
@@ -60,21 +71,41 @@ def draw(rng: random.Random, now_us: int, org: str) -> Call:
     luck = rng.random()
     late_s = rng.uniform(4, 30) * 3_600 if luck < 0.01 else rng.uniform(1, 20) * 60 if luck < 0.06 else 0.0
     return Call(
-        str(uuid.UUID(int=rng.getrandbits(128), version=4)), now_us - int(late_s * 1e6), org,
-        f"group-{rng.randint(1, 2)}", f"user-{rng.randint(1, 5)}", f"{rng.randint(1, 4):016x}",
-        f"10.1.0.{rng.randint(1, 4)}", rng.choice(("", "coder", "writer")), model, provider,
-        "USER" if rng.random() < 0.1 else "ORG", read, written, read * rate_in + written * rate_out,
-    )  # fmt: skip
+        str(uuid.UUID(int=rng.getrandbits(128), version=4)),
+        now_us - int(late_s * 1e6),
+        org,
+        f"group-{rng.randint(1, 2)}",
+        f"user-{rng.randint(1, 5)}",
+        f"{rng.randint(1, 4):016x}",
+        f"10.1.0.{rng.randint(1, 4)}",
+        rng.choice(("", "coder", "writer")),
+        model,
+        provider,
+        "USER" if rng.random() < 0.1 else "ORG",
+        read,
+        written,
+        read * rate_in + written * rate_out,
+    )
 
 
 def wire(call: Call) -> dict[str, Any]:
     """Return the fields of the event as a producer gives them, without id and time."""
     return {
-        "org_id": call.org, "group_id": call.group, "user_id": call.user, "api_key_id": call.api_key,
-        "client_ip": call.client_ip, "agent": call.agent, "model_sent": call.model, "provider": call.provider,
-        "billing_scope": call.scope, "input_tokens": call.input_tokens, "output_tokens": call.output_tokens,
-        "status": "OK", "usage_source": "PROVIDER", "service": "chaos",
-    }  # fmt: skip
+        "org_id": call.org,
+        "group_id": call.group,
+        "user_id": call.user,
+        "api_key_id": call.api_key,
+        "client_ip": call.client_ip,
+        "agent": call.agent,
+        "model_sent": call.model,
+        "provider": call.provider,
+        "billing_scope": call.scope,
+        "input_tokens": call.input_tokens,
+        "output_tokens": call.output_tokens,
+        "status": "OK",
+        "usage_source": "PROVIDER",
+        "service": "chaos",
+    }
 
 
 def policies(rng: random.Random, spend_nano_an_org: int) -> list[Policy]:
@@ -88,8 +119,17 @@ def policies(rng: random.Random, spend_nano_an_org: int) -> list[Policy]:
         )
         for kind, name, share in kinds:
             day, month = (max(1, int(spend_nano_an_org * share * rng.uniform(0.1, 1.2) / 1_000)) for _ in range(2))
-            made.append(Policy(org_id=org, scope=kind, name=name, daily_limit_micro=day, monthly_limit_micro=month,
-                               alert_pcts=PCTS, warn_threshold_pct=80))  # fmt: skip
+            made.append(
+                Policy(
+                    org_id=org,
+                    scope=kind,
+                    name=name,
+                    daily_limit_micro=day,
+                    monthly_limit_micro=month,
+                    alert_pcts=PCTS,
+                    warn_threshold_pct=80,
+                )
+            )
     return made
 
 

@@ -19,13 +19,28 @@ from tollmeter.sinks.clickhouse import ClickHouse
 
 LEVELS = {"minute": "1m", "hour": "1h", "day": "1d", "month": "1mo"}
 SCOPES = {
-    "org": None, "group": "group", "user": "user", "api_key": "api_key", "client_ip": "client_ip", "agent": "agent",
-    "model": "model", "provider": "provider",
-}  # fmt: skip
+    "org": None,
+    "group": "group",
+    "user": "user",
+    "api_key": "api_key",
+    "client_ip": "client_ip",
+    "agent": "agent",
+    "model": "model",
+    "provider": "provider",
+}
 SUMS = ("calls", "input_tokens", "output_tokens", "cost_nano")
 HORIZON_S, MARGIN_S = 3_600, 600
-NAMES = ("lost", "double", "wrong_rows", "unknown_rows", "wrong_windows", "wrong_rollups", "alerts_missing",
-         "alerts_wrong", "dead_letters_missing")  # fmt: skip
+NAMES = (
+    "lost",
+    "double",
+    "wrong_rows",
+    "unknown_rows",
+    "wrong_windows",
+    "wrong_rollups",
+    "alerts_missing",
+    "alerts_wrong",
+    "dead_letters_missing",
+)
 """What may be wrong; each is a set of the things concerned."""
 
 _LEDGER = """
@@ -93,8 +108,10 @@ def ledger_faults(sent: pl.DataFrame, ledger: pl.DataFrame) -> Wrong:
     """Compare rows by id."""
     count = ledger.group_by("event_id").len()
     both = sent.join(ledger, on="event_id", how="inner", suffix="_stored")
-    same = [pl.col(name).eq_missing(pl.col(f"{name}_stored")) for name in
-            ("at_us", "org", "input_tokens", "output_tokens", "cost_nano")]  # fmt: skip
+    same = [
+        pl.col(name).eq_missing(pl.col(f"{name}_stored"))
+        for name in ("at_us", "org", "input_tokens", "output_tokens", "cost_nano")
+    ]
     return {
         "lost": set(sent.join(ledger, on="event_id", how="anti")["event_id"]),
         "double": set(count.filter(pl.col("len") > 1)["event_id"]),

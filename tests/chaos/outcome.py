@@ -51,23 +51,34 @@ class Outcome:
         """Return what `--json` prints."""
         recoveries = [value for name in KILL_9 for value in self.scores[name].recovery_s]
         return {
-            "seed": self.seed, "minutes": self.minutes, "faults": sum(s.injected for s in self.scores.values()),
+            "seed": self.seed,
+            "minutes": self.minutes,
+            "faults": sum(s.injected for s in self.scores.values()),
             **{name: len(keys) for name, keys in self.wrong.items()},
-            "physical_duplicates": self.physical_duplicates, "engine_mended": self.engine_mended,
+            "physical_duplicates": self.physical_duplicates,
+            "engine_mended": self.engine_mended,
             "recovery_p95_s": round(quantile(recoveries, 0.95), 1) if recoveries else None,
-            "memory_max_mb": self.memory_max_mb, "memory_by_process": self.memory_by_process,
-            "events": self.events, "resends": self.resends, "poison": self.poison, "alerts": self.alerts,
+            "memory_max_mb": self.memory_max_mb,
+            "memory_by_process": self.memory_by_process,
+            "events": self.events,
+            "resends": self.resends,
+            "poison": self.poison,
+            "alerts": self.alerts,
             "producer": self.producer,
             "by_fault": {name: _as_document(score) for name, score in self.scores.items() if not score.not_run},
             "not_run": [{"fault": name, "reason": s.not_run} for name, s in self.scores.items() if s.not_run],
-        }  # fmt: skip
+        }
 
 
 def _as_document(score: Score) -> dict[str, Any]:
     recovered = score.recovery_s
     return {
-        "injected": score.injected, **score.wrong, "physical_duplicates": score.physical_duplicates,
+        "injected": score.injected,
+        **score.wrong,
+        "physical_duplicates": score.physical_duplicates,
         "recovery_p50_s": round(quantile(recovered, 0.5), 1) if recovered else None,
         "recovery_p95_s": round(quantile(recovered, 0.95), 1) if recovered else None,
-        "memory_max_mb": score.memory_mb, "not_recovered": score.not_recovered, "failed": score.failed,
-    }  # fmt: skip
+        "memory_max_mb": score.memory_mb,
+        "not_recovered": score.not_recovered,
+        "failed": score.failed,
+    }

@@ -31,9 +31,16 @@ PARTITIONS = 4
 def poison(rng: random.Random, good: bytes) -> bytes:
     """Return a record that PRICE must refuse."""
     return rng.choice(
-        [rng.randbytes(rng.randint(5, 60)), b"", b"{}", good[: len(good) // 2], good + b"x",
-         codec.SINGLE_OBJECT_HEADER[:2] + rng.randbytes(8) + good[10:], b'{"event_id":"\xff"}']
-    )  # fmt: skip
+        [
+            rng.randbytes(rng.randint(5, 60)),
+            b"",
+            b"{}",
+            good[: len(good) // 2],
+            good + b"x",
+            codec.SINGLE_OBJECT_HEADER[:2] + rng.randbytes(8) + good[10:],
+            b'{"event_id":"\xff"}',
+        ]
+    )
 
 
 def encoded(call: Call, rng: random.Random) -> bytes:

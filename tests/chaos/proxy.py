@@ -113,9 +113,12 @@ class Proxy:
         sink.close()
 
     async def _down(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, onward: asyncio.StreamWriter,
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        onward: asyncio.StreamWriter,
         asked: asyncio.Event,
-    ) -> None:  # fmt: skip
+    ) -> None:
         with suppress(OSError):
             while piece := await source.read(PIECE):
                 if asked.is_set():

@@ -41,10 +41,15 @@ def test_blocks_come_and_go(line_settings: Settings) -> None:
     at = datetime.now(UTC) - timedelta(minutes=1)
     common = {"event_time": at, "received_at": at}
     client = connect(line_settings)
-    insert(client, [
-        row(1, **common, api_key_id="aaaa3f2a"), row(2, **common, api_key_id="bbbb3f2a", org_id="other"),
-        row(3, **common, api_key_id="cccc77ee"), row(4, **common, user_id="ann@example.org"),
-    ])  # fmt: skip
+    insert(
+        client,
+        [
+            row(1, **common, api_key_id="aaaa3f2a"),
+            row(2, **common, api_key_id="bbbb3f2a", org_id="other"),
+            row(3, **common, api_key_id="cccc77ee"),
+            row(4, **common, user_id="ann@example.org"),
+        ],
+    )
     client.close()
     org = "acme"
     made = said(line_settings, "block", "key", "…77ee", "--reason", "leak", "--for", "2h")
@@ -60,9 +65,11 @@ def test_blocks_come_and_go(line_settings: Settings) -> None:
     listed = {(entry["org_id"], entry["scope"], entry["name"]) for entry in said(line_settings, "block", "list")}
     key_org = made["org_id"]
     assert listed == {
-        (key_org, "api_key", "cccc77ee"), ("other", "api_key", "bbbb3f2a"), (org, "user", "ann@example.org"),
+        (key_org, "api_key", "cccc77ee"),
+        ("other", "api_key", "bbbb3f2a"),
+        (org, "user", "ann@example.org"),
         ("*", "client_ip", "10.1.2.3"),
-    }  # fmt: skip
+    }
     assert "cccc77ee" in done(line_settings, "unblock", "key", "…77ee")
     done(line_settings, "unblock", "ip", "10.1.2.3")
     done(line_settings, "unblock", "ip", "10.9.9.9")
@@ -71,8 +78,21 @@ def test_blocks_come_and_go(line_settings: Settings) -> None:
 
     made = said(line_settings, "ratelimit", "set", "ip", "--requests", "1", "--per", "1m")
     assert (made["org_id"], made["name"], made["requests"], made["window_s"], made["burst"]) == ("*", "*", 1, 60, 1)
-    done(line_settings, "ratelimit", "set", "key", "aaaa3f2a", "--requests", "10", "--per", "1s", "--burst", "20",
-         "--for", "1d")  # fmt: skip
+    done(
+        line_settings,
+        "ratelimit",
+        "set",
+        "key",
+        "aaaa3f2a",
+        "--requests",
+        "10",
+        "--per",
+        "1s",
+        "--burst",
+        "20",
+        "--for",
+        "1d",
+    )
     assert [limit.name for limit in access.rate_limits(line_settings)] == ["aaaa3f2a", "*"]
     assert "aaaa3f2a" in done(line_settings, "ratelimit", "list")
     done(line_settings, "ratelimit", "delete", "key", "aaaa3f2a")
@@ -83,13 +103,15 @@ def test_blocks_come_and_go(line_settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("block", "key", "k", "--for", "soon"), "--for"), (("block", "key", "k", "--for", "0h"), "--for"),
-        (("block", "key", "…f2a"), "four"), (("block", "ip", ""), "name"),
+        (("block", "key", "k", "--for", "soon"), "--for"),
+        (("block", "key", "k", "--for", "0h"), "--for"),
+        (("block", "key", "…f2a"), "four"),
+        (("block", "ip", ""), "name"),
         (("ratelimit", "set", "ip", "--requests", "0", "--per", "1m"), "requests"),
         (("ratelimit", "set", "ip", "--requests", "1", "--per", "60"), "--per"),
         (("ratelimit", "set", "ip", "--requests", "1", "--per", "1m", "--burst", "-1"), "burst"),
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_sense_is_one_line(arguments: tuple[str, ...], named: str) -> None:
     text = refused(Settings(), *arguments)
     assert named in text

@@ -25,10 +25,18 @@ def calls(count: int, tokens_in: int, tokens_out: int, first: int, **changes: An
     """Calls of gpt-4o at 2.50 and 10 USD per million tokens, made now."""
     at = datetime.now(UTC)
     common = {
-        "event_time": at, "received_at": at, "org_id": "acme", "provider": "openai", "model_sent": "gpt-4o",
-        "status": "OK", "billing_scope": "ORG", "operation_name": "summarise", "input_tokens": tokens_in,
-        "output_tokens": tokens_out, "cost_nano": 2_500 * tokens_in + 10_000 * tokens_out,
-    }  # fmt: skip
+        "event_time": at,
+        "received_at": at,
+        "org_id": "acme",
+        "provider": "openai",
+        "model_sent": "gpt-4o",
+        "status": "OK",
+        "billing_scope": "ORG",
+        "operation_name": "summarise",
+        "input_tokens": tokens_in,
+        "output_tokens": tokens_out,
+        "cost_nano": 2_500 * tokens_in + 10_000 * tokens_out,
+    }
     return [row(first + number, **common | changes) for number in range(count)]
 
 

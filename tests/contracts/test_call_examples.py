@@ -37,9 +37,14 @@ def run(folder: Path, *command: str, **environment: str) -> subprocess.Completed
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOLLMETER_")}
     offline = {"TOLLMETER_KAFKA": "127.0.0.1:1", "TOLLMETER_SPOOL_DIR": str(folder / "spool")}
     return subprocess.run(
-        [sys.executable, *command], env={**inherited, **offline, **environment},
-        cwd=folder, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [sys.executable, *command],
+        env={**inherited, **offline, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("down", ["", "openai", "openai and ollama"])
@@ -47,9 +52,14 @@ def test_fallback(down: str, server: FakeServer, tmp_path: Path) -> None:
     with serving() as ollama, serving() as gemini:
         server.down, ollama.down = "openai" in down, "ollama" in down
         done = run(
-            tmp_path, str(ROOT / "examples" / "fallback.py"), OPENAI_API_KEY="sk-a", GEMINI_API_KEY="AIza-b",
-            OPENAI_BASE_URL=f"{server.url}/v1", OLLAMA_HOST=ollama.url, GEMINI_BASE_URL=gemini.url,
-        )  # fmt: skip
+            tmp_path,
+            str(ROOT / "examples" / "fallback.py"),
+            OPENAI_API_KEY="sk-a",
+            GEMINI_API_KEY="AIza-b",
+            OPENAI_BASE_URL=f"{server.url}/v1",
+            OLLAMA_HOST=ollama.url,
+            GEMINI_BASE_URL=gemini.url,
+        )
     assert done.returncode == 0, done.stderr
     expected = {
         "": "gpt-4o-mini: " + "hi" * 20,

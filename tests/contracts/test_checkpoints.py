@@ -81,7 +81,9 @@ def test_behind_a_gap_hours_of_rows_that_were_corrected_since_are_named_too(
     columns = ("event_id", "event_time", "received_at", "org_id", "priced_partition", "priced_offset", "revision")
     at = [watch_rows.START + hour * 3_600 for hour in range(4)]
     places = [(0, 4, 0), (0, 9, 0), (0, 9, 1), (1, 4, 0)]
-    client.insert_rows("usage_events", columns, [
-        (f"00000000-0000-4000-8000-{n:012d}", at[n], at[n], "acme", *place) for n, place in enumerate(places)
-    ])  # fmt: skip
+    client.insert_rows(
+        "usage_events",
+        columns,
+        [(f"00000000-0000-4000-8000-{n:012d}", at[n], at[n], "acme", *place) for n, place in enumerate(places)],
+    )
     assert store.hours_at(0, 3, 5) == [("acme", HOUR), ("acme", HOUR + 2)]

@@ -47,11 +47,18 @@ def test_a_row_of_defaults_comes_back_unchanged(ledger: ClickHouse) -> None:
 
 def test_a_full_row_comes_back_unchanged(ledger: ClickHouse) -> None:
     full = {
-        "text": "µ 'quoted' \\ \n", "dict": "wort", "i64": 2**53 + 1, "i32": 2**31 - 1, "u16": 65_535, "bool": True,
-        "ts_us": START + timedelta(microseconds=123_457), "ts_ms": START + timedelta(milliseconds=9),
-        "date": date(2026, 11, 20), "tags": [{"key": "team", "value": "a"}, {"key": "", "value": ""}],
+        "text": "µ 'quoted' \\ \n",
+        "dict": "wort",
+        "i64": 2**53 + 1,
+        "i32": 2**31 - 1,
+        "u16": 65_535,
+        "bool": True,
+        "ts_us": START + timedelta(microseconds=123_457),
+        "ts_ms": START + timedelta(milliseconds=9),
+        "date": date(2026, 11, 20),
+        "tags": [{"key": "team", "value": "a"}, {"key": "", "value": ""}],
         "units": [{"key": "web_searches", "value": 2.5}],
-    }  # fmt: skip
+    }
     values = {column.name: full[column.kind.rstrip("?")] for column in PRICED_COLUMNS} | {"event_id": event_id(2)}
     insert(ledger, [values])
     (found,) = ledger.query("SELECT * FROM usage_events FINAL")
@@ -62,9 +69,18 @@ def test_a_full_row_comes_back_unchanged(ledger: ClickHouse) -> None:
 
 
 IPS = [
-    "", "203.0.113.7", "203.0.113.0/24", "203.0.113.x", "2001:db8::1", "2001:db8:85a3::/48", "::ffff:10.0.0.1",
-    "h:4f9a1c22d0e1b3a7", "unknown", "10.0.0.1, 10.0.0.2", "é" * 256,
-]  # fmt: skip
+    "",
+    "203.0.113.7",
+    "203.0.113.0/24",
+    "203.0.113.x",
+    "2001:db8::1",
+    "2001:db8:85a3::/48",
+    "::ffff:10.0.0.1",
+    "h:4f9a1c22d0e1b3a7",
+    "unknown",
+    "10.0.0.1, 10.0.0.2",
+    "é" * 256,
+]
 
 
 def test_every_form_of_an_address_arrives(ledger: ClickHouse) -> None:
@@ -121,11 +137,19 @@ def test_rows_of_values_arrive_typed(ledger: ClickHouse) -> None:
     at = datetime(2026, 11, 20, 10, 0, 0, 5_000, tzinfo=UTC)
     event = json.dumps(
         {
-            "id": "a1", "time": "2026-11-20T09:59:59.123Z",
-            "data": {"kind": "budget", "severity": "warning", "org_id": "o", "scope": "api_key", "name": "k",
-                     "period": "2026-11", "text": "it's"},
+            "id": "a1",
+            "time": "2026-11-20T09:59:59.123Z",
+            "data": {
+                "kind": "budget",
+                "severity": "warning",
+                "org_id": "o",
+                "scope": "api_key",
+                "name": "k",
+                "period": "2026-11",
+                "text": "it's",
+            },
         }
-    )  # fmt: skip
+    )
     for appended_at in (at, at + timedelta(seconds=3)):
         ledger.insert_rows("alerts", ("event", "appended_at"), [(event, appended_at)])
     (found,) = ledger.query("SELECT * FROM alerts FINAL")

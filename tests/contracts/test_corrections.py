@@ -37,10 +37,17 @@ def connected(ledger_settings: Settings) -> Iterator[ClickHouse]:
 
 def test_rows_come_back_as_they_were_written_and_thousands_fit_records(client: ClickHouse) -> None:
     odd = {
-        "extra_units": {"web_searches": 2.5, "audio_seconds": 1.0}, "tags": {"team": "ä", "": "x"}, "http_status": 200,
-        "latency_ms": 7, "est_cost_nano": 0, "reported_cost_nano": 10**12, "prompt_hash": "h", "stream": True,
-        "user_id": "o\u2019neil \\\t\n", "status": "BLOCKED",
-    }  # fmt: skip
+        "extra_units": {"web_searches": 2.5, "audio_seconds": 1.0},
+        "tags": {"team": "ä", "": "x"},
+        "http_status": 200,
+        "latency_ms": 7,
+        "est_cost_nano": 0,
+        "reported_cost_nano": 10**12,
+        "prompt_hash": "h",
+        "stream": True,
+        "user_id": "o\u2019neil \\\t\n",
+        "status": "BLOCKED",
+    }
     unknown = {"model_sent": "nobody-knows", "model_used": ""}
     events = [fields(n, org_id="acme", **(odd if n == 1 else unknown if n == 2 else {})) for n in range(ROWS)]
     book = load(Settings())

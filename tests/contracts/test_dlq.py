@@ -67,8 +67,9 @@ def test_retried_letters_count_their_attempts_and_end_after_three(line: Settings
     send(line, topics.EVENTS, (1, b"no event", []), (1, avro(fields(2)), []), (2, text, []))
     first = eventually(lambda: len(found := dlq(line, "list")) == 2 and found, 60)
     assert {(row["reason"], row["attempts"], row["state"]) for row in first} == {
-        ("unknown_framing", 1, "waiting"), ("bad_value", 1, "waiting"),
-    }  # fmt: skip
+        ("unknown_framing", 1, "waiting"),
+        ("bad_value", 1, "waiting"),
+    }
     shown = dlq(line, "show", "2/0")
     assert secret not in json.dumps(shown)
     assert "[secret]" in shown["value"]
@@ -108,8 +109,10 @@ def test_records_without_key_and_value_and_withheld_secrets_become_letters(
     send(line, topics.PRICED, (0, b"", []))
     found = eventually(lambda: len(rows := dlq(line, "list")) == 3 and rows, 60)
     assert {(row["reason"], row["state"], row["bytes"]) for row in found} == {
-        ("empty", "waiting", 0), ("secret", "withheld", 0), ("bad_priced_record", "foreign", 0),
-    }  # fmt: skip
+        ("empty", "waiting", 0),
+        ("secret", "withheld", 0),
+        ("bad_priced_record", "foreign", 0),
+    }
     client = connect(line)
     eventually(lambda: client.query("SELECT count() AS n FROM usage_events") == [{"n": 1}], 30)
     client.close()
@@ -143,8 +146,10 @@ def test_letter_whose_cause_is_gone_becomes_one_row_however_often_it_is_tried(
 
 def test_wrong_ids_and_no_choice_are_one_line(line_settings: Settings) -> None:
     for arguments, text in (
-        (["show", "x/y"], "no id of a letter"), (["show", "1/5"], "no dead letter"), (["retry"], "say which letters"),
-    ):  # fmt: skip
+        (["show", "x/y"], "no id of a letter"),
+        (["show", "1/5"], "no dead letter"),
+        (["retry"], "say which letters"),
+    ):
         done = CliRunner().invoke(tollmeter, ["dlq", *arguments], obj=line_settings, standalone_mode=False)
         assert text in str(done.exception)
         assert getattr(done.exception, "exit_code", 0) == 2

@@ -78,10 +78,18 @@ def client(line: dict[str, str], user: str) -> Client:
 def test_event_becomes_a_priced_row(line: dict[str, str]) -> None:
     settings = Settings(kafka=f"127.0.0.1:{line['KAFKA_PORT']}")
     event = UsageEvent(
-        event_id=EVENT_ID, occurred_at=datetime.now(UTC), service="compose-test", org_id="acme", provider="openai",
-        model_sent="gpt-4o", model_used="gpt-4o", status="OK", usage_source="PROVIDER",
-        input_tokens=1_000, output_tokens=200,
-    )  # fmt: skip
+        event_id=EVENT_ID,
+        occurred_at=datetime.now(UTC),
+        service="compose-test",
+        org_id="acme",
+        provider="openai",
+        model_sent="gpt-4o",
+        model_used="gpt-4o",
+        status="OK",
+        usage_source="PROVIDER",
+        input_tokens=1_000,
+        output_tokens=200,
+    )
     with UsageProducer(settings) as producer:
         producer.record(event)
         assert producer.flush(30)

@@ -24,9 +24,14 @@ from tollmeter.settings import Settings
 pytestmark = pytest.mark.stack
 
 CALL: dict[str, Any] = {
-    "prompt_tokens": 1_000, "max_output_tokens": 100, "org": "acme", "user": "ann", "provider": "openai",
-    "client_ip": "10.1.2.3", "api_key_id": "key1",
-}  # fmt: skip
+    "prompt_tokens": 1_000,
+    "max_output_tokens": 100,
+    "org": "acme",
+    "user": "ann",
+    "provider": "openai",
+    "client_ip": "10.1.2.3",
+    "api_key_id": "key1",
+}
 LIMIT = Policy(org_id="acme", daily_limit_micro=1_000_000)
 Eventually = Callable[..., Any]
 
@@ -72,9 +77,7 @@ def test_prices_policies_and_spend_arrive(line_settings: Settings, guard: Guard,
     assert eventually(lambda: guard.check("gpt-4o", **CALL), 10.0)
 
 
-def test_blocks_and_rates_change_without_restart(
-    line_settings: Settings, guard: Guard, eventually: Eventually
-) -> None:  # fmt: skip
+def test_blocks_and_rates_change_without_restart(line_settings: Settings, guard: Guard, eventually: Eventually) -> None:
     block = Block(scope="client_ip", name="10.1.2.3", reason="leak")
     rows.publish(line_settings, [rows.access(block)])
     denied = refused(guard, eventually)
@@ -164,7 +167,7 @@ def test_a_forked_child_reads_for_itself(line_settings: Settings, guard: Guard, 
 
 def test_a_broker_killed_in_between_is_found_again(
     stack: Any, line_settings: Settings, guard: Guard, eventually: Eventually
-) -> None:  # fmt: skip
+) -> None:
     stack.kill("broker", signal.SIGKILL, restart=False)
     eventually(lambda: guard.problem, 60.0)
     assert guard.check("gpt-4o", **CALL)
@@ -192,7 +195,7 @@ def test_without_a_broker_it_says_why_and_lets_pass(tmp_path: Path) -> None:
 
 def test_the_last_book_is_known_when_it_starts_without_a_broker(
     line_settings: Settings, guard: Guard, eventually: Eventually
-) -> None:  # fmt: skip
+) -> None:
     """The cap on one call holds from the first moment, though nobody answers."""
     allowed = guard.check("gpt-4o", **CALL)
     assert allowed

@@ -157,8 +157,9 @@ def test_a_spent_budget_is_an_error_that_the_application_can_catch(
                 client.chat.completions.create(**ask)
     body = raised.value.response.json()
     assert (body["error"], body["message"]) == (
-        "CostLimitExceeded", "llm cost limit exceeded: daily cost limit reached",
-    )  # fmt: skip
+        "CostLimitExceeded",
+        "llm cost limit exceeded: daily cost limit reached",
+    )
     assert (served, len(server.asked)) == (2, 2), "5,000 of 9,000 micro-USD each"
     assert [event.status for event in producer.events] == ["OK", "OK", "BLOCKED"]
     with calling(user_id="ann", billing_scope="USER"):
@@ -208,9 +209,17 @@ def shipped_prices() -> Guard:
 
 def event(**fields: Any) -> UsageEvent:
     return UsageEvent.model_validate(
-        {"event_id": "0195d0e0-0000-7000-8000-000000000001", "occurred_at": "2026-11-22T10:00:00Z", "service": "s",
-         "provider": "openai", "model_sent": "gpt-4o", "status": "OK", "usage_source": "PROVIDER", **fields}
-    )  # fmt: skip
+        {
+            "event_id": "0195d0e0-0000-7000-8000-000000000001",
+            "occurred_at": "2026-11-22T10:00:00Z",
+            "service": "s",
+            "provider": "openai",
+            "model_sent": "gpt-4o",
+            "status": "OK",
+            "usage_source": "PROVIDER",
+            **fields,
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,10 +228,24 @@ def event(**fields: Any) -> UsageEvent:
         event(input_tokens=1000, cache_read_tokens=400, output_tokens=300, reasoning_tokens=120),
         event(model_sent="gpt-4o-mini", input_tokens=7, output_tokens=3, usage_source="ESTIMATED"),
         event(model_sent="my-alias", model_used="gpt-4o", input_tokens=10, output_tokens=1),
-        event(provider="anthropic", model_sent="claude-sonnet-4-5", input_tokens=2600, cache_read_tokens=2000,
-              cache_write_tokens=500, cache_write_1h_tokens=200, output_tokens=70),
-        event(provider="google", model_sent="gemini-2.5-flash", input_tokens=1000, cache_read_tokens=600,
-              output_tokens=500, reasoning_tokens=300, extra_units={"input_audio_tokens": 300.0}),
+        event(
+            provider="anthropic",
+            model_sent="claude-sonnet-4-5",
+            input_tokens=2600,
+            cache_read_tokens=2000,
+            cache_write_tokens=500,
+            cache_write_1h_tokens=200,
+            output_tokens=70,
+        ),
+        event(
+            provider="google",
+            model_sent="gemini-2.5-flash",
+            input_tokens=1000,
+            cache_read_tokens=600,
+            output_tokens=500,
+            reasoning_tokens=300,
+            extra_units={"input_audio_tokens": 300.0},
+        ),
         event(provider="ollama", model_sent="llama3.2", input_tokens=26, output_tokens=8),
         event(model_sent="whisper-1", operation="transcription", extra_units={"audio_seconds": 12.5}),
         event(model_sent="text-embedding-3-small", operation="embeddings", input_tokens=20),
@@ -231,11 +254,17 @@ def event(**fields: Any) -> UsageEvent:
         event(status="BLOCKED", usage_source="NONE"),
     ],
     ids=lambda made: f"{made.model_sent} {made.status}",
-)  # fmt: skip
+)
 def test_the_price_here_is_the_ledgers(made: UsageEvent) -> None:
     names = Names(made.provider, made.model_used, made.model_sent, "", "", "", made.operation, "", "REALTIME")
-    tokens = (made.input_tokens, made.cache_read_tokens, made.cache_write_tokens, made.cache_write_1h_tokens,
-              made.output_tokens, made.reasoning_tokens)  # fmt: skip
+    tokens = (
+        made.input_tokens,
+        made.cache_read_tokens,
+        made.cache_write_tokens,
+        made.cache_write_1h_tokens,
+        made.output_tokens,
+        made.reasoning_tokens,
+    )
     expected = price_one(
         shipped_book().planner.plan(names), Call(micros(made.occurred_at), made.status, tokens, made.extra_units)
     )
@@ -260,7 +289,8 @@ def test_from_openai_over_a_local_model_to_gemini(
         chain = FallbackChain(
             {
                 "clients": {
-                    "openai": {"model": "gpt-4o"}, "ollama": {"model": "llama3.2"},
+                    "openai": {"model": "gpt-4o"},
+                    "ollama": {"model": "llama3.2"},
                     "gemini": {"model": "gemini-2.5-flash"},
                 },
                 "operations": {"summarise": ["openai", "ollama", "gemini"]},
@@ -271,7 +301,7 @@ def test_from_openai_over_a_local_model_to_gemini(
                 "ollama": one.with_options(base_url=f"{local.url}/v1").chat.completions.create,
                 "gemini": one.with_options(base_url=f"{gemini.url}/v1beta/openai").chat.completions.create,
             },
-        )  # fmt: skip
+        )
         first = chain.run("summarise", messages=ASK, max_tokens=100)
         local.down = True
         second = chain.run("summarise", messages=ASK, max_tokens=100)
@@ -283,10 +313,14 @@ def test_from_openai_over_a_local_model_to_gemini(
     refused = ("openai", "gpt-4o", "BLOCKED", "")
     served = ("google", "gemini-2.5-flash", "OK", "gpt-4o")
     assert told == [
-        refused, ("ollama", "llama3.2", "OK", "gpt-4o"),
-        refused, ("ollama", "llama3.2", "ERROR", "gpt-4o"), served,
-        refused, served,  # the local model is left alone
-    ]  # fmt: skip
+        refused,
+        ("ollama", "llama3.2", "OK", "gpt-4o"),
+        refused,
+        ("ollama", "llama3.2", "ERROR", "gpt-4o"),
+        served,
+        refused,
+        served,  # the local model is left alone
+    ]
     assert {made.feature for made in producer.events} == {"summarise"}
     free = price_of(producer.events[1], guard)
     assert (free.nano, free.status) == (0, "FREE")

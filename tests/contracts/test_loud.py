@@ -65,8 +65,9 @@ def test_what_retention_deleted_is_declared_and_the_rest_is_stored(
     client.close()
     said = {event["id"]: event["data"] for event in alerts(line_settings, "gap")}
     assert {(data["stage"], data["name"], data["severity"]) for data in said.values()} == {
-        ("ledger", "usage.priced/0", "critical"), ("price", "usage.events/2", "critical")
-    }  # fmt: skip
+        ("ledger", "usage.priced/0", "critical"),
+        ("price", "usage.events/2", "critical"),
+    }
     assert "offsets 0 to 0 of usage.events/2" in next(d["text"] for d in said.values() if d["stage"] == "price")
 
 

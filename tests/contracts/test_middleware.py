@@ -256,9 +256,23 @@ def test_who_cannot_be_identified_is_served(identify: Any) -> None:
         ([], None, ["10.0.0.1"], ""),
         ([("x-forwarded-for", "203.0.113.7")], "a socket", ["10.0.0.1"], ""),
     ],
-    ids=["first, trimmed", "first line", "stranger", "no proxy configured", "port", "six with port", "one spelling",
-         "no address", "too long", "empty", "proxy says nothing", "direct", "nobody", "unix socket"],
-)  # fmt: skip
+    ids=[
+        "first, trimmed",
+        "first line",
+        "stranger",
+        "no proxy configured",
+        "port",
+        "six with port",
+        "one spelling",
+        "no address",
+        "too long",
+        "empty",
+        "proxy says nothing",
+        "direct",
+        "nobody",
+        "unix socket",
+    ],
+)
 def test_caller_address(headers: Any, peer: str | None, proxies: list[str], expected: str) -> None:
     assert caller_address(headers, peer, proxies) == expected
 
@@ -287,5 +301,10 @@ def test_a_refusal_is_the_guards_own_body() -> None:
     status, headers, body = entry.refusal
     assert (status, headers["content-type"]) == (403, "application/json")
     assert json.loads(body) == {
-        "ok": False, "error": "blocked", "scope": "user", "name": "eve", "reason": "left", "until": None,
-    }  # fmt: skip
+        "ok": False,
+        "error": "blocked",
+        "scope": "user",
+        "name": "eve",
+        "reason": "left",
+        "until": None,
+    }

@@ -10,10 +10,26 @@ from tollmeter.sinks import migrate
 from tollmeter.sinks.clickhouse import ClickHouse, connect
 
 TABLES = {
-    "alerts", "fx_rates", "ledger_coverage", "ledger_gaps", "ledger_voids", "members", "policies", "price_rules",
-    "rollup_progress", "schema_migrations", "token_usage", "usage", "usage_daily", "usage_events", "usage_hourly",
-    "usage_minutes", "usage_windows", "watch_policies", "watch_progress",
-}  # fmt: skip
+    "alerts",
+    "fx_rates",
+    "ledger_coverage",
+    "ledger_gaps",
+    "ledger_voids",
+    "members",
+    "policies",
+    "price_rules",
+    "rollup_progress",
+    "schema_migrations",
+    "token_usage",
+    "usage",
+    "usage_daily",
+    "usage_events",
+    "usage_hourly",
+    "usage_minutes",
+    "usage_windows",
+    "watch_policies",
+    "watch_progress",
+}
 
 
 def test_files_are_numbered_without_a_gap_and_hold_one_statement_each() -> None:

@@ -37,20 +37,32 @@ def test_causes_and_the_usual_hour(ledger_settings: Settings) -> None:
     client = connect(ledger_settings)
     now = datetime.now(UTC)
     common = {
-        "event_time": now, "received_at": now, "org_id": "acme", "api_key_id": KEY, "model_used": "gpt-5",
-        "status": "OK", "price_status": "PRICED",
-    }  # fmt: skip
-    insert(client, [
-        row(1, **common, client_ip="10.1.2.3", cost_nano=3_813_000_000, cost_input_nano=3_813_000_000),
-        row(2, **common, client_ip="10.9.9.9", cost_nano=287_000_000, cost_output_nano=287_000_000),
-        row(3, **common | {"api_key_id": "other"}, client_ip="10.1.2.3", cost_nano=10**10, cost_input_nano=10**10),
-    ])  # fmt: skip
+        "event_time": now,
+        "received_at": now,
+        "org_id": "acme",
+        "api_key_id": KEY,
+        "model_used": "gpt-5",
+        "status": "OK",
+        "price_status": "PRICED",
+    }
+    insert(
+        client,
+        [
+            row(1, **common, client_ip="10.1.2.3", cost_nano=3_813_000_000, cost_input_nano=3_813_000_000),
+            row(2, **common, client_ip="10.9.9.9", cost_nano=287_000_000, cost_output_nano=287_000_000),
+            row(3, **common | {"api_key_id": "other"}, client_ip="10.1.2.3", cost_nano=10**10, cost_input_nano=10**10),
+        ],
+    )
     columns = ("minute", "org_id", "api_key_id", "calls", "cost_nano", "computed_at")
     past = [now - timedelta(hours=hours) for hours in (3, 30)]
-    client.insert_rows("usage_minutes", columns, [
-        (past[0].replace(microsecond=0), "acme", KEY, 1, 300_000_000, now),
-        (past[1].replace(microsecond=0), "acme", KEY, 1, 382_000_000, now),
-    ])  # fmt: skip
+    client.insert_rows(
+        "usage_minutes",
+        columns,
+        [
+            (past[0].replace(microsecond=0), "acme", KEY, 1, 300_000_000, now),
+            (past[1].replace(microsecond=0), "acme", KEY, 1, 382_000_000, now),
+        ],
+    )
     found = asyncio.run(Ledger(ledger_settings, time.monotonic, BUSY_S).causes(notice(cost_nano=4_100_000_000)))
     assert found == Causes((Cause(93, "gpt-5 input from 10.1.2.3"),), usual_nano=341_000_000)
     client.close()
@@ -60,10 +72,18 @@ def test_causes_and_the_usual_hour(ledger_settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("scope", "name", "tops"),
     [
-        ("org", "", 2), ("group", "g", 1), ("user", "u", 1), ("agent", "a", 1), ("model", "m", 1), ("provider", "p", 1),
-        ("client_ip", "10.1.1.1", 1), ("tag", "team=blue", 1), ("tag", "team=red", 0), ("pipeline", "x", 0),
+        ("org", "", 2),
+        ("group", "g", 1),
+        ("user", "u", 1),
+        ("agent", "a", 1),
+        ("model", "m", 1),
+        ("provider", "p", 1),
+        ("client_ip", "10.1.1.1", 1),
+        ("tag", "team=blue", 1),
+        ("tag", "team=red", 0),
+        ("pipeline", "x", 0),
     ],
-)  # fmt: skip
+)
 def test_causes_of_each_kind_of_scope(ledger_settings: Settings, scope: str, name: str, tops: int) -> None:
     client = connect(ledger_settings)
     now = datetime.now(UTC)

@@ -18,9 +18,14 @@ from tollmeter.sinks.clickhouse import connect
 pytestmark = pytest.mark.stack
 
 ORG = Policy(
-    org_id="acme", applies="each_member", currency="EUR", timezone="Europe/Berlin", daily_limit_micro=1_000_000,
-    limits=(Limit(period="rolling", hours=24, measure="tokens", amount=5_000),), alert_remaining_micro=9,
-)  # fmt: skip
+    org_id="acme",
+    applies="each_member",
+    currency="EUR",
+    timezone="Europe/Berlin",
+    daily_limit_micro=1_000_000,
+    limits=(Limit(period="rolling", hours=24, measure="tokens", amount=5_000),),
+    alert_remaining_micro=9,
+)
 ANN = Member(org_id="acme", name="ann", groups=("web",))
 WEB = Member(org_id="acme", kind="group", name="web", groups=("dev",))
 
@@ -65,8 +70,13 @@ def test_changes_reach_the_compacted_topic_and_the_organisation_s_partition(line
     assert rules.groups.members == (WEB,)
     found = asyncio.run(controls(line_settings, "acme"))
     assert [body["type"] for body in found] == [
-        "member_set", "member_set", "policy_set", "policy_delete", "member_delete", "member_delete",
-    ]  # fmt: skip
+        "member_set",
+        "member_set",
+        "policy_set",
+        "policy_delete",
+        "member_delete",
+        "member_delete",
+    ]
     assert Policy.model_validate(found[2]["policy"]) == ORG
     assert Member.model_validate(found[0]["member"]) == ANN
     assert (found[3]["policy_id"], found[4]["member_id"]) == (ORG.policy_id, "acme/user/ann")
@@ -131,8 +141,10 @@ def test_cost_policies_as_clients_know_them(line_settings: Settings) -> None:
         upsert_cost_policy(line_settings, "acme", scope, name, daily_limit_micro_eur=5)
         assert get_cost_policy(line_settings, "acme", scope, name).daily_limit_micro == 5
     assert sorted(read_rules(line_settings).policies) == [
-        "acme/group/blue/each_member/EUR", "acme/org//each_member/EUR", "acme/user/ann/pool/EUR",
-    ]  # fmt: skip
+        "acme/group/blue/each_member/EUR",
+        "acme/org//each_member/EUR",
+        "acme/user/ann/pool/EUR",
+    ]
     for scope, name in (*scopes, *scopes):
         delete_cost_policy(line_settings, "acme", scope, name)
     with pytest.raises(PolicyError, match=r"^cannot delete org policy$"):
@@ -162,17 +174,36 @@ def test_views_tell_policies_from_members(ledger_settings: Settings) -> None:
     found = client.query("SELECT * EXCEPT (policy, written_at) FROM policies ORDER BY policy_id")
     assert [dict(row) for row in found] == [
         {
-            "policy_id": ORG.policy_id, "org_id": "acme", "scope": "org", "name": "", "applies": "each_member",
-            "currency": "EUR", "timezone": "Europe/Berlin", "daily_limit_micro": 1_000_000, "monthly_limit_micro": None,
+            "policy_id": ORG.policy_id,
+            "org_id": "acme",
+            "scope": "org",
+            "name": "",
+            "applies": "each_member",
+            "currency": "EUR",
+            "timezone": "Europe/Berlin",
+            "daily_limit_micro": 1_000_000,
+            "monthly_limit_micro": None,
             "limits": [{"period": "rolling", "measure": "tokens", "amount": 5_000, "hours": 24}],
-            "warn_threshold_pct": 80, "alert_pcts": [20, 50, 80, 100], "alert_remaining_micro": 9,
+            "warn_threshold_pct": 80,
+            "alert_pcts": [20, 50, 80, 100],
+            "alert_remaining_micro": 9,
         },
         {
-            "policy_id": "acme/user/bob/pool/USD", "org_id": "acme", "scope": "user", "name": "bob", "applies": "pool",
-            "currency": "USD", "timezone": "UTC", "daily_limit_micro": None, "monthly_limit_micro": 7, "limits": [],
-            "warn_threshold_pct": 80, "alert_pcts": [], "alert_remaining_micro": None,
+            "policy_id": "acme/user/bob/pool/USD",
+            "org_id": "acme",
+            "scope": "user",
+            "name": "bob",
+            "applies": "pool",
+            "currency": "USD",
+            "timezone": "UTC",
+            "daily_limit_micro": None,
+            "monthly_limit_micro": 7,
+            "limits": [],
+            "warn_threshold_pct": 80,
+            "alert_pcts": [],
+            "alert_remaining_micro": None,
         },
-    ]  # fmt: skip
+    ]
     members = client.query("SELECT * EXCEPT written_at FROM members")
     assert [dict(row) for row in members] == [{"org_id": "acme", "kind": "group", "name": "web", "groups": ["dev"]}]
     client.close()

@@ -18,8 +18,14 @@ from tollmeter.sinks.clickhouse import connect
 pytestmark = pytest.mark.stack
 Say = Callable[..., tuple[int, str, str]]
 CONNECTION = (
-    "kafka", "topic_prefix", "group_prefix", "clickhouse", "clickhouse_user", "clickhouse_database", "data_dir",
-)  # fmt: skip
+    "kafka",
+    "topic_prefix",
+    "group_prefix",
+    "clickhouse",
+    "clickhouse_user",
+    "clickhouse_database",
+    "data_dir",
+)
 
 
 @pytest.fixture(name="say")
@@ -58,9 +64,11 @@ def test_a_policy_is_set_shown_replaced_and_deleted(say: Say, line_settings: Set
     policy = read_rules(line_settings).policies["acme/group/web/each_member/EUR"]
     assert document == {"policy_id": policy.policy_id, **policy.model_dump(mode="json")}
     assert policy.limits == (
-        Limit(period="week", amount=5_000_000), Limit(period="rolling", hours=24, amount=2_500_000),
-        Limit(period="day", measure="tokens", amount=1_000_000), Limit(period="month", measure="requests", amount=500),
-    )  # fmt: skip
+        Limit(period="week", amount=5_000_000),
+        Limit(period="rolling", hours=24, amount=2_500_000),
+        Limit(period="day", measure="tokens", amount=1_000_000),
+        Limit(period="month", measure="requests", amount=500),
+    )
     assert (policy.daily_limit_micro, policy.monthly_limit_micro) == (1_000_000, None)
     assert (policy.timezone, policy.thresholds, policy.alert_remaining_micro) == (
         "Europe/Berlin",
@@ -72,8 +80,9 @@ def test_a_policy_is_set_shown_replaced_and_deleted(say: Say, line_settings: Set
         "policy acme/org//pool/USD is in force; alerts at 20 %, 50 %, 80 %, 100 %\n"
     )
     assert [entry["policy_id"] for entry in json.loads(say("policy list --json")[1])] == [
-        "acme/group/web/each_member/EUR", "acme/org//pool/USD",
-    ]  # fmt: skip
+        "acme/group/web/each_member/EUR",
+        "acme/org//pool/USD",
+    ]
     assert json.loads(say("policy list --org umbra --json")[1]) == []
     code, out, _ = say("policy get --org acme --scope group --name web")
     assert code == 0
@@ -138,8 +147,9 @@ def test_files_round_trip_show_the_difference_and_are_taken_whole(
     assert json.loads(out) == {
         "added": ["acme/model/gpt-5/pool/USD"],
         "changed": {"acme/user/ann/pool/USD": {"day/money": ["1.00", "2.00"]}},
-        "unchanged": 1, "dry_run": False,
-    }  # fmt: skip
+        "unchanged": 1,
+        "dry_run": False,
+    }
     rules = read_rules(line_settings)
     assert len(rules.policies) == 3
     assert rules.policies["acme/user/ann/pool/USD"].daily_limit_micro == 2_000_000
@@ -160,9 +170,7 @@ def test_the_membership(say: Say, line_settings: Settings, tmp_path: Path) -> No
     assert say("member set --org acme --user ann --in web") == (0, "user ann of acme is in web\n", "")
     say("member set --org acme --group web --in dev")
     found = json.loads(say("member list --org acme --json")[1])
-    assert found[1] == {
-        "org": "acme", "kind": "user", "name": "ann", "groups": ["web"], "all_groups": ["dev", "web"]
-    }  # fmt: skip
+    assert found[1] == {"org": "acme", "kind": "user", "name": "ann", "groups": ["web"], "all_groups": ["dev", "web"]}
     assert say("member set --org acme --group dev --in web")[2] == (
         "tollmeter: group dev of acme contains itself: dev → web → dev: take one of these steps out\n"
     )
@@ -206,21 +214,65 @@ def test_explain_names_what_decided_what_lost_and_what_was_used(say: Say, line_s
     assert (found["known"], found["groups"], found["warn_threshold_pct"]) == (True, ["web"], 60)
     names = ("scope", "name", "period", "unit", "limit", "used", "remaining", "percent", "policy_id", "why")
     assert [tuple(row[name] for name in names) for row in found["budgets"]] == [
-        ("user", "ann", "day@UTC", "EUR", 2_000_000_000, 500_000_001, 1_499_999_999, 25,
-         "acme/group/web/each_member/EUR", "the smallest of 2 for each member"),
-        ("group", "web", "week@UTC", "USD", 100_000_000_000, 0, 100_000_000_000, 0,
-         "acme/group/web/pool/USD", "what all calls of group web spend together"),
-        ("provider", "openai", "month@UTC", "USD", 10_000_000_000, 2_500_000_000, 7_500_000_000, 25,
-         "acme/provider/openai/pool/USD", "what all calls of provider openai spend together"),
-        ("tag", "team=blue", "rolling24h@UTC", "requests", 4, 1, 3, 25,
-         "acme/tag/team=blue/pool/USD", "what all calls of tag team=blue spend together"),
-    ]  # fmt: skip
+        (
+            "user",
+            "ann",
+            "day@UTC",
+            "EUR",
+            2_000_000_000,
+            500_000_001,
+            1_499_999_999,
+            25,
+            "acme/group/web/each_member/EUR",
+            "the smallest of 2 for each member",
+        ),
+        (
+            "group",
+            "web",
+            "week@UTC",
+            "USD",
+            100_000_000_000,
+            0,
+            100_000_000_000,
+            0,
+            "acme/group/web/pool/USD",
+            "what all calls of group web spend together",
+        ),
+        (
+            "provider",
+            "openai",
+            "month@UTC",
+            "USD",
+            10_000_000_000,
+            2_500_000_000,
+            7_500_000_000,
+            25,
+            "acme/provider/openai/pool/USD",
+            "what all calls of provider openai spend together",
+        ),
+        (
+            "tag",
+            "team=blue",
+            "rolling24h@UTC",
+            "requests",
+            4,
+            1,
+            3,
+            25,
+            "acme/tag/team=blue/pool/USD",
+            "what all calls of tag team=blue spend together",
+        ),
+    ]
     assert found["lost"] == [
         {
-            "policy_id": "acme/org//each_member/EUR", "period": "day@UTC", "unit": "EUR", "limit": 5_000_000_000,
-            "reason": "smaller_limit", "to": "acme/group/web/each_member/EUR",
+            "policy_id": "acme/org//each_member/EUR",
+            "period": "day@UTC",
+            "unit": "EUR",
+            "limit": 5_000_000_000,
+            "reason": "smaller_limit",
+            "to": "acme/group/web/each_member/EUR",
         }
-    ]  # fmt: skip
+    ]
     named = json.loads(say(f"{asked} --group ops --json")[1])
     assert named["groups"] == ["ops", "web"]
     assert [row["name"] for row in named["budgets"]] == ["ann", "ops", "web", "openai", "team=blue"]

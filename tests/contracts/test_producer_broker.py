@@ -146,8 +146,12 @@ def test_prefork_workers_exit_without_a_word(line_settings: Settings, tmp_path: 
     code = PREFORK.format(folder=str(tmp_path / "spool"))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        env=environment | settings_environment(line_settings), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        env=environment | settings_environment(line_settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     users = sorted(event["user_id"] for event in arrived(line_settings))
     assert users == ["child 0", "child 1", "parent", "parent"]

@@ -17,16 +17,40 @@ pytestmark = pytest.mark.stack
 
 NOW = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 NAMES = (
-    "alerts", "costs_today", "find_call", "operations", "rollup_dirty", "rollup_progress", "rollup_recompute",
-    "spend", "spend_by_model_key", "spend_total", "token_list", "token_summary", "top_calls",
-)  # fmt: skip
+    "alerts",
+    "costs_today",
+    "find_call",
+    "operations",
+    "rollup_dirty",
+    "rollup_progress",
+    "rollup_recompute",
+    "spend",
+    "spend_by_model_key",
+    "spend_total",
+    "token_list",
+    "token_summary",
+    "top_calls",
+)
 PERIOD = {"since": moment(NOW - timedelta(hours=48)), "until": moment(NOW)}
 PARAMETERS: dict[str, Any] = {
-    **PERIOD, "now": moment(NOW), "top": 10, "by": ["model", "key"], "day": "2026-11-20", "provider": "",
-    "user_id": "", "org_id": "", "limit": 10, "offset": 0, "id": "nobody's",
-    "covered_until": moment(datetime(1970, 1, 1, tzinfo=UTC)), "oldest": moment(datetime(1970, 1, 1, tzinfo=UTC)),
-    "slack_us": 0, "quiet_us": 0, "gap_us": 0, "minutes": [0, 60],
-}  # fmt: skip
+    **PERIOD,
+    "now": moment(NOW),
+    "top": 10,
+    "by": ["model", "key"],
+    "day": "2026-11-20",
+    "provider": "",
+    "user_id": "",
+    "org_id": "",
+    "limit": 10,
+    "offset": 0,
+    "id": "nobody's",
+    "covered_until": moment(datetime(1970, 1, 1, tzinfo=UTC)),
+    "oldest": moment(datetime(1970, 1, 1, tzinfo=UTC)),
+    "slack_us": 0,
+    "quiet_us": 0,
+    "gap_us": 0,
+    "minutes": [0, 60],
+}
 EMPTY_ROWS = {"spend_total", "token_summary", "rollup_progress"}
 """Queries that answer one row, of zeros, when there is nothing."""
 
@@ -45,22 +69,94 @@ def call(number: int, hours_ago: float, **changed: Any) -> dict[str, Any]:
 
 CALLS = [
     # 50,000 nano twice and 50,000: exactly half of the fourth decimal, so the sums show half to even
-    call(1, 1, model_sent="gpt-4o", model_used="gpt-4o-2024", api_key_id="k1", input_tokens=100, output_tokens=10,
-         cost_nano=50_000, request_id="r1", provider_request_id="p1", client_ip="10.0.0.1", user_id="u1", org_id="o1",
-         operation_name="search", cost_rub_nano=4_000_000, price_book="b1", rule_id="rule-1"),
-    call(2, 3, model_sent="gpt-4o", model_used="gpt-4o-2024", api_key_id="k2", input_tokens=7, output_tokens=3,
-         cost_nano=150_000, request_id="r2", user_id="u1", org_id="o1", operation_name="search"),
-    call(3, 4, model_sent="o3", model_used="", api_key_id="k1", input_tokens=1, output_tokens=1,
-         cost_nano=2_000_004_999_999, user_id="u2", org_id="o1", operation_name="ingest", billing_scope="USER"),
+    call(
+        1,
+        1,
+        model_sent="gpt-4o",
+        model_used="gpt-4o-2024",
+        api_key_id="k1",
+        input_tokens=100,
+        output_tokens=10,
+        cost_nano=50_000,
+        request_id="r1",
+        provider_request_id="p1",
+        client_ip="10.0.0.1",
+        user_id="u1",
+        org_id="o1",
+        operation_name="search",
+        cost_rub_nano=4_000_000,
+        price_book="b1",
+        rule_id="rule-1",
+    ),
+    call(
+        2,
+        3,
+        model_sent="gpt-4o",
+        model_used="gpt-4o-2024",
+        api_key_id="k2",
+        input_tokens=7,
+        output_tokens=3,
+        cost_nano=150_000,
+        request_id="r2",
+        user_id="u1",
+        org_id="o1",
+        operation_name="search",
+    ),
+    call(
+        3,
+        4,
+        model_sent="o3",
+        model_used="",
+        api_key_id="k1",
+        input_tokens=1,
+        output_tokens=1,
+        cost_nano=2_000_004_999_999,
+        user_id="u2",
+        org_id="o1",
+        operation_name="ingest",
+        billing_scope="USER",
+    ),
     # unknown cost: NULL, with what it may cost
-    call(4, 5, model_sent="new", model_used="new", api_key_id="k1", input_tokens=50, output_tokens=5, user_id="u1",
-         org_id="o2", operation_name="search", at_risk_nano=7_000_000),
+    call(
+        4,
+        5,
+        model_sent="new",
+        model_used="new",
+        api_key_id="k1",
+        input_tokens=50,
+        output_tokens=5,
+        user_id="u1",
+        org_id="o2",
+        operation_name="search",
+        at_risk_nano=7_000_000,
+    ),
     # yesterday evening, and outside the 48 hours
-    call(5, 20, model_sent="o3", model_used="o3", api_key_id="k9", input_tokens=2, cost_nano=4_995_000_000,
-         user_id="u1", org_id="o1", operation_name="ingest", cost_rub_nano=1),
-    call(6, 49, model_sent="o3", model_used="o3", api_key_id="k9", input_tokens=2, cost_nano=10, user_id="u1",
-         org_id="o1", operation_name="old"),
-]  # fmt: skip
+    call(
+        5,
+        20,
+        model_sent="o3",
+        model_used="o3",
+        api_key_id="k9",
+        input_tokens=2,
+        cost_nano=4_995_000_000,
+        user_id="u1",
+        org_id="o1",
+        operation_name="ingest",
+        cost_rub_nano=1,
+    ),
+    call(
+        6,
+        49,
+        model_sent="o3",
+        model_used="o3",
+        api_key_id="k9",
+        input_tokens=2,
+        cost_nano=10,
+        user_id="u1",
+        org_id="o1",
+        operation_name="old",
+    ),
+]
 
 
 @pytest.fixture(scope="module", name="ledger")
@@ -68,9 +164,10 @@ def seeded(empty: ClickHouse) -> ClickHouse:
     insert(empty, CALLS, offset=1)
     insert(empty, CALLS[:3], offset=2)  # delivered twice
     empty.insert_rows(
-        "price_rules", ("price_book", "rule_id", "provider", "model", "rule"),
+        "price_rules",
+        ("price_book", "rule_id", "provider", "model", "rule"),
         [("b1", "rule-1", "openai", "gpt-4o", '{"input_pico":1}'), ("b2", "rule-1", "openai", "gpt-4o", "{}")],
-    )  # fmt: skip
+    )
     return empty
 
 
@@ -98,12 +195,23 @@ def test_an_empty_system_answers_nothing_or_zeros(empty: ClickHouse, name: str) 
 def test_top_calls(ledger: ClickHouse) -> None:
     found = ask(ledger, "top_calls", top=5, since=moment(NOW - timedelta(hours=24)))
     assert [line["est_cost"] for line in found] == [
-        Decimal("2000.004999999"), Decimal("4.995"), Decimal("0.00015"), Decimal("0.00005"), None,
-    ]  # fmt: skip
+        Decimal("2000.004999999"),
+        Decimal("4.995"),
+        Decimal("0.00015"),
+        Decimal("0.00005"),
+        None,
+    ]
     assert found[3] == {
-        "ts": NOW - timedelta(hours=1), "model_sent": "gpt-4o", "model_used": "gpt-4o-2024", "pt": 100, "ot": 10,
-        "est_cost": Decimal("0.00005"), "client_ip": "10.0.0.1", "request_id": "r1", "api_key_id": "k1",
-    }  # fmt: skip
+        "ts": NOW - timedelta(hours=1),
+        "model_sent": "gpt-4o",
+        "model_used": "gpt-4o-2024",
+        "pt": 100,
+        "ot": 10,
+        "est_cost": Decimal("0.00005"),
+        "client_ip": "10.0.0.1",
+        "request_id": "r1",
+        "api_key_id": "k1",
+    }
     assert [line["pt"] for line in ask(ledger, "top_calls", top=1)] == [1]
 
 
@@ -141,10 +249,16 @@ def test_spend_by_any_columns(ledger: ClickHouse) -> None:
 def test_spend_total(ledger: ClickHouse) -> None:
     assert ask(ledger, "spend_total") == [
         {
-            "calls": 5, "prompt_tokens": 160, "output_tokens": 19, "usd_est": Decimal("2005.0002"),
-            "usd_user_billed": Decimal("2000.0050"), "unpriced": 1, "usd_at_risk": Decimal("0.0070"), "blocked": 0,
+            "calls": 5,
+            "prompt_tokens": 160,
+            "output_tokens": 19,
+            "usd_est": Decimal("2005.0002"),
+            "usd_user_billed": Decimal("2000.0050"),
+            "unpriced": 1,
+            "usd_at_risk": Decimal("0.0070"),
+            "blocked": 0,
         }
-    ]  # fmt: skip
+    ]
 
 
 def test_costs_today(ledger: ClickHouse) -> None:
@@ -162,10 +276,16 @@ def test_costs_today(ledger: ClickHouse) -> None:
 def test_token_summary(ledger: ClickHouse) -> None:
     (found,) = ask(ledger, "token_summary", user_id="u1")
     assert found == {
-        "today_total_tokens": 175, "today_cost_rub": Decimal("0.0040"), "today_requests_count": 3,
-        "this_month_total_tokens": 179, "this_month_cost_rub": Decimal("0.0040"), "this_month_requests_count": 5,
-        "all_time_total_tokens": 179, "all_time_cost_rub": Decimal("0.0040"), "all_time_requests_count": 5,
-    }  # fmt: skip
+        "today_total_tokens": 175,
+        "today_cost_rub": Decimal("0.0040"),
+        "today_requests_count": 3,
+        "this_month_total_tokens": 179,
+        "this_month_cost_rub": Decimal("0.0040"),
+        "this_month_requests_count": 5,
+        "all_time_total_tokens": 179,
+        "all_time_cost_rub": Decimal("0.0040"),
+        "all_time_requests_count": 5,
+    }
     (other,) = ask(ledger, "token_summary", org_id="o2", now=moment(NOW + timedelta(days=15)))
     assert (other["this_month_requests_count"], other["all_time_requests_count"]) == (0, 1)
     (nobody,) = ask(ledger, "token_summary", user_id="nobody")
@@ -176,9 +296,17 @@ def test_token_list(ledger: ClickHouse) -> None:
     found = ask(ledger, "token_list", user_id="u1", limit=2, offset=1)
     assert [line["created_at"] for line in found] == [NOW - timedelta(hours=3), NOW - timedelta(hours=5)]
     assert list(found[0]) == [
-        "user_id", "agent_id", "ai_provider", "ai_model", "prompt_tokens", "completion_tokens", "total_tokens",
-        "cost_usd", "cost_rub", "created_at",
-    ]  # fmt: skip
+        "user_id",
+        "agent_id",
+        "ai_provider",
+        "ai_model",
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "cost_usd",
+        "cost_rub",
+        "created_at",
+    ]
     assert (found[0]["total_tokens"], found[0]["cost_usd"], found[0]["cost_rub"]) == (10, Decimal("0.00015"), None)
     assert found[1]["cost_usd"] is None
 

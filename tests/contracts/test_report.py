@@ -38,13 +38,27 @@ def seeded_settings(ledger_settings: Settings) -> Settings:
     client = connect(ledger_settings)
     common = {"event_time": at, "received_at": at, "provider": "openai", "status": "OK"}
     rows = [
-        row(1, **common, model_sent="gpt-4o", model_used="gpt-4o", api_key_id="k1", input_tokens=1_000,
-            output_tokens=200, cost_nano=4_500_000, client_ip="10.0.0.1", request_id="r1", user_id="u1",
-            operation_name="search", cost_rub_nano=405_000_000, price_book="b", rule_id="r",
-            tags=[{"key": "team", "value": "a"}]),
+        row(
+            1,
+            **common,
+            model_sent="gpt-4o",
+            model_used="gpt-4o",
+            api_key_id="k1",
+            input_tokens=1_000,
+            output_tokens=200,
+            cost_nano=4_500_000,
+            client_ip="10.0.0.1",
+            request_id="r1",
+            user_id="u1",
+            operation_name="search",
+            cost_rub_nano=405_000_000,
+            price_book="b",
+            rule_id="r",
+            tags=[{"key": "team", "value": "a"}],
+        ),
         row(2, **common, model_sent="o3", model_used="o3", api_key_id="k2", cost_nano=12_345_678, user_id="u2"),
         row(3, **common, model_sent="new", api_key_id="k2", at_risk_nano=20_000_000),
-    ]  # fmt: skip
+    ]
     insert(client, rows)
     rule = ("b", "r", "openai", "gpt-4o", '{"input_pico": 2500000}')
     client.insert_rows("price_rules", ("price_book", "rule_id", "provider", "model", "rule"), [rule])
@@ -68,10 +82,16 @@ def test_spend(seeded: Settings) -> None:
     rows = said(seeded, "report", "spend", "--by", "model,key", "--since", "48h")
     assert rows == [
         {"model": "o3", "api_key_id": "k2", "calls": 1, "prompt_tokens": 0, "output_tokens": 0, "usd_est": 0.0123},
-        {"model": "gpt-4o", "api_key_id": "k1", "calls": 1, "prompt_tokens": 1_000, "output_tokens": 200,
-         "usd_est": 0.0045},
+        {
+            "model": "gpt-4o",
+            "api_key_id": "k1",
+            "calls": 1,
+            "prompt_tokens": 1_000,
+            "output_tokens": 200,
+            "usd_est": 0.0045,
+        },
         {"model": "new", "api_key_id": "k2", "calls": 1, "prompt_tokens": 0, "output_tokens": 0, "usd_est": None},
-    ]  # fmt: skip
+    ]
     assert [line["user_id"] for line in said(seeded, "report", "spend", "--by", "user", "--top", "2")] == ["u2", "u1"]
 
 
@@ -82,8 +102,13 @@ def test_today_and_summary_and_operations(seeded: Settings) -> None:
         assert today["totals"]["calls"] == 0  # midnight passed since the seed: those calls are yesterday's
         return
     assert today["totals"] == {
-        "calls": 3, "prompt_tokens": 1_000, "output_tokens": 200, "usd_est": 0.0168, "unpriced": 1, "usd_at_risk": 0.02,
-    }  # fmt: skip
+        "calls": 3,
+        "prompt_tokens": 1_000,
+        "output_tokens": 200,
+        "usd_est": 0.0168,
+        "unpriced": 1,
+        "usd_at_risk": 0.02,
+    }
     assert sum(line["calls"] for line in today["rows"]) == 3
     summary = said(seeded, "report", "summary", "--user", "u1")
     expected = {"total_tokens": 1_200, "cost_rub": 0.405, "requests_count": 1}
@@ -197,6 +222,14 @@ def test_a_wrong_option_is_one_clear_line(arguments: list[str], complaint: str) 
 def alert(number: int) -> Alert:
     at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=60 - number)
     return Alert(
-        id=f"{number:032x}", kind="budget", severity="warning", org_id="o", scope="api_key", name="k µ",
-        period="2026-11", received_at=at, text="it's 80 % [of] it", facts={"spent_nano": 2**60 + number},
-    )  # fmt: skip
+        id=f"{number:032x}",
+        kind="budget",
+        severity="warning",
+        org_id="o",
+        scope="api_key",
+        name="k µ",
+        period="2026-11",
+        received_at=at,
+        text="it's 80 % [of] it",
+        facts={"spent_nano": 2**60 + number},
+    )

@@ -25,27 +25,49 @@ CHAT_USAGE = {
     "completion_tokens_details": {"reasoning_tokens": 120, "audio_tokens": 0},
 }
 RESPONSE: dict[str, Any] = {
-    "id": "resp_1", "object": "response", "created_at": 1, "model": "gpt-5", "status": "completed", "output": [],
-    "parallel_tool_calls": False, "tool_choice": "auto", "tools": [], "service_tier": "flex",
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 1,
+    "model": "gpt-5",
+    "status": "completed",
+    "output": [],
+    "parallel_tool_calls": False,
+    "tool_choice": "auto",
+    "tools": [],
+    "service_tier": "flex",
     "usage": {
-        "input_tokens": 900, "output_tokens": 80, "total_tokens": 980,
+        "input_tokens": 900,
+        "output_tokens": 80,
+        "total_tokens": 980,
         "input_tokens_details": {"cached_tokens": 100, "cache_write_tokens": 0},
         "output_tokens_details": {"reasoning_tokens": 64},
     },
-}  # fmt: skip
+}
 MESSAGE: dict[str, Any] = {
-    "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-test", "stop_reason": "end_turn",
-    "stop_sequence": None, "content": [{"type": "text", "text": "hi"}],
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-test",
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "content": [{"type": "text", "text": "hi"}],
     "usage": {
-        "input_tokens": 100, "cache_creation_input_tokens": 500, "cache_read_input_tokens": 2000, "output_tokens": 70,
+        "input_tokens": 100,
+        "cache_creation_input_tokens": 500,
+        "cache_read_input_tokens": 2000,
+        "output_tokens": 70,
         "cache_creation": {"ephemeral_5m_input_tokens": 300, "ephemeral_1h_input_tokens": 200},
         "service_tier": "standard",
     },
-}  # fmt: skip
+}
 GEMINI_USAGE = {
-    "promptTokenCount": 1000, "candidatesTokenCount": 200, "thoughtsTokenCount": 300, "cachedContentTokenCount": 600,
-    "totalTokenCount": 1500, "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 300}],
-}  # fmt: skip
+    "promptTokenCount": 1000,
+    "candidatesTokenCount": 200,
+    "thoughtsTokenCount": 300,
+    "cachedContentTokenCount": 600,
+    "totalTokenCount": 1500,
+    "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 300}],
+}
 CONTENT = {
     "candidates": [{"content": {"role": "model", "parts": [{"text": "hi"}]}, "finishReason": "STOP", "index": 0}]
 }
@@ -62,10 +84,17 @@ CHAT_STREAM = [
 ]
 RESPONSE_STREAM = [
     {"type": "response.created", "sequence_number": 0, "response": {**RESPONSE, "status": "queued", "usage": None}},
-    {"type": "response.output_text.delta", "sequence_number": 1, "item_id": "i", "output_index": 0, "content_index": 0,
-     "delta": "hi", "logprobs": []},
+    {
+        "type": "response.output_text.delta",
+        "sequence_number": 1,
+        "item_id": "i",
+        "output_index": 0,
+        "content_index": 0,
+        "delta": "hi",
+        "logprobs": [],
+    },
     {"type": "response.completed", "sequence_number": 2, "response": RESPONSE},
-]  # fmt: skip
+]
 MESSAGE_STREAM = [
     {"type": "message_start", "message": {**MESSAGE, "content": [], "usage": {**MESSAGE["usage"], "output_tokens": 1}}},
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
@@ -73,7 +102,7 @@ MESSAGE_STREAM = [
     {"type": "message_delta", "delta": {"stop_reason": None, "stop_sequence": None}, "usage": {"output_tokens": 40}},
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 70}},
     {"type": "message_stop"},
-]  # fmt: skip
+]
 GEMINI_STREAM = [
     {
         **CONTENT,
@@ -170,9 +199,13 @@ ASK: Any = [{"role": "user", "content": "hi"}]
 
 def tokens(event: UsageEvent) -> tuple[int, ...]:
     return (
-        event.input_tokens, event.cache_read_tokens, event.cache_write_tokens, event.cache_write_1h_tokens,
-        event.output_tokens, event.reasoning_tokens,
-    )  # fmt: skip
+        event.input_tokens,
+        event.cache_read_tokens,
+        event.cache_write_tokens,
+        event.cache_write_1h_tokens,
+        event.output_tokens,
+        event.reasoning_tokens,
+    )
 
 
 def check(event: UsageEvent, provider: str, counts: tuple[int, ...], model: str, call: str, *, stream: bool) -> None:

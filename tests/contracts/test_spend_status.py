@@ -55,9 +55,14 @@ ORG = Policy(
     org_id="acme", applies="each_member", currency="EUR", daily_limit_micro=1_000_000, monthly_limit_micro=9_000_000
 )
 GROUP = Policy(
-    org_id="acme", scope="group", name="blue", applies="each_member", currency="EUR", monthly_limit_micro=1_500_000,
+    org_id="acme",
+    scope="group",
+    name="blue",
+    applies="each_member",
+    currency="EUR",
+    monthly_limit_micro=1_500_000,
     warn_threshold_pct=60,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module", name="ledger")
@@ -169,9 +174,16 @@ def test_the_dearest_twenty_keys(ledger_settings: Settings, ledger: ClickHouse) 
 
 
 SCOPES = [
-    ("group", "blue", 2), ("user", "ann", 1), ("api_key", "k1", 3), ("client_ip", "10.0.0.1", 4),
-    ("agent", "bot", 5), ("model", "gpt-5", 6), ("provider", "google", 7), ("tag", "team=a=b", 1), ("tag", "team=a", 0),
-]  # fmt: skip
+    ("group", "blue", 2),
+    ("user", "ann", 1),
+    ("api_key", "k1", 3),
+    ("client_ip", "10.0.0.1", 4),
+    ("agent", "bot", 5),
+    ("model", "gpt-5", 6),
+    ("provider", "google", 7),
+    ("tag", "team=a=b", 1),
+    ("tag", "team=a", 0),
+]
 
 
 def test_every_scope_has_its_own_use(ledger: ClickHouse) -> None:
@@ -199,9 +211,16 @@ def test_every_scope_has_its_own_use(ledger: ClickHouse) -> None:
 def test_use_tells_the_units_apart(ledger: ClickHouse) -> None:
     rows = [
         call(400, "2026-11-05T00:00", org_id="units", cost_nano=1, cost_eur_nano=2, cost_rub_nano=3, input_tokens=4),
-        call(401, "2026-11-05T00:00", org_id="units", at_risk_nano=10, at_risk_eur_nano=20, at_risk_rub_nano=30,
-             output_tokens=40),
-    ]  # fmt: skip
+        call(
+            401,
+            "2026-11-05T00:00",
+            org_id="units",
+            at_risk_nano=10,
+            at_risk_eur_nano=20,
+            at_risk_rub_nano=30,
+            output_tokens=40,
+        ),
+    ]
     insert(ledger, rows, offset=30)
     use = use_of(ledger, "units", "org", "", period_of("rolling24h", "UTC", int(rows[0]["event_time"].timestamp())))
     assert [use.of(unit) for unit in ("USD", "EUR", "RUB", "tokens", "requests")] == [11, 22, 33, 44, 2]

@@ -202,9 +202,22 @@ def test_newer_format_stops_its_partition_alone(
 def test_alerts_and_rules_land_in_their_tables(
     line_settings: Settings, start: Callable[[str], Worker], eventually: Eventually
 ) -> None:
-    event = {"specversion": "1.0", "id": "a1", "source": "tollmeter/watch", "type": "t", "time": "2026-11-22T10:00:00Z",
-             "data": {"kind": "budget", "severity": "warning", "org_id": "acme", "scope": "org", "name": "",
-                      "period": "2026-11", "text": "80 %"}}  # fmt: skip
+    event = {
+        "specversion": "1.0",
+        "id": "a1",
+        "source": "tollmeter/watch",
+        "type": "t",
+        "time": "2026-11-22T10:00:00Z",
+        "data": {
+            "kind": "budget",
+            "severity": "warning",
+            "org_id": "acme",
+            "scope": "org",
+            "name": "",
+            "period": "2026-11",
+            "text": "80 %",
+        },
+    }
     wire = json.dumps(event).encode()
     send(line_settings, topics.ALERTS, [(0, wire, []), (0, wire, [])])  # at least once: sent twice
     start("price")

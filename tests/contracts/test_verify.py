@@ -43,16 +43,26 @@ def client(ledger_settings: Settings) -> Iterator[ClickHouse]:
 def store(client: ClickHouse, *rows: tuple[datetime, datetime, int, int | None]) -> None:
     """Insert (event_time, received_at, input_tokens, cost_nano) as ledger rows of partition 0."""
     columns = (
-        "event_id", "event_time", "received_at", "org_id", "src_partition", "src_offset", "input_tokens", "cost_nano",
-        "billing_scope", "priced_partition", "priced_offset",
-    )  # fmt: skip
+        "event_id",
+        "event_time",
+        "received_at",
+        "org_id",
+        "src_partition",
+        "src_offset",
+        "input_tokens",
+        "cost_nano",
+        "billing_scope",
+        "priced_partition",
+        "priced_offset",
+    )
     client.insert_rows(
-        "usage_events", columns,
+        "usage_events",
+        columns,
         [
             (f"00000000-0000-4000-8000-{n:012d}", at, received, "acme", 0, n, tokens, cost, "ORG", 0, n)
             for n, (at, received, tokens, cost) in enumerate(rows)
         ],
-    )  # fmt: skip
+    )
 
 
 def cover(client: ClickHouse, *spans: tuple[int, int, int]) -> None:
@@ -107,14 +117,30 @@ SEALED = int(MINUTE.timestamp()) + 31 * 86_400
 
 def window(client: ClickHouse, calls: int, tokens: int, cost: int, name: str = "", stamp: int = APPLIED) -> None:
     """The totals of the organisation, or of one IP, in one minute, hour, day and month."""
-    columns = ("level", "bucket", "org_id", "scope", "name", "priced_partition", "stamp",
-               "calls", "input_tokens", "cost_nano")  # fmt: skip
-    starts = {"minute": MINUTE, "hour": MINUTE.replace(minute=0), "day": MINUTE.replace(hour=0, minute=0),
-              "month": MINUTE.replace(day=1, hour=0, minute=0)}  # fmt: skip
+    columns = (
+        "level",
+        "bucket",
+        "org_id",
+        "scope",
+        "name",
+        "priced_partition",
+        "stamp",
+        "calls",
+        "input_tokens",
+        "cost_nano",
+    )
+    starts = {
+        "minute": MINUTE,
+        "hour": MINUTE.replace(minute=0),
+        "day": MINUTE.replace(hour=0, minute=0),
+        "month": MINUTE.replace(day=1, hour=0, minute=0),
+    }
     scope = "client_ip" if name else "org"
-    client.insert_rows("usage_windows", columns, [
-        (level, start, "acme", scope, name, 0, stamp, calls, tokens, cost) for level, start in starts.items()
-    ])  # fmt: skip
+    client.insert_rows(
+        "usage_windows",
+        columns,
+        [(level, start, "acme", scope, name, 0, stamp, calls, tokens, cost) for level, start in starts.items()],
+    )
 
 
 def check(
@@ -199,8 +225,10 @@ def test_totals_of_a_newer_checkpoint_are_left_out(client: ClickHouse) -> None:
 
 def test_folded_names_are_compared_in_sum(client: ClickHouse) -> None:
     store(client, *TWO)
-    client.command("ALTER TABLE usage_events UPDATE client_ip = concat('10.0.0.', toString(src_offset)) WHERE 1 "
-                   "SETTINGS mutations_sync = 2")  # fmt: skip
+    client.command(
+        "ALTER TABLE usage_events UPDATE client_ip = concat('10.0.0.', toString(src_offset)) WHERE 1 "
+        "SETTINGS mutations_sync = 2"
+    )
     window(client, 2, 30, 300)
     window(client, 1, 10, 100, name="10.0.0.0")
     window(client, 1, 20, 200, name="__other__")
@@ -320,9 +348,7 @@ def test_rows_corrected_behind_the_checkpoint_wait_for_the_next_one(client: Clic
 def settle(client: ClickHouse, applied: int) -> Any:
     day_s = int(MINUTE.timestamp()) // 86_400 * 86_400
     scopes = frozenset({("org", "")})
-    wanted = Settlement(
-        "acme", "day", 0, applied, day_s, day_s + 86_400, bucket_at("day", day_s), scopes, live={}
-    )  # fmt: skip
+    wanted = Settlement("acme", "day", 0, applied, day_s, day_s + 86_400, bucket_at("day", day_s), scopes, live={})
     return extra_cells(client, wanted).select("calls", "cost_nano").rows()
 
 

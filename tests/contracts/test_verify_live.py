@@ -19,8 +19,12 @@ pytestmark = pytest.mark.stack
 
 NOW = datetime.now(UTC).replace(minute=30, second=0, microsecond=0) - timedelta(hours=1)
 OLD, NEW = 100, 250
-LEVELS = {"minute": NOW, "hour": NOW.replace(minute=0), "day": NOW.replace(hour=0, minute=0),
-          "month": NOW.replace(day=1, hour=0, minute=0)}  # fmt: skip
+LEVELS = {
+    "minute": NOW,
+    "hour": NOW.replace(minute=0),
+    "day": NOW.replace(hour=0, minute=0),
+    "month": NOW.replace(day=1, hour=0, minute=0),
+}
 
 
 @pytest.fixture
@@ -38,9 +42,10 @@ def checkpoint(client: ClickHouse, applied: int, cost: int) -> None:
     """What WATCH saves: its totals, then how far it has got."""
     columns = ("level", "bucket", "org_id", "scope", "name", "priced_partition", "stamp", "calls", "cost_nano")
     client.insert_rows(
-        "usage_windows", columns,
+        "usage_windows",
+        columns,
         [(level, start, "acme", "org", "", 0, applied, 1, cost) for level, start in LEVELS.items()],
-    )  # fmt: skip
+    )
     state = {"applied": applied, "watermark_ms": int(NOW.timestamp() * 1000), "deferred": []}
     client.insert_rows(
         "watch_progress", ("priced_partition", "applied", "stamp", "state"), [(0, applied, applied, json.dumps(state))]

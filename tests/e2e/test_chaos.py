@@ -8,17 +8,29 @@ import sys
 import pytest
 
 MINUTES = 3.0
-COUNTS = ("lost", "double", "wrong_rows", "unknown_rows", "wrong_windows", "wrong_rollups", "alerts_missing",
-          "alerts_wrong", "dead_letters_missing")  # fmt: skip
+COUNTS = (
+    "lost",
+    "double",
+    "wrong_rows",
+    "unknown_rows",
+    "wrong_windows",
+    "wrong_rollups",
+    "alerts_missing",
+    "alerts_wrong",
+    "dead_letters_missing",
+)
 
 
 def chaos(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     plain = {name: value for name, value in os.environ.items() if not name.startswith("TOLLMETER_")}
     return subprocess.run(
         [sys.executable, "-m", "tests.chaos", *arguments],
-        capture_output=True, text=True, timeout=1_500, check=False,
+        capture_output=True,
+        text=True,
+        timeout=1_500,
+        check=False,
         env={**plain, "PYTHONPATH": os.pathsep.join(("src", ".")), **environment},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.stack

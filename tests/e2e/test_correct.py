@@ -162,8 +162,18 @@ def test_corrected_calls_count_as_if_the_truth_had_been_sent(
     truth = [dict(event) for event in sent]
     ids = [event["event_id"] for event in sent]
 
-    found = correct(line, ids[0], "--set", "input_tokens=5000", "--set", "output_tokens=7", "--set",
-                    "usage_source=PROVIDER", "--reason", "the provider's own count")  # fmt: skip
+    found = correct(
+        line,
+        ids[0],
+        "--set",
+        "input_tokens=5000",
+        "--set",
+        "output_tokens=7",
+        "--set",
+        "usage_source=PROVIDER",
+        "--reason",
+        "the provider's own count",
+    )
     truth[0] |= {"input_tokens": 5_000, "output_tokens": 7, "usage_source": "PROVIDER"}
     (row,) = found["rows"]
     assert (row["before"]["input_tokens"], row["after"]["input_tokens"], row["revision"]) == (1_000, 5_000, 1)

@@ -76,14 +76,18 @@ def nano_usd(event: UsageEvent) -> int:
         nano = (fresh * FLAT["input"] + cached * FLAT["cached"] + event.output_tokens * FLAT["output"]) * 1_000
         return int(nano.quantize(Decimal(1), ROUND_HALF_EVEN))
     usage = Usage(
-        input_tokens=event.input_tokens, cache_read_tokens=event.cache_read_tokens or None,
+        input_tokens=event.input_tokens,
+        cache_read_tokens=event.cache_read_tokens or None,
         output_tokens=event.output_tokens,
-    )  # fmt: skip
+    )
     context = {"processing": "batch"} if event.processing == "BATCH" else None
     price = calc_price(
-        usage, event.model_used, provider_id=event.provider, genai_request_timestamp=event.occurred_at,
+        usage,
+        event.model_used,
+        provider_id=event.provider,
+        genai_request_timestamp=event.occurred_at,
         price_context=context,
-    )  # fmt: skip
+    )
     return int((price.total_price * 10**9).quantize(Decimal(1), ROUND_HALF_EVEN))
 
 
@@ -145,17 +149,25 @@ def test_verify_counts_each_term_and_names_what_is_planted(line: Settings, event
     code, counts = command(line, "verify", "--wait", "60s")
     assert (code, counts["differences"]) == (0, [])
     expected = {
-        "records": wire.sent_events + wire.sent_resends + wire.sent_poison, "distinct": wire.sent_events,
-        "accepted": wire.sent_events + wire.sent_resends, "rejected": wire.sent_poison,
-        "resends": wire.sent_resends, "ledger": wire.sent_events, "voided": 0, "differences": [],
-    }  # fmt: skip
+        "records": wire.sent_events + wire.sent_resends + wire.sent_poison,
+        "distinct": wire.sent_events,
+        "accepted": wire.sent_events + wire.sent_resends,
+        "rejected": wire.sent_poison,
+        "resends": wire.sent_resends,
+        "ledger": wire.sent_events,
+        "voided": 0,
+        "differences": [],
+    }
     assert {name: counts[name] for name in expected} == expected
     client = connect(line)
     row = client.query("SELECT * FROM usage_events FINAL WHERE cost_nano > 0 ORDER BY event_id LIMIT 1")[0]
     wanted = {"id": str(row["event_id"])}
 
-    client.command("INSERT INTO usage_events SELECT * REPLACE (version + 1 AS version, cost_nano + 7 AS cost_nano) "
-                   "FROM usage_events FINAL WHERE event_id = {id:UUID}", wanted)  # fmt: skip
+    client.command(
+        "INSERT INTO usage_events SELECT * REPLACE (version + 1 AS version, cost_nano + 7 AS cost_nano) "
+        "FROM usage_events FINAL WHERE event_id = {id:UUID}",
+        wanted,
+    )
     code, counts = command(line, "verify")
     found = {difference["name"]: difference for difference in counts["differences"]}
     assert code == 1
@@ -179,13 +191,18 @@ def _import_log_export(line: Settings, client: ClickHouse, eventually: Eventuall
         {
             "insertId": f"insert-{number % 40}",
             "jsonPayload": {
-                "t": "openai_usage", "request_id": f"r-{number % 40}", "model_sent": "gpt-4o", "model_used": "gpt-4o",
-                "usage": {"prompt_tokens": 1_000, "output_tokens": 10}, "est_cost": 0.0026, "api_key_id": "0a1b2c3d",
+                "t": "openai_usage",
+                "request_id": f"r-{number % 40}",
+                "model_sent": "gpt-4o",
+                "model_used": "gpt-4o",
+                "usage": {"prompt_tokens": 1_000, "output_tokens": 10},
+                "est_cost": 0.0026,
+                "api_key_id": "0a1b2c3d",
                 "timestamp": f"2026-11-20T10:00:{number % 40:02d}Z",
             },
         }
         for number in range(50)
-    ]  # fmt: skip
+    ]
     text = gzip.compress(json.dumps(entries).encode())
     code, done = command(line, "import", "-", "--org", "export", text=text)
     assert (code, done["acknowledged"]) == (0, 50)

@@ -114,9 +114,13 @@ def expected_totals(events: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Added up in plain Python: gpt-4o costs 2,500 nano-USD a token in and 10,000 a token out."""
     read, written = (sum(event[name] for event in events) for name in ("input_tokens", "output_tokens"))
     return {
-        "calls": len(events), "ids": len(events), "input": read, "output": written,
-        "cost": 2_500 * read + 10_000 * written, "unpriced": 0,
-    }  # fmt: skip
+        "calls": len(events),
+        "ids": len(events),
+        "input": read,
+        "output": written,
+        "cost": 2_500 * read + 10_000 * written,
+        "unpriced": 0,
+    }
 
 
 def covered(client: ClickHouse) -> int:
@@ -157,8 +161,11 @@ def test_kill_9_of_each_worker_loses_and_doubles_nothing(line: Settings, start: 
     wanted = expected_totals(events)
     eventually(lambda: totals(client) == wanted, timeout=60)
     letters = asyncio.run(_dead_letters(line))
-    found = {(int(h["source_partition"]), int(h["source_offset"]), record.value or b"")
-             for record in letters for h in [dict(record.headers)]}  # fmt: skip
+    found = {
+        (int(h["source_partition"]), int(h["source_offset"]), record.value or b"")
+        for record in letters
+        for h in [dict(record.headers)]
+    }
     assert found == {(partition, offset, value) for partition, offset, value in poisoned}
     assert all(record.partition == int(dict(record.headers)["source_partition"]) for record in letters)
     eventually(lambda: covered(client) == sent, timeout=20)
@@ -191,8 +198,11 @@ def test_worker_without_broker_says_so(line: Settings, tmp_path: Path) -> None:
     environment = {**os.environ, **settings_environment(line), "TOLLMETER_KAFKA": "127.0.0.1:1"}
     done = subprocess.run(
         [sys.executable, "-m", "tollmeter", "worker", "price"],
-        env=environment, capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 2
     assert b"127.0.0.1:1" in done.stderr
     assert b"Traceback" not in done.stderr
@@ -203,8 +213,11 @@ def test_worker_without_topics_says_so(line: Settings) -> None:
     environment = {**os.environ, **settings_environment(line), "TOLLMETER_TOPIC_PREFIX": "nothing-here."}
     done = subprocess.run(
         [sys.executable, "-m", "tollmeter", "worker", "ledger"],
-        env=environment, capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 2
     assert b"tollmeter setup" in done.stderr
     assert b"Traceback" not in done.stderr

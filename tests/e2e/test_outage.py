@@ -22,9 +22,12 @@ pytestmark = pytest.mark.stack
 def own_stack(tmp_path: Path) -> Iterator[Stack]:
     """A stack whose ClickHouse may be killed; a consumer that does not fetch for six seconds leaves its group."""
     wanted = Settings(
-        kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0",
-        poll_interval_s=6.0, session_timeout_s=6.0, checkpoint_s=1.0,
-    )  # fmt: skip
+        kafka="127.0.0.1:0",
+        clickhouse="http://127.0.0.1:0",
+        poll_interval_s=6.0,
+        session_timeout_s=6.0,
+        checkpoint_s=1.0,
+    )
     try:
         with Stack(tmp_path, workers=(), settings=wanted) as stack:
             provision.apply(stack.settings)

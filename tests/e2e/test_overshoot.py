@@ -39,9 +39,7 @@ def start(line_settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], N
         process.wait()
 
 
-def test_ten_processes_overshoot_less_than_computed(
-    line_settings: Settings, start: Callable[[str], None]
-) -> None:  # fmt: skip
+def test_ten_processes_overshoot_less_than_computed(line_settings: Settings, start: Callable[[str], None]) -> None:
     start("price")
     start("watch")
     found = run(line_settings, processes=10, seconds=20.0)

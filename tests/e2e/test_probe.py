@@ -41,8 +41,12 @@ def probe(
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "tollmeter", "probe", *arguments],
         env={**inherited, **settings_environment(settings), **spool, **environment},
-        cwd=folder, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 async def recorded(settings: Settings) -> list[Any]:
@@ -85,8 +89,11 @@ def test_each_provider_in_its_own_words(server: FakeServer, line_settings: Setti
     assert [path for path, _, _ in server.asked] == paths
     events = asyncio.run(recorded(line_settings))
     assert {(event["provider"], event["api_key_id"]) for event in events} == {
-        ("openai", key_id(KEY)), ("anthropic", key_id(KEY)), ("google", key_id(KEY)), ("ollama", ""),
-    }  # fmt: skip
+        ("openai", key_id(KEY)),
+        ("anthropic", key_id(KEY)),
+        ("google", key_id(KEY)),
+        ("ollama", ""),
+    }
     assert {(event["feature"], event["status"], event["org_id"], event["service"]) for event in events} == {
         ("probe", "OK", "demo", "tollmeter-probe")
     }

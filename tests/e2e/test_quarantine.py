@@ -120,6 +120,11 @@ def test_killer_is_set_aside_at_the_third_start_and_everything_behind_it_flows(
     assert (said.reason, said.stage, said.place.partition, said.place.offset) == ("quarantined", "price", 1, 3)
     assert said.detail == "ends the process: SIGSEGV"
     assert letter.value == KILLER
-    sources = [source for record in asyncio.run(_read(line, topics.PRICED)) for name, value in record.headers
-               if name == H_SOURCES for source in json.loads(value)]  # fmt: skip
+    sources = [
+        source
+        for record in asyncio.run(_read(line, topics.PRICED))
+        for name, value in record.headers
+        if name == H_SOURCES
+        for source in json.loads(value)
+    ]
     assert sum({(s[0], s[1], s[2]): s[4] for s in sources}.values()) == 1

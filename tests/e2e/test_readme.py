@@ -24,9 +24,14 @@ def environment() -> dict[str, str]:
 
 def tollmeter(folder: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tollmeter", *arguments], cwd=folder, env=environment(), check=False,
-        capture_output=True, text=True, timeout=timeout,
-    )  # fmt: skip
+        [sys.executable, "-m", "tollmeter", *arguments],
+        cwd=folder,
+        env=environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
 
 
 @pytest.fixture
@@ -51,9 +56,14 @@ def snippet(number: int) -> str:
 
 def run_snippet(folder: Path, number: int, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", snippet(number)], cwd=folder, env=environment() | more, check=False,
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "-c", snippet(number)],
+        cwd=folder,
+        env=environment() | more,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def shown(folder: Path) -> Any:

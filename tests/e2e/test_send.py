@@ -20,8 +20,13 @@ def run(*command: str, settings: Settings, cwd: Path) -> subprocess.CompletedPro
     environment |= settings_environment(settings)
     return subprocess.run(
         [sys.executable, "-W", "error", *command],
-        env=environment, cwd=cwd, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.mark.stack

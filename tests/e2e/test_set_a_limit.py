@@ -120,9 +120,14 @@ def _raised_limit(terminal: Terminal, before: set[str], eventually: Callable[...
 
 def _refused(terminal: Terminal) -> list[str] | None:
     done = subprocess.run(
-        [sys.executable, "-c", ASK], cwd=terminal.folder, env=terminal.environment, check=True, capture_output=True,
-        text=True, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "-c", ASK],
+        cwd=terminal.folder,
+        env=terminal.environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     answers = done.stdout.strip().split("\n")
     return answers if answers[0].startswith("Deny(") else None
 

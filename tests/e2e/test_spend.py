@@ -64,7 +64,11 @@ def told(settings: Settings) -> tuple[dict[str, Spend], dict[str, AsOf]]:
 
 def of_ledger(client: ClickHouse, row: Spend) -> int:
     """What the ledger says about the scope and period of a spend row."""
-    named = {"org": "1", "user": "user_id = {name:String}", "tag": "has(tags, (splitByChar('=', {name:String})[1], splitByChar('=', {name:String})[2]))"}  # fmt: skip  # noqa: E501
+    named = {
+        "org": "1",
+        "user": "user_id = {name:String}",
+        "tag": "has(tags, (splitByChar('=', {name:String})[1], splitByChar('=', {name:String})[2]))",
+    }  # noqa: E501
     counted = {
         "EUR": "ifNull(cost_eur_nano, 0) + ifNull(at_risk_eur_nano, 0)",
         "USD": "ifNull(cost_nano, 0) + ifNull(at_risk_nano, 0)",
@@ -108,9 +112,11 @@ def test_spend_equals_the_ledger(line: Settings, start: Start, eventually: Calla
         assert len(ends) == 4
         kinds = {(row.scope, row.period) for row in rows.values()}
         assert kinds == {
-            ("org", "week@Asia/Kolkata"), ("org", "rolling240h@UTC"), ("user", "month@Asia/Tokyo"),
+            ("org", "week@Asia/Kolkata"),
+            ("org", "rolling240h@UTC"),
+            ("user", "month@Asia/Tokyo"),
             ("tag", "month@UTC"),
-        }  # fmt: skip
+        }
         wrong = {key: (row.spent, of_ledger(client, row)) for key, row in rows.items()}
         wrong = {key: pair for key, pair in wrong.items() if pair[0] != pair[1]}
         assert not wrong, json.dumps(wrong)
@@ -133,7 +139,11 @@ def _policies(tag: str) -> list[Policy]:
     return [
         Policy(org_id=ORG, limits=(Limit(period="week", amount=5_000_000),), timezone="Asia/Kolkata"),
         Policy(org_id=ORG, limits=(Limit(period="rolling", amount=9_000_000, hours=240),), currency="EUR"),
-        Policy(org_id=ORG, applies="each_member", timezone="Asia/Tokyo",
-               limits=(Limit(period="month", measure="tokens", amount=10**6),)),
+        Policy(
+            org_id=ORG,
+            applies="each_member",
+            timezone="Asia/Tokyo",
+            limits=(Limit(period="month", measure="tokens", amount=10**6),),
+        ),
         Policy(org_id=ORG, scope="tag", name=tag, monthly_limit_micro=7_000_000),
-    ]  # fmt: skip
+    ]

@@ -99,9 +99,13 @@ def test_planted_differences_are_named_and_mended(line: Settings, eventually: Ev
     code, found = verify(line, "--deep")
     counted = {name: found[name] for name in ("records", "accepted", "rejected", "distinct", "resends", "ledger")}
     assert counted == {
-        "records": EVENTS + 3, "accepted": EVENTS + 2, "rejected": 1, "distinct": EVENTS + 1, "resends": 1,
+        "records": EVENTS + 3,
+        "accepted": EVENTS + 2,
+        "rejected": 1,
+        "distinct": EVENTS + 1,
+        "resends": 1,
         "ledger": EVENTS + 1,
-    }  # fmt: skip
+    }
     assert found["deep"] == {name: counted[name] for name in found["deep"]}
     assert (code, amounts(found)) == (1, {"id_with_several_times": 1})
     (listed,) = found["several_times"]
@@ -118,8 +122,10 @@ def test_planted_differences_are_named_and_mended(line: Settings, eventually: Ev
     differs = amounts(found)
     assert code == 1
     assert {name: differs[name] for name in ("missing_in_ledger", "distinct = ledger", "cost_nano")} == {
-        "missing_in_ledger": 1, "distinct = ledger": 1, "cost_nano": 7,
-    }  # fmt: skip
+        "missing_in_ledger": 1,
+        "distinct = ledger": 1,
+        "cost_nano": 7,
+    }
     assert {"rollup_calls", "rollup_errors", "window_cost_nano", "window_calls"} <= set(differs)
     where = {difference["where"] for difference in found["differences"] if difference["name"] == "window_output_tokens"}
     assert any(place.startswith("month") and place.endswith("org acme, org") for place in where)

@@ -61,7 +61,7 @@ def windows(client: ClickHouse, level: str, kind: str) -> dict[tuple[Any, ...], 
         "at_risk_nano AS risk FROM usage_windows FINAL "
         "WHERE level = {level:String} AND scope = {kind:String} AND calls > 0",
         {"level": level, "kind": kind},
-    )  # fmt: skip
+    )
     return {(row["bucket"], row["org_id"], row["name"]): _sums(row) for row in rows}
 
 
@@ -145,7 +145,7 @@ def _check_alerts(line: Settings, client: ClickHouse, policy: Policy) -> None:
                 "WHERE level = {level:String} AND scope = 'org' AND org_id = {org:String} "
                 "AND bucket = {bucket:DateTime}",
                 {"level": level, "org": org, "bucket": bucket},
-            )[0]  # fmt: skip
+            )[0]
             due = {pct for pct in policy.alert_pcts if row["spend"] * 100 >= pct * limit_micro * 1_000}
             period = bucket.strftime("%Y-%m-%d" if level == "day" else "%Y-%m")
             events = [event for event in ours if event["data"]["period"] == period]

@@ -82,8 +82,13 @@ def work(source: Batches) -> dict[str, Any]:
         slowest = max(slowest, time.monotonic() - began)
         inputs += len(values)
     signal.alarm(0)
-    return {"inputs": inputs, "rejected": rejected, "seconds": round(time.monotonic() - started, 1),
-            "slowest_batch_s": round(slowest, 3), "memory_max_mb": memory_mb()}  # fmt: skip
+    return {
+        "inputs": inputs,
+        "rejected": rejected,
+        "seconds": round(time.monotonic() - started, 1),
+        "slowest_batch_s": round(slowest, 3),
+        "memory_max_mb": memory_mb(),
+    }
 
 
 def _hypothesis(seed: int, inputs: int) -> dict[str, Any]:
@@ -192,10 +197,11 @@ def main() -> int:
         child(engines[0], chosen.inputs, chosen.seed)
         return 0
     found = [
-        {"engine": engine, "not_run": reason} if (reason := missing(engine)) else
-        run(engine, chosen.inputs, chosen.seed, chosen.patience)
+        {"engine": engine, "not_run": reason}
+        if (reason := missing(engine))
+        else run(engine, chosen.inputs, chosen.seed, chosen.patience)
         for engine in engines
-    ]  # fmt: skip
+    ]
     print(json.dumps(found))
     return CRASHED if any(sound(result) is False for result in found) else 0
 

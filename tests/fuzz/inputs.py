@@ -11,10 +11,27 @@ from tollmeter.schemas import codec
 _ODD_BYTES = (0x00, 0x01, 0x02, 0x48, 0x7F, 0x80, 0xFE, 0xFF)
 _VARINTS = (b"\xff" * 9 + b"\x01", b"\x80" * 40, b"\xfe\xff\xff\xff\x0f", b"\xff" * 10, b"\x00", b"\x01")
 _SNIPPETS = (
-    b"NaN", b"1e999", b"-0", b"1" * 400, b"true", b"null", b'"7"', b"[]", b"{}", b"\\ud800", b"\\u0000", b'"',
-    b"}", b"[", b',"input_tokens":1', b"[" * 3_000, b'{"a":' * 3_000, b"9223372036854775808",
-    b"-9223372036854775809", b"\xed\xa0\x80",
-)  # fmt: skip
+    b"NaN",
+    b"1e999",
+    b"-0",
+    b"1" * 400,
+    b"true",
+    b"null",
+    b'"7"',
+    b"[]",
+    b"{}",
+    b"\\ud800",
+    b"\\u0000",
+    b'"',
+    b"}",
+    b"[",
+    b',"input_tokens":1',
+    b"[" * 3_000,
+    b'{"a":' * 3_000,
+    b"9223372036854775808",
+    b"-9223372036854775809",
+    b"\xed\xa0\x80",
+)
 _FRAMES = (
     codec.SINGLE_OBJECT_HEADER,
     codec.CONFLUENT_HEADER,

@@ -17,9 +17,14 @@ from tollmeter.producers.transports.answered import Reader
 CHAT = [*shapes.CHAT_STREAM]
 OLLAMA: list[dict[str, Any]] = [
     {"model": "llama3.2", "message": {"role": "assistant", "content": "hi "}, "done": False},
-    {"model": "llama3.2", "message": {"role": "assistant", "content": "there"}, "done": True,
-     "prompt_eval_count": 26, "eval_count": 8},
-]  # fmt: skip
+    {
+        "model": "llama3.2",
+        "message": {"role": "assistant", "content": "there"},
+        "done": True,
+        "prompt_eval_count": 26,
+        "eval_count": 8,
+    },
+]
 
 
 def events(chunks: list[Any], end: str = "\n") -> bytes:
@@ -61,8 +66,12 @@ def test_any_cut_reads_the_same(name: str, cuts: list[int], encoding: str) -> No
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.binary(max_size=300), kind=st.sampled_from(["application/json", "text/event-stream", "audio/mpeg", ""]),
-       encoding=st.sampled_from(["", "gzip", "br"]), cuts=st.lists(st.integers(0, 300), max_size=5))  # fmt: skip
+@given(
+    data=st.binary(max_size=300),
+    kind=st.sampled_from(["application/json", "text/event-stream", "audio/mpeg", ""]),
+    encoding=st.sampled_from(["", "gzip", "br"]),
+    cuts=st.lists(st.integers(0, 300), max_size=5),
+)
 def test_any_bytes_are_survived(data: bytes, kind: str, encoding: str, cuts: list[int]) -> None:
     reader = read(kind, data, cuts, encoding)
     assert read_usage(reader.body).input_tokens == 0

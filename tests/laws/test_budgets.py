@@ -29,35 +29,56 @@ Edge = tuple[str, str, str, str, str, str]
 
 def a_policy(rng: random.Random) -> Policy:
     scope, name, applies = rng.choice(
-        [("org", "", "pool"), ("org", "", "each_member"), ("group", "dev", "each_member"), ("user", "ann", "pool"),
-         ("group", "ops", "each_member"), ("tag", "team=blue", "pool"), ("model", "gpt-4o", "pool"),
-         ("group", "g", "pool")]
-    )  # fmt: skip
+        [
+            ("org", "", "pool"),
+            ("org", "", "each_member"),
+            ("group", "dev", "each_member"),
+            ("user", "ann", "pool"),
+            ("group", "ops", "each_member"),
+            ("tag", "team=blue", "pool"),
+            ("model", "gpt-4o", "pool"),
+            ("group", "g", "pool"),
+        ]
+    )
     limits = [
         Limit(period=period, measure=measure, amount=rng.randint(1, 8))  # type: ignore[arg-type]
         for period in rng.sample(["day", "week", "month"], rng.randint(1, 3))
         for measure in rng.sample(["money", "tokens", "requests"], rng.randint(1, 2))
     ]
     return Policy(
-        org_id="acme", scope=scope, name=name, applies=applies, limits=tuple(limits),  # type: ignore[arg-type]
-        currency=rng.choice(["USD", "EUR"]), timezone=rng.choice(["UTC", "Asia/Kolkata", "America/New_York"]),
-        alert_pcts=tuple(rng.sample([20, 50, 100, 130], 2)), warn_threshold_pct=rng.randint(1, 100),
+        org_id="acme",
+        scope=scope,
+        name=name,
+        applies=applies,
+        limits=tuple(limits),  # type: ignore[arg-type]
+        currency=rng.choice(["USD", "EUR"]),
+        timezone=rng.choice(["UTC", "Asia/Kolkata", "America/New_York"]),
+        alert_pcts=tuple(rng.sample([20, 50, 100, 130], 2)),
+        warn_threshold_pct=rng.randint(1, 100),
         alert_remaining_micro=rng.choice([None, 1, 9]),
-    )  # fmt: skip
+    )
 
 
 def some_rows(rng: random.Random) -> list[dict[str, Any]]:
     return [
         row(
-            number, START + rng.randint(-3_000, 0), offset=number, received_s=START,
-            user_id=rng.choice(["ann", "ben", "cid", "new", ""]), model=rng.choice(["gpt-4o", "o3"]),
-            cost_nano=rng.choice([0, 100, 1_000, 2_500]), cost_eur_nano=rng.choice([0, 90, 900]),
-            at_risk_nano=rng.choice([None, None, 300]), input_tokens=rng.choice([0, 1, 3]), output_tokens=0,
-            status=rng.choice(["OK", "OK", "BLOCKED"]), billing_scope=rng.choice(["ORG", "ORG", "USER"]),
+            number,
+            START + rng.randint(-3_000, 0),
+            offset=number,
+            received_s=START,
+            user_id=rng.choice(["ann", "ben", "cid", "new", ""]),
+            model=rng.choice(["gpt-4o", "o3"]),
+            cost_nano=rng.choice([0, 100, 1_000, 2_500]),
+            cost_eur_nano=rng.choice([0, 90, 900]),
+            at_risk_nano=rng.choice([None, None, 300]),
+            input_tokens=rng.choice([0, 1, 3]),
+            output_tokens=0,
+            status=rng.choice(["OK", "OK", "BLOCKED"]),
+            billing_scope=rng.choice(["ORG", "ORG", "USER"]),
             tags=rng.choice([None, [{"key": "team", "value": "blue"}], [{"key": "team", "value": "red"}]]),
         )
         for number in range(rng.randint(1, 25))
-    ]  # fmt: skip
+    ]
 
 
 def own_limits(policies: list[Policy], user: str) -> list[tuple[Policy, Limit, int]]:
@@ -100,8 +121,9 @@ def expected(policies: list[Policy], rows: list[dict[str, Any]]) -> set[Edge]:
                 "money": call["cost_eur_nano"]
                 if p.currency == "EUR"
                 else call["cost_nano"] + (call["at_risk_nano"] or 0),
-                "tokens": call["input_tokens"] + call["output_tokens"], "requests": call["status"] != "BLOCKED",
-            }[limit.measure]  # fmt: skip
+                "tokens": call["input_tokens"] + call["output_tokens"],
+                "requests": call["status"] != "BLOCKED",
+            }[limit.measure]
             factor = 1_000 if limit.measure == "money" else 1
             unit = p.currency if limit.measure == "money" else limit.measure
             period = period_text(limit.period, p.timezone, call["event_time"])

@@ -86,8 +86,10 @@ def test_names_have_their_places_by_the_log_alone(seed: int) -> None:
         fold_records(cut, [record])
         if rng.random() < 0.4:  # a checkpoint, perhaps without its last part, and a start from it
             taken = snapshot(cut)
-            saved |= {tuple(cell[name] for name in ("level", "bucket", "org_id", "scope", "name")): cell
-                      for cell in taken.cells.to_dicts()}  # fmt: skip
+            saved |= {
+                tuple(cell[name] for name in ("level", "bucket", "org_id", "scope", "name")): cell
+                for cell in taken.cells.to_dicts()
+            }
             cells = pl.DataFrame(list(saved.values()), schema=taken.cells.schema)
             policies = list(cut.budgets.policies.values())
             cut = State(0, RULES)
@@ -112,16 +114,29 @@ def test_a_name_taken_out_later_gets_its_hours_by_repair() -> None:
 def test_repairs_fold_the_same_names() -> None:
     own = pl.DataFrame({"month": [5, 5, 5], "scope": ["api_key"] * 3, "name": ["k1", "k2", OTHER]})
     totals = pl.DataFrame(
-        [(1, 5, "org", "", 9), (1, 5, "api_key", "k1", 1), (1, 5, "api_key", "k7", 3), (1, 5, "api_key", "k8", 5),
-         (1, 5, "client_ip", "x", 4), (1, 5, "client_ip", "y", 4), (1, 5, "client_ip", "z", 1),
-         (1, 6, "api_key", "k8", 2)],
-        schema=["bucket", "month", "scope", "name", "calls"], orient="row",
-    )  # fmt: skip
+        [
+            (1, 5, "org", "", 9),
+            (1, 5, "api_key", "k1", 1),
+            (1, 5, "api_key", "k7", 3),
+            (1, 5, "api_key", "k8", 5),
+            (1, 5, "client_ip", "x", 4),
+            (1, 5, "client_ip", "y", 4),
+            (1, 5, "client_ip", "z", 1),
+            (1, 6, "api_key", "k8", 2),
+        ],
+        schema=["bucket", "month", "scope", "name", "calls"],
+        orient="row",
+    )
     folded = fold_names(totals, own, 2, ["bucket"])
     assert {tuple(row[1:4]): row[4] for row in folded.iter_rows()} == {
-        (5, "org", ""): 9, (5, "api_key", "k1"): 1, (5, "api_key", OTHER): 8,
-        (5, "client_ip", "x"): 4, (5, "client_ip", "y"): 4, (5, "client_ip", OTHER): 1, (6, "api_key", "k8"): 2,
-    }  # fmt: skip
+        (5, "org", ""): 9,
+        (5, "api_key", "k1"): 1,
+        (5, "api_key", OTHER): 8,
+        (5, "client_ip", "x"): 4,
+        (5, "client_ip", "y"): 4,
+        (5, "client_ip", OTHER): 1,
+        (6, "api_key", "k8"): 2,
+    }
 
 
 def test_a_flood_of_names_leaves_the_state_small() -> None:

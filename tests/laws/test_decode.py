@@ -133,8 +133,10 @@ def test_a_flood_of_damage_is_bounded_and_accounted() -> None:
 def test_screen_misses_nothing_the_row_rule_refuses(events: list[dict[str, Any]], sane: bool) -> None:
     filler = [fields(number) for number in range(70)]  # above the size that is judged row by row
     if sane:
-        events = [{**fields(number), **{k: v for k, v in event.items() if k.endswith("_ms")}} for number, event in
-                  enumerate(events)]  # fmt: skip
+        events = [
+            {**fields(number), **{k: v for k, v in event.items() if k.endswith("_ms")}}
+            for number, event in enumerate(events)
+        ]
     decoded = decode([avro(event) for event in [*events, *filler]])
     good = validate(decoded.frame, decoded.index)
     expected = {at for at, row in enumerate(decoded.frame.to_dicts()) if row_problem(row)}

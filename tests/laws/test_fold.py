@@ -137,9 +137,11 @@ def a_correction(rng: random.Random, ledger: Ledger) -> tuple[list[dict[str, Any
         if ledger.get(identity_of(moved), {}).get("revision", 0) == 0:  # nobody else has moved it there
             return [], [moved]
     changes: list[dict[str, Any]] = [
-        {"cost_nano": 77, "input_tokens": 3}, {"user_id": "u3"}, {"status": "OK", "cost_nano": 9_000_000_000},
+        {"cost_nano": 77, "input_tokens": 3},
+        {"user_id": "u3"},
+        {"status": "OK", "cost_nano": 9_000_000_000},
         {"status": VOID, "cost_nano": 0, "at_risk_nano": None, "input_tokens": 0, "output_tokens": 0},
-    ]  # fmt: skip
+    ]
     return was, [{**row, **rng.choice(changes)} for row in raised]
 
 
@@ -151,17 +153,27 @@ def _a_control(rng: random.Random) -> Any:
         )
         return MemberSet(member=member) if rng.random() < 0.7 else MemberDelete(member_id=member.member_id)
     scope, name, applies = rng.choice(
-        [("user", "u1", "pool"), ("org", "", "each_member"), ("group", "dev", "each_member"), ("org", "", "pool"),
-         ("tag", "team=blue", "pool"), ("api_key", "k1", "pool")]
-    )  # fmt: skip
+        [
+            ("user", "u1", "pool"),
+            ("org", "", "each_member"),
+            ("group", "dev", "each_member"),
+            ("org", "", "pool"),
+            ("tag", "team=blue", "pool"),
+            ("api_key", "k1", "pool"),
+        ]
+    )
     period, measure = rng.choice(["week", "rolling", "month"]), rng.choice(["money", "tokens", "requests"])
     amount = rng.randint(1, 20)
     policy = Policy(
-        org_id="a", scope=scope, name=name, applies=applies, timezone=rng.choice(["UTC", "Asia/Kolkata"]),
+        org_id="a",
+        scope=scope,
+        name=name,
+        applies=applies,
+        timezone=rng.choice(["UTC", "Asia/Kolkata"]),
         daily_limit_micro=rng.choice([None, amount]),
         limits=(Limit(period=period, measure=measure, amount=amount, hours=5 if period == "rolling" else None),),
         alert_remaining_micro=rng.choice([None, 3]),
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # type: ignore[arg-type]
     return PolicySet(policy=policy) if rng.random() < 0.8 else PolicyDelete(policy_id=policy.policy_id)
 
 
@@ -178,13 +190,21 @@ def _a_row(
         [0, 0, 0, 5, 200, HORIZON_S - 1, HORIZON_S + 500, 86_400 * 3, 86_400 * 40, -30, -86_400 * 30]
     )
     row: dict[str, Any] = watch_rows.row(
-        number, at, source=source, offset=offset, received_s=clock,
-        org_id=rng.choice("ab"), user_id=rng.choice(["u1", "u2", ""]), api_key_id=rng.choice(["k1", "k2"]),
-        cost_nano=rng.choice([None, 0, 100, 5_000, 4_000_000_000]), at_risk_nano=rng.choice([None, 70]),
-        status=rng.choice(["OK", "ERROR", "BLOCKED"]), billing_scope=rng.choice(["ORG", "USER", "UNKNOWN"]),
+        number,
+        at,
+        source=source,
+        offset=offset,
+        received_s=clock,
+        org_id=rng.choice("ab"),
+        user_id=rng.choice(["u1", "u2", ""]),
+        api_key_id=rng.choice(["k1", "k2"]),
+        cost_nano=rng.choice([None, 0, 100, 5_000, 4_000_000_000]),
+        at_risk_nano=rng.choice([None, 70]),
+        status=rng.choice(["OK", "ERROR", "BLOCKED"]),
+        billing_scope=rng.choice(["ORG", "USER", "UNKNOWN"]),
         price_status=rng.choice(["PRICED", "UNKNOWN_MODEL"]),
         tags=rng.choice([None, [{"key": "team", "value": "blue"}], [{"key": "team", "value": "red"}]]),
-    )  # fmt: skip
+    )
     return row
 
 
@@ -258,12 +278,21 @@ def add_row(row: Any, minute: int, totals: Any, sign: int = 1) -> None:
     byok = row["billing_scope"] == "USER"
     cost, risk = row["cost_nano"] or 0, row["at_risk_nano"] or 0
     values = [
-        1, row["status"] == "ERROR", row["status"] == "BLOCKED", row["price_status"] == "UNKNOWN_MODEL",
-        row["input_tokens"], row["cache_read_tokens"], row["output_tokens"],
-        0 if byok else cost, cost if byok else 0, 0 if byok else risk,
-        0 if byok else (row["cost_eur_nano"] or 0), 0,
-        byok and row["status"] != "BLOCKED", row["input_tokens"] + row["output_tokens"] if byok else 0,
-    ]  # fmt: skip
+        1,
+        row["status"] == "ERROR",
+        row["status"] == "BLOCKED",
+        row["price_status"] == "UNKNOWN_MODEL",
+        row["input_tokens"],
+        row["cache_read_tokens"],
+        row["output_tokens"],
+        0 if byok else cost,
+        cost if byok else 0,
+        0 if byok else risk,
+        0 if byok else (row["cost_eur_nano"] or 0),
+        0,
+        byok and row["status"] != "BLOCKED",
+        row["input_tokens"] + row["output_tokens"] if byok else 0,
+    ]
     for kind, column in SCOPE_COLUMNS.items():
         name = "" if kind == "org" else row[column]
         if kind == "org" or name:

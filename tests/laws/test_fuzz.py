@@ -59,7 +59,7 @@ def _child(text: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(("src", "."))}
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False, env=environment
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc: another way of measuring")

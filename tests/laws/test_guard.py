@@ -143,13 +143,15 @@ def test_accounts_agree_with_adding_up(limits: tuple[int, ...], guards: int, ste
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.integers(2, 6), st.integers(1, 30), st.integers(20, 300),
+    st.integers(2, 6),
+    st.integers(1, 30),
+    st.integers(20, 300),
     st.lists(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 30)), max_size=30), min_size=1, max_size=12),
     st.lists(st.booleans(), min_size=72, max_size=72),
-)  # fmt: skip
+)
 def test_overshoot_stays_within_the_bound(
     guards: int, dearest: int, limit: int, rounds: list[list[tuple[int, int]]], late: list[bool]
-) -> None:  # fmt: skip
+) -> None:
     """Guards spend as fast as they may; between two rounds each hears the truth of this round or of the one before."""
     now, total, before = 0, 0, 0
     fleet = [Accounts(guards, 10**9, 0, lambda: now) for _ in range(guards)]
@@ -182,9 +184,11 @@ def test_overshoot_stays_within_the_bound(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.integers(1, 5), st.integers(1, 90), st.integers(1, 4),
+    st.integers(1, 5),
+    st.integers(1, 90),
+    st.integers(1, 4),
     st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 1)), max_size=40),
-)  # fmt: skip
+)
 def test_buckets_agree_with_counting_tokens(
     requests: int, window_s: int, burst: int, calls: list[tuple[int, int]]
 ) -> None:
@@ -218,7 +222,7 @@ def test_buckets_agree_with_counting_tokens(
 )
 def test_spend_is_that_of_the_highest_stamp_in_any_order(
     order: list[tuple[int, int]], clocks: list[tuple[int, int]]
-) -> None:  # fmt: skip
+) -> None:
     accounts = Accounts(1, 10, 0, lambda: 0)
     view = SpendView(accounts, lambda at_ms: at_ms)
     for stamp, spent in order:
@@ -248,12 +252,35 @@ def books() -> tuple[PriceBook, Prices]:
 
 
 MODELS = (
-    "gpt-4o", "gpt-4o-2024-08-06", "gpt-4o-20240806", "gpt-5", "gpt-5-mini", "gpt-4-turbo", "chatgpt-4o-latest",
-    "claude-sonnet-4-20250514", "claude-3-5-haiku-latest", "claude-opus-4-1", "gemini-2.5-pro", "gemini-2.0-flash",
-    "mistral-large-latest", "o3-mini", "deepseek-chat", "grok-4", "gpt-4o-mini", "text-embedding-3-large",
-    "anthropic/claude-sonnet-4", "openai/gpt-4o", "command-r", "llama3", "my-own-model", "gpt-77-giant", "claude-99",
-    "ft:gpt-4o-2024-08-06:acme::x", "kimi-k2", "GPT-4o",
-)  # fmt: skip
+    "gpt-4o",
+    "gpt-4o-2024-08-06",
+    "gpt-4o-20240806",
+    "gpt-5",
+    "gpt-5-mini",
+    "gpt-4-turbo",
+    "chatgpt-4o-latest",
+    "claude-sonnet-4-20250514",
+    "claude-3-5-haiku-latest",
+    "claude-opus-4-1",
+    "gemini-2.5-pro",
+    "gemini-2.0-flash",
+    "mistral-large-latest",
+    "o3-mini",
+    "deepseek-chat",
+    "grok-4",
+    "gpt-4o-mini",
+    "text-embedding-3-large",
+    "anthropic/claude-sonnet-4",
+    "openai/gpt-4o",
+    "command-r",
+    "llama3",
+    "my-own-model",
+    "gpt-77-giant",
+    "claude-99",
+    "ft:gpt-4o-2024-08-06:acme::x",
+    "kimi-k2",
+    "GPT-4o",
+)
 PROVIDERS = (
     "",
     "openai",
@@ -271,12 +298,16 @@ PROVIDERS = (
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.sampled_from(PROVIDERS), st.sampled_from(MODELS), st.integers(0, 300_000), st.integers(0, 20_000),
-    st.integers(0, 1_000), st.integers(0, 40 * 86_400),
-)  # fmt: skip
+    st.sampled_from(PROVIDERS),
+    st.sampled_from(MODELS),
+    st.integers(0, 300_000),
+    st.integers(0, 20_000),
+    st.integers(0, 1_000),
+    st.integers(0, 40 * 86_400),
+)
 def test_quotes_are_what_price_will_say(
     provider: str, model: str, tokens: int, output: int, cached: int, later_s: int
-) -> None:  # fmt: skip
+) -> None:
     book, prices = books()
     counts = (tokens, min(cached, tokens), 0, 0, output, 0)
     at_s = NOON + later_s

@@ -177,9 +177,26 @@ ANYTHING = st.recursive(
     max_leaves=8,
 )
 FACTS = (
-    "kind", "severity", "org_id", "scope", "name", "period", "text", "window", "timezone", "ends_s", "policy_id",
-    "threshold_pct", "limit_nano", "spent_nano", "unit", "currency", "cost_nano", "past_peak_nano", "input_tokens",
-)  # fmt: skip
+    "kind",
+    "severity",
+    "org_id",
+    "scope",
+    "name",
+    "period",
+    "text",
+    "window",
+    "timezone",
+    "ends_s",
+    "policy_id",
+    "threshold_pct",
+    "limit_nano",
+    "spent_nano",
+    "unit",
+    "currency",
+    "cost_nano",
+    "past_peak_nano",
+    "input_tokens",
+)
 WORDS = st.sampled_from(
     ["budget", "remaining", "late_spend", "spend_spike", "ingest_loop", "unpriced", "day", "month", "USD"]
 )

@@ -20,20 +20,35 @@ AMOUNTS = st.integers(1, 10**15)
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
     scope = draw(st.sampled_from(SCOPE_KINDS))
-    kinds = draw(st.lists(st.sampled_from([
-        ("week", None, "money"), ("rolling", 24, "money"), ("rolling", 1, "tokens"), ("rolling", 1488, "requests"),
-        ("day", None, "tokens"), ("month", None, "requests"),
-    ]), unique=True))  # fmt: skip
+    kinds = draw(
+        st.lists(
+            st.sampled_from(
+                [
+                    ("week", None, "money"),
+                    ("rolling", 24, "money"),
+                    ("rolling", 1, "tokens"),
+                    ("rolling", 1488, "requests"),
+                    ("day", None, "tokens"),
+                    ("month", None, "requests"),
+                ]
+            ),
+            unique=True,
+        )
+    )
     return Policy(
-        org_id=draw(NAMES), scope=scope, name="" if scope == "org" else ("k=" if scope == "tag" else "") + draw(NAMES),
+        org_id=draw(NAMES),
+        scope=scope,
+        name="" if scope == "org" else ("k=" if scope == "tag" else "") + draw(NAMES),
         applies=draw(st.sampled_from(["pool", "each_member"])) if scope in ("org", "group") else "pool",
-        daily_limit_micro=draw(st.none() | AMOUNTS), monthly_limit_micro=draw(st.none() | AMOUNTS),
+        daily_limit_micro=draw(st.none() | AMOUNTS),
+        monthly_limit_micro=draw(st.none() | AMOUNTS),
         limits=tuple(Limit(period=p, hours=h, measure=m, amount=draw(AMOUNTS)) for p, h, m in kinds),
-        currency=draw(st.sampled_from(["USD", "EUR", "RUB"])), timezone=draw(st.sampled_from(["UTC", "Asia/Kolkata"])),
+        currency=draw(st.sampled_from(["USD", "EUR", "RUB"])),
+        timezone=draw(st.sampled_from(["UTC", "Asia/Kolkata"])),
         warn_threshold_pct=draw(st.integers(1, 100)),
         alert_pcts=tuple(draw(st.lists(st.integers(1, 1_000), max_size=4))),
         alert_remaining_micro=draw(st.none() | AMOUNTS),
-    )  # fmt: skip
+    )
 
 
 @st.composite

@@ -26,14 +26,33 @@ from tollmeter.streams.rules.rates import BOOK, FREE, OVERRIDE, Band, day_number
 FIRST, LAST = datetime(2024, 1, 1, tzinfo=UTC), datetime(2026, 12, 31, tzinfo=UTC)
 
 MODELS = (
-    ("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("openai", "o3"), ("openai", "gpt-5.4"), ("openai", "gpt-image-1"),
-    ("openai", "dall-e-3"), ("openai", "gpt-4o-2099-01-01"), ("openai", "zeta"), ("openai", "tts-1"), ("openai", ""),
-    ("openai", "gpt-4o-audio-preview"), ("openai", "ft:gpt-4.1-2025-04-14:acme"), ("openai", "o1-pro"),
-    ("anthropic", "claude-sonnet-4-5"), ("anthropic", "claude-opus-5"), ("google", "gemini-2.5-pro"),
-    ("deepseek", "deepseek-v4-flash"), ("deepseek", "deepseek-chat"), ("mistral", "mistral-large-latest"),
-    ("azure", "gpt-4-turbo"), ("azure", "gpt-4o"), ("groq", "whisper-large-v3"), ("perplexity", "sonar-pro"),
-    ("ollama", "llama3"), ("acme", "zeta"), ("", "gpt-4o"),
-)  # fmt: skip
+    ("openai", "gpt-4o"),
+    ("openai", "gpt-4o-mini"),
+    ("openai", "o3"),
+    ("openai", "gpt-5.4"),
+    ("openai", "gpt-image-1"),
+    ("openai", "dall-e-3"),
+    ("openai", "gpt-4o-2099-01-01"),
+    ("openai", "zeta"),
+    ("openai", "tts-1"),
+    ("openai", ""),
+    ("openai", "gpt-4o-audio-preview"),
+    ("openai", "ft:gpt-4.1-2025-04-14:acme"),
+    ("openai", "o1-pro"),
+    ("anthropic", "claude-sonnet-4-5"),
+    ("anthropic", "claude-opus-5"),
+    ("google", "gemini-2.5-pro"),
+    ("deepseek", "deepseek-v4-flash"),
+    ("deepseek", "deepseek-chat"),
+    ("mistral", "mistral-large-latest"),
+    ("azure", "gpt-4-turbo"),
+    ("azure", "gpt-4o"),
+    ("groq", "whisper-large-v3"),
+    ("perplexity", "sonar-pro"),
+    ("ollama", "llama3"),
+    ("acme", "zeta"),
+    ("", "gpt-4o"),
+)
 EDGES = ("2025-06-10", "2025-12-02", "2026-03-13", "2026-08-17", "2026-08-23", "2026-09-10", "2026-10-12", "2026-10-14")
 UNITS = ("web_searches", "input_audio_tokens", "audio_seconds", "images", "input_characters", "no_such_unit")
 
@@ -131,20 +150,32 @@ def bands(draw: st.DrawFn) -> Band:
     edges = sorted(draw(st.sets(st.integers(0, 24), min_size=2, max_size=2)))
     days = st.none() | st.dates(date(2026, 11, 1), date(2026, 11, 10))
     band = Band(
-        "p", "m", "", prices, leaves_of(frozenset(prices)), "made up",
-        valid_from=draw(days), valid_to=draw(days), weekdays=draw(st.sampled_from((127, 96, 31, 1))),
-        from_second=edges[0] * 3600, to_second=edges[1] * 3600,
-        above_input=draw(st.sampled_from((-1, -1, 0, 100))), without_tokens=draw(st.integers(0, 5)) == 0,
-        layer=draw(st.sampled_from((BOOK, BOOK, OVERRIDE, FREE))), name=str(draw(st.integers(0, 10**9))),
-    )  # fmt: skip
+        "p",
+        "m",
+        "",
+        prices,
+        leaves_of(frozenset(prices)),
+        "made up",
+        valid_from=draw(days),
+        valid_to=draw(days),
+        weekdays=draw(st.sampled_from((127, 96, 31, 1))),
+        from_second=edges[0] * 3600,
+        to_second=edges[1] * 3600,
+        above_input=draw(st.sampled_from((-1, -1, 0, 100))),
+        without_tokens=draw(st.integers(0, 5)) == 0,
+        layer=draw(st.sampled_from((BOOK, BOOK, OVERRIDE, FREE))),
+        name=str(draw(st.integers(0, 10**9))),
+    )
     return replace(band, prices={}, leaves=()) if band.layer == FREE else band
 
 
 plans = st.builds(
     lambda own, dearest, partial, image: Plan(tuple(own), tuple(dearest), partial, image),
-    st.lists(bands(), max_size=4), st.lists(bands().filter(lambda band: band.layer != FREE), max_size=3),
-    st.booleans(), st.booleans(),
-)  # fmt: skip
+    st.lists(bands(), max_size=4),
+    st.lists(bands().filter(lambda band: band.layer != FREE), max_size=3),
+    st.booleans(),
+    st.booleans(),
+)
 small = st.integers(0, 200)
 
 
@@ -153,12 +184,19 @@ small = st.integers(0, 200)
     st.lists(plans, min_size=1, max_size=5),
     st.lists(
         st.tuples(
-            st.integers(0, 4), st.datetimes(datetime(2026, 10, 30), datetime(2026, 11, 12)),
-            st.sampled_from(("OK", "ERROR", "BLOCKED")), small, small, small, small, small, small,
+            st.integers(0, 4),
+            st.datetimes(datetime(2026, 10, 30), datetime(2026, 11, 12)),
+            st.sampled_from(("OK", "ERROR", "BLOCKED")),
+            small,
+            small,
+            small,
+            small,
+            small,
+            small,
         ),
         max_size=30,
     ),
-)  # fmt: skip
+)
 def test_any_bands_price_by_column_as_by_row(made: list[Plan], rows: list[Any]) -> None:
     table = Table()
     numbers = [table.add(plan) for plan in made]

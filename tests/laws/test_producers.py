@@ -24,12 +24,34 @@ ANYTHING = st.recursive(
     max_leaves=5,
 )
 NAMES = (
-    "prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "prompt_tokens_details",
-    "completion_tokens_details", "cached_tokens", "reasoning_tokens", "cache_creation_input_tokens", "inputTokens",
-    "cache_read_input_tokens", "cache_creation", "ephemeral_1h_input_tokens", "billed_units", "promptTokenCount",
-    "thoughtsTokenCount", "cachedContentTokenCount", "candidatesTokenCount", "cost", "seconds", "cacheDetails",
-    "promptTokensDetails", "server_tool_use", "web_search_requests", "input_tokens_details", "prompt_eval_count",
-)  # fmt: skip
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "input_tokens",
+    "output_tokens",
+    "prompt_tokens_details",
+    "completion_tokens_details",
+    "cached_tokens",
+    "reasoning_tokens",
+    "cache_creation_input_tokens",
+    "inputTokens",
+    "cache_read_input_tokens",
+    "cache_creation",
+    "ephemeral_1h_input_tokens",
+    "billed_units",
+    "promptTokenCount",
+    "thoughtsTokenCount",
+    "cachedContentTokenCount",
+    "candidatesTokenCount",
+    "cost",
+    "seconds",
+    "cacheDetails",
+    "promptTokensDetails",
+    "server_tool_use",
+    "web_search_requests",
+    "input_tokens_details",
+    "prompt_eval_count",
+)
 WILD = st.recursive(
     COUNT | ANYTHING, lambda inner: st.dictionaries(st.sampled_from(NAMES), inner, max_size=6), max_leaves=12
 )
@@ -47,9 +69,13 @@ def test_whatever_an_answer_says_the_event_is_valid(usage: Any, kind: str, more:
     body = {kind: usage, **more}
     event = extract([body] if streamed else body, service="shop", model_sent="m")
     counters = (
-        event.input_tokens, event.cache_read_tokens, event.cache_write_tokens, event.cache_write_1h_tokens,
-        event.output_tokens, event.reasoning_tokens,
-    )  # fmt: skip
+        event.input_tokens,
+        event.cache_read_tokens,
+        event.cache_write_tokens,
+        event.cache_write_1h_tokens,
+        event.output_tokens,
+        event.reasoning_tokens,
+    )
     assert counter_problem(*counters) == ""
     assert codec.decode_body(codec.encode(event)[10:]) == event.wire()
 
@@ -61,24 +87,31 @@ def chats(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "model": "gpt-4o",
         "usage": {
-            "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
             "prompt_tokens_details": details,
             "completion_tokens_details": {"reasoning_tokens": draw(st.integers(0, completion))},
         },
-    }  # fmt: skip
+    }
 
 
 @st.composite
 def messages(draw: st.DrawFn) -> dict[str, Any]:
     five, hour = draw(COUNT), draw(COUNT)
     return {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-4-5",
         "usage": {
-            "input_tokens": draw(COUNT), "output_tokens": draw(COUNT), "cache_read_input_tokens": draw(COUNT),
+            "input_tokens": draw(COUNT),
+            "output_tokens": draw(COUNT),
+            "cache_read_input_tokens": draw(COUNT),
             "cache_creation_input_tokens": five + hour,
             "cache_creation": {"ephemeral_5m_input_tokens": five, "ephemeral_1h_input_tokens": hour},
         },
-    }  # fmt: skip
+    }
 
 
 @st.composite
@@ -87,10 +120,13 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "modelVersion": "gemini-2.5-flash",
         "usageMetadata": {
-            "promptTokenCount": prompt, "candidatesTokenCount": draw(COUNT), "thoughtsTokenCount": draw(COUNT),
-            "toolUsePromptTokenCount": draw(COUNT), "cachedContentTokenCount": draw(st.integers(0, prompt)),
+            "promptTokenCount": prompt,
+            "candidatesTokenCount": draw(COUNT),
+            "thoughtsTokenCount": draw(COUNT),
+            "toolUsePromptTokenCount": draw(COUNT),
+            "cachedContentTokenCount": draw(st.integers(0, prompt)),
         },
-    }  # fmt: skip
+    }
 
 
 @st.composite
@@ -99,10 +135,12 @@ def grok(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "model": "grok-4",
         "usage": {
-            "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion + reasoning,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion + reasoning,
             "completion_tokens_details": {"reasoning_tokens": reasoning},
         },
-    }  # fmt: skip
+    }
 
 
 def agree(body: dict[str, Any], provider: str, flavour: str) -> None:
@@ -174,11 +212,22 @@ TEXT = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"]), min_s
 )
 def test_a_line_comes_back_as_it_went(at: datetime, texts: Any, counts: Any, nano: int | None) -> None:
     event = UsageEvent(
-        event_id="0195d0e0-0000-7000-8000-000000000001", occurred_at=at, service="s", provider="openai",
-        request_id=texts[0], client_ip=texts[1], model_sent=texts[2], model_used=texts[3], api_key_id=texts[4],
-        status="OK", usage_source="PROVIDER", input_tokens=counts[0], output_tokens=counts[1], prompt_chars=counts[2],
+        event_id="0195d0e0-0000-7000-8000-000000000001",
+        occurred_at=at,
+        service="s",
+        provider="openai",
+        request_id=texts[0],
+        client_ip=texts[1],
+        model_sent=texts[2],
+        model_used=texts[3],
+        api_key_id=texts[4],
+        status="OK",
+        usage_source="PROVIDER",
+        input_tokens=counts[0],
+        output_tokens=counts[1],
+        prompt_chars=counts[2],
         reported_cost_nano=nano,
-    )  # fmt: skip
+    )
     line = to_line(event)
     again = from_line(parse(json.dumps(line)), service="s", producer="")
     assert again.model_copy(update={"event_id": event.event_id}) == event

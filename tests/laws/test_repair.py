@@ -93,9 +93,13 @@ def rounds_of(store: Store, state: State, totals: dict[Key, list[int]], name: st
         larger = pl.concat([frame_of(totals, org, closed[level], level) for level in ("day", "month")])
         schema = {name: kind for name, kind in REPAIR_SCHEMA.items() if name != "absolute"}
         cells = cells_of_round(
-            hours, frame_of(totals, org, minutes, "minute").drop("level"), pl.DataFrame(was, schema=schema), larger,
-            closed["day"], closed["month"],
-        )  # fmt: skip
+            hours,
+            frame_of(totals, org, minutes, "minute").drop("level"),
+            pl.DataFrame(was, schema=schema),
+            larger,
+            closed["day"],
+            closed["month"],
+        )
         made.append((Round(id=f"{name}-{org}", org_id=org, base=state.applied, hours=hours), cells))
     return made
 

@@ -70,11 +70,16 @@ class Line:
             at = self.clock - self.rng.choice([0, 0, 100, 2 * HOUR, 30 * HOUR, 9 * 24 * HOUR])
             calls.append(
                 row(
-                    self.number, at, source=0, offset=self.number, received_s=self.clock,
-                    user_id=self.rng.choice(["u1", "u2"]), cost_nano=self.rng.choice([0, 7, 900]),
+                    self.number,
+                    at,
+                    source=0,
+                    offset=self.number,
+                    received_s=self.clock,
+                    user_id=self.rng.choice(["u1", "u2"]),
+                    cost_nano=self.rng.choice([0, 7, 900]),
                     tags=self.rng.choice([None, [{"key": "team", "value": "blue"}]]),
                 )
-            )  # fmt: skip
+            )
             self.number += 1
             if self.rng.random() < 0.2 and self.ledger:
                 old = self.rng.choice(list(self.ledger.values()))[1]
@@ -96,9 +101,13 @@ class Line:
         window = self.rng.choice(["day", "week", "month", "rolling"])
         limit = Limit(period=window, amount=5, hours=40 if window == "rolling" else None)  # type: ignore[arg-type]
         policy = Policy(
-            org_id="acme", scope=scope, name=name, applies=applies, limits=(limit,),  # type: ignore[arg-type]
+            org_id="acme",
+            scope=scope,
+            name=name,
+            applies=applies,
+            limits=(limit,),  # type: ignore[arg-type]
             timezone=self.rng.choice(["UTC", "Asia/Kolkata"]),
-        )  # fmt: skip
+        )
         self.append(*control_record(PolicySet(policy=policy)))
 
     def compute(self) -> None:
@@ -124,9 +133,7 @@ class Line:
 def test_extra_totals_become_those_of_the_ledger(seed: int) -> None:
     line = Line(seed)
     for _ in range(30):
-        step = line.rng.choices(
-            [line.rows, line.tick, line.policy, line.compute, line.deliver], [8, 3, 2, 3, 2]
-        )[0]  # fmt: skip
+        step = line.rng.choices([line.rows, line.tick, line.policy, line.compute, line.deliver], [8, 3, 2, 3, 2])[0]
         step()
     line.tick()
     while line.coming:
@@ -151,7 +158,9 @@ def _check(line: Line) -> None:
                 got = {} if cells is None else dict(zip(cells.scopes.tolist(), cells.values.tolist(), strict=True))
                 expected = want.get((bucket, *names[scope][1:]), [0] * len(MEASURES))
                 assert got.get(scope, [0] * 20)[: len(MEASURES)] == expected[: len(got.get(scope, expected))], (
-                    names[scope], level, bucket,
-                )  # fmt: skip
+                    names[scope],
+                    level,
+                    bucket,
+                )
                 checked += 1
     assert checked or not line.state.budgets.extras("acme")

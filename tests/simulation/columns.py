@@ -75,11 +75,19 @@ def as_priced(row: Row) -> dict[str, Any]:
     key, _, value = tag_of(row.event_id).partition("=")
     return {
         "tags": [{"key": key, "value": value}] if key else [],
-        **watch_rows.DEFAULTS, "event_id": row.event_id, "event_time": row.event_us, "received_at": row.received_ms,
-        "src_partition": row.src_partition, "src_offset": row.src_offset, "org_id": row.org, "user_id": row.user,
-        "api_key_id": row.key, "cost_nano": row.cost_nano, "revision": row.revision,
+        **watch_rows.DEFAULTS,
+        "event_id": row.event_id,
+        "event_time": row.event_us,
+        "received_at": row.received_ms,
+        "src_partition": row.src_partition,
+        "src_offset": row.src_offset,
+        "org_id": row.org,
+        "user_id": row.user,
+        "api_key_id": row.key,
+        "cost_nano": row.cost_nano,
+        "revision": row.revision,
         "status": VOID if row.void else "OK",
-    }  # fmt: skip
+    }
 
 
 def as_cell(cell: Any) -> dict[str, Any]:

@@ -63,11 +63,24 @@ def _source_epoch(state: RowState, source_id: str, appended_ms: int) -> tuple[in
         return state.epochs.index(source_id), []
     state.epochs.append(source_id)
     told = Alert(
-        id=alert_id("new_epoch", topics.EVENTS, source_id), kind="new_epoch", severity="critical", org_id="",
-        scope="pipeline", name=topics.EVENTS, period="", received_at=EPOCH + timedelta(milliseconds=appended_ms),
-        text="", facts={"stage": "watch", "topic": topics.EVENTS, "partition": 0, "first_offset": 0, "last_offset": 0,
-                        "topic_id": source_id},
-    )  # fmt: skip
+        id=alert_id("new_epoch", topics.EVENTS, source_id),
+        kind="new_epoch",
+        severity="critical",
+        org_id="",
+        scope="pipeline",
+        name=topics.EVENTS,
+        period="",
+        received_at=EPOCH + timedelta(milliseconds=appended_ms),
+        text="",
+        facts={
+            "stage": "watch",
+            "topic": topics.EVENTS,
+            "partition": 0,
+            "first_offset": 0,
+            "last_offset": 0,
+            "topic_id": source_id,
+        },
+    )
     return len(state.epochs) - 1, [told] if len(state.epochs) > 1 else []
 
 
@@ -125,11 +138,17 @@ def budget(policy: Policy, level: str, limit: int, bucket: int, pct: int, at_ms:
     """Return the alert of a crossed threshold."""
     period = f"{EPOCH + timedelta(seconds=start_s(level, bucket)):%Y-%m-%d}"[: 10 if level == "day" else 7]
     return Alert(
-        id=alert_id("budget", policy.policy_id, level, str(limit), period, str(pct)), kind="budget", severity="info",
-        org_id=policy.org_id, scope=policy.scope, name=policy.name, period=period,
-        received_at=EPOCH + timedelta(milliseconds=at_ms), text="",
+        id=alert_id("budget", policy.policy_id, level, str(limit), period, str(pct)),
+        kind="budget",
+        severity="info",
+        org_id=policy.org_id,
+        scope=policy.scope,
+        name=policy.name,
+        period=period,
+        received_at=EPOCH + timedelta(milliseconds=at_ms),
+        text="",
         facts={"policy_id": policy.policy_id, "threshold_pct": pct, "limit_nano": limit, "window": level},
-    )  # fmt: skip
+    )
 
 
 def _control(state: RowState, body: Any, record: Any) -> list[Alert]:

@@ -57,9 +57,12 @@ class Incident:
         if self.priced_lost:  # a checkpoint that is cut inside one insert is completed from the log, and that may go
             self.line.world.faults.store_half = 0.0
         start: dict[str, Callable[[], None]] = {
-            "source renewed": self._renew, "priced renewed": self._renew, "retention": self._age, "count": self._grow,
+            "source renewed": self._renew,
+            "priced renewed": self._renew,
+            "retention": self._age,
+            "count": self._grow,
             "newer": self._write_newer,
-        }  # fmt: skip
+        }
         self.line.world.at(2.0 + self.rng.random() * (until - 8.0), lambda: self._begin(start[self.kind]))
 
     def _begin(self, what: Callable[[], None]) -> None:
@@ -192,6 +195,8 @@ def draw(line: Line, seed: int, kind: str | None = None) -> Incident:
     if kind is None:
         kind = rng.choice(KINDS) if rng.random() < SHARE else ""
     topic = {
-        "source renewed": topics.EVENTS, "priced renewed": topics.PRICED, "newer": topics.PRICED,
-    }.get(kind, rng.choice((topics.EVENTS, topics.PRICED)) if kind else "")  # fmt: skip
+        "source renewed": topics.EVENTS,
+        "priced renewed": topics.PRICED,
+        "newer": topics.PRICED,
+    }.get(kind, rng.choice((topics.EVENTS, topics.PRICED)) if kind else "")
     return Incident(line, kind, topic, rng)

@@ -22,13 +22,22 @@ from tollmeter.streams.rules.repair import sealed
 
 SOURCES, TARGETS = 2, 2
 PARTITIONS = {
-    topics.EVENTS: SOURCES, topics.PRICED: TARGETS, topics.DLQ: SOURCES, topics.ALERTS: TARGETS, topics.PRICES: 1,
+    topics.EVENTS: SOURCES,
+    topics.PRICED: TARGETS,
+    topics.DLQ: SOURCES,
+    topics.ALERTS: TARGETS,
+    topics.PRICES: 1,
     topics.SPEND: 1,
-}  # fmt: skip
+}
 SETTINGS = Settings(
-    horizon_s=900, checkpoint_s=1.0, clickhouse_timeout_s=3.0, rollup_quiet_s=1.5, alert_max_age_h=10**6,
-    partitions_events=SOURCES, partitions_priced=TARGETS,
-)  # fmt: skip
+    horizon_s=900,
+    checkpoint_s=1.0,
+    clickhouse_timeout_s=3.0,
+    rollup_quiet_s=1.5,
+    alert_max_age_h=10**6,
+    partitions_events=SOURCES,
+    partitions_priced=TARGETS,
+)
 
 
 class RowFolding(Folding):
@@ -114,10 +123,12 @@ def repair_cells(store: Store, client: Client, org: str, hours: tuple[int, ...],
     yield
     client._ask()
     live = [
-        key for key in sorted(store.windows)
-        if key[2] == org and key[0] in row_state.LEVELS
-            and (key[0] in ("day", "month") or key[1] // {"minute": 60, "hour": 1}[key[0]] in hours)
-    ]  # fmt: skip
+        key
+        for key in sorted(store.windows)
+        if key[2] == org
+        and key[0] in row_state.LEVELS
+        and (key[0] in ("day", "month") or key[1] // {"minute": 60, "hour": 1}[key[0]] in hours)
+    ]
     was = {key: store.windows[key][1:] for key in live if key[0] == "hour"}
     yield
     client._ask()

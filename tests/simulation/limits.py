@@ -46,19 +46,34 @@ class Limits:
 
     def _set_policy(self) -> None:
         rng, org = self._rng, self._rng.choice(ORGS)
-        scope, name, applies = rng.choice((
-            ("org", "", "each_member"), ("org", "", "each_member"), ("group", "g1", "each_member"),
-            ("group", "g2", "each_member"), ("tag", "team=a", "pool"), ("tag", "team=b", "pool"),
-            ("user", "u2", "pool"), ("api_key", "k2", "pool"),
-        ))  # fmt: skip
-        limit = rng.choice((
-            Limit(period="day", amount=rng.choice((8_000, 15_000))), Limit(period="week", amount=25_000),
-            Limit(period="rolling", hours=rng.choice((2, 24)), amount=12_000),
-            Limit(period="week", measure="requests", amount=4),
-        ))  # fmt: skip
+        scope, name, applies = rng.choice(
+            (
+                ("org", "", "each_member"),
+                ("org", "", "each_member"),
+                ("group", "g1", "each_member"),
+                ("group", "g2", "each_member"),
+                ("tag", "team=a", "pool"),
+                ("tag", "team=b", "pool"),
+                ("user", "u2", "pool"),
+                ("api_key", "k2", "pool"),
+            )
+        )
+        limit = rng.choice(
+            (
+                Limit(period="day", amount=rng.choice((8_000, 15_000))),
+                Limit(period="week", amount=25_000),
+                Limit(period="rolling", hours=rng.choice((2, 24)), amount=12_000),
+                Limit(period="week", measure="requests", amount=4),
+            )
+        )
         policy = Policy(
-            org_id=org, scope=scope, name=name, applies=applies, limits=(limit,), timezone=rng.choice(ZONES),  # type: ignore[arg-type]
-        )  # fmt: skip
+            org_id=org,
+            scope=scope,
+            name=name,
+            applies=applies,
+            limits=(limit,),
+            timezone=rng.choice(ZONES),  # type: ignore[arg-type]
+        )
         self._control(PolicySet(policy=policy), org)
 
     def _delete_policy(self) -> None:

@@ -91,18 +91,23 @@ class Line:
         self.store = Store(world)
         self.book = Book("book-1", 1_000_000)
         self.make: Make = {
-            "Price": Price, "Ledger": Ledger, "Watch": Watch, "Repairs": Repairs, "Passes": Passes,
-            "Spending": Spending, "Folding": RowFolding, "Checkpoints": RowCheckpoints,
-            "repair_records": repair_records, "App": App,
-        }  # fmt: skip
+            "Price": Price,
+            "Ledger": Ledger,
+            "Watch": Watch,
+            "Repairs": Repairs,
+            "Passes": Passes,
+            "Spending": Spending,
+            "Folding": RowFolding,
+            "Checkpoints": RowCheckpoints,
+            "repair_records": repair_records,
+            "App": App,
+        }
         if columns:
             self.make |= {"Folding": ColumnFolding, "Checkpoints": checkpoints}
         self.make |= make or {}
         self.broker.on_append.append(self._tell)
         starts = {"price": self._price, "ledger": self._ledger, "watch": self._watch}
-        self.groups = {
-            name: Group(world, self.broker, name, wanted, starts[name]) for name, wanted in GROUPS.items()
-        }  # fmt: skip
+        self.groups = {name: Group(world, self.broker, name, wanted, starts[name]) for name, wanted in GROUPS.items()}
         self.watches: dict[Process, Watch] = {}
 
     def _tell(self, tp: TP) -> None:
@@ -114,9 +119,14 @@ class Line:
         process = Process(self.world, group.name, group.died)
         app = self.make["App"](process, self.broker, group.name, GROUPS[group.name])
         app.oversight = Oversight(
-            SETTINGS, group.name, Sender(process, self.broker).send, LAYOUT, ask_ids=self._ids,
-            ask_counts=self._count_problems, now=lambda: datetime.fromtimestamp(self.world.wall(), UTC),
-        )  # fmt: skip
+            SETTINGS,
+            group.name,
+            Sender(process, self.broker).send,
+            LAYOUT,
+            ask_ids=self._ids,
+            ask_counts=self._count_problems,
+            now=lambda: datetime.fromtimestamp(self.world.wall(), UTC),
+        )
         return process, app
 
     async def _ids(self, _settings: Settings, names: Iterable[str]) -> dict[str, str]:
@@ -129,9 +139,7 @@ class Line:
     def _price(self, group: Group) -> Process:
         process, app = self._process(group)
         machine = process.machine()
-        price = self.make["Price"](
-            SETTINGS, app, Sender(process, self.broker), Pricing(self.book), TARGETS, machine
-        )  # fmt: skip
+        price = self.make["Price"](SETTINGS, app, Sender(process, self.broker), Pricing(self.book), TARGETS, machine)
         price.of_source(self.broker.topic_id(topics.EVENTS))
         app.oversight.know(topics.EVENTS, self.broker.topic_id(topics.EVENTS))
         self.make["Passes"](
@@ -145,14 +153,25 @@ class Line:
         machine = process.machine()
         client = Client(self.store, process, SETTINGS.clickhouse_timeout_s)
         ledger = self.make["Ledger"](
-            SETTINGS, app, Sender(process, self.broker), machine=machine, kernel=LEDGER_KERNEL,
-            connect=lambda _settings: client, roll_up=_roll_up,
-        )  # fmt: skip
+            SETTINGS,
+            app,
+            Sender(process, self.broker),
+            machine=machine,
+            kernel=LEDGER_KERNEL,
+            connect=lambda _settings: client,
+            roll_up=_roll_up,
+        )
         ledger.stop_reading = app.stop_reading
         passes = self.make["Passes"](
-            app, ledger.step, limit=10, linger_s=0.2, backlog_linger_s=0.5, idle=ledger.idle, idle_every_s=IDLE_S,
+            app,
+            ledger.step,
+            limit=10,
+            linger_s=0.2,
+            backlog_linger_s=0.5,
+            idle=ledger.idle,
+            idle_every_s=IDLE_S,
             machine=machine,
-        )  # fmt: skip
+        )
         ledger.ours = passes.all_ours
         app.start(process)
         return process
@@ -164,7 +183,7 @@ class Line:
         folding = self.make["Folding"](SETTINGS, self.broker, process)
         watch = self.make["Watch"](
             SETTINGS, folding, self.make["Checkpoints"](SETTINGS, self.store, client), TARGETS, machine
-        )  # fmt: skip
+        )
         watch.sender = Sender(process, self.broker)
         watch.stop_reading = app.stop_reading
         watch.declare, watch.log_id = app.oversight.lost, self.broker.topic_id(topics.PRICED)
@@ -183,9 +202,13 @@ class Line:
             )
         )
         watch.repairs = self.make["Repairs"](
-            SETTINGS, watch.sender, machine=machine, connect=lambda _settings: client, position=self._position,
+            SETTINGS,
+            watch.sender,
+            machine=machine,
+            connect=lambda _settings: client,
+            position=self._position,
             kernel=kernel,
-        )  # fmt: skip
+        )
         app.start_positions, app.after_loss = watch.start_positions, watch.lost
         self.make["Passes"](app, watch.step, limit=8, idle=watch.idle, idle_every_s=IDLE_S, machine=machine)
         app.start(process)

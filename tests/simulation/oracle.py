@@ -65,9 +65,17 @@ class Oracle:
     def problems(self) -> list[str]:
         """Return what is wrong, in words."""
         checks = (
-            self._converged, self._ledger, self._dead_letters, self._coverage, self._windows, self._rollup,
-            self._alerts, self._states, self._spend, self._declared,
-        )  # fmt: skip
+            self._converged,
+            self._ledger,
+            self._dead_letters,
+            self._coverage,
+            self._windows,
+            self._rollup,
+            self._alerts,
+            self._states,
+            self._spend,
+            self._declared,
+        )
         return [problem for check in checks for problem in check()]
 
     def _priced(self) -> Iterator[Any]:

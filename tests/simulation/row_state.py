@@ -104,13 +104,19 @@ def snapshot(state: RowState) -> Any:
     policies = tuple((name, state.policies[name] if kept else None) for name, kept in sorted(state.changed.items()))
     state.changed.clear()
     progress = {
-        "applied": state.applied, "base": state.base, "log_id": state.log_id, "epochs": list(state.epochs),
+        "applied": state.applied,
+        "base": state.base,
+        "log_id": state.log_id,
+        "epochs": list(state.epochs),
         "unread": [list(span) for span in state.unread],
-        "high": dict(state.high), "clocks": dict(state.clocks), "watermark_ms": state.watermark_ms(),
-        "remember_from_us": state.remember_from_us, "accepted": state.accepted,
+        "high": dict(state.high),
+        "clocks": dict(state.clocks),
+        "watermark_ms": state.watermark_ms(),
+        "remember_from_us": state.remember_from_us,
+        "accepted": state.accepted,
         "deferred": [[org, hour, offset] for (org, hour), offset in sorted(state.deferred.items())],
         "repaired": {org: list(last) for org, last in state.repaired.items()},
-    }  # fmt: skip
+    }
     return SimpleNamespace(
         partition=state.partition,
         applied=state.applied,

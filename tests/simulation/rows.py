@@ -125,9 +125,20 @@ class Pass:
             event = record.value
             if isinstance(event, Event):
                 self.rows.append(
-                    Row(event.event_id, event.at_us, record.timestamp, record.partition, record.offset, event.org,
-                        event.user, event.key, event.units * book.nano, book.book_id, event.poison)
-                )  # fmt: skip
+                    Row(
+                        event.event_id,
+                        event.at_us,
+                        record.timestamp,
+                        record.partition,
+                        record.offset,
+                        event.org,
+                        event.user,
+                        event.key,
+                        event.units * book.nano,
+                        book.book_id,
+                        event.poison,
+                    )
+                )
             else:
                 self.rejects.append(Reject(at, "bad_json", "not an event"))
         self.sources = _sources(self.records, self.rejects)
@@ -154,9 +165,13 @@ class Pass:
         counts = Counter(row.src_partition for row in rows)
         listed = [[*source, counts[source.partition]] for source in self.sources]
         headers = [
-            (H_FORMAT, str(FORMAT_VERSION).encode()), (H_KIND, KIND_ROWS), (H_ROWS, str(len(rows)).encode()),
-            (H_SOURCES, json.dumps(listed).encode()), (H_PRICE_BOOK, book_id.encode()), (H_BOOT, boot.encode()),
-        ]  # fmt: skip
+            (H_FORMAT, str(FORMAT_VERSION).encode()),
+            (H_KIND, KIND_ROWS),
+            (H_ROWS, str(len(rows)).encode()),
+            (H_SOURCES, json.dumps(listed).encode()),
+            (H_PRICE_BOOK, book_id.encode()),
+            (H_BOOT, boot.encode()),
+        ]
         return Block(Rows(rows), headers)  # type: ignore[arg-type]
 
 

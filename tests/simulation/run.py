@@ -48,9 +48,17 @@ def draw_faults(rng: random.Random) -> Faults:
         return rng.random() * most if rng.random() < 0.5 else 0.0
 
     return Faults(
-        kill=some(0.02), refuse=some(0.05), lost_ack=some(0.05), slow_send=some(0.2), store_away=some(0.3),
-        store_lost=some(0.2), store_half=some(0.2), store_slow=some(0.1), pause=some(0.4), rebalance=some(0.3),
-    )  # fmt: skip
+        kill=some(0.02),
+        refuse=some(0.05),
+        lost_ack=some(0.05),
+        slow_send=some(0.2),
+        store_away=some(0.3),
+        store_lost=some(0.2),
+        store_half=some(0.2),
+        store_slow=some(0.1),
+        pause=some(0.4),
+        rebalance=some(0.3),
+    )
 
 
 def draw_mix(rng: random.Random) -> Mix:
@@ -60,9 +68,15 @@ def draw_mix(rng: random.Random) -> Mix:
         return rng.random() * most if rng.random() < 0.6 else 0.0
 
     return Mix(
-        resend=some(0.3), spool=some(0.2), late=some(0.3), ahead=some(0.15), malformed=some(0.1),
-        poison=some(0.06) * rng.randint(0, 1), twin=some(0.1), jump=some(0.25),
-    )  # fmt: skip
+        resend=some(0.3),
+        spool=some(0.2),
+        late=some(0.3),
+        ahead=some(0.15),
+        malformed=some(0.1),
+        poison=some(0.06) * rng.randint(0, 1),
+        twin=some(0.1),
+        jump=some(0.25),
+    )
 
 
 def disturb(line: Line, until: float) -> None:
@@ -146,8 +160,14 @@ def digest(line: Line) -> str:
     """Return a hash of everything that is left of a run."""
     store = line.store
     parts = [
-        sorted(store.events.items()), sorted(store.windows.items()), sorted(store.alerts), sorted(store.coverage),
-        sorted(store.minutes.items()), sorted(store.progress.items()),
-        [(tp, len(log.records)) for tp, log in sorted(line.broker.logs.items())], line.world.steps, sorted(store.gaps),
-    ]  # fmt: skip
+        sorted(store.events.items()),
+        sorted(store.windows.items()),
+        sorted(store.alerts),
+        sorted(store.coverage),
+        sorted(store.minutes.items()),
+        sorted(store.progress.items()),
+        [(tp, len(log.records)) for tp, log in sorted(line.broker.logs.items())],
+        line.world.steps,
+        sorted(store.gaps),
+    ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

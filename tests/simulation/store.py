@@ -24,9 +24,16 @@ from tollmeter.streams.rules.totals import MEASURES
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STATEMENTS = (
-    "rollup_progress", "rollup_dirty", "rollup_recompute", "watch_progress", "watch_policies", "watch_cells",
-    "gap_hours", "repair_extras", "repair_ahead",
-)  # fmt: skip
+    "rollup_progress",
+    "rollup_dirty",
+    "rollup_recompute",
+    "watch_progress",
+    "watch_policies",
+    "watch_cells",
+    "gap_hours",
+    "repair_extras",
+    "repair_ahead",
+)
 QUERIES = {load(name): name for name in STATEMENTS}
 MINUTE_US = 60_000_000
 OF_EACH_CALL = {"input_tokens": 10, "output_tokens": 2, "spend_eur_nano": 90}

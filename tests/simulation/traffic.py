@@ -166,9 +166,14 @@ class Traffic:
             at_s += rng.choice((30, HOUR_S, MONTH_S))
         self.number += 1
         return Event(
-            self.number, rng.choice(ORGS), rng.choice(USERS), rng.choice(KEYS), int(at_s * 1_000_000),
-            rng.randint(0, 9), world.chance(mix.poison),
-        )  # fmt: skip
+            self.number,
+            rng.choice(ORGS),
+            rng.choice(USERS),
+            rng.choice(KEYS),
+            int(at_s * 1_000_000),
+            rng.randint(0, 9),
+            world.chance(mix.poison),
+        )
 
     def _append(self, event: Event | None) -> tuple[int, int]:
         partition = self.world.rng.randrange(SOURCES)

@@ -43,21 +43,41 @@ def one(rows: pl.DataFrame) -> dict[str, Any]:
 
 
 def test_amended_row_is_what_price_would_have_made_of_the_true_event(book: PriceBook) -> None:
-    true = {"input_tokens": 5_000, "cache_read_tokens": 1_000, "output_tokens": 77, "usage_source": "PROVIDER",
-            "user_id": "bob", "model_used": "gpt-4o-mini", "tags": {"team": "a", "new": "1"}}  # fmt: skip
+    true = {
+        "input_tokens": 5_000,
+        "cache_read_tokens": 1_000,
+        "output_tokens": 77,
+        "usage_source": "PROVIDER",
+        "user_id": "bob",
+        "model_used": "gpt-4o-mini",
+        "tags": {"team": "a", "new": "1"},
+    }
     said = fields(1, usage_source="ESTIMATED", tags={"team": "b", "old": "1", "new": "1"})
-    amendment = parse([
-        "input_tokens=5000", "cache_read_tokens=1000", "output_tokens=77", "usage_source=PROVIDER", "user_id=bob",
-        "model_used=gpt-4o-mini", "tags.team=a", "tags.old=",
-    ])  # fmt: skip
+    amendment = parse(
+        [
+            "input_tokens=5000",
+            "cache_read_tokens=1000",
+            "output_tokens=77",
+            "usage_source=PROVIDER",
+            "user_id=bob",
+            "model_used=gpt-4o-mini",
+            "tags.team=a",
+            "tags.old=",
+        ]
+    )
     found = one(amend(priced(book, said), amendment, book.price))
     assert found == {**one(priced(book, {**said, **true})), "revision": 1}
     assert found["model"] == "gpt-4o-mini"
 
 
 def test_void_row_costs_nothing_as_a_free_call_does(book: PriceBook) -> None:
-    row = one(amend(priced(book, fields(1, extra_units={"web_searches": 2.0}, est_cost_nano=9, reported_cost_nano=8)),
-                    Amendment(void=True), book.price))  # fmt: skip
+    row = one(
+        amend(
+            priced(book, fields(1, extra_units={"web_searches": 2.0}, est_cost_nano=9, reported_cost_nano=8)),
+            Amendment(void=True),
+            book.price,
+        )
+    )
     free = one(priced(book, fields(1, status="BLOCKED", input_tokens=0, output_tokens=0)))
     assert free["price_status"] == "FREE"
     assert row == {**free, "status": "VOID", "rule_id": "void", "revision": 1}

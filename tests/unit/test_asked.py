@@ -21,35 +21,65 @@ def read(path: str, body: Any) -> Asked | None:
     ("path", "body", "expected"),
     [
         ("/v1/chat/completions", {"model": "gpt-4o", "messages": HELLO}, Asked("chat", "gpt-4o", False, 5)),
-        ("/v1/chat/completions", {"model": "m", "messages": HELLO, "stream": True, "max_completion_tokens": 7, "n": 3},
-         Asked("chat", "m", True, 5, 21)),
-        ("/v1/chat/completions", {"model": "m", "messages": [{"content": [{"type": "text", "text": "four"}, PICTURE]}]},
-         Asked("chat", "m", False, 4)),
-        ("/v1/responses", {"model": "gpt-5", "input": "hi", "instructions": "be brief", "max_output_tokens": 9},
-         Asked("responses", "gpt-5", False, 10, 9)),
+        (
+            "/v1/chat/completions",
+            {"model": "m", "messages": HELLO, "stream": True, "max_completion_tokens": 7, "n": 3},
+            Asked("chat", "m", True, 5, 21),
+        ),
+        (
+            "/v1/chat/completions",
+            {"model": "m", "messages": [{"content": [{"type": "text", "text": "four"}, PICTURE]}]},
+            Asked("chat", "m", False, 4),
+        ),
+        (
+            "/v1/responses",
+            {"model": "gpt-5", "input": "hi", "instructions": "be brief", "max_output_tokens": 9},
+            Asked("responses", "gpt-5", False, 10, 9),
+        ),
         ("/v1/embeddings", {"model": "e", "input": ["ab", "cde"]}, Asked("embeddings", "e", False, 5)),
-        ("/v1/images/generations", {"model": "dall-e-3", "prompt": "a cat", "n": 2},
-         Asked("image", "dall-e-3", False, 5)),
-        ("/v1/messages", {"model": "claude", "max_tokens": 9, "system": "abc", "messages": HELLO},
-         Asked("chat", "claude", False, 8, 9, "anthropic")),
-        ("/v1beta/models/gemini-2.5-flash:generateContent", {"contents": [{"parts": [{"text": "hello"}]}],
-         "generationConfig": {"maxOutputTokens": 4}}, Asked("chat", "gemini-2.5-flash", False, 5, 4, "google")),
-        ("/v1beta/models/gemini-2.5-flash:streamGenerateContent", {"contents": []},
-         Asked("chat", "gemini-2.5-flash", True, 0, None, "google")),
-        ("/api/chat", {"model": "llama3.2", "messages": HELLO, "options": {"num_predict": 3}},
-         Asked("chat", "llama3.2", True, 5, 3, "ollama")),
-        ("/api/chat", {"model": "llama3.2", "messages": HELLO, "stream": False},
-         Asked("chat", "llama3.2", False, 5, None, "ollama")),
+        (
+            "/v1/images/generations",
+            {"model": "dall-e-3", "prompt": "a cat", "n": 2},
+            Asked("image", "dall-e-3", False, 5),
+        ),
+        (
+            "/v1/messages",
+            {"model": "claude", "max_tokens": 9, "system": "abc", "messages": HELLO},
+            Asked("chat", "claude", False, 8, 9, "anthropic"),
+        ),
+        (
+            "/v1beta/models/gemini-2.5-flash:generateContent",
+            {"contents": [{"parts": [{"text": "hello"}]}], "generationConfig": {"maxOutputTokens": 4}},
+            Asked("chat", "gemini-2.5-flash", False, 5, 4, "google"),
+        ),
+        (
+            "/v1beta/models/gemini-2.5-flash:streamGenerateContent",
+            {"contents": []},
+            Asked("chat", "gemini-2.5-flash", True, 0, None, "google"),
+        ),
+        (
+            "/api/chat",
+            {"model": "llama3.2", "messages": HELLO, "options": {"num_predict": 3}},
+            Asked("chat", "llama3.2", True, 5, 3, "ollama"),
+        ),
+        (
+            "/api/chat",
+            {"model": "llama3.2", "messages": HELLO, "stream": False},
+            Asked("chat", "llama3.2", False, 5, None, "ollama"),
+        ),
         ("/openai/deployments/MyGpt/chat/completions", {"messages": HELLO}, Asked("chat", "MyGpt", False, 5)),
-        ("/model/anthropic.claude-v2/converse", {"messages": [{"content": [{"text": "hello"}]}]},
-         Asked("chat", "anthropic.claude-v2", False, 5, None, "aws")),
+        (
+            "/model/anthropic.claude-v2/converse",
+            {"messages": [{"content": [{"text": "hello"}]}]},
+            Asked("chat", "anthropic.claude-v2", False, 5, None, "aws"),
+        ),
         ("/v2/something/new", {"model": "m", "prompt": "abc"}, Asked("chat", "m", False, 3)),
         ("/v1/chat/completions", {"model": "m", "messages": HELLO, "tools": [{"a": 1}]}, Asked("chat", "m", False, 14)),
         ("/v1/chat/completions", {"model": 5, "messages": HELLO, "max_tokens": -1}, Asked("chat", "", False, 5)),
         ("/hook", {"text": "no model"}, None),
         ("/v1/chat/completions", ["a list"], Asked("chat", "")),
     ],
-)  # fmt: skip
+)
 def test_what_is_asked(path: str, body: Any, expected: Asked | None) -> None:
     assert read(path, body) == expected
 

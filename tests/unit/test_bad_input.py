@@ -45,8 +45,7 @@ BAD = {
     "two events in one": (codec.SINGLE_OBJECT_HEADER + BODY + codec.encode_body(fields(2)), "trailing_bytes"),
     "length beyond the end": (codec.SINGLE_OBJECT_HEADER + BODY[:37] + b"\xfe" * 8 + b"\x01" + BODY[46:], "bad_avro"),
     "over-long integer": (codec.SINGLE_OBJECT_HEADER + BODY[:37] + b"\x80" * 40 + b"\x01" + BODY[45:], "bad_avro"),
-    "map without an end": (codec.SINGLE_OBJECT_HEADER + BODY[:-1] + b"\x7f",
-                            "bad_avro"),
+    "map without an end": (codec.SINGLE_OBJECT_HEADER + BODY[:-1] + b"\x7f", "bad_avro"),
     "too large": (avro(fields(1, request_id="x" * MAX_BODY_BYTES)), "too_large"),
     "huge JSON": (raw(f'"session_id": "{"x" * 10_000_000}"'), "too_large"),
     "long text": (changed(session_id="x" * 257), "bad_value"),
@@ -87,7 +86,7 @@ BAD = {
     "CloudEvent of version 2": (cloudevent(fields(1)).replace(b'"1.0"', b'"2.0"'), "bad_value"),
     "CloudEvent without time": (cloudevent(fields(1)).replace(b'"time"', b'"when"'), "missing_field"),
     "time as text without zone": (as_json(fields(1, occurred_at="2026-11-22T10:00:00")), "bad_value"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +148,16 @@ def test_what_is_unknown_is_kept_with_its_status(book: PriceBook) -> None:
     values = [
         avro(fields(1, model_sent="nobody-knows-this", provider="nobody")),
         avro(fields(2, status="BLOCKED", input_tokens=0, output_tokens=0)),
-        avro({**codec.DEFAULTS, **{k: fields(3)[k] for k in ("event_id", "occurred_at")}, "service": "",
-              "provider": "", "model_sent": ""}),
-    ]  # fmt: skip
+        avro(
+            {
+                **codec.DEFAULTS,
+                **{k: fields(3)[k] for k in ("event_id", "occurred_at")},
+                "service": "",
+                "provider": "",
+                "model_sent": "",
+            }
+        ),
+    ]
     rows = Priced([records(values)], book).rows
     assert rows["cost_nano"].to_list()[:2] == [None, 0]
     assert rows["price_status"].to_list()[0] == "UNKNOWN_MODEL"

@@ -72,9 +72,13 @@ def test_plain_prices_are_those_of_the_book(day: int) -> None:
         for event in fields_of(wire.company, calls):
             names = Names(*(event[name] for name in Names._fields))
             tokens = (
-                event["input_tokens"], event["cache_read_tokens"], event["cache_write_tokens"],
-                event["cache_write_1h_tokens"], event["output_tokens"], event["reasoning_tokens"],
-            )  # fmt: skip
+                event["input_tokens"],
+                event["cache_read_tokens"],
+                event["cache_write_tokens"],
+                event["cache_write_1h_tokens"],
+                event["output_tokens"],
+                event["reasoning_tokens"],
+            )
             call = Call(event["occurred_at"], event["status"], tokens, event["extra_units"])
             amounts = price_one(planner.plan(names), call)
             expected = None if amounts.cost_nano is None else (amounts.cost_nano, list(amounts.components))

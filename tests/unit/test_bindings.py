@@ -175,11 +175,13 @@ def test_a_lowered_limit_alerts_what_it_uncovers_and_a_raised_one_nothing() -> N
 
 def test_a_restored_state_has_the_same_budgets_and_goes_on_where_it_was() -> None:
     line = Line(
-        each(daily_limit_micro=2, warn_threshold_pct=100), pool("tag", "team=blue", daily_limit_micro=3),
+        each(daily_limit_micro=2, warn_threshold_pct=100),
+        pool("tag", "team=blue", daily_limit_micro=3),
         pool(
-            limits=(Limit(period="week", amount=3), Limit(period="rolling", amount=3, hours=24)), timezone="Asia/Tokyo",
+            limits=(Limit(period="week", amount=3), Limit(period="rolling", amount=3, hours=24)),
+            timezone="Asia/Tokyo",
         ),
-    )  # fmt: skip
+    )
     fold_member(line.state, Member(org_id="acme", name="ann", groups=("dev",)), line.offset, START * 1000)
     line.spend(1_999, user_id="ann", tags=[{"key": "team", "value": "blue"}])
     line.tick(START)

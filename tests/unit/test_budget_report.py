@@ -19,8 +19,16 @@ OPENAI = {"org_id": "acme", "scope": "provider", "name": "openai", "monthly_limi
 def budget(*operations: Operation, now_s: int = NOW, unpriced: int = 0, **policy: Any) -> Budget:
     spent = sum(operation.spent for operation in operations)
     return Budget(
-        Policy(**OPENAI | policy), "2026-11", START, END, now_s, unpriced, spent, 0, operations or (),
-    )  # fmt: skip
+        Policy(**OPENAI | policy),
+        "2026-11",
+        START,
+        END,
+        now_s,
+        unpriced,
+        spent,
+        0,
+        operations or (),
+    )
 
 
 GOLDEN = budget(Operation("summarise", 126, 45_230, 179_997_500))

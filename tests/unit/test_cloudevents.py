@@ -8,9 +8,14 @@ from tollmeter.schemas.cloudevents import event_id_of, is_cloudevent, unwrap
 
 ID = "0195d0e0-0000-7000-8000-000000000001"
 ENVELOPE: dict[str, Any] = {
-    "specversion": "1.0", "id": ID, "source": "/shop", "type": "llm.usage", "time": "2026-11-22T10:00:00Z",
-    "datacontenttype": "application/json", "data": {"model_sent": "gpt-4o", "provider": "openai", "service": "shop"},
-}  # fmt: skip
+    "specversion": "1.0",
+    "id": ID,
+    "source": "/shop",
+    "type": "llm.usage",
+    "time": "2026-11-22T10:00:00Z",
+    "datacontenttype": "application/json",
+    "data": {"model_sent": "gpt-4o", "provider": "openai", "service": "shop"},
+}
 
 
 def test_unwrap() -> None:

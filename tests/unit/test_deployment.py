@@ -144,8 +144,10 @@ def test_compose_accepts_the_file() -> None:
     environment = {"TOLLMETER_CLICKHOUSE_PASSWORD": "w", "CLICKHOUSE_READER_PASSWORD": "r", "PATH": "/usr/bin:/bin"}
     subprocess.run(
         ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "config", "--quiet"],
-        check=True, env=environment, capture_output=True,
-    )  # fmt: skip
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
 
 
 def test_routes_files_that_are_shipped_can_be_read() -> None:

@@ -66,8 +66,9 @@ def test_small_offsets_of_a_renewed_log_are_folded_and_stamps_go_on_rising() -> 
     before = snapshot(state)
     state.seen.first(  # a start reads the new log back before it knows that it is new
         watch_rows.frame(rows(3))["event_time"].cast(pl.Int64).to_numpy(),
-        state.scopes.text_codes(pl.Series(["acme"])), watch_rows.frame(rows(3))["event_id"],
-    )  # fmt: skip
+        state.scopes.text_codes(pl.Series(["acme"])),
+        watch_rows.frame(rows(3))["event_id"],
+    )
     renew(state, "another")
     assert state.applied + 1 == state.base
     fold_records(state, [rows_record(state.base, rows(3, first_offset=2))])

@@ -18,9 +18,16 @@ def add(floods: Floods, records: int, rejected: int, at: int = NOON, partition: 
 
 @pytest.mark.parametrize(
     ("records", "rejected", "alert"),
-    [(1_000, 99, False), (1_000, 100, True), (1_001, 100, False), (99, 99, False), (100, 100, True),
-     (99_999, 999, False), (99_999, 1_000, True)],
-)  # fmt: skip
+    [
+        (1_000, 99, False),
+        (1_000, 100, True),
+        (1_001, 100, False),
+        (99, 99, False),
+        (100, 100, True),
+        (99_999, 999, False),
+        (99_999, 1_000, True),
+    ],
+)
 def test_limits(records: int, rejected: int, alert: bool) -> None:
     assert (add(Floods(), records, rejected) is not None) is alert
 

@@ -33,16 +33,14 @@ RUSSIAN_DAYS = b"""<?xml version="1.0" encoding="windows-1251"?>
 </ValCurs>"""
 GOOD = {
     "eurofxref-daily.xml": (ECB_XML, [("2026-11-20", "EUR", "1.1527", ""), ("2026-11-19", "EUR", "1.1583", "")]),
-    "eurofxref.csv": (
-        "Date, USD, JPY, \n20 November 2026, 1.1527, 181.34, \n", [("2026-11-20", "EUR", "1.1527", "")]
-    ),
+    "eurofxref.csv": ("Date, USD, JPY, \n20 November 2026, 1.1527, 181.34, \n", [("2026-11-20", "EUR", "1.1527", "")]),
     "eurofxref-hist.csv": (
         "Date,JPY,USD,\n2026-11-20,181.34,1.1527,\n2026-11-19,N/A,N/A,\n\n2026-11-18,1,1.1,\n",
         [("2026-11-20", "EUR", "1.1527", ""), ("2026-11-18", "EUR", "1.1", "")],
     ),
     "XML_daily.asp": (RUSSIAN_DAY, [("2026-11-21", "RUB", "", "81.1308")]),
     "XML_dynamic.asp": (RUSSIAN_DAYS, [("2026-11-19", "RUB", "", "81.1308")]),
-}  # fmt: skip
+}
 
 
 def written(file: Path, body: str | bytes) -> Path:

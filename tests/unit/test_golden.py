@@ -21,13 +21,33 @@ from tollmeter.streams.rules.split import PRICED_DTYPES, encode_dicts, to_ipc
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EVENT = UsageEvent(
-    event_id="0190b0a0-0000-7000-8000-000000000001", occurred_at=datetime(2026, 11, 20, 10, 0, 0, 123456, UTC),
-    request_id="r-1", provider_request_id="chatcmpl-1", service="shop", org_id="acme", user_id="ann", feature="search",
-    api_key_id="0123456789abcdef", billing_scope="ORG", client_ip="2001:db8::1", provider="openai",
-    model_sent="gpt-4o", model_used="gpt-4o-2024-08-06", processing="BATCH", stream=True, status="OK", http_status=200,
-    latency_ms=1200, usage_source="PROVIDER", input_tokens=1000, cache_read_tokens=200, output_tokens=50,
-    extra_units={"web_searches": 2.0}, reported_cost_nano=1_500_000, tags={"team": "blue"},
-)  # fmt: skip
+    event_id="0190b0a0-0000-7000-8000-000000000001",
+    occurred_at=datetime(2026, 11, 20, 10, 0, 0, 123456, UTC),
+    request_id="r-1",
+    provider_request_id="chatcmpl-1",
+    service="shop",
+    org_id="acme",
+    user_id="ann",
+    feature="search",
+    api_key_id="0123456789abcdef",
+    billing_scope="ORG",
+    client_ip="2001:db8::1",
+    provider="openai",
+    model_sent="gpt-4o",
+    model_used="gpt-4o-2024-08-06",
+    processing="BATCH",
+    stream=True,
+    status="OK",
+    http_status=200,
+    latency_ms=1200,
+    usage_source="PROVIDER",
+    input_tokens=1000,
+    cache_read_tokens=200,
+    output_tokens=50,
+    extra_units={"web_searches": 2.0},
+    reported_cost_nano=1_500_000,
+    tags={"team": "blue"},
+)
 
 
 def golden(name: str) -> str:
@@ -43,10 +63,17 @@ def test_avro_bytes_and_fingerprint() -> None:
 
 def test_alert_bytes() -> None:
     alert = Alert(
-        id="0" * 32, kind="budget", severity="warning", org_id="acme", scope="user", name="ann", period="2026-11",
-        received_at=datetime(2026, 11, 20, 10, 0, 0, 987000, UTC), text="user ann of acme reached 80 %",
+        id="0" * 32,
+        kind="budget",
+        severity="warning",
+        org_id="acme",
+        scope="user",
+        name="ann",
+        period="2026-11",
+        received_at=datetime(2026, 11, 20, 10, 0, 0, 987000, UTC),
+        text="user ann of acme reached 80 %",
         facts={"threshold_pct": 80, "spent_nano": 8_000_000_000, "limit_nano": 10_000_000_000},
-    )  # fmt: skip
+    )
     assert alert.wire().decode() == golden("alert.json")
 
 
@@ -63,8 +90,11 @@ def test_control_and_tick_bytes() -> None:
     expected = json.loads(golden("control_records.json"))
     assert [value.decode(), tick.decode()] == [json.dumps(part, separators=(",", ":")) for part in expected]
     assert [*headers, *tick_headers] == [
-        ("format", b"1"), ("kind", b"control"), ("format", b"1"), ("kind", b"tick"),
-    ]  # fmt: skip
+        ("format", b"1"),
+        ("kind", b"control"),
+        ("format", b"1"),
+        ("kind", b"tick"),
+    ]
 
 
 def test_partition_of_an_organisation() -> None:

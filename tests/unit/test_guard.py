@@ -143,16 +143,18 @@ CALL: dict[str, Any] = {"prompt_tokens": 10_000, "org": "acme", "user": "ann"}
         pytest.param([rows.spend(USD)], "daily cost limit reached", id="daily"),
         pytest.param([rows.spend(10 * USD, 10 * USD, window="month")], "monthly cost limit reached", id="monthly"),
         pytest.param(
-            [rows.spend(USD), rows.spend(10 * USD, 10 * USD, window="month")], "daily cost limit reached",
+            [rows.spend(USD), rows.spend(10 * USD, 10 * USD, window="month")],
+            "daily cost limit reached",
             id="daily first",
         ),
         pytest.param(
-            [rows.spend(USD - 1), rows.spend(11 * USD, 10 * USD, window="month")], "monthly cost limit reached",
+            [rows.spend(USD - 1), rows.spend(11 * USD, 10 * USD, window="month")],
+            "monthly cost limit reached",
             id="used up before not enough left",
         ),
         pytest.param([rows.spend(USD - 9_999_999)], "daily cost limit reached", id="too little is left"),
     ],
-)  # fmt: skip
+)
 def test_text_of_a_used_up_budget(spent: list[rows.Record], message: str) -> None:
     decision = denied(guard_at(None, rows.policy(ORG), *spent).check("gpt-a", **CALL))
     assert (decision.http_status, decision.body["error"]) == (402, "CostLimitExceeded")
@@ -190,11 +192,16 @@ def test_limit_in_another_currency_counts_at_the_latest_rate() -> None:
 def test_scopes_of_a_call() -> None:
     """Every scope that the call names is limited; what it does not name is not."""
     for scope, name, named in (
-        ("api_key", "k1", {"api_key_id": "k1"}), ("client_ip", "10.0.0.1", {"client_ip": "10.0.0.1"}),
-        ("provider", "openai", {"provider": "openai"}), ("provider", "openai", {}), ("model", "gpt-a", {}),
-        ("agent", "bot", {"agent": "bot"}), ("tag", "team=x", {"tags": {"team": "x", "y": "z"}}),
-        ("group", "red", {"groups": ["red"]}), ("user", "ann", {}),
-    ):  # fmt: skip
+        ("api_key", "k1", {"api_key_id": "k1"}),
+        ("client_ip", "10.0.0.1", {"client_ip": "10.0.0.1"}),
+        ("provider", "openai", {"provider": "openai"}),
+        ("provider", "openai", {}),
+        ("model", "gpt-a", {}),
+        ("agent", "bot", {"agent": "bot"}),
+        ("tag", "team=x", {"tags": {"team": "x", "y": "z"}}),
+        ("group", "red", {"groups": ["red"]}),
+        ("user", "ann", {}),
+    ):
         entry = Policy(org_id="acme", scope=scope, name=name, daily_limit_micro=1_000)  # type: ignore[arg-type]
         guard = guard_at(None, rows.policy(entry))
         decision = denied(guard.check("gpt-a", **{**CALL, **named}))
@@ -227,9 +234,15 @@ def test_own_key_is_never_asked_for_budgets() -> None:
 
 def test_free_model_passes_budgets_of_money_only() -> None:
     free = {
-        "rule_id": "override:local/local/*/*", "provider": "local", "model": "*", "context": "*", "rate_pico": {},
-        "priced": [], "source": "own", "free": True,
-    }  # fmt: skip
+        "rule_id": "override:local/local/*/*",
+        "provider": "local",
+        "model": "*",
+        "context": "*",
+        "rate_pico": {},
+        "priced": [],
+        "source": "own",
+        "free": True,
+    }
     document = json.loads(BOOK[2] or b"")
     document["rules"].append(free)
     calls = Policy(org_id="acme", limits=(Limit(period="day", measure="requests", amount=1),))
@@ -298,8 +311,12 @@ def test_another_partition_says_nothing_about_us() -> None:
 def test_stale_budgets(fail: str, passes: bool) -> None:
     time_ = Time()
     guard = guard_at(
-        time_, rows.policy(ORG), rows.spend(USD), rows.as_of(NOON * 1_000), settings=Settings(guard_fail=fail)  # type: ignore[arg-type]
-    )  # fmt: skip
+        time_,
+        rows.policy(ORG),
+        rows.spend(USD),
+        rows.as_of(NOON * 1_000),
+        settings=Settings(guard_fail=fail),  # type: ignore[arg-type]
+    )
     time_.pass_(30)
     assert denied(guard.check("gpt-a", **CALL)).error == "CostLimitExceeded"
     assert guard.staleness_s == 30
@@ -351,9 +368,13 @@ def test_a_jumping_wall_clock_changes_nothing(hours: int) -> None:
     time_ = Time()
     limits = [RateLimit(scope="client_ip", name="10.0.0.9", requests=1, window_s=60)]
     guard = guard_at(
-        time_, rows.policy(ORG), rows.spend(USD), rows.as_of(NOON * 1_000), *map(rows.access, limits),
+        time_,
+        rows.policy(ORG),
+        rows.spend(USD),
+        rows.as_of(NOON * 1_000),
+        *map(rows.access, limits),
         settings=Settings(guard_fail="closed"),
-    )  # fmt: skip
+    )
     assert denied(guard.check("gpt-a", **CALL)).error == "CostLimitExceeded"
     assert guard.check("gpt-a", prompt_tokens=1, org="free", client_ip="10.0.0.9")
     time_.wall += hours * 3_600 * 10**9
@@ -389,10 +410,11 @@ def test_a_clock_is_not_moved_by_records_that_came_late() -> None:
 @pytest.mark.parametrize(
     ("scope", "name", "given"),
     [
-        ("api_key", "k1", {"api_key_id": "k1"}), ("client_ip", "10.1.2.3", {"client_ip": "10.1.2.3"}),
+        ("api_key", "k1", {"api_key_id": "k1"}),
+        ("client_ip", "10.1.2.3", {"client_ip": "10.1.2.3"}),
         ("user", "eve", {"user": "eve"}),
     ],
-)  # fmt: skip
+)
 def test_blocks(scope: Any, name: str, given: dict[str, str]) -> None:
     time_ = Time()
     until = datetime.fromtimestamp(NOON + 3_600, UTC)
@@ -401,9 +423,13 @@ def test_blocks(scope: Any, name: str, given: dict[str, str]) -> None:
     decision = denied(guard.check("gpt-a", org="acme", billing_scope="USER", **given))
     assert decision.http_status == 403
     assert decision.body == {
-        "ok": False, "error": "blocked", "scope": scope, "name": name, "reason": "leaked",
+        "ok": False,
+        "error": "blocked",
+        "scope": scope,
+        "name": name,
+        "reason": "leaked",
         "until": "2026-11-22T13:00:00Z",
-    }  # fmt: skip
+    }
     assert guard.check("gpt-a", org="other", **given)
     assert guard.check("gpt-a", org="acme", **dict.fromkeys(given, "somebody"))
     time_.pass_(3_600)
@@ -428,9 +454,16 @@ def test_one_request_a_minute_per_address() -> None:
     decision = denied(guard.check("gpt-a", client_ip="10.0.0.1"))
     assert (decision.http_status, decision.headers) == (429, {"Retry-After": "40"})
     assert decision.body == {
-        "ok": False, "error": "rate_limited", "scope": "client_ip", "name": "10.0.0.1", "requests": 1, "window_s": 60,
-        "burst": 1, "counted_by": "process", "retry_after_s": 40,
-    }  # fmt: skip
+        "ok": False,
+        "error": "rate_limited",
+        "scope": "client_ip",
+        "name": "10.0.0.1",
+        "requests": 1,
+        "window_s": 60,
+        "burst": 1,
+        "counted_by": "process",
+        "retry_after_s": 40,
+    }
     time_.pass_(40)
     assert guard.check("gpt-a", client_ip="10.0.0.1")
     assert guard.check("gpt-a")
@@ -451,9 +484,10 @@ def test_own_limit_stands_before_that_of_all_and_changes_at_once() -> None:
 def test_a_call_refused_by_one_bucket_takes_nothing_out_of_the_other() -> None:
     time_ = Time()
     guard = guard_at(
-        time_, rows.access(RateLimit(scope="api_key", requests=1, window_s=60)),
+        time_,
+        rows.access(RateLimit(scope="api_key", requests=1, window_s=60)),
         rows.access(RateLimit(scope="client_ip", requests=1, window_s=60)),
-    )  # fmt: skip
+    )
     assert guard.check("gpt-a", api_key_id="k", client_ip="1")
     assert not guard.check("gpt-a", api_key_id="fresh", client_ip="1")
     assert guard.check("gpt-a", api_key_id="fresh", client_ip="2")
@@ -473,9 +507,10 @@ def test_refusals_are_blocked_events_without_cost() -> None:
     ]
     assert [denied(decision).event_id for decision in decisions] == [event.event_id for event in producer.events]
     assert [(e.status, e.http_status, e.error_type, e.usage_source) for e in producer.events] == [
-        ("BLOCKED", 402, "cost_cap", "NONE"), ("BLOCKED", 402, "CostLimitExceeded", "NONE"),
+        ("BLOCKED", 402, "cost_cap", "NONE"),
+        ("BLOCKED", 402, "CostLimitExceeded", "NONE"),
         ("BLOCKED", 403, "blocked", "NONE"),
-    ]  # fmt: skip
+    ]
     first, second, _ = producer.events
     assert (first.feature, first.request_id, first.input_tokens, first.output_tokens) == ("search", "r1", 0, 0)
     assert (first.model_sent, first.org_id, first.user_id, second.group_id) == ("gpt-a", "acme", "ann", "red")
@@ -499,8 +534,10 @@ def test_one_alert_per_kind_scope_and_hour() -> None:
         guard.check("gpt-a", prompt_tokens=10**6, org="acme", api_key_id="k")
         guard.check("gpt-a", org="acme", client_ip="1")
     assert alerts() == [
-        ("cap_refused", "user", "ann"), ("cap_refused", "api_key", "k"), ("rate_limited", "client_ip", "1"),
-    ]  # fmt: skip
+        ("cap_refused", "user", "ann"),
+        ("cap_refused", "api_key", "k"),
+        ("rate_limited", "client_ip", "1"),
+    ]
     other = guard_at(Time(NOON + 60), rows.access(RateLimit(scope="client_ip", requests=1, window_s=7_200)))
     guard.check("gpt-a", prompt_tokens=10**6, org="acme", user="bob")
     other.check("gpt-a", prompt_tokens=10**6, org="acme", user="bob")
@@ -535,13 +572,21 @@ def test_a_fault_of_the_guard_refuses_nobody(caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize(
     ("source", "key", "value"),
     [
-        ("spend", "spend/acme/org//day@UTC/USD", b"{"), ("spend", "spend/x", b'{"spent":"a lot"}'),
-        ("spend", "as_of/1", b"[]"), ("policies", "policy:x", b'{"org_id":"acme","daily_limit_micro":-1}'),
-        ("policies", "member:x", b"\xff"), ("policies", "block:x", b"{}"), ("policies", "rate:x", b"null"),
-        ("policies", "layout", b'{"priced":0}'), ("policies", b"\xff", b"{}"), ("prices", "x", b"{}"),
-        ("prices", "x", b'{"price_book":"x","rules":[{}]}'), ("prices", "x", b"\x00"), ("prices", "x", b"[]"),
+        ("spend", "spend/acme/org//day@UTC/USD", b"{"),
+        ("spend", "spend/x", b'{"spent":"a lot"}'),
+        ("spend", "as_of/1", b"[]"),
+        ("policies", "policy:x", b'{"org_id":"acme","daily_limit_micro":-1}'),
+        ("policies", "member:x", b"\xff"),
+        ("policies", "block:x", b"{}"),
+        ("policies", "rate:x", b"null"),
+        ("policies", "layout", b'{"priced":0}'),
+        ("policies", b"\xff", b"{}"),
+        ("prices", "x", b"{}"),
+        ("prices", "x", b'{"price_book":"x","rules":[{}]}'),
+        ("prices", "x", b"\x00"),
+        ("prices", "x", b"[]"),
     ],
-)  # fmt: skip
+)
 def test_unreadable_records_change_nothing(source: Any, key: Any, value: bytes) -> None:
     guard = guard_at(None, rows.policy(ORG))
     assert not guard.apply(source, key, value)

@@ -54,8 +54,11 @@ def test_failure_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
 
 def test_findings_become_metrics(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    found = [{"name": "missing_in_ledger", "amount": 3}, {"name": "missing_in_ledger", "amount": 4},
-             {"name": "id_with_several_times", "amount": 2}]  # fmt: skip
+    found = [
+        {"name": "missing_in_ledger", "amount": 3},
+        {"name": "missing_in_ledger", "amount": 4},
+        {"name": "id_with_several_times", "amount": 2},
+    ]
     tell(b'{"differences": []}', 100.0)
     tell(json.dumps({"differences": found}).encode(), 200.0)
     values = (metrics.LEDGER_MISSING, metrics.LEDGER_DUPLICATE, metrics.VERIFY_SUCCESS)

@@ -15,10 +15,18 @@ from tollmeter.traffic.imports import Import, Report, events
 from tollmeter.traffic.readers import Bad, UnreadableError, nested, read
 
 LINE = {
-    "t": "openai_usage", "severity": "INFO", "request_id": "r-1", "client_ip": "203.0.113.7", "model_sent": "gpt-4o",
-    "model_used": "gpt-4o-2024-08-06", "prompt_chars": 4100, "usage": {"prompt_tokens": 1000, "output_tokens": 200},
-    "est_cost": 0.0045, "api_key_id": "0a1b2c3d", "timestamp": "2026-11-22T10:00:00.5Z",
-}  # fmt: skip
+    "t": "openai_usage",
+    "severity": "INFO",
+    "request_id": "r-1",
+    "client_ip": "203.0.113.7",
+    "model_sent": "gpt-4o",
+    "model_used": "gpt-4o-2024-08-06",
+    "prompt_chars": 4100,
+    "usage": {"prompt_tokens": 1000, "output_tokens": 200},
+    "est_cost": 0.0045,
+    "api_key_id": "0a1b2c3d",
+    "timestamp": "2026-11-22T10:00:00.5Z",
+}
 
 
 def line(number: int) -> dict:
@@ -32,12 +40,15 @@ def entry(number: int) -> dict:
 def as_csv(entries: list[dict]) -> bytes:
     rows = [
         {
-            "insertId": e["insertId"], "timestamp": e["timestamp"], "severity": e["severity"], "labels.zone": "",
+            "insertId": e["insertId"],
+            "timestamp": e["timestamp"],
+            "severity": e["severity"],
+            "labels.zone": "",
             **{f"jsonPayload.{k}": v for k, v in e["jsonPayload"].items() if k != "usage"},
             **{f"jsonPayload.usage.{k}": v for k, v in e["jsonPayload"]["usage"].items()},
         }
         for e in entries
-    ]  # fmt: skip
+    ]
     out = io.StringIO()
     writer = csv.DictWriter(out, rows[0].keys())
     writer.writeheader()
@@ -52,7 +63,7 @@ SHAPES: dict[str, Callable[[], bytes]] = {
     "entries as array": lambda: json.dumps([entry(n) for n in range(3)]).encode(),
     "entries as indented array": lambda: json.dumps([entry(n) for n in range(3)], indent=2).encode(),
     "entries as CSV": lambda: as_csv([entry(n) for n in range(3)]),
-}  # fmt: skip
+}
 
 
 def imported(tmp_path: Path, data: bytes, **options: object) -> tuple[list[UsageEvent], Report]:

@@ -27,9 +27,12 @@ def test_a_name_that_first_comes_by_a_repair_has_limits_and_is_settled_again() -
     totals = {**dict.fromkeys(MEASURES, 0), "calls": 1, "cost_nano": 5_000}
     cell = {"level": "day", "bucket": HOUR // 24, "scope": "user", "name": "late", "absolute": True, **totals}
     alerts = fold_repair(
-        state, Round(id="a", org_id="acme", base=0, hours=(HOUR,), extras=False),
-        pl.DataFrame([cell], schema=REPAIR_SCHEMA), 1, watch_rows.START * 1000,
-    )  # fmt: skip
+        state,
+        Round(id="a", org_id="acme", base=0, hours=(HOUR,), extras=False),
+        pl.DataFrame([cell], schema=REPAIR_SCHEMA),
+        1,
+        watch_rows.START * 1000,
+    )
     number = state.scopes.number(("acme", "user", "late"))
     assert {alert.name for alert in alerts} == {"late"}
     assert number in state.to_publish

@@ -33,8 +33,11 @@ def test_a_line_becomes_an_event() -> None:
     assert (event.model_sent, event.model_used, event.prompt_chars) == ("gpt-4o", "gpt-4o-2024-08-06", 4000)
     assert (event.input_tokens, event.output_tokens, event.reported_cost_nano) == (1000, 200, 4_500_000)
     assert (event.provider, event.api_key_id, event.status, event.usage_source) == (
-        "openai", "a1b2c3d4", "OK", "PROVIDER",
-    )  # fmt: skip
+        "openai",
+        "a1b2c3d4",
+        "OK",
+        "PROVIDER",
+    )
 
 
 def test_and_back() -> None:
@@ -147,9 +150,13 @@ def test_lines_never_carry_a_key() -> None:
 def test_what_is_unknown_is_null() -> None:
     at = datetime(2026, 11, 22, tzinfo=UTC)
     event = UsageEvent(
-        event_id="0195d0e0-0000-7000-8000-000000000001", occurred_at=at, service="s", provider="openai", model_sent="m",
+        event_id="0195d0e0-0000-7000-8000-000000000001",
+        occurred_at=at,
+        service="s",
+        provider="openai",
+        model_sent="m",
         status="BLOCKED",
-    )  # fmt: skip
+    )
     line = to_line(event)
     assert (line["client_ip"], line["est_cost"], line["prompt_chars"], line["severity"]) == (
         None,

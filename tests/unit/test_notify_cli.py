@@ -72,8 +72,9 @@ def test_a_test_alert_goes_to_every_consumer_and_a_failure_is_a_finding(
     assert run(["alerts", "test", "--json"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == [
-        {"consumer": "hook", "sent": True, "error": ""}, {"consumer": "log", "sent": True, "error": ""},
-    ]  # fmt: skip
+        {"consumer": "hook", "sent": True, "error": ""},
+        {"consumer": "log", "sent": True, "error": ""},
+    ]
     assert "this is a test alert from tollmeter" in hook.bodies()[0]["text"]
     assert "this is a test alert from tollmeter" in shown.err, "the line of the log consumer"
     hook.answer = lambda number: 500

@@ -14,9 +14,23 @@ from tollmeter.notify.texts import Cause, Causes
 from tollmeter.schemas.alert import Alert
 
 KINDS = (
-    "budget", "remaining", "late_spend", "spend_spike", "ingest_loop", "unpriced", "cap_refused", "rate_limited",
-    "blocked", "gap", "new_epoch", "paused", "dlq_flood", "verify_difference", "pipeline_health", "storm",
-)  # fmt: skip
+    "budget",
+    "remaining",
+    "late_spend",
+    "spend_spike",
+    "ingest_loop",
+    "unpriced",
+    "cap_refused",
+    "rate_limited",
+    "blocked",
+    "gap",
+    "new_epoch",
+    "paused",
+    "dlq_flood",
+    "verify_difference",
+    "pipeline_health",
+    "storm",
+)
 
 
 def notice(made: Alert) -> Notice:
@@ -44,19 +58,44 @@ def test_a_leaking_key() -> None:
             "user ann of acme used up its monthly limit: 10.00 USD of 10.00 USD spent in 2026-11",
         ),
         (
-            alert("budget", scope="org", name="", period="p", threshold_pct=80, window="rolling24h",
-                  limit_tokens=1_000_000,
-                  spent_tokens=812_345, unit="tokens"),
+            alert(
+                "budget",
+                scope="org",
+                name="",
+                period="p",
+                threshold_pct=80,
+                window="rolling24h",
+                limit_tokens=1_000_000,
+                spent_tokens=812_345,
+                unit="tokens",
+            ),
             "organisation acme reached 80 % of its 24-hour limit: 812,345 tokens of 1,000,000 tokens spent in p",
         ),
         (
-            alert("remaining", scope="provider", name="openai", period="2026-11", spent_nano=5_010_000_000,
-                  limit_nano=10_000_000_000, currency="USD", window="month"),
+            alert(
+                "remaining",
+                scope="provider",
+                name="openai",
+                period="2026-11",
+                spent_nano=5_010_000_000,
+                limit_nano=10_000_000_000,
+                currency="USD",
+                window="month",
+            ),
             "provider openai of acme has 4.99 USD left of 10.00 USD in 2026-11",
         ),
         (
-            alert("late_spend", scope="user", name="ann", period="2026-11-19", late=1_500_000_000, unit="USD",
-                  limit_nano=10**10, spent_nano=9 * 10**9, currency="USD"),
+            alert(
+                "late_spend",
+                scope="user",
+                name="ann",
+                period="2026-11-19",
+                late=1_500_000_000,
+                unit="USD",
+                limit_nano=10**10,
+                spent_nano=9 * 10**9,
+                currency="USD",
+            ),
             "user ann of acme: 1.50 USD arrived late and count into 2026-11-19, which had closed",
         ),
         (
@@ -77,7 +116,7 @@ def test_a_leaking_key() -> None:
         ),
         (alert("cap_refused", text="40 calls were refused: above 0.05 USD"), "40 calls were refused: above 0.05 USD"),
     ],
-)  # fmt: skip
+)
 def test_each_kind_in_plain_words(made: Alert, said: str) -> None:
     assert texts.opened(notice(made), Causes())[1].split("\n")[0] == said
 
@@ -134,8 +173,9 @@ def test_resolved_and_digest() -> None:
     made = notice(budget(80)).model_copy(update={"title": "[warning] ann: 80 %", "body": "ann: 80 %\nnext: x"})
     over = made.model_copy(update={"state": "resolved", "resolution": "the limit was changed"})
     assert texts.resolved(over) == (
-        "[resolved] the limit was changed: ann: 80 %", "Resolved, the limit was changed. It was: ann: 80 %",
-    )  # fmt: skip
+        "[resolved] the limit was changed: ann: 80 %",
+        "Resolved, the limit was changed. It was: ann: 80 %",
+    )
     many = [made, *[notice(alert(name=f"k{n}")) for n in range(20)]]
     title, body = texts.digest(many)
     assert title == "[digest] 21 alerts: 20 × spend_spike, 1 × budget"
@@ -143,8 +183,15 @@ def test_resolved_and_digest() -> None:
 
 
 def row(share: int, **changes: Any) -> dict[str, Any]:
-    return {"model": "gpt-5", "part": "input", "api_key_id": "0123456789ab3f2a", "client_ip": "10.1.2.3",
-            "cost_nano": share, "total_nano": 100, **changes}  # fmt: skip
+    return {
+        "model": "gpt-5",
+        "part": "input",
+        "api_key_id": "0123456789ab3f2a",
+        "client_ip": "10.1.2.3",
+        "cost_nano": share,
+        "total_nano": 100,
+        **changes,
+    }
 
 
 def test_causes_from_rows() -> None:

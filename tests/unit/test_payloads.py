@@ -49,7 +49,9 @@ CASES = {
     ),
     "openai embeddings": Case(
         {
-            "object": "list", "model": "text-embedding-3-small", "data": [{"object": "embedding", "embedding": [0.1]}],
+            "object": "list",
+            "model": "text-embedding-3-small",
+            "data": [{"object": "embedding", "embedding": [0.1]}],
             "usage": {"prompt_tokens": 20, "total_tokens": 20},
         },
         (20, 0, 0, 0, 0, 0),
@@ -57,12 +59,18 @@ CASES = {
     ),
     "openai responses": Case(
         {
-            "id": "resp_1", "object": "response", "model": "gpt-5", "service_tier": "priority",
+            "id": "resp_1",
+            "object": "response",
+            "model": "gpt-5",
+            "service_tier": "priority",
             "output": [{"type": "web_search_call"}, {"type": "message"}, {"type": "web_search_call"}],
             "usage": {
-                "input_tokens": 900, "output_tokens": 80, "total_tokens": 980,
+                "input_tokens": 900,
+                "output_tokens": 80,
+                "total_tokens": 980,
                 "input_tokens_details": {
-                    "cached_tokens": 100, "cache_write_tokens": 60,
+                    "cached_tokens": 100,
+                    "cache_write_tokens": 60,
                     "cache_write_tokens_details": {"ttl_30m_tokens": 20, "ttl_12h_tokens": 40},
                 },
                 "output_tokens_details": {"reasoning_tokens": 64},
@@ -74,9 +82,12 @@ CASES = {
     ),
     "openai images with tokens": Case(
         {
-            "created": 1, "data": [{"b64_json": "x"}, {"b64_json": "y"}],
+            "created": 1,
+            "data": [{"b64_json": "x"}, {"b64_json": "y"}],
             "usage": {
-                "input_tokens": 60, "output_tokens": 2000, "total_tokens": 2060,
+                "input_tokens": 60,
+                "output_tokens": 2000,
+                "total_tokens": 2060,
                 "input_tokens_details": {"text_tokens": 10, "image_tokens": 50},
                 "output_tokens_details": {"image_tokens": 2000, "text_tokens": 0},
             },
@@ -97,7 +108,10 @@ CASES = {
         {
             "text": "hello",
             "usage": {
-                "type": "tokens", "input_tokens": 14, "output_tokens": 45, "total_tokens": 59,
+                "type": "tokens",
+                "input_tokens": 14,
+                "output_tokens": 45,
+                "total_tokens": 59,
                 "input_token_details": {"text_tokens": 0, "audio_tokens": 14},
             },
         },
@@ -115,9 +129,12 @@ CASES = {
     "openai realtime": Case(
         {
             "usage": {
-                "input_tokens": 100, "output_tokens": 50,
+                "input_tokens": 100,
+                "output_tokens": 50,
                 "input_token_details": {
-                    "text_tokens": 20, "audio_tokens": 80, "cached_tokens": 64,
+                    "text_tokens": 20,
+                    "audio_tokens": 80,
+                    "cached_tokens": 64,
                     "cached_tokens_details": {"text_tokens": 0, "audio_tokens": 64},
                 },
                 "output_token_details": {"text_tokens": 10, "audio_tokens": 40},
@@ -129,13 +146,20 @@ CASES = {
     ),
     "anthropic": Case(
         {
-            "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "claude-sonnet-4-5",
             "usage": {
-                "input_tokens": 100, "cache_creation_input_tokens": 500, "cache_read_input_tokens": 2000,
+                "input_tokens": 100,
+                "cache_creation_input_tokens": 500,
+                "cache_read_input_tokens": 2000,
                 "cache_creation": {"ephemeral_5m_input_tokens": 300, "ephemeral_1h_input_tokens": 200},
-                "output_tokens": 70, "output_tokens_details": {"thinking_tokens": 30},
+                "output_tokens": 70,
+                "output_tokens_details": {"thinking_tokens": 30},
                 "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 0},
-                "service_tier": "standard", "inference_geo": "us",
+                "service_tier": "standard",
+                "inference_geo": "us",
             },
         },
         (2600, 2000, 500, 200, 70, 30),
@@ -150,7 +174,9 @@ CASES = {
     ),
     "anthropic batch, fast": Case(
         {
-            "type": "message", "role": "assistant", "model": "claude",
+            "type": "message",
+            "role": "assistant",
+            "model": "claude",
             "usage": {"input_tokens": 9, "output_tokens": 4, "service_tier": "batch"},
         },
         (9, 0, 0, 0, 4, 0),
@@ -159,12 +185,19 @@ CASES = {
     ),
     "gemini": Case(
         {
-            "modelVersion": "gemini-2.5-flash", "responseId": "r1", "candidates": [],
+            "modelVersion": "gemini-2.5-flash",
+            "responseId": "r1",
+            "candidates": [],
             "usageMetadata": {
-                "promptTokenCount": 1000, "candidatesTokenCount": 200, "thoughtsTokenCount": 300,
-                "cachedContentTokenCount": 600, "toolUsePromptTokenCount": 40, "totalTokenCount": 1540,
+                "promptTokenCount": 1000,
+                "candidatesTokenCount": 200,
+                "thoughtsTokenCount": 300,
+                "cachedContentTokenCount": 600,
+                "toolUsePromptTokenCount": 40,
+                "totalTokenCount": 1540,
                 "promptTokensDetails": [
-                    {"modality": "TEXT", "tokenCount": 700}, {"modality": "AUDIO", "tokenCount": 300},
+                    {"modality": "TEXT", "tokenCount": 700},
+                    {"modality": "AUDIO", "tokenCount": 300},
                 ],
                 "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 100}],
                 "trafficType": "ON_DEMAND_FLEX",
@@ -184,7 +217,10 @@ CASES = {
     "bedrock converse": Case(
         {
             "usage": {
-                "inputTokens": 10, "outputTokens": 20, "cacheReadInputTokens": 30, "cacheWriteInputTokens": 40,
+                "inputTokens": 10,
+                "outputTokens": 20,
+                "cacheReadInputTokens": 30,
+                "cacheWriteInputTokens": 40,
                 "cacheDetails": [{"ttl": "1h", "inputTokens": 15}, {"ttl": "5m", "inputTokens": 25}],
             },
             "ResponseMetadata": {"RequestId": "aws-1"},
@@ -208,8 +244,11 @@ CASES = {
     ),
     "deepseek": Case(
         chat(
-            prompt_tokens=100, completion_tokens=9, total_tokens=109,
-            prompt_cache_hit_tokens=64, prompt_cache_miss_tokens=36,
+            prompt_tokens=100,
+            completion_tokens=9,
+            total_tokens=109,
+            prompt_cache_hit_tokens=64,
+            prompt_cache_miss_tokens=36,
         ),
         (100, 64, 0, 0, 9, 0),
         provider="deepseek",
@@ -228,8 +267,12 @@ CASES = {
     ),
     "xai leaves reasoning out": Case(
         chat(
-            prompt_tokens=32, completion_tokens=9, total_tokens=135, cost_in_usd_ticks=3_725_005,
-            completion_tokens_details={"reasoning_tokens": 94}, prompt_tokens_details={"cached_tokens": 6},
+            prompt_tokens=32,
+            completion_tokens=9,
+            total_tokens=135,
+            cost_in_usd_ticks=3_725_005,
+            completion_tokens_details={"reasoning_tokens": 94},
+            prompt_tokens_details={"cached_tokens": 6},
         ),
         (32, 6, 0, 0, 103, 94),
         provider="x-ai",
@@ -273,7 +316,7 @@ CASES = {
         chat(prompt_tokens=10, completion_tokens=5, prompt_tokens_details={"cached_tokens": 90}),
         (100, 90, 0, 0, 5, 0),
     ),
-}  # fmt: skip
+}
 
 
 def tokens_of(event: UsageEvent) -> tuple[int, ...]:
@@ -334,10 +377,21 @@ def test_the_host_tells_the_provider(host: str, provider: str) -> None:
 @pytest.mark.parametrize(
     ("usd", "nano"),
     [
-        (0.1, 100_000_000), ("0.000000001", 1), (0.0000000005, 0), (0.0000000015, 2), (1, 1_000_000_000), (0, 0),
-        (-1, None), (True, None), ("x", None), (float("nan"), None), (float("inf"), None), (1e9, None), (None, None),
+        (0.1, 100_000_000),
+        ("0.000000001", 1),
+        (0.0000000005, 0),
+        (0.0000000015, 2),
+        (1, 1_000_000_000),
+        (0, 0),
+        (-1, None),
+        (True, None),
+        ("x", None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (1e9, None),
+        (None, None),
     ],
-)  # fmt: skip
+)
 def test_stated_cost_by_its_decimal_digits(usd: Any, nano: int | None) -> None:
     assert usd_to_nano(usd) == nano
 

@@ -28,42 +28,101 @@ def at(text: str) -> datetime:
 
 CASES: list[Any] = [
     # 1000 x 2.50 + 200 x 10 USD per million
-    pytest.param({"model_sent": "gpt-4o", "input_tokens": 1000, "output_tokens": 200}, "PRICED", 4_500_000,
-                 id="gpt-4o"),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "output_tokens": 200}, "PRICED", 4_500_000, id="gpt-4o"
+    ),
     # 400 x 2.50 + 600 cached x 1.25 + 200 x 10
-    pytest.param({"model_sent": "gpt-4o", "input_tokens": 1000, "cache_read_tokens": 600, "output_tokens": 200},
-                 "PRICED", 1_000_000 + 750_000 + 2_000_000, id="gpt-4o cached"),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "cache_read_tokens": 600, "output_tokens": 200},
+        "PRICED",
+        1_000_000 + 750_000 + 2_000_000,
+        id="gpt-4o cached",
+    ),
     # batch since 2026-10-14: half
-    pytest.param({"model_sent": "gpt-4o", "input_tokens": 1000, "output_tokens": 200, "processing": "BATCH"},
-                 "PRICED", 2_250_000, id="batch"),
-    pytest.param({"model_sent": "gpt-4o", "input_tokens": 1000, "output_tokens": 200, "processing": "BATCH",
-                  "event_time": at("2026-10-13T23:59:59")}, "PRICED", 4_500_000, id="batch before it is listed"),
-    pytest.param({"model_sent": "gpt-4o", "input_tokens": 1000, "output_tokens": 200, "service_tier": "priority"},
-                 "PRICED", 4_250_000 + 3_400_000, id="priority"),
-    pytest.param({"model_sent": "gpt-4o", "input_tokens": 1000, "output_tokens": 200, "service_tier": "default"},
-                 "PRICED", 4_500_000, id="default tier is the standard price"),
-    pytest.param({"model_sent": "gpt-4o", "input_tokens": 1000, "service_tier": "flex"}, "PARTIAL", 2_500_000,
-                 id="a tier without a price of its own"),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "output_tokens": 200, "processing": "BATCH"},
+        "PRICED",
+        2_250_000,
+        id="batch",
+    ),
+    pytest.param(
+        {
+            "model_sent": "gpt-4o",
+            "input_tokens": 1000,
+            "output_tokens": 200,
+            "processing": "BATCH",
+            "event_time": at("2026-10-13T23:59:59"),
+        },
+        "PRICED",
+        4_500_000,
+        id="batch before it is listed",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "output_tokens": 200, "service_tier": "priority"},
+        "PRICED",
+        4_250_000 + 3_400_000,
+        id="priority",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "output_tokens": 200, "service_tier": "default"},
+        "PRICED",
+        4_500_000,
+        id="default tier is the standard price",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "service_tier": "flex"},
+        "PARTIAL",
+        2_500_000,
+        id="a tier without a price of its own",
+    ),
     # 4000 x 3 + 4000 x 0.30 + 1500 x 3.75 + 500 x 6 + 200 x 15
-    pytest.param(SONNET | {"input_tokens": 10_000, "cache_read_tokens": 4_000, "cache_write_tokens": 2_000,
-                           "cache_write_1h_tokens": 500, "output_tokens": 200},
-                 "PRICED", 12_000_000 + 1_200_000 + 5_625_000 + 3_000_000 + 3_000_000, id="claude with cache"),
+    pytest.param(
+        SONNET
+        | {
+            "input_tokens": 10_000,
+            "cache_read_tokens": 4_000,
+            "cache_write_tokens": 2_000,
+            "cache_write_1h_tokens": 500,
+            "output_tokens": 200,
+        },
+        "PRICED",
+        12_000_000 + 1_200_000 + 5_625_000 + 3_000_000 + 3_000_000,
+        id="claude with cache",
+    ),
     # the whole request at the tier of its total input, from 200,001 on
     pytest.param(GEMINI | {"input_tokens": 200_000}, "PRICED", 200_000 * 1_250 + 10_000_000, id="gemini at 200k"),
     pytest.param(GEMINI | {"input_tokens": 200_001}, "PRICED", 200_001 * 2_500 + 15_000_000, id="gemini above 200k"),
-    pytest.param({"model_sent": "o3", "input_tokens": 1000, "output_tokens": 100,
-                 "event_time": at("2025-06-09T23:59:59")},
-                 "PRICED", 10_000_000 + 4_000_000, id="o3 before the cut"),
-    pytest.param({"model_sent": "o3", "input_tokens": 1000, "output_tokens": 100,
-                 "event_time": at("2025-06-10T00:00:00")},
-                 "PRICED", 2_000_000 + 800_000, id="o3 after the cut"),
+    pytest.param(
+        {"model_sent": "o3", "input_tokens": 1000, "output_tokens": 100, "event_time": at("2025-06-09T23:59:59")},
+        "PRICED",
+        10_000_000 + 4_000_000,
+        id="o3 before the cut",
+    ),
+    pytest.param(
+        {"model_sent": "o3", "input_tokens": 1000, "output_tokens": 100, "event_time": at("2025-06-10T00:00:00")},
+        "PRICED",
+        2_000_000 + 800_000,
+        id="o3 after the cut",
+    ),
     # 20 tokens x 0.02 USD per million = 400 nano-USD: micro units would lose it
-    pytest.param({"model_sent": "text-embedding-3-small", "operation": "embeddings", "input_tokens": 20}, "PRICED", 400,
-                 id="small embedding"),
-    pytest.param({"model_sent": "gpt-4o", "input_tokens": 1000, "extra_units": {"web_searches": 3.0}}, "PRICED",
-                 2_500_000 + 30_000_000, id="web searches"),
-    pytest.param({"model_sent": "gpt-4o", "input_tokens": 1000, "extra_units": {"code_executions": 1.0}}, "PARTIAL",
-                 2_500_000, id="a unit without a price"),
+    pytest.param(
+        {"model_sent": "text-embedding-3-small", "operation": "embeddings", "input_tokens": 20},
+        "PRICED",
+        400,
+        id="small embedding",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "extra_units": {"web_searches": 3.0}},
+        "PRICED",
+        2_500_000 + 30_000_000,
+        id="web searches",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "extra_units": {"code_executions": 1.0}},
+        "PARTIAL",
+        2_500_000,
+        id="a unit without a price",
+    ),
     pytest.param(
         {"model_sent": "gpt-4o", "input_tokens": 1000, "extra_units": {"input_image_tokens": 765.0}},
         "PRICED",
@@ -71,73 +130,176 @@ CASES: list[Any] = [
         id="image input is billed as text",
     ),
     # Groq bills at least 10 s: 10 x 0.04 USD / 3600, rounded as the compiled rate is
-    pytest.param({"provider": "groq", "model_sent": "whisper-large-v3-turbo", "operation": "transcription",
-                  "extra_units": {"audio_seconds": 2.5}}, "PRICED", 111_111, id="groq minimum of 10 s"),
+    pytest.param(
+        {
+            "provider": "groq",
+            "model_sent": "whisper-large-v3-turbo",
+            "operation": "transcription",
+            "extra_units": {"audio_seconds": 2.5},
+        },
+        "PRICED",
+        111_111,
+        id="groq minimum of 10 s",
+    ),
     # images
     pytest.param({"model_sent": "dall-e-3", "operation": "image"}, "OVERRIDE", 40_000_000, id="dall-e-3, no tokens"),
-    pytest.param({"model_sent": "dall-e-3", "operation": "image", "extra_units": {"images": 3.0}}, "OVERRIDE",
-                 120_000_000, id="three images"),
-    pytest.param({"model_sent": "dall-e-3", "operation": "image", "service_tier": "hd"}, "OVERRIDE", 80_000_000,
-                 id="hd"),
-    pytest.param({"model_sent": "dall-e-3", "operation": "image", "input_tokens": 12}, "OVERRIDE", 40_000_000,
-                 id="prompt tokens of an image are not billed"),
-    pytest.param({"model_sent": "gpt-image-1", "operation": "image"}, "OVERRIDE", 42_000_000,
-                 id="gpt-image, no tokens"),
-    pytest.param({"model_sent": "gpt-image-1", "operation": "image", "input_tokens": 100, "output_tokens": 1056},
-                 "PRICED", 500_000 + 42_240_000, id="gpt-image by token"),
+    pytest.param(
+        {"model_sent": "dall-e-3", "operation": "image", "extra_units": {"images": 3.0}},
+        "OVERRIDE",
+        120_000_000,
+        id="three images",
+    ),
+    pytest.param(
+        {"model_sent": "dall-e-3", "operation": "image", "service_tier": "hd"}, "OVERRIDE", 80_000_000, id="hd"
+    ),
+    pytest.param(
+        {"model_sent": "dall-e-3", "operation": "image", "input_tokens": 12},
+        "OVERRIDE",
+        40_000_000,
+        id="prompt tokens of an image are not billed",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-image-1", "operation": "image"}, "OVERRIDE", 42_000_000, id="gpt-image, no tokens"
+    ),
+    pytest.param(
+        {"model_sent": "gpt-image-1", "operation": "image", "input_tokens": 100, "output_tokens": 1056},
+        "PRICED",
+        500_000 + 42_240_000,
+        id="gpt-image by token",
+    ),
     # overrides
-    pytest.param({"provider": "mistral", "model_sent": "mistral-large-latest", "input_tokens": 1000,
-                 "output_tokens": 100},
-                 "PRICED", 500_000 + 150_000, id="alias"),
-    pytest.param({"provider": "mistral", "model_sent": "mistral-large-latest", "input_tokens": 1000,
-                  "event_time": at("2025-12-01T00:00:00")}, "PRICED", 2_000_000, id="alias not yet in force"),
-    pytest.param({"provider": "azure", "model_sent": "text-embedding-3-small", "input_tokens": 1000}, "OVERRIDE",
-                 22_000,
-                 id="azure embeddings, 10 % dearer"),
-    pytest.param({"provider": "azure", "model_sent": "gpt-4o", "input_tokens": 1000, "processing": "BATCH"}, "PRICED",
-                 1_250_000, id="azure keeps the batch discount"),
-    pytest.param({"model_sent": "ft:gpt-4.1-2025-04-14:acme::x", "input_tokens": 1000, "cache_read_tokens": 1000},
-                 "OVERRIDE", 750_000, id="fine-tune"),
-    pytest.param({"model_sent": "gpt-4o-audio-preview", "input_tokens": 1000,
-                  "extra_units": {"input_audio_tokens": 400.0}}, "OVERRIDE", 600 * 2_500 + 400 * 40_000,
-                 id="audio tokens"),
+    pytest.param(
+        {"provider": "mistral", "model_sent": "mistral-large-latest", "input_tokens": 1000, "output_tokens": 100},
+        "PRICED",
+        500_000 + 150_000,
+        id="alias",
+    ),
+    pytest.param(
+        {
+            "provider": "mistral",
+            "model_sent": "mistral-large-latest",
+            "input_tokens": 1000,
+            "event_time": at("2025-12-01T00:00:00"),
+        },
+        "PRICED",
+        2_000_000,
+        id="alias not yet in force",
+    ),
+    pytest.param(
+        {"provider": "azure", "model_sent": "text-embedding-3-small", "input_tokens": 1000},
+        "OVERRIDE",
+        22_000,
+        id="azure embeddings, 10 % dearer",
+    ),
+    pytest.param(
+        {"provider": "azure", "model_sent": "gpt-4o", "input_tokens": 1000, "processing": "BATCH"},
+        "PRICED",
+        1_250_000,
+        id="azure keeps the batch discount",
+    ),
+    pytest.param(
+        {"model_sent": "ft:gpt-4.1-2025-04-14:acme::x", "input_tokens": 1000, "cache_read_tokens": 1000},
+        "OVERRIDE",
+        750_000,
+        id="fine-tune",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o-audio-preview", "input_tokens": 1000, "extra_units": {"input_audio_tokens": 400.0}},
+        "OVERRIDE",
+        600 * 2_500 + 400 * 40_000,
+        id="audio tokens",
+    ),
     # peak hour of a Friday and of the Saturday after it
-    pytest.param({"provider": "deepseek", "model_sent": "deepseek-v4-flash", "input_tokens": 1000,
-                  "event_time": at("2026-11-20T02:00:00")}, "PRICED", 300_000, id="peak hour"),
-    pytest.param({"provider": "deepseek", "model_sent": "deepseek-v4-flash", "input_tokens": 1000,
-                  "event_time": at("2026-11-21T02:00:00")}, "OVERRIDE", 150_000, id="weekend"),
+    pytest.param(
+        {
+            "provider": "deepseek",
+            "model_sent": "deepseek-v4-flash",
+            "input_tokens": 1000,
+            "event_time": at("2026-11-20T02:00:00"),
+        },
+        "PRICED",
+        300_000,
+        id="peak hour",
+    ),
+    pytest.param(
+        {
+            "provider": "deepseek",
+            "model_sent": "deepseek-v4-flash",
+            "input_tokens": 1000,
+            "event_time": at("2026-11-21T02:00:00"),
+        },
+        "OVERRIDE",
+        150_000,
+        id="weekend",
+    ),
     pytest.param({"provider": "ollama", "model_sent": "llama3.3", "input_tokens": 1000}, "FREE", 0, id="local model"),
-    pytest.param({"provider": "huggingface", "model_sent": "Qwen/Qwen3-8B", "api_host": "localhost:8080",
-                  "input_tokens": 1000}, "FREE", 0, id="huggingface on this machine"),
+    pytest.param(
+        {"provider": "huggingface", "model_sent": "Qwen/Qwen3-8B", "api_host": "localhost:8080", "input_tokens": 1000},
+        "FREE",
+        0,
+        id="huggingface on this machine",
+    ),
     # names
-    pytest.param({"provider": "google", "model_sent": "models/gemini-2.5-pro", "input_tokens": 1000}, "PRICED",
-                 1_250_000,
-                 id="models/ prefix"),
+    pytest.param(
+        {"provider": "google", "model_sent": "models/gemini-2.5-pro", "input_tokens": 1000},
+        "PRICED",
+        1_250_000,
+        id="models/ prefix",
+    ),
     pytest.param({"model_sent": "gpt-4o-2099-01-01", "input_tokens": 1000}, "PARTIAL", 2_500_000, id="unknown date"),
-    pytest.param({"model_sent": "gpt-4o", "model_used": "gpt-4o-mini", "input_tokens": 1000}, "PRICED", 150_000,
-                 id="the model used counts"),
-    pytest.param({"provider": "gcp.vertex_ai", "model_sent": "gemini-2.5-pro", "input_tokens": 1000}, "PRICED",
-                 1_250_000,
-                 id="OpenTelemetry provider name"),
-    pytest.param({"provider": "openai", "api_host": "api.deepseek.com", "model_sent": "deepseek-v3.2-exp",
-                  "input_tokens": 1000}, "PRICED", 270_000, id="the host settles the provider"),
-    pytest.param({"provider": "aws", "model_sent": "amazon.nova-pro-v1:0", "region": "us-gov-west-1",
-                  "input_tokens": 1000}, "OVERRIDE", 960_000, id="GovCloud"),
+    pytest.param(
+        {"model_sent": "gpt-4o", "model_used": "gpt-4o-mini", "input_tokens": 1000},
+        "PRICED",
+        150_000,
+        id="the model used counts",
+    ),
+    pytest.param(
+        {"provider": "gcp.vertex_ai", "model_sent": "gemini-2.5-pro", "input_tokens": 1000},
+        "PRICED",
+        1_250_000,
+        id="OpenTelemetry provider name",
+    ),
+    pytest.param(
+        {"provider": "openai", "api_host": "api.deepseek.com", "model_sent": "deepseek-v3.2-exp", "input_tokens": 1000},
+        "PRICED",
+        270_000,
+        id="the host settles the provider",
+    ),
+    pytest.param(
+        {"provider": "aws", "model_sent": "amazon.nova-pro-v1:0", "region": "us-gov-west-1", "input_tokens": 1000},
+        "OVERRIDE",
+        960_000,
+        id="GovCloud",
+    ),
     # none
-    pytest.param({"model_sent": "gpt-4o", "status": "BLOCKED", "input_tokens": 1000}, "FREE", 0,
-                 id="refused by our cap"),
+    pytest.param(
+        {"model_sent": "gpt-4o", "status": "BLOCKED", "input_tokens": 1000}, "FREE", 0, id="refused by our cap"
+    ),
     pytest.param({"model_sent": "gpt-4o", "status": "ERROR"}, "NO_USAGE", None, id="no usage"),
     pytest.param({"model_sent": "dall-e-9", "operation": "image"}, "UNKNOWN_MODEL", None, id="unknown image model"),
-    pytest.param({"model_sent": "dall-e-3", "operation": "image", "status": "ERROR"}, "NO_USAGE", None,
-                 id="a failed image call made none"),
-    pytest.param({"model_sent": "gpt-4o", "input_tokens": 10, "cache_read_tokens": 11}, "INVALID", None,
-                 id="a part above its whole"),
-    pytest.param({"model_sent": "gpt-4o", "input_tokens": 10, "extra_units": {"input_audio_tokens": 11.0}}, "PARTIAL",
-                 25_000, id="an unpriced part"),
+    pytest.param(
+        {"model_sent": "dall-e-3", "operation": "image", "status": "ERROR"},
+        "NO_USAGE",
+        None,
+        id="a failed image call made none",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 10, "cache_read_tokens": 11},
+        "INVALID",
+        None,
+        id="a part above its whole",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 10, "extra_units": {"input_audio_tokens": 11.0}},
+        "PARTIAL",
+        25_000,
+        id="an unpriced part",
+    ),
     pytest.param({"model_sent": "o1-pro", "output_tokens": 10_000_000}, "INVALID", None, id="above 1,000 USD"),
-    pytest.param({"model_sent": "tts-1", "input_tokens": 10}, "UNKNOWN_MODEL", None,
-                 id="nothing of what was used is priced"),
-]  # fmt: skip
+    pytest.param(
+        {"model_sent": "tts-1", "input_tokens": 10}, "UNKNOWN_MODEL", None, id="nothing of what was used is priced"
+    ),
+]
 
 
 @pytest.mark.parametrize(("fields", "status", "cost_nano"), CASES)
@@ -164,9 +326,14 @@ def test_all_cases_in_one_frame_as_one_by_one() -> None:
 def test_components_of_a_cached_call() -> None:
     row = price_one_of(
         shipped_book(),
-        **SONNET, input_tokens=10_000, cache_read_tokens=4_000, cache_write_tokens=2_000, cache_write_1h_tokens=500,
-        output_tokens=200, extra_units={"web_searches": 1.0},
-    )  # fmt: skip
+        **SONNET,
+        input_tokens=10_000,
+        cache_read_tokens=4_000,
+        cache_write_tokens=2_000,
+        cache_write_1h_tokens=500,
+        output_tokens=200,
+        extra_units={"web_searches": 1.0},
+    )
     assert (row["cost_input_nano"], row["cost_cache_read_nano"]) == (12_000_000, 1_200_000)
     assert (row["cost_cache_write_nano"], row["cost_output_nano"]) == (8_625_000, 3_000_000)
     assert row["cost_other_nano"] == 10_000_000
@@ -218,9 +385,7 @@ def test_an_empty_frame_and_categorical_text() -> None:
     ],
 )
 def test_currencies(day: str, eur: int | None, rub: int | None, fx_date: date | None) -> None:
-    row = price_one_of(
-        shipped_book(), model_sent="gpt-4o", input_tokens=1000, output_tokens=200, event_time=at(day)
-    )  # fmt: skip
+    row = price_one_of(shipped_book(), model_sent="gpt-4o", input_tokens=1000, output_tokens=200, event_time=at(day))
     assert (row["cost_eur_nano"], row["cost_rub_nano"], row["fx_date"]) == (eur, rub, fx_date)
 
 
@@ -275,9 +440,12 @@ def test_own_rules_stand_before_the_shipped_ones(tmp_path: Path) -> None:
         ],
     )
     assert [(row["price_status"], row["cost_nano"]) for row in rows] == [
-        ("PRICED", 150_000), ("OVERRIDE", 2_000_000), ("PRICED", 2_500_000), ("OVERRIDE", 32_000_000),
+        ("PRICED", 150_000),
+        ("OVERRIDE", 2_000_000),
+        ("PRICED", 2_500_000),
+        ("OVERRIDE", 32_000_000),
         ("OVERRIDE", 10_000),
-    ]  # fmt: skip
+    ]
     _, value = publish.document(load(Settings(prices_file=str(own))))
     named = {rule["rule_id"] for rule in json.loads(value)["rules"]}
     assert {row["rule_id"] for row in rows} <= named
@@ -316,9 +484,16 @@ def test_a_flood_of_names_is_forgotten_not_kept() -> None:
 
 @pytest.mark.parametrize(
     ("name", "shorter"),
-    [("gpt-4o-2099-01-01", "gpt-4o"), ("claude-x-20250101", "claude-x"), ("x@20250101", "x"), ("gpt-4-0613", ""),
-     ("mistral-large-2512", ""), ("gpt-4o", ""), ("gpt-4o-2025-13-01", "")],
-)  # fmt: skip
+    [
+        ("gpt-4o-2099-01-01", "gpt-4o"),
+        ("claude-x-20250101", "claude-x"),
+        ("x@20250101", "x"),
+        ("gpt-4-0613", ""),
+        ("mistral-large-2512", ""),
+        ("gpt-4o", ""),
+        ("gpt-4o-2025-13-01", ""),
+    ],
+)
 def test_only_whole_dates_are_stripped(name: str, shorter: str) -> None:
     assert without_date(name) == shorter
 

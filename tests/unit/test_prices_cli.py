@@ -29,8 +29,12 @@ def test_show_tells_the_hour(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 0
     rules = json.loads(capsys.readouterr().out)["rules"]
     assert {rule["from_second"] // 3600: rule["in_force"] for rule in rules} == {
-        0: False, 1: True, 4: False, 6: False, 10: False,
-    }  # fmt: skip
+        0: False,
+        1: True,
+        4: False,
+        6: False,
+        10: False,
+    }
 
 
 def test_show_an_image_model_and_a_free_one(capsys: pytest.CaptureFixture[str]) -> None:

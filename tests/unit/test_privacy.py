@@ -42,10 +42,21 @@ def test_secrets_are_seen_and_replaced(secret: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "gpt-4o", "9f86d081884c7d65", "risk-assessment-of-portfolios", "key-account-management-team", "task_runner",
-     "chatcmpl-9abcdefghijklmnopqrstuvw", "msg_01ABCDEFGHIJKLMNOP", "0195d0e0-0000-7000-8000-000000000001",
-     "user@example.com", "claude-sonnet-4-5-20250929", "2001:db8::1"],
-)  # fmt: skip
+    [
+        "",
+        "gpt-4o",
+        "9f86d081884c7d65",
+        "risk-assessment-of-portfolios",
+        "key-account-management-team",
+        "task_runner",
+        "chatcmpl-9abcdefghijklmnopqrstuvw",
+        "msg_01ABCDEFGHIJKLMNOP",
+        "0195d0e0-0000-7000-8000-000000000001",
+        "user@example.com",
+        "claude-sonnet-4-5-20250929",
+        "2001:db8::1",
+    ],
+)
 def test_ordinary_names_stay(text: str) -> None:
     assert not looks_secret(text)
 

@@ -59,9 +59,13 @@ def test_disabled_does_nothing() -> None:
 def test_fields_win_over_the_event_which_wins_over_the_defaults(memory: UsageProducer) -> None:
     at = datetime(2026, 11, 1, tzinfo=UTC)
     event = UsageEvent(
-        event_id="0195d0e0-0000-7000-8000-000000000001", occurred_at=at, service="", environment="prod", user_id="ann",
+        event_id="0195d0e0-0000-7000-8000-000000000001",
+        occurred_at=at,
+        service="",
+        environment="prod",
+        user_id="ann",
         **CALL,
-    )  # fmt: skip
+    )
     assert memory.record(event, user_id="bob") == event.event_id
     (kept,) = memory.events
     assert (kept.occurred_at, kept.service, kept.environment, kept.user_id) == (at, "shop", "prod", "bob")

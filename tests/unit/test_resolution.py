@@ -29,36 +29,92 @@ BLUE_ID, RED_ID = "acme/group/blue/each_member/EUR", "acme/group/red/each_member
 TABLE = [
     ("nothing", [], "ann", ["blue"], {}, 80),
     ("org alone", [ORG], "ann", [], {"day@UTC/EUR": (5_000_000, ORG_ID), "month@UTC/EUR": (50_000_000, ORG_ID)}, 80),
-    ("strictest daily, strictest monthly, lowest warn", [ORG, BLUE, RED], "ann", ["red", "blue"],
-     {"day@UTC/EUR": (2_000_000, BLUE_ID), "month@UTC/EUR": (20_000_000, RED_ID)}, 60),
-    ("a group that is not the user's", [ORG, BLUE], "ann", ["red"],
-     {"day@UTC/EUR": (5_000_000, ORG_ID), "month@UTC/EUR": (50_000_000, ORG_ID)}, 80),
-    ("an own policy wins whole: also the limit that it lacks is gone", [ORG, BLUE, ANN], "ann", ["blue"],
-     {"month@UTC/EUR": (90_000_000, ANN_ID)}, 80),
+    (
+        "strictest daily, strictest monthly, lowest warn",
+        [ORG, BLUE, RED],
+        "ann",
+        ["red", "blue"],
+        {"day@UTC/EUR": (2_000_000, BLUE_ID), "month@UTC/EUR": (20_000_000, RED_ID)},
+        60,
+    ),
+    (
+        "a group that is not the user's",
+        [ORG, BLUE],
+        "ann",
+        ["red"],
+        {"day@UTC/EUR": (5_000_000, ORG_ID), "month@UTC/EUR": (50_000_000, ORG_ID)},
+        80,
+    ),
+    (
+        "an own policy wins whole: also the limit that it lacks is gone",
+        [ORG, BLUE, ANN],
+        "ann",
+        ["blue"],
+        {"month@UTC/EUR": (90_000_000, ANN_ID)},
+        80,
+    ),
     ("somebody else's own policy", [BLUE, ANN], "bob", ["blue"], {"day@UTC/EUR": (2_000_000, BLUE_ID)}, 60),
-    ("an own policy without limits frees from all", [ORG, policy("user", "ann", "pool", warn_threshold_pct=30)],
-     "ann", [], {}, 30),
-    ("a policy without limits still lowers the warn", [ORG, policy("group", "blue", warn_threshold_pct=5)],
-     "ann", ["blue"], {"day@UTC/EUR": (5_000_000, ORG_ID), "month@UTC/EUR": (50_000_000, ORG_ID)}, 5),
+    (
+        "an own policy without limits frees from all",
+        [ORG, policy("user", "ann", "pool", warn_threshold_pct=30)],
+        "ann",
+        [],
+        {},
+        30,
+    ),
+    (
+        "a policy without limits still lowers the warn",
+        [ORG, policy("group", "blue", warn_threshold_pct=5)],
+        "ann",
+        ["blue"],
+        {"day@UTC/EUR": (5_000_000, ORG_ID), "month@UTC/EUR": (50_000_000, ORG_ID)},
+        5,
+    ),
     ("a pool is nobody's own limit", [POOL], "ann", [], {}, 80),
     ("no user, no own limit", [ORG], "", [], {}, 80),
     ("another organisation", [ORG.model_copy(update={"org_id": "umbra"})], "ann", [], {}, 80),
-    ("other currency and zone are other kinds",
-     [ORG, policy("group", "blue", daily_limit_micro=9_000_000, currency="USD"),
-      policy("group", "red", daily_limit_micro=1_000_000, timezone="Asia/Kolkata")], "ann", ["blue", "red"],
-     {"day@UTC/EUR": (5_000_000, ORG_ID), "month@UTC/EUR": (50_000_000, ORG_ID),
-      "day@UTC/USD": (9_000_000, "acme/group/blue/each_member/USD"), "day@Asia/Kolkata/EUR": (1_000_000, RED_ID)}, 80),
-    ("tokens are tokens in every currency",
-     [policy("group", "blue", limits=[Limit(period="day", measure="tokens", amount=900)]),
-      policy("group", "blue", currency="USD", limits=[Limit(period="day", measure="tokens", amount=500)])],
-     "ann", ["blue"], {"day@UTC/tokens": (500, "acme/group/blue/each_member/USD")}, 80),
-    ("equal amounts: the first policy id", [RED.model_copy(update={"name": "zed"}), RED], "ann", ["red", "zed"],
-     {"month@UTC/EUR": (20_000_000, RED_ID)}, 90),
-]  # fmt: skip
+    (
+        "other currency and zone are other kinds",
+        [
+            ORG,
+            policy("group", "blue", daily_limit_micro=9_000_000, currency="USD"),
+            policy("group", "red", daily_limit_micro=1_000_000, timezone="Asia/Kolkata"),
+        ],
+        "ann",
+        ["blue", "red"],
+        {
+            "day@UTC/EUR": (5_000_000, ORG_ID),
+            "month@UTC/EUR": (50_000_000, ORG_ID),
+            "day@UTC/USD": (9_000_000, "acme/group/blue/each_member/USD"),
+            "day@Asia/Kolkata/EUR": (1_000_000, RED_ID),
+        },
+        80,
+    ),
+    (
+        "tokens are tokens in every currency",
+        [
+            policy("group", "blue", limits=[Limit(period="day", measure="tokens", amount=900)]),
+            policy("group", "blue", currency="USD", limits=[Limit(period="day", measure="tokens", amount=500)]),
+        ],
+        "ann",
+        ["blue"],
+        {"day@UTC/tokens": (500, "acme/group/blue/each_member/USD")},
+        80,
+    ),
+    (
+        "equal amounts: the first policy id",
+        [RED.model_copy(update={"name": "zed"}), RED],
+        "ann",
+        ["red", "zed"],
+        {"month@UTC/EUR": (20_000_000, RED_ID)},
+        90,
+    ),
+]
 
 
-@pytest.mark.parametrize(("policies", "user", "groups", "expected", "warn"), [row[1:] for row in TABLE],
-                         ids=[row[0] for row in TABLE])  # fmt: skip
+@pytest.mark.parametrize(
+    ("policies", "user", "groups", "expected", "warn"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
 def test_effective(
     policies: list[Policy], user: str, groups: list[str], expected: dict[str, tuple[int, str]], warn: int
 ) -> None:

@@ -18,7 +18,7 @@ class Sender:
 
     async def send(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Sequence[Any]
-    ) -> int:  # fmt: skip
+    ) -> int:
         if not self.sent:
             del self.states[1]
             self.states[2] = ticked(2)

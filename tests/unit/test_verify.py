@@ -38,12 +38,23 @@ def rows(*changes: dict[str, Any]) -> pl.DataFrame:
     """Rows of a log: the n-th has id n, source offset n, priced offset n unless told otherwise."""
     plain = [
         {
-            "event_id": f"e{n}", "event_time": NOON, "org_id": "acme", "src_partition": 0, "src_offset": n,
-            "revision": 0, "received_at": NOON, "status": "OK", "cost_nano": 100 + n, "content": 1, "priced_offset": n,
-            "priced_partition": 0, "corrected": False, **change,
+            "event_id": f"e{n}",
+            "event_time": NOON,
+            "org_id": "acme",
+            "src_partition": 0,
+            "src_offset": n,
+            "revision": 0,
+            "received_at": NOON,
+            "status": "OK",
+            "cost_nano": 100 + n,
+            "content": 1,
+            "priced_offset": n,
+            "priced_partition": 0,
+            "corrected": False,
+            **change,
         }
         for n, change in enumerate(changes)
-    ]  # fmt: skip
+    ]
     return pl.DataFrame(plain, schema=SCHEMA)
 
 
@@ -52,9 +63,7 @@ def ledger(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def compared(log: pl.DataFrame, stored: pl.DataFrame, refused: Any = (), voided: pl.DataFrame | None = None) -> Any:
-    letters = pl.DataFrame(
-        list(refused), schema={"src_partition": pl.UInt16, "src_offset": pl.Int64}, orient="row"
-    )  # fmt: skip
+    letters = pl.DataFrame(list(refused), schema={"src_partition": pl.UInt16, "src_offset": pl.Int64}, orient="row")
     voids = (log.clear() if voided is None else voided).select(IDENTITY)
     return compare(log, stored, letters, voids, "p")
 
@@ -136,16 +145,28 @@ VOID, MOVED = {"status": "VOID", "revision": 1}, {"org_id": "b", "revision": 1}
         # half of a move: counted twice, and the sum says so
         ([{}], [MOVED], [{"org_id": "b"}, {"event_id": "e0"}], Corrected(1, 0, 1)),
         # moved on, then back again
-        ([{}], [MOVED, {"event_id": "e0"} | VOID, {"event_id": "e0", "org_id": "c"}, {"event_id": "e0"} | MOVED | VOID],
-         [VOID, {"event_id": "e0"} | MOVED | VOID, {"event_id": "e0", "org_id": "c"}], Corrected(3, 0, 2)),
-        ([{}], [MOVED, {"event_id": "e0"} | VOID, {"event_id": "e0", "revision": 2}, {"event_id": "e0"} | MOVED | VOID],
-         [{}, {"event_id": "e0"} | MOVED | VOID], Corrected(2, 0, 1)),
+        (
+            [{}],
+            [MOVED, {"event_id": "e0"} | VOID, {"event_id": "e0", "org_id": "c"}, {"event_id": "e0"} | MOVED | VOID],
+            [VOID, {"event_id": "e0"} | MOVED | VOID, {"event_id": "e0", "org_id": "c"}],
+            Corrected(3, 0, 2),
+        ),
+        (
+            [{}],
+            [MOVED, {"event_id": "e0"} | VOID, {"event_id": "e0", "revision": 2}, {"event_id": "e0"} | MOVED | VOID],
+            [{}, {"event_id": "e0"} | MOVED | VOID],
+            Corrected(2, 0, 1),
+        ),
         # moved, and voided there
-        ([{}], [MOVED, {"event_id": "e0"} | VOID, {"event_id": "e0"} | MOVED | VOID],
-         [VOID, {"event_id": "e0"} | MOVED | VOID], Corrected(2, 1, 1)),
+        (
+            [{}],
+            [MOVED, {"event_id": "e0"} | VOID, {"event_id": "e0"} | MOVED | VOID],
+            [VOID, {"event_id": "e0"} | MOVED | VOID],
+            Corrected(2, 1, 1),
+        ),
     ],
     ids=["none", "changed", "void", "moved", "half moved", "moved on", "moved back", "moved and voided"],
-)  # fmt: skip
+)
 def test_what_corrections_did_keeps_the_sum(source: Any, corrections: Any, stored: Any, found: Corrected) -> None:
     frame, kept = rows(*source), ledger(rows(*stored))
     assert corrected(frame, rows(*corrections), kept) == found
@@ -165,9 +186,13 @@ def test_row_corrected_behind_what_was_read_stands_for_the_one_before() -> None:
 def test_void_keeps_the_time_that_came_first_in_the_log() -> None:
     later = NOON + timedelta(seconds=1)
     log = rows(
-        {"event_time": later}, {"event_id": "e0"}, {"event_id": "e0", "event_time": later}, {},
-        {"event_id": "e0", "event_time": NOON - timedelta(days=1)}, {"org_id": "other", "event_id": "e0"},
-    )  # fmt: skip
+        {"event_time": later},
+        {"event_id": "e0"},
+        {"event_id": "e0", "event_time": later},
+        {},
+        {"event_id": "e0", "event_time": NOON - timedelta(days=1)},
+        {"org_id": "other", "event_id": "e0"},
+    )
     twice = several_times(log)
     assert twice["priced_offset"].to_list() == [0, 1, 4]
     void = to_void(twice)
@@ -215,8 +240,11 @@ def cell(*, sealed: bool, window: int, low: int, high: int, name: str = "") -> W
 
 
 def test_sealed_totals_are_set_and_open_ones_touched_before_they_are_moved() -> None:
-    wrong = [cell(sealed=True, window=5, low=7, high=8), cell(sealed=False, window=5, low=7, high=8),
-             cell(sealed=True, window=1, low=2, high=2, name="*")]  # fmt: skip
+    wrong = [
+        cell(sealed=True, window=5, low=7, high=8),
+        cell(sealed=False, window=5, low=7, high=8),
+        cell(sealed=True, window=1, low=2, high=2, name="*"),
+    ]
     columns = ("bucket", "absolute", "calls")
     assert cells_of(wrong, move=False).select(columns).rows() == [(1, True, 8), (1, False, 0)]
     assert cells_of(wrong, move=True).select(columns).rows() == [(1, True, 8), (1, False, 2)]
@@ -239,12 +267,17 @@ def test_buckets_with_rows_that_wait_for_a_repair_are_known() -> None:
 
 
 def test_one_alert_a_day_for_each_kind_of_difference() -> None:
-    found = [Difference("cost_nano", "p0", 5, "d"), Difference("cost_nano", "p1", 6),
-             Difference("waiting_for_price", "", 1), Difference("id_with_several_times", "p0", 1)]  # fmt: skip
+    found = [
+        Difference("cost_nano", "p0", 5, "d"),
+        Difference("cost_nano", "p1", 6),
+        Difference("waiting_for_price", "", 1),
+        Difference("id_with_several_times", "p0", 1),
+    ]
     raised = alerts(found, NOON)
     assert [(one.name, one.severity, one.facts["places"], one.facts["amount"]) for one in raised] == [
-        ("cost_nano", "critical", 2, 11), ("id_with_several_times", "warning", 1, 1),
-    ]  # fmt: skip
+        ("cost_nano", "critical", 2, 11),
+        ("id_with_several_times", "warning", 1, 1),
+    ]
     assert [one.id for one in alerts(found, NOON + timedelta(hours=3))] == [one.id for one in raised]
     assert {one.id for one in alerts(found, NOON + timedelta(days=1))}.isdisjoint({one.id for one in raised})
 

@@ -144,9 +144,13 @@ def test_a_cell_takes_nothing_at_or_below_its_stamp() -> None:
 
 @pytest.mark.parametrize(
     ("level", "text", "start"),
-    [("minute", "2026-11-20T10:00", START), ("hour", "2026-11-20T10", START), ("day", "2026-11-20", START - 36_000),
-     ("month", "2026-11", START - 36_000 - 19 * 86_400)],
-)  # fmt: skip
+    [
+        ("minute", "2026-11-20T10:00", START),
+        ("hour", "2026-11-20T10", START),
+        ("day", "2026-11-20", START - 36_000),
+        ("month", "2026-11", START - 36_000 - 19 * 86_400),
+    ],
+)
 def test_buckets_are_named_and_begin_in_utc(level: str, text: str, start: int) -> None:
     bucket = bucket_at(level, START)
     assert period_text(level, bucket) == text

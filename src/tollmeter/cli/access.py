@@ -109,15 +109,28 @@ _rate_id = click.argument("id_", default=EVERYONE, metavar="[ID]")
 @json_option
 @click.pass_obj
 def rate_set(
-    settings: Settings, what: str, id_: str, org: str, requests: int, per: str, burst: int, for_: str | None,
+    settings: Settings,
+    what: str,
+    id_: str,
+    org: str,
+    requests: int,
+    per: str,
+    burst: int,
+    for_: str | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Limit one key or address, or (without ID) each of them by itself."""
     name = id_ if id_ == EVERYONE else _resolve(settings, SCOPES[what], id_, org)[1]
     made = _made(
-        RateLimit, org_id=org, scope=SCOPES[what], name=name, requests=requests, burst=burst,
-        window_s=_seconds("--per", per), until=_until(for_),
-    )  # fmt: skip
+        RateLimit,
+        org_id=org,
+        scope=SCOPES[what],
+        name=name,
+        requests=requests,
+        burst=burst,
+        window_s=_seconds("--per", per),
+        until=_until(for_),
+    )
     _do(lambda: access.put(settings, made))
     if as_json:
         print_json(made.model_dump(mode="json"))

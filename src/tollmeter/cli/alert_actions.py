@@ -86,10 +86,17 @@ def test(settings: Settings, file: Path | None, kind: str | None, severity: Seve
 
 def _test_notice(kind: str, severity: Severity) -> Notice:
     alert = Alert(
-        id=uuid.uuid4().hex, kind=kind, severity=severity, org_id="", scope="org", name="",
-        period=datetime.now(UTC).strftime("%Y-%m-%d"), received_at=datetime.now(UTC), source=TEST_SOURCE,
+        id=uuid.uuid4().hex,
+        kind=kind,
+        severity=severity,
+        org_id="",
+        scope="org",
+        name="",
+        period=datetime.now(UTC).strftime("%Y-%m-%d"),
+        received_at=datetime.now(UTC),
+        source=TEST_SOURCE,
         text=f"this is a test alert from tollmeter, sent by {_user()}: nothing happened",
-    )  # fmt: skip
+    )
     now = time.time()
     notice = Notice(
         id=alert.id, event=alert.cloudevent(), opened_s=now, deliveries=(Delivery(consumer="", since_s=now),)

@@ -24,8 +24,13 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 @click.argument("ids", nargs=-1, required=True, metavar="EVENT_ID...")
 @click.option("--org", "org_id", help="The organisation of the calls, where an id stands in several.")
 @click.option("--time", "event_time", type=INSTANT, help="The time of the call, where an id stands at several.")
-@click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE",
-              help="What it shall be, also tags.KEY=VALUE; may be given several times.")  # fmt: skip
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="What it shall be, also tags.KEY=VALUE; may be given several times.",
+)
 @click.option("--void", is_flag=True, help="The call never was: it counts nowhere any more.")
 @click.option("--reprice", is_flag=True, help="Change nothing but the price: the price book has learned something.")
 @click.option("--reason", default="", help="Kept on the log.")
@@ -34,9 +39,19 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 @json_option
 @click.pass_obj
 def correct(
-    settings: Settings, /, ids: Sequence[str], org_id: str | None, event_time: datetime | None,
-    assignments: Sequence[str], void: bool, reprice: bool, reason: str, wait: float, dry_run: bool, as_json: bool,
-) -> None:  # fmt: skip
+    settings: Settings,
+    /,
+    ids: Sequence[str],
+    org_id: str | None,
+    event_time: datetime | None,
+    assignments: Sequence[str],
+    void: bool,
+    reprice: bool,
+    reason: str,
+    wait: float,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Correct calls in the ledger by their event ids; each is priced again with the present price book.
 
     An estimate becomes what the provider counted: --set input_tokens=812 --set output_tokens=97
@@ -72,11 +87,15 @@ def _tell(found: Plan, outcome: Outcome | None, reason: str, *, as_json: bool) -
     rows = [_line(*row) for row in zip(found.was, found.now, found.fields, strict=True)]
     before, after = (sum(row["cost_nano"] or 0 for row in side) for side in (found.was, found.now))
     total = {
-        "calls": len(rows), "unchanged": found.unchanged, "difference_nano": after - before,
-        "unpriced": sum(row["cost_nano"] is None for row in found.now), "dry_run": outcome is None,
-        "stored": outcome is not None and outcome.stored, "conflicts": outcome.conflicts if outcome else (),
+        "calls": len(rows),
+        "unchanged": found.unchanged,
+        "difference_nano": after - before,
+        "unpriced": sum(row["cost_nano"] is None for row in found.now),
+        "dry_run": outcome is None,
+        "stored": outcome is not None and outcome.stored,
+        "conflicts": outcome.conflicts if outcome else (),
         "reason": reason,
-    }  # fmt: skip
+    }
     if as_json:
         print_json({**total, "rows": rows})
         return
@@ -91,11 +110,16 @@ def _tell(found: Plan, outcome: Outcome | None, reason: str, *, as_json: bool) -
 def _line(was: Any, now: Any, names: Sequence[str]) -> dict[str, Any]:
     known = was["cost_nano"] is not None and now["cost_nano"] is not None
     return {
-        "event_id": now["event_id"], "org_id": now["org_id"], "revision": now["revision"],
-        "before": {name: was[name] for name in names}, "after": {name: now[name] for name in names},
-        "cost_nano_before": was["cost_nano"], "cost_nano_after": now["cost_nano"],
-        "difference_nano": now["cost_nano"] - was["cost_nano"] if known else None, "price_status": now["price_status"],
-    }  # fmt: skip
+        "event_id": now["event_id"],
+        "org_id": now["org_id"],
+        "revision": now["revision"],
+        "before": {name: was[name] for name in names},
+        "after": {name: now[name] for name in names},
+        "cost_nano_before": was["cost_nano"],
+        "cost_nano_after": now["cost_nano"],
+        "difference_nano": now["cost_nano"] - was["cost_nano"] if known else None,
+        "price_status": now["price_status"],
+    }
 
 
 def _said(values: dict[str, Any]) -> str:

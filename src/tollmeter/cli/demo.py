@@ -63,11 +63,15 @@ class Run:
     def document(self) -> dict[str, Any]:
         delay = percentile([delay for _, delay in self.alerts], 0.95)
         return {
-            "records": self.verdict.records, "ledger": self.verdict.ledger, "resends": self.verdict.resends,
-            "rejected": self.verdict.rejected, "cost_nano": self.verdict.cost_nano, "alerts": len(self.alerts),
+            "records": self.verdict.records,
+            "ledger": self.verdict.ledger,
+            "resends": self.verdict.resends,
+            "rejected": self.verdict.rejected,
+            "cost_nano": self.verdict.cost_nano,
+            "alerts": len(self.alerts),
             "alert_delay_p95_s": None if delay is None else round(delay, 3),
             "events_per_second": round(self.events_per_second),
-        }  # fmt: skip
+        }
 
 
 @click.command()

@@ -63,11 +63,15 @@ def _budget(client: ClickHouse, policy: Policy) -> list[dict[str, Any]]:
         spent = _spent(client, policy, {"since": moment(since), "until": moment(now)})
         rows.append(
             {
-                "org_id": policy.org_id, "scope": policy.scope, "name": policy.name, "period": period,
-                "limit_usd": f"{Decimal(limit) / 10**6:.2f}", "spent_usd": f"{spent:.4f}",
+                "org_id": policy.org_id,
+                "scope": policy.scope,
+                "name": policy.name,
+                "period": period,
+                "limit_usd": f"{Decimal(limit) / 10**6:.2f}",
+                "spent_usd": f"{spent:.4f}",
                 "used_pct": int(spent * 10**8 / limit),
             }
-        )  # fmt: skip
+        )
     return rows
 
 

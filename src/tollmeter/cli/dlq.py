@@ -71,8 +71,12 @@ def show(settings: Settings, letter: str, as_json: bool) -> None:
     """One dead letter with its content. LETTER is its id: PARTITION/OFFSET of the source record."""
     case = _find(settings, letter, _reach(settings, read_cases(settings)))
     value = _reach(settings, read_value(settings, case))
-    document = {**case.row(), "detail": mask_secrets(case.letter.detail), "first": str(case.letter.first),
-                "value": readable(value, decode=case.letter.reason != QUARANTINED)}  # fmt: skip
+    document = {
+        **case.row(),
+        "detail": mask_secrets(case.letter.detail),
+        "first": str(case.letter.first),
+        "value": readable(value, decode=case.letter.reason != QUARANTINED),
+    }
     if as_json:
         print_json(document)
         return
@@ -84,16 +88,28 @@ def show(settings: Settings, letter: str, as_json: bool) -> None:
 @click.argument("letters", nargs=-1)
 @filters
 @click.option("--all", "everything", is_flag=True, help="Every letter that may be tried again.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), default=100.0, show_default=True,
-              help="At most so many a second.")  # fmt: skip
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="At most so many a second.",
+)
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent; send nothing.")
 @json_option
 @click.pass_obj
 def retry(
-    settings: Settings, /, letters: Sequence[str], everything: bool, rate: float, limit: int | None, dry_run: bool,
-    as_json: bool, **chosen: Any,
-) -> None:  # fmt: skip
+    settings: Settings,
+    /,
+    letters: Sequence[str],
+    everything: bool,
+    rate: float,
+    limit: int | None,
+    dry_run: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
     """Send the original bytes through the line again. Events keep their ids: sent twice they count once."""
     if not letters and not everything and not any(chosen.values()):
         raise UserError("say which letters: ids, --reason, --stage, --partition, --since, --until, or --all")
@@ -103,8 +119,14 @@ def retry(
     # oldest first: as they came
     waiting = [case for case in reversed(wanted) if case.state == "waiting"][:limit]
     sent = None if dry_run else _reach(settings, send_again(settings, waiting, rate))
-    done = {"selected": len(wanted), "retried": sent.retried if sent else 0, "lost": sent.lost if sent else 0,
-            "would_retry": len(waiting), "dry_run": dry_run, "skipped": dict(skipped)}  # fmt: skip
+    done = {
+        "selected": len(wanted),
+        "retried": sent.retried if sent else 0,
+        "lost": sent.lost if sent else 0,
+        "would_retry": len(waiting),
+        "dry_run": dry_run,
+        "skipped": dict(skipped),
+    }
     if as_json:
         print_json(done)
         return

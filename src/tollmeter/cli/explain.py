@@ -55,22 +55,28 @@ def explain(
         scopes |= {("group", group) for group in groups}
         own = effective(rules.policies.values(), org, user, groups)
         pools = pool_limits(rules.policies.values(), org, scopes)
-        rows = [
-            _row(budget, _why(budget, own), ledger, live) for budget in (*own.budgets, *pools)
-        ]  # fmt: skip
+        rows = [_row(budget, _why(budget, own), ledger, live) for budget in (*own.budgets, *pools)]
         known = None if ledger is None else is_known(ledger, rules, org, user)
     document = {
-        "org": org, "user": user, "known": known, "groups": list(groups),
-        "warn_threshold_pct": own.warn_threshold_pct, "warn_policy_id": own.warn_policy_id,
+        "org": org,
+        "user": user,
+        "known": known,
+        "groups": list(groups),
+        "warn_threshold_pct": own.warn_threshold_pct,
+        "warn_policy_id": own.warn_policy_id,
         "budgets": rows,
         "lost": [
             {
-                "policy_id": lost.budget.policy_id, "period": lost.budget.period, "unit": lost.budget.unit,
-                "limit": lost.budget.amount, "reason": lost.reason, "to": lost.to,
+                "policy_id": lost.budget.policy_id,
+                "period": lost.budget.period,
+                "unit": lost.budget.unit,
+                "limit": lost.budget.amount,
+                "reason": lost.reason,
+                "to": lost.to,
             }
             for lost in own.lost
         ],
-    }  # fmt: skip
+    }
     if as_json:
         print_json(document)
     else:
@@ -103,13 +109,13 @@ def status(settings: Settings, org: str, user: str, own_keys: bool, as_json: boo
             "remaining": _amount(getattr(found, f"cost_remaining_{name}_micro_eur")),
         }
         for name in ("today", "month")
-    ]  # fmt: skip
+    ]
     print_table(f"spend of {user}, EUR; warned at {found.warn_threshold_pct} %", rows)
     if found.by_provider_keys:
         shown = [
             {"key": key.label, "paid by": key.billing_scope, "this month": amount_text(key.cost_month_micro_eur)}
             for key in found.by_provider_keys
-        ]  # fmt: skip
+        ]
         print_table("dearest keys, EUR", shown)
 
 
@@ -146,14 +152,20 @@ def _row(budget: Budget, why: str, ledger: ClickHouse | None, live: dict[str, Sp
     key = spend_key(budget.org_id, budget.scope, budget.name, budget.period, budget.unit)
     seen = live.get(key)
     return {
-        "scope": budget.scope, "name": budget.name, "period": budget.period, "unit": budget.unit,
-        "starts_at": _instant(period[0]), "ends_at": _instant(period[1]),
-        "limit": budget.amount, "used": used,
+        "scope": budget.scope,
+        "name": budget.name,
+        "period": budget.period,
+        "unit": budget.unit,
+        "starts_at": _instant(period[0]),
+        "ends_at": _instant(period[1]),
+        "limit": budget.amount,
+        "used": used,
         "remaining": None if used is None else max(0, budget.amount - used),
         "percent": None if used is None else used * 100 // budget.amount,
         "guards_see": seen.spent if seen is not None and seen.ends_s == period[1] else None,
-        "policy_id": budget.policy_id, "why": why,
-    }  # fmt: skip
+        "policy_id": budget.policy_id,
+        "why": why,
+    }
 
 
 def _print(document: dict[str, Any]) -> None:
@@ -164,25 +176,33 @@ def _print(document: dict[str, Any]) -> None:
         out.print("nobody knows this user: not in the membership, never seen in an event")
     rows = [
         {
-            "scope": f"{row['scope']} {row['name']}".strip(), "period": row["period"], "unit": row["unit"],
-            "limit": _shown(row["limit"], row["unit"]), "used": _shown(row["used"], row["unit"]),
+            "scope": f"{row['scope']} {row['name']}".strip(),
+            "period": row["period"],
+            "unit": row["unit"],
+            "limit": _shown(row["limit"], row["unit"]),
+            "used": _shown(row["used"], row["unit"]),
             "remaining": _shown(row["remaining"], row["unit"], down=True),
-            "guards see": _shown(row["guards_see"], row["unit"]), "%": row["percent"],
-            "decided by": row["policy_id"], "why": row["why"],
+            "guards see": _shown(row["guards_see"], row["unit"]),
+            "%": row["percent"],
+            "decided by": row["policy_id"],
+            "why": row["why"],
         }
         for row in document["budgets"]
-    ]  # fmt: skip
+    ]
     if not rows:
         out.print("no limit binds these calls")
         return
     print_table("limits in force", rows)
     lost = [
         {
-            "policy": row["policy_id"], "period": row["period"], "unit": row["unit"],
-            "limit": _shown(row["limit"], row["unit"]), "why not": f"{_REASONS[row['reason']]}: {row['to']}",
+            "policy": row["policy_id"],
+            "period": row["period"],
+            "unit": row["unit"],
+            "limit": _shown(row["limit"], row["unit"]),
+            "why not": f"{_REASONS[row['reason']]}: {row['to']}",
         }
         for row in document["lost"]
-    ]  # fmt: skip
+    ]
     if lost:
         print_table("limits that do not bind", lost)
 

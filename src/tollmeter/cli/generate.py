@@ -29,8 +29,13 @@ SHARE = click.FloatRange(0, 0.5)
 @click.option("--start", type=INSTANT, help="In bulk: first event time; default: the span ends now.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, start, span and count: same bytes.")
 @click.option("--orgs", type=click.IntRange(1, 2_000), default=8, show_default=True, help="Organisations.")
-@click.option("--leak", type=click.Choice(LEAK_CHOICES), default="none", show_default=True,
-              help="Leaks on keys without or with a past, and an over-budget user.")  # fmt: skip
+@click.option(
+    "--leak",
+    type=click.Choice(LEAK_CHOICES),
+    default="none",
+    show_default=True,
+    help="Leaks on keys without or with a past, and an over-budget user.",
+)
 @click.option("--duplicates", type=SHARE, default=0.005, show_default=True, help="Share of events sent twice.")
 @click.option("--poison", type=SHARE, default=0.0, show_default=True, help="Bad records, as a share of events.")
 @json_option
@@ -70,9 +75,15 @@ def _wire(options: dict[str, Any], live: bool) -> Wire:
         start = options["start"]
         start_us = now_us - span_us if start is None else round(start.timestamp() * 1e6)
     return Wire(
-        company(options["seed"], options["orgs"]), events, start_us, span_us, options["leak"],
-        options["duplicates"], options["poison"], **block,
-    )  # fmt: skip
+        company(options["seed"], options["orgs"]),
+        events,
+        start_us,
+        span_us,
+        options["leak"],
+        options["duplicates"],
+        options["poison"],
+        **block,
+    )
 
 
 async def _send(settings: Settings, wire: Wire, live: bool, progress: Bar) -> int:
@@ -95,20 +106,29 @@ def leak_rows(wire: Wire) -> list[dict[str, Any]]:
     last = datetime.fromtimestamp((wire.start_us + wire.span_us) / 1e6, UTC)
     return [
         {
-            "kind": leak.kind, "key": "old" if leak.past else "new", "org_id": callers[leak.caller].org,
-            "api_key_id": callers[leak.caller].key, "user_id": callers[leak.caller].user,
-            "calls": wire.traffic.leak_calls, "from": first.isoformat("T", "seconds"),
+            "kind": leak.kind,
+            "key": "old" if leak.past else "new",
+            "org_id": callers[leak.caller].org,
+            "api_key_id": callers[leak.caller].key,
+            "user_id": callers[leak.caller].user,
+            "calls": wire.traffic.leak_calls,
+            "from": first.isoformat("T", "seconds"),
             "to": last.isoformat("T", "seconds"),
         }
         for leak in wire.leaks
-    ]  # fmt: skip
+    ]
 
 
 def _summary(wire: Wire, records: int, seconds: float, as_json: bool) -> None:
     counts = {
-        "records": records, "events": wire.sent_events, "resends": wire.sent_resends, "poison": wire.sent_poison,
-        "orgs": len(wire.company.orgs), "seconds": round(seconds, 3), "per_second": round(records / seconds),
-    }  # fmt: skip
+        "records": records,
+        "events": wire.sent_events,
+        "resends": wire.sent_resends,
+        "poison": wire.sent_poison,
+        "orgs": len(wire.company.orgs),
+        "seconds": round(seconds, 3),
+        "per_second": round(records / seconds),
+    }
     if as_json:
         print_json({**counts, "leaks": leak_rows(wire)})
         return

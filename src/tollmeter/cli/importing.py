@@ -52,11 +52,16 @@ def _size(file: str) -> int | None:
 
 def document(report: Report) -> dict[str, Any]:
     return {
-        "read": report.read, "events": report.events, "acknowledged": report.sent, "skipped": report.skipped,
-        "bad": report.bad, "beyond_retention": report.expired, "assigned_from_seed": report.assigned,
+        "read": report.read,
+        "events": report.events,
+        "acknowledged": report.sent,
+        "skipped": report.skipped,
+        "bad": report.bad,
+        "beyond_retention": report.expired,
+        "assigned_from_seed": report.assigned,
         "shift_seconds": {trace: shift.total_seconds() for trace, shift in report.shifts.items()},
         "first_bad": [{"place": bad.place, "reason": bad.reason} for bad in report.first_bad],
-    }  # fmt: skip
+    }
 
 
 def _tell(settings: Settings, report: Report, seed: int) -> None:

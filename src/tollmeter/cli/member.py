@@ -51,11 +51,14 @@ def list_(settings: Settings, org: str | None, as_json: bool) -> None:
     found = [entry for entry in groups.members if org in (None, entry.org_id)]
     rows = [
         {
-            "org": entry.org_id, "kind": entry.kind, "name": entry.name, "groups": list(entry.groups),
+            "org": entry.org_id,
+            "kind": entry.kind,
+            "name": entry.name,
+            "groups": list(entry.groups),
             "all groups": list(groups.closure(entry.org_id, entry.groups)),
         }
         for entry in found
-    ]  # fmt: skip
+    ]
     if as_json:
         print_json([{name.replace(" ", "_"): value for name, value in row.items()} for row in rows])
         return

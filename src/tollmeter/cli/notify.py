@@ -19,9 +19,11 @@ from tollmeter.settings import Settings
 EXIT_CRASH = 70
 
 routes_option = click.option(
-    "--routes", "file", type=click.Path(dir_okay=False, path_type=Path),
+    "--routes",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
     help="The routes file [default: TOLLMETER_NOTIFY_ROUTES].",
-)  # fmt: skip
+)
 
 
 def read_routes(settings: Settings, file: Path | None, *, aside: bool = False) -> tuple[Routes, dict[str, Consumer]]:

@@ -24,10 +24,14 @@ from tollmeter.settings import Settings
 
 _Value = TypeVar("_Value")
 _OPTIONS = {
-    "limits.day/money": "--daily", "limits.week/money": "--weekly", "limits.month/money": "--monthly",
-    "alert_remaining": "--alert-remaining", "warn_threshold_pct": "--warn-pct", "timezone": "--timezone",
+    "limits.day/money": "--daily",
+    "limits.week/money": "--weekly",
+    "limits.month/money": "--monthly",
+    "alert_remaining": "--alert-remaining",
+    "warn_threshold_pct": "--warn-pct",
+    "timezone": "--timezone",
     "alert_pcts": "--alert-pct",
-}  # fmt: skip
+}
 
 
 @click.group()
@@ -45,9 +49,12 @@ def policy() -> None:
 @click.option("--monthly", help="Limit per calendar month.")
 @click.option("--rolling", multiple=True, metavar="HOURS=AMOUNT", help="Limit of the last hours: 24=5. Repeatable.")
 @click.option(
-    "--limit", "kinds", multiple=True, metavar="KIND=AMOUNT",
+    "--limit",
+    "kinds",
+    multiple=True,
+    metavar="KIND=AMOUNT",
     help="Any limit: day/tokens=1000000, rolling24h/requests=500, week/money=20. Repeatable.",
-)  # fmt: skip
+)
 @click.option(
     "--no-limits", is_flag=True, help="No limit at all: frees a user from those of the organisation's members."
 )
@@ -60,21 +67,42 @@ def policy() -> None:
 @json_option
 @click.pass_obj
 def set_(
-    settings: Settings, /, org: str, scope: str, name: str, applies: str, no_limits: bool, currency: str, timezone: str,
-    warn_pct: int, alert_pcts: tuple[int, ...], alert_remaining: str | None, create: bool, as_json: bool, **limits: Any,
-) -> None:  # fmt: skip
+    settings: Settings,
+    /,
+    org: str,
+    scope: str,
+    name: str,
+    applies: str,
+    no_limits: bool,
+    currency: str,
+    timezone: str,
+    warn_pct: int,
+    alert_pcts: tuple[int, ...],
+    alert_remaining: str | None,
+    create: bool,
+    as_json: bool,
+    **limits: Any,
+) -> None:
     """Set the limits of a scope, in place of any it had in this currency."""
     written = _limits(**limits)
     if bool(written) == no_limits:
         raise UserError("a policy needs a limit: give --daily, --monthly or another one, or --no-limits alone")
-    made = _readable(lambda: policy_of(
-        {
-            "org_id": org, "scope": scope, "name": name, "applies": applies, "currency": currency, "timezone": timezone,
-            "warn_threshold_pct": warn_pct, "alert_pcts": alert_pcts or DEFAULT_ALERT_PCTS,
-            "alert_remaining_micro": alert_remaining and amount_of(alert_remaining, "alert_remaining"),
-        },
-        written,
-    ))  # fmt: skip
+    made = _readable(
+        lambda: policy_of(
+            {
+                "org_id": org,
+                "scope": scope,
+                "name": name,
+                "applies": applies,
+                "currency": currency,
+                "timezone": timezone,
+                "warn_threshold_pct": warn_pct,
+                "alert_pcts": alert_pcts or DEFAULT_ALERT_PCTS,
+                "alert_remaining_micro": alert_remaining and amount_of(alert_remaining, "alert_remaining"),
+            },
+            written,
+        )
+    )
     with doing():
         added = known_or_created(settings, read_rules(settings), [made], create=create)
         write(settings, [*added, policy_set(made)])
@@ -122,9 +150,10 @@ def delete(settings: Settings, org: str, scope: str, name: str, applies: str | N
     """Delete the policy of a scope; an absent one is no error."""
     with doing():
         found = [
-            entry for entry in _of_scope(read_rules(settings), org, scope, name)
+            entry
+            for entry in _of_scope(read_rules(settings), org, scope, name)
             if applies in (None, entry.applies) and currency in (None, entry.currency)
-        ]  # fmt: skip
+        ]
         if len(found) > 1:
             ids = ", ".join(entry.policy_id for entry in found)
             raise UserError(f"{len(found)} policies fit: {ids}; say which with --applies and --currency")
@@ -179,14 +208,18 @@ def _show(found: list[Policy], as_json: bool) -> None:
         return
     rows = [
         {
-            "org": entry.org_id, "scope": entry.scope, "name": entry.name, "applies": entry.applies,
+            "org": entry.org_id,
+            "scope": entry.scope,
+            "name": entry.name,
+            "applies": entry.applies,
             "limits": ", ".join(f"{kind} {amount}" for kind, amount in limits_text(entry).items()) or "none",
-            "currency": entry.currency, "zone": entry.timezone,
+            "currency": entry.currency,
+            "zone": entry.timezone,
             "alerts at %": ", ".join(map(str, entry.thresholds)),
             "alert below": amount_text(entry.alert_remaining_micro) if entry.alert_remaining_micro else None,
         }
         for entry in found
-    ]  # fmt: skip
+    ]
     print_table("policies", rows)
 
 

@@ -95,9 +95,13 @@ class _Difference(Generic[_Item]):
 
 
 def _take_over(
-    settings: Settings, rules: Rules, changes: Sequence[Change], difference: _Difference[Any],
-    dry_run: bool, as_json: bool,
-) -> None:  # fmt: skip
+    settings: Settings,
+    rules: Rules,
+    changes: Sequence[Change],
+    difference: _Difference[Any],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Show the difference, and unless it is a dry run return when it is on the log."""
     if not as_json:
         for key, facts in difference.new.items():

@@ -19,9 +19,12 @@ name_option = click.option(
     "--name", default="", help="Which group, user, key ...; nothing for the organisation itself."
 )
 applies_option = click.option(
-    "--applies", type=click.Choice(["each_member", "pool"]), default="pool", show_default=True,
+    "--applies",
+    type=click.Choice(["each_member", "pool"]),
+    default="pool",
+    show_default=True,
     help="Whether it limits what each user of the scope spends, or what all its calls spend together.",
-)  # fmt: skip
+)
 currency_option = click.option("--currency", type=click.Choice(["USD", "EUR", "RUB"]), default="USD", show_default=True)
 
 

@@ -93,10 +93,14 @@ def fx(context: click.Context, as_json: bool) -> None:
         print_json(rows)
         return
     shown = [
-        {"day": row["day"], "currency": row["currency"], "for 1 USD": _plain(row["per_usd_nano"], NANO_PER_USD),
-         "source": row["source"]}
+        {
+            "day": row["day"],
+            "currency": row["currency"],
+            "for 1 USD": _plain(row["per_usd_nano"], NANO_PER_USD),
+            "source": row["source"],
+        }
         for row in rows
-    ]  # fmt: skip
+    ]
     print_table("exchange rates", shown)
 
 

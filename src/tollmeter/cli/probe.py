@@ -33,17 +33,24 @@ class Known(NamedTuple):
 KNOWN = {
     "openai": Known("openai", "https://api.openai.com/v1", "gpt-4o-mini", ("OPENAI_API_KEY",), "openai"),
     "anthropic": Known(
-        "anthropic", "https://api.anthropic.com", "claude-haiku-4-5", ("ANTHROPIC_API_KEY",), "anthropic",
+        "anthropic",
+        "https://api.anthropic.com",
+        "claude-haiku-4-5",
+        ("ANTHROPIC_API_KEY",),
+        "anthropic",
     ),
     "gemini": Known(
-        "gemini", "https://generativelanguage.googleapis.com", "gemini-2.5-flash-lite",
-        ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "google",
+        "gemini",
+        "https://generativelanguage.googleapis.com",
+        "gemini-2.5-flash-lite",
+        ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        "google",
     ),
     "ollama": Known("ollama", "http://127.0.0.1:11434", "llama3.2", (), "ollama"),
     "mistral": Known("openai", "https://api.mistral.ai/v1", "mistral-small-latest", ("MISTRAL_API_KEY",), "mistral"),
     "groq": Known("openai", "https://api.groq.com/openai/v1", "llama-3.1-8b-instant", ("GROQ_API_KEY",), "groq"),
     "deepseek": Known("openai", "https://api.deepseek.com", "deepseek-chat", ("DEEPSEEK_API_KEY",), "deepseek"),
-}  # fmt: skip
+}
 
 
 @click.command()
@@ -56,9 +63,15 @@ KNOWN = {
 @json_option
 @click.pass_obj
 def probe(
-    settings: Settings, provider: str, model: str, url: str, key_file: Path | None, timeout: float, org_id: str,
+    settings: Settings,
+    provider: str,
+    model: str,
+    url: str,
+    key_file: Path | None,
+    timeout: float,
+    org_id: str,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Ask a provider for one word: is it reachable?
 
     The key comes from the provider's environment variable (OPENAI_API_KEY, ...) or a file, and is never shown. The

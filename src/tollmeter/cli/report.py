@@ -16,10 +16,19 @@ from tollmeter.sinks.queries import load, moment
 Row = dict[str, Any]
 
 BY = {
-    "model": "model", "key": "api_key_id", "user": "user_id", "org": "org_id", "group": "group_id", "agent": "agent",
-    "ip": "client_ip", "provider": "provider", "operation": "operation_name", "service": "service",
-    "status": "status", "day": "day",
-}  # fmt: skip
+    "model": "model",
+    "key": "api_key_id",
+    "user": "user_id",
+    "org": "org_id",
+    "group": "group_id",
+    "agent": "agent",
+    "ip": "client_ip",
+    "provider": "provider",
+    "operation": "operation_name",
+    "service": "service",
+    "status": "status",
+    "day": "day",
+}
 """What `report spend --by` takes, and the column each becomes."""
 
 SPEND = ("calls", "prompt_tokens", "output_tokens", "usd_est")
@@ -27,8 +36,18 @@ DOUBTS = ("unpriced", "usd_at_risk")
 TABLE_ROWS = 50
 
 _LEDGER_FIELDS = (
-    "src_", "priced_", "price_", "cost_", "at_risk_", "rule_", "fx_", "version", "inserted_at", "revision", "flags",
-)  # fmt: skip
+    "src_",
+    "priced_",
+    "price_",
+    "cost_",
+    "at_risk_",
+    "rule_",
+    "fx_",
+    "version",
+    "inserted_at",
+    "revision",
+    "flags",
+)
 
 
 class Columns(click.ParamType):

@@ -36,9 +36,16 @@ SHOWN = 20
 @json_option
 @click.pass_obj
 def verify(
-    settings: Settings, /, wait: float, since: float | None, windows: float, deep: bool, mend: bool, alert: bool,
+    settings: Settings,
+    /,
+    wait: float,
+    since: float | None,
+    windows: float,
+    deep: bool,
+    mend: bool,
+    alert: bool,
     as_json: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Check that every record of the log stands in the ledger exactly once, with its cost.
 
     Counts records, accepted, rejected, distinct, resends and ledger rows, each by itself; compares costs event by

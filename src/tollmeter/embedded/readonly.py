@@ -15,10 +15,21 @@ _CALL = re.compile(r"(\w+)[`\"]?\s*\(")
 # `file` is a scalar and a table function, and may be passed by name (arrayMap(file, ...)): the bare word is refused.
 # An Identifier parameter is put in after this check.
 _WORD = re.compile(r"\b(?:(?i:file|eval|executable|INTO\s+OUTFILE)|(?:ai|AI)[A-Z]\w*)\b|:\s*Identifier\s*\}")
-_SAFE_TABLE_FUNCTIONS = frozenset({
-    "numbers", "numbers_mt", "zeros", "zeros_mt", "values", "null", "view",
-    "generateseries", "generate_series", "primes", "format",
-})  # fmt: skip
+_SAFE_TABLE_FUNCTIONS = frozenset(
+    {
+        "numbers",
+        "numbers_mt",
+        "zeros",
+        "zeros_mt",
+        "values",
+        "null",
+        "view",
+        "generateseries",
+        "generate_series",
+        "primes",
+        "format",
+    }
+)
 # What Grafana and the stock clients send. Anything else is refused, `SETTINGS` in the statement by readonly=1 itself.
 _SETTING = re.compile(
     r"final|max_execution_time|max_threads|max_block_size|max_rows_to_read|max_result_rows|result_overflow_mode|"

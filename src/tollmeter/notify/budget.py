@@ -112,12 +112,23 @@ def monthly_pools(policies: Sequence[Policy], scope: str, org: str, name: str) -
 def read(ledger: ClickHouse, policy: Policy, now_s: int) -> Budget:
     """Return the state of a budget from the ledger. Raises `Unavailable` or `Rejected`."""
     start, end = period_of("month", policy.timezone, now_s)
-    rows = ledger.query(load("budget_report"), {
-        "org_id": policy.org_id, "scope": policy.scope, "name": policy.name, "currency": policy.currency,
-        "since": _at(start), "until": _at(end),
-    })  # fmt: skip
+    rows = ledger.query(
+        load("budget_report"),
+        {
+            "org_id": policy.org_id,
+            "scope": policy.scope,
+            "name": policy.name,
+            "currency": policy.currency,
+            "since": _at(start),
+            "until": _at(end),
+        },
+    )
     return Budget(
-        policy, period_name("month", policy.timezone, now_s), start, end, now_s,
+        policy,
+        period_name("month", policy.timezone, now_s),
+        start,
+        end,
+        now_s,
         unpriced=sum(int(row["calls"]) - int(row["priced"]) for row in rows),
         cost_nano=sum(int(row["cost_nano"]) for row in rows),
         at_risk_nano=sum(int(row["at_risk_nano"]) for row in rows),
@@ -125,7 +136,7 @@ def read(ledger: ClickHouse, policy: Policy, now_s: int) -> Budget:
             Operation(row["operation_name"], int(row["calls"]), int(row["total_tokens"]), int(row["spent"]))
             for row in rows
         ),
-    )  # fmt: skip
+    )
 
 
 def _at(seconds: int) -> str:
@@ -205,22 +216,39 @@ def document(budgets: Sequence[Budget], now_s: int) -> dict[str, Any]:
 def _fields(budget: Budget) -> dict[str, Any]:
     policy = budget.policy
     return {
-        "policy_id": policy.policy_id, "org_id": policy.org_id, "scope": policy.scope, "name": policy.name,
-        "period": budget.period, "starts_s": budget.starts_s, "ends_s": budget.ends_s, "timezone": policy.timezone,
-        "currency": policy.currency, "calls": budget.calls, "tokens": budget.tokens,
-        "cost_usd": _number(budget.cost_nano), "budget": _number(budget.limit), "spent": _number(budget.spent),
-        "remaining": _number(budget.remaining), "forecast": _number(budget.forecast), "percent": budget.percent,
-        "unpriced": budget.unpriced, "at_risk_usd": _number(budget.at_risk_nano),
+        "policy_id": policy.policy_id,
+        "org_id": policy.org_id,
+        "scope": policy.scope,
+        "name": policy.name,
+        "period": budget.period,
+        "starts_s": budget.starts_s,
+        "ends_s": budget.ends_s,
+        "timezone": policy.timezone,
+        "currency": policy.currency,
+        "calls": budget.calls,
+        "tokens": budget.tokens,
+        "cost_usd": _number(budget.cost_nano),
+        "budget": _number(budget.limit),
+        "spent": _number(budget.spent),
+        "remaining": _number(budget.remaining),
+        "forecast": _number(budget.forecast),
+        "percent": budget.percent,
+        "unpriced": budget.unpriced,
+        "at_risk_usd": _number(budget.at_risk_nano),
         "verdict": "ALERT" if budget.alert else "OK",
         "operations": [
             {
-                "operation_name": operation.name, "calls": operation.calls, "total_tokens": operation.tokens,
-                "spent": _number(operation.spent), "mean_cost": _number(operation.mean),
-                "cost_of_100": _number(operation.cost_of(QUOTED)), "remaining_buys": operation.buys(budget.remaining),
+                "operation_name": operation.name,
+                "calls": operation.calls,
+                "total_tokens": operation.tokens,
+                "spent": _number(operation.spent),
+                "mean_cost": _number(operation.mean),
+                "cost_of_100": _number(operation.cost_of(QUOTED)),
+                "remaining_buys": operation.buys(budget.remaining),
             }
             for operation in budget.operations
         ],
-    }  # fmt: skip
+    }
 
 
 def _number(nano: int | None) -> float | None:

@@ -56,9 +56,13 @@ class Ledger:
         org, scope, name = notice.scope
         since, until = span(notice)
         asked = {
-            "org_id": org, "scope": scope, "name": name, "top": TOP,
-            "since": _at(since), "until": _at(until),
-        }  # fmt: skip
+            "org_id": org,
+            "scope": scope,
+            "name": name,
+            "top": TOP,
+            "since": _at(since),
+            "until": _at(until),
+        }
         top = shares(scope, self._client.query(load("alert_causes"), asked))
         if notice.kind != "spend_spike" or scope != "api_key":
             return Causes(top)

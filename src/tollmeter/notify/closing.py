@@ -7,9 +7,19 @@ from tollmeter.streams.rules.periods import period_name, period_of
 
 STEPS = frozenset({"budget", "remaining"})
 """Kinds whose alerts are steps of a limit: each counts for itself, none repeats another, all end with the period."""
-MOMENTS = frozenset({
-    "late_spend", "cap_refused", "rate_limited", "blocked", "gap", "new_epoch", "storm", "report", "digest",
-})  # fmt: skip
+MOMENTS = frozenset(
+    {
+        "late_spend",
+        "cap_refused",
+        "rate_limited",
+        "blocked",
+        "gap",
+        "new_epoch",
+        "storm",
+        "report",
+        "digest",
+    }
+)
 """Kinds that tell of something that happened: nothing to recover from, they close without a word."""
 
 CHANGED = "the limit was changed"

@@ -34,9 +34,14 @@ class Message:
     def document(self) -> bytes:
         """Return the message as JSON, the same bytes on every attempt."""
         fields = {
-            "id": self.key, "type": f"tollmeter.alert.{self.about}", "kind": self.kind, "severity": self.severity,
-            "title": self.title, "text": self.body, "alert": self.event,
-        }  # fmt: skip
+            "id": self.key,
+            "type": f"tollmeter.alert.{self.about}",
+            "kind": self.kind,
+            "severity": self.severity,
+            "title": self.title,
+            "text": self.body,
+            "alert": self.event,
+        }
         return json.dumps(fields, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
 
 

@@ -15,12 +15,19 @@ def storm_alert(at: datetime, per_minute: int) -> Alert:
     """More alerts than people can read; at most one such alert an hour."""
     hour = at.strftime("%Y-%m-%dT%H")
     return Alert(
-        id=alert_id("storm", hour), kind="storm", severity="critical", org_id="", scope="org", name="", period=hour,
-        received_at=at, source=SOURCE,
+        id=alert_id("storm", hour),
+        kind="storm",
+        severity="critical",
+        org_id="",
+        scope="org",
+        name="",
+        period=hour,
+        received_at=at,
+        source=SOURCE,
         text=f"more than {per_minute} alerts within a minute: they come as digests until it calms down; "
-             "look at prices and clocks first",
+        "look at prices and clocks first",
         facts={"per_minute": per_minute},
-    )  # fmt: skip
+    )
 
 
 def digest_notice(consumer: str, members: Sequence[Notice], now_s: float) -> Notice:
@@ -38,15 +45,25 @@ def report_notice(notice_id: str, severity: Severity, text: str, now_s: float, c
 
 
 def _notice(
-    kind: str, notice_id: str, severity: Severity, title: str, body: str, now_s: float, consumers: Sequence[str],
+    kind: str,
+    notice_id: str,
+    severity: Severity,
+    title: str,
+    body: str,
+    now_s: float,
+    consumers: Sequence[str],
     covers: tuple[str, ...],
-) -> Notice:  # fmt: skip
+) -> Notice:
     data: dict[str, Any] = {"kind": kind, "severity": severity, "org_id": "", "scope": "org", "name": "", "text": title}
     event = {
-        "specversion": "1.0", "id": notice_id, "source": SOURCE, "type": f"tollmeter.alert.{kind}",
+        "specversion": "1.0",
+        "id": notice_id,
+        "source": SOURCE,
+        "type": f"tollmeter.alert.{kind}",
         "time": datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "datacontenttype": "application/json", "data": data,
-    }  # fmt: skip
+        "datacontenttype": "application/json",
+        "data": data,
+    }
     deliveries = tuple(Delivery(consumer=name, since_s=now_s, next_s=now_s) for name in consumers)
     return Notice(
         id=notice_id, event=event, opened_s=now_s, title=title, body=body, deliveries=deliveries, covers=covers

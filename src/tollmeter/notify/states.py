@@ -29,9 +29,16 @@ def row(notice: Notice, written_s: float) -> tuple[Any, ...]:
         if d.about == "opened"
     )
     return (
-        notice.id, notice.state, notice.held, told, notice.resolution, notice.acknowledged_by,
-        _at(notice.opened_s), None if notice.resolved_s is None else _at(notice.resolved_s), _at(written_s),
-    )  # fmt: skip
+        notice.id,
+        notice.state,
+        notice.held,
+        told,
+        notice.resolution,
+        notice.acknowledged_by,
+        _at(notice.opened_s),
+        None if notice.resolved_s is None else _at(notice.resolved_s),
+        _at(written_s),
+    )
 
 
 def _at(seconds: float) -> datetime:

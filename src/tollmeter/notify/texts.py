@@ -125,9 +125,13 @@ def _own_words(facts: Facts, causes: Causes) -> str:
 
 
 _TEMPLATES: dict[str, Callable[[Facts, Causes], str]] = {
-    "budget": _budget, "remaining": _remaining, "late_spend": _late_spend, "spend_spike": _spike,
-    "ingest_loop": _ingest_loop, "unpriced": _unpriced,
-}  # fmt: skip
+    "budget": _budget,
+    "remaining": _remaining,
+    "late_spend": _late_spend,
+    "spend_spike": _spike,
+    "ingest_loop": _ingest_loop,
+    "unpriced": _unpriced,
+}
 
 
 def _limit_commands(facts: Facts) -> tuple[str, ...]:

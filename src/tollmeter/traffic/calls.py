@@ -136,11 +136,22 @@ def _columns(company: Company, rng: np.random.Generator, caller: Ints) -> Calls:
     chat = np.array([w.operation == "chat" and w.fixed is None for w in WORKLOADS])[workload]
     model = np.where(chat & (rng.random(count) < UNKNOWN_SHARE), rng.choice(UNKNOWN, count), model)
     calls = Calls(
-        at_us=zeros, caller=caller, ip=rng.integers(0, 12, count), model=model, variant=zeros.copy(),
-        outcome=rng.choice(len(OUTCOMES), size=count, p=_shares()), latency_ms=zeros, ttft_ms=zeros.copy(),
-        input=zeros.copy(), cache_read=zeros.copy(), cache_write=zeros.copy(), output=zeros.copy(),
-        reasoning=zeros.copy(), prompt_chars=zeros, ids=np.zeros((0, 0), dtype=np.uint8),
-    )  # fmt: skip
+        at_us=zeros,
+        caller=caller,
+        ip=rng.integers(0, 12, count),
+        model=model,
+        variant=zeros.copy(),
+        outcome=rng.choice(len(OUTCOMES), size=count, p=_shares()),
+        latency_ms=zeros,
+        ttft_ms=zeros.copy(),
+        input=zeros.copy(),
+        cache_read=zeros.copy(),
+        cache_write=zeros.copy(),
+        output=zeros.copy(),
+        reasoning=zeros.copy(),
+        prompt_chars=zeros,
+        ids=np.zeros((0, 0), dtype=np.uint8),
+    )
     cached = np.zeros(count)
     for index in np.unique(workload):
         rows = np.flatnonzero(workload == index)

@@ -11,10 +11,39 @@ from tollmeter.traffic.models import BUDGET_MODEL, BURST_MODEL, LOOP_MODEL, MODE
 from tollmeter.traffic.table import TABLE, WORKLOADS, Workload
 
 NAMES = (
-    "acme", "birch", "cobalt", "delta", "ember", "fjord", "garnet", "harbor", "iris", "juniper", "krona", "lumen",
-    "maple", "nimbus", "onyx", "poplar", "quartz", "raven", "sable", "tundra", "umbra", "vertex", "willow", "xenon",
-    "yarrow", "zephyr", "aster", "basalt", "cinder", "dune", "elm", "flint",
-)  # fmt: skip
+    "acme",
+    "birch",
+    "cobalt",
+    "delta",
+    "ember",
+    "fjord",
+    "garnet",
+    "harbor",
+    "iris",
+    "juniper",
+    "krona",
+    "lumen",
+    "maple",
+    "nimbus",
+    "onyx",
+    "poplar",
+    "quartz",
+    "raven",
+    "sable",
+    "tundra",
+    "umbra",
+    "vertex",
+    "willow",
+    "xenon",
+    "yarrow",
+    "zephyr",
+    "aster",
+    "basalt",
+    "cinder",
+    "dune",
+    "elm",
+    "flint",
+)
 GROUPS = ("platform", "support", "research", "growth", "finance")
 CALLERS_PER_ORG = 96
 KEYS_PER_ORG = 96
@@ -114,13 +143,21 @@ def _caller(rng: random.Random, seed: int, org: str, n: int, users: Sequence[str
     weight = min(TABLE.draw_one("servegen", "language", "client_share", rng.random()), MAX_WEIGHT)
     weight = 0.05 if workload is art else 0.05 + weight
     return Caller(
-        org=org, group=GROUPS[crc32(f"{org}/{user or n}".encode()) % len(GROUPS)], user=user,
+        org=org,
+        group=GROUPS[crc32(f"{org}/{user or n}".encode()) % len(GROUPS)],
+        user=user,
         key=key_id(seed, org, "own", user) if own_key else key_id(seed, org, n % KEYS_PER_ORG),
-        service=workload.service, environment="prod" if rng.random() < 0.9 else "staging", agent=workload.agent,
-        feature=workload.feature, billing_scope="USER" if own_key else ("ORG" if rng.random() < 0.97 else "UNKNOWN"),
-        ips=tuple(rng.sample(ips, rng.randint(1, 4))), models=tuple(dict.fromkeys(chosen)), workload=workload,
-        weight=weight, tags=(("team", workload.service),) if rng.random() < 0.3 else (),
-    )  # fmt: skip
+        service=workload.service,
+        environment="prod" if rng.random() < 0.9 else "staging",
+        agent=workload.agent,
+        feature=workload.feature,
+        billing_scope="USER" if own_key else ("ORG" if rng.random() < 0.97 else "UNKNOWN"),
+        ips=tuple(rng.sample(ips, rng.randint(1, 4))),
+        models=tuple(dict.fromkeys(chosen)),
+        workload=workload,
+        weight=weight,
+        tags=(("team", workload.service),) if rng.random() < 0.3 else (),
+    )
 
 
 def _ips(rng: random.Random, seed: int, org: str) -> list[str]:
@@ -148,7 +185,17 @@ def _over_budget(rng: random.Random, seed: int, callers: Sequence[Caller]) -> Ca
 def _gone_wrong(host: Caller, workload: Workload, key: str, user: str, rng: random.Random) -> Caller:
     model = {"spend_burst": BURST_MODEL, "ingest_loop": LOOP_MODEL, "over_budget": BUDGET_MODEL}[workload.name]
     return Caller(
-        org=host.org, group=host.group, user=user, key=key, service=host.service, environment="prod",
-        agent=workload.agent, feature=workload.feature, billing_scope="ORG",
-        ips=(f"198.51.100.{rng.randint(1, 254)}",), models=(model,), workload=workload, weight=0.0,
-    )  # fmt: skip
+        org=host.org,
+        group=host.group,
+        user=user,
+        key=key,
+        service=host.service,
+        environment="prod",
+        agent=workload.agent,
+        feature=workload.feature,
+        billing_scope="ORG",
+        ips=(f"198.51.100.{rng.randint(1, 254)}",),
+        models=(model,),
+        workload=workload,
+        weight=0.0,
+    )

@@ -113,21 +113,44 @@ def encode_calls(parts: Fragments, calls: Calls) -> list[bytes]:
     absent = np.zeros_like(calls.prompt_chars)
     chars, char_ends = _pack([absent, absent, _present(calls.prompt_chars)])
     rows = zip(
-        calls.caller.tolist(), calls.ip.tolist(), calls.model.tolist(), calls.variant.tolist(), calls.outcome.tolist(),
-        counter_ends[:-1], counter_ends[1:], char_ends[:-1], char_ends[1:], strict=True,
-    )  # fmt: skip
+        calls.caller.tolist(),
+        calls.ip.tolist(),
+        calls.model.tolist(),
+        calls.variant.tolist(),
+        calls.outcome.tolist(),
+        counter_ends[:-1],
+        counter_ends[1:],
+        char_ends[:-1],
+        char_ends[1:],
+        strict=True,
+    )
     origin, payer, route, outcome, units, tags = (
-        parts.origin, parts.payer, parts.route, parts.outcome, parts.units, parts.tags,
-    )  # fmt: skip
+        parts.origin,
+        parts.payer,
+        parts.route,
+        parts.outcome,
+        parts.units,
+        parts.tags,
+    )
     join = b"".join
     return [
-        join((
-            head[i * width : (i + 1) * width], origin[caller], session[i * 13 : i * 13 + 13], payer[caller][ip],
-            route[model][variant], outcome[result], counters[a:b], units[model], chars[c:d],
-            prompt[i * 17 : i * 17 + 17], tags[caller],
-        ))
+        join(
+            (
+                head[i * width : (i + 1) * width],
+                origin[caller],
+                session[i * 13 : i * 13 + 13],
+                payer[caller][ip],
+                route[model][variant],
+                outcome[result],
+                counters[a:b],
+                units[model],
+                chars[c:d],
+                prompt[i * 17 : i * 17 + 17],
+                tags[caller],
+            )
+        )
         for i, (caller, ip, model, variant, result, a, b, c, d) in enumerate(rows)
-    ]  # fmt: skip
+    ]
 
 
 def _heads(calls: Calls) -> Bytes:
@@ -139,12 +162,15 @@ def _heads(calls: Calls) -> Bytes:
         raise ValueError("event times must lie between 1978 and 3111")
     parts = [
         np.broadcast_to(frame, (count, len(frame))),
-        np.full((count, 1), 72, dtype=np.uint8), _uuids(calls.ids[:, :16]), at,
+        np.full((count, 1), 72, dtype=np.uint8),
+        _uuids(calls.ids[:, :16]),
+        at,
         _hex_text(calls.ids[:, 16:24]),
         np.full((count, 1), 2 * 25, dtype=np.uint8),
-        np.broadcast_to(np.frombuffer(b"call-", dtype=np.uint8), (count, 5)), _hex(calls.ids[:, 24:34]),
+        np.broadcast_to(np.frombuffer(b"call-", dtype=np.uint8), (count, 5)),
+        _hex(calls.ids[:, 24:34]),
         np.zeros((count, 2), dtype=np.uint8),
-    ]  # fmt: skip
+    ]
     return np.hstack(parts)
 
 
@@ -186,10 +212,16 @@ def _counter_columns(calls: Calls) -> list[Ints]:
     answered = np.array([o.status != "BLOCKED" for o in OUTCOMES])[calls.outcome]
     streamed = np.isin(calls.variant, [VARIANTS.index("stream"), VARIANTS.index("tier_stream")]) & answered
     return [
-        np.where(answered, _present(calls.latency_ms), 0), np.where(streamed, _present(calls.ttft_ms), 0),
-        sources[calls.outcome], calls.input, calls.cache_read, calls.cache_write, np.zeros_like(calls.input),
-        calls.output, calls.reasoning,
-    ]  # fmt: skip
+        np.where(answered, _present(calls.latency_ms), 0),
+        np.where(streamed, _present(calls.ttft_ms), 0),
+        sources[calls.outcome],
+        calls.input,
+        calls.cache_read,
+        calls.cache_write,
+        np.zeros_like(calls.input),
+        calls.output,
+        calls.reasoning,
+    ]
 
 
 def _pack(columns: list[Ints]) -> tuple[bytes, list[int]]:
@@ -218,33 +250,55 @@ def fields_of(company: Company, calls: Calls) -> Iterator[dict[str, Any]]:
 def _identity(calls: Calls, i: int) -> dict[str, Any]:
     raw = calls.ids[i].tobytes()
     return {
-        "event_id": _uuids(calls.ids[i : i + 1, :16]).tobytes().decode(), "occurred_at": int(calls.at_us[i]),
-        "request_id": raw[16:24].hex(), "provider_request_id": "call-" + raw[24:34].hex(),
-        "session_id": raw[34:40].hex(), "prompt_hash": raw[40:48].hex(),
-    }  # fmt: skip
+        "event_id": _uuids(calls.ids[i : i + 1, :16]).tobytes().decode(),
+        "occurred_at": int(calls.at_us[i]),
+        "request_id": raw[16:24].hex(),
+        "provider_request_id": "call-" + raw[24:34].hex(),
+        "session_id": raw[34:40].hex(),
+        "prompt_hash": raw[40:48].hex(),
+    }
 
 
 def _origin(caller: Caller, ip: int) -> dict[str, Any]:
     return {
-        "service": caller.service, "environment": caller.environment, "producer": PRODUCER, "org_id": caller.org,
-        "group_id": caller.group, "user_id": caller.user, "agent": caller.agent, "feature": caller.feature,
-        "api_key_id": caller.key, "billing_scope": caller.billing_scope,
-        "client_ip": caller.ips[ip % len(caller.ips)], "tags": dict(caller.tags),
-    }  # fmt: skip
+        "service": caller.service,
+        "environment": caller.environment,
+        "producer": PRODUCER,
+        "org_id": caller.org,
+        "group_id": caller.group,
+        "user_id": caller.user,
+        "agent": caller.agent,
+        "feature": caller.feature,
+        "api_key_id": caller.key,
+        "billing_scope": caller.billing_scope,
+        "client_ip": caller.ips[ip % len(caller.ips)],
+        "tags": dict(caller.tags),
+    }
 
 
 def _result(calls: Calls, i: int, model: Model) -> dict[str, Any]:
     variant, outcome = VARIANTS[int(calls.variant[i])], OUTCOMES[int(calls.outcome[i])]
     answered, stream = outcome.status != "BLOCKED", variant.endswith("stream")
     return {
-        "provider": model.provider, "api_host": model.host, "operation": model.operation, "model_sent": model.sent,
-        "model_used": model.used, "service_tier": _tier(model, variant), "stream": stream,
-        "processing": "BATCH" if variant == "batch" else "REALTIME", "status": outcome.status,
-        "http_status": outcome.http_status, "error_type": outcome.error_type, "usage_source": outcome.usage_source,
+        "provider": model.provider,
+        "api_host": model.host,
+        "operation": model.operation,
+        "model_sent": model.sent,
+        "model_used": model.used,
+        "service_tier": _tier(model, variant),
+        "stream": stream,
+        "processing": "BATCH" if variant == "batch" else "REALTIME",
+        "status": outcome.status,
+        "http_status": outcome.http_status,
+        "error_type": outcome.error_type,
+        "usage_source": outcome.usage_source,
         "latency_ms": int(calls.latency_ms[i]) if answered else None,
         "ttft_ms": int(calls.ttft_ms[i]) if answered and stream else None,
-        "input_tokens": int(calls.input[i]), "cache_read_tokens": int(calls.cache_read[i]),
-        "cache_write_tokens": int(calls.cache_write[i]), "output_tokens": int(calls.output[i]),
-        "reasoning_tokens": int(calls.reasoning[i]), "extra_units": _units(model),
+        "input_tokens": int(calls.input[i]),
+        "cache_read_tokens": int(calls.cache_read[i]),
+        "cache_write_tokens": int(calls.cache_write[i]),
+        "output_tokens": int(calls.output[i]),
+        "reasoning_tokens": int(calls.reasoning[i]),
+        "extra_units": _units(model),
         "prompt_chars": int(calls.prompt_chars[i]),
-    }  # fmt: skip
+    }

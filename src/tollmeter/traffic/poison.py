@@ -8,9 +8,17 @@ from typing import Any
 from tollmeter.schemas.codec import SINGLE_OBJECT_HEADER, encode_body
 
 KINDS = (
-    "random bytes", "truncated", "trailing bytes", "unknown fingerprint", "empty", "cached above input",
-    "negative count", "broken JSON", "not UTF-8", "JSON without id",
-)  # fmt: skip
+    "random bytes",
+    "truncated",
+    "trailing bytes",
+    "unknown fingerprint",
+    "empty",
+    "cached above input",
+    "negative count",
+    "broken JSON",
+    "not UTF-8",
+    "JSON without id",
+)
 
 
 def poison(good: bytes, fields: dict[str, Any], rng: random.Random) -> Iterator[bytes]:

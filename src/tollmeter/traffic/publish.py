@@ -36,9 +36,14 @@ class Publisher:
 
     async def __aenter__(self) -> "Publisher":
         self._producer = AIOKafkaProducer(
-            **self._settings.kafka_options(), acks="all", enable_idempotence=True, compression_type="lz4",
-            max_batch_size=BATCH_BYTES, linger_ms=0, max_request_size=1_000_000,
-        )  # fmt: skip
+            **self._settings.kafka_options(),
+            acks="all",
+            enable_idempotence=True,
+            compression_type="lz4",
+            max_batch_size=BATCH_BYTES,
+            linger_ms=0,
+            max_request_size=1_000_000,
+        )
         try:
             await self._producer.start()
             self._partitions = sorted(await self._producer.partitions_for(self._topic))

@@ -43,12 +43,15 @@ def payer(seed: int, name: str, org: str) -> Payer:
     own_key = rng.random() < 0.05
     user = f"user-{rng.randrange(40):02d}"
     return Payer(
-        org=chosen, group=rng.choice(GROUPS), user=user,
+        org=chosen,
+        group=rng.choice(GROUPS),
+        user=user,
         key=key_id(seed, chosen, "own", user) if own_key else key_id(seed, chosen, rng.randrange(12)),
         ip=f"10.{crc32(chosen.encode()) % 256}.{rng.randrange(4)}.{rng.randrange(1, 255)}",
         model=rng.choices(possible, [MODELS[i].share for i in possible])[0],
-        own_key=own_key, batch=rng.random() < 0.03,
-    )  # fmt: skip
+        own_key=own_key,
+        batch=rng.random() < 0.03,
+    )
 
 
 def trace_of(row: Mapping[str, Any]) -> str:
@@ -64,15 +67,33 @@ def event_of(row: Mapping[str, Any], place: str, seed: int, org: str = "") -> Us
     model = MODELS[paid.model]
     read, cached, written = (_count(row, name) for name in ("input_tokens", "cached_input_tokens", "output_tokens"))
     return UsageEvent(
-        event_id=str(uuid5(NAMESPACE, f"{seed}/{org}/{trace}/{place}/{at.isoformat()}")), occurred_at=at,
-        service=str(row["workload"]), producer="tollmeter-import/1", org_id=paid.org, group_id=paid.group,
-        user_id=paid.user, feature=str(row["workload"]), session_id=str(row.get("session") or ""),
-        api_key_id=paid.key, billing_scope="USER" if paid.own_key else "ORG", client_ip=paid.ip,
-        provider=model.provider, api_host=model.host, operation=model.operation, model_sent=model.sent,
-        model_used=model.used, processing="BATCH" if paid.batch else "REALTIME", status="OK", http_status=200,
-        usage_source="PROVIDER", input_tokens=read, cache_read_tokens=cached if model.cache else 0,
-        output_tokens=written, prompt_hash=str(row.get("body_hash") or ""), tags={"trace": trace},
-    )  # fmt: skip
+        event_id=str(uuid5(NAMESPACE, f"{seed}/{org}/{trace}/{place}/{at.isoformat()}")),
+        occurred_at=at,
+        service=str(row["workload"]),
+        producer="tollmeter-import/1",
+        org_id=paid.org,
+        group_id=paid.group,
+        user_id=paid.user,
+        feature=str(row["workload"]),
+        session_id=str(row.get("session") or ""),
+        api_key_id=paid.key,
+        billing_scope="USER" if paid.own_key else "ORG",
+        client_ip=paid.ip,
+        provider=model.provider,
+        api_host=model.host,
+        operation=model.operation,
+        model_sent=model.sent,
+        model_used=model.used,
+        processing="BATCH" if paid.batch else "REALTIME",
+        status="OK",
+        http_status=200,
+        usage_source="PROVIDER",
+        input_tokens=read,
+        cache_read_tokens=cached if model.cache else 0,
+        output_tokens=written,
+        prompt_hash=str(row.get("body_hash") or ""),
+        tags={"trace": trace},
+    )
 
 
 def _count(row: Mapping[str, Any], name: str) -> int:

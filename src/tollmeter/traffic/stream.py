@@ -43,9 +43,10 @@ class Wire:
         if self.leak == "none":
             return ()
         return tuple(
-            leak for leak in self.company.leaks
+            leak
+            for leak in self.company.leaks
             if leak.kind == "over_budget" or self.leak == "both" or leak.past == (self.leak == "old")
-        )  # fmt: skip
+        )
 
     def blocks(self) -> Iterator[tuple[int, list[bytes]]]:
         """Yield (time of the last event in µs, records) block by block."""
@@ -67,9 +68,13 @@ class Wire:
         bad = poison(values[0], self._fields(calls), random.Random(f"{self.company.seed}-{number}"))
         values = values + [next(bad) for _ in range(spoiled)]
         which = np.concatenate([np.arange(count), again, np.arange(count, count + spoiled)])
-        place = np.concatenate([
-            np.arange(count), again + rng.integers(1, RESEND_WITHIN, len(again)), rng.integers(0, count, spoiled),
-        ])  # fmt: skip
+        place = np.concatenate(
+            [
+                np.arange(count),
+                again + rng.integers(1, RESEND_WITHIN, len(again)),
+                rng.integers(0, count, spoiled),
+            ]
+        )
         return [values[i] for i in which[np.argsort(place, kind="stable")].tolist()]
 
     def _fields(self, calls: Calls) -> dict[str, Any]:

@@ -51,8 +51,11 @@ async def send(settings: Settings, raised: Iterable[Alert]) -> None:
     try:
         for alert in raised:
             await producer.send_and_wait(
-                settings.topic(topics.ALERTS), alert.wire(), key=f"{PIPELINE}/{alert.name}".encode(), partition=0,
+                settings.topic(topics.ALERTS),
+                alert.wire(),
+                key=f"{PIPELINE}/{alert.name}".encode(),
+                partition=0,
                 headers=CONTENT_TYPE,
-            )  # fmt: skip
+            )
     finally:
         await producer.stop()

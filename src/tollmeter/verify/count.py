@@ -55,9 +55,7 @@ class LogCounts:
     resends: int = 0
 
     def __add__(self, other: "LogCounts") -> "LogCounts":
-        return LogCounts(
-            self.accepted + other.accepted, self.distinct + other.distinct, self.resends + other.resends
-        )  # fmt: skip
+        return LogCounts(self.accepted + other.accepted, self.distinct + other.distinct, self.resends + other.resends)
 
 
 def first_deliveries(rows: pl.DataFrame) -> pl.DataFrame:
@@ -122,10 +120,16 @@ def corrected(rows: pl.DataFrame, corrections: pl.DataFrame, stored: pl.DataFram
     touched = corrections.select(IDENTITY).unique()
     arrived = touched.join(rows, on=IDENTITY, how="anti")
     empty = stored.filter(pl.col("status") == VOID)
-    calls = pl.concat([
-        arrived.select(*CALL, pl.lit(1).alias("arrived"), pl.lit(0).alias("empty")),
-        empty.select(*CALL, pl.lit(0).alias("arrived"), pl.lit(1).alias("empty")),
-    ]).group_by(CALL).sum()  # fmt: skip
+    calls = (
+        pl.concat(
+            [
+                arrived.select(*CALL, pl.lit(1).alias("arrived"), pl.lit(0).alias("empty")),
+                empty.select(*CALL, pl.lit(0).alias("arrived"), pl.lit(1).alias("empty")),
+            ]
+        )
+        .group_by(CALL)
+        .sum()
+    )
     pairs = int(calls.select(pl.min_horizontal("arrived", "empty").sum()).item())
     return Corrected(touched.height, empty.height - pairs, arrived.height)
 
@@ -152,9 +156,9 @@ class Compared:
     voided: int
 
 
-def compare(expected: pl.DataFrame, ledger: pl.DataFrame, letters: pl.DataFrame, voids: pl.DataFrame, where: str) -> (
-    Compared
-):  # fmt: skip
+def compare(
+    expected: pl.DataFrame, ledger: pl.DataFrame, letters: pl.DataFrame, voids: pl.DataFrame, where: str
+) -> Compared:
     """Name identities that one side lacks, and costs that differ.
 
     `letters`: COORDINATES of source records that LEDGER dead-lettered; `voids`: IDENTITY of rows taken out on purpose.

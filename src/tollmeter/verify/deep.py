@@ -26,9 +26,15 @@ class Counted(Protocol):
 
 
 async def recount(
-    settings: Settings, begin: dict[int, int], at: Position, killers: set[tuple[int, int]], folder: Path, buckets: int,
-    said: Counted, start: Callable[[int], Any],
-) -> tuple[dict[str, int], list[Difference]]:  # fmt: skip
+    settings: Settings,
+    begin: dict[int, int],
+    at: Position,
+    killers: set[tuple[int, int]],
+    folder: Path,
+    buckets: int,
+    said: Counted,
+    start: Callable[[int], Any],
+) -> tuple[dict[str, int], list[Difference]]:
     """Return what the source log holds by this count, and where the line's count differs from it."""
     advance = start(sum(max(0, end - begin[number]) for number, end in at.price_done.items()))
     spill = Spill(folder, "deep", buckets, DEEP_SCHEMA)

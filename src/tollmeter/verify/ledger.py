@@ -13,12 +13,20 @@ from tollmeter.sinks.queries import load, moment
 from tollmeter.verify.count import COORDINATES, IDENTITY, Difference
 from tollmeter.verify.sources import SourceMap, spans
 
-LEDGER_SCHEMA = pl.Schema({
-    "event_id": pl.String(), "event_time": pl.Datetime("us", "UTC"), "org_id": pl.String(),
-    "src_partition": pl.UInt16(), "src_offset": pl.Int64(), "revision": pl.UInt16(),
-    "status": pl.String(), "cost_nano": pl.Int64(),
-    "priced_partition": pl.UInt16(), "priced_offset": pl.Int64(),
-})  # fmt: skip
+LEDGER_SCHEMA = pl.Schema(
+    {
+        "event_id": pl.String(),
+        "event_time": pl.Datetime("us", "UTC"),
+        "org_id": pl.String(),
+        "src_partition": pl.UInt16(),
+        "src_offset": pl.Int64(),
+        "revision": pl.UInt16(),
+        "status": pl.String(),
+        "cost_nano": pl.Int64(),
+        "priced_partition": pl.UInt16(),
+        "priced_offset": pl.Int64(),
+    }
+)
 PAGE_ROWS = 500_000
 IDS_ASKED = 5_000
 _END = datetime(2299, 1, 1, tzinfo=EPOCH.tzinfo)
@@ -114,7 +122,10 @@ def delete(client: ClickHouse, rows: pl.DataFrame) -> None:
         assert isinstance(first, datetime)
         assert isinstance(last, datetime)
         wanted = {
-            "from": moment(first), "until": moment(last + timedelta(microseconds=1)), "ids": part["event_id"].to_list(),
-            "times": part["event_time"].dt.epoch("us").to_list(), "orgs": part["org_id"].to_list(),
-        }  # fmt: skip
+            "from": moment(first),
+            "until": moment(last + timedelta(microseconds=1)),
+            "ids": part["event_id"].to_list(),
+            "times": part["event_time"].dt.epoch("us").to_list(),
+            "orgs": part["org_id"].to_list(),
+        }
         client.command(load("verify_delete"), wanted)

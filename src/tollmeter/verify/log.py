@@ -22,15 +22,33 @@ Advance = Callable[[int], None]
 CONTENT = ("model_sent", "status", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 """Columns that a resend must not change."""
 COLUMNS = (
-    "event_id", "event_time", "org_id", "src_partition", "src_offset", "revision", "received_at", "status", "cost_nano",
-)  # fmt: skip
-SCHEMA = pl.Schema({
-    "event_id": pl.String(), "event_time": pl.Datetime("us", "UTC"), "org_id": pl.String(),
-    "src_partition": pl.UInt16(),
-    "src_offset": pl.Int64(), "revision": pl.UInt16(), "received_at": pl.Datetime("ms", "UTC"),
-    "status": pl.String(), "cost_nano": pl.Int64(), "content": pl.UInt64(), "priced_offset": pl.Int64(),
-    "priced_partition": pl.UInt16(), "corrected": pl.Boolean(),
-})  # fmt: skip
+    "event_id",
+    "event_time",
+    "org_id",
+    "src_partition",
+    "src_offset",
+    "revision",
+    "received_at",
+    "status",
+    "cost_nano",
+)
+SCHEMA = pl.Schema(
+    {
+        "event_id": pl.String(),
+        "event_time": pl.Datetime("us", "UTC"),
+        "org_id": pl.String(),
+        "src_partition": pl.UInt16(),
+        "src_offset": pl.Int64(),
+        "revision": pl.UInt16(),
+        "received_at": pl.Datetime("ms", "UTC"),
+        "status": pl.String(),
+        "cost_nano": pl.Int64(),
+        "content": pl.UInt64(),
+        "priced_offset": pl.Int64(),
+        "priced_partition": pl.UInt16(),
+        "corrected": pl.Boolean(),
+    }
+)
 DEEP_SCHEMA = pl.Schema({name: SCHEMA[name] for name in ("event_id", "event_time", "org_id")})
 CHUNK = 20_000
 KILLER = b"quarantined"
@@ -67,13 +85,20 @@ def replaced_by(headers: dict[str, bytes]) -> int:
 def _rows(record: Any, replaced: int, *, corrected: bool) -> pl.DataFrame:
     frame = pl.read_ipc_stream(io.BytesIO(record.value), columns=list(dict.fromkeys((*COLUMNS, *CONTENT))))[replaced:]
     return frame.select(
-        pl.col("event_id").cast(pl.String), "event_time", pl.col("org_id").cast(pl.String), "src_partition",
-        "src_offset", "revision", "received_at", pl.col("status").cast(pl.String), "cost_nano",
+        pl.col("event_id").cast(pl.String),
+        "event_time",
+        pl.col("org_id").cast(pl.String),
+        "src_partition",
+        "src_offset",
+        "revision",
+        "received_at",
+        pl.col("status").cast(pl.String),
+        "cost_nano",
         pl.concat_str([pl.col(name).cast(pl.String) for name in CONTENT], separator="\x1f").hash().alias("content"),
         pl.lit(record.offset, pl.Int64()).alias("priced_offset"),
         pl.lit(record.partition, pl.UInt16()).alias("priced_partition"),
         pl.lit(corrected).alias("corrected"),
-    ).cast(SCHEMA)  # fmt: skip
+    ).cast(SCHEMA)
 
 
 @dataclass
@@ -158,8 +183,9 @@ async def read_sources(
 def _judged(values: list[bytes | None]) -> tuple[int, int, pl.DataFrame]:
     decoded = decode(values)
     good = validate(decoded.frame, decoded.index)
-    rows = good.frame.select("event_id", pl.col("occurred_at").alias("event_time").cast(pl.Datetime("us", "UTC")),
-                             "org_id")  # fmt: skip
+    rows = good.frame.select(
+        "event_id", pl.col("occurred_at").alias("event_time").cast(pl.Datetime("us", "UTC")), "org_id"
+    )
     return len(values), len(decoded.rejects) + len(good.rejects), rows
 
 

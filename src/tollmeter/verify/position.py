@@ -50,9 +50,10 @@ class Position:
     def waiting(self, stage: str) -> int:
         """Return how many records before the ends the stage had not dealt with."""
         ends, done = {
-            "price": (self.events_end, self.price_done), "ledger": (self.priced_end, self.ledger_done),
+            "price": (self.events_end, self.price_done),
+            "ledger": (self.priced_end, self.ledger_done),
             "watch": (self.priced_end, self.watch_done),
-        }[stage]  # fmt: skip
+        }[stage]
         return sum(end - done[number] for number, end in ends.items())
 
 
@@ -60,9 +61,12 @@ class Position:
 async def reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer without a group. Raises `LogUnreadableError`."""
     consumer = AIOKafkaConsumer(
-        **settings.kafka_options(), enable_auto_commit=False, auto_offset_reset="earliest",
-        max_partition_fetch_bytes=8 << 20, fetch_max_bytes=32 << 20,
-    )  # fmt: skip
+        **settings.kafka_options(),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=8 << 20,
+        fetch_max_bytes=32 << 20,
+    )
     try:
         await consumer.start()
         await asyncio.sleep(0)  # stopped before its own tasks have begun, it raises CancelledError
@@ -95,8 +99,9 @@ async def position(
     async with reader(settings) as consumer, kafka_admin(settings) as admin:
         events_begin, events_end = await _bounds(consumer, settings.topic(topics.EVENTS), layout.events)
         first = await _since(consumer, settings.topic(topics.EVENTS), events_begin, events_end, since)
-        done = {"price": await _wait(
-            admin, settings, "price", topics.EVENTS, events_begin, events_end, deadline, consumer)}  # fmt: skip
+        done = {
+            "price": await _wait(admin, settings, "price", topics.EVENTS, events_begin, events_end, deadline, consumer)
+        }
         priced_begin, priced_end = await _bounds(consumer, settings.topic(topics.PRICED), layout.priced)
         # A priced record is appended behind its source; clocks of brokers may differ.
         early = since - SLACK if since else None
@@ -106,9 +111,18 @@ async def position(
             until = deadline if stage in stages else 0.0
             done[stage] = await _wait(admin, settings, stage, topics.PRICED, priced_begin, priced_end, until)
     return Position(
-        events_begin, events_end, priced_begin, priced_end, priced_from, dlq_begin, dlq_end, first,
-        done["price"], done["ledger"], done["watch"],
-    )  # fmt: skip
+        events_begin,
+        events_end,
+        priced_begin,
+        priced_end,
+        priced_from,
+        dlq_begin,
+        dlq_end,
+        first,
+        done["price"],
+        done["ledger"],
+        done["watch"],
+    )
 
 
 async def _bounds(consumer: AIOKafkaConsumer, topic: str, count: int) -> tuple[dict[int, int], dict[int, int]]:

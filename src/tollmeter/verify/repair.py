@@ -124,9 +124,7 @@ class Totals:
         return [f"sent repairs of {before} totals to WATCH"]
 
     async def _check(self) -> WindowCheck:
-        return await check_windows(
-            self._settings, self._client, self._options.wait_s, self._options.windows_s
-        )  # fmt: skip
+        return await check_windows(self._settings, self._client, self._options.wait_s, self._options.windows_s)
 
     async def _send(self, found: WindowCheck, *, move: bool) -> None:
         progress = await asyncio.to_thread(windows.progress, self._client)
@@ -174,7 +172,5 @@ def cells_of(wrong: Iterable[WrongCell], *, move: bool) -> pl.DataFrame:
         values = cell.high if cell.sealed else _NOTHING
         if move and not cell.sealed:
             values = tuple(low - has for low, has in zip(cell.low, cell.window, strict=True))
-        rows.append(
-            (cell.level, bucket_at(cell.level, cell.start_s), cell.scope, cell.name, cell.sealed, *values)
-        )  # fmt: skip
+        rows.append((cell.level, bucket_at(cell.level, cell.start_s), cell.scope, cell.name, cell.sealed, *values))
     return pl.DataFrame(rows, schema=REPAIR_SCHEMA, orient="row")

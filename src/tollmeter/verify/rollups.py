@@ -8,9 +8,20 @@ from tollmeter.sinks.queries import load, moment
 from tollmeter.verify.count import Difference
 
 SUMS = (
-    "calls", "errors", "blocked", "unpriced", "input_tokens", "cache_read_tokens", "cache_write_tokens",
-    "output_tokens", "reasoning_tokens", "cost_nano", "at_risk_nano", "cost_eur_nano", "cost_rub_nano",
-)  # fmt: skip
+    "calls",
+    "errors",
+    "blocked",
+    "unpriced",
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_nano",
+    "at_risk_nano",
+    "cost_eur_nano",
+    "cost_rub_nano",
+)
 """In the order of the query."""
 
 
@@ -34,8 +45,9 @@ def check(client: ClickHouse, slack_s: float, oldest: datetime, since: datetime)
         where = f"minute {minute:%Y-%m-%dT%H:%MZ}, org {org}, key {key or '-'}, {provider}/{model}, {billing}"
         result.differences += [
             Difference(f"rollup_{name}", where, abs(has - should), f"the rollup has {has}, the ledger {should}")
-            for name, has, should in zip(SUMS, rollup, ledger, strict=True) if has != should
-        ]  # fmt: skip
+            for name, has, should in zip(SUMS, rollup, ledger, strict=True)
+            if has != should
+        ]
     result.minutes = sorted(minutes)
     return result
 

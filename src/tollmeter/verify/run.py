@@ -219,9 +219,10 @@ class Job:
         verdict.voided += compared.voided
         verdict.cost_nano += int(counted["cost_nano"].sum())
         for rows_, into in (
-            (compared.missing, verdict.broken.missing), (compared.wrong, verdict.broken.wrong),
+            (compared.missing, verdict.broken.missing),
+            (compared.wrong, verdict.broken.wrong),
             (compared.back, verdict.broken.back),
-        ):  # fmt: skip
+        ):
             if rows_.height:
                 into.append(rows_)
         self._found.add([*changed_contents(rows, where), *compared.differences, *_identity(where, counts)])
@@ -285,8 +286,9 @@ def _waiting(at: Position) -> list[Difference]:
     texts = {"price": "records of usage.events not priced yet", "ledger": "records of usage.priced not stored yet"}
     return [
         Difference(f"waiting_for_{stage}", "the line", at.waiting(stage), f"{text}: is the {stage} worker running?")
-        for stage, text in texts.items() if at.waiting(stage)
-    ]  # fmt: skip
+        for stage, text in texts.items()
+        if at.waiting(stage)
+    ]
 
 
 def _sums(verdict: Verdict, at: Position) -> list[Difference]:

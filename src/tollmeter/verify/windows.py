@@ -35,8 +35,10 @@ class Progress(NamedTuple):
     def waits(self, level: str, start_s: int, org: str) -> bool:
         """Tell whether late rows of the organisation in this bucket still wait for their repair."""
         end_s = bucket_start_s(level, bucket_at(level, start_s) + 1)
-        return any(org == waiting and start_s < (hour + 1) * _HOUR_S and hour * _HOUR_S < end_s
-                   for waiting, hour in self.deferred)  # fmt: skip
+        return any(
+            org == waiting and start_s < (hour + 1) * _HOUR_S and hour * _HOUR_S < end_s
+            for waiting, hour in self.deferred
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,11 @@ class WindowCheck:
 
     def __add__(self, other: "WindowCheck") -> "WindowCheck":
         return WindowCheck(
-            self.compared + other.compared, self.waiting + other.waiting, self.ahead + other.ahead,
+            self.compared + other.compared,
+            self.waiting + other.waiting,
+            self.ahead + other.ahead,
             self.wrong | other.wrong,
-        )  # fmt: skip
+        )
 
     def differences(self) -> list[Difference]:
         return [found for cells in self.wrong.values() for cell in cells for found in cell.differences()]
@@ -103,11 +107,15 @@ def check(client: ClickHouse, at: Progress, horizon_s: int, since_s: int) -> Win
     row = client.query(
         load("verify_windows"),
         {
-            "partition": at.partition, "applied": at.applied, "stamp": at.stamp, "from": since_s,
-            "late": horizon_s - EDGE_S, "renewed_ms": at.watermark_s * 1000 if at.stamp > at.applied else 0,
+            "partition": at.partition,
+            "applied": at.applied,
+            "stamp": at.stamp,
+            "from": since_s,
+            "late": horizon_s - EDGE_S,
+            "renewed_ms": at.watermark_s * 1000 if at.stamp > at.applied else 0,
             "scopes": list(SCOPE_COLUMNS),
         },
-    )[0]  # fmt: skip
+    )[0]
     into.compared += row["compared"]
     # Asked behind the sums: what hides a row of theirs is seen here.
     later = at._replace(deferred=_corrected(client, at, since_s) if row["found"] else frozenset())
