@@ -4,7 +4,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/tollmeter
 WORKDIR /src
 COPY requirements-worker.lock ./
-RUN /opt/tollmeter/bin/pip install --require-hashes --only-binary :all: -r requirements-worker.lock
+RUN /opt/tollmeter/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements-worker.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY producers producers
 COPY schemas schemas

@@ -50,6 +50,6 @@ $(STAMP): requirements.lock pyproject.toml
 		echo "Install one, or name it: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@echo "Preparing .venv/ (once; a minute or two)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(PIP) install --quiet --require-hashes --only-binary :all: -r requirements.lock
+	@$(PIP) install --quiet --require-hashes --no-deps --only-binary :all: -r requirements.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -18,7 +18,7 @@ from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas.codec import PLAIN_SCHEMA
 from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 150

@@ -11,14 +11,14 @@ from typing import Any
 from benchmarks.line import check, wait_settled
 from benchmarks.measure import quantile, wait_for
 from benchmarks.preload import ORGS, SEED, preload
+from tollmeter.broker.policies import set_policy
 from tollmeter.embedded.stack import Stack
-from tollmeter.policies import set_policy
+from tollmeter.producers.imports.publish import publish_timed
 from tollmeter.schemas.codec import SINGLE_OBJECT_HEADER
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 from tollmeter.traffic.company import company
-from tollmeter.traffic.publish import publish_timed
 from tollmeter.traffic.stream import Wire
 
 HOUR_SPAN_S = 3_300

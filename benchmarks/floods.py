@@ -16,12 +16,12 @@ import polars as pl
 
 from tollmeter.schemas.policy import SCOPE_COLUMNS, Policy
 from tollmeter.settings import Settings
-from tollmeter.streams.folding import rules_from
-from tollmeter.streams.rules.controls import fold_policy
-from tollmeter.streams.rules.fold import COLUMNS_READ, fold_rows
-from tollmeter.streams.rules.snapshot import snapshot
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import MEASURE_SOURCES
+from tollmeter.streams.rules.windows.controls import fold_policy
+from tollmeter.streams.rules.windows.fold import COLUMNS_READ, fold_rows
+from tollmeter.streams.rules.windows.snapshot import snapshot
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import MEASURE_SOURCES
+from tollmeter.streams.watch.kernel import rules_from
 
 BLOCK = 5_000
 START_US = 1_795_341_600_000_000

@@ -18,15 +18,15 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from benchmarks.measure import quantile
-from tollmeter.producers.guard import Guard
-from tollmeter.producers.guarding.notices import Notices
-from tollmeter.producers.guarding.reader import Reader
+from tollmeter.producers.guard.alert_queue import Notices
+from tollmeter.producers.guard.guard import Guard
+from tollmeter.producers.guard.reader import Reader
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.spend import AsOf, Spend, period_key
 from tollmeter.settings import Settings
-from tollmeter.streams.prices.book import load
-from tollmeter.streams.prices.publish import document
-from tollmeter.streams.rules.periods import period_of
+from tollmeter.streams.price.book.book import load
+from tollmeter.streams.price.book.publish import document
+from tollmeter.streams.rules.limits.periods import period_of
 
 ORG, GROUPS, MOST_CALLERS = "acme", 30, 300
 LIMIT_MICRO = 10**12

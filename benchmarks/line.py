@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks.measure import CpuMark, wait_for
 from benchmarks.preload import Loaded
 from tollmeter.embedded.stack import BROKER, FRONT, STAGES, Stack
-from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 
 ROWS = "SELECT sum(rows) AS n FROM ledger_coverage FINAL"
 BEHIND = """

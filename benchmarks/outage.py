@@ -23,17 +23,17 @@ from benchmarks.line import pids
 from benchmarks.measure import CpuMark, TooLateError, quantile, rss_mb, wait_for
 from benchmarks.pipeline import fresh_stack
 from benchmarks.preload import ORGS, SEED
+from tollmeter.admin.verify.alerts import read_alerts
+from tollmeter.broker.layout import ProvisionError
+from tollmeter.broker.policies import set_policy
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.embedded.stack import FRONT, STAGES, Stack
-from tollmeter.policies import set_policy
-from tollmeter.provision import ProvisionError
+from tollmeter.producers.imports.publish import publish_timed
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, Unavailable, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, Unavailable, connect
 from tollmeter.traffic.company import company
-from tollmeter.traffic.publish import publish_timed
 from tollmeter.traffic.stream import Wire
-from tollmeter.verify.alerts import read_alerts
 
 STEP_S = 0.02
 SAMPLE_S = 2.0

@@ -14,10 +14,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tollmeter.broker.policies import set_policy
 from tollmeter.embedded.stack import Stack, settings_environment
-from tollmeter.policies import set_policy
-from tollmeter.producers.client import UsageProducer
-from tollmeter.producers.guard import Guard, overshoot_bound
+from tollmeter.producers.client.client import UsageProducer
+from tollmeter.producers.guard.guard import Guard, overshoot_bound
 from tollmeter.schemas.money import NANO_PER_MICRO, NANO_PER_USD
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings

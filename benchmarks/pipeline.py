@@ -18,7 +18,7 @@ from rich.table import Table
 from benchmarks import baseline, delays, line, plain_rates, startup
 from benchmarks.measure import TooLateError
 from benchmarks.preload import preload
-from tollmeter import provision
+from tollmeter.admin import setup as provision
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.embedded.stack import Stack
 from tollmeter.settings import Settings

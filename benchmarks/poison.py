@@ -24,14 +24,14 @@ from benchmarks.line import WrongError, run_line
 from benchmarks.measure import TooLateError
 from benchmarks.pipeline import fresh_stack
 from benchmarks.preload import ORGS, QUIET_S, SEED, Loaded
+from tollmeter.broker.layout import ProvisionError
 from tollmeter.embedded.jars import EmbeddedError
-from tollmeter.provision import ProvisionError
+from tollmeter.producers.imports.publish import publish
 from tollmeter.schemas import codec, topics
 from tollmeter.settings import Settings
-from tollmeter.streams.rules.decode import REASONS
+from tollmeter.streams.rules.events.decode_avro import REASONS
 from tollmeter.traffic.company import company
 from tollmeter.traffic.poison import poison
-from tollmeter.traffic.publish import publish
 from tollmeter.traffic.stream import Wire
 
 SPAN_S = 2_700

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tollmeter.producers.imports.publish import publish
 from tollmeter.settings import Settings
 from tollmeter.traffic.company import company
-from tollmeter.traffic.publish import publish
 from tollmeter.traffic.stream import Wire
 
 SEED = 7

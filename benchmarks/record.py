@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import quantile
-from tollmeter.producers.client import UsageProducer
+from tollmeter.producers.client.client import UsageProducer
 
 CALL = {"provider": "openai", "model_sent": "gpt-4o", "org_id": "acme", "user_id": "ann", "tags": {"a": "b"}}
 NOWHERE = "127.0.0.1:9"

@@ -21,14 +21,14 @@ from benchmarks.delays import STEP_S, set_budgets
 from benchmarks.line import wait_settled
 from benchmarks.measure import TooLateError, quantile, wait_for
 from benchmarks.preload import ORGS, SEED, preload
-from tollmeter import provision
+from tollmeter.admin import setup as provision
+from tollmeter.broker.policies import list_policies
 from tollmeter.embedded.stack import Stack, settings_environment
-from tollmeter.policies import list_policies
-from tollmeter.producers.guard import Guard
+from tollmeter.producers.guard.guard import Guard
+from tollmeter.producers.imports.publish import publish_timed
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 from tollmeter.traffic.company import company
-from tollmeter.traffic.publish import publish_timed
 from tollmeter.traffic.stream import Wire
 
 PAUSE_S = 0.005

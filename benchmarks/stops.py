@@ -14,10 +14,10 @@ from rich.console import Console
 from benchmarks.measure import TooLateError, wait_for
 from benchmarks.outage import Traffic, windows_equal
 from benchmarks.pipeline import fresh_stack
+from tollmeter.broker.layout import ProvisionError
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.embedded.stack import STAGES, Stack
-from tollmeter.provision import ProvisionError
-from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 
 SEED = 23
 STORED = "SELECT count() AS n FROM usage_events FINAL"

@@ -66,7 +66,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Stack"]:
 @pytest.fixture
 def line_settings(stack: "Stack", tmp_path: Path) -> Iterator[Settings]:
     """Settings of a line that no other test shares, set up: topics, layout record, tables. 4 and 4 partitions."""
-    from tollmeter import provision
+    from tollmeter.admin import setup as provision
 
     name = uuid.uuid4().hex[:10]
     base: Settings = stack.settings
@@ -102,8 +102,8 @@ async def _forget(settings: Settings) -> None:
 @pytest.fixture(scope="module")
 def ledger_settings(stack: "Stack") -> Iterator[Settings]:
     """Settings of a database that no other module shares, with its tables; no topics, hence quicker."""
-    from tollmeter.sinks import migrate
-    from tollmeter.sinks.clickhouse import connect
+    from tollmeter.sinks.clickhouse import migrate
+    from tollmeter.sinks.clickhouse.client import connect
 
     base: Settings = stack.settings
     settings = base.model_copy(

@@ -7,13 +7,13 @@ from functools import lru_cache
 
 from aiokafka import AIOKafkaProducer
 
-from tollmeter.producers.guard import Guard
+from tollmeter.producers.guard.guard import Guard
 from tollmeter.schemas import topics
 from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.policy import Member, Policy
 from tollmeter.schemas.spend import AsOf, Spend, period_key
 from tollmeter.settings import Settings
-from tollmeter.streams.rules.periods import period_of
+from tollmeter.streams.rules.limits.periods import period_of
 
 NOON = 1_795_348_800
 """2026-11-22 12:00 UTC, seconds."""
@@ -63,8 +63,8 @@ def book(**models: tuple[int, int]) -> Record:
 @lru_cache(maxsize=1)
 def real_book() -> Record:
     """Return the book that PRICE publishes."""
-    from tollmeter.streams.prices.book import load
-    from tollmeter.streams.prices.publish import document
+    from tollmeter.streams.price.book.book import load
+    from tollmeter.streams.price.book.publish import document
 
     key, value = document(load(Settings()))
     return topics.PRICES, key.decode(), value

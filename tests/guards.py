@@ -3,12 +3,12 @@
 from functools import cache
 from typing import Any
 
-from tollmeter.producers.guard import Guard
+from tollmeter.producers.guard.guard import Guard
 from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
-from tollmeter.streams.prices.book import PriceBook, load
-from tollmeter.streams.prices.publish import document
+from tollmeter.streams.price.book.book import PriceBook, load
+from tollmeter.streams.price.book.publish import document
 
 
 @cache

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from tollmeter.schemas.policy import Limit, Member, Policy
-from tollmeter.streams.rules.resolution import Groups, effective, pool_limits
+from tollmeter.streams.rules.limits.policies import Groups, effective, pool_limits
 
 ORGS, USERS, GROUPS = ("acme", "umbra"), ("ann", "bob"), ("g1", "g2", "g3", "g4")
 ZONES = ("UTC", "Asia/Kolkata")

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from tollmeter.settings import Settings
-from tollmeter.streams.prices.book import PriceBook, load
+from tollmeter.streams.price.book.book import PriceBook, load
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from tollmeter.schemas.priced import PRICED_COLUMNS
-from tollmeter.sinks.clickhouse import ClickHouse
+from tollmeter.sinks.clickhouse.client import ClickHouse
 
 START = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 

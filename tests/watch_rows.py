@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from tollmeter.streams.rules.anomalies import SpikeFloors
-from tollmeter.streams.rules.fold import COLUMNS_READ
-from tollmeter.streams.rules.state import State, WatchRules
+from tollmeter.streams.rules.windows.anomalies import SpikeFloors
+from tollmeter.streams.rules.windows.fold import COLUMNS_READ
+from tollmeter.streams.rules.windows.state import State, WatchRules
 
 START = int(datetime(2026, 11, 20, 10, 0, tzinfo=UTC).timestamp())
 FLOORS = SpikeFloors(minute_nano=10**9, hour_nano=5 * 10**9, new_key_hour_nano=10 * 10**9, factor=3)

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tollmeter.producers.client.scope import calling
 from tollmeter.producers.fallback.breaker import Breaker, Rule, State, Ticket
 from tollmeter.producers.fallback.config import ANY_OPERATION, ConfigError, FallbackConfig
 from tollmeter.producers.fallback.reasons import Reason, reason_of
-from tollmeter.producers.scope import calling
 
 _PROVIDER_IS_THERE: Mapping[Reason | None, bool | None] = {
     "budget": None,  # refused here: nothing was heard of the provider

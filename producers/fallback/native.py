@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
-from tollmeter.producers.transports.answer import Answer
-from tollmeter.producers.transports.attempt import Attempt, begin
-from tollmeter.producers.transports.meter import Meter
-from tollmeter.producers.transports.ports import Request
-from tollmeter.producers.usage import get, items
+from tollmeter.producers.extract.usage import get, items
+from tollmeter.producers.http.answer import Answer
+from tollmeter.producers.http.attempt import Attempt, begin
+from tollmeter.producers.http.interfaces import Request
+from tollmeter.producers.http.meter import Meter
 
 TIMEOUT_S = 30.0
 PROBE = "Answer with the one word: pong"

@@ -5,7 +5,7 @@ By status and class name, so that no SDK is imported. Pure.
 
 from typing import Any, Literal
 
-from tollmeter.producers.transports.answer import REFUSED
+from tollmeter.producers.http.answer import REFUSED
 
 Reason = Literal["budget", "quota", "timeout", "failure"]
 REASONS: tuple[Reason, ...] = ("budget", "quota", "timeout", "failure")

@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from tollmeter.producers.client.scope import enter, leave
 from tollmeter.producers.middleware.door import REQUEST_ID_HEADER, Admitting, Door, Entry, Identify
-from tollmeter.producers.privacy import IpMode
-from tollmeter.producers.scope import enter, leave
+from tollmeter.schemas.secrets import IpMode
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

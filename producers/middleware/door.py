@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from tollmeter.producers.guarding.decision import Deny
-from tollmeter.producers.ids import Ids
-from tollmeter.producers.privacy import IpMode, client_ip, mask_ip
-from tollmeter.producers.scope import Scope
-from tollmeter.producers.transports.meter import faults, said
+from tollmeter.producers.client.ids import Ids
+from tollmeter.producers.client.scope import Scope
+from tollmeter.producers.guard.decision import Deny
+from tollmeter.producers.http.meter import faults, said
+from tollmeter.schemas.secrets import IpMode, client_ip, mask_ip
 
 REQUEST_ID_HEADER = "x-request-id"
 _ids = Ids()

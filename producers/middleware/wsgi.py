@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from http.client import responses
 from typing import Any
 
+from tollmeter.producers.client.scope import Scope, enter, leave
 from tollmeter.producers.middleware.door import REQUEST_ID_HEADER, Admitting, Door, Identify
-from tollmeter.producers.privacy import IpMode
-from tollmeter.producers.scope import Scope, enter, leave
+from tollmeter.schemas.secrets import IpMode
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

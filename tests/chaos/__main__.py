@@ -15,8 +15,8 @@ from rich.table import Table
 from tests.chaos.campaign import Campaign
 from tests.chaos.line import LineError
 from tests.chaos.outcome import Outcome
+from tollmeter.broker.layout import ProvisionError
 from tollmeter.embedded.jars import EmbeddedError
-from tollmeter.provision import ProvisionError
 
 WIDTH = 130
 ADDRESSES = ("TOLLMETER_KAFKA", "TOLLMETER_CLICKHOUSE")

@@ -22,10 +22,10 @@ from tests.chaos.oracle import NAMES, Alerts, Wrong, judge
 from tests.chaos.outcome import Outcome, Score
 from tests.chaos.producers import Traffic
 from tests.chaos.progress import Progress
+from tollmeter.broker.policies import set_policy
 from tollmeter.embedded.stack import FRONT
-from tollmeter.policies import set_policy
 from tollmeter.schemas import topics
-from tollmeter.sinks.clickhouse import BROKEN_FILES, Unavailable
+from tollmeter.sinks.clickhouse.client import BROKEN_FILES, Unavailable
 
 PATIENCE_S = 240.0
 """A difference that lasts this long at rest is a difference."""

@@ -19,13 +19,13 @@ from aiokafka.protocol.admin import DescribeGroupsRequest_v3, DescribeGroupsResp
 from tests.chaos.background import Background
 from tests.chaos.machine import Disk, Namespace, Tracer
 from tests.chaos.proxy import Proxy
-from tollmeter import provision
+from tollmeter.admin import setup as provision
 from tollmeter.embedded import probe
 from tollmeter.embedded.ports import choose
 from tollmeter.embedded.stack import BROKER, FRONT, STAGES, Stack, settings_environment
 from tollmeter.embedded.supervisor import Program
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, Unavailable, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, Unavailable, connect
 
 SETTINGS = {
     "session_timeout_s": 6.0,

@@ -15,7 +15,7 @@ import polars as pl
 
 from tests.chaos.manifest import MINUTE_US, Manifest
 from tollmeter.schemas.policy import Policy
-from tollmeter.sinks.clickhouse import ClickHouse
+from tollmeter.sinks.clickhouse.client import ClickHouse
 
 LEVELS = {"minute": "1m", "hour": "1h", "day": "1d", "month": "1mo"}
 SCOPES = {

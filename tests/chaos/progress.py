@@ -14,8 +14,8 @@ from tests.chaos.background import Background
 from tests.chaos.line import Line
 from tests.chaos.manifest import Manifest
 from tollmeter.schemas import topics
-from tollmeter.sinks.clickhouse import Unavailable
-from tollmeter.sinks.queries import moment
+from tollmeter.sinks.clickhouse.client import Unavailable
+from tollmeter.sinks.clickhouse.queries import moment
 
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 OVERLAP = timedelta(seconds=20)

@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.priced_rows import insert, row
-from tollmeter import access
+from tollmeter.admin import access
 from tollmeter.cli.access import block, ratelimit, unblock
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
+from tollmeter.sinks.clickhouse.client import connect
 
 COMMANDS = {"block": block, "unblock": unblock, "ratelimit": ratelimit}
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tollmeter.settings import Settings
-from tollmeter.sinks.books import store_book
-from tollmeter.sinks.clickhouse import connect
-from tollmeter.streams.prices.book import load
-from tollmeter.streams.prices.publish import document, fx_rows, price_rule_rows
+from tollmeter.sinks.clickhouse.books import store_book
+from tollmeter.sinks.clickhouse.client import connect
+from tollmeter.streams.price.book.book import load
+from tollmeter.streams.price.book.publish import document, fx_rows, price_rule_rows
 
 
 @pytest.mark.stack

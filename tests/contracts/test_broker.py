@@ -16,10 +16,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from tollmeter import provision
+from tollmeter.admin import setup as provision
+from tollmeter.broker.layout import Layout, ProvisionError, read_layout
 from tollmeter.embedded import ports
 from tollmeter.embedded.stack import Stack
-from tollmeter.provision import Layout, ProvisionError, read_layout
 from tollmeter.schemas.topics import DLQ, EVENTS, LAYOUT_KEY, POLICIES, TOPICS
 from tollmeter.settings import Settings
 

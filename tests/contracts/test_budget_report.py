@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.priced_rows import insert, row
+from tollmeter.broker.policies import set_policy
 from tollmeter.cli.report import report
-from tollmeter.policies import set_policy
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
+from tollmeter.sinks.clickhouse.client import connect
 
 pytestmark = pytest.mark.stack
 

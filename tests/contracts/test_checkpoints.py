@@ -9,11 +9,11 @@ from tests import watch_rows
 from tests.laws.test_fold import cells_of, rows_record
 from tollmeter.schemas.control import tick_record
 from tollmeter.settings import Settings
-from tollmeter.sinks.checkpoint import CheckpointStore
-from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.streams.priced_log import fold_records
-from tollmeter.streams.rules.snapshot import restore, snapshot
-from tollmeter.streams.rules.state import State
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.streams.rules.windows.snapshot import restore, snapshot
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.watch.checkpoint import CheckpointStore
+from tollmeter.streams.watch.records import fold_records
 
 pytestmark = pytest.mark.stack
 RULES = replace(watch_rows.RULES, sources=2)

@@ -15,7 +15,7 @@ import pytest
 from tests.priced_rows import DEFAULTS, SCHEMA, START, event_id, frame, insert, ipc, row
 from tollmeter.schemas.priced import PRICED_COLUMNS, row_version
 from tollmeter.settings import Settings, SettingsError
-from tollmeter.sinks.clickhouse import BROKEN_FILES, ClickHouse, Rejected, Unavailable, connect, connect_existing
+from tollmeter.sinks.clickhouse.client import BROKEN_FILES, ClickHouse, Rejected, Unavailable, connect, connect_existing
 
 pytestmark = pytest.mark.stack
 

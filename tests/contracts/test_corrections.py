@@ -6,15 +6,15 @@ import polars as pl
 import pytest
 
 from tests.usage_rows import avro, fields
-from tollmeter.corrections import Place, plan, stored
+from tollmeter.admin.corrections import Place, plan, stored
 from tollmeter.schemas.priced import MAX_RECORD_BYTES
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.streams.price import Priced
-from tollmeter.streams.prices.book import load
-from tollmeter.streams.rules.amend import parse, records
-from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, read, to_insert
-from tollmeter.streams.rules.split import blocks, encode_dicts
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.streams.price.book.book import load
+from tollmeter.streams.price.stage import Priced
+from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS, PricedBlock, read, to_insert
+from tollmeter.streams.rules.records.encode import blocks, encode_dicts
+from tollmeter.streams.rules.windows.amend import parse, records
 
 pytestmark = pytest.mark.stack
 

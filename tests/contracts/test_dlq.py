@@ -14,13 +14,13 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
 from tests.usage_rows import as_json, avro, fields
+from tollmeter.admin.dead_letters import read_cases, retry
 from tollmeter.cli.root import tollmeter
-from tollmeter.dlq import read_cases, retry
 from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
+from tollmeter.schemas.dead_letter import SourcePlace, dead_letter_headers
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
-from tollmeter.streams.letters import SourcePlace, dead_letter_headers
+from tollmeter.sinks.clickhouse.client import connect
 
 pytestmark = pytest.mark.stack
 Eventually = Callable[..., Any]

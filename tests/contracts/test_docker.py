@@ -16,7 +16,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 from testcontainers.compose import DockerCompose
 
-from tollmeter.producers.client import UsageProducer
+from tollmeter.producers.client.client import UsageProducer
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.settings import Settings
 

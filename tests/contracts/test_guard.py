@@ -13,9 +13,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests import guard_rows as rows
-from tollmeter.producers.client import UsageProducer
-from tollmeter.producers.guard import Allow, Deny, Guard
-from tollmeter.producers.guarding.shelf import Shelf
+from tollmeter.producers.client.client import UsageProducer
+from tollmeter.producers.guard.guard import Allow, Deny, Guard
+from tollmeter.producers.guard.price_cache import Shelf
 from tollmeter.schemas import topics
 from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.policy import Policy

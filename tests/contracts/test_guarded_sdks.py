@@ -12,19 +12,19 @@ import pytest
 
 from tests.fake_provider import FakeServer, serving
 from tests.guards import guard_with, shipped_book
-from tollmeter.producers.client import UsageProducer
+from tollmeter.producers.client.client import UsageProducer
+from tollmeter.producers.client.scope import calling
 from tollmeter.producers.fallback.chain import FallbackChain
-from tollmeter.producers.guard import Guard
-from tollmeter.producers.privacy import key_id
-from tollmeter.producers.scope import calling
-from tollmeter.producers.transports.answer import answer_of
-from tollmeter.producers.transports.metered import metered
-from tollmeter.producers.transports.priced import price_of
+from tollmeter.producers.guard.guard import Guard
+from tollmeter.producers.http.answer import answer_of
+from tollmeter.producers.http.metered import metered
+from tollmeter.producers.http.quote import price_of
 from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.event import UsageEvent, micros
 from tollmeter.schemas.policy import Policy
-from tollmeter.streams.rules.names import Names
-from tollmeter.streams.rules.pricing import Call, price_one
+from tollmeter.schemas.secrets import key_id
+from tollmeter.streams.rules.pricing.model_names import Names
+from tollmeter.streams.rules.pricing.price_one import Call, price_one
 
 KEY = "sk-test-0123456789abcdef0123456789"
 ASK: Any = [{"role": "user", "content": "x" * 400}]

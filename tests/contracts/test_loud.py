@@ -13,7 +13,7 @@ from tests.workers import Worker, add_partitions, alerts, commit, delete_records
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import tick_record
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
+from tollmeter.sinks.clickhouse.client import connect
 
 pytestmark = pytest.mark.stack
 Eventually = Callable[..., Any]

@@ -16,14 +16,14 @@ from google import genai
 from google.genai import types
 
 from tests.fake_provider import FakeServer, serving
-from tollmeter.producers.client import UsageProducer
-from tollmeter.producers.privacy import key_id
-from tollmeter.producers.scope import calling
-from tollmeter.producers.store import RateLimited
-from tollmeter.producers.transports import attempt
-from tollmeter.producers.transports.answer import answer_of
-from tollmeter.producers.transports.metered import metered, replace_estimate
+from tollmeter.producers.client.client import UsageProducer
+from tollmeter.producers.client.destinations import RateLimited
+from tollmeter.producers.client.scope import calling
+from tollmeter.producers.http import attempt
+from tollmeter.producers.http.answer import answer_of
+from tollmeter.producers.http.metered import metered, replace_estimate
 from tollmeter.schemas.event import UsageEvent
+from tollmeter.schemas.secrets import key_id
 from tollmeter.settings import Settings
 
 KEY = "sk-test-0123456789abcdef0123456789"

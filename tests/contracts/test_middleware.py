@@ -20,13 +20,13 @@ from starlette.routing import Route
 
 from tests.fake_provider import FakeServer, serving
 from tests.guards import guard_with
-from tollmeter.producers import scope
-from tollmeter.producers.client import UsageProducer
-from tollmeter.producers.guard import Guard
+from tollmeter.producers.client import scope
+from tollmeter.producers.client.client import UsageProducer
+from tollmeter.producers.guard.guard import Guard
+from tollmeter.producers.http.metered import metered
 from tollmeter.producers.middleware.asgi import MeterASGI
 from tollmeter.producers.middleware.door import Door, caller_address
 from tollmeter.producers.middleware.wsgi import MeterWSGI
-from tollmeter.producers.transports.metered import metered
 from tollmeter.schemas.access import Block, RateLimit
 
 ASK: Any = [{"role": "user", "content": "hello"}]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tollmeter.settings import Settings
-from tollmeter.sinks import migrate
-from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.clickhouse import migrate
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 
 TABLES = {
     "alerts",

@@ -21,7 +21,7 @@ from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
+from tollmeter.sinks.clickhouse.client import connect
 
 pytestmark = pytest.mark.stack
 Start = Callable[..., subprocess.Popen[bytes]]

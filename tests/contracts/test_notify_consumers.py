@@ -15,12 +15,13 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from tests.alert_events import AT, Receiver, alert, event, receiver
-from tollmeter.notify import routes
-from tollmeter.notify.consumers import build
-from tollmeter.notify.desk import Outcome
-from tollmeter.notify.message import Away, Consumer, Message, Refused, message
-from tollmeter.notify.notice import Notice
-from tollmeter.notify.worker import attempt_once
+from tollmeter.sinks.channels.message import Away, Consumer, Message, Refused
+from tollmeter.streams.notify import routes
+from tollmeter.streams.notify.channels import build
+from tollmeter.streams.notify.dispatcher import Outcome
+from tollmeter.streams.notify.notice import Notice
+from tollmeter.streams.notify.stage import attempt_once
+from tollmeter.streams.notify.texts import message
 
 KEY = "whsec_" + base64.b64encode(b"sesame").decode()
 
@@ -90,7 +91,7 @@ def test_webhook_goes_to_the_address_that_was_checked(hook: Receiver) -> None:
     """The name is resolved once per message: what it turns into afterwards does not matter."""
     from pydantic import SecretStr
 
-    from tollmeter.notify.webhook import Webhook
+    from tollmeter.sinks.channels.webhook import Webhook
 
     port = urlsplit(hook.url).port
     wanted = routes.Webhook.model_validate(

@@ -10,17 +10,17 @@ import pytest
 
 from tests.alert_events import alert, event
 from tests.priced_rows import insert, row
-from tollmeter.notify.causes import ANSWER_S, PAUSE_S, Ledger
-from tollmeter.notify.daily import Daily
-from tollmeter.notify.desk import Desk
-from tollmeter.notify.notice import Delivery, Notice
-from tollmeter.notify.routes import Report, Routes
-from tollmeter.notify.states import States
-from tollmeter.notify.texts import Cause, Causes
-from tollmeter.policies import set_policy
+from tollmeter.broker.policies import set_policy
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
+from tollmeter.sinks.clickhouse.client import connect
+from tollmeter.streams.notify.causes import ANSWER_S, PAUSE_S, Ledger
+from tollmeter.streams.notify.daily import Daily
+from tollmeter.streams.notify.dispatcher import Desk
+from tollmeter.streams.notify.notice import Delivery, Notice
+from tollmeter.streams.notify.routes import Report, Routes
+from tollmeter.streams.notify.states import States
+from tollmeter.streams.notify.texts import Cause, Causes
 
 KEY = "0123456789ab3f2a"
 BUSY_S = 20.0

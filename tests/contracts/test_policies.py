@@ -7,13 +7,13 @@ from typing import Any, Literal
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from tollmeter import policies
-from tollmeter.cost_policies import delete_cost_policy, get_cost_policy, upsert_cost_policy
-from tollmeter.policies import PolicyError, Rules, read_rules
+from tollmeter.admin.cost_policies import delete_cost_policy, get_cost_policy, upsert_cost_policy
+from tollmeter.broker import policies
+from tollmeter.broker.policies import PolicyError, Rules, read_rules
 from tollmeter.schemas import topics
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
+from tollmeter.sinks.clickhouse.client import connect
 
 pytestmark = pytest.mark.stack
 

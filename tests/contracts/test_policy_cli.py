@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.priced_rows import insert, row
+from tollmeter.broker.policies import read_rules
 from tollmeter.cli.root import run
-from tollmeter.policies import read_rules
 from tollmeter.schemas.policy import Limit
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
+from tollmeter.sinks.clickhouse.client import connect
 
 pytestmark = pytest.mark.stack
 Say = Callable[..., tuple[int, str, str]]

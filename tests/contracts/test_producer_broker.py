@@ -18,8 +18,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tollmeter.embedded.stack import settings_environment
-from tollmeter.producers.client import UsageProducer
-from tollmeter.producers.spool import target_name
+from tollmeter.producers.client.client import UsageProducer
+from tollmeter.producers.client.spool import target_name
 from tollmeter.schemas import codec, topics
 from tollmeter.settings import Settings
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.priced_rows import DEFAULTS, event_id, insert, row
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.sinks.queries import load, moment
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.sinks.clickhouse.queries import load, moment
 
 pytestmark = pytest.mark.stack
 

@@ -16,7 +16,7 @@ from tollmeter.cli.report import report
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
+from tollmeter.sinks.clickhouse.client import connect
 
 NOWHERE = Settings(clickhouse="http://127.0.0.1:1", kafka="127.0.0.1:1")
 

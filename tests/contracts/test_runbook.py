@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
+from tollmeter.sinks.clickhouse.client import connect
 
 pytestmark = pytest.mark.stack
 

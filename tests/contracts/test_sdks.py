@@ -13,8 +13,8 @@ import pytest
 from google import genai
 from google.genai import types
 
-from tollmeter.producers.extract import extract
-from tollmeter.producers.observe import aobserve, observe
+from tollmeter.producers.extract.extract import extract
+from tollmeter.producers.extract.observe import aobserve, observe
 from tollmeter.schemas.event import UsageEvent
 
 CHAT_USAGE = {

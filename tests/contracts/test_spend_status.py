@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tests.priced_rows import insert, row
-from tollmeter.policies import Rules
-from tollmeter.producers.guard import CostLimitExceeded
+from tollmeter.admin.spend_status import UserNotFoundError, assert_available, seen_users, spend_status, use_of
+from tollmeter.broker.policies import Rules
+from tollmeter.producers.guard.guard import CostLimitExceeded
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.spend_status import UserNotFoundError, assert_available, seen_users, spend_status, use_of
-from tollmeter.streams.rules.periods import period_of
-from tollmeter.streams.rules.resolution import Groups
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.streams.rules.limits.periods import period_of
+from tollmeter.streams.rules.limits.policies import Groups
 
 pytestmark = pytest.mark.stack
 

@@ -22,10 +22,10 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.control import Headers, PolicyDelete, Tick, control_record, tick_record
 from tollmeter.schemas.priced import KIND_ROWS, KIND_TICK
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.streams.price import Priced
-from tollmeter.streams.prices.book import load
-from tollmeter.streams.rules.split import Block, blocks, encode_dicts
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.streams.price.book.book import load
+from tollmeter.streams.price.stage import Priced
+from tollmeter.streams.rules.records.encode import Block, blocks, encode_dicts
 
 pytestmark = pytest.mark.stack
 Eventually = Callable[..., Any]

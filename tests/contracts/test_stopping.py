@@ -15,8 +15,8 @@ from tests.workers import Worker, send
 from tollmeter.embedded.stack import STAGES, Stack
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
-from tollmeter.streams.app import preflight
+from tollmeter.sinks.clickhouse.client import connect
+from tollmeter.streams.engine.app import preflight
 
 pytestmark = pytest.mark.stack
 Eventually = Callable[..., Any]

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
+from tollmeter.admin.verify import ledger, rollups, windows
+from tollmeter.admin.verify.sources import SourceMap
+from tollmeter.admin.verify.windows import Progress, WindowCheck
 from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.settings import Settings
-from tollmeter.sinks import rollup
-from tollmeter.sinks.clickhouse import ClickHouse, Unavailable, connect
-from tollmeter.sinks.queries import load
-from tollmeter.sinks.repair import extra_cells
-from tollmeter.streams.rules.settling import Settlement
-from tollmeter.streams.rules.totals import LEVELS, MEASURES, bucket_at
-from tollmeter.verify import ledger, rollups, windows
-from tollmeter.verify.sources import SourceMap
-from tollmeter.verify.windows import Progress, WindowCheck
+from tollmeter.sinks.clickhouse import rollup
+from tollmeter.sinks.clickhouse.client import ClickHouse, Unavailable, connect
+from tollmeter.sinks.clickhouse.queries import load
+from tollmeter.streams.rules.windows.backfill import Settlement
+from tollmeter.streams.rules.windows.totals import LEVELS, MEASURES, bucket_at
+from tollmeter.streams.watch.ledger_totals import extra_cells
 
 pytestmark = pytest.mark.stack
 

@@ -9,11 +9,11 @@ import pytest
 
 from tests.priced_rows import insert, row
 from tests.workers import commit
+from tollmeter.admin.verify.live import check_windows
+from tollmeter.admin.verify.windows import WindowCheck
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.verify.live import check_windows
-from tollmeter.verify.windows import WindowCheck
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 
 pytestmark = pytest.mark.stack
 

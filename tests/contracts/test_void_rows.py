@@ -10,9 +10,9 @@ import pytest
 from tests.priced_rows import event_id, insert, row
 from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.sinks.queries import load, moment
-from tollmeter.streams.rules.totals import MEASURES
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.sinks.clickhouse.queries import load, moment
+from tollmeter.streams.rules.windows.totals import MEASURES
 
 pytestmark = pytest.mark.stack
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import baseline, line, plain_rates
 from benchmarks.preload import preload
-from tollmeter import provision
+from tollmeter.admin import setup as provision
 from tollmeter.embedded.stack import Stack
 from tollmeter.settings import Settings
 

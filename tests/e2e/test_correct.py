@@ -19,17 +19,17 @@ from click.testing import CliRunner
 
 from tests.usage_rows import avro, fields
 from tests.workers import send as send_record
+from tollmeter.admin.corrections import Place, await_stored, plan, send, stored
 from tollmeter.cli.output import UserError
 from tollmeter.cli.root import tollmeter
-from tollmeter.corrections import Place, await_stored, plan, send, stored
 from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Correction, correction_headers
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.streams.price import Priced
-from tollmeter.streams.prices.book import load
-from tollmeter.streams.rules.amend import parse
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.streams.price.book.book import load
+from tollmeter.streams.price.stage import Priced
+from tollmeter.streams.rules.windows.amend import parse
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 

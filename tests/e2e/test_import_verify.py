@@ -19,12 +19,13 @@ from genai_prices import Usage, calc_price
 
 from tollmeter.cli.root import tollmeter
 from tollmeter.embedded.stack import settings_environment
+from tollmeter.producers.imports.imports import Import, Report, events
+from tollmeter.producers.imports.publish import publish
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.traffic import sample
 from tollmeter.traffic.company import company
-from tollmeter.traffic.imports import Import, Report, events
-from tollmeter.traffic.publish import publish
 from tollmeter.traffic.stream import Wire
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
@@ -123,7 +124,7 @@ def trace() -> Path:
 
 
 def test_real_trace_is_exact_and_importing_it_again_adds_nothing(trace: Path, line: Settings) -> None:
-    found = [event for _, event in events(Import(str(trace)), Report())]
+    found = [event for _, event in events(Import(str(trace), traces=sample), Report())]
     assert len(found) > 50_000
     code, first = command(line, "import", str(trace))
     assert (code, first["acknowledged"], first["bad"]) == (0, len(found), 0)

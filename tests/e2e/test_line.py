@@ -18,7 +18,7 @@ from tests.usage_rows import as_json, avro, cloudevent, confluent, fields
 from tollmeter.embedded.stack import Stack, settings_environment
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 
 pytestmark = pytest.mark.stack
 Start = Callable[[str], subprocess.Popen[bytes]]

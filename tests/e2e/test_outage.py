@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.outage import run_outage
 from benchmarks.stops import run_stops
-from tollmeter import provision
+from tollmeter.admin import setup as provision
 from tollmeter.embedded.jars import MissingToolError
 from tollmeter.embedded.stack import Stack
 from tollmeter.settings import Settings

@@ -15,8 +15,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.fake_provider import FakeServer, serving
 from tollmeter.embedded.stack import settings_environment
-from tollmeter.producers.privacy import key_id
 from tollmeter.schemas import codec, topics
+from tollmeter.schemas.secrets import key_id
 from tollmeter.settings import Settings
 
 KEY = "sk-test-0123456789abcdef0123456789"

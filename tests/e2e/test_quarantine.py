@@ -19,9 +19,9 @@ from tests.usage_rows import avro, fields
 from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.schemas.codec import SINGLE_OBJECT_HEADER
+from tollmeter.schemas.dead_letter import read_letter
 from tollmeter.schemas.priced import H_SOURCES
 from tollmeter.settings import Settings
-from tollmeter.streams.letters import read_letter
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(500)]
 Eventually = Callable[..., Any]

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tests.workers import Worker, read
-from tollmeter.policies import set_policy
+from tollmeter.broker.policies import set_policy
+from tollmeter.producers.imports.publish import publish
 from tollmeter.schemas import topics
 from tollmeter.schemas.policy import Limit, Policy
 from tollmeter.schemas.spend import AsOf, Spend
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 from tollmeter.traffic.company import company
-from tollmeter.traffic.publish import publish
 from tollmeter.traffic.stream import Wire
 
 pytestmark = pytest.mark.stack
@@ -68,7 +68,7 @@ def of_ledger(client: ClickHouse, row: Spend) -> int:
         "org": "1",
         "user": "user_id = {name:String}",
         "tag": "has(tags, (splitByChar('=', {name:String})[1], splitByChar('=', {name:String})[2]))",
-    }  # noqa: E501
+    }
     counted = {
         "EUR": "ifNull(cost_eur_nano, 0) + ifNull(at_risk_eur_nano, 0)",
         "USD": "ifNull(cost_nano, 0) + ifNull(at_risk_nano, 0)",

@@ -24,7 +24,7 @@ from tollmeter.schemas.codec import encode
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.topics import EVENTS
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import connect
+from tollmeter.sinks.clickhouse.client import connect
 
 pytestmark = pytest.mark.stack
 PROCESSES = {"supervisor", "broker", "front", *STAGES}

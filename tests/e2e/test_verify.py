@@ -17,14 +17,14 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
 from tests.usage_rows import avro, fields
+from tollmeter.admin.verify import rollups
+from tollmeter.admin.verify.alerts import read_alerts
+from tollmeter.admin.verify.run import SLACK_S
 from tollmeter.cli.root import tollmeter
 from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.verify import rollups
-from tollmeter.verify.alerts import read_alerts
-from tollmeter.verify.run import SLACK_S
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 

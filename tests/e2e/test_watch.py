@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from tollmeter.broker.policies import delete_policy, list_policies, set_policy
 from tollmeter.embedded.stack import settings_environment
-from tollmeter.policies import delete_policy, list_policies, set_policy
+from tollmeter.producers.imports.publish import publish
 from tollmeter.schemas import topics
 from tollmeter.schemas.money import NANO_PER_USD
 from tollmeter.schemas.policy import SCOPE_COLUMNS, Policy
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 from tollmeter.traffic.company import company
-from tollmeter.traffic.publish import publish
 from tollmeter.traffic.stream import Wire
 
 pytestmark = pytest.mark.stack

@@ -21,11 +21,11 @@ from typing import Any
 
 from tests.fuzz.inputs import batches, good
 from tollmeter.schemas import cloudevents, codec
-from tollmeter.streams.rules import decode as decode_avro
-from tollmeter.streams.rules import decode_json
-from tollmeter.streams.rules import validate as validation
-from tollmeter.streams.rules.decode import REASONS, Decoded, decode
-from tollmeter.streams.rules.validate import Validated, validate
+from tollmeter.streams.rules.events import decode_avro as decode_avro
+from tollmeter.streams.rules.events import decode_json
+from tollmeter.streams.rules.events import validate as validation
+from tollmeter.streams.rules.events.decode_avro import REASONS, Decoded, decode
+from tollmeter.streams.rules.events.validate import Validated, validate
 
 LIMIT_MB = 512
 BATCH_S = 60

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.contracts import test_sdks as shapes
-from tollmeter.producers.payloads import read_usage
-from tollmeter.producers.transports.answered import Reader
+from tollmeter.producers.extract.payloads import read_usage
+from tollmeter.producers.http.response import Reader
 
 CHAT = [*shapes.CHAT_STREAM]
 OLLAMA: list[dict[str, Any]] = [

@@ -19,8 +19,8 @@ from tests.laws.test_fold import Record, remember_like_the_log, rows_record, sto
 from tests.watch_rows import START, new_state, row
 from tollmeter.schemas.control import MemberSet, PolicySet, control_record
 from tollmeter.schemas.policy import Limit, Member, Policy
-from tollmeter.streams.priced_log import fold_records
-from tollmeter.streams.rules.snapshot import CELL_SCHEMA, progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, progress_text, restore, snapshot
+from tollmeter.streams.watch.records import fold_records
 
 GROUPS = {"ann": ("dev",), "ben": ("dev", "ops"), "cid": ()}
 Edge = tuple[str, str, str, str, str, str]

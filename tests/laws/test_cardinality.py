@@ -13,11 +13,11 @@ from tests import watch_rows
 from tests.laws.test_fold import Record, rows_record
 from tollmeter.schemas.control import PolicySet, control_record
 from tollmeter.schemas.policy import Policy
-from tollmeter.streams.priced_log import fold_records
-from tollmeter.streams.rules.cardinality import OTHER, fold_names
-from tollmeter.streams.rules.snapshot import progress_text, restore, snapshot
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import MEASURES, bucket_at
+from tollmeter.streams.rules.windows.cardinality import OTHER, fold_names
+from tollmeter.streams.rules.windows.snapshot import progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import MEASURES, bucket_at
+from tollmeter.streams.watch.records import fold_records
 
 LIMIT = 3
 RULES = replace(watch_rows.RULES, scopes_per_org=LIMIT, sources=1)

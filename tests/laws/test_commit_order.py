@@ -11,8 +11,8 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollmeter.streams.consumer import BatchMessage
-from tollmeter.streams.transport import BatchConsumer
+from tollmeter.streams.engine.consumer import BatchMessage
+from tollmeter.streams.engine.transport import BatchConsumer
 
 TP0 = TP("usage.events", 0)
 

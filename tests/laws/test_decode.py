@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.usage_rows import any_event, as_json, avro, confluent, fields, wire
 from tollmeter.schemas import codec
-from tollmeter.streams.rules.decode import MAX_BODY_BYTES, REASONS, Decoded, decode
-from tollmeter.streams.rules.validate import row_problem, validate
+from tollmeter.streams.rules.events.decode_avro import MAX_BODY_BYTES, REASONS, Decoded, decode
+from tollmeter.streams.rules.events.validate import row_problem, validate
 
 ENUMS = ("billing_scope", "processing", "status", "usage_source")
 

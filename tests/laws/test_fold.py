@@ -25,11 +25,11 @@ from tollmeter.schemas.control import (
 )
 from tollmeter.schemas.policy import SCOPE_COLUMNS, Limit, Member, Policy
 from tollmeter.schemas.priced import VOID
-from tollmeter.streams.priced_log import fold_records, remember
-from tollmeter.streams.rules.fold import COLUMNS_READ
-from tollmeter.streams.rules.snapshot import CELL_SCHEMA, Snapshot, progress_text, restore, snapshot
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import COLUMNS, MEASURES
+from tollmeter.streams.rules.windows.fold import COLUMNS_READ
+from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, Snapshot, progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import COLUMNS, MEASURES
+from tollmeter.streams.watch.records import fold_records, remember
 
 Identity = tuple[int, str, str]
 START, HORIZON_S = watch_rows.START, watch_rows.RULES.horizon_s

@@ -12,7 +12,7 @@ import pytest
 
 from tests.fuzz.decoding import LIMIT_MB, BrokenError, account, check, missing, run, sound
 from tests.fuzz.inputs import batches, good
-from tollmeter.streams.rules.decode import Decoded, Reject
+from tollmeter.streams.rules.events.decode_avro import Decoded, Reject
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from tests import guard_rows as rows
 from tests.guard_rows import NOON, Time
-from tollmeter.producers.guard import overshoot_bound
-from tollmeter.producers.guarding.access import AccessView
-from tollmeter.producers.guarding.accounts import Account, Accounts, Bound, Refusal, Reservation
-from tollmeter.producers.guarding.prices import Prices, load_prices
-from tollmeter.producers.guarding.spend import SpendView
+from tollmeter.producers.guard.access import AccessView
+from tollmeter.producers.guard.accounts import Account, Accounts, Bound, Refusal, Reservation
+from tollmeter.producers.guard.guard import overshoot_bound
+from tollmeter.producers.guard.prices import Prices, load_prices
+from tollmeter.producers.guard.spend import SpendView
 from tollmeter.schemas.access import RateLimit
 from tollmeter.schemas.policy import Limit
 from tollmeter.settings import Settings
-from tollmeter.streams.prices.book import PriceBook, load
-from tollmeter.streams.rules.names import Names
-from tollmeter.streams.rules.pricing import Call, price_one
-from tollmeter.streams.rules.resolution import Budget
+from tollmeter.streams.price.book.book import PriceBook, load
+from tollmeter.streams.rules.limits.policies import Budget
+from tollmeter.streams.rules.pricing.model_names import Names
+from tollmeter.streams.rules.pricing.price_one import Call, price_one
 
 LEASE_MS, SLACK_MS = 50, 7
 BUDGET = Budget("o", "org", "", Limit(period="day", amount=1), "USD", "UTC", (), None, "p")

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.alert_events import AT, alert, budget, event
-from tollmeter.notify import texts
-from tollmeter.notify.causes import span
-from tollmeter.notify.desk import Desk, Outcome
-from tollmeter.notify.notice import Notice
-from tollmeter.notify.own import digest_notice
-from tollmeter.notify.routes import Routes
-from tollmeter.notify.texts import Causes
-from tollmeter.notify.worker import readable
 from tollmeter.schemas.alert import Alert
+from tollmeter.streams.notify import texts
+from tollmeter.streams.notify.causes import span
+from tollmeter.streams.notify.dispatcher import Desk, Outcome
+from tollmeter.streams.notify.notice import Notice
+from tollmeter.streams.notify.routes import Routes
+from tollmeter.streams.notify.self_alerts import digest_notice
+from tollmeter.streams.notify.stage import readable
+from tollmeter.streams.notify.texts import Causes
 
 T = AT.timestamp()
 PCTS = (20, 50, 80, 100)

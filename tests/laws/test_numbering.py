@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollmeter.streams.rules.scopes import FEW_ROWS, Scopes
-from tollmeter.streams.rules.totals import sum_by_key
+from tollmeter.streams.rules.windows.scopes import FEW_ROWS, Scopes
+from tollmeter.streams.rules.windows.totals import sum_by_key
 
 keys_near = st.integers(10**9, 10**9 + 300)
 keys_far = st.integers(-(2**40), 2**40)

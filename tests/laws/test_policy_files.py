@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tollmeter.policy_files import members_csv, members_yaml, policies_yaml, read_members, read_policies
-from tollmeter.policy_text import amount_of, amount_text
+from tollmeter.admin.policy_files import members_csv, members_yaml, policies_yaml, read_members, read_policies
+from tollmeter.admin.policy_text import amount_of, amount_text
 from tollmeter.schemas.policy import SCOPE_KINDS, Limit, Member, Policy
 
 ODD = st.sampled_from(

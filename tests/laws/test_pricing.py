@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from tests.price_events import SCHEMA, frame, shipped_book
 from tollmeter.schemas.event import micros
 from tollmeter.schemas.money import MAX_EVENT_NANO
-from tollmeter.streams.prices.book import COMPONENT_COLUMNS, COUNTER_COLUMNS
-from tollmeter.streams.prices.check import DIFFERENT, EQUAL, check
-from tollmeter.streams.prices.compile import LATTICE, leaves_of
-from tollmeter.streams.rules import kernel
-from tollmeter.streams.rules.fx import MAX_PER_USD_NANO, Rate, Rates, convert, convert_columns
-from tollmeter.streams.rules.kernel import Columns, Table, price_columns
-from tollmeter.streams.rules.names import Names
-from tollmeter.streams.rules.pricing import Call, Plan, component_pico, counts_of, price_one
-from tollmeter.streams.rules.rates import BOOK, FREE, OVERRIDE, Band, day_number
+from tollmeter.streams.price.book.book import COMPONENT_COLUMNS, COUNTER_COLUMNS
+from tollmeter.streams.price.book.check import DIFFERENT, EQUAL, check
+from tollmeter.streams.price.book.compile import LATTICE, leaves_of
+from tollmeter.streams.rules.pricing import price_columns as kernel
+from tollmeter.streams.rules.pricing.fx import MAX_PER_USD_NANO, Rate, Rates, convert, convert_columns
+from tollmeter.streams.rules.pricing.model_names import Names
+from tollmeter.streams.rules.pricing.price_columns import Columns, Table, price_columns
+from tollmeter.streams.rules.pricing.price_one import Call, Plan, component_pico, counts_of, price_one
+from tollmeter.streams.rules.pricing.rates import BOOK, FREE, OVERRIDE, Band, day_number
 
 FIRST, LAST = datetime(2024, 1, 1, tzinfo=UTC), datetime(2026, 12, 31, tzinfo=UTC)
 

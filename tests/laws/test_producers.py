@@ -11,9 +11,9 @@ from genai_prices import extract_usage
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tollmeter.producers.extract import extract
-from tollmeter.producers.logs import from_line, parse, to_line
-from tollmeter.producers.payloads import read_usage
+from tollmeter.producers.extract.extract import extract
+from tollmeter.producers.extract.payloads import read_usage
+from tollmeter.producers.imports.log_lines import from_line, parse, to_line
 from tollmeter.schemas import codec
 from tollmeter.schemas.event import UsageEvent, counter_problem
 
@@ -193,7 +193,7 @@ def test_totals_in_a_stream_replace_each_other(body: dict[str, Any], earlier: li
 
 
 def extract_body(chunks: list[Any]) -> Any:
-    from tollmeter.producers.streamed import Merged
+    from tollmeter.producers.extract.streams import Merged
 
     merged = Merged()
     for chunk in chunks:

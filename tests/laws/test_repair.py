@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from tests.laws import test_fold as laws
 from tollmeter.schemas.control import Round, tick_record
-from tollmeter.streams.priced_log import fold_records
-from tollmeter.streams.repairing import repair_records
-from tollmeter.streams.rules.repair import REPAIR_SCHEMA, cells_of_round, due, sealed
-from tollmeter.streams.rules.snapshot import CELL_SCHEMA, progress_text, restore, snapshot
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import MEASURES, bucket_at, bucket_of, bucket_start_s
+from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, cells_of_round, due, sealed
+from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import MEASURES, bucket_at, bucket_of, bucket_start_s
+from tollmeter.streams.watch.records import fold_records
+from tollmeter.streams.watch.repairs import repair_records
 
 Key = tuple[str, str, str, int]
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.priced_rows import frame, ipc, row
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse, connect
-from tollmeter.sinks.rollup import GAP_FACTOR, _oldest, _pause, _statements, step
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.sinks.clickhouse.rollup import GAP_FACTOR, _oldest, _pause, _statements, step
 
 NOW = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 DAYS = 400

@@ -12,11 +12,11 @@ from tests.laws.test_fold import Record, rows_record
 from tests.watch_rows import START, new_state, row
 from tollmeter.schemas.control import PolicySet, Round, control_record, tick_record
 from tollmeter.schemas.policy import Limit, Policy
-from tollmeter.streams.priced_log import fold_records
-from tollmeter.streams.repairing import repair_records
-from tollmeter.streams.rules.settling import Settlement, missing_cells, settlements
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import MEASURES, QUARTER, bucket_at
+from tollmeter.streams.rules.windows.backfill import Settlement, missing_cells, settlements
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import MEASURES, QUARTER, bucket_at
+from tollmeter.streams.watch.records import fold_records
+from tollmeter.streams.watch.repairs import repair_records
 
 HOUR = 3_600
 Rows = dict[str, tuple[int, dict[str, Any]]]

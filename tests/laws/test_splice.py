@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.priced_rows import row
-from tollmeter.streams.rules.join import PricedBlock, join
-from tollmeter.streams.rules.splice import read_spliced, splice
-from tollmeter.streams.rules.split import FEW_ROWS, PRICED_DTYPES, encode_dicts, encoded, to_ipc
+from tollmeter.streams.rules.records.concat import read_spliced, splice
+from tollmeter.streams.rules.records.decode import PricedBlock, join
+from tollmeter.streams.rules.records.encode import FEW_ROWS, PRICED_DTYPES, encode_dicts, encoded, to_ipc
 
 COLUMNS = ("event_id", "org_id")
 ROWS = st.lists(st.tuples(st.sampled_from(["acme", "größe", ""]), st.text(max_size=3)), max_size=5)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tests.usage_rows import AT, ORGS, avro, fields
 from tollmeter.schemas.priced import MAX_RECORD_BYTES, PRICED_COLUMNS, row_version
 from tollmeter.settings import Settings
-from tollmeter.streams.price import Priced
-from tollmeter.streams.prices.book import load
-from tollmeter.streams.rules.join import LEDGER_COLUMNS, PricedBlock, join, to_insert
-from tollmeter.streams.rules.split import PRICED_DTYPES, Source, blocks, by_target, encode_dicts
+from tollmeter.streams.price.book.book import load
+from tollmeter.streams.price.stage import Priced
+from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS, PricedBlock, join, to_insert
+from tollmeter.streams.rules.records.encode import PRICED_DTYPES, Source, blocks, by_target, encode_dicts
 
 BOOK = load(Settings())
 SHORT = 20_000  # bytes: forces several records per target

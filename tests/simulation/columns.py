@@ -16,12 +16,12 @@ from tests.simulation.world import Process
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import H_KIND, KIND_CORRECTION, KIND_REPAIR, KIND_ROWS, VOID
 from tollmeter.settings import Settings
-from tollmeter.sinks.checkpoint import CheckpointStore
-from tollmeter.streams.folding import Folding, rules_from
-from tollmeter.streams.priced_log import fold_records
-from tollmeter.streams.rules.fold import COLUMNS_READ
-from tollmeter.streams.rules.repair import REPAIR_SCHEMA
-from tollmeter.streams.rules.totals import MEASURES
+from tollmeter.streams.rules.windows.fold import COLUMNS_READ
+from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA
+from tollmeter.streams.rules.windows.totals import MEASURES
+from tollmeter.streams.watch.checkpoint import CheckpointStore
+from tollmeter.streams.watch.kernel import Folding, rules_from
+from tollmeter.streams.watch.records import fold_records
 
 
 class ColumnFolding(Folding):

@@ -22,7 +22,8 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.control import PolicySet, control_record
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT
-from tollmeter.streams import ledger_block, priced_log
+from tollmeter.streams.ledger import block as ledger_block
+from tollmeter.streams.watch import records as priced_log
 
 KINDS = ("source renewed", "priced renewed", "retention", "count", "newer")
 SHARE = 0.4

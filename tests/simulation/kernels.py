@@ -15,10 +15,10 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.control import Round
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
-from tollmeter.sinks.checkpoint import Checkpoint, CheckpointStore
-from tollmeter.streams.folding import Folding
-from tollmeter.streams.repairing import repair_headers, scope_ends
-from tollmeter.streams.rules.repair import sealed
+from tollmeter.streams.rules.windows.repair import sealed
+from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore
+from tollmeter.streams.watch.kernel import Folding
+from tollmeter.streams.watch.repairs import repair_headers, scope_ends
 
 SOURCES, TARGETS = 2, 2
 PARTITIONS = {

@@ -17,7 +17,7 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.control import ControlRecord, MemberDelete, MemberSet, PolicyDelete, PolicySet, control_record
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.schemas.priced import H_KIND, KIND_CONTROL
-from tollmeter.streams.rules.periods import period_of
+from tollmeter.streams.rules.limits.periods import period_of
 
 ORGS, USERS, GROUPS = ("acme", "umbra", "wayne"), ("u1", "u2"), ("g1", "g2")
 ZONES = ("UTC", "Asia/Kolkata", "Europe/Berlin")

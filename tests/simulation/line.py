@@ -25,20 +25,20 @@ from tests.simulation.member import App
 from tests.simulation.rows import LEDGER_KERNEL, Book, Pricing
 from tests.simulation.store import Client, Store
 from tests.simulation.world import Process, Refused, World
-from tollmeter.provision import Layout, wrong_counts
+from tollmeter.broker.layout import Layout, wrong_counts
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
-from tollmeter.sinks import rollup
-from tollmeter.streams import repairing
-from tollmeter.streams.continuity import of_other_logs
-from tollmeter.streams.ledger import Ledger
-from tollmeter.streams.oversight import Oversight
-from tollmeter.streams.passes import Passes
-from tollmeter.streams.price import Price
-from tollmeter.streams.repairing import Kernel as RepairKernel
-from tollmeter.streams.repairing import Repairs
-from tollmeter.streams.spending import Spending
-from tollmeter.streams.watch import Watch
+from tollmeter.sinks.clickhouse import rollup
+from tollmeter.streams.engine.gaps import of_other_logs
+from tollmeter.streams.engine.incidents import Oversight
+from tollmeter.streams.engine.loop import Passes
+from tollmeter.streams.ledger.stage import Ledger
+from tollmeter.streams.price.stage import Price
+from tollmeter.streams.watch import repairs as repairing
+from tollmeter.streams.watch.repairs import Kernel as RepairKernel
+from tollmeter.streams.watch.repairs import Repairs
+from tollmeter.streams.watch.spend_publisher import Spending
+from tollmeter.streams.watch.stage import Watch
 
 LAYOUT = Layout(SETTINGS.partitions_events, SETTINGS.partitions_priced)
 GROUPS = {

@@ -14,10 +14,10 @@ from faust.types import TP
 
 from tests.simulation.broker import Broker
 from tests.simulation.world import Process, Refused, World
-from tollmeter.streams.app import StageApp
-from tollmeter.streams.consumer import AccountableConsumer
-from tollmeter.streams.continuity import Loss, with_log
-from tollmeter.streams.oversight import Oversight
+from tollmeter.streams.engine.app import StageApp
+from tollmeter.streams.engine.consumer import AccountableConsumer
+from tollmeter.streams.engine.gaps import Loss, with_log
+from tollmeter.streams.engine.incidents import Oversight
 
 LOOK_AGAIN_S = 2.0
 

@@ -23,21 +23,23 @@ from tests.simulation.mutants_fold import (
     without_stamps,
 )
 from tests.simulation.mutants_logs import any_count, every_clock, look_away, one_log, one_source, say_nothing
-from tollmeter.producers.guarding.spend import SpendView
-from tollmeter.sinks import rollup
-from tollmeter.sinks.clickhouse import Unavailable
-from tollmeter.streams import consumer, ledger_block, priced_log
-from tollmeter.streams.ledger import Ledger
-from tollmeter.streams.oversight import Oversight
-from tollmeter.streams.passes import Passes
-from tollmeter.streams.price import Price
-from tollmeter.streams.repairing import Repairs
-from tollmeter.streams.rules import corrections, snapshot
-from tollmeter.streams.rules.bindings import Budgets
-from tollmeter.streams.rules.cells import Cells
-from tollmeter.streams.rules.seen import Seen
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.watch import Watch
+from tollmeter.producers.guard.spend import SpendView
+from tollmeter.sinks.clickhouse import rollup
+from tollmeter.sinks.clickhouse.client import Unavailable
+from tollmeter.streams.engine import consumer
+from tollmeter.streams.engine.incidents import Oversight
+from tollmeter.streams.engine.loop import Passes
+from tollmeter.streams.ledger import block as ledger_block
+from tollmeter.streams.ledger.stage import Ledger
+from tollmeter.streams.price.stage import Price
+from tollmeter.streams.rules.limits.bindings import Budgets
+from tollmeter.streams.rules.windows import corrections, snapshot
+from tollmeter.streams.rules.windows.dedupe import Seen
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.windows import Cells
+from tollmeter.streams.watch import records as priced_log
+from tollmeter.streams.watch.repairs import Repairs
+from tollmeter.streams.watch.stage import Watch
 
 
 class CommitBeforeInsert(Ledger):

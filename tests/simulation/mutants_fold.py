@@ -8,14 +8,14 @@ from unittest.mock import patch
 import numpy as np
 
 from tests.simulation.columns import ColumnFolding
-from tollmeter.producers.guarding.spend import SpendView
+from tollmeter.producers.guard.spend import SpendView
 from tollmeter.schemas.policy import Policy
-from tollmeter.streams.rules.bindings import Budgets
-from tollmeter.streams.rules.cells import Cells
-from tollmeter.streams.rules.seen import Seen
-from tollmeter.streams.rules.spend import as_of
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.spending import Spending
+from tollmeter.streams.rules.limits.bindings import Budgets
+from tollmeter.streams.rules.limits.spend_rows import as_of
+from tollmeter.streams.rules.windows.dedupe import Seen
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.windows import Cells
+from tollmeter.streams.watch.spend_publisher import Spending
 
 
 class NoHighWater(ColumnFolding):

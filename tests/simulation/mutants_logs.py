@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tollmeter.streams.oversight import Oversight
-from tollmeter.streams.watch import Watch
+from tollmeter.streams.engine.incidents import Oversight
+from tollmeter.streams.watch.stage import Watch
 
 
 async def say_nothing(self: Oversight, loss: Any) -> None:

@@ -24,8 +24,8 @@ from tests.simulation.traffic import Traffic
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Correction, Round
 from tollmeter.schemas.priced import H_CORRECTION, H_KIND, H_REPAIR, H_SOURCE_ID, H_SOURCES, KIND_REPAIR
-from tollmeter.streams.folding import rules_from
-from tollmeter.streams.rules.state import State
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.watch.kernel import rules_from
 
 KINDS = ("org", "user", "api_key")
 """The scopes that differ from row to row here."""

@@ -17,9 +17,9 @@ from tollmeter.schemas.priced import (
     row_version,
 )
 from tollmeter.schemas.topics import org_partition
-from tollmeter.streams.ledger_block import Kernel
-from tollmeter.streams.rules.decode import Reject
-from tollmeter.streams.rules.split import Block, Source
+from tollmeter.streams.ledger.block import Kernel
+from tollmeter.streams.rules.events.decode_avro import Reject
+from tollmeter.streams.rules.records.encode import Block, Source
 
 BLOCK_ROWS = 3
 """So few rows fit a record here that a pass often needs several."""

@@ -8,14 +8,14 @@ from faust.types import TP
 
 from tests.simulation.broker import Broker
 from tests.simulation.columns import ColumnFolding
-from tollmeter.producers.guarding.accounts import Accounts
-from tollmeter.producers.guarding.spend import SpendView
+from tollmeter.producers.guard.accounts import Accounts
+from tollmeter.producers.guard.spend import SpendView
 from tollmeter.schemas import topics
 from tollmeter.schemas.spend import AsOf
 from tollmeter.settings import Settings
-from tollmeter.streams.folding import rules_from
-from tollmeter.streams.rules.spend import spend_rows
-from tollmeter.streams.rules.state import State
+from tollmeter.streams.rules.limits.spend_rows import spend_rows
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.watch.kernel import rules_from
 
 
 class Guard:

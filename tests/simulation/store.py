@@ -17,10 +17,10 @@ from tests.simulation.row_state import LEVELS, Key, bucket_at
 from tests.simulation.rows import Row
 from tests.simulation.tags import tag_of
 from tests.simulation.world import Process, World
-from tollmeter.sinks.clickhouse import Rejected, Unavailable
-from tollmeter.sinks.queries import load
-from tollmeter.streams.rules.snapshot import CELL_SCHEMA
-from tollmeter.streams.rules.totals import MEASURES
+from tollmeter.sinks.clickhouse.client import Rejected, Unavailable
+from tollmeter.sinks.clickhouse.queries import load
+from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA
+from tollmeter.streams.rules.windows.totals import MEASURES
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STATEMENTS = (

@@ -14,9 +14,9 @@ from tests.simulation.line import Line
 from tests.simulation.oracle import KINDS
 from tests.simulation.run import build, drive
 from tollmeter.schemas import topics
-from tollmeter.streams.folding import rules_from
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import MEASURES
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import MEASURES
+from tollmeter.streams.watch.kernel import rules_from
 
 CALLS, COST = MEASURES.index("calls"), MEASURES.index("cost_nano")
 

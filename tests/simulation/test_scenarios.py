@@ -19,9 +19,9 @@ from tests.simulation.watcher import Watcher
 from tests.simulation.world import Faults, World
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND
-from tollmeter.sinks.clickhouse import Unavailable
-from tollmeter.streams import ledger_block
-from tollmeter.streams.watch import Saving
+from tollmeter.sinks.clickhouse.client import Unavailable
+from tollmeter.streams.ledger import block as ledger_block
+from tollmeter.streams.watch.stage import Saving
 
 START = 1_795_168_800.0
 

@@ -7,8 +7,8 @@ from faust.types import TP
 from tests.simulation.line import Line
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import H_FORMAT, H_KIND, H_SOURCE_ID
-from tollmeter.streams import ledger_block
-from tollmeter.streams.continuity import log_and_note
+from tollmeter.streams.engine.gaps import log_and_note
+from tollmeter.streams.ledger import block as ledger_block
 
 
 class Watcher:

@@ -14,9 +14,9 @@ from itertools import count
 from typing import Any, NoReturn
 
 from tests.simulation.loop import Loop
-from tollmeter.streams.app import LogReplacedError
-from tollmeter.streams.continuity import Loss
-from tollmeter.streams.machine import Machine
+from tollmeter.streams.engine.app import LogReplacedError
+from tollmeter.streams.engine.gaps import Loss
+from tollmeter.streams.engine.runtime import Machine
 
 
 class Killed(BaseException):

@@ -7,15 +7,15 @@ import polars as pl
 import pytest
 
 from tests.usage_rows import avro, fields
-from tollmeter.corrections import Place, Plan, identity, plan
+from tollmeter.admin.corrections import Place, Plan, identity, plan
 from tollmeter.schemas.control import Correction
 from tollmeter.schemas.priced import H_CORRECTION, H_KIND, H_ROWS, KIND_CORRECTION, MAX_REVISION
 from tollmeter.settings import Settings
-from tollmeter.streams.price import Priced
-from tollmeter.streams.prices.book import PriceBook, load
-from tollmeter.streams.rules.amend import AmendError, Amendment, Part, amend, changed, parse, records
-from tollmeter.streams.rules.join import PricedBlock, read
-from tollmeter.streams.rules.split import PRICED_DTYPES
+from tollmeter.streams.price.book.book import PriceBook, load
+from tollmeter.streams.price.stage import Priced
+from tollmeter.streams.rules.records.decode import PricedBlock, read
+from tollmeter.streams.rules.records.encode import PRICED_DTYPES
+from tollmeter.streams.rules.windows.amend import AmendError, Amendment, Part, amend, changed, parse, records
 
 RECEIVED_MS = 1_795_341_700_000
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from tollmeter.producers.transports import asked, estimates
-from tollmeter.producers.transports.asked import Asked
+from tollmeter.producers.http import estimates
+from tollmeter.producers.http import request as asked
+from tollmeter.producers.http.request import Asked
 
 JSON = "application/json"
 HELLO = [{"role": "user", "content": "hello"}]

@@ -10,9 +10,9 @@ from tests.usage_rows import AT, as_json, avro, cloudevent, confluent, fields
 from tollmeter.schemas import codec
 from tollmeter.schemas.event import MAX_TOKENS
 from tollmeter.settings import Settings
-from tollmeter.streams.price import Priced
-from tollmeter.streams.prices.book import PriceBook, load
-from tollmeter.streams.rules.decode import MAX_BODY_BYTES, REASONS
+from tollmeter.streams.price.book.book import PriceBook, load
+from tollmeter.streams.price.stage import Priced
+from tollmeter.streams.rules.events.decode_avro import MAX_BODY_BYTES, REASONS
 
 BODY = codec.encode_body(fields(1))
 DAY = 86_400_000_000

@@ -9,9 +9,9 @@ import pytest
 from benchmarks.measure import CpuMark, TooLateError, cpu_seconds, descendants, quantile, rss_mb, wait_for
 from benchmarks.plain_rates import costs, dumps, loads, rates_of_day
 from tollmeter.settings import Settings
-from tollmeter.streams.prices.book import load
-from tollmeter.streams.rules.names import Names
-from tollmeter.streams.rules.pricing import Call, price_one
+from tollmeter.streams.price.book.book import load
+from tollmeter.streams.rules.pricing.model_names import Names
+from tollmeter.streams.rules.pricing.price_one import Call, price_one
 from tollmeter.traffic.company import company
 from tollmeter.traffic.encode import fields_of
 from tollmeter.traffic.stream import Wire

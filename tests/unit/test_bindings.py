@@ -9,12 +9,12 @@ import pytest
 from tests.watch_rows import START, frame, new_state, row
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.policy import Limit, Member, Policy
-from tollmeter.streams.rules.budgets import Watchlist
-from tollmeter.streams.rules.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
-from tollmeter.streams.rules.fold import columns_read, fold_rows
-from tollmeter.streams.rules.landmarks import landmark, move_clocks
-from tollmeter.streams.rules.snapshot import progress_text, restore, snapshot
-from tollmeter.streams.rules.state import State
+from tollmeter.streams.rules.limits.budgets import Watchlist
+from tollmeter.streams.rules.windows.barriers import landmark, move_clocks
+from tollmeter.streams.rules.windows.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
+from tollmeter.streams.rules.windows.fold import columns_read, fold_rows
+from tollmeter.streams.rules.windows.snapshot import progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.state import State
 
 MONDAY = int(datetime(2026, 11, 23, tzinfo=UTC).timestamp())
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tollmeter.notify import budget as report
-from tollmeter.notify.budget import Budget, Operation, amount
-from tollmeter.notify.daily import slot
-from tollmeter.notify.routes import Report
 from tollmeter.schemas.policy import Policy
+from tollmeter.streams.notify import budget as report
+from tollmeter.streams.notify.budget import Budget, Operation, amount
+from tollmeter.streams.notify.daily import slot
+from tollmeter.streams.notify.routes import Report
 
 START, END = 1_793_491_200, 1_796_083_200  # November 2026
 NOW = START + 21 * 86_400

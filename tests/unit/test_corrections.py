@@ -12,10 +12,10 @@ from tests.laws.test_fold import Record, cells_of, correction_record, rows_recor
 from tollmeter.schemas.control import PolicySet, control_record, tick_record
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.priced import VOID
-from tollmeter.streams.priced_log import fold_records, remember
-from tollmeter.streams.rules.snapshot import CELL_SCHEMA, progress_text, restore, snapshot
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import CALLS, COST
+from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import CALLS, COST
+from tollmeter.streams.watch.records import fold_records, remember
 
 START = watch_rows.START
 EMPTY = {"status": VOID, "cost_nano": 0, "input_tokens": 0, "output_tokens": 0}

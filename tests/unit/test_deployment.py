@@ -152,8 +152,8 @@ def test_compose_accepts_the_file() -> None:
 
 def test_routes_files_that_are_shipped_can_be_read() -> None:
     """The one of compose as it is; the example needs the secrets that it names, and nothing else."""
-    from tollmeter.notify import routes
-    from tollmeter.notify.consumers import build
+    from tollmeter.streams.notify import routes
+    from tollmeter.streams.notify.channels import build
 
     (mounted,) = SERVICES["notify"]["volumes"]
     assert build(routes.read(ROOT / mounted.partition(":")[0]), {}).keys() == {"log"}

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from tests.usage_rows import avro, fields
+from tollmeter.admin.dead_letters import Cases, select
 from tollmeter.cli.dlq import readable
-from tollmeter.dlq import Cases, select
-from tollmeter.producers.privacy import mask_secrets
-from tollmeter.streams.letters import (
+from tollmeter.schemas.dead_letter import (
     SourcePlace,
     again_headers,
     dead_letter_headers,
@@ -18,6 +17,7 @@ from tollmeter.streams.letters import (
     retry_headers,
     source_place,
 )
+from tollmeter.schemas.secrets import mask_secrets
 
 EVENTS = "t.usage.events"
 

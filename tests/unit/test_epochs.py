@@ -11,11 +11,11 @@ from tests import watch_rows
 from tests.laws.test_fold import Record, rows_record
 from tollmeter.schemas.control import Round
 from tollmeter.schemas.priced import H_SOURCE_ID
-from tollmeter.streams.priced_log import fold_records, remember
-from tollmeter.streams.rules.epochs import missing, open_hours, real_offset, renew
-from tollmeter.streams.rules.repair import REPAIR_SCHEMA, fold_repair
-from tollmeter.streams.rules.snapshot import progress_text, restore, snapshot
-from tollmeter.streams.rules.state import State
+from tollmeter.streams.rules.windows.epochs import missing, open_hours, real_offset, renew
+from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, fold_repair
+from tollmeter.streams.rules.windows.snapshot import progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.watch.records import fold_records, remember
 
 RULES = replace(watch_rows.RULES, sources=1)
 HOUR = watch_rows.START // 3_600

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tollmeter.producers import scope
+from tollmeter.producers.client import scope
 from tollmeter.producers.fallback.breaker import State
 from tollmeter.producers.fallback.chain import Client, ExhaustedError, FallbackChain
 from tollmeter.producers.fallback.config import ConfigError, FallbackConfig
 from tollmeter.producers.fallback.reasons import reason_of
-from tollmeter.producers.guarding.decision import CallRefused, CostLimitExceeded, Deny
+from tollmeter.producers.guard.decision import CallRefused, CostLimitExceeded, Deny
 
 CONFIG: dict[str, Any] = {
     "clients": {

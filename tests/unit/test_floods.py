@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tollmeter.schemas.alert import Alert
-from tollmeter.streams.rules.floods import Floods
+from tollmeter.streams.rules.events.reject_flood import Floods
 
 NOON = int(datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp() * 1000)
 HOUR = 3_600_000

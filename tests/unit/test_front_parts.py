@@ -7,7 +7,7 @@ from typing import Any
 import cramjam
 import pytest
 
-from tollmeter.embedded import hello
+from tollmeter.embedded import clickhouse_go_hello as hello
 from tollmeter.embedded.errors import FrontError, from_engine
 from tollmeter.embedded.readonly import check_setting, check_statement, unsafe_functions
 from tollmeter.embedded.statement import parse

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tollmeter.cli.root import run
-from tollmeter.streams.prices.fx import FxError, load_rates
-from tollmeter.streams.prices.fx_banks import merge, read_bank, store
+from tollmeter.streams.price.book.fx import FxError, load_rates
+from tollmeter.streams.price.book.fx_banks import merge, read_bank, store
 
 ECB_SOURCE, RUSSIAN_SOURCE = "European Central Bank reference rate", "Bank of Russia official rate"
 ECB_XML = """<?xml version="1.0" encoding="UTF-8"?>

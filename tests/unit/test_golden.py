@@ -17,7 +17,7 @@ from tollmeter.schemas.control import PolicySet, control_record, tick_record
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.topics import org_partition
-from tollmeter.streams.rules.split import PRICED_DTYPES, encode_dicts, to_ipc
+from tollmeter.streams.rules.records.encode import PRICED_DTYPES, encode_dicts, to_ipc
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EVENT = UsageEvent(

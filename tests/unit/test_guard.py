@@ -10,8 +10,8 @@ import pytest
 
 from tests import guard_rows as rows
 from tests.guard_rows import NOON, USD, Time, feed
-from tollmeter.producers.client import UsageProducer
-from tollmeter.producers.guard import Allow, CallRefused, CostLimitExceeded, Deny, Guard, overshoot_bound
+from tollmeter.producers.client.client import UsageProducer
+from tollmeter.producers.guard.guard import Allow, CallRefused, CostLimitExceeded, Deny, Guard, overshoot_bound
 from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.settings import Settings, SettingsError

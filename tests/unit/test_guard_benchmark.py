@@ -1,7 +1,7 @@
 """The guard's benchmark measures what it says: every check is limited 14 times while updates are taken in."""
 
 from benchmarks.guard import measure, prepare
-from tollmeter.producers.guard import Guard
+from tollmeter.producers.guard.guard import Guard
 from tollmeter.settings import Settings
 
 

@@ -9,11 +9,11 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from benchmarks.floods import run_floods
-from tollmeter.streams.continuity import Loss, losses_at_start, losses_between
-from tollmeter.streams.health import Facts, Health
-from tollmeter.streams.metrics import PartitionFacts, WorkerCollector, expose
-from tollmeter.streams.passes import PASS_BYTES, within_bytes
-from tollmeter.streams.probes import Probes
+from tollmeter.streams.engine.gaps import Loss, losses_at_start, losses_between
+from tollmeter.streams.engine.health import Facts, Health
+from tollmeter.streams.engine.loop import PASS_BYTES, within_bytes
+from tollmeter.streams.engine.metrics import PartitionFacts, WorkerCollector, expose
+from tollmeter.streams.engine.probes import Probes
 
 FINE = Facts(polled_at=1_000.0)
 TP0 = TopicPartition("usage.priced", 0)

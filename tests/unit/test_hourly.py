@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tollmeter.cli.verify import verify
-from tollmeter.streams import metrics
-from tollmeter.streams.hourly import FIRST_SHARE, Hourly, tell, verify_command
+from tollmeter.streams.engine import metrics
+from tollmeter.streams.ledger.self_check import FIRST_SHARE, Hourly, tell, verify_command
 
 EVERY_S = 60.0
 

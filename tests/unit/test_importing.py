@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tollmeter.producers.imports.imports import Import, Report, events
+from tollmeter.producers.imports.readers import Bad, UnreadableError, nested, read
 from tollmeter.schemas.event import UsageEvent
-from tollmeter.traffic.imports import Import, Report, events
-from tollmeter.traffic.readers import Bad, UnreadableError, nested, read
+from tollmeter.traffic import sample
 
 LINE = {
     "t": "openai_usage",
@@ -70,7 +71,7 @@ def imported(tmp_path: Path, data: bytes, **options: object) -> tuple[list[Usage
     file = tmp_path / "input"
     file.write_bytes(data)
     report = Report()
-    return [event for _, event in events(Import(str(file), **options), report)], report  # type: ignore[arg-type]
+    return [event for _, event in events(Import(str(file), traces=sample, **options), report)], report  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gzipped"])
@@ -204,14 +205,16 @@ def test_bad_sample_row_is_named(tmp_path: Path) -> None:
 
 
 def test_each_trace_of_the_sample_is_moved_by_its_own_span(tmp_path: Path) -> None:
-    from tollmeter.traffic.imports import _last_times, _moved
+    from tollmeter.producers.imports.imports import _last_times, _moved
 
     file = tmp_path / "sample.csv"
     file.write_text(SAMPLE)
     now = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    last = _last_times(Import(str(file)))
+    last = _last_times(Import(str(file), traces=sample))
     assert set(last) == {"azure2023/code", "mooncake_fast25/conversation", "vtc_arena/chat"}
-    event = next(event for trace, event in events(Import(str(file)), Report()) if trace == "vtc_arena/chat")
+    event = next(
+        event for trace, event in events(Import(str(file), traces=sample), Report()) if trace == "vtc_arena/chat"
+    )
     moved = _moved(event, now - last["vtc_arena/chat"])
     assert moved.occurred_at == now
     assert moved.event_id != event.event_id

@@ -8,11 +8,11 @@ import polars as pl
 from tests import watch_rows
 from tollmeter.schemas.control import Round
 from tollmeter.schemas.policy import Limit, Policy
-from tollmeter.streams.rules.controls import fold_policy
-from tollmeter.streams.rules.repair import REPAIR_SCHEMA, fold_repair
-from tollmeter.streams.rules.settling import settlements
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import COLUMNS, MEASURES
+from tollmeter.streams.rules.windows.backfill import settlements
+from tollmeter.streams.rules.windows.controls import fold_policy
+from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, fold_repair
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import COLUMNS, MEASURES
 
 RULES = replace(watch_rows.RULES, sources=1)
 HOUR = watch_rows.START // 3_600

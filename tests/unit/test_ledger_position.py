@@ -3,7 +3,7 @@
 import asyncio
 
 from tollmeter.settings import Settings
-from tollmeter.streams.repairing import ledger_position
+from tollmeter.streams.watch.repairs import ledger_position
 
 
 def test_without_a_broker_the_ledger_stands_at_its_beginning() -> None:

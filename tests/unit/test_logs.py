@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from tollmeter.producers.logs import from_line, is_line, parse, to_line, unwrap
+from tollmeter.producers.imports.log_lines import from_line, is_line, parse, to_line, unwrap
 from tollmeter.schemas.event import UsageEvent
 
 LINE: dict[str, Any] = {

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from tests.alert_events import AT, alert, budget, event, later
-from tollmeter.notify.desk import REMEMBER_S, Desk, Outcome
-from tollmeter.notify.notice import Acknowledgement, Mute, Notice
-from tollmeter.notify.own import digest_notice, storm_alert
-from tollmeter.notify.routes import Routes
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.policy import Limit, Policy
+from tollmeter.streams.notify.dispatcher import REMEMBER_S, Desk, Outcome
+from tollmeter.streams.notify.notice import Acknowledgement, Mute, Notice
+from tollmeter.streams.notify.routes import Routes
+from tollmeter.streams.notify.self_alerts import digest_notice, storm_alert
 
 T = AT.timestamp()
 HOUR = 3_600.0

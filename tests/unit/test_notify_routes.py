@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tollmeter.notify import routes
-from tollmeter.notify.address import ForbiddenAddressError, is_allowed, pinned, system_resolve
-from tollmeter.notify.consumers import build
-from tollmeter.notify.routes import RoutesError
+from tollmeter.sinks.channels.address import ForbiddenAddressError, is_allowed, pinned, system_resolve
+from tollmeter.streams.notify import routes
+from tollmeter.streams.notify.channels import build
+from tollmeter.streams.notify.routes import RoutesError
 
 GOOD = """
 consumers:

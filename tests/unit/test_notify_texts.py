@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.alert_events import AT, alert, budget, event
-from tollmeter.notify import texts
-from tollmeter.notify.causes import shares, span
-from tollmeter.notify.notice import Notice
-from tollmeter.notify.texts import Cause, Causes
 from tollmeter.schemas.alert import Alert
+from tollmeter.streams.notify import texts
+from tollmeter.streams.notify.causes import shares, span
+from tollmeter.streams.notify.notice import Notice
+from tollmeter.streams.notify.texts import Cause, Causes
 
 KINDS = (
     "budget",

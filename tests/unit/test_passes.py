@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tollmeter.streams.passes import GivenUp, Passes
+from tollmeter.streams.engine.loop import GivenUp, Passes
 
 
 class Consumer:

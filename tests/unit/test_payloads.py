@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tollmeter.producers.extract import extract, provider_of
-from tollmeter.producers.payloads import read_usage
-from tollmeter.producers.usage import get, reported_cost, usd_to_nano
+from tollmeter.producers.extract.extract import extract, provider_of
+from tollmeter.producers.extract.payloads import read_usage
+from tollmeter.producers.extract.usage import get, reported_cost, usd_to_nano
 from tollmeter.schemas.event import UsageEvent
 
 

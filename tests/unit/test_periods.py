@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
-from tollmeter.streams.rules.periods import next_period, period_name, period_of, previous_period
+from tollmeter.streams.rules.limits.periods import next_period, period_name, period_of, previous_period
 
 
 def instant(text: str) -> int:

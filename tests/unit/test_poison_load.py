@@ -7,8 +7,8 @@ from itertools import groupby
 import pytest
 
 from benchmarks.poison import CLUSTER, Load, mixed, places
-from tollmeter.streams.rules.decode import decode
-from tollmeter.streams.rules.validate import validate
+from tollmeter.streams.rules.events.decode_avro import decode
+from tollmeter.streams.rules.events.validate import validate
 from tollmeter.traffic.company import company
 from tollmeter.traffic.stream import Wire
 

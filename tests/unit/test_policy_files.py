@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tollmeter.policy_files import FileError, read_members, read_policies
-from tollmeter.policy_text import PolicyTextError, amount_of, limit_of
+from tollmeter.admin.policy_files import FileError, read_members, read_policies
+from tollmeter.admin.policy_text import PolicyTextError, amount_of, limit_of
 from tollmeter.schemas.policy import Limit, Member
 
 NO_LIMIT = "is no limit: write day, week, month or rolling24h, a slash, and money, tokens or requests"

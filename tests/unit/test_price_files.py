@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tollmeter.settings import Settings
-from tollmeter.streams.prices.book import load
-from tollmeter.streams.prices.fx import FxError, load_rates
-from tollmeter.streams.prices.overrides import OverridesError, load_overrides
+from tollmeter.streams.price.book.book import load
+from tollmeter.streams.price.book.fx import FxError, load_rates
+from tollmeter.streams.price.book.overrides import OverridesError, load_overrides
 
 RATES = "version: 1\nrates:\n  - name: x\n    provider: openai\n    source: test\n"
 

@@ -12,11 +12,11 @@ from tests.price_events import frame, price_one_of, priced, shipped_book
 from tollmeter.schemas.money import round_half_even
 from tollmeter.schemas.priced import PRICED_COLUMNS
 from tollmeter.settings import Settings
-from tollmeter.streams.prices import publish
-from tollmeter.streams.prices.book import PriceBook, load
-from tollmeter.streams.prices.fx import load_rates
-from tollmeter.streams.prices.overrides import load_overrides
-from tollmeter.streams.rules.names import spellings, tiers, without_date, words
+from tollmeter.streams.price.book import publish
+from tollmeter.streams.price.book.book import PriceBook, load
+from tollmeter.streams.price.book.fx import load_rates
+from tollmeter.streams.price.book.overrides import load_overrides
+from tollmeter.streams.rules.pricing.model_names import spellings, tiers, without_date, words
 
 SONNET = {"provider": "anthropic", "model_sent": "claude-sonnet-4-5"}
 GEMINI = {"provider": "google", "model_sent": "gemini-2.5-pro", "output_tokens": 1_000}

@@ -5,7 +5,7 @@ import hmac
 
 import pytest
 
-from tollmeter.producers.privacy import client_ip, key_id, looks_secret, mask_ip, without_secrets
+from tollmeter.schemas.secrets import client_ip, key_id, looks_secret, mask_ip, without_secrets
 
 KEY = "sk-test-0123456789abcdef"
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from tollmeter import UsageProducer
-from tollmeter.producers import spool
-from tollmeter.producers.client import settings_here
-from tollmeter.producers.ids import Ids
-from tollmeter.producers.outbox import Counters
+from tollmeter.producers.client import spool
+from tollmeter.producers.client.client import settings_here
+from tollmeter.producers.client.ids import Ids
+from tollmeter.producers.client.queue import Counters
 from tollmeter.schemas import codec
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.settings import Settings, SettingsError

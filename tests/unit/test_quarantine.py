@@ -11,11 +11,11 @@ from faust.types import TP
 
 from tests.usage_rows import AT, avro, fields
 from tollmeter.settings import Settings
-from tollmeter.streams import isolation
-from tollmeter.streams.isolation import Isolation, pack, unpack
-from tollmeter.streams.price import Priced
-from tollmeter.streams.prices.book import load
-from tollmeter.streams.quarantine import LIVED_S, Note, Quarantine, read_note, taken_over
+from tollmeter.streams.price import sandbox as isolation
+from tollmeter.streams.price.book.book import load
+from tollmeter.streams.price.quarantine import LIVED_S, Note, Quarantine, read_note, taken_over
+from tollmeter.streams.price.sandbox import Isolation, pack, unpack
+from tollmeter.streams.price.stage import Priced
 
 TOPIC = "usage.events"
 
@@ -218,7 +218,7 @@ def test_records_reach_the_process_as_they_are(tmp_path: Path) -> None:
 
 TRIAL = """
 import os, signal, sys, time
-from tollmeter.streams.isolation import DONE, unpack
+from tollmeter.streams.price.sandbox import DONE, unpack
 def done():
     sys.stdout.buffer.write(DONE)
     sys.stdout.buffer.flush()

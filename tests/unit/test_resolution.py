@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tollmeter.schemas.policy import Limit, Member, Policy
-from tollmeter.streams.rules.resolution import Effective, GroupCycleError, Groups, effective, pool_limits
+from tollmeter.streams.rules.limits.policies import Effective, GroupCycleError, Groups, effective, pool_limits
 
 
 def policy(scope: str = "org", name: str = "", applies: str = "each_member", **fields: Any) -> Policy:

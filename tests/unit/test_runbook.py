@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tollmeter.cli.root import COMMANDS
-from tollmeter.producers.guarding.refusals import ALERT_KINDS
-from tollmeter.streams.letters import QUARANTINED
-from tollmeter.streams.rules.decode import REASONS
+from tollmeter.producers.guard.refusals import ALERT_KINDS
+from tollmeter.schemas.dead_letter import QUARANTINED
+from tollmeter.streams.rules.events.decode_avro import REASONS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def alert_kinds() -> set[str]:
             found |= texts(call.args[0])
         if name == "_key_alert":
             found |= texts(call.args[2])
-    from tollmeter.verify.alarm import KIND
+    from tollmeter.admin.verify.alarm import KIND
 
     return {kind for kind in found | {KIND} if re.fullmatch(r"[a-z_]+", kind)} - {"digest", "report", "stable"}
 
@@ -63,7 +63,7 @@ def difference_names() -> set[str]:
     for name, call in calls("src/tollmeter/verify"):
         if name == "Difference" and call.args:
             found |= texts(call.args[0])
-    for node in ast.walk(ast.parse((ROOT / "src/tollmeter/verify/sources.py").read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse((ROOT / "src/tollmeter/admin/verify/sources.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[1], ast.Name | ast.Compare):
             found |= {text for text in texts(node.elts[0]) if "_" in text}
     return found
@@ -103,6 +103,6 @@ def test_every_section_answers_the_four_questions(part: str) -> None:
 def test_commands_and_metrics_that_it_names_exist() -> None:
     named = set(re.findall(r"tollmeter ([a-z]+)", " ".join(re.findall(r"`[^`]+`|```.*?```", TEXT, re.DOTALL))))
     assert named - {*COMMANDS} == set()
-    metrics = (ROOT / "streams" / "metrics.py").read_text(encoding="utf-8")
+    metrics = (ROOT / "streams" / "engine" / "metrics.py").read_text(encoding="utf-8")
     for name in set(re.findall(r"tollmeter_([a-z_]+)", TEXT)):
         assert name.removesuffix("_total") in metrics, name

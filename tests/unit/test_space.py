@@ -9,7 +9,7 @@ from tollmeter.embedded import space
 from tollmeter.embedded.engine import stores
 from tollmeter.embedded.errors import FrontError
 from tollmeter.embedded.space import Space
-from tollmeter.sinks.queries import load
+from tollmeter.sinks.clickhouse.queries import load
 
 NEVER_ENOUGH = 1 << 62
 

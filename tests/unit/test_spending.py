@@ -6,8 +6,8 @@ from typing import Any
 
 from tests.watch_rows import START, new_state
 from tollmeter.settings import Settings
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.spending import Spending
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.watch.spend_publisher import Spending
 
 
 class Sender:

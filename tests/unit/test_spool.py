@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tollmeter.producers.spool import Backlog, MemoryBacklog, Spool, adopt, create
+from tollmeter.producers.client.spool import Backlog, MemoryBacklog, Spool, adopt, create
 
 
 @pytest.fixture(params=["memory", "disk"])

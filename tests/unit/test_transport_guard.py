@@ -14,8 +14,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread as Thread
 from faust.types.tuples import Message
 
-from tollmeter.streams.app import StageApp
-from tollmeter.streams.transport import OVERRIDDEN, AcknowledgedProducer, BatchConsumer, Transport
+from tollmeter.streams.engine.app import StageApp
+from tollmeter.streams.engine.transport import OVERRIDDEN, AcknowledgedProducer, BatchConsumer, Transport
 
 # What each method was when the transport was written against it: the overridden ones first, then those it relies on.
 READ = [

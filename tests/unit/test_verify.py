@@ -7,9 +7,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tollmeter.verify.alarm import alerts
-from tollmeter.verify.alerts import percentile
-from tollmeter.verify.count import (
+from tollmeter.admin.verify.alarm import alerts
+from tollmeter.admin.verify.alerts import percentile
+from tollmeter.admin.verify.count import (
     IDENTITY,
     Corrected,
     Difference,
@@ -24,12 +24,12 @@ from tollmeter.verify.count import (
     first_deliveries,
     several_times,
 )
-from tollmeter.verify.ledger import LEDGER_SCHEMA
-from tollmeter.verify.log import SCHEMA
-from tollmeter.verify.repair import cells_of, to_void
-from tollmeter.verify.sources import SourceMap, spans
-from tollmeter.verify.spill import Spill
-from tollmeter.verify.windows import Progress, WrongCell
+from tollmeter.admin.verify.ledger import LEDGER_SCHEMA
+from tollmeter.admin.verify.log import SCHEMA
+from tollmeter.admin.verify.repair import cells_of, to_void
+from tollmeter.admin.verify.sources import SourceMap, spans
+from tollmeter.admin.verify.spill import Spill
+from tollmeter.admin.verify.windows import Progress, WrongCell
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

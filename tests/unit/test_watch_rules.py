@@ -13,18 +13,18 @@ from tests.watch_rows import START, frame, new_state, row
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.schemas.control import tick_record
 from tollmeter.schemas.policy import Limit, Policy
-from tollmeter.streams.priced_log import fold_records, remember
-from tollmeter.streams.rules.anomalies import SpikeFloors, is_loop, spike_threshold, unpriced_share
-from tollmeter.streams.rules.budgets import Edge, crossed, severity
-from tollmeter.streams.rules.cells import Cells
-from tollmeter.streams.rules.controls import fold_policy, fold_policy_delete
-from tollmeter.streams.rules.fold import fold_rows
-from tollmeter.streams.rules.landmarks import landmark, move_clocks
-from tollmeter.streams.rules.resolution import Budget, budgets_of
-from tollmeter.streams.rules.seen import SLICE_US, Seen
-from tollmeter.streams.rules.snapshot import snapshot, undo
-from tollmeter.streams.rules.state import State
-from tollmeter.streams.rules.totals import COLUMNS, MEASURES, PEAKS, bucket_at, bucket_start_s, period_text
+from tollmeter.streams.rules.limits.budgets import Edge, crossed, severity
+from tollmeter.streams.rules.limits.policies import Budget, budgets_of
+from tollmeter.streams.rules.windows.anomalies import SpikeFloors, is_loop, spike_threshold, unpriced_share
+from tollmeter.streams.rules.windows.barriers import landmark, move_clocks
+from tollmeter.streams.rules.windows.controls import fold_policy, fold_policy_delete
+from tollmeter.streams.rules.windows.dedupe import SLICE_US, Seen
+from tollmeter.streams.rules.windows.fold import fold_rows
+from tollmeter.streams.rules.windows.snapshot import snapshot, undo
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import COLUMNS, MEASURES, PEAKS, bucket_at, bucket_start_s, period_text
+from tollmeter.streams.rules.windows.windows import Cells
+from tollmeter.streams.watch.records import fold_records, remember
 
 FLOORS = SpikeFloors(minute_nano=1_000, hour_nano=5_000, new_key_hour_nano=10_000, factor=3)
 USD = 10**9

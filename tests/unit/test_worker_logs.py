@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from tollmeter.streams.logs import Seldom
+from tollmeter.streams.engine.logs import Seldom
 
 
 def record(name: str, text: str, *values: object, level: int = logging.ERROR) -> logging.LogRecord:
@@ -40,8 +40,8 @@ def test_a_panic_of_polars_is_a_line_without_a_trace() -> None:
     program = (
         "import random\n"
         "from tests.fuzz.inputs import batches\n"
-        "from tollmeter.streams.logs import log_to_stderr\n"
-        "from tollmeter.streams.rules.decode import decode\n"
+        "from tollmeter.streams.engine.logs import log_to_stderr\n"
+        "from tollmeter.streams.rules.events.decode_avro import decode\n"
         "log_to_stderr()\n"
         "for values in batches(1, 2_000): decode(values)\n"
     )

@@ -8,13 +8,13 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from tollmeter import access
+from tollmeter.admin import access
+from tollmeter.broker.policies import PolicyError
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
-from tollmeter.policies import PolicyError
 from tollmeter.schemas.access import EVERYONE, Block, RateLimit
 from tollmeter.settings import Settings
-from tollmeter.sinks.queries import load
+from tollmeter.sinks.clickhouse.queries import load
 
 SCOPES = {"key": "api_key", "ip": "client_ip", "user": "user"}
 _DURATION = re.compile(r"(\d{1,5})\s*([smhd])")

@@ -13,14 +13,15 @@ import click
 from tollmeter.cli.notify import read_routes, routes_option
 from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
-from tollmeter.notify import texts
-from tollmeter.notify.message import Away, Consumer, Refused, message
-from tollmeter.notify.notice import Delivery, Mute, Notice
-from tollmeter.notify.say import JournalError, acknowledge
-from tollmeter.notify.say import mute as say_mute
 from tollmeter.schemas.alert import Alert, Severity
 from tollmeter.schemas.policy import SCOPE_KINDS
 from tollmeter.settings import Settings
+from tollmeter.sinks.channels.message import Away, Consumer, Refused
+from tollmeter.streams.notify import texts
+from tollmeter.streams.notify.commands import JournalError, acknowledge
+from tollmeter.streams.notify.commands import mute as say_mute
+from tollmeter.streams.notify.notice import Delivery, Mute, Notice
+from tollmeter.streams.notify.texts import message
 
 TEST_SOURCE = "tollmeter/test"
 

@@ -20,7 +20,7 @@ from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import UserError, err, json_option, out, print_json, print_table
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
-from tollmeter.sinks.queries import load, moment
+from tollmeter.sinks.clickhouse.queries import load, moment
 
 EPOCH = datetime.fromtimestamp(0, tz=UTC)
 

@@ -4,12 +4,12 @@ import time
 
 import click
 
+from tollmeter.broker.policies import PolicyError, list_policies
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, json_option, print_json
-from tollmeter.notify import budget as report
-from tollmeter.policies import PolicyError, list_policies
 from tollmeter.schemas.policy import SCOPE_KINDS
 from tollmeter.settings import Settings
+from tollmeter.streams.notify import budget as report
 
 
 @click.command()

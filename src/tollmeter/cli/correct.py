@@ -7,13 +7,23 @@ from typing import Any
 
 import click
 
+from tollmeter.admin.corrections import (
+    CorrectionError,
+    Outcome,
+    Place,
+    Plan,
+    await_stored,
+    is_known,
+    plan,
+    send,
+    stored,
+)
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.options import INSTANT, SPAN
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
 from tollmeter.cli.prices import open_book
-from tollmeter.corrections import CorrectionError, Outcome, Place, Plan, await_stored, is_known, plan, send, stored
 from tollmeter.settings import Settings
-from tollmeter.streams.rules.amend import AmendError, Amendment, parse
+from tollmeter.streams.rules.windows.amend import AmendError, Amendment, parse
 
 SHOWN = 20
 COLUMNS = ("event_id", "org_id", "before", "after", "cost_nano_before", "cost_nano_after", "difference_nano")

@@ -15,6 +15,11 @@ from typing import Any
 
 import click
 
+from tollmeter.admin.verify.alerts import Raised, percentile, read_alerts
+from tollmeter.admin.verify.position import LogUnreadableError, position
+from tollmeter.admin.verify.run import Verdict
+from tollmeter.broker.layout import ProvisionError
+from tollmeter.broker.policies import PolicyError, set_policy
 from tollmeter.cli import demo_report
 from tollmeter.cli.generate import paced
 from tollmeter.cli.ledger import reading
@@ -24,18 +29,14 @@ from tollmeter.cli.verify import run as run_verify
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.embedded.stack import Stack
 from tollmeter.embedded.state import AlreadyRunningError
-from tollmeter.policies import PolicyError, set_policy
-from tollmeter.provision import ProvisionError
+from tollmeter.producers.imports.imports import Import, import_events
+from tollmeter.producers.imports.publish import Acknowledged, NotSentError, publish, publish_timed
+from tollmeter.producers.imports.readers import UnreadableError
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
+from tollmeter.traffic import sample
 from tollmeter.traffic.company import Company, company, org_names
-from tollmeter.traffic.imports import Import, import_events
-from tollmeter.traffic.publish import Acknowledged, NotSentError, publish, publish_timed
-from tollmeter.traffic.readers import UnreadableError
 from tollmeter.traffic.stream import Wire
-from tollmeter.verify.alerts import Raised, percentile, read_alerts
-from tollmeter.verify.position import LogUnreadableError, position
-from tollmeter.verify.run import Verdict
 
 SEED = 1
 PAST_S = 1_800
@@ -147,7 +148,7 @@ def _trace(settings: Settings, path: str) -> Run:
     """The events of a file, moved to now."""
     _policies(settings, [Policy(org_id=org, monthly_limit_micro=TRACE_MONTHLY_MICRO) for org in org_names(8)])
     now = datetime.now(UTC)
-    job = Import(path, seed=SEED, shift_to=now)
+    job = Import(path, seed=SEED, shift_to=now, traces=sample)
     run = Run()
 
     async def send(advance: Acknowledged) -> int:

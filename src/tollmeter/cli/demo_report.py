@@ -6,17 +6,17 @@ from typing import Any
 
 import click
 
+from tollmeter.admin.verify.alerts import Raised
+from tollmeter.admin.verify.run import Verdict
+from tollmeter.broker.policies import list_policies
 from tollmeter.cli import report
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import out, print_table
 from tollmeter.cli.verify import line, tell
-from tollmeter.policies import list_policies
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse
-from tollmeter.sinks.queries import load, moment
-from tollmeter.verify.alerts import Raised
-from tollmeter.verify.run import Verdict
+from tollmeter.sinks.clickhouse.client import ClickHouse
+from tollmeter.sinks.clickhouse.queries import load, moment
 
 TOP = 10
 

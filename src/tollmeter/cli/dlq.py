@@ -10,16 +10,16 @@ from typing import Any, TypeVar
 import click
 from aiokafka.errors import KafkaError
 
+from tollmeter.admin.dead_letters import Case, read_cases, read_value, select
+from tollmeter.admin.dead_letters import retry as send_again
+from tollmeter.admin.verify.position import LogUnreadableError
+from tollmeter.broker.layout import ProvisionError
 from tollmeter.cli.options import INSTANT, SPAN
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
-from tollmeter.dlq import Case, read_cases, read_value, select
-from tollmeter.dlq import retry as send_again
-from tollmeter.producers.privacy import mask_secrets
-from tollmeter.provision import ProvisionError
 from tollmeter.schemas import codec, topics
+from tollmeter.schemas.dead_letter import MAX_ATTEMPTS, QUARANTINED, source_place
+from tollmeter.schemas.secrets import mask_secrets
 from tollmeter.settings import Settings
-from tollmeter.streams.letters import MAX_ATTEMPTS, QUARANTINED, source_place
-from tollmeter.verify.position import LogUnreadableError
 
 SHOWN_BYTES = 4_096
 Result = TypeVar("Result")

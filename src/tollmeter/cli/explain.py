@@ -6,18 +6,18 @@ from typing import Any
 
 import click
 
+from tollmeter.admin.policy_text import amount_text
+from tollmeter.admin.spend_status import UserNotFoundError, is_known, spend_status, use_of
+from tollmeter.broker.policies import Rules, read_rules, read_spend
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
 from tollmeter.cli.policy_options import doing, org_option
-from tollmeter.policies import Rules, read_rules, read_spend
-from tollmeter.policy_text import amount_text
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.schemas.spend import Spend, spend_key
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse
-from tollmeter.spend_status import UserNotFoundError, is_known, spend_status, use_of
-from tollmeter.streams.rules.periods import period_of
-from tollmeter.streams.rules.resolution import Budget, Effective, effective, pool_limits
+from tollmeter.sinks.clickhouse.client import ClickHouse
+from tollmeter.streams.rules.limits.periods import period_of
+from tollmeter.streams.rules.limits.policies import Budget, Effective, effective, pool_limits
 
 _REASONS = {
     "own_policy": "the user's own policy wins whole",

@@ -11,9 +11,9 @@ import click
 from tollmeter.cli.options import INSTANT, SPAN
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.cli.progress import Bar, bar
+from tollmeter.producers.imports.publish import NotSentError, publish, publish_timed
 from tollmeter.settings import Settings
 from tollmeter.traffic.company import company
-from tollmeter.traffic.publish import NotSentError, publish, publish_timed
 from tollmeter.traffic.stream import LEAK_CHOICES, Wire
 
 STEP_S = 0.05

@@ -9,10 +9,11 @@ import click
 
 from tollmeter.cli.output import UserError, err, json_option, out, print_json
 from tollmeter.cli.progress import bar
+from tollmeter.producers.imports.imports import FORMATS, Import, Report, import_events
+from tollmeter.producers.imports.publish import NotSentError
+from tollmeter.producers.imports.readers import UnreadableError
 from tollmeter.settings import Settings
-from tollmeter.traffic.imports import FORMATS, Import, Report, import_events
-from tollmeter.traffic.publish import NotSentError
-from tollmeter.traffic.readers import UnreadableError
+from tollmeter.traffic import sample
 
 
 @click.command("import")
@@ -32,7 +33,7 @@ def import_file(
     traces (CSV); any of them may be gzipped. Importing a file twice adds nothing; moved to now, it is new traffic.
     """
     now = datetime.now(UTC)
-    job = Import(file, kind, seed, org, now if shift_to_now else None)
+    job = Import(file, kind, seed, org, now if shift_to_now else None, sample)
     try:
         with bar("bytes read", _size(file)) as progress:
             report = asyncio.run(import_events(settings, job, now, progress.reach))

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tollmeter.cli.output import UserError
 from tollmeter.settings import Settings, SettingsError
-from tollmeter.sinks.clickhouse import ClickHouse, Rejected, Unavailable, connect_existing
+from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect_existing
 
 _NOT_SET_UP = {60, 81}  # no such table, no such database
 

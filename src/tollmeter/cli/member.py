@@ -2,10 +2,10 @@
 
 import click
 
+from tollmeter.broker.policies import member_delete, member_set, read_rules, write
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.cli.policy_files import export_members, import_members
 from tollmeter.cli.policy_options import doing
-from tollmeter.policies import member_delete, member_set, read_rules, write
 from tollmeter.schemas.policy import Member
 from tollmeter.settings import Settings
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
+from tollmeter.broker.layout import ProvisionError
 from tollmeter.cli.output import UserError, err
-from tollmeter.notify import routes as routes_file
-from tollmeter.notify.consumers import build
-from tollmeter.notify.message import Consumer
-from tollmeter.notify.routes import Routes, RoutesError
-from tollmeter.provision import ProvisionError
 from tollmeter.settings import Settings
+from tollmeter.sinks.channels.message import Consumer
+from tollmeter.streams.notify import routes as routes_file
+from tollmeter.streams.notify.channels import build
+from tollmeter.streams.notify.routes import Routes, RoutesError
 
 EXIT_CRASH = 70
 
@@ -44,7 +44,7 @@ def read_routes(settings: Settings, file: Path | None, *, aside: bool = False) -
 def notify(settings: Settings, file: Path | None) -> int:
     """Tell people of alerts: log, webhook, e-mail, chat. Several instances share the work: one is in charge."""
     routes, consumers = read_routes(settings, file)
-    from tollmeter.notify.worker import run
+    from tollmeter.streams.notify.stage import run
 
     _log_to_stderr()
     try:

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import click
 
+from tollmeter.admin.policy_text import PolicyTextError, amount_of, amount_text, limits_text, policy_of
+from tollmeter.broker.policies import Rules, policy_delete, policy_set, read_rules, write
 from tollmeter.cli.explain import explain, status
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
 from tollmeter.cli.policy_files import export_policies, import_policies
@@ -17,8 +19,6 @@ from tollmeter.cli.policy_options import (
     org_option,
     scope_option,
 )
-from tollmeter.policies import Rules, policy_delete, policy_set, read_rules, write
-from tollmeter.policy_text import PolicyTextError, amount_of, amount_text, limits_text, policy_of
 from tollmeter.schemas.policy import DEFAULT_ALERT_PCTS, DEFAULT_WARN_PCT, Policy
 from tollmeter.settings import Settings
 

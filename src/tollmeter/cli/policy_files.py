@@ -7,11 +7,11 @@ from typing import Any, Generic, TypeVar
 
 import click
 
+from tollmeter.admin.policy_files import members_csv, members_yaml, policies_yaml, read_members, read_policies
+from tollmeter.admin.policy_text import amount_text, limits_text
+from tollmeter.broker.policies import Change, Rules, check, member_set, policy_set, read_rules, write
 from tollmeter.cli.output import json_option, out, print_json
 from tollmeter.cli.policy_options import doing, known_or_created
-from tollmeter.policies import Change, Rules, check, member_set, policy_set, read_rules, write
-from tollmeter.policy_files import members_csv, members_yaml, policies_yaml, read_members, read_policies
-from tollmeter.policy_text import amount_text, limits_text
 from tollmeter.schemas.policy import Member, Policy
 from tollmeter.settings import Settings
 

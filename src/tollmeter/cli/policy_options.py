@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 import click
 
+from tollmeter.admin.policy_files import FileError
+from tollmeter.admin.spend_status import seen_users
+from tollmeter.broker.policies import Change, PolicyError, Rules, member_set
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError
-from tollmeter.policies import Change, PolicyError, Rules, member_set
-from tollmeter.policy_files import FileError
 from tollmeter.schemas.policy import SCOPE_KINDS, Member, Policy
 from tollmeter.settings import Settings
-from tollmeter.spend_status import seen_users
 
 org_option = click.option("--org", required=True, help="Organisation the scope belongs to.")
 scope_option = click.option("--scope", type=click.Choice(SCOPE_KINDS), default="org", show_default=True)

@@ -12,15 +12,15 @@ from tollmeter.cli.output import Finding, UserError, json_option, out, print_jso
 from tollmeter.cli.progress import bar
 from tollmeter.schemas.money import NANO_PER_USD, PICO_PER_USD
 from tollmeter.settings import Settings
-from tollmeter.streams.prices.book import PriceBook, load
-from tollmeter.streams.prices.check import DIFFERENT, check, models
-from tollmeter.streams.prices.fx import FxError
-from tollmeter.streams.prices.fx_banks import merge, read_bank, store
-from tollmeter.streams.prices.lookup import Listed, lookup, nearest
-from tollmeter.streams.prices.overrides import WEEKDAYS, OverridesError
-from tollmeter.streams.prices.publish import fx_rows, rule_of
-from tollmeter.streams.rules import rates
-from tollmeter.streams.rules.rates import COUNTERS, DAY_SECONDS, EVERY_DAY, FREE, Band, clock_text
+from tollmeter.streams.price.book.book import PriceBook, load
+from tollmeter.streams.price.book.check import DIFFERENT, check, models
+from tollmeter.streams.price.book.fx import FxError
+from tollmeter.streams.price.book.fx_banks import merge, read_bank, store
+from tollmeter.streams.price.book.lookup import Listed, lookup, nearest
+from tollmeter.streams.price.book.overrides import WEEKDAYS, OverridesError
+from tollmeter.streams.price.book.publish import fx_rows, rule_of
+from tollmeter.streams.rules.pricing import rates
+from tollmeter.streams.rules.pricing.rates import COUNTERS, DAY_SECONDS, EVERY_DAY, FREE, Band, clock_text
 
 SHOWN_DIFFERENCES = 20
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import click
 
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
-from tollmeter.producers.client import UsageProducer
+from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.fallback.chain import PROBE_OPERATION
 from tollmeter.producers.fallback.native import NativeClient, ProviderError, Target
-from tollmeter.producers.privacy import without_secrets
-from tollmeter.producers.transports.meter import Meter
+from tollmeter.producers.http.meter import Meter
+from tollmeter.schemas.secrets import without_secrets
 from tollmeter.settings import Settings
 
 ACKNOWLEDGE_S = 5.0

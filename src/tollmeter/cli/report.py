@@ -11,7 +11,7 @@ from tollmeter.cli.ledger import ALL, plain, reading
 from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import Finding, json_option, out, print_json, print_table
 from tollmeter.settings import Settings
-from tollmeter.sinks.queries import load, moment
+from tollmeter.sinks.clickhouse.queries import load, moment
 
 Row = dict[str, Any]
 

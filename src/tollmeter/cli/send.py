@@ -44,7 +44,7 @@ def send(settings: Settings, /, model: str, as_json: bool, **fields: Any) -> Non
 
 def _publish(settings: Settings, **fields: Any) -> str:
     """Return the event id once the broker has acknowledged it; nothing is left behind on disk when it does not."""
-    from tollmeter.producers.client import UsageProducer
+    from tollmeter.producers.client.client import UsageProducer
 
     logging.getLogger("tollmeter.producer").setLevel(logging.CRITICAL)  # this command says it itself, in one line
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -69,7 +69,7 @@ def _publish(settings: Settings, **fields: Any) -> str:
 def _landed(settings: Settings, event_id: str) -> dict[str, Any] | None:
     """Return the event's ledger row as soon as it is there; None when it is not in time or ClickHouse is away."""
     try:
-        from tollmeter.sinks.clickhouse import Rejected, Unavailable, connect_existing
+        from tollmeter.sinks.clickhouse.client import Rejected, Unavailable, connect_existing
     except ModuleNotFoundError:  # the base install: a service may send, the ledger is read elsewhere
         return None
     deadline = time.monotonic() + LAND_S

@@ -4,7 +4,8 @@ from dataclasses import asdict
 
 import click
 
-from tollmeter import provision
+from tollmeter.admin import setup as provision
+from tollmeter.broker.layout import ProvisionError
 from tollmeter.cli.output import UserError, json_option, print_json, print_table
 from tollmeter.settings import Settings
 
@@ -17,7 +18,7 @@ def setup(settings: Settings, dry_run: bool, as_json: bool) -> None:
     """Create the topics, the layout record and the ClickHouse tables that are missing."""
     try:
         steps = provision.plan(settings) if dry_run else provision.apply(settings)
-    except provision.ProvisionError as error:
+    except ProvisionError as error:
         raise UserError(str(error)) from None
     if as_json:
         print_json([asdict(step) for step in steps])

@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
+from tollmeter.broker.layout import ProvisionError
 from tollmeter.cli.notify import read_routes
 from tollmeter.cli.output import Finding, UserError, err, json_option, print_json, print_table
 from tollmeter.embedded import control, state
 from tollmeter.embedded.jars import EmbeddedError
-from tollmeter.provision import ProvisionError
 from tollmeter.settings import Settings
 
 _NEXT = (

@@ -7,17 +7,17 @@ from datetime import UTC, datetime
 
 import click
 
+from tollmeter.admin.verify import alarm
+from tollmeter.admin.verify.position import LogUnreadableError
+from tollmeter.admin.verify.repair import repair
+from tollmeter.admin.verify.run import Options, Verdict
+from tollmeter.admin.verify.run import verify as check
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
 from tollmeter.cli.progress import bar
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse import ClickHouse
-from tollmeter.verify import alarm
-from tollmeter.verify.position import LogUnreadableError
-from tollmeter.verify.repair import repair
-from tollmeter.verify.run import Options, Verdict
-from tollmeter.verify.run import verify as check
+from tollmeter.sinks.clickhouse.client import ClickHouse
 
 SHOWN = 20
 

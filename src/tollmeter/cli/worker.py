@@ -10,12 +10,12 @@ from importlib import import_module
 
 import click
 
+from tollmeter.broker.layout import ProvisionError
 from tollmeter.cli.output import UserError, err
 from tollmeter.embedded.backoff import Backoff
-from tollmeter.provision import ProvisionError
 from tollmeter.settings import Settings, SettingsError
-from tollmeter.sinks.clickhouse import Unavailable
-from tollmeter.streams.app import BrokerError
+from tollmeter.sinks.clickhouse.client import Unavailable
+from tollmeter.streams.engine.app import BrokerError
 
 STAGES = ("price", "ledger", "watch")
 STOP_S = 20.0
@@ -40,7 +40,7 @@ def worker(settings: Settings, stage: str, health_port: int | None) -> int:
     if stage == "all":
         return Children(STAGES, port).run()
     settings = settings.model_copy(update={"health_port": port})
-    run: Callable[[Settings], int] = import_module(f"tollmeter.streams.{stage}").run
+    run: Callable[[Settings], int] = import_module(f"tollmeter.streams.{stage}.stage").run
     try:
         code = run(settings)
     except (BrokerError, ProvisionError, SettingsError, Unavailable) as error:

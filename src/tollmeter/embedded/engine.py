@@ -12,8 +12,8 @@ import chdb
 
 from tollmeter.embedded import readonly
 from tollmeter.embedded.errors import FrontError, from_engine
+from tollmeter.embedded.insert_file import Spool
 from tollmeter.embedded.space import Space
-from tollmeter.embedded.spool import Spool
 from tollmeter.embedded.statement import Statement
 
 _SETTING_NAME = re.compile(r"[A-Za-z_]\w*")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tollmeter.embedded import hello
+from tollmeter.embedded import clickhouse_go_hello as hello
 from tollmeter.embedded.engine import Answer, Engine, User
 from tollmeter.embedded.errors import FrontError
 from tollmeter.embedded.statement import Statement, parse

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from aiokafka.errors import KafkaError
 
+from tollmeter.broker.client import kafka_admin
 from tollmeter.embedded.ports import answers
-from tollmeter.kafka_admin import kafka_admin
 from tollmeter.settings import Settings
 
 _TIMEOUT_S = 5.0

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from tollmeter import provision
-from tollmeter.embedded import jars, kafka, ports, probe, state, warm
+from tollmeter.admin import setup as provision
+from tollmeter.broker.layout import UnreachableError
+from tollmeter.embedded import class_archive as warm
+from tollmeter.embedded import jars, kafka, ports, probe, state
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.embedded.supervisor import Program, Running, Supervisor
 from tollmeter.settings import NOT_SETTINGS, PREFIX, Settings
@@ -136,7 +138,7 @@ class Stack:
         while True:
             try:
                 return provision.apply(self.settings)
-            except provision.UnreachableError:
+            except UnreachableError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import uuid5
 from zlib import crc32
 
+from tollmeter.producers.imports.imports import NAMESPACE
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.traffic.company import GROUPS, key_id, org_names
 from tollmeter.traffic.models import MODELS, models_of
 
 COLUMNS = frozenset({"source", "workload", "ts", "input_tokens", "cached_input_tokens", "output_tokens"})
-NAMESPACE = UUID("9b0f6c1e-52a4-5f0d-8f7b-2a4f3d1c7e55")
+
 ORGS = 8
 UNNAMED_CLIENTS = 64
 """Rows without client and session are dealt to so many callers per workload."""

@@ -1,0 +1,234 @@
+"""`record()` never waits, never raises, and costs microseconds; what is slow or can fail happens on a thread behind it.
+
+What survives what: an acknowledged event is in Kafka (acks=all); a spooled one is on disk and goes out later, with the
+same id and time, even if this process dies. Events still in memory (normally the last few tens of milliseconds) are
+lost with a kill -9; `flush()` waits for them, and a normal exit does.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from tollmeter import __version__
+from tollmeter.producers.client.destinations import RateLimited, Route
+from tollmeter.producers.client.encoding import RefusedError, build, to_bytes
+from tollmeter.producers.client.queue import Counters, Entry, Outbox
+from tollmeter.producers.client.sender import Courier
+from tollmeter.producers.extract.extract import extract
+from tollmeter.schemas import topics
+from tollmeter.schemas.event import UsageEvent
+from tollmeter.schemas.secrets import key_id
+from tollmeter.settings import Settings
+
+log = logging.getLogger("tollmeter.producer")
+
+Mode = Literal["kafka", "disabled", "memory"]
+SPOOL_BYTES = 256 * 1024 * 1024
+EXIT_TIMEOUT_S = 5.0
+
+
+class UsageProducer:
+    """Publishes usage events. One per process is enough; share it between threads and with async code.
+
+    `brokers` defaults to TOLLMETER_KAFKA, else to the stack that `tollmeter up` runs in this folder, else to
+    127.0.0.1:9092. Further keywords are defaults of every event (org_id="acme", environment="prod"). Modes: `kafka`;
+    `disabled` does nothing; `memory` keeps validated events in `.events`, for the tests of the service. A fork is safe:
+    the child starts with an empty queue and a thread of its own. `spool_bytes=0` turns the disk spool off.
+
+    Raises `SettingsError` when the TOLLMETER_* variables are wrong; nothing else here ever raises.
+    """
+
+    def __init__(
+        self,
+        brokers: str | None = None,
+        *,
+        service: str | None = None,
+        mode: Mode = "kafka",
+        queue_size: int = 10_000,
+        spool_dir: str | Path | None = None,
+        spool_bytes: int = SPOOL_BYTES,
+        settings: Settings | None = None,
+        **defaults: Any,
+    ) -> None:
+        if mode not in ("kafka", "disabled", "memory"):
+            raise ValueError(f"mode is {mode!r}; it can be kafka, disabled or memory")
+        settings = settings or settings_here(os.environ)
+        self.mode: Mode = mode
+        self.events: list[UsageEvent] = []
+        self._defaults = {"producer": f"tollmeter-python/{__version__}", "service": service, **defaults}
+        self._pepper = settings.pepper.get_secret_value()
+        self._queue_size = queue_size
+        options = settings.kafka_options()
+        if brokers is not None:
+            options["bootstrap_servers"] = brokers
+        folder = Path(spool_dir or settings.spool_dir or state_folder()) if spool_bytes > 0 else None
+        self._route = Route(options, settings.topic(topics.EVENTS), folder, spool_bytes)
+        self._invalid = RateLimited(60.0)
+        self._begin()
+        _producers.add(self)
+
+    def __repr__(self) -> str:
+        return f"UsageProducer(mode={self.mode!r}, brokers={self._route.options['bootstrap_servers']!r})"
+
+    def _begin(self) -> None:
+        self._outbox = Outbox(self._queue_size)
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    def record(self, event: UsageEvent | None = None, /, **fields: Any) -> str:
+        """Take note of one call and return its event id; "" when it is refused (queue full, closed, disabled).
+
+        Give an event (of `extract`), its fields, or both: fields win. Id and time are fixed here, once. An event that
+        turns out to be invalid is counted and named in a warning; it never raises.
+        """
+        try:
+            if self.mode == "kafka":
+                if self._thread is None:
+                    self._start()
+                return self._outbox.put(event, fields)
+            return self._keep(event, fields) if self.mode == "memory" else ""
+        except Exception as error:
+            self._outbox.add(invalid=1)
+            self._invalid.warn("usage event refused: %s", type(error).__name__)
+            return ""
+
+    def record_response(self, response: Any, /, **fields: Any) -> str:
+        """`record(extract(response, ...))`, but nothing raises: an answer that cannot be read is counted as invalid."""
+        try:
+            return self.record(extract(response, **{"pepper": self._pepper or None, **fields}))
+        except Exception as error:
+            self._outbox.add(invalid=1)
+            self._invalid.warn("usage event refused: %s", type(error).__name__)
+            return ""
+
+    def key_id(self, secret: str | bytes) -> str:
+        """Return the id under which events name a provider key: its hash under this producer's pepper."""
+        return key_id(secret, self._pepper or None)
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Wait until Kafka has acknowledged all that was recorded before; False when it has not in time.
+
+        False does not mean lost: with a broker away the events are on disk. In async code: `await aflush()`.
+        """
+        return True if self.mode != "kafka" or self._thread is None else self._outbox.wait(timeout)
+
+    async def aflush(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 - the same promise as flush()
+        """`flush` for async code: waits beside the event loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.flush, timeout)
+
+    def close(self, timeout: float = EXIT_TIMEOUT_S) -> None:
+        """Send what is left, or leave it on disk for the next process, and end the thread. May be called twice."""
+        self._outbox.close(time.monotonic() + timeout)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout + 15.0)
+
+    @property
+    def counters(self) -> Counters:
+        """What became of the events of this process."""
+        return self._outbox.counters()
+
+    @property
+    def problem(self) -> str:
+        """Why the broker cannot be reached at present; "" when it can, or nobody has tried."""
+        return self._outbox.problem
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                courier = Courier(self._outbox, self._encode, self._route)
+                thread = threading.Thread(target=courier.run, name="tollmeter-producer", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def _encode(self, entry: Entry) -> bytes:
+        return to_bytes(build(entry, self._defaults, self._pepper))
+
+    def _keep(self, event: UsageEvent | None, fields: dict[str, Any]) -> str:
+        event_id = self._outbox.put(event, fields)
+        for entry in self._outbox.take(1):
+            try:
+                self.events.append(build(entry, self._defaults, self._pepper))
+                self._outbox.add(acknowledged=1)
+            except RefusedError as refused:
+                self._outbox.add(invalid=1)
+                self._invalid.warn("usage event refused: %s", refused)
+                return ""
+        return event_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+
+def settings_here(environment: Mapping[str, str], folder: Path | None = None) -> Settings:
+    """Return the settings of the environment; without TOLLMETER_KAFKA, a stack running in this folder is found."""
+    settings = Settings.from_environment(environment)
+    if environment.get("TOLLMETER_KAFKA"):
+        return settings
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        folder = folder or settings.data_dir
+        stack = json.loads((folder / "stack.json").read_text(encoding="utf-8"))
+        if _held(folder / "lock"):
+            prefix = settings.topic_prefix or str(stack.get("topic_prefix", ""))
+            return settings.model_copy(update={"kafka": str(stack["kafka"]), "topic_prefix": prefix})
+    return settings
+
+
+def _held(lock: Path) -> bool:
+    """Say whether a running stack holds its lock; one that was killed leaves its file behind."""
+    with lock.open() as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def state_folder() -> Path:
+    """Return where a service keeps what must outlive it, unless it is told."""
+    base = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    return Path(base) / "tollmeter" / "spool"
+
+
+_producers: "weakref.WeakSet[UsageProducer]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """The parent's thread, queue and counters stay with the parent; the child begins empty."""
+    for producer in list(_producers):
+        producer.events = list(producer.events)
+        producer._begin()
+
+
+def _at_exit() -> None:
+    for producer in list(_producers):
+        producer.close()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

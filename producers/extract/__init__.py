@@ -1,0 +1,1 @@
+"""Answers of providers become usage: one module a provider family."""

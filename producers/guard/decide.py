@@ -1,0 +1,109 @@
+"""The order of decision: blocks, cap, rate limits, budgets. It reads one snapshot and waits for nothing slow."""
+
+from collections.abc import Callable, Collection, Mapping
+
+from tollmeter.producers.guard import refusals
+from tollmeter.producers.guard.accounts import Refusal, Reservation
+from tollmeter.producers.guard.decision import Allow, Deny
+from tollmeter.producers.guard.limits import Caller, tag_names
+from tollmeter.producers.guard.prices import UNPRICED
+from tollmeter.producers.guard.snapshot import Snapshot
+from tollmeter.settings import Settings
+
+
+class Judge:
+    """Decides by what is known. `trusting`: as long as nobody has said how fresh spend is, it is taken to be."""
+
+    def __init__(
+        self, known: Snapshot, settings: Settings, max_nano: int, monotonic_ns: Callable[[], int], trusting: bool
+    ) -> None:
+        self._known = known
+        self._max_nano = max_nano
+        self._monotonic_ns = monotonic_ns
+        self._trusting = trusting
+        self._http_status = settings.guard_http_status
+        self._closed = settings.guard_fail == "closed"
+        self._stale_ms = round(settings.guard_stale_s * 1_000)
+
+    def admit(self, org: str, user: str, api_key: str, client_ip: str) -> Deny | None:
+        """Decide about a request before any model is named, by blocks and rate limits alone."""
+        mono_ns = self._monotonic_ns()
+        wall_ms = mono_ns // 1_000_000 + self._known.clock.offset_ms
+        paying = (("api_key", api_key), ("client_ip", client_ip))
+        block = self._known.access.blocked(org, (*paying, ("user", user)), wall_ms)
+        if block is not None:
+            return refusals.blocked(block)
+        paced = self._known.access.take(org, paying, wall_ms, mono_ns)
+        return None if paced is None else refusals.paced(paced)
+
+    def decide(
+        self,
+        model: str,
+        tokens: int,
+        output: int,
+        user: str,
+        groups: Collection[str],
+        org: str,
+        api_key: str,
+        client_ip: str,
+        provider: str,
+        agent: str,
+        tags: Mapping[str, str] | None,
+        billing_scope: str,
+        counted: Collection[str],
+    ) -> Allow | Deny:
+        """Decide about one call of so many prompt and output tokens."""
+        known = self._known
+        mono_ns = self._monotonic_ns()
+        wall_ms = mono_ns // 1_000_000 + known.clock.offset_ms
+        access = known.access
+        if access.blocks:
+            callers = (("api_key", api_key), ("client_ip", client_ip), ("user", user))
+            block = access.blocked(org, callers, wall_ms)
+            if block is not None:
+                return refusals.blocked(block)
+        prices = known.prices
+        est, status = (None, UNPRICED.status) if prices is None else prices.estimate(provider, model, tokens, output)
+        if est is None:
+            if self._closed:
+                return refusals.price_unknown(model)
+        elif est > self._max_nano:
+            return refusals.cost_cap(self._http_status, self._max_nano, est)
+        if access.rates:
+            paying = (("api_key", api_key), ("client_ip", client_ip))
+            if counted:
+                paying = tuple(one for one in paying if one[0] not in counted)  # type: ignore[assignment]
+            paced = access.take(org, paying, wall_ms, mono_ns)
+            if paced is not None:
+                return refusals.paced(paced)
+        if billing_scope == "USER":
+            return Allow(est, Reservation(None), status)
+        if not provider and prices is not None:
+            provider = prices.provider_of(provider, model)
+        caller = (user, tuple(groups), api_key, client_ip, agent, model, provider, tag_names(tags) if tags else ())
+        return self._reserve(org, caller, est, status, tokens + output, wall_ms, mono_ns // 1_000_000)
+
+    def _reserve(
+        self, org: str, caller: Caller, est: int | None, status: str, tokens: int, wall_ms: int, mono_ms: int
+    ) -> Allow | Deny:
+        """Ask the budgets and set the estimate aside in all of them."""
+        known = self._known
+        binding = known.limits.find(org, caller)
+        bounds = binding.counted if status == "FREE" else binding.bounds
+        partition = known.partition(org)
+        as_of_ms = known.spend.known_until(partition)
+        stale = not self._trusting if as_of_ms is None else wall_ms - as_of_ms > self._stale_ms
+        if stale and self._closed and (bounds or not known.loaded):
+            return refusals.budget_unknown(known.staleness_ms(org))
+        if not bounds:
+            return Allow(est, Reservation(None), status, stale=not known.loaded)
+        nano = est or 0
+        amounts = (nano, 0, 0, tokens, 1)
+        if binding.foreign and known.prices is not None:
+            convert = known.prices.in_currency
+            amounts = (nano, convert(nano, "EUR"), convert(nano, "RUB"), tokens, 1)
+        now_s = wall_ms // 1_000
+        found = known.accounts.reserve(bounds, amounts, partition or 0, now_s, mono_ms, not stale)
+        if isinstance(found, Refusal):
+            return refusals.over_budget(self._http_status, found, now_s)
+        return Allow(est, found, status, stale)

@@ -1,0 +1,171 @@
+"""Which limits hold for a call: resolved once per combination of names, looked up until a policy changes."""
+
+import threading
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from tollmeter.producers.guard.accounts import UNITS, Accounts, Bound
+from tollmeter.schemas.policy import Member, Policy
+from tollmeter.schemas.spend import spend_key
+from tollmeter.streams.rules.limits.policies import Budget, Groups, effective, pool_limits
+
+REMEMBERED = 20_000
+"""Combinations of names kept per organisation; a flood of new ones starts the memory afresh."""
+_PERIODS = ("day", "week", "month")
+_MEASURES = ("money", "tokens", "requests")
+_MONEY = 3
+"""The first units are money."""
+
+Caller = tuple[Any, ...]
+"""user, groups, api_key_id, client_ip, agent, model, provider, tags."""
+
+
+class Binding(NamedTuple):
+    """The limits of a call, the daily ones first; and those that hold for a call that is free."""
+
+    bounds: tuple[Bound, ...]
+    counted: tuple[Bound, ...]
+    foreign: bool
+    """Some limit is in another currency than USD."""
+
+
+NOTHING = Binding((), (), False)
+
+
+class _Org:
+    """The policies of one organisation by scope, and what was resolved from them."""
+
+    def __init__(self) -> None:
+        self.policies: dict[tuple[str, str], dict[str, Policy]] = {}
+        self.known: dict[Caller, Binding] = {}
+        self.users: dict[tuple[str, tuple[str, ...]], tuple[tuple[Budget, ...], tuple[str, ...]]] = {}
+
+    def forget(self) -> None:
+        """What was resolved no longer holds. A resolver that is still at work fills the dict that we let go."""
+        self.users, self.known = {}, {}
+
+
+class LimitView:
+    """Policies and members of `usage.policies`. `find` for any thread; its lock is taken for new combinations only."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._orgs: dict[str, _Org] = {}
+        self._org_of: dict[str, Policy] = {}
+        self._groups = Groups()
+        self.renew_lock()
+
+    def renew_lock(self) -> None:
+        """Take a lock of our own: in the child of a fork the parent's may be held for ever."""
+        self._lock = threading.Lock()
+
+    @property
+    def policies(self) -> int:
+        """How many policies are in force."""
+        return len(self._org_of)
+
+    def set_policy(self, policy: Policy) -> None:
+        """Take over a policy in place of any with the same id."""
+        with self._lock:
+            org = self._orgs.setdefault(policy.org_id, _Org())
+            org.policies.setdefault((policy.scope, policy.name), {})[policy.policy_id] = policy
+            self._org_of[policy.policy_id] = policy
+            org.forget()
+
+    def delete_policy(self, policy_id: str) -> None:
+        """Forget a policy; an unknown one is no error."""
+        with self._lock:
+            policy = self._org_of.pop(policy_id, None)
+            if policy is not None:
+                org = self._orgs[policy.org_id]
+                org.policies[policy.scope, policy.name].pop(policy_id)
+                org.forget()
+
+    def set_member(self, member: Member) -> None:
+        """Take over a member in place of any with the same id."""
+        with self._lock:
+            self._groups.put(member)
+            self._forget_of(member.org_id)
+
+    def delete_member(self, member_id: str) -> None:
+        """Forget a member; an unknown one is no error."""
+        with self._lock:
+            self._groups.delete(member_id)
+            self._forget_of(member_id.partition("/")[0].replace("%2F", "/").replace("%25", "%"))
+
+    def _forget_of(self, org_id: str) -> None:
+        org = self._orgs.get(org_id)
+        if org is not None:
+            org.forget()
+
+    def find(self, org_id: str, caller: Caller) -> Binding:
+        """Return the limits that hold for a call."""
+        org = self._orgs.get(org_id)
+        if org is None:
+            return NOTHING
+        return org.known.get(caller) or self._resolve(org_id, org, caller)
+
+    def _resolve(self, org_id: str, org: _Org, caller: Caller) -> Binding:
+        with self._lock:
+            own, groups = self._user(org_id, org, caller[0], caller[1])
+            shared = _pools(org_id, org, groups, caller)
+            found = self._bind((*own, *shared))
+            if len(org.known) >= REMEMBERED:
+                org.known = {}
+            org.known[caller] = found
+            return found
+
+    def _user(
+        self, org_id: str, org: _Org, user: str, given: tuple[str, ...]
+    ) -> tuple[tuple[Budget, ...], tuple[str, ...]]:
+        """Return a user's own limits and all his groups: those of the membership and those that the call names."""
+        found = org.users.get((user, given))
+        if found is None:
+            groups = tuple(sorted({*self._groups.of(org_id, user), *self._groups.closure(org_id, given)}))
+            scopes = [("org", ""), ("user", user), *(("group", name) for name in groups)]
+            rules = [policy for scope in scopes for policy in org.policies.get(scope, {}).values()]
+            if len(org.users) >= REMEMBERED:
+                org.users = {}
+            found = org.users[user, given] = effective(rules, org_id, user, groups).budgets, groups
+        return found
+
+    def _bind(self, budgets: Collection[Budget]) -> Binding:
+        bounds = tuple(
+            Bound(
+                self._accounts.account(spend_key(budget.org_id, budget.scope, budget.name, budget.period, budget.unit)),
+                budget.amount,
+                UNITS.index(budget.unit),
+                budget,
+            )
+            for budget in sorted(budgets, key=_order)
+        )
+        counted = tuple(bound for bound in bounds if bound.unit >= _MONEY)
+        return Binding(bounds, counted, any(0 < bound.unit < _MONEY for bound in bounds))
+
+
+def _pools(org_id: str, org: _Org, groups: Collection[str], caller: Caller) -> tuple[Budget, ...]:
+    _, _, api_key, client_ip, agent, model, provider, tags = caller
+    named = [
+        ("org", ""),
+        *(("group", name) for name in groups),
+        ("api_key", api_key),
+        ("client_ip", client_ip),
+        ("agent", agent),
+        ("model", model),
+        ("provider", provider),
+        *(("tag", name) for name in tags),
+    ]
+    rules = [policy for scope in named for policy in org.policies.get(scope, {}).values()]
+    return pool_limits(rules, org_id, set(named)) if rules else ()
+
+
+def _order(budget: Budget) -> tuple[int, int, int, str]:
+    """Daily limits first, then by length; money before counts; the smallest first."""
+    period = budget.limit.period
+    rank = _PERIODS.index(period) if period in _PERIODS else len(_PERIODS)
+    return rank, _MEASURES.index(budget.limit.measure), budget.amount, budget.policy_id
+
+
+def tag_names(tags: Mapping[str, str] | None) -> tuple[str, ...]:
+    """Return the names of the tag scopes of a call."""
+    return tuple(sorted(f"{key}={value}" for key, value in tags.items())) if tags else ()

@@ -1,0 +1,282 @@
+"""What a call may cost, from the published price book alone: integer rates, plain Python, no table of models in here.
+
+An unknown model costs as much as the dearest of its family, else of its provider; without either nobody knows.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import date
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from tollmeter.producers.guard.names import Catalogue, Key
+from tollmeter.schemas.money import MAX_EVENT_NANO, NANO_PER_USD, round_half_even
+from tollmeter.streams.rules.pricing.price_one import INFORMATIVE
+from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, EVERY_DAY, FIRST_DAY, LAST_DAY, day_number
+
+REMEMBERED = 10_000
+_CONDITIONS = ("deployment", "api_host", "region", "operation")
+"""What an override may ask for and a guard does not know: such a rule is left out of its prices."""
+
+
+class Rule(NamedTuple):
+    """One rule of the book that may hold at some time for some size."""
+
+    rates: Mapping[str, int]
+    """Marginal pico-USD per reported unit."""
+    priced: frozenset[str]
+    days: tuple[int, int]
+    seconds: tuple[int, int]
+    weekdays: int
+    above_input: int
+    without_tokens: bool
+    free: bool
+    override: bool
+    always: bool
+    """No condition on time or size."""
+    rule_id: str
+    input_pico: int
+    output_pico: int
+    call_pico: int
+    """Per request, and per image where nothing is priced by the token."""
+
+    @property
+    def status(self) -> str:
+        """How good its prices are."""
+        return "OVERRIDE" if self.override else "PRICED"
+
+
+class Listing(NamedTuple):
+    """How one model is priced: among the rules the last that fits wins."""
+
+    rules: tuple[Rule, ...]
+    relative: bool
+    """Borrowed from a near relative: the name without its date."""
+    dearest: tuple[Rule, ...]
+    """Relatives, for a model without a price."""
+    seller: str
+
+
+class Quote(NamedTuple):
+    """A price: `nano` None when nobody knows it; `at_risk_nano` is then what the dearest relative would charge."""
+
+    nano: int | None
+    status: str
+    at_risk_nano: int | None = None
+    rule_id: str = ""
+
+    @property
+    def worst_nano(self) -> int | None:
+        """The price, else the amount at risk."""
+        return self.at_risk_nano if self.nano is None else self.nano
+
+
+UNPRICED = Quote(None, "UNKNOWN_MODEL")
+
+
+class Prices:
+    """One price book. Immutable but for what it remembers; for any thread."""
+
+    def __init__(self, document: Mapping[str, Any], now_s: Callable[[], int]) -> None:
+        self.id = str(document["price_book"])
+        self._now_s = now_s
+        self._known: dict[Key, Listing] = {}
+        self._models: dict[Key, list[Rule]] = {}
+        self._patterns: list[tuple[str, str, Rule]] = []
+        names = document.get("names", {})
+        listed = names.get("providers") or _exact_names(document["rules"])
+        self._catalogue = Catalogue(listed, names.get("also_called", {}))
+        overrides = document.get("overrides", ())
+        self._aliases = [alias for part in overrides for alias in part.get("aliases", ()) if not _conditional(alias)]
+        left_out = _conditional_names(overrides)
+        sold_by = {rule["name"]: rule.get("provider", "*") for part in overrides for rule in part.get("factors", ())}
+        for entry in document["rules"]:
+            self._add(entry, left_out, sold_by)
+        self.per_usd_nano = _latest_rates(document.get("fx", ()))
+        """Nano-units of a currency for one USD."""
+
+    def _add(self, entry: Mapping[str, Any], left_out: frozenset[str], sold_by: Mapping[str, str]) -> None:
+        rule = _rule(entry)
+        head, _, rest = rule.rule_id.partition(":")
+        if head != "override":
+            if not entry["context"]:
+                self._models.setdefault((entry["provider"], entry["model"]), []).append(rule)
+            return
+        names = rest.partition("/")[0].split("+")
+        if entry["context"] in ("", "*") and not left_out.intersection(names):
+            # a factor scales what a provider sells, also of other makers, whose name the scaled rule bears
+            self._patterns.append((sold_by.get(names[-1], entry["provider"]), entry["model"], rule))
+
+    def quote(self, provider: str, model: str, counts: Mapping[str, int], at_s: int | None = None) -> Quote:
+        """Price reported counts (input_tokens, cache_read_tokens, output_tokens ...; inclusive) of one call."""
+        listing = self._known.get((provider, model)) or self._listing(provider, model)
+        tokens = counts.get("input_tokens", 0)
+        has_tokens = tokens > 0 or counts.get("output_tokens", 0) > 0
+        now = self._now_s() if at_s is None else at_s
+        rule = _at(listing.rules, now, tokens, has_tokens)
+        if rule is None or not (rule.free or rule.priced & {"requests", *(unit for unit, n in counts.items() if n)}):
+            return _at_risk(listing.dearest, tokens, counts)
+        if rule.free:
+            return Quote(0, "FREE", rule_id=rule.rule_id)
+        nano = _cost(rule.rates, counts)
+        if not 0 <= nano <= MAX_EVENT_NANO:
+            return Quote(None, "INVALID")
+        complete = {unit for unit, count in counts.items() if count} - INFORMATIVE <= rule.priced
+        return Quote(nano, rule.status if complete and not listing.relative else "PARTIAL", rule_id=rule.rule_id)
+
+    def estimate(self, provider: str, model: str, input_tokens: int, output_tokens: int) -> tuple[int | None, str]:
+        """Return nano-USD and price status of a call before it is made; the dearest relative's price where it has none.
+
+        Unlike a quote it has no upper end: a cap must see how dear a call would be. A model that is priced by the image
+        is expected to make one; what is priced by the second costs nothing that is known beforehand.
+        """
+        listing = self._known.get((provider, model)) or self._listing(provider, model)
+        rules = listing.rules
+        if rules:
+            rule = rules[-1] if rules[-1].always else _at(rules, self._now_s(), input_tokens, True)
+            if rule is not None:
+                if rule.free:
+                    return 0, "FREE"
+                pico = input_tokens * rule.input_pico + output_tokens * rule.output_pico + rule.call_pico
+                whole = pico or rule.input_pico or rule.output_pico  # else it bills seconds, or what else shows later
+                return (pico + 500) // 1_000, rule.status if whole and not listing.relative else "PARTIAL"
+        counts = {"input_tokens": input_tokens, "output_tokens": output_tokens}
+        return _at_risk(listing.dearest, input_tokens, counts).at_risk_nano, "UNKNOWN_MODEL"
+
+    def provider_of(self, provider: str, model: str) -> str:
+        """Return the provider's id in the book, from its name or the model's."""
+        return (self._known.get((provider, model)) or self._listing(provider, model)).seller
+
+    def in_currency(self, nano_usd: int, currency: str) -> int:
+        """Convert at the latest rate; 0 where none is known."""
+        return round_half_even(nano_usd * self.per_usd_nano.get(currency, 0), NANO_PER_USD)
+
+    def _listing(self, provider: str, model: str) -> Listing:
+        seller = self._catalogue.provider(provider, model)
+        key, relative = self._catalogue.model(seller, self._aliased(seller, model) or model)
+        rules = [*self._models.get(key, ())] if key else []
+        forms = {model.strip().lower(), *((key[1],) if key else ())}
+        # an override of the exact name stands before the book's reading of a shortened one
+        own = [rule for of, named, rule in self._patterns if fnmatchcase(seller, of) and _any_fits(forms, named)]
+        found = Listing(
+            (*rules, *own), relative and not own, () if rules or own else self._relatives(seller, model), seller
+        )
+        if len(self._known) >= REMEMBERED:
+            self._known = {}
+        self._known[provider, model] = found
+        return found
+
+    def _aliased(self, provider: str, model: str) -> str:
+        today = self._now_s() // DAY_SECONDS
+        for alias in reversed(self._aliases):
+            first, last = _days(alias)
+            if (
+                fnmatchcase(provider, alias.get("provider", "*"))
+                and fnmatchcase(model.strip().lower(), alias.get("model", "*"))
+                and first <= today < last
+            ):
+                return str(alias["to"])
+        return ""
+
+    def _relatives(self, provider: str, model: str) -> tuple[Rule, ...]:
+        keys = self._catalogue.family(provider, model, list(self._models))
+        return tuple(rule for key in keys for rule in self._models[key] if rule.days[1] == LAST_DAY)
+
+
+def load_prices(value: bytes, now_s: Callable[[], int]) -> Prices:
+    """Read a record of `usage.prices`. Raises `ValueError` for one that is no price book."""
+    try:
+        return Prices(json.loads(value), now_s)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no price book: {type(error).__name__} {error}") from None
+
+
+def _rule(entry: Mapping[str, Any]) -> Rule:
+    first, last = _days(entry)
+    seconds = int(entry.get("from_second", 0)), int(entry.get("to_second", DAY_SECONDS))
+    weekdays, above = int(entry.get("weekdays", EVERY_DAY)), int(entry.get("above_input", -1))
+    without = bool(entry.get("without_tokens"))
+    rates, priced = entry["rate_pico"], frozenset(entry["priced"])
+    image = 0 if priced & {"input_tokens", "output_tokens"} else rates.get("images", 0)
+    whole_day = seconds == (0, DAY_SECONDS) and weekdays == EVERY_DAY
+    return Rule(
+        rates=rates,
+        priced=priced,
+        days=(first, last),
+        seconds=seconds,
+        weekdays=weekdays,
+        above_input=above,
+        without_tokens=without,
+        free=bool(entry.get("free")),
+        override=str(entry["rule_id"]).startswith("override:"),
+        always=whole_day and (first, last) == (FIRST_DAY, LAST_DAY) and above < 0 and not without,
+        rule_id=str(entry["rule_id"]),
+        input_pico=rates.get("input_tokens", 0),
+        output_pico=rates.get("output_tokens", 0),
+        call_pico=rates.get("requests", 0) + image,
+    )
+
+
+def _days(entry: Mapping[str, Any]) -> tuple[int, int]:
+    first, last = (
+        date.fromisoformat(text) if (text := entry.get(name)) else None for name in ("valid_from", "valid_to")
+    )
+    return day_number(first, FIRST_DAY), day_number(last, LAST_DAY)
+
+
+def _at(rules: tuple[Rule, ...], at_s: int, input_tokens: int, has_tokens: bool) -> Rule | None:
+    """Return the last rule that holds at this time for this size."""
+    day, second = divmod(at_s, DAY_SECONDS)
+    for rule in reversed(rules):
+        if rule.always or (
+            rule.days[0] <= day < rule.days[1]
+            and rule.seconds[0] <= second < rule.seconds[1]
+            and rule.weekdays & 1 << (day + 3) % 7
+            and input_tokens > rule.above_input
+            and not (rule.without_tokens and has_tokens)
+        ):
+            return rule
+    return None
+
+
+def _cost(rates: Mapping[str, int], counts: Mapping[str, int]) -> int:
+    pico = rates.get("requests", 0)
+    for unit, count in counts.items():
+        pico += count * rates.get(unit, 0)
+    return round_half_even(pico, 1_000)
+
+
+def _at_risk(rules: tuple[Rule, ...], input_tokens: int, counts: Mapping[str, int]) -> Quote:
+    worst = max((_cost(rule.rates, counts) for rule in rules if input_tokens > rule.above_input), default=0)
+    return UNPRICED._replace(at_risk_nano=min(worst, MAX_EVENT_NANO)) if worst else UNPRICED
+
+
+def _exact_names(rules: Any) -> list[dict[str, Any]]:
+    """A book that does not say how its models may be written: only their own ids are known."""
+    models: dict[str, dict[str, Any]] = {}
+    for rule in rules:
+        if not str(rule["rule_id"]).startswith("override:"):
+            models.setdefault(rule["provider"], {})[rule["model"]] = {"equals": rule["model"]}
+    return [{"id": provider, "models": named} for provider, named in models.items()]
+
+
+def _conditional(entry: Mapping[str, Any]) -> bool:
+    return any(entry.get(name, "*") != "*" for name in _CONDITIONS)
+
+
+def _conditional_names(overrides: Any) -> frozenset[str]:
+    return frozenset(
+        str(entry["name"])
+        for part in overrides
+        for kind in ("free", "factors", "rates")
+        for entry in part.get(kind, ())
+        if _conditional(entry)
+    )
+
+
+def _any_fits(names: set[str], pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def _latest_rates(rows: Any) -> dict[str, int]:
+    return {row["currency"]: int(row["per_usd_nano"]) for row in sorted(rows, key=lambda row: str(row["day"]))}

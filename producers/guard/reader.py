@@ -1,0 +1,212 @@
+"""The guard's thread: reads three compacted topics from their beginning and on, and sends beats and alerts.
+
+Everything slow or fallible of a guard happens here. It lets go of the interpreter every few records: checks come first.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+import uuid
+from contextlib import suppress
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+
+from tollmeter.producers.client.connection import AwayError, CourierLoop, close_producer, knock, quiet, reason_of
+from tollmeter.producers.client.destinations import RateLimited
+from tollmeter.producers.guard.alert_queue import Notices
+from tollmeter.producers.guard.peers import Fleet
+from tollmeter.producers.guard.price_cache import Shelf
+from tollmeter.producers.guard.snapshot import Snapshot, Source
+from tollmeter.schemas import topics
+from tollmeter.schemas.alert import CONTENT_TYPE
+from tollmeter.schemas.guards import BEAT_EVERY_S, PREFIX, Beat
+from tollmeter.settings import Settings
+
+log = logging.getLogger("tollmeter.guard")
+
+SOURCES: tuple[tuple[Source, str], ...] = (
+    ("policies", topics.POLICIES),
+    ("spend", topics.SPEND),
+    ("prices", topics.PRICES),
+)
+SLICE = 20  # records applied before other threads get a turn at the interpreter
+TICK_MS = 200
+START_S = 20.0
+ANSWER_S = 5.0
+CLOSE_S = 2.0
+BACKOFF_S = (0.1, 0.2, 0.5, 1.0)  # close() waits for no more than this
+
+
+class Reader:
+    """Keeps one snapshot up to date. `run` is the whole life of its thread."""
+
+    def __init__(self, settings: Settings, snapshot: Snapshot, notices: Notices) -> None:
+        self._settings, self._known, self._notices = settings, snapshot, notices
+        self._sources = {settings.topic(name): source for source, name in SOURCES}
+        self._positions: dict[TopicPartition, int] = {}
+        self._fleet = Fleet(uuid.uuid4().hex[:16], settings.guards, snapshot.clock.wall_ms)
+        self._next_beat = 0.0
+        self._failures = 0
+        self._shelf = Shelf(settings)
+        self._unreadable, self._mute = RateLimited(), RateLimited()
+        self._closing = threading.Event()
+        self.ready = threading.Event()
+        self.problem = ""
+
+    def close(self) -> None:
+        """Ask the thread to end; it does so within `TICK_MS` and a few answers of the broker."""
+        self._closing.set()
+
+    def run(self) -> None:
+        """Read until closed. Never raises: a fault in here leaves the guard with what it knows, ever more stale."""
+        try:
+            kept = self._shelf.load() if self._known.prices is None else None
+            if kept is not None:
+                self._known.apply("prices", None, kept)
+            with asyncio.Runner(loop_factory=CourierLoop) as runner:
+                runner.get_loop().set_exception_handler(quiet)
+                runner.run(self._main())
+        except Exception as error:
+            self.problem = f"the guard's reader has stopped ({type(error).__name__})"
+            log.exception("the guard's reader has stopped; budgets go stale from now on")
+
+    async def _main(self) -> None:
+        while not self._closing.is_set():
+            try:
+                await self._connect_and_follow()
+            except Exception as error:  # aiokafka's own faults too: what is known goes stale, the service goes on
+                if not self.problem:
+                    log.warning("the guard hears nothing from Kafka at %s: %s", self._settings.kafka, reason_of(error))
+                self.problem = reason_of(error)
+                await asyncio.sleep(BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)])
+                self._failures += 1
+
+    async def _connect_and_follow(self) -> None:
+        options = self._settings.kafka_options()
+        await knock(str(options["bootstrap_servers"]))
+        consumer = AIOKafkaConsumer(
+            **options,
+            client_id="tollmeter-guard",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+        )
+        producer = AIOKafkaProducer(**options, client_id="tollmeter-guard", acks="all", request_timeout_ms=5_000)
+        try:
+            async with asyncio.timeout(START_S):
+                await consumer.start()
+                await producer.start()
+                await self._beat(producer)  # before we ask where the topic ends: then we hear all who began before us
+                ends = await self._assign(consumer)
+            await self._follow(consumer, producer, ends)
+            await self._farewell(producer)
+        finally:
+            await close_producer(producer)
+            await _close_consumer(consumer)
+
+    async def _assign(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+        known = await consumer.topics()
+        partitions = [TopicPartition(topic, 0) for topic in self._sources]
+        for partition in partitions:
+            if partition.topic not in known:
+                raise AwayError(f"topic {partition.topic} does not exist (run: tollmeter setup)")
+        consumer.assign(partitions)
+        begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+        for partition in partitions:
+            begin, end = begins[partition], ends[partition]
+            if self._sources[partition.topic] == "prices":
+                begin = max(begin, end - 1)  # the last book is in force, and each is large
+            at = self._positions.get(partition, 0)
+            consumer.seek(partition, at if begin <= at <= end else begin)
+        return dict(ends)
+
+    async def _follow(
+        self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, ends: dict[TopicPartition, int]
+    ) -> None:
+        live = False
+        while not self._closing.is_set():
+            batches = await consumer.getmany(timeout_ms=TICK_MS)
+            for partition, records in batches.items():
+                self._apply(self._sources[partition.topic], records, live)
+                self._positions[partition] = records[-1].offset + 1
+            if not live:
+                positions = [await consumer.position(partition) >= end for partition, end in ends.items()]
+                live = all(positions)
+                if live:
+                    self._known.loaded, self._failures, self.problem = True, 0, ""
+                    self.ready.set()
+            self._known.accounts.set_guards(self._fleet.size)
+            self._known.accounts.expire()
+            if time.monotonic() >= self._next_beat:
+                await self._beat(producer)
+            await self._send_alerts(producer)
+
+    def _apply(self, source: Source, records: list[ConsumerRecord[bytes, bytes]], live: bool) -> None:
+        if source == "prices":
+            records = records[-1:]  # one book is in force
+        for start in range(0, len(records), SLICE):
+            for record in records[start : start + SLICE]:
+                if not self._take(source, record, live):
+                    text = "a record of %s cannot be read; what it tells of stays as it was"
+                    self._unreadable.warn(text, f"{record.topic} (offset {record.offset})")
+                elif source == "prices" and record.value is not None:
+                    self._shelf.save(record.value)
+            time.sleep(0)  # lets go of the interpreter lock: the service's threads come first
+
+    def _take(self, source: Source, record: ConsumerRecord[bytes, bytes], live: bool) -> bool:
+        if source == "spend" and record.key is not None and record.key.startswith(PREFIX.encode()):
+            try:
+                self._fleet.apply(record.key.decode(), record.value, live)
+            except ValueError:
+                return False
+            return True
+        if live and source == "spend":
+            self._known.clock.witness(record.timestamp)
+        return self._known.apply(source, record.key, record.value)
+
+    async def _beat(self, producer: AIOKafkaProducer) -> None:
+        """Say that we are at work, and clear away who is long gone. Without the right to write we count by settings.
+
+        Any other failure shows that the broker is gone, which a consumer alone never says.
+        """
+        self._next_beat = time.monotonic() + BEAT_EVERY_S
+        beat = Beat(guard=self._fleet.own, at_ms=self._known.clock.wall_ms())
+        topic = self._settings.topic(topics.SPEND)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await producer.send_and_wait(topic, beat.model_dump_json().encode(), key=beat.key.encode(), partition=0)
+                for guard in self._fleet.lost():
+                    await producer.send_and_wait(topic, None, key=(PREFIX + guard).encode(), partition=0)
+        except TopicAuthorizationFailedError as error:
+            self._mute.warn("other guards do not hear of this one: %s", reason_of(error))
+
+    async def _farewell(self, producer: AIOKafkaProducer) -> None:
+        topic, key = self._settings.topic(topics.SPEND), (PREFIX + self._fleet.own).encode()
+        with suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await producer.send_and_wait(topic, None, key=key, partition=0)
+
+    async def _send_alerts(self, producer: AIOKafkaProducer) -> None:
+        topic = self._settings.topic(topics.ALERTS)
+        while (alert := self._notices.first()) is not None:
+            place: dict[str, Any] = {}
+            if self._known.partitions is not None:
+                place["partition"] = topics.org_partition(alert.org_id, self._known.partitions)
+            key = f"{alert.org_id}/{alert.scope}/{alert.name}".encode()
+            try:
+                await producer.send_and_wait(topic, alert.wire(), key=key, headers=CONTENT_TYPE, **place)
+            except KafkaError as error:
+                self._mute.warn("an alert was not sent, it is tried again: %s", reason_of(error))
+                return
+            self._notices.sent(alert)
+
+
+async def _close_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Close it whole. While the broker is away its own cancelled tasks come out of `stop` as if we were cancelled."""
+    for stop in (consumer.stop, consumer._client.close):
+        with suppress(Exception, asyncio.CancelledError):
+            async with asyncio.timeout(CLOSE_S):
+                await stop()

@@ -1,0 +1,278 @@
+"""One HTTP attempt: checked before it is sent, watched while it is answered, recorded once however it ends.
+
+Nothing here reaches the caller but a refusal: a fault of the meter is logged and the call goes on unmetered. An SDK's
+retry is an attempt of its own with an event of its own, because each may be billed; tag `retry` says which it was.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from tollmeter.producers.client import scope
+from tollmeter.producers.client.ids import Ids
+from tollmeter.producers.extract.extract import PROVIDER_HOSTS, extract, provider_of
+from tollmeter.producers.extract.usage import get
+from tollmeter.producers.guard.decision import Deny
+from tollmeter.producers.guard.prices import Quote
+from tollmeter.producers.http import estimates
+from tollmeter.producers.http import request as asked
+from tollmeter.producers.http.answer import REFUSED, Answer
+from tollmeter.producers.http.interfaces import Refusal, Request, key_of
+from tollmeter.producers.http.meter import HTTP_ERROR, Meter, faults, said
+from tollmeter.producers.http.quote import price_of
+from tollmeter.producers.http.response import Reader
+from tollmeter.schemas.event import UsageEvent
+
+UNFINISHED = ("queued", "in_progress")
+BACKGROUND_S = 900.0
+"""So long the usage of an answer in the background is waited for."""
+NOT_SENT = frozenset(
+    (
+        "ConnectError",
+        "ConnectTimeout",
+        "PoolTimeout",
+        "ProxyError",
+        "UnsupportedProtocol",
+        "LocalProtocolError",
+        "ConnectionRefusedError",
+        "gaierror",
+    )
+)
+"""Errors of the HTTP library after which the provider has not seen the request: nothing was used."""
+_PROVIDER_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+_ids = Ids()
+
+
+def begin(meter: Meter, request: Request) -> "Attempt | None":
+    """Return the attempt to watch; None for a request that calls no model, or when the meter itself fails."""
+    try:
+        wanted = asked.read(request.path, request.headers.get("content-type", ""), request.content)
+        return None if wanted is None else Attempt(meter, request, wanted)
+    except Exception as error:
+        faults.warn("metering failed, the call itself is unaffected: %s", said(error))
+        return None
+
+
+class Attempt:
+    """The life of one attempt: `refusal`, then `opened`, `feed` ..., and `done`."""
+
+    def __init__(self, meter: Meter, request: Request, wanted: asked.Asked) -> None:
+        self._meter, self._request, self.wanted = meter, request, wanted
+        self._scope = scope.current()
+        self._fields = self._known()
+        self._provider = str(self._fields.pop("provider", None) or meter.provider or self._by_path())
+        event_id, _ = _ids.next()
+        self._fields.setdefault("request_id", event_id)
+        self.answer = Answer(self._fields["request_id"], event_id)
+        self._started, self._began = datetime.now(UTC), time.perf_counter()
+        self._prompt_tokens = self._count_prompt()
+        self.deny: Deny | None = None
+        self._estimate_nano: int | None = None
+        self._reservation: Any = None
+        self._status: int | None = None
+        self._ttft_ms: int | None = None
+        self._provider_id = ""
+        self._reader: Reader | None = None
+        self._over = False
+
+    # ------------------------------------------------------------------ before
+
+    def refusal(self) -> Refusal | None:
+        """Ask the guard; None when the call may go. A refused call is over: its event is recorded."""
+        if self._meter.guard is None:
+            return None
+        try:
+            decision = self._meter.guard.check(self.wanted.model, **self._question())
+            if isinstance(decision, Deny):
+                return self._refused(decision)
+            self._reservation, self._estimate_nano = decision.reservation, decision.est_nano
+        except Exception as error:
+            faults.warn("the guard failed, the call goes on unchecked: %s", said(error))
+        return None
+
+    def _question(self) -> dict[str, Any]:
+        """Return what the guard must know; names of event fields that it has no use for go into a refusal's event."""
+        known = dict(self._fields)
+        renamed = {"user": "user_id", "org": "org_id"}
+        asking = {name: known.pop(field_, "") for name, field_ in renamed.items()}
+        return {
+            **known,
+            **asking,
+            "event_id": self.answer.event_id,
+            "prompt_chars": self.wanted.prompt_chars,
+            "prompt_tokens": self._prompt_tokens,
+            "max_output_tokens": self.wanted.max_output_tokens,
+            "groups": self._scope.groups,
+            "counted": self._scope.counted,
+            "provider": self._provider or provider_of({}, None, self._request.host),
+            "operation": self.wanted.operation,
+            "stream": self.wanted.stream,
+        }
+
+    def _refused(self, deny: Deny) -> Refusal:
+        self.deny = deny
+        self._status, self._over = deny.http_status, True
+        self.answer.refuse(deny.event_id)
+        if not deny.event_id:  # a guard that has a producer tells of its refusals itself
+            self._finish({"status": "BLOCKED", "error_type": deny.error[:256], "billed": False})
+        headers = {
+            "content-type": "application/json",
+            "x-should-retry": "false",  # the SDKs would ask again at once
+            REFUSED: deny.error,
+            **deny.headers,
+            **self.answer.headers(),
+        }
+        return Refusal(deny.http_status, headers, json.dumps(deny.body).encode())
+
+    # ------------------------------------------------------------------ while
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer is to be read before it is handed on, so that its headers can tell the cost."""
+        return self._reader is not None and not self.wanted.stream and not self._reader.problem
+
+    def opened(self, http_status: int, headers: Mapping[str, str]) -> None:
+        """The answer has begun. Never raises."""
+        self._status = http_status
+        with suppress(Exception):
+            self._provider_id = next((headers[name] for name in _PROVIDER_IDS if headers.get(name)), "")
+            self._reader = Reader(headers.get("content-type", ""), headers.get("content-encoding", ""))
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of the answer pass. Never raises."""
+        if self._ttft_ms is None:
+            self._ttft_ms = self._elapsed_ms()
+        if self._reader is not None:
+            self._reader.feed(data)
+
+    def done(self, error: BaseException | None = None, *, to_its_end: bool = False) -> None:
+        """The attempt is over: with an error, read to its end, or closed by the caller. Counts once; never raises."""
+        if self._over:
+            return
+        self._over = True
+        try:
+            if self._reader is not None:
+                self._reader.finish()
+            self._finish(self._outcome(error, to_its_end))
+        except Exception as error:
+            faults.warn("metering failed, the call itself is unaffected: %s", said(error))
+
+    # ------------------------------------------------------------------ after
+
+    def _outcome(self, error: BaseException | None, to_its_end: bool) -> dict[str, Any]:
+        """Return status, error and whether usage may be missing; the answer says the rest."""
+        if error is not None:
+            status, name = ("ERROR" if isinstance(error, Exception) else "CANCELLED"), type(error).__name__
+            return {"status": status, "error_type": name, "billed": name not in NOT_SENT}
+        reader = self._reader
+        if reader is None or self._status is None or self._status >= HTTP_ERROR:
+            return {"status": "ERROR", "error_type": _error_type(reader.body if reader else {}), "billed": False}
+        if reader.failed:
+            return {"status": "ERROR", "error_type": _error_type(reader.body) or "stream", "billed": True}
+        unread = bool(reader.problem) or not self.wanted.stream
+        ended = reader.ended or (to_its_end and unread)
+        return {"status": "OK" if ended else "CANCELLED", "billed": True}
+
+    def _finish(self, outcome: dict[str, Any]) -> None:
+        billed = outcome.pop("billed")
+        if self._status is not None and 300 <= self._status < HTTP_ERROR:
+            if self._reservation is not None:  # a redirect: the attempt that follows is the call
+                self._reservation.release()
+            return
+        event = self._event(outcome)
+        whole = outcome["status"] == "OK" and event.usage_source == "PROVIDER"
+        if billed and not whole:
+            chars = self._reader.chars if self._reader else 0
+            guess = estimates.filled(event, self._prompt_tokens, estimates.tokens(chars))
+            event = event.model_copy(update=guess)
+        wait_s = self._wait_s(event)
+        if wait_s > 0 and event.provider_request_id:
+            self._tell(event)
+            self._meter.holding.hold(event, wait_s, self._conclude)
+        else:
+            self._conclude(event, billed=billed)
+
+    def _wait_s(self, event: UsageEvent) -> float:
+        """Return how long usage may still become known: an answer that is to be fetched later has only begun."""
+        if event.usage_source != "ESTIMATED":
+            return 0.0
+        unfinished = get(self._reader.body if self._reader else {}, "status") in UNFINISHED
+        return max(self._meter.hold_s, BACKGROUND_S if unfinished else 0.0)
+
+    def _conclude(self, event: UsageEvent, billed: bool = True) -> None:
+        """The event is as good as it gets: settle and record it."""
+        self._settle(event, self._tell(event), billed)
+        if self._meter.producer is not None:
+            self._meter.producer.record(event)
+
+    def _tell(self, event: UsageEvent) -> Quote:
+        quote = price_of(event, self._meter.guard)
+        self.answer.fill(event, quote.nano, quote.status)
+        return quote
+
+    def _event(self, outcome: dict[str, Any]) -> UsageEvent:
+        fields = {
+            "event_id": self.answer.event_id,
+            "model_sent": self.wanted.model,
+            "http_status": self._status,
+            "latency_ms": self._elapsed_ms(),
+            "ttft_ms": self._ttft_ms if self.wanted.stream else None,
+            "prompt_chars": self.wanted.prompt_chars,
+            "api_host": self._request.host,
+            "stream": self.wanted.stream,
+            "operation": self.wanted.operation,
+            "est_cost_nano": self._estimate_nano,
+            **self._fields,
+            **outcome,
+        }
+        body = self._reader.body if self._reader else {}
+        event = extract(body, started_at=self._started, provider=self._provider or None, **fields)
+        if event.provider_request_id or not self._provider_id:
+            return event
+        return event.model_copy(update={"provider_request_id": self._provider_id[:256]})
+
+    def _settle(self, event: UsageEvent, quote: Quote, billed: bool) -> None:
+        """Give the guard the real amount for its estimate; for an unknown price what it may be at most."""
+        if self._reservation is None:
+            return
+        if billed:
+            self._reservation.settle(quote.worst_nano, event.input_tokens + event.output_tokens)
+        else:
+            self._reservation.release()
+
+    # ------------------------------------------------------------------ of the request
+
+    def _known(self) -> dict[str, Any]:
+        """Return the event fields known before the answer: the scope's win over the client's, ours fill the gaps."""
+        found = {**self._meter.fields, **self._scope.fields}
+        key = key_of(self._request)
+        producer = self._meter.producer
+        if producer is not None and key:
+            found.setdefault("api_key_id", producer.key_id(key))
+            found.setdefault("prompt_hash", producer.key_id(self._request.content))
+        retry = self._request.headers.get("x-stainless-retry-count", "0")
+        if retry.isdigit() and retry != "0":
+            found["tags"] = {**found.get("tags", {}), "retry": retry[:9]}
+        return found
+
+    def _by_path(self) -> str:
+        """Return the provider that the path tells, where the host tells none."""
+        known = any(self._request.host.partition(":")[0].endswith(host) for host, _ in PROVIDER_HOSTS)
+        return "" if known else self.wanted.provider
+
+    def _count_prompt(self) -> int:
+        if self._meter.tokenizer is not None:
+            with suppress(Exception):
+                return self._meter.tokenizer(self.wanted.model, self._request.content)
+        return estimates.tokens(self.wanted.prompt_chars)
+
+    def _elapsed_ms(self) -> int:
+        return round((time.perf_counter() - self._began) * 1_000)
+
+
+def _error_type(body: Any) -> str:
+    found = get(body, "error.code", "error.type", "error.status", "error")
+    return str(found)[:256] if isinstance(found, str | int) else ""

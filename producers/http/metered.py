@@ -1,0 +1,267 @@
+"""One line guards and meters an application: the HTTP client of its SDK, wrapped; bytes pass through untouched.
+
+`httpx` and `httpx2` are the same shape under two names. Neither is imported here: the client given says which it is.
+"""
+
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
+from typing import Any, TypeVar
+
+from tollmeter.producers.client.scope import Scope
+from tollmeter.producers.http import request as asked
+from tollmeter.producers.http.answer import EXTENSION
+from tollmeter.producers.http.attempt import Attempt, begin
+from tollmeter.producers.http.interfaces import Guarding, Producing, Refusal, Request
+from tollmeter.producers.http.meter import Meter
+from tollmeter.producers.http.poll import Fetch, fetch
+from tollmeter.producers.http.response import READABLE_ENCODINGS
+
+Client = TypeVar("Client")
+LIBRARIES = ("httpx2", "httpx")
+
+
+def metered(
+    client: Client,
+    *,
+    producer: Producing | None = None,
+    guard: Guarding | None = None,
+    provider: str | None = None,
+    tokenizer: Callable[[str, bytes], int] | None = None,
+    org: str | None = None,
+    hold_s: float = 0.0,
+    **fields: Any,
+) -> Client:
+    """Return the same HTTP client, `Client` or `AsyncClient` of httpx or httpx2, now checking and recording its calls.
+
+    `OpenAI(http_client=metered(httpx2.Client(), producer=producer, guard=guard, org="acme"))`
+
+    Each HTTP attempt is asked of `guard` first (none: nothing is refused) and recorded with `producer` after (none:
+    nothing is recorded). A refusal is answered here, with the guard's status and body, and never reaches the network;
+    the SDK raises it as its own error. `org` and further keywords are event fields of every call; who calls is said per
+    request by the middleware or `calling(...)`. `provider` names the provider where the host does not tell.
+    `tokenizer(model, request body)` counts the prompt's tokens exactly, instead of four characters each.
+
+    Usage that an answer leaves out is estimated. With `hold_s` such an event waits so long for `replace_estimate`
+    before it is recorded; an answer in the background (OpenAI's `background=True`) waits anyway until it is fetched
+    through the same client, at most 15 minutes. What is recorded is never changed.
+
+    Raises ValueError for what is no such client, is metered already, or has no such field.
+    """
+    http, asynchronous = _library(client)
+    fixed = Scope().with_fields({**fields, "org_id": org}).fields
+    meter = Meter(producer, guard, provider, tokenizer, fixed, hold_s)
+    inside: Any = client
+    wrap = _classes(http)[asynchronous]
+    if isinstance(inside._transport, Wrapper):
+        raise ValueError("this client is metered already: its calls would count twice")
+    inside._transport = wrap(inside._transport, meter)
+    inside._mounts = {
+        pattern: None if inner is None else wrap(inner, meter) for pattern, inner in inside._mounts.items()
+    }
+    return client
+
+
+def replace_estimate(client: Any, response: Any) -> bool:
+    """Give the usage of an earlier answer of a metered client: a whole response, with its id, as `extract` reads it.
+
+    False when it is too late, because the estimate has been recorded, or nothing was estimated.
+    """
+    transport = getattr(client, "_transport", None)
+    if not isinstance(transport, Wrapper):
+        raise ValueError("this client is not metered")
+    return transport._meter.holding.replace(response)
+
+
+def _library(client: Any) -> tuple[Any, bool]:
+    """Return the module that a client comes from, and whether it is the asynchronous one."""
+    for name in LIBRARIES:
+        http: Any = sys.modules.get(name)
+        if http is not None and isinstance(client, http.Client | http.AsyncClient):
+            return http, isinstance(client, http.AsyncClient)
+    raise ValueError(f"{type(client).__name__} is no Client or AsyncClient of httpx or httpx2")
+
+
+class Wrapper:
+    """What both transports share."""
+
+    def __init__(self, inner: Any, meter: Meter) -> None:
+        self._inner, self._meter = inner, meter
+
+    _http: Any
+    _stream: type
+
+    def _begin(self, request: Any, content: bytes) -> Attempt | None:
+        url = request.url
+        default = {"http": 80, "https": 443}.get(url.scheme)
+        host = url.host if url.port in (None, default) else f"{url.host}:{url.port}"
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return begin(self._meter, Request(host, url.path, url.query.decode("ascii"), headers, content))
+
+    def _refused(self, request: Any, refusal: Refusal, attempt: Attempt) -> Any:
+        return self._http.Response(
+            refusal.http_status,
+            headers=refusal.headers,
+            content=refusal.content,
+            request=request,
+            extensions={EXTENSION: attempt.answer},
+        )
+
+    def _fetched(self, response: Any, look: Fetch | None) -> Any:
+        if look is not None:
+            look.opened(response.status_code, response.headers)
+            response.stream = self._stream(response.stream, look)
+        return response
+
+    def _watched(self, response: Any, attempt: Attempt) -> Any:
+        attempt.opened(response.status_code, response.headers)
+        response.extensions[EXTENSION] = attempt.answer
+        response.stream = self._stream(response.stream, attempt)
+        return response
+
+    def _with_body(self, response: Any, attempt: Attempt, parts: list[bytes]) -> Any:
+        """Put back an answer that was read, with what is now known of it among its headers."""
+        response.stream = self._http.ByteStream(b"".join(parts))
+        response.headers.update(attempt.answer.headers())
+        return response
+
+
+class SyncTransport(Wrapper):
+    """In place of an `HTTPTransport`."""
+
+    def handle_request(self, request: Any) -> Any:
+        attempt = self._begin(request, request.read()) if _worth_reading(request) else None
+        if attempt is None:
+            look = fetch(self._meter, request.method, request.url.path)
+            return self._fetched(self._inner.handle_request(request), look)
+        refusal = attempt.refusal()
+        if refusal is not None:
+            return self._refused(request, refusal, attempt)
+        request.headers["accept-encoding"] = READABLE_ENCODINGS
+        try:
+            response = self._inner.handle_request(request)
+        except BaseException as error:
+            attempt.done(error)
+            raise
+        response = self._watched(response, attempt)
+        if not attempt.whole:
+            response.headers.update(attempt.answer.headers())
+            return response
+        try:
+            parts = list(response.stream)
+        finally:
+            response.stream.close()
+        return self._with_body(response, attempt, parts)
+
+    def close(self) -> None:
+        self._meter.holding.expire(everything=True)
+        self._inner.close()
+
+    def __enter__(self) -> "SyncTransport":
+        self._inner.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._meter.holding.expire(everything=True)
+        self._inner.__exit__(*exc)
+
+
+class AsyncTransport(Wrapper):
+    """In place of an `AsyncHTTPTransport`."""
+
+    async def handle_async_request(self, request: Any) -> Any:
+        attempt = self._begin(request, await request.aread()) if _worth_reading(request) else None
+        if attempt is None:
+            look = fetch(self._meter, request.method, request.url.path)
+            return self._fetched(await self._inner.handle_async_request(request), look)
+        refusal = attempt.refusal()
+        if refusal is not None:
+            return self._refused(request, refusal, attempt)
+        request.headers["accept-encoding"] = READABLE_ENCODINGS
+        try:
+            response = await self._inner.handle_async_request(request)
+        except BaseException as error:
+            attempt.done(error)
+            raise
+        response = self._watched(response, attempt)
+        if not attempt.whole:
+            response.headers.update(attempt.answer.headers())
+            return response
+        try:
+            parts = [part async for part in response.stream]
+        finally:
+            await response.stream.aclose()
+        return self._with_body(response, attempt, parts)
+
+    async def aclose(self) -> None:
+        self._meter.holding.expire(everything=True)
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> "AsyncTransport":
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        self._meter.holding.expire(everything=True)
+        await self._inner.__aexit__(*exc)
+
+
+class SyncTee:
+    """The body of an answer, seen as it passes."""
+
+    def __init__(self, inner: Any, attempt: Attempt | Fetch) -> None:
+        self._inner, self._attempt = inner, attempt
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for part in self._inner:
+                self._attempt.feed(part)
+                yield part
+        except Exception as error:
+            self._attempt.done(error)
+            raise
+        self._attempt.done(to_its_end=True)
+
+    def close(self) -> None:
+        try:
+            self._inner.close()
+        finally:
+            self._attempt.done()  # no effect when the body was read to its end
+
+
+class AsyncTee:
+    """`SyncTee` for async clients."""
+
+    def __init__(self, inner: Any, attempt: Attempt | Fetch) -> None:
+        self._inner, self._attempt = inner, attempt
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._inner:
+                self._attempt.feed(part)
+                yield part
+        except Exception as error:
+            self._attempt.done(error)
+            raise
+        self._attempt.done(to_its_end=True)
+
+    async def aclose(self) -> None:
+        try:
+            await self._inner.aclose()
+        finally:
+            self._attempt.done()
+
+
+def _worth_reading(request: Any) -> bool:
+    return asked.worth_reading(request.method, request.url.path, request.headers.get("content-type", ""))
+
+
+@cache
+def _classes(http: Any) -> tuple[type, type]:
+    """Return the transports for one library: it wants bodies to be streams of its own kind."""
+    tee = type("Tee", (SyncTee, http.SyncByteStream), {})
+    async_tee = type("AsyncTee", (AsyncTee, http.AsyncByteStream), {})
+    return (
+        type("MeteredTransport", (SyncTransport, http.BaseTransport), {"_http": http, "_stream": tee}),
+        type("MeteredAsyncTransport", (AsyncTransport, http.AsyncBaseTransport), {"_http": http, "_stream": async_tee}),
+    )

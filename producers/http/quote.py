@@ -1,0 +1,53 @@
+"""What a finished call cost, as this process knows it: the guard's copy of the price book, by the event's counters.
+
+Not the last word: PRICE has every tier, region and override, and the ledger keeps what PRICE said. So a tier that the
+guard's copy leaves out makes the price PARTIAL here. Estimated usage is priced in the same way as stated usage.
+"""
+
+from typing import Any, Protocol
+
+from tollmeter.producers.guard.prices import Quote
+from tollmeter.schemas.event import UsageEvent
+from tollmeter.streams.rules.pricing.model_names import tiers
+from tollmeter.streams.rules.pricing.price_one import exact
+from tollmeter.streams.rules.pricing.rates import COUNTERS
+
+
+class Quoting(Protocol):
+    """What pricing needs of a `Guard`."""
+
+    def quote(self, provider: str, model: str, **counts: Any) -> Quote: ...
+
+
+def price_of(event: UsageEvent, guard: Quoting | None) -> Quote:
+    """Return the price of a call; without a guard nothing is known of prices."""
+    if event.status == "BLOCKED":
+        return Quote(0, "FREE")
+    if guard is None:
+        return Quote(None, "")
+    counts = counts_of(event)
+    if not counts:
+        return Quote(None, "NO_USAGE")
+    names = [name for name in dict.fromkeys((event.model_used, event.model_sent)) if name]
+    quote = Quote(None, "UNKNOWN_MODEL")
+    for name in names:
+        quote = guard.quote(event.provider, name, **counts)
+        if quote.status != "UNKNOWN_MODEL":
+            break
+    if quote.status in ("PRICED", "OVERRIDE") and tiers(event.service_tier, event.processing):
+        return quote._replace(status="PARTIAL")
+    return quote
+
+
+def counts_of(event: UsageEvent) -> dict[str, Any]:
+    """Return what was used, by the price book's units, without zeros."""
+    tokens = (
+        event.input_tokens,
+        event.cache_read_tokens,
+        event.cache_write_tokens,
+        event.cache_write_1h_tokens,
+        event.output_tokens,
+        event.reasoning_tokens,
+    )
+    counts: dict[str, Any] = {unit: count for unit, count in zip(COUNTERS, tokens, strict=True) if count}
+    return counts | {unit: exact(count) for unit, count in event.extra_units.items() if count and unit not in COUNTERS}

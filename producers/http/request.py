@@ -1,0 +1,190 @@
+"""What an HTTP request asks of a model API, read from its method, path, headers and body; None when it is no such call.
+
+Pure. Counts characters of text alone: an image travels as megabytes of base64 and costs a few hundred tokens.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tollmeter.producers.extract.usage import count
+
+OPERATIONS = (
+    ("/chat/completions", "chat"),
+    ("/completions", "completion"),
+    ("/responses", "responses"),
+    ("/embeddings", "embeddings"),
+    ("/images/generations", "image"),
+    ("/images/edits", "image"),
+    ("/images/variations", "image"),
+    ("/audio/transcriptions", "transcription"),
+    ("/audio/translations", "transcription"),
+    ("/audio/speech", "speech"),
+    ("/messages", "chat"),
+    (":generatecontent", "chat"),
+    (":streamgeneratecontent", "chat"),
+    (":embedcontent", "embeddings"),
+    (":batchembedcontents", "embeddings"),
+    ("/api/chat", "chat"),
+    ("/api/generate", "chat"),
+    ("/api/embed", "embeddings"),
+    ("/api/embeddings", "embeddings"),
+    ("/converse", "chat"),
+    ("/converse-stream", "chat"),
+    ("/rerank", "rerank"),
+)
+"""How paths of model calls end, and what they do."""
+SPEAKS = (
+    ("/messages", "anthropic"),
+    ("generatecontent", "google"),
+    ("embedcontent", "google"),
+    ("embedcontents", "google"),
+    ("/api/chat", "ollama"),
+    ("/api/generate", "ollama"),
+    ("/api/embed", "ollama"),
+    ("/api/embeddings", "ollama"),
+    ("/converse", "aws"),
+    ("/converse-stream", "aws"),
+)
+"""Paths that one provider alone has, for hosts that say nothing."""
+UNBILLED = (
+    "count_tokens",
+    ":counttokens",
+    "/tokenize",
+    "/moderations",
+    "/batches",
+    "/files",
+    "/uploads",
+    "/jobs",
+    "/cancel",
+)
+"""Ends of paths that name a model and bill nothing by themselves."""
+
+_MODEL_IN_PATH = re.compile(r"/(?:models|model|deployments)/([^/:]+)")
+_MODEL_IN_FORM = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n')
+_FETCHED = re.compile(r"/responses/[^/]+/?$")
+_TEXTS = (
+    "messages",
+    "system",
+    "input",
+    "prompt",
+    "instructions",
+    "contents",
+    "systemInstruction",
+    "system_instruction",
+    "content",
+    "text",
+    "parts",
+    "query",
+    "documents",
+    "texts",
+    "inputs",
+    "output",
+    "arguments",
+)
+"""Keys below which the text of a prompt stands."""
+_TOOLS = ("tools", "functions", "toolConfig", "response_format")
+"""Definitions that the provider puts into the prompt as they are."""
+_DEPTH = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call as its caller wants it."""
+
+    operation: str
+    model: str
+    stream: bool = False
+    prompt_chars: int = 0
+    max_output_tokens: int | None = None
+    """The caller's own limit, for all answers that he asks for together; None when he set none."""
+    provider: str = ""
+    """Whose interface this is, where only one provider has it."""
+
+
+def worth_reading(method: str, path: str, content_type: str) -> bool:
+    """Say whether a request may call a model, before its body, which may be a large file, is read."""
+    path = path.lower().rstrip("/")
+    return method == "POST" and not path.endswith(UNBILLED) and ("json" in content_type or _operation(path) != "")
+
+
+def read(path: str, content_type: str, content: bytes) -> Asked | None:
+    """Return what a request worth reading asks for; None when it calls no model."""
+    operation = _operation(path.lower().rstrip("/"))
+    if "multipart/form-data" in content_type:
+        named = _MODEL_IN_FORM.search(content)
+        return Asked(operation, named[1].decode("utf-8", "replace") if named else "") if operation else None
+    body = _object(content)
+    model = body.get("model") or body.get("modelId")
+    in_path = _MODEL_IN_PATH.search(path)
+    model = model if isinstance(model, str) else in_path[1] if in_path else ""
+    if not operation and not (model and body):
+        return None
+    return Asked(
+        operation or "chat",
+        model.removeprefix("models/")[:256],
+        bool(body.get("stream")) or "stream" in path.rpartition("/")[2].lower() or _streams_unasked(path, body),
+        prompt_chars(body),
+        _limit(body),
+        next((provider for end, provider in SPEAKS if path.lower().rstrip("/").endswith(end)), ""),
+    )
+
+
+def _operation(path: str) -> str:
+    return next((name for end, name in OPERATIONS if path.endswith(end)), "")
+
+
+def fetches(method: str, path: str) -> bool:
+    """Say whether a request looks at an answer that was asked for in the background."""
+    return method == "GET" and _FETCHED.search(path) is not None
+
+
+def prompt_chars(body: Mapping[str, Any]) -> int:
+    """Return how many characters of text a request body carries, definitions of tools included."""
+    text = sum(map(len, _texts({name: body[name] for name in _TEXTS if name in body}, 0)))
+    return text + sum(len(json.dumps(body[name], separators=(",", ":"))) for name in _TOOLS if body.get(name))
+
+
+def _texts(value: Any, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list) and depth < _DEPTH:
+        for item in value:
+            yield from _texts(item, depth + 1)
+    elif isinstance(value, dict) and depth < _DEPTH:
+        for name, item in value.items():
+            if name in _TEXTS:
+                yield from _texts(item, depth + 1)
+
+
+def _limit(body: Mapping[str, Any]) -> int | None:
+    places = (
+        body,
+        body.get("generationConfig"),
+        body.get("generation_config"),
+        body.get("inferenceConfig"),
+        body.get("options"),
+    )
+    names = ("max_completion_tokens", "max_output_tokens", "maxOutputTokens", "max_tokens", "maxTokens", "num_predict")
+    for place in places:
+        for name in names if isinstance(place, Mapping) else ():
+            found = count(place.get(name))  # type: ignore[union-attr]
+            if found:
+                answers = count(body.get("n")) or 1
+                return found * answers
+    return None
+
+
+def _streams_unasked(path: str, body: Mapping[str, Any]) -> bool:
+    """Ollama's own interface streams unless told not to."""
+    return path.endswith(("/api/chat", "/api/generate")) and body.get("stream") is not False
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {}

@@ -1,0 +1,1 @@
+"""Usage that others wrote down: log lines, files, exports."""

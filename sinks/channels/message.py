@@ -1,0 +1,50 @@
+"""A message to one consumer: made from a notice, the same on every attempt; its `key` tells a receiver of a repeat."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from tollmeter.schemas.alert import Severity
+
+
+class Away(Exception):  # noqa: N818 - a state, not a mistake
+    """The consumer does not work now: try again later, and nothing else before."""
+
+
+class Refused(Exception):  # noqa: N818 - a verdict
+    """The consumer works and does not take this message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a consumer gets. `event` is the CloudEvent of the alert."""
+
+    key: str
+    about: Literal["opened", "resolved"]
+    kind: str
+    severity: Severity
+    title: str
+    body: str
+    at_s: float
+    event: Mapping[str, Any] = field(repr=False)
+
+    def document(self) -> bytes:
+        """Return the message as JSON, the same bytes on every attempt."""
+        fields = {
+            "id": self.key,
+            "type": f"tollmeter.alert.{self.about}",
+            "kind": self.kind,
+            "severity": self.severity,
+            "title": self.title,
+            "text": self.body,
+            "alert": self.event,
+        }
+        return json.dumps(fields, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+
+
+class Consumer(Protocol):
+    """Takes messages. Called in a thread; one message at a time."""
+
+    def deliver(self, message: Message) -> None:
+        """Return when the consumer has taken the message. Raises `Away` or `Refused`."""

@@ -1,0 +1,1 @@
+"""ClickHouse: inserts, migrations, named queries, the rollup."""

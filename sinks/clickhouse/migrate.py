@@ -1,0 +1,140 @@
+"""Brings a database to the newest schema: numbered files of one statement each, applied once, in order, resumable.
+
+A file is recorded by the checksum of its text before retention is filled in, so another retention is not another
+schema: it is applied by changing the TTL. Two set-ups at once do no harm, since every statement is IF NOT EXISTS.
+"""
+
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import resources
+
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import UNKNOWN_DATABASE, ClickHouse, Unavailable, connect, connect_existing
+
+FIRST = "0001_schema_migrations"
+
+
+class SchemaError(Exception):
+    """The database and the migration files contradict each other; the text says where and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file. `retention` names the setting whose days stand in its TTL, "" when it has none."""
+
+    name: str
+    template: str
+
+    @property
+    def checksum(self) -> str:
+        return sha256(self.template.encode()).hexdigest()
+
+    @property
+    def retention(self) -> str:
+        found = re.search(r"\{(retention_\w+_days)\}", self.template)
+        return found[1] if found else ""
+
+    @property
+    def table(self) -> str:
+        return self.name.partition("_")[2]
+
+    def statement(self, settings: Settings) -> str:
+        """Return the text with its retention filled in: a positive integer by the settings' own type."""
+        if not self.retention:
+            return self.template
+        return self.template.replace(f"{{{self.retention}}}", str(int(getattr(settings, self.retention))))
+
+
+def migrations() -> list[Migration]:
+    """Return the files in order."""
+    folder = resources.files(__package__) / "sql"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [Migration(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")) for file in files]
+
+
+def apply(settings: Settings) -> list[str]:
+    """Apply what is missing and return what was done. Raises `SchemaError`, `Unavailable`, `Rejected`."""
+    client = connect(settings)
+    try:
+        steps = migrations()
+        client.command(next(step for step in steps if step.name == FIRST).statement(settings))
+        done = []
+        missing = _missing(client, steps)
+        _record(client, missing, "in_progress")
+        for step in missing:
+            client.command(step.statement(settings))
+            _record(client, [step], "completed")
+            done.append(step.name)
+        for step, days in _outdated_retention(client, steps, settings):
+            client.command(f"ALTER TABLE {step.table} MODIFY TTL {_ttl(step, settings)}")
+            done.append(f"{step.table}: keep {days} days")
+        return done
+    finally:
+        client.close()
+
+
+def pending(settings: Settings) -> list[str]:
+    """Return what `apply` would do; nothing is changed. Raises as `apply` does."""
+    steps = migrations()
+    try:
+        client = connect_existing(settings)
+    except Unavailable as error:
+        if error.code == UNKNOWN_DATABASE:
+            return [step.name for step in steps]
+        raise
+    try:
+        if not client.query("EXISTS TABLE schema_migrations")[0]["result"]:
+            return [step.name for step in steps]
+        outdated = _outdated_retention(client, steps, settings)
+        return [step.name for step in _missing(client, steps)] + [
+            f"{step.table}: keep {days} days" for step, days in outdated
+        ]
+    finally:
+        client.close()
+
+
+def _missing(client: ClickHouse, steps: list[Migration]) -> list[Migration]:
+    rows = client.query("SELECT name, checksum, status FROM schema_migrations FINAL ORDER BY name")
+    recorded = {row["name"]: row for row in rows}
+    unknown = sorted(recorded.keys() - {step.name for step in steps})
+    if unknown:
+        raise SchemaError(
+            f"the database has migration {unknown[0]}, which this version does not know: run a newer tollmeter"
+        )
+    missing = []
+    for step in steps:
+        row = recorded.get(step.name)
+        if row is None or row["status"] != "completed":
+            missing.append(step)
+        elif row["checksum"] != step.checksum:
+            raise SchemaError(
+                f"migration {step.name} was applied from another text: restore that file and put the change "
+                "into a new numbered one"
+            )
+    return missing
+
+
+def _record(client: ClickHouse, steps: list[Migration], status: str) -> None:
+    rows = [(step.name, step.checksum, status) for step in steps]
+    client.insert_rows("schema_migrations", ("name", "checksum", "status"), rows)
+
+
+def _outdated_retention(client: ClickHouse, steps: list[Migration], settings: Settings) -> list[tuple[Migration, int]]:
+    """Return the tables whose days differ from the settings. Tables that are not there yet get them when created."""
+    rows = client.query("SELECT name, engine_full FROM system.tables WHERE database = currentDatabase()")
+    engines = {row["name"]: row["engine_full"] for row in rows}
+    outdated = []
+    for step in steps:
+        if step.retention and step.table in engines:
+            kept = re.search(r"toIntervalDay\((\d+)\)", engines[step.table])
+            days = int(getattr(settings, step.retention))
+            if kept is None or int(kept[1]) != days:
+                outdated.append((step, days))
+    return outdated
+
+
+def _ttl(step: Migration, settings: Settings) -> str:
+    """Return the TTL expression of a file: the rest of the line that starts with it."""
+    lines = step.statement(settings).splitlines()
+    return next(line.removeprefix("TTL ") for line in lines if line.startswith("TTL "))

@@ -1,0 +1,1 @@
+"""What an administrator does: set-up, policies, corrections, dead letters, verification."""

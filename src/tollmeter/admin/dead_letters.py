@@ -1,0 +1,233 @@
+"""Dead letters: what lies there, and trying them again. Tried twice, a letter does no harm: its event keeps its id.
+
+What belongs together is one case: the first letter of a record, the marks of its retries, and the letters of the
+records that these became. A case has at most `MAX_ATTEMPTS` attempts, the first included.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from tollmeter.admin.verify.log import records
+from tollmeter.admin.verify.position import reader
+from tollmeter.broker.layout import read_layout
+from tollmeter.schemas import topics
+from tollmeter.schemas.dead_letter import (
+    MAX_ATTEMPTS,
+    RETRY_STAGE,
+    Letter,
+    SourcePlace,
+    again_headers,
+    read_letter,
+    retry_headers,
+)
+from tollmeter.settings import Settings
+
+State = Literal["waiting", "retried", "exhausted", "withheld", "foreign"]
+"""waiting: may be tried again. retried: was, and nothing was heard since. exhausted: failed `MAX_ATTEMPTS` times.
+withheld: its value is a secret and not here. foreign: no event of a service, so trying it again means nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A record that was refused: its newest letter, and where that lies among the dead letters."""
+
+    letter: Letter
+    state: State
+    at: datetime
+    size: int
+    lies: tuple[int, int]
+    """Partition and offset in usage.dlq."""
+
+    def row(self) -> dict[str, Any]:
+        letter = self.letter
+        return {
+            "id": str(letter.place),
+            "reason": letter.reason,
+            "stage": letter.stage,
+            "attempts": letter.attempts,
+            "state": self.state,
+            "at": self.at.isoformat().replace("+00:00", "Z"),
+            "bytes": self.size,
+            "detail": letter.detail,
+        }
+
+
+@dataclass(slots=True)
+class _Case:
+    newest: Any
+    letter: Letter
+    tried: int = 0
+    """Highest number of attempts that a mark of a retry speaks of."""
+
+
+class Cases:
+    """Puts letters and marks together, in the order of the topic."""
+
+    def __init__(self, events_topic: str) -> None:
+        self._events = events_topic
+        self._cases: dict[SourcePlace, _Case] = {}
+        self._became: dict[SourcePlace, tuple[SourcePlace, int]] = {}
+
+    def add(self, record: Any) -> None:
+        """Take in a record of usage.dlq; what is no letter is passed over."""
+        try:
+            letter = read_letter(record.headers)
+        except ValueError:
+            return
+        if letter.stage == RETRY_STAGE:
+            if letter.retried_as is not None:
+                self._became[letter.retried_as] = letter.first, letter.attempts
+            case = self._cases.get(letter.first)
+            if case is not None:
+                case.tried = max(case.tried, letter.attempts)
+            return
+        first, attempts = self._became.get(letter.place, (letter.first, letter.attempts))
+        letter = letter._replace(first=first, attempts=max(attempts, letter.attempts))
+        known = self._cases.get(first)
+        if known is None:
+            self._cases[first] = _Case(record, letter)
+        elif letter.attempts >= known.letter.attempts:
+            known.newest, known.letter = record, letter
+
+    def all(self) -> list[Case]:
+        """Return the cases, the newest letter first."""
+        found = [
+            Case(
+                case.letter,
+                self._state(case),
+                datetime.fromtimestamp(case.newest.timestamp / 1000, tz=UTC),
+                len(case.newest.value or b""),
+                (case.newest.partition, case.newest.offset),
+            )
+            for case in self._cases.values()
+        ]
+        return sorted(found, key=lambda case: (case.at, case.letter.place), reverse=True)
+
+    def _state(self, case: _Case) -> State:
+        letter = case.letter
+        if letter.place.topic != self._events:
+            return "foreign"
+        if letter.reason == "secret":
+            return "withheld"
+        if case.tried > letter.attempts:
+            return "retried"
+        return "exhausted" if letter.attempts >= MAX_ATTEMPTS else "waiting"
+
+
+async def read_cases(settings: Settings) -> list[Case]:
+    """Return every case, the newest first. Raises `LogUnreadableError`."""
+    cases = Cases(settings.topic(topics.EVENTS))
+    topic = settings.topic(topics.DLQ)
+    async with reader(settings) as consumer:
+        layout = await read_layout(settings)
+        bounds = [TopicPartition(topic, number) for number in range(layout.events)]
+        begin, end = await consumer.beginning_offsets(bounds), await consumer.end_offsets(bounds)
+        held = [record for tp in bounds async for record in _light(consumer, tp, begin[tp], end[tp])]
+    for record in sorted(held, key=lambda record: (record.timestamp, record.partition, record.offset)):
+        cases.add(record)
+    return cases.all()
+
+
+@dataclass(frozen=True, slots=True)
+class _Light:
+    """A record of the dead letters without its value, which may be large."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    headers: Any
+    value: range
+
+
+async def _light(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[_Light]:
+    async for record in records(consumer, tp, begin, end):
+        yield _Light(record.partition, record.offset, record.timestamp, record.headers, range(len(record.value or b"")))
+
+
+async def read_value(settings: Settings, case: Case) -> bytes | None:
+    """Return the original bytes that a letter carries."""
+    async with reader(settings) as consumer:
+        return await _value_at(consumer, TopicPartition(settings.topic(topics.DLQ), case.lies[0]), case.lies[1])
+
+
+async def _value_at(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> bytes | None:
+    kept = (await consumer.beginning_offsets([tp]))[tp] <= offset < (await consumer.end_offsets([tp]))[tp]
+    if kept:
+        async for record in records(consumer, tp, offset, offset + 1):
+            return bytes(record.value) if record.value is not None else None
+    return None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a retry did. `lost`: LEDGER's letters whose record the source topic keeps no longer."""
+
+    retried: int = 0
+    lost: int = 0
+
+
+async def retry(settings: Settings, chosen: Sequence[Case], rate: float) -> Outcome:
+    """Send the original bytes of waiting cases to usage.events again, at most `rate` a second.
+
+    The record first, then the mark: whoever is killed between the two tries again, and the event keeps its id.
+    """
+    outcome = Outcome()
+    loop = asyncio.get_running_loop()
+    producer = AIOKafkaProducer(**settings.kafka_options(), acks="all", enable_idempotence=True)
+    await producer.start()
+    try:
+        async with reader(settings) as consumer:
+            started = loop.time()
+            for case in chosen:
+                await asyncio.sleep(max(0.0, started + outcome.retried / rate - loop.time()))
+                await _retry_one(settings, consumer, producer, case, outcome)
+    finally:
+        await producer.stop()
+    return outcome
+
+
+async def _retry_one(
+    settings: Settings, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, case: Case, outcome: Outcome
+) -> None:
+    letter = case.letter
+    dlq = settings.topic(topics.DLQ)
+    # LEDGER's letters hold a priced row; the event itself is still in its own topic
+    at = TopicPartition(*letter.place[:2]) if letter.stage == "ledger" else TopicPartition(dlq, case.lies[0])
+    value = await _value_at(consumer, at, letter.place.offset if letter.stage == "ledger" else case.lies[1])
+    if value is None and letter.reason != "empty":
+        outcome.lost += 1
+        return
+    attempts = letter.attempts + 1
+    events, partition = settings.topic(topics.EVENTS), letter.place.partition
+    sent = await producer.send_and_wait(
+        events, value if value is not None else b"", partition=partition, headers=again_headers(attempts, letter.first)
+    )
+    mark = retry_headers(letter.place, attempts, letter.first, SourcePlace(events, partition, sent.offset))
+    await producer.send_and_wait(dlq, b"", partition=partition, headers=mark)
+    outcome.retried += 1
+
+
+def select(
+    cases: Iterable[Case],
+    *,
+    reasons: Sequence[str] = (),
+    stages: Sequence[str] = (),
+    partitions: Sequence[int] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> list[Case]:
+    """Keep the cases that match; what is not asked for matches everything."""
+    return [
+        case
+        for case in cases
+        if (not reasons or case.letter.reason in reasons)
+        and (not stages or case.letter.stage in stages)
+        and (not partitions or case.letter.place.partition in partitions)
+        and (since is None or case.at >= since)
+        and (until is None or case.at < until)
+    ]

@@ -1,0 +1,237 @@
+"""Files of policies and members: what is written is read back the same, and a wrong file is refused whole.
+
+Every mistake is one line: file:line: key: what is wrong.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from tollmeter.admin.policy_text import PolicyTextError, amount_of, amount_text, limits_text, policy_of
+from tollmeter.schemas.policy import (
+    DEFAULT_ALERT_PCTS,
+    DEFAULT_WARN_PCT,
+    Applies,
+    Currency,
+    Member,
+    Percent,
+    Policy,
+    ScopeKind,
+    TimeZone,
+)
+from tollmeter.yaml_files import YamlError, YamlFile, read_yaml, words
+
+CSV_COLUMNS = ("org", "kind", "name", "group")
+_Item = TypeVar("_Item", Policy, Member)
+
+
+class FileError(ValueError):
+    """The file is wrong; the text has one line per mistake."""
+
+
+def _number_text(value: Any) -> Any:
+    """Take 25 as "25": decimals are text already. True and lists stay what they are, which is wrong."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+NumberText = Annotated[str, BeforeValidator(_number_text)]
+
+
+class PolicyEntry(BaseModel):
+    """One policy as a file has it; amounts in units of the currency."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    org: str
+    scope: ScopeKind = "org"
+    name: str = ""
+    applies: Applies = "pool"
+    currency: Currency = "USD"
+    timezone: TimeZone = "UTC"
+    limits: dict[str, NumberText] = {}
+    warn_pct: Annotated[int, Field(strict=True)] = DEFAULT_WARN_PCT
+    alert_pcts: tuple[Percent, ...] = DEFAULT_ALERT_PCTS
+    alert_remaining: NumberText | None = None
+
+    def policy(self) -> Policy:
+        """Return the policy. Raises `PolicyTextError`."""
+        remaining = None if self.alert_remaining is None else amount_of(self.alert_remaining, "alert_remaining")
+        fields = {
+            "org_id": self.org,
+            "scope": self.scope,
+            "name": self.name,
+            "applies": self.applies,
+            "currency": self.currency,
+            "timezone": self.timezone,
+            "warn_threshold_pct": self.warn_pct,
+            "alert_pcts": self.alert_pcts,
+            "alert_remaining_micro": remaining,
+        }
+        try:
+            return policy_of(fields, self.limits)
+        except PolicyTextError as error:
+            raise PolicyTextError(error.text, {"warn_threshold_pct": "warn_pct"}.get(error.key, error.key)) from None
+
+
+class MemberEntry(BaseModel):
+    """One user or group as a file has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    org: str
+    user: str | None = None
+    group: str | None = None
+    groups: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if (self.user is None) == (self.group is None):
+            raise ValueError("give user or group: the name of who is inside the groups")
+        return self
+
+    def member(self) -> Member:
+        """Return the member. Raises `ValidationError`."""
+        kind = "group" if self.user is None else "user"
+        return Member.model_validate(
+            {"org_id": self.org, "kind": kind, "name": self.user or self.group or "", "groups": self.groups}
+        )
+
+
+def read_policies(path: Path) -> list[Policy]:
+    """Return the policies of a YAML file. Raises `FileError`."""
+    return _read_entries(path, "policies", PolicyEntry, PolicyEntry.policy, lambda policy: policy.policy_id)
+
+
+def read_members(path: Path) -> list[Member]:
+    """Return the members of a file, CSV by its ending and else YAML. Raises `FileError`."""
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path)
+    return _read_entries(path, "members", MemberEntry, MemberEntry.member, lambda member: member.member_id)
+
+
+def policies_yaml(policies: Iterable[Policy]) -> str:
+    """Return the policies as `read_policies` reads them."""
+    return _dump("policies", [_policy_entry(policy) for policy in policies])
+
+
+def members_yaml(members: Iterable[Member]) -> str:
+    """Return the members as `read_members` reads them."""
+    entries = [{"org": member.org_id, member.kind: member.name, "groups": list(member.groups)} for member in members]
+    return _dump("members", entries)
+
+
+def members_csv(members: Iterable[Member]) -> str:
+    """Return a row per member and group; who is in no group has one row with an empty group."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(CSV_COLUMNS)
+    for member in members:
+        writer.writerows((member.org_id, member.kind, member.name, group) for group in member.groups or ("",))
+    return out.getvalue()
+
+
+def _read_entries(
+    path: Path,
+    section: str,
+    entry: "type[PolicyEntry] | type[MemberEntry]",
+    make: Callable[[Any], _Item],
+    key: Callable[[_Item], str],
+) -> list[_Item]:
+    try:
+        file = read_yaml(path)
+    except YamlError as error:
+        raise FileError(str(error)) from None
+    entries = file.body.get(section) if isinstance(file.body, dict) else None
+    if not isinstance(entries, list) or len(file.body) > 1:
+        raise FileError(f"{path}:1: expected a list under `{section}:` and nothing else")
+    found: dict[str, _Item] = {}
+    problems: list[str] = []
+    for place, raw in enumerate(entries):
+        try:
+            item = make(entry.model_validate(raw))
+        except (PolicyTextError, ValidationError) as error:
+            problems += _problems(file, (section, place), error)
+            continue
+        if key(item) in found:
+            problems.append(file.problem((section, place), f"{key(item)} is given twice"))
+        found[key(item)] = item
+    if problems:
+        raise FileError("\n".join(problems))
+    return list(found.values())
+
+
+def _problems(file: YamlFile, where: tuple[str, int], error: PolicyTextError | ValidationError) -> list[str]:
+    if isinstance(error, PolicyTextError):
+        section, _, kind = error.key.partition(".")  # limits.day/tokens is a key under limits
+        return [file.problem((*where, *filter(None, (section, kind))), error.text)]
+    return [file.problem((*where, *problem["loc"]), words(problem)) for problem in error.errors(include_url=False)]
+
+
+def _read_csv(path: Path) -> list[Member]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, cells) for cells in reader if cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not lines or tuple(lines[0][1]) != CSV_COLUMNS:
+        raise FileError(f"{path}:1: the first line must be {','.join(CSV_COLUMNS)}")
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    problems: list[str] = []
+    for number, cells in lines[1:]:
+        if len(cells) != len(CSV_COLUMNS):
+            problems.append(f"{path}:{number}: {len(cells)} columns; expected {len(CSV_COLUMNS)}")
+            continue
+        org, kind, name, group = cells
+        try:
+            Member.model_validate({"org_id": org, "kind": kind, "name": name, "groups": (group,) if group else ()})
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            problems.append(f"{path}:{number}: {'.'.join(map(str, problem['loc'])) or name}: {words(problem)}")
+            continue
+        groups.setdefault((org, kind, name), []).extend([group] if group else [])
+    if problems:
+        raise FileError("\n".join(problems))
+    return [
+        Member.model_validate({"org_id": org, "kind": kind, "name": name, "groups": tuple(dict.fromkeys(inside))})
+        for (org, kind, name), inside in groups.items()
+    ]
+
+
+def _policy_entry(policy: Policy) -> dict[str, Any]:
+    entry: dict[str, Any] = {"org": policy.org_id, "scope": policy.scope}
+    if policy.name:
+        entry["name"] = policy.name
+    entry |= {"applies": policy.applies, "currency": policy.currency, "timezone": policy.timezone}
+    entry["limits"] = {kind: _Plain(amount) for kind, amount in limits_text(policy).items()}
+    entry |= {"warn_pct": policy.warn_threshold_pct, "alert_pcts": list(policy.alert_pcts)}
+    if policy.alert_remaining_micro is not None:
+        entry["alert_remaining"] = _Plain(amount_text(policy.alert_remaining_micro))
+    return entry
+
+
+class _Plain(str):
+    """A number as it is to stand in the file."""
+
+    __slots__ = ()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes amounts as they are."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(
+    _Plain, lambda dumper, text: dumper.represent_scalar(f"tag:yaml.org,2002:{'float' if '.' in text else 'int'}", text)
+)
+
+
+def _dump(section: str, entries: Sequence[Any]) -> str:
+    return yaml.dump({section: list(entries)}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -1,0 +1,61 @@
+"""What an unattended check finds becomes alerts: one a day for each kind of difference, however often it is found."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+
+from aiokafka import AIOKafkaProducer
+
+from tollmeter.admin.verify.count import Difference
+from tollmeter.schemas import topics
+from tollmeter.schemas.alert import CONTENT_TYPE, Alert, alert_id
+from tollmeter.settings import Settings
+from tollmeter.streams.rules.windows.epochs import PIPELINE
+
+KIND = "verify_difference"
+SOURCE = "tollmeter/verify"
+LAG = "waiting_for_"
+"""What only waits is no difference: whether the line lags is watched elsewhere."""
+PRODUCERS_FAULT = frozenset({"id_with_several_times", "resend_with_other_content"})
+
+
+def alerts(differences: Iterable[Difference], now: datetime) -> list[Alert]:
+    """Return one alert for each name, about the whole of it."""
+    by_name: dict[str, list[Difference]] = defaultdict(list)
+    for difference in differences:
+        if not difference.name.startswith(LAG):
+            by_name[difference.name].append(difference)
+    day = f"{now:%Y-%m-%d}"
+    return [
+        Alert(
+            id=alert_id(KIND, name, day),
+            kind=KIND,
+            severity="warning" if name in PRODUCERS_FAULT else "critical",
+            org_id="",
+            scope=PIPELINE,
+            name=name,
+            period=day,
+            received_at=now,
+            text=f"verify: {name} at {len(found)} places, first {found[0].where}: {found[0].detail}"[:500],
+            facts={"places": len(found), "amount": sum(one.amount for one in found), "first": found[0].where},
+            source=SOURCE,
+        )
+        for name, found in sorted(by_name.items())
+    ]
+
+
+async def send(settings: Settings, raised: Iterable[Alert]) -> None:
+    """Return when every alert is acknowledged."""
+    producer = AIOKafkaProducer(**settings.kafka_options(), acks="all", enable_idempotence=True)
+    await producer.start()
+    try:
+        for alert in raised:
+            await producer.send_and_wait(
+                settings.topic(topics.ALERTS),
+                alert.wire(),
+                key=f"{PIPELINE}/{alert.name}".encode(),
+                partition=0,
+                headers=CONTENT_TYPE,
+            )
+    finally:
+        await producer.stop()

@@ -1,0 +1,201 @@
+"""What the log itself says: rows of usage.priced, dead letters and source records, as they come, never all at once."""
+
+import io
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from tollmeter.admin.verify.position import Position, reader
+from tollmeter.admin.verify.sources import SourceMap
+from tollmeter.schemas import topics
+from tollmeter.schemas.control import Correction
+from tollmeter.schemas.priced import H_CORRECTION, H_KIND, KIND_CORRECTION, KIND_ROWS
+from tollmeter.settings import Settings
+from tollmeter.streams.rules.events.decode_avro import decode
+from tollmeter.streams.rules.events.validate import validate
+
+Advance = Callable[[int], None]
+
+CONTENT = ("model_sent", "status", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+"""Columns that a resend must not change."""
+COLUMNS = (
+    "event_id",
+    "event_time",
+    "org_id",
+    "src_partition",
+    "src_offset",
+    "revision",
+    "received_at",
+    "status",
+    "cost_nano",
+)
+SCHEMA = pl.Schema(
+    {
+        "event_id": pl.String(),
+        "event_time": pl.Datetime("us", "UTC"),
+        "org_id": pl.String(),
+        "src_partition": pl.UInt16(),
+        "src_offset": pl.Int64(),
+        "revision": pl.UInt16(),
+        "received_at": pl.Datetime("ms", "UTC"),
+        "status": pl.String(),
+        "cost_nano": pl.Int64(),
+        "content": pl.UInt64(),
+        "priced_offset": pl.Int64(),
+        "priced_partition": pl.UInt16(),
+        "corrected": pl.Boolean(),
+    }
+)
+DEEP_SCHEMA = pl.Schema({name: SCHEMA[name] for name in ("event_id", "event_time", "org_id")})
+CHUNK = 20_000
+KILLER = b"quarantined"
+
+
+async def read_rows(settings: Settings, position: Position, advance: Advance) -> AsyncIterator[pl.DataFrame]:
+    """Yield the rows of usage.priced, record by record and in log order within a partition.
+
+    Of a correction those are the rows that the ledger shall have. What is no priced record is passed over.
+    """
+    topic = settings.topic(topics.PRICED)
+    async with reader(settings) as consumer:
+        for number, end in position.priced_end.items():
+            async for record in records(consumer, TopicPartition(topic, number), position.priced_from[number], end):
+                advance(1)
+                headers = dict(record.headers)
+                kind = headers.get(H_KIND)
+                if kind not in (KIND_ROWS, KIND_CORRECTION):
+                    continue
+                try:
+                    rows = _rows(record, replaced_by(headers), corrected=kind == KIND_CORRECTION)
+                except (KeyError, ValueError, OSError, pl.exceptions.PolarsError):
+                    continue  # LEDGER dead-letters it
+                yield rows
+
+
+def replaced_by(headers: dict[str, bytes]) -> int:
+    """Return how many rows of a record come first that say what was: none of one of PRICE."""
+    if headers.get(H_KIND) != KIND_CORRECTION:
+        return 0
+    return Correction.model_validate_json(headers[H_CORRECTION]).was
+
+
+def _rows(record: Any, replaced: int, *, corrected: bool) -> pl.DataFrame:
+    frame = pl.read_ipc_stream(io.BytesIO(record.value), columns=list(dict.fromkeys((*COLUMNS, *CONTENT))))[replaced:]
+    return frame.select(
+        pl.col("event_id").cast(pl.String),
+        "event_time",
+        pl.col("org_id").cast(pl.String),
+        "src_partition",
+        "src_offset",
+        "revision",
+        "received_at",
+        pl.col("status").cast(pl.String),
+        "cost_nano",
+        pl.concat_str([pl.col(name).cast(pl.String) for name in CONTENT], separator="\x1f").hash().alias("content"),
+        pl.lit(record.offset, pl.Int64()).alias("priced_offset"),
+        pl.lit(record.partition, pl.UInt16()).alias("priced_partition"),
+        pl.lit(corrected).alias("corrected"),
+    ).cast(SCHEMA)
+
+
+@dataclass
+class Letters:
+    """Source records among the dead letters: of LEDGER, and those that kill who decodes them."""
+
+    refused: list[tuple[int, int]] = field(default_factory=list)
+    killers: set[tuple[int, int]] = field(default_factory=set)
+
+    def refused_frame(self) -> pl.DataFrame:
+        schema = {name: SCHEMA[name] for name in ("src_partition", "src_offset")}
+        return pl.DataFrame(sorted(set(self.refused)), schema=schema, orient="row")
+
+
+async def read_letters(settings: Settings, position: Position, sources: SourceMap) -> Letters:
+    """Mark the source records that PRICE dead-lettered; return what else the dead letters say."""
+    topic, events = settings.topic(topics.DLQ), settings.topic(topics.EVENTS).encode()
+    found = Letters()
+    async with reader(settings) as consumer:
+        for number, end in position.dlq_end.items():
+            async for record in records(consumer, TopicPartition(topic, number), position.dlq_begin[number], end):
+                headers = dict(record.headers)
+                if headers.get("source_topic") != events:
+                    continue
+                place = int(headers["source_partition"]), int(headers["source_offset"])
+                if headers.get("stage") == b"price":
+                    sources.reject(*place)
+                elif headers.get("stage") == b"ledger":
+                    found.refused.append(place)
+                if headers.get("reason") == KILLER:
+                    found.killers.add(place)
+    return found
+
+
+async def resolve(settings: Settings, sources: SourceMap, advance: Advance) -> None:
+    """Look at the offsets nothing is known of, and mark those at which the source log holds no record."""
+    topic = settings.topic(topics.EVENTS)
+    async with reader(settings) as consumer:
+        for number, offsets in list(sources.unaccounted()):
+            tp = TopicPartition(topic, number)
+            consumer.assign([tp])
+            at = 0
+            while at < len(offsets):
+                consumer.seek(tp, offsets[at])
+                held, until = await _stretch(consumer, tp, offsets[at], offsets[-1] + 1)
+                while at < len(offsets) and offsets[at] < until:
+                    if offsets[at] not in held:
+                        sources.no_record(number, offsets[at])
+                    at += 1
+                advance(0)
+
+
+async def _stretch(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> tuple[set[int], int]:
+    """Return the offsets of records read from `begin` on, and up to where nothing else stands."""
+    while True:
+        found = (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, [])
+        until = await consumer.position(tp)
+        if found or until > begin:
+            return {record.offset for record in found}, max(until, begin + 1)
+        if until >= end:
+            return set(), end
+
+
+async def read_sources(
+    settings: Settings, begin: dict[int, int], position: Position, killers: set[tuple[int, int]], advance: Advance
+) -> AsyncIterator[tuple[int, int, pl.DataFrame]]:
+    """Read usage.events again and yield, by chunks, records, rejects and the identities of what is accepted."""
+    topic = settings.topic(topics.EVENTS)
+    async with reader(settings) as consumer:
+        for number, end in position.price_done.items():
+            chunk: list[bytes | None] = []
+            async for record in records(consumer, TopicPartition(topic, number), begin[number], end):
+                chunk.append(b"" if (number, record.offset) in killers else record.value)
+                if len(chunk) == CHUNK:
+                    advance(CHUNK)
+                    yield _judged(chunk)
+                    chunk = []
+            advance(len(chunk))
+            yield _judged(chunk)
+
+
+def _judged(values: list[bytes | None]) -> tuple[int, int, pl.DataFrame]:
+    decoded = decode(values)
+    good = validate(decoded.frame, decoded.index)
+    rows = good.frame.select(
+        "event_id", pl.col("occurred_at").alias("event_time").cast(pl.Datetime("us", "UTC")), "org_id"
+    )
+    return len(values), len(decoded.rejects) + len(good.rejects), rows
+
+
+async def records(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Any]:
+    """Yield the records of a partition in [begin, end)."""
+    if begin >= end:
+        return
+    consumer.assign([tp])
+    consumer.seek(tp, begin)
+    while (await consumer.position(tp)) < end:
+        for record in (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, []):
+            if record.offset < end:
+                yield record

@@ -1,0 +1,1 @@
+"""The broker and what is fixed about it: clients, layout, topic ids, policies."""

@@ -1,0 +1,217 @@
+"""Policies and members are data on the log: the compacted topic keeps them, a control record in the partition acts.
+
+A change is done when both are acknowledged; ClickHouse gets its copy with the next checkpoint of WATCH. Changes are
+checked before the first is written; repeating an interrupted command completes it.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
+
+from tollmeter.broker.layout import Layout, ProvisionError, read_layout
+from tollmeter.schemas import topics
+from tollmeter.schemas.control import MemberDelete, MemberSet, PolicyDelete, PolicySet, control_record
+from tollmeter.schemas.policy import Member, Policy
+from tollmeter.schemas.spend import Spend
+from tollmeter.settings import Settings
+from tollmeter.streams.rules.limits.policies import GroupCycleError, Groups
+
+_POLICY, _MEMBER = b"policy:", b"member:"
+_Value = TypeVar("_Value")
+
+
+class PolicyError(Exception):
+    """The change was refused or could not be made durable; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The policies by their ids, and the membership."""
+
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    groups: Groups = field(default_factory=Groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the compacted topic (None = deleted) and the control record that tells WATCH, if it is to know."""
+
+    org_id: str
+    key: bytes
+    value: bytes | None
+    control: PolicySet | PolicyDelete | MemberSet | MemberDelete | None = None
+
+
+def policy_set(policy: Policy) -> Change:
+    """Return the change that puts a policy in force, in place of any of the same id."""
+    value = policy.model_dump_json().encode()
+    return Change(policy.org_id, _POLICY + policy.policy_id.encode(), value, PolicySet(policy=policy))
+
+
+def policy_delete(org_id: str, policy_id: str) -> Change:
+    """Return the change that ends a policy; ending an absent one is no error."""
+    return Change(org_id, _POLICY + policy_id.encode(), None, PolicyDelete(policy_id=policy_id))
+
+
+def member_set(member: Member) -> Change:
+    """Return the change that gives a user or group its groups, in place of any that it had."""
+    value = member.model_dump_json().encode()
+    return Change(member.org_id, _MEMBER + member.member_id.encode(), value, MemberSet(member=member))
+
+
+def member_delete(org_id: str, member_id: str) -> Change:
+    """Return the change that takes a member out of all groups; an absent one is no error."""
+    return Change(org_id, _MEMBER + member_id.encode(), None, MemberDelete(member_id=member_id))
+
+
+def write(settings: Settings, changes: Sequence[Change]) -> None:
+    """Return when all changes are on the log, where WATCH evaluates them at once. Raises `PolicyError`.
+
+    A group that would be inside itself is refused before anything is written.
+    """
+    if any(isinstance(change.control, MemberSet) for change in changes):
+        check(read_rules(settings), changes)
+    if changes:
+        _reach(settings, _write(settings, changes))
+
+
+def check(rules: Rules, changes: Iterable[Change]) -> None:
+    """Raise `PolicyError` when these changes would put a group inside itself. `rules` must not be used afterwards."""
+    for change in changes:
+        if isinstance(change.control, MemberSet):
+            rules.groups.put(change.control.member)
+        elif isinstance(change.control, MemberDelete):
+            rules.groups.delete(change.control.member_id)
+    try:
+        rules.groups.check()
+    except GroupCycleError as error:
+        raise PolicyError(f"{error}: take one of these steps out") from None
+
+
+def read_rules(settings: Settings) -> Rules:
+    """Return the policies and members in force. Raises `PolicyError`."""
+    found = entries(settings)
+    try:
+        policies = [Policy.model_validate_json(value) for key, value in found.items() if key.startswith(_POLICY)]
+        members = [Member.model_validate_json(value) for key, value in found.items() if key.startswith(_MEMBER)]
+    except ValidationError as error:
+        topic = settings.topic(topics.POLICIES)
+        raise PolicyError(f"{topic} holds a {error.title.lower()} that this version cannot read: upgrade it") from None
+    ordered = sorted(policies, key=lambda policy: policy.policy_id)
+    return Rules({policy.policy_id: policy for policy in ordered}, Groups(members))
+
+
+def entries(settings: Settings) -> dict[bytes, bytes]:
+    """Return every entry of the compacted topic by its key. Raises `PolicyError`."""
+    found: dict[bytes, bytes] = {}
+
+    def take(key: bytes, value: bytes | None) -> None:
+        if value is None:
+            found.pop(key, None)
+        else:
+            found[key] = value
+
+    _reach(settings, _read(settings, topics.POLICIES, take))
+    return found
+
+
+def read_spend(settings: Settings) -> dict[str, Spend]:
+    """Return what guards are told of every limited scope, by key: of two rows the higher stamp. Raises `PolicyError`.
+
+    The topic is compacted and several owners may have written: only the stamps say which value is right.
+    """
+    found: dict[str, Spend] = {}
+
+    def take(key: bytes, value: bytes | None) -> None:
+        if value is None or not key.startswith(b"spend/"):
+            return
+        with suppress(ValidationError):  # a newer form: guards of this version do not read it either
+            row = Spend.model_validate_json(value)
+            if row.key not in found or row.stamp >= found[row.key].stamp:
+                found[row.key] = row
+
+    _reach(settings, _read(settings, topics.SPEND, take))
+    return found
+
+
+def set_policy(settings: Settings, policy: Policy) -> None:
+    """Return when the policy is on the log. Raises `PolicyError`."""
+    write(settings, [policy_set(policy)])
+
+
+def delete_policy(settings: Settings, org_id: str, policy_id: str) -> None:
+    """Return when the deletion is on the log; deleting an absent policy is no error. Raises `PolicyError`."""
+    write(settings, [policy_delete(org_id, policy_id)])
+
+
+def list_policies(settings: Settings) -> list[Policy]:
+    """Return the policies in force, in order of their ids. Raises `PolicyError`."""
+    return list(read_rules(settings).policies.values())
+
+
+def _reach(settings: Settings, work: Coroutine[Any, Any, _Value]) -> _Value:
+    try:
+        return asyncio.run(work)
+    except (KafkaError, OSError) as error:
+        raise PolicyError(
+            f"no Kafka broker answers at {settings.kafka} ({type(error).__name__}): "
+            "start one with 'tollmeter up' or set TOLLMETER_KAFKA"
+        ) from None
+    except ProvisionError as error:
+        raise PolicyError(str(error)) from None
+
+
+async def _write(settings: Settings, changes: Sequence[Change]) -> None:
+    layout = await read_layout(settings)
+    producer = AIOKafkaProducer(**settings.kafka_options(), acks="all", enable_idempotence=True)
+    try:
+        await producer.start()
+        topic = settings.topic(topics.POLICIES)
+        try:
+            await _acknowledged(
+                [await producer.send(topic, change.value, key=change.key, partition=0) for change in changes]
+            )
+            told = [change for change in changes if change.control is not None]
+            await _acknowledged([await _send_control(producer, settings, layout, change) for change in told])
+        except KafkaError as error:
+            raise PolicyError(
+                f"{settings.kafka} failed while changes were written ({type(error).__name__}): some may be in force; "
+                "repeating the command completes them"
+            ) from None
+    finally:
+        await producer.stop()
+
+
+async def _send_control(producer: AIOKafkaProducer, settings: Settings, layout: Layout, change: Change) -> Any:
+    value, headers = control_record(change.control)
+    partition = topics.org_partition(change.org_id, layout.priced)
+    return await producer.send(settings.topic(topics.PRICED), value, partition=partition, headers=headers)
+
+
+async def _acknowledged(sent: Sequence[Any]) -> None:
+    await asyncio.gather(*sent)
+
+
+async def _read(settings: Settings, topic: str, take: Callable[[bytes, bytes | None], None]) -> None:
+    """Give key and value of every record of a compacted topic to `take`, in their order."""
+    tp = TopicPartition(settings.topic(topic), 0)
+    consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
+    try:
+        await consumer.start()
+        if tp.topic not in await consumer.topics():  # asked for its end it would be waited for
+            raise PolicyError(f"topic {tp.topic} does not exist on {settings.kafka}: run 'tollmeter setup'")
+        consumer.assign([tp])
+        await consumer.seek_to_beginning(tp)
+        end = (await consumer.end_offsets([tp]))[tp]
+        while await consumer.position(tp) < end:
+            for record in (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, []):
+                if record.key is not None:
+                    take(record.key, record.value)
+    finally:
+        await consumer.stop()

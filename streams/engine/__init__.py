@@ -1,0 +1,1 @@
+"""All of Faust and of consuming: what a stage runs on."""

@@ -1,0 +1,1 @@
+"""LEDGER: priced records become a set of rows in ClickHouse."""

@@ -1,0 +1,83 @@
+"""A check that runs by itself, in a process of its own: memory and time of a worker are not for reading the log again.
+
+Whoever holds the first partition of usage.priced runs it; two at once, in a rebalance, raise the same alerts.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from time import time
+
+from tollmeter.streams.engine import metrics
+
+log = logging.getLogger("tollmeter")
+
+FIRST_SHARE = 6
+"""The first check comes this much sooner than the interval: workers may not live a whole one."""
+LEAST_SINCE_S = 3 * 3_600
+
+
+def verify_command(every_s: float) -> list[str]:
+    """Return the command: what has arrived over some intervals, so that one that failed is made up for."""
+    since_s = max(LEAST_SINCE_S, int(3 * every_s))
+    arguments = ("verify", "--since", f"{since_s}s", "--windows", "1d", "--wait", "60s", "--alert", "--json")
+    return [sys.executable, "-m", "tollmeter", *arguments]
+
+
+class Hourly:
+    """Starts a command every so many seconds, one at a time, and says how it ended. 0 seconds: never."""
+
+    def __init__(self, command: Sequence[str], every_s: float) -> None:
+        self._command, self._every_s = command, every_s
+        self._due_at = -1.0
+        self._running: asyncio.Task[None] | None = None
+
+    def step(self, now: float, *, ours: bool) -> None:
+        """Start the command if it is due and ours to run; `now` is monotonic."""
+        if self._every_s <= 0 or (self._running is not None and not self._running.done()):
+            return
+        if self._due_at < 0:
+            self._due_at = now + self._every_s / FIRST_SHARE
+        if now >= self._due_at and ours:
+            self._due_at = now + self._every_s
+            self._running = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:  # no memory, no more processes: the next hour may have them
+            log.error("verify cannot be started: %s", error)
+            return
+        document, text = await process.communicate()
+        if process.returncode in (0, 1):
+            tell(document, time())
+        else:
+            last = text.decode("utf-8", "replace").strip().rpartition("\n")[2][-300:]
+            log.error("verify ended with exit code %s: %s", process.returncode, last)
+
+
+def tell(document: bytes, now_s: float) -> None:
+    """Say what a check found, in the log and as metrics."""
+    try:
+        found = json.loads(document)["differences"]
+    except (ValueError, KeyError, TypeError):
+        log.error("verify said nothing that can be read")
+        return
+    amounts = Counter[str]()
+    for difference in found:
+        amounts[difference["name"]] += difference["amount"]
+    metrics.LEDGER_MISSING.set(amounts["missing_in_ledger"])
+    metrics.LEDGER_DUPLICATE.set(amounts["id_with_several_times"])
+    if found:
+        log.error("verify: %s", ", ".join(f"{name} {amount}" for name, amount in sorted(amounts.items())))
+    else:
+        metrics.VERIFY_SUCCESS.set(now_s)
+        log.info("verify: no differences")

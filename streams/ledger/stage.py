@@ -1,0 +1,259 @@
+"""LEDGER: priced rows and alerts into ClickHouse. Inserted, then acked; delivered again, the table is the same.
+
+ClickHouse away: it waits for ever while polling goes on, and gives up at once when its partitions go. Rows that
+ClickHouse refuses are found by halving and become dead letters; their neighbours are stored.
+"""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import polars as pl
+from faust.types import TP
+
+from tollmeter.broker.layout import stored_layout
+from tollmeter.schemas import topics
+from tollmeter.schemas.dead_letter import SourcePlace, dead_letter_headers, letter_value
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse import rollup
+from tollmeter.sinks.clickhouse.books import store_book
+from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect
+from tollmeter.streams.engine import metrics
+from tollmeter.streams.engine.app import Sender, StageApp, StopReading, build_app, preflight
+from tollmeter.streams.engine.app import run as run_app
+from tollmeter.streams.engine.health import Health
+from tollmeter.streams.engine.loop import GivenUp, Passes, within_bytes
+from tollmeter.streams.engine.runtime import MACHINE, Machine
+from tollmeter.streams.ledger.block import KERNEL, Block, Kernel, read_block
+from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, rows_of
+from tollmeter.streams.ledger.self_check import Hourly, verify_command
+from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS
+
+log = logging.getLogger("tollmeter.ledger")
+
+STAGE = "ledger"
+CLICKHOUSE = "ClickHouse"
+REPORT_S = 60.0
+BACKLOG_LINGER_S = 2.0
+"""A backlog is stored in large blocks: a row in a block of 4,000 costs ClickHouse three times as much."""
+POLL_S = 0.05
+GRACE_S = 3.0
+"""How long an insert under way may go on when the partitions were taken away."""
+FIRST_DELAY_S, LAST_DELAY_S = 0.1, 10.0
+
+
+class Ledger:
+    """The LEDGER stage of one worker."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        app: StageApp,
+        sender: Sender,
+        *,
+        machine: Machine = MACHINE,
+        kernel: Kernel = KERNEL,
+        connect: Callable[[Settings], ClickHouse] = connect,
+        roll_up: Callable[[ClickHouse, Settings], rollup.RollupResult] = rollup.step,
+    ) -> None:
+        self._settings, self._app, self._sender = settings, app, sender
+        self._machine, self._kernel, self._connect, self._step_rollup = machine, kernel, connect, roll_up
+        self._client: ClickHouse | None = None
+        self._counts: Counter[str] = Counter()
+        self._reported = self._complained = 0.0
+        self._rollup: asyncio.Future[rollup.RollupResult] | None = None
+        self._rollup_at = 0.0
+        self.hourly: Hourly | None = None
+        self.health = Health(STAGE, lambda: None)
+        self.stop_reading: StopReading = self._pause_partition
+        self.ours: Callable[[Sequence[Any]], bool] = lambda events: True
+
+    async def step(self, events: Sequence[Any]) -> list[Any]:
+        """Store what the pass brings; return the deliveries that must not be acked."""
+        block: Block = await self._machine.blocking(read_block, self._settings, self._kernel, events)
+        for stop in block.stopped:
+            await self.stop_reading(*stop)
+        for record, problem in block.broken:
+            await self._bury(record, problem)
+        if block.rows.height:
+            await self._store_rows(block.rows, block.stream, events)
+            now = self._machine.time()
+            for event in events:
+                metrics.INGEST_TO_STORED.observe(max(0.0, now - event.value[-1].timestamp / 1000))
+        if block.coverage:
+            await self._insert_rows("ledger_coverage", COVERAGE_COLUMNS, block.coverage, events)
+        if block.alerts:
+            await self._insert_rows("alerts", ("event", "appended_at"), block.alerts, events)
+        if block.gaps:
+            await self._insert_rows("ledger_gaps", GAP_COLUMNS, block.gaps, events)
+        for record in block.books:
+            await self._store_book(record, events)
+        self._counts.update(rows=block.rows.height, blocks=len(block.blocks), alerts=len(block.alerts), inserts=1)
+        return block.held
+
+    async def _pause_partition(self, tp: TP, offset: int, why: str) -> None:
+        self._app.consumer.pause_partitions({tp})
+        log.error("%s/%d stops at offset %d: %s", tp.topic, tp.partition, offset, why)
+
+    # ------------------------------------------------------------------ ClickHouse
+
+    async def _store_rows(self, rows: pl.DataFrame, stream: bytes, events: Sequence[Any]) -> None:
+        """Insert rows; halve what ClickHouse refuses until the culprits stand alone."""
+        try:
+            table = "usage_events"
+            insert = partial(self._insert_arrow, table, stream)
+            await self._persist(insert, events, table, rows.height)
+        except Rejected as refusal:
+            if rows.height == 1:
+                metrics.SINK_ERRORS.labels("usage_events").inc()
+                await self._send_dead_letter(rows, refusal)
+                return
+            middle = rows.height // 2
+            for half in (rows[:middle], rows[middle:]):
+                await self._store_rows(half, self._kernel.to_insert(half), events)
+
+    async def _store_book(self, record: Any, events: Sequence[Any]) -> None:
+        try:
+            await self._persist(lambda: store_book(self._clickhouse(), record.value), events, "price_rules", 1)
+        except ValueError as problem:
+            await self._bury(record, str(problem))
+
+    async def _insert_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Any], events: Sequence[Any]
+    ) -> None:
+        await self._persist(lambda: self._clickhouse().insert_rows(table, columns, rows), events, table, len(rows))
+
+    def _clickhouse(self) -> ClickHouse:
+        """Return the client, connecting at first use: a worker may start while ClickHouse is away."""
+        if self._client is None:
+            self._client = self._connect(self._settings)
+        return self._client
+
+    def _insert_arrow(self, table: str, stream: bytes) -> None:
+        self._clickhouse().insert_arrow(table, stream, LEDGER_COLUMNS)
+
+    async def _persist(self, work: Callable[[], None], events: Sequence[Any], table: str, rows: int) -> None:
+        """Do the work in a thread until it succeeds. Raises `GivenUp` when the events are no longer ours."""
+        self.health.storing(table, self._machine.monotonic())
+        try:
+            await self._retried(work, events, table, rows)
+        finally:
+            self.health.stored(table)
+            self.health.go_on(CLICKHOUSE)
+
+    async def _retried(self, work: Callable[[], None], events: Sequence[Any], table: str, rows: int) -> None:
+        delay = FIRST_DELAY_S
+        while True:
+            began = self._machine.monotonic()
+            try:
+                await self._watched(asyncio.ensure_future(self._machine.blocking(work)), events)
+                metrics.stored(table, rows, self._machine.monotonic() - began)
+                return
+            except Unavailable as error:
+                metrics.SINK_RETRIES.labels(table).inc()
+                self.health.wait(CLICKHOUSE, str(error), self._machine.monotonic())
+                self._complain(error)
+            wake = self._machine.monotonic() + delay * (0.5 + self._machine.random() / 2)
+            while self._machine.monotonic() < wake:
+                self._check_ours(events)
+                await asyncio.sleep(POLL_S)
+            delay = min(LAST_DELAY_S, 2 * delay)
+
+    async def _watched(self, task: asyncio.Future[None], events: Sequence[Any]) -> None:
+        lost_at: float | None = None
+        while True:
+            done, _ = await asyncio.wait({task}, timeout=POLL_S * 4)
+            if done:
+                task.result()
+                return
+            if not self.ours(events):
+                lost_at = lost_at or self._machine.monotonic()
+                if self._machine.monotonic() > lost_at + GRACE_S:
+                    raise GivenUp
+
+    def _check_ours(self, events: Sequence[Any]) -> None:
+        if not self.ours(events):
+            raise GivenUp
+
+    def _complain(self, error: Exception) -> None:
+        now = self._machine.monotonic()
+        if now >= self._complained + 10.0:
+            self._complained = now
+            log.warning("waiting: %s", error)
+
+    async def _send_dead_letter(self, row: pl.DataFrame, refusal: Rejected) -> None:
+        fields = row.row(0, named=True)
+        source = SourcePlace(self._settings.topic(topics.EVENTS), fields["src_partition"], fields["src_offset"])
+        headers = dead_letter_headers(STAGE, "rejected", str(refusal), source)
+        value = json.dumps(fields, default=str, ensure_ascii=False).encode()
+        await self._sender.send(self._settings.topic(topics.DLQ), fields["src_partition"], None, value, headers)
+        self._counts["rejected"] += 1
+        metrics.DLQ_EVENTS.labels(STAGE, "rejected").inc()
+        log.warning("row %s is refused: %s", fields["event_id"], refusal)
+
+    async def _bury(self, record: Any, problem: str) -> None:
+        """Send a record that is no priced record to the dead letters: nobody but PRICE should write there."""
+        headers = dead_letter_headers(STAGE, "bad_priced_record", problem, record)
+        await self._sender.send(self._settings.topic(topics.DLQ), 0, record.key, letter_value(record.value), headers)
+        self._counts["broken"] += 1
+        metrics.DLQ_EVENTS.labels(STAGE, "bad_priced_record").inc()
+        log.warning("%s/%d offset %d is no priced record: %s", record.topic, record.partition, record.offset, problem)
+
+    # ------------------------------------------------------------------ timers
+
+    async def idle(self, now: float) -> None:
+        """Roll up when it is due and ours to do; report every minute."""
+        if now >= self._reported + REPORT_S:
+            self._reported = now
+            if self._counts:
+                log.info("%s", ", ".join(f"{name} {count}" for name, count in sorted(self._counts.items()) if count))
+                self._counts.clear()
+        if self.hourly is not None:
+            self.hourly.step(now, ours=self._owns_rollup())
+        if self._rollup is not None:
+            if not self._rollup.done():
+                return
+            task, self._rollup = self._rollup, None
+            self._rollup_at = now + self._pause(task)
+        if now >= self._rollup_at and self._owns_rollup():
+            self._rollup = asyncio.ensure_future(self._machine.blocking(self._roll_up))
+
+    def _roll_up(self) -> rollup.RollupResult:
+        return self._step_rollup(self._clickhouse(), self._settings)
+
+    def _pause(self, task: asyncio.Future[rollup.RollupResult]) -> float:
+        error = task.exception()
+        if error is None:
+            return task.result().pause_s
+        if not isinstance(error, Unavailable):
+            self._machine.crash(error)
+        self._complain(error)
+        return 5.0
+
+    def _owns_rollup(self) -> bool:
+        return TP(self._settings.topic(topics.PRICED), 0) in self._app.consumer.assignment()
+
+
+def run(settings: Settings) -> int:
+    """Run the LEDGER worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
+    asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS, topics.DLQ, topics.PRICES]))
+    layout = asyncio.run(stored_layout(settings))
+    app = build_app(settings, STAGE, [topics.PRICED, topics.ALERTS, topics.PRICES], layout)
+    ledger = Ledger(settings, app, Sender(app))
+    ledger.health, ledger.stop_reading = app.health, app.stop_reading
+    passes = Passes(
+        app,
+        ledger.step,
+        limit=settings.ledger_block_rows,
+        weigh=within_bytes(rows_of, settings.ledger_block_rows),
+        linger_s=settings.ledger_block_s,
+        backlog_linger_s=BACKLOG_LINGER_S,
+        idle=ledger.idle,
+    )
+    ledger.ours = passes.all_ours
+    ledger.hourly = Hourly(verify_command(settings.verify_every_s), settings.verify_every_s)
+    return run_app(app)

@@ -1,0 +1,69 @@
+"""What commands say to notify: an acknowledgement, a mute; done when the journal holds it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from aiokafka.errors import KafkaError
+
+from tollmeter.broker.layout import ProvisionError, read_layout
+from tollmeter.settings import Settings
+from tollmeter.streams.notify.journal import ACK, MUTE, Journal, Records
+from tollmeter.streams.notify.notice import Acknowledgement, Mute, Notice
+
+_Value = TypeVar("_Value")
+
+
+class JournalError(Exception):
+    """The journal cannot be reached, or does not hold what was asked for; one line for the user."""
+
+
+def acknowledge(settings: Settings, wanted: str, by: str, now_s: float) -> Notice:
+    """Return the alert that was acknowledged, by its id or the beginning of it. Raises `JournalError`."""
+
+    async def work(journal: Journal) -> Notice:
+        notice = chosen(await journal.load(), wanted)
+        await journal.write({ACK + notice.id: Acknowledgement(by=by, at_s=now_s)})
+        return notice
+
+    return _with_journal(settings, work)
+
+
+def mute(settings: Settings, wanted: Mute, *, off: bool) -> None:
+    """Return when the mute is on the journal, or its end. Raises `JournalError`."""
+
+    async def work(journal: Journal) -> None:
+        await journal.write({MUTE + wanted.id: None if off else wanted})
+
+    _with_journal(settings, work)
+
+
+def chosen(records: Records, wanted: str) -> Notice:
+    """Return the one alert whose id begins so. Raises `JournalError`."""
+    found = [notice for notice_id, notice in records.notices.items() if notice_id.startswith(wanted)]
+    if not found or not wanted:
+        raise JournalError(f"notify knows no alert {wanted!r}: see 'tollmeter alerts list', and that notify runs")
+    if len(found) > 1:
+        raise JournalError(f"{len(found)} alerts begin with {wanted!r}: give more of the id")
+    (notice,) = found
+    if notice.state == "resolved":
+        raise JournalError(f"alert {notice.id} is over: {notice.resolution}")
+    return notice
+
+
+def _with_journal(settings: Settings, work: Callable[[Journal], Awaitable[_Value]]) -> _Value:
+    async def run() -> _Value:
+        await read_layout(settings)  # a broker that is away, and a line that is not set up, are one clear error here
+        journal = Journal(settings)
+        try:
+            await journal.start()
+            return await work(journal)
+        finally:
+            await journal.stop()
+
+    try:
+        return asyncio.run(run())
+    except ProvisionError as error:
+        raise JournalError(str(error)) from None
+    except (KafkaError, OSError) as error:
+        raise JournalError(f"Kafka at {settings.kafka} does not answer ({type(error).__name__})") from None

@@ -1,0 +1,300 @@
+"""The desk: every alert is taken once, told to whom its routes name or held back for a reason, and closed once.
+
+Pure: time is an argument; what changes comes back as new notices, which the caller makes durable before it acts.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import islice
+from typing import Any
+
+from tollmeter.schemas.policy import Policy
+from tollmeter.streams.notify import lifecycle as closing
+from tollmeter.streams.notify.notice import SEVERITIES, Acknowledgement, Delivery, Mute, Notice, Scope
+from tollmeter.streams.notify.routes import Routes
+
+MINUTE_S, HOUR_S = 60.0, 3_600.0
+REMEMBER_S = 40 * 86_400.0
+"""Longer than `usage.alerts` keeps its records: an alert that is read again is known."""
+STORM = "storm"
+DIGEST_MOST = 5_000
+"""Alerts in one digest: its record stays far below a megabyte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a delivery. `away`: the consumer itself does not work, so that others need not be tried now."""
+
+    error: str = ""
+    away: bool = False
+
+
+class Desk:
+    """All notices, and what is to be told next. One instance is in charge at a time."""
+
+    def __init__(self, routes: Routes, old_s: float) -> None:
+        self.routes, self._old_s = routes, old_s
+        self.notices: dict[str, Notice] = {}
+        self.mutes: dict[str, Mute] = {}
+        self.storm = False
+        self._queues: dict[str, dict[tuple[str, str], None]] = {name: {} for name in routes.consumers}
+        self._digest: dict[str, dict[str, float]] = {name: {} for name in routes.consumers}
+        self._blocked: dict[str, float] = {}
+        self._told: dict[tuple[str, Scope], Notice] = {}
+        self._seen: dict[tuple[str, Scope], float] = {}
+        self._open: dict[str, None] = {}
+        self._ends: list[tuple[float, str]] = []
+        """When to look whether an open notice is over: a heap."""
+        self._over: deque[tuple[float, str]] = deque()
+        self._opens: deque[float] = deque()
+        self._single: deque[tuple[float, Scope]] = deque()
+
+    def load(self, notices: Iterable[Notice], now_s: float) -> None:
+        """Take over what the journal holds, in the order in which it was opened."""
+        for notice in sorted(notices, key=lambda n: (n.opened_s, n.id)):
+            self._keep(notice)
+            self._count(notice)
+        self._over = deque(sorted(self._over))
+        for notice in list(self.notices.values()):
+            for member in notice.covers:  # a digest that was made, and then the members were not written any more
+                for delivery in notice.deliveries:
+                    self._digest.get(delivery.consumer, {}).pop(member, None)
+        self._weather(now_s)
+
+    # ---- alerts come in
+
+    def take(self, event: Mapping[str, Any], now_s: float) -> Notice | None:
+        """Return the notice of an alert that is new, None for one that is known. Raises `ValueError` for no alert."""
+        if not isinstance(event.get("id"), str) or not event["id"] or not isinstance(event.get("data"), dict):
+            raise ValueError("no alert: a CloudEvent with id and data is expected")
+        if event["id"] in self.notices:
+            return None
+        self._weather(now_s)
+        bare = Notice(id=event["id"], event=dict(event), opened_s=now_s)
+        consumers = self.routes.consumers_for(bare.kind, bare.severity, *bare.scope)
+        held = self._held(bare, consumers, now_s)
+        told = held in ("", "old", STORM, "cap")
+        deliveries = tuple(
+            Delivery(consumer=name, status="digest" if held else "pending", since_s=now_s, next_s=now_s)
+            for name in (consumers if told else ())
+        )
+        notice = bare.model_copy(update={"held": held, "deliveries": deliveries})
+        self.notices[notice.id] = notice  # known from now on, and told once the caller has made it durable
+        self._count(notice)
+        self._weather(now_s)
+        return notice
+
+    def _held(self, notice: Notice, consumers: tuple[str, ...], now_s: float) -> str:
+        """Return why nobody is told of this alert at once; empty when they are."""
+        if now_s - notice.raised_s > self._old_s:
+            return "old"
+        if any(mute.until_s > now_s and mute.matches(notice.kind, notice.scope) for mute in self.mutes.values()):
+            return "muted"
+        if self._repeats(notice, now_s):
+            return "repeat"
+        if not consumers:
+            return "no route"
+        if notice.kind in (STORM, "report"):
+            return ""
+        if self.storm:
+            return STORM
+        limits = self.routes.limits
+        while self._single and self._single[0][0] <= now_s - HOUR_S:
+            self._single.popleft()
+        of_scope = sum(scope == notice.scope for _, scope in self._single)
+        return "cap" if of_scope >= limits.per_scope_per_hour or len(self._single) >= limits.per_hour else ""
+
+    def _repeats(self, notice: Notice, now_s: float) -> bool:
+        """Tell whether people know of this anomaly: told lately, or taken care of, and not less severe."""
+        told = self._told.get((notice.kind, notice.scope))
+        if notice.kind in closing.STEPS or told is None:
+            return False
+        if SEVERITIES.index(notice.severity) > SEVERITIES.index(told.severity):
+            return False
+        told = self.notices.get(told.id, told)
+        return told.state == "acknowledged" or now_s - told.opened_s < self.routes.limits.cooldown
+
+    def add(self, notice: Notice) -> Notice:
+        """Have a durable notice told: one that was taken, a report, a digest."""
+        self._keep(notice)
+        return notice
+
+    # ---- deliveries go out
+
+    def due(self, now_s: float, busy: Iterable[str] = ()) -> list[tuple[str, Notice, Delivery]]:
+        """Return for each consumer that is free the next message to it: those that failed wait for their time."""
+        found = []
+        for consumer in self._queues.keys() - set(busy):
+            if self._blocked.get(consumer, 0.0) <= now_s:
+                found += [(consumer, *entry) for entry in self._first_due(consumer, now_s)]
+        return sorted(found, key=lambda entry: entry[0])
+
+    def _first_due(self, consumer: str, now_s: float) -> Iterator[tuple[Notice, Delivery]]:
+        for notice_id, about in self._queues[consumer]:
+            notice = self.notices[notice_id]
+            delivery = next(d for d in notice.deliveries if (d.consumer, d.about) == (consumer, about))
+            if delivery.next_s <= now_s:
+                yield notice, delivery
+                return
+
+    def settle(self, notice_id: str, delivery: Delivery, outcome: Outcome, now_s: float) -> Notice:
+        """Return the notice after an attempt: sent, to be tried again, or given up."""
+        retry = self.routes.retry
+        attempts = delivery.attempts + 1
+        update: dict[str, Any] = {"attempts": attempts, "error": outcome.error, "status": "sent"}
+        if outcome.error:
+            pause = min(retry.longest, retry.first * 2.0 ** min(attempts - 1, 30))
+            given_up = now_s - delivery.since_s >= retry.give_up
+            update |= {"status": "failed" if given_up else "pending", "next_s": now_s + pause}
+            if outcome.away:
+                self._blocked[delivery.consumer] = now_s + pause
+        notice = self.notices[notice_id].changed(delivery.model_copy(update=update))
+        self._keep(notice)
+        return notice
+
+    # ---- what people say
+
+    def acknowledge(self, notice_id: str, said: Acknowledgement) -> Notice | None:
+        """Return the notice as acknowledged; None when it is not known, or is over, or was acknowledged before."""
+        notice = self.notices.get(notice_id)
+        if notice is None or notice.state != "open":
+            return None
+        notice = notice.model_copy(update={"state": "acknowledged", "acknowledged_by": said.by})
+        self._keep(notice)
+        return notice
+
+    # ---- time goes on
+
+    def close(self, notice: Notice, resolution: str, now_s: float, *, tell: bool) -> Notice:
+        """Return the notice as resolved; those who were told that it opened are told that it is over."""
+        again = tuple(
+            Delivery(consumer=d.consumer, about="resolved", since_s=now_s, next_s=now_s)
+            for d in notice.deliveries
+            if tell and d.about == "opened" and d.status in ("pending", "sent")
+        )
+        update = {"state": "resolved", "resolved_s": now_s, "resolution": resolution}
+        notice = notice.model_copy(update={**update, "deliveries": notice.deliveries + again})
+        self._keep(notice)
+        return notice
+
+    def sweep(self, now_s: float) -> list[Notice]:
+        """Return the notices that time alone changes: those that are over."""
+        self._weather(now_s)
+        changed = []
+        while self._ends and self._ends[0][0] <= now_s:
+            _, notice_id = heappop(self._ends)
+            if notice_id not in self._open:
+                continue
+            notice = self.notices[notice_id]
+            end_s = self._ends_s(notice)
+            if end_s > now_s:  # seen again meanwhile
+                heappush(self._ends, (end_s, notice_id))
+            elif notice.kind in closing.STEPS:
+                changed.append(self.close(notice, "its period is over", now_s, tell=False))
+            else:
+                tell = closing.recovers(notice.kind)
+                changed.append(self.close(notice, "not seen any more", now_s, tell=tell))
+        return changed
+
+    def _ends_s(self, notice: Notice) -> float:
+        if notice.kind in closing.STEPS:
+            return closing.ends_s(notice)
+        return self._seen[notice.kind, notice.scope] + self.routes.limits.quiet
+
+    def policies(self, changes: Mapping[str, Policy | None], now_s: float) -> list[Notice]:
+        """Return the notices whose limit is not in force any more; people hear once per limit, of the highest step."""
+        over: dict[tuple[Any, ...], list[tuple[int, Notice, str]]] = {}
+        for notice in (self.notices[notice_id] for notice_id in self._open):
+            policy_id = str(notice.facts.get("policy_id"))
+            if notice.kind not in closing.STEPS or policy_id not in changes:
+                continue
+            if resolution := closing.changed_limit(notice, changes[policy_id]):
+                window, period = str(notice.facts.get("window")), str(notice.facts.get("period"))
+                limit = (policy_id, notice.kind, notice.scope, window, period)
+                step = notice.facts.get("threshold_pct")
+                over.setdefault(limit, []).append((step if isinstance(step, int) else 0, notice, resolution))
+        return [
+            self.close(notice, resolution, now_s, tell=step == max(entry[0] for entry in steps))
+            for steps in over.values()
+            for step, notice, resolution in steps
+        ]
+
+    def orphans(self) -> list[Notice]:
+        """Return the notices of which a delivery waits for a consumer that the routes file does not name any more."""
+        changed = []
+        failed = {"status": "failed", "error": "no such consumer in the routes file any more"}
+        for notice in list(self.notices.values()):
+            for delivery in notice.deliveries:
+                if delivery.status in ("pending", "digest") and delivery.consumer not in self._queues:
+                    self._keep(self.notices[notice.id].changed(delivery.model_copy(update=failed)))
+                    changed.append(notice.id)
+        return [self.notices[notice_id] for notice_id in dict.fromkeys(changed)]
+
+    def digests(self, now_s: float) -> Iterator[tuple[str, list[Notice]]]:
+        """Yield each consumer whose digest is due, with the notices it is to tell of, oldest first."""
+        for consumer, members in self._digest.items():
+            if members and min(members.values()) + self.routes.limits.digest <= now_s:
+                yield consumer, [self.notices[notice_id] for notice_id in islice(members, DIGEST_MOST)]
+
+    def digested(self, consumer: str, members: Iterable[Notice]) -> list[Notice]:
+        """Return the notices after a digest that tells of them was made."""
+        changed = [
+            member.changed(delivery.model_copy(update={"status": "digested"}))
+            for member in (self.notices[member.id] for member in members)  # another digest may have changed it since
+            for delivery in member.deliveries
+            if delivery.consumer == consumer and delivery.status == "digest"
+        ]
+        for notice in changed:
+            self._keep(notice)
+        return changed
+
+    def forget(self, now_s: float) -> list[str]:
+        """Drop what is over for so long that nobody will send it again; return the ids."""
+        gone = []
+        while self._over and self._over[0][0] + REMEMBER_S < now_s:
+            _, notice_id = self._over.popleft()
+            if self.notices.pop(notice_id, None) is not None:
+                gone.append(notice_id)
+        return gone
+
+    # ---- indexes
+
+    def _keep(self, notice: Notice) -> None:
+        known, self.notices[notice.id] = self.notices.get(notice.id), notice
+        key = (notice.kind, notice.scope)
+        self._seen[key] = max(self._seen.get(key, notice.opened_s), notice.opened_s)
+        if notice.resolved_s is not None:
+            self._open.pop(notice.id, None)
+            if known is None or known.resolved_s is None:
+                self._over.append((notice.resolved_s, notice.id))
+        elif notice.id not in self._open:
+            self._open[notice.id] = None
+            heappush(self._ends, (self._ends_s(notice), notice.id))
+        for delivery in notice.deliveries:
+            queue, digest = self._queues.get(delivery.consumer, {}), self._digest.get(delivery.consumer, {})
+            if delivery.status == "pending":
+                queue.setdefault((notice.id, delivery.about))
+            else:
+                queue.pop((notice.id, delivery.about), None)
+            if delivery.status == "digest":
+                digest[notice.id] = delivery.since_s
+            else:
+                digest.pop(notice.id, None)
+
+    def _count(self, notice: Notice) -> None:
+        """Count an alert that was taken for storm, caps and cooldown."""
+        if notice.kind in (STORM, "report", "digest") or notice.held in ("old", "muted", "repeat", "no route"):
+            return
+        self._opens.append(notice.opened_s)
+        self._told[notice.kind, notice.scope] = notice
+        if not notice.held:
+            self._single.append((notice.opened_s, notice.scope))
+
+    def _weather(self, now_s: float) -> None:
+        """A storm begins above so many alerts a minute and ends at half of them."""
+        while self._opens and self._opens[0] <= now_s - MINUTE_S:
+            self._opens.popleft()
+        limit = self.routes.limits.storm_per_minute
+        self.storm = len(self._opens) > (limit // 2 if self.storm else limit)

@@ -1,0 +1,118 @@
+"""The journal: `usage.notices`, compacted, one record per notice, mute and acknowledgement; the last of a key is true.
+
+Whoever is in charge writes notices; commands write mutes and acknowledgements, which the one in charge reads as news.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from pydantic import BaseModel, ValidationError
+
+from tollmeter.schemas import topics
+from tollmeter.schemas.policy import Policy
+from tollmeter.settings import Settings
+from tollmeter.streams.notify.notice import Acknowledgement, Mute, Notice
+
+log = logging.getLogger("tollmeter.notify")
+
+NOTICE, MUTE, ACK, POLICY = "notice:", "mute:", "ack:", "policy:"
+
+
+@dataclass(slots=True)
+class Records:
+    """What the journal and the policies hold, or what is new in them; None = deleted."""
+
+    notices: dict[str, Notice] = field(default_factory=dict)
+    mutes: dict[str, Mute | None] = field(default_factory=dict)
+    acks: dict[str, Acknowledgement] = field(default_factory=dict)
+    policies: dict[str, Policy | None] = field(default_factory=dict)
+
+    def add(self, key: str, value: bytes | None) -> None:
+        """Take one record; one of a newer format that cannot be read is left aside."""
+        kind, _, name = key.partition(":")
+        kind += ":"
+        if value is None:
+            self.notices.pop(name, None) if kind == NOTICE else None
+            self.acks.pop(name, None) if kind == ACK else None
+            if kind == MUTE:
+                self.mutes[name] = None
+            if kind == POLICY:
+                self.policies[name] = None
+            return
+        try:
+            if kind == NOTICE:
+                self.notices[name] = Notice.model_validate_json(value)
+            elif kind == MUTE:
+                self.mutes[name] = Mute.model_validate_json(value)
+            elif kind == ACK:
+                self.acks[name] = Acknowledgement.model_validate_json(value)
+            elif kind == POLICY:
+                self.policies[name] = Policy.model_validate_json(value)
+        except ValidationError as error:
+            log.warning("record %s cannot be read and is left aside: %s", key[:80], error.errors()[0]["msg"])
+
+
+class Journal:
+    """Reads `usage.notices` and `usage.policies`, writes `usage.notices`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._notices = TopicPartition(settings.topic(topics.NOTICES), 0)
+        self._policies = TopicPartition(settings.topic(topics.POLICIES), 0)
+        self._producer = AIOKafkaProducer(**settings.kafka_options(), acks="all", enable_idempotence=True)
+        self._consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
+        self._order = asyncio.Lock()
+
+    async def start(self) -> None:
+        await self._producer.start()
+        await self._consumer.start()
+        self._consumer.assign([self._notices, self._policies])
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+        await self._producer.stop()
+
+    async def load(self) -> Records:
+        """Return everything from the start."""
+        await self._consumer.seek_to_beginning(self._notices, self._policies)
+        return await self._read_to_end()
+
+    async def news(self) -> Records:
+        """Return what was written since the last call of this or `load`."""
+        return await self._read_to_end()
+
+    async def _read_to_end(self) -> Records:
+        records = Records()
+        ends = await self._consumer.end_offsets([self._notices, self._policies])
+        for partition, end in ends.items():
+            while await self._consumer.position(partition) < end:
+                for record in (await self._consumer.getmany(partition, timeout_ms=500)).get(partition, []):
+                    if record.key is not None:
+                        records.add(record.key.decode(errors="replace"), record.value)
+        return records
+
+    async def put(self, notices: Iterable[Notice]) -> None:
+        """Return when the notices are acknowledged."""
+        await self.write({NOTICE + notice.id: notice for notice in notices})
+
+    async def write(self, records: dict[str, BaseModel | None]) -> None:
+        """Return when these records are acknowledged; None deletes. Calls keep their order."""
+        async with self._order:
+            sent = [
+                await self._producer.send(
+                    self._notices.topic,
+                    None if value is None else value.model_dump_json().encode(),
+                    key=key.encode(),
+                    partition=0,
+                )
+                for key, value in records.items()
+            ]
+        await asyncio.gather(*sent)
+
+    async def publish(
+        self, topic: str, partition: int, key: bytes, value: bytes, headers: list[tuple[str, bytes]]
+    ) -> None:
+        """Return when a record of another topic is acknowledged."""
+        await self._producer.send_and_wait(topic, value, key=key, partition=partition, headers=headers)

@@ -1,0 +1,227 @@
+"""What people read: one line that says what happened, what it is made of, and the next command. Pure.
+
+One template per kind; a fact that is missing or a kind that nobody knows leaves the alert's own words.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+from shlex import quote
+from typing import Any, Literal
+
+from tollmeter.sinks.channels.message import Message
+from tollmeter.streams.notify.notice import Notice
+
+Facts = Mapping[str, Any]
+MOST = 1_000
+"""Characters of a text from outside that people are shown."""
+
+_KINDS = {"api_key": "key", "client_ip": "address", "org": "organisation"}
+_BLOCKABLE = {"api_key": "key", "client_ip": "ip", "user": "user"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A share of the money that an alert is about."""
+
+    share_pct: int
+    what: str
+    """For example "gpt-5 input from 10.1.2.3"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Causes:
+    """What ClickHouse says about an alert. `usual_nano`: a mean hour of the week before, of those with calls."""
+
+    top: tuple[Cause, ...] = ()
+    usual_nano: int | None = None
+
+
+def money(nano: int, currency: str = "USD") -> str:
+    """Show money with two decimals, small amounts with as many as they need: 4.10 USD, 0.0032 USD."""
+    amount = Decimal(nano).scaleb(-9)
+    places = 2 if nano == 0 or abs(nano) >= 10**8 else 4 if abs(nano) >= 10**5 else 9
+    return f"{amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,f} {currency}"
+
+
+def whom(facts: Facts) -> str:
+    """Name the scope of an alert: "key …3f2a of acme", "organisation acme"."""
+    scope, name, org = (printable(facts.get(part, "")) for part in ("scope", "name", "org_id"))
+    if scope == "org" or not name:
+        return f"organisation {org}" if org else "this line"
+    shown = f"…{name[-4:]}" if scope == "api_key" and len(name) > 8 else name
+    return f"{_KINDS.get(scope, scope)} {shown} of {org}" if org else f"{_KINDS.get(scope, scope)} {shown}"
+
+
+def printable(text: Any) -> str:
+    """Return text that cannot begin a line of its own: names come from outside."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:MOST])
+
+
+def amount(facts: Facts, name: str) -> str:
+    """Show an amount of a limit: money in its currency, tokens and requests as counts. Raises `KeyError`."""
+    if f"{name}_nano" in facts:
+        return money(facts[f"{name}_nano"], str(facts.get("currency", "USD")))
+    unit = str(facts["unit"])
+    if unit in ("USD", "EUR", "RUB"):
+        return money(facts[name], unit)
+    value = facts[f"{name}_{unit}"] if f"{name}_{unit}" in facts else facts[name]
+    return f"{value:,} {unit}"
+
+
+def _budget(facts: Facts, causes: Causes) -> str:
+    spent, limit = amount(facts, "spent"), amount(facts, "limit")
+    verb = "used up" if facts["threshold_pct"] >= 100 else f"reached {facts['threshold_pct']} % of"
+    return f"{whom(facts)} {verb} {_article(facts)} limit: {spent} of {limit} spent in {facts['period']}"
+
+
+def _article(facts: Facts) -> str:
+    words = {"day": "daily", "week": "weekly", "month": "monthly"}
+    window = str(facts["window"])
+    return f"its {words.get(window, window.removeprefix('rolling').removesuffix('h') + '-hour')}"
+
+
+def _remaining(facts: Facts, causes: Causes) -> str:
+    left = money(max(0, facts["limit_nano"] - facts["spent_nano"]), str(facts["currency"]))
+    return f"{whom(facts)} has {left} left of {amount(facts, 'limit')} in {facts['period']}"
+
+
+def _late_spend(facts: Facts, causes: Causes) -> str:
+    return f"{whom(facts)}: {amount(facts, 'late')} arrived late and count into {facts['period']}, which had closed"
+
+
+def _spike(facts: Facts, causes: Causes) -> str:
+    cost, window = facts["cost_nano"], facts["window"]
+    text = f"{whom(facts)} spent {money(cost)} within {'an' if window == 'hour' else 'a'} {window}"
+    usual, peak = causes.usual_nano, facts.get("past_peak_nano")
+    if window == "hour" and usual:
+        return f"{text}, {times(cost, usual)} × its usual"
+    if peak:
+        return f"{text}, {times(cost, peak)} × its dearest {window} so far"
+    return f"{text}; it has no past to compare with"
+
+
+def times(value: int, base: int) -> str:
+    """Return value / base for people: 1.4, 12."""
+    ratio = Decimal(value) / base
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
+
+
+def _ingest_loop(facts: Facts, causes: Causes) -> str:
+    return (
+        f"{whom(facts)} took in {facts['input_tokens']:,} tokens within an hour and put out "
+        f"{facts['output_tokens']:,}: it looks like a loop"
+    )
+
+
+def _unpriced(facts: Facts, causes: Causes) -> str:
+    return (
+        f"{facts['unknown_model']:,} of {facts['calls']:,} calls of {whom(facts)} have no known price: "
+        "their cost is missing from every total"
+    )
+
+
+def _own_words(facts: Facts, causes: Causes) -> str:
+    return printable(facts["text"])
+
+
+_TEMPLATES: dict[str, Callable[[Facts, Causes], str]] = {
+    "budget": _budget,
+    "remaining": _remaining,
+    "late_spend": _late_spend,
+    "spend_spike": _spike,
+    "ingest_loop": _ingest_loop,
+    "unpriced": _unpriced,
+}
+
+
+def _limit_commands(facts: Facts) -> tuple[str, ...]:
+    org, scope = f"--org {quote(printable(facts.get('org_id', '')))}", str(facts.get("scope"))
+    if scope == "org":
+        return (f"tollmeter policy explain {org}",)
+    return (f"tollmeter policy explain {org} --{scope.replace('_', '-')} {quote(printable(facts.get('name', '')))}",)
+
+
+def _block_command(facts: Facts) -> tuple[str, ...]:
+    kind = _BLOCKABLE.get(str(facts.get("scope")))
+    if kind is None or not facts.get("name"):
+        return ("tollmeter report calls --top 20",)
+    name, org = (quote(printable(facts.get(part, ""))) for part in ("name", "org_id"))
+    return (f"tollmeter block {kind} {name} --org {org}",)
+
+
+def _always(*commands: str) -> Callable[[Facts], tuple[str, ...]]:
+    return lambda facts: commands
+
+
+_NEXT: dict[str, Callable[[Facts], tuple[str, ...]]] = {
+    "budget": _limit_commands,
+    "remaining": _always("tollmeter report budget"),
+    "late_spend": _always("tollmeter report spend --by key,model --since 7d"),
+    "spend_spike": _block_command,
+    "ingest_loop": _block_command,
+    "unpriced": _always("tollmeter report spend --by model,status --since 24h"),
+    "cap_refused": _always("tollmeter report calls --top 20"),
+    "rate_limited": _always("tollmeter ratelimit list"),
+    "blocked": _always("tollmeter block list"),
+    "gap": _always("tollmeter verify"),
+    "new_epoch": _always("tollmeter verify"),
+    "paused": _always("tollmeter status"),
+    "dlq_flood": _always("tollmeter dlq list"),
+    "verify_difference": _always("tollmeter verify"),
+    "pipeline_health": _always("tollmeter status"),
+    "storm": _always("tollmeter alerts list --since 1h"),
+}
+KINDS = tuple(_NEXT)
+"""Every kind that has a next command of its own."""
+
+
+def opened(notice: Notice, causes: Causes) -> tuple[str, str]:
+    """Return title and body of the message that an alert opened."""
+    facts = notice.facts
+    try:
+        said = _TEMPLATES.get(notice.kind, _own_words)(facts, causes)
+    except (LookupError, TypeError, ValueError, ArithmeticError):
+        said = printable(facts.get("text") or f"{notice.kind}: {whom(facts)}")
+    made_of = "; ".join(f"{cause.share_pct} % is {cause.what}" for cause in causes.top)
+    commands = _NEXT.get(notice.kind, _always("tollmeter alerts list"))(facts)
+    lines = [f"{said}; {made_of}" if made_of else said, *(f"next: {command}" for command in commands)]
+    lines.append(f"alert {notice.id}; taken care of: tollmeter alerts ack {notice.id[:12]}")
+    return title(notice, said), "\n".join(lines)
+
+
+def title(notice: Notice, said: str) -> str:
+    """Return one line for a subject: how urgent, and what."""
+    line = " ".join(said.split())
+    return f"[{notice.severity}] {line if len(line) <= 160 else line[:159] + '…'}"
+
+
+def resolved(notice: Notice) -> tuple[str, str]:
+    """Return title and body of the message that an alert is over; the same on every attempt."""
+    said = notice.body.partition("\n")[0] or printable(notice.facts.get("text", notice.kind))
+    head = f"[resolved] {notice.resolution}: {notice.title.partition('] ')[2] or said}"
+    return head[:180], f"Resolved, {notice.resolution}. It was: {said}"
+
+
+def digest(notices: Sequence[Notice]) -> tuple[str, str]:
+    """Return title and body of one message about many alerts: counts by kind, and the most severe ones."""
+    kinds: dict[str, int] = {}
+    for notice in notices:
+        kinds[notice.kind] = kinds.get(notice.kind, 0) + 1
+    counts = ", ".join(f"{count} × {kind}" for kind, count in sorted(kinds.items(), key=lambda kv: (-kv[1], kv[0])))
+    order = {"critical": 0, "warning": 1, "info": 2}
+    worst = sorted(notices, key=lambda n: (order[n.severity], n.opened_s, n.id))[:10]
+    lines = [f"{len(notices)} alerts: {counts}"]
+    lines += [notice.title or title(notice, printable(notice.facts.get("text", notice.kind))) for notice in worst]
+    if len(notices) > len(worst):
+        lines.append(f"and {len(notices) - len(worst)} more")
+    lines.append("next: tollmeter alerts list --since 24h")
+    return f"[digest] {lines[0]}", "\n".join(lines)
+
+
+def message(notice: Notice, about: Literal["opened", "resolved"]) -> Message:
+    """Return the message that a notice opened or resolved."""
+    title, body = (notice.title, notice.body) if about == "opened" else resolved(notice)
+    key = notice.id if about == "opened" else f"{notice.id}.resolved"
+    at_s = notice.opened_s if about == "opened" else notice.resolved_s or notice.opened_s
+    return Message(key, about, notice.kind, notice.severity, title, body, at_s, notice.event)

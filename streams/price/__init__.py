@@ -1,0 +1,1 @@
+"""PRICE: bytes become priced columns."""

@@ -1,0 +1,213 @@
+"""The price book in use: the pinned genai-prices, compiled, behind the override rules; prices a frame of events.
+
+Names are resolved once per distinct combination and remembered, hits and misses alike; no event is looked at in Python
+but those that state billed units beside tokens.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tollmeter.schemas.priced import PRICE_STATUSES
+from tollmeter.settings import Settings
+from tollmeter.streams.price.book.compile import SOURCE
+from tollmeter.streams.price.book.fx import load_rates
+from tollmeter.streams.price.book.overrides import Overrides, load_overrides
+from tollmeter.streams.price.book.plans import Planner
+from tollmeter.streams.rules.pricing.fx import Rate, Rates, convert_columns
+from tollmeter.streams.rules.pricing.model_names import Names
+from tollmeter.streams.rules.pricing.price_columns import Columns, Priced, Table, price_columns
+from tollmeter.streams.rules.pricing.price_one import DAY_US, FAILED, Amounts, Call, Plan, price_one
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+COUNTER_COLUMNS = (
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+)
+COMPONENT_COLUMNS = (
+    "cost_input_nano",
+    "cost_cache_read_nano",
+    "cost_cache_write_nano",
+    "cost_output_nano",
+    "cost_other_nano",
+)
+KEY = (*Names._fields, "status")
+REMEMBERED = 50_000
+"""Combinations of names kept; a flood of new ones starts the memory afresh."""
+
+
+class PriceBook:
+    """Prices events. Not thread-safe: the memory of resolved names grows while pricing."""
+
+    def __init__(self, overrides: Overrides, fx: Iterable[Rate], remembered: int = REMEMBERED) -> None:
+        self.planner = Planner(overrides)
+        self.overrides = overrides
+        self.fx = tuple(fx)
+        self.id = book_id(self.planner, overrides)
+        self._eur, self._rub = (Rates([r for r in self.fx if r.currency == name]) for name in ("EUR", "RUB"))
+        self._table = Table()
+        self._remembered = remembered
+        self._known: dict[tuple[str, ...], int] = {}
+        self._statuses = pl.Series("price_status", PRICE_STATUSES)
+        self._rule_ids = pl.Series("rule_id", [""])
+        self._id = pl.Series("price_book", [self.id])
+
+    def price(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Return the price columns of these events, in their order."""
+        columns = self._columns(events)
+        priced = price_columns(self._table, columns)
+        rules = self._rules()
+        units = events["extra_units"]
+        special = np.flatnonzero(units.list.len().to_numpy() > 0)
+        if len(special):
+            self._price_special(columns, units, special, priced)
+        known, risky = _validity(priced.known), _validity(priced.risky)
+        made = [
+            self._statuses.gather(priced.status),
+            _nullable("cost_nano", priced.total, known),
+            *(_nullable(name, part, known) for name, part in zip(COMPONENT_COLUMNS, priced.parts, strict=True)),
+            _nullable("at_risk_nano", priced.at_risk, risky),
+            *self._in_currencies(columns.at_us, priced),
+            self._id.new_from_index(0, len(events)),
+            rules.gather(priced.rule),
+        ]
+        return pl.DataFrame(made)
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans in use so far."""
+        return tuple(self._table.plans)
+
+    @property
+    def known(self) -> int:
+        """How many combinations of names are remembered."""
+        return len(self._known)
+
+    # ------------------------------------------------------------------ columns in
+
+    def _columns(self, events: pl.DataFrame) -> Columns:
+        tokens = [_ints(events[name]) for name in COUNTER_COLUMNS]
+        coded = self._plans(events)
+        return Columns(
+            plan=coded >> 2,
+            at_us=_ints(events["event_time"].to_physical()),
+            blocked=(coded & 2) != 0,
+            failed=(coded & 1) != 0,
+            tokens=(tokens[0], tokens[1], tokens[2], tokens[3], tokens[4], tokens[5]),
+        )
+
+    def _plans(self, events: pl.DataFrame) -> Ints:
+        """Return the number of each row's plan and two bits for its status, resolving what was not seen before."""
+        groups = events.select(KEY).with_row_index("row").group_by(KEY).agg("row")
+        numbers = np.fromiter((self._number(key) for key in groups.select(KEY).rows()), np.int64, len(groups))
+        rows = groups["row"]
+        plan = np.empty(len(events), np.int64)
+        if len(groups):
+            plan[rows.explode().to_numpy()] = np.repeat(numbers, rows.list.len().to_numpy())
+        return plan
+
+    def _number(self, key: tuple[str | None, ...]) -> int:
+        number = self._known.get(key)  # type: ignore[arg-type]
+        if number is None:
+            if len(self._known) >= self._remembered:
+                self._known.clear()
+            *names, status = (text or "" for text in key)
+            number = self._table.add(self.planner.plan(Names(*names))) << 2 | (status == "BLOCKED") << 1
+            number |= status in FAILED
+            self._known[key] = number  # type: ignore[index]
+        return number
+
+    # ------------------------------------------------------------------ columns out
+
+    def _rules(self) -> pl.Series:
+        if len(self._rule_ids) != len(self._table.rule_ids):
+            self._rule_ids = pl.Series("rule_id", self._table.rule_ids)
+        return self._rule_ids
+
+    def _price_special(self, columns: Columns, units: pl.Series, rows: Ints, priced: Priced) -> None:
+        """Price the rows with billed units beside tokens one by one, in place."""
+        extras = units.gather(rows).to_list()
+        for row, extra in zip(rows.tolist(), extras, strict=True):
+            call = Call(
+                at_us=int(columns.at_us[row]),
+                status="BLOCKED" if columns.blocked[row] else "ERROR" if columns.failed[row] else "OK",
+                tokens=tuple(int(count[row]) for count in columns.tokens),  # type: ignore[arg-type]
+                extra={unit["key"]: unit["value"] for unit in extra},
+            )
+            amounts = price_one(self._table.plans[int(columns.plan[row])], call)
+            _put(priced, row, amounts, self._table.rule_number(amounts.rule_id))
+
+    def _in_currencies(self, at_us: Ints, priced: Priced) -> list[pl.Series]:
+        days = at_us // DAY_US
+        eur_day, eur = self._eur.find(days)
+        rub_day, rub = self._rub.find(days)
+        money = []
+        for name, rate in (("eur", eur), ("rub", rub)):
+            for kind, amount, given in (
+                ("cost", priced.total, priced.known),
+                ("at_risk", priced.at_risk, priced.risky),
+            ):
+                column = f"{kind}_{name}_nano"
+                valid = _validity(given & (rate > 0))
+                money.append(_nullable(column, amount if valid is _NONE else convert_columns(amount, rate), valid))
+        # One date per row: the older of the two, so that it never looks fresher than it is.
+        oldest = np.where(eur == 0, rub_day, np.where(rub == 0, eur_day, np.minimum(eur_day, rub_day)))
+        dates = _nullable("fx_date", oldest, _validity((eur > 0) | (rub > 0))).cast(pl.Int32).cast(pl.Date)
+        return [money[0], money[2], money[1], money[3], dates]
+
+
+_ALL, _NONE = object(), object()
+_NULL = pl.Series([None], dtype=pl.Int64)
+
+
+def _validity(mask: Mask) -> Any:
+    """Return the mask, or a mark that every or no row is valid, which spares the work on whole columns."""
+    return _ALL if mask.all() else mask if mask.any() else _NONE
+
+
+def _nullable(name: str, values: Ints, valid: Any) -> pl.Series:
+    if valid is _NONE:
+        return _NULL.new_from_index(0, len(values)).alias(name)
+    series = pl.Series(name, values)
+    return series if valid is _ALL else series.set(pl.Series(~valid), None)
+
+
+def _ints(series: pl.Series) -> Ints:
+    return np.asarray((series.fill_null(0) if series.null_count() else series).to_numpy(), np.int64)
+
+
+def _put(priced: Priced, row: int, amounts: Amounts, rule: int) -> None:
+    priced.status[row] = PRICE_STATUSES.index(amounts.price_status)
+    priced.known[row] = amounts.cost_nano is not None
+    priced.total[row] = amounts.cost_nano or 0
+    for part, value in zip(priced.parts, amounts.components, strict=True):
+        part[row] = value or 0
+    priced.risky[row] = amounts.at_risk_nano is not None
+    priced.at_risk[row] = amounts.at_risk_nano or 0
+    priced.rule[row] = rule
+
+
+def book_id(planner: Planner, overrides: Overrides) -> str:
+    """Name the book by its name, version and the hash of everything that makes a price."""
+    digest = hashlib.sha256()
+    for band in planner.bands:
+        digest.update(f"{band.rule_id} {sorted(band.prices.items())} {band.valid_to}\n".encode())
+    for document in overrides.documents:
+        digest.update(json.dumps(document.model_dump(mode="json"), sort_keys=True).encode())
+    return f"{SOURCE.replace(' ', '-')}-{digest.hexdigest()[:12]}"
+
+
+def load(settings: Settings) -> PriceBook:
+    """Build the book that these settings ask for. Raises `OverridesError` or `FxError` for a wrong file."""
+    return PriceBook(load_overrides(settings.prices_file), load_rates(settings.fx_file))

@@ -1,0 +1,128 @@
+"""genai-prices, asked once per model, day range, hour range and context, becomes a flat table of integer rates.
+
+The library keeps its own precedence; nothing here re-implements it. Of the price context, `processing`, `service_tier`
+and `speed` are compiled: what an event can state.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from fractions import Fraction
+from functools import cache
+from importlib.metadata import version
+from itertools import groupby, pairwise, product
+
+from genai_prices.data import providers
+from genai_prices.data_units import unit_data
+from genai_prices.types import ModelInfo, ModelPrice, Provider, StartDateConstraint, TieredPrices, TimeOfDateConstraint
+
+from tollmeter.schemas.money import PICO_PER_USD
+from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, IMAGES, Band, Leaf, Unit, leaves, second_of
+
+PROVIDERS: tuple[Provider, ...] = tuple(providers)
+SOURCE = f"genai-prices {version('genai-prices')}"
+CONTEXT_KEYS = ("processing", "service_tier", "speed")
+
+LATTICE = {
+    key: Unit(key, raw["per"], frozenset(raw.get("dimensions", {}).items())) for key, raw in unit_data.items()
+} | {IMAGES: Unit(IMAGES, 1, frozenset({("family", "images")}))}
+UNIT_OF_PRICE = {raw.get("price_key", key): LATTICE[key] for key, raw in unit_data.items()}
+
+Context = tuple[tuple[str, str], ...]
+Sized = tuple[int, dict[str, int], bool]
+"""Input size above which the prices hold, prices per unit, and whether they needed no rounding."""
+
+
+@cache
+def leaves_of(units: frozenset[str]) -> tuple[Leaf, ...]:
+    """Return the leaves of a set of priced units; bands with the same units share them."""
+    return leaves(units, LATTICE)
+
+
+def compile_book() -> list[Band]:
+    """Return every band of the price book, in an order that does not change."""
+    return [band for provider in PROVIDERS for model in provider.models for band in compile_model(provider.id, model)]
+
+
+def compile_model(provider: str, model: ModelInfo) -> Iterator[Band]:
+    """Yield the bands of one model: per context by hours, by days, by size. A model without a price yields none."""
+    limits = constraints(model)
+    days = sorted({c.start_date for c in limits if isinstance(c, StartDateConstraint)})
+    hours = [c for c in limits if isinstance(c, TimeOfDateConstraint)]
+    seconds = sorted({0, DAY_SECONDS, *(utc_second(t) for c in hours for t in (c.start_time, c.end_time))})
+    for context in contexts(model):
+        for begin, end in pairwise(seconds):
+            for first, last, sized in _runs(model, context, days, begin):
+                for above, prices, exact in sized:
+                    yield Band(
+                        provider=provider,
+                        model=model.id,
+                        context=context_name(context),
+                        prices=prices,
+                        leaves=leaves_of(frozenset(prices)),
+                        source=SOURCE,
+                        valid_from=first,
+                        valid_to=last,
+                        from_second=begin,
+                        to_second=end,
+                        above_input=above,
+                        exact=exact,
+                    )
+
+
+def _runs(
+    model: ModelInfo, context: Context, days: list[date], second: int
+) -> Iterator[tuple[date | None, date | None, list[Sized]]]:
+    """Yield the day ranges between which the price at this second of the day does not change."""
+    before = days[0] - timedelta(days=1) if days else date(1970, 1, 1)
+    answers = []
+    for start, probe in zip([None, *days], [before, *days], strict=True):
+        instant = datetime.combine(probe, time(), UTC) + timedelta(seconds=second)
+        answers.append((start, list(_sized(model.get_prices(instant, dict(context))))))
+    runs = [(next(group)[0], sized) for sized, group in groupby(answers, key=lambda answer: answer[1])]
+    for (first, sized), (last, _) in pairwise([*runs, (None, [])]):
+        yield first, last, sized
+
+
+def _sized(price: ModelPrice) -> Iterator[Sized]:
+    listed = {key: value for key, value in vars(price).items() if value is not None and key in UNIT_OF_PRICE}
+    starts = sorted({t.start for value in listed.values() if isinstance(value, TieredPrices) for t in value.tiers})
+    for start in [-1, *starts] if listed else ():
+        exact, prices = True, {}
+        for key, value in listed.items():
+            if isinstance(value, TieredPrices):
+                value = next((t.price for t in reversed(value.tiers) if start >= t.start), value.base)  # noqa: PLW2901
+            unit = UNIT_OF_PRICE[key]
+            pico = Fraction(value) * PICO_PER_USD / unit.per
+            exact &= pico.denominator == 1
+            prices[unit.key] = round(pico)  # half to even
+        yield start, dict(sorted(prices.items())), exact
+
+
+def contexts(model: ModelInfo) -> list[Context]:
+    """Return every combination of context values for which the model may have prices of its own; () = standard."""
+    choices: dict[str, list[str]] = defaultdict(list)
+    for variant in model.price_variants or ():
+        for key, value in variant.when.items():
+            changes = any(price is not None for price in vars(variant.prices).values())
+            if key in CONTEXT_KEYS and changes and value not in choices[key]:
+                choices[key].append(value)
+    pairs = product(*([(key, value) for value in ("", *values)] for key, values in sorted(choices.items())))
+    return [tuple((key, value) for key, value in chosen if value) for chosen in pairs]
+
+
+def context_name(context: Context) -> str:
+    """Return the name of a context: its values joined by +."""
+    return "+".join(value for _, value in context)
+
+
+def constraints(model: ModelInfo) -> list[StartDateConstraint | TimeOfDateConstraint]:
+    """Return the conditions in time that any price of the model has."""
+    conditional = model.prices if isinstance(model.prices, list) else []
+    return [c.constraint for c in (*conditional, *(model.price_variants or ())) if c.constraint is not None]
+
+
+def utc_second(value: time) -> int:
+    """Return the UTC second of the day of a time of day; without an offset it is UTC."""
+    moment = datetime.combine(date(1970, 1, 1), value, value.tzinfo or UTC)
+    return second_of(moment.astimezone(UTC).time())

@@ -1,0 +1,139 @@
+"""The price book as data: one JSON document for `usage.prices`, from which the tables price_rules and fx_rates come.
+
+A rule carries marginal rates in pico-USD per reported unit, so that anyone can re-price a call: multiply each counter
+by its rate, add `requests`, divide by 1000 and round half to even.
+"""
+
+import json
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from tollmeter.streams.price.book.book import PriceBook
+from tollmeter.streams.price.book.compile import PROVIDERS
+from tollmeter.streams.price.book.overrides import Factor, Free, Rates
+from tollmeter.streams.price.book.plans import PROVIDER_NAMES, free_band, scale
+from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, EVERY_DAY, FREE, Band, clip
+
+Row = dict[str, Any]
+
+
+def document(book: PriceBook) -> tuple[bytes, bytes]:
+    """Return key and value of the book's record in `usage.prices`: compact JSON, well under 8 MB."""
+    body = {
+        "price_book": book.id,
+        "rules": [rule_of(band) for band in rules(book)],
+        "overrides": [part.model_dump(mode="json", exclude_defaults=True) for part in book.overrides.documents],
+        "fx": [{**row, "day": str(row["day"])} for row in fx_rows(book)],
+        "names": names(),
+    }
+    return book.id.encode(), json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def names() -> Row:
+    """Return how providers and models may be written, so that a reader finds the rule of a call without the book."""
+    return {
+        "also_called": PROVIDER_NAMES,
+        "providers": [
+            {
+                "id": provider.id,
+                "called": _clause(provider.provider_match),
+                "makes": _clause(provider.model_match),
+                "sells_of": list(provider.fallback_model_providers or ()),
+                "models": {model.id: _clause(model.match) for model in provider.models},
+            }
+            for provider in PROVIDERS
+        ],
+    }
+
+
+def _clause(clause: Any) -> Row | None:
+    """Return a match rule of the book as JSON: {"starts_with": "gpt-"}, {"or": [...]}."""
+    if clause is None:
+        return None
+    ((kind, value),) = vars(clause).items()
+    parts = [_clause(part) for part in value] if isinstance(value, list) else value
+    return {kind.rstrip("_"): parts}
+
+
+def price_rule_rows(book: PriceBook) -> list[Row]:
+    """Return the rows of the table price_rules: every rule that this book may name in `rule_id`."""
+    return [
+        {
+            "price_book": book.id,
+            "rule_id": band.rule_id,
+            "provider": band.provider,
+            "model": band.model,
+            "rule": json.dumps(rule_of(band), separators=(",", ":"), ensure_ascii=False),
+        }
+        for band in rules(book)
+    ]
+
+
+def fx_rows(book: PriceBook) -> list[Row]:
+    """Return the exchange rates in use."""
+    return [rate._asdict() for rate in book.fx]
+
+
+def rule_of(band: Band) -> Row:
+    """Return one rule as JSON values; conditions that do not restrict are left out."""
+    rule: Row = {
+        "rule_id": band.rule_id,
+        "provider": band.provider,
+        "model": band.model,
+        "context": band.context,
+        "rate_pico": band.rates,
+        "priced": sorted(band.prices),
+        "source": band.source,
+    }
+    if band.layer == FREE:
+        rule["free"] = True
+    if band.valid_from:
+        rule["valid_from"] = str(band.valid_from)
+    if band.valid_to:
+        rule["valid_to"] = str(band.valid_to)
+    if (band.from_second, band.to_second) != (0, DAY_SECONDS):
+        rule |= {"from_second": band.from_second, "to_second": band.to_second}
+    if band.weekdays != EVERY_DAY:
+        rule["weekdays"] = band.weekdays
+    if band.above_input >= 0:
+        rule["above_input"] = band.above_input
+    if band.without_tokens:
+        rule["without_tokens"] = True
+    if not band.exact:
+        rule["rounded"] = True
+    return rule
+
+
+def rules(book: PriceBook) -> list[Band]:
+    """Return every rule of the book once, also those that aliases and factors make of others."""
+    found = {band.rule_id: band for band in (*book.planner.bands, *_override_bands(book))}
+    for plan in book.plans:
+        found |= {band.rule_id: band for band in plan.bands}
+    return list(found.values())
+
+
+def _override_bands(book: PriceBook) -> list[Band]:
+    """Return what the rules make, in the order in which they are applied: a factor scales what stands before it."""
+    made = list(_aliased(book))
+    for rule in book.overrides.in_force:
+        if isinstance(rule, Rates):
+            made.append(rule.band())
+        elif isinstance(rule, Free):
+            made.append(free_band(rule))
+        elif isinstance(rule, Factor):
+            sellers = [p for p in PROVIDERS if fnmatchcase(p.id, rule.provider)]
+            owners = {owner for p in sellers for owner in (p.id, *(p.fallback_model_providers or ()))}
+            sold = [band for band in (*book.planner.bands, *made) if band.provider in owners]
+            named = [band for band in sold if fnmatchcase(band.model, rule.model)]
+            # a pattern that fits no id of the book is meant for names as sent: then any model may be the one
+            made += [scaled for band in named or sold if (scaled := scale(band, rule))]
+    return made
+
+
+def _aliased(book: PriceBook) -> Iterator[Band]:
+    for alias in book.overrides.aliases:
+        key = book.planner.find(alias.to_provider or alias.provider, alias.to)
+        for band in book.planner.bands:
+            if (band.provider, band.model) == key and (part := clip(band, alias.valid_from, alias.valid_to)):
+                yield part

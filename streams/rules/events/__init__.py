@@ -1,0 +1,1 @@
+"""Rules about events: from bytes to columns, and what makes one valid."""

@@ -1,0 +1,216 @@
+"""Bindings: which budgets hold for which scope follows from the policies and members read so far, and nothing else.
+
+A pool policy binds its own scope, an each_member policy every user it holds for. A change touches the scopes that it
+can concern, and says for each which budgets it had and which it has now.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from tollmeter.schemas.policy import Member, Policy
+from tollmeter.streams.rules.limits.budgets import Watchlist, edges_of, level_of
+from tollmeter.streams.rules.limits.policies import Budget, Groups, effective, pool_limits
+from tollmeter.streams.rules.windows.scopes import Scopes
+from tollmeter.streams.rules.windows.totals import LEVELS, Vector
+
+MEMBER = "member:"
+"""What the ids of members begin with where they stand beside those of policies."""
+
+
+class Change(NamedTuple):
+    """The budgets of a scope before and after a control record."""
+
+    scope: int
+    before: tuple[Budget, ...]
+    after: tuple[Budget, ...]
+
+
+@dataclass(slots=True)
+class _Org:
+    """The policies of one organisation, by what they bind."""
+
+    shared: dict[str, Policy] = field(default_factory=dict)
+    own: dict[str, dict[str, Policy]] = field(default_factory=dict)
+    pools: dict[tuple[str, str], dict[str, Policy]] = field(default_factory=dict)
+    users: dict[str, int] = field(default_factory=dict)
+
+    def place(self, policy: Policy) -> dict[str, Policy]:
+        """Return the collection that a policy belongs to."""
+        if policy.scope == "user":
+            return self.own.setdefault(policy.name, {})
+        if policy.applies == "each_member":
+            return self.shared
+        return self.pools.setdefault((policy.scope, policy.name), {})
+
+
+class Budgets:
+    """The policies and members of one partition, and the budgets that they bind to its scopes."""
+
+    def __init__(self, scopes: Scopes) -> None:
+        self.policies: dict[str, Policy] = {}
+        self.groups = Groups()
+        self._scopes = scopes
+        self._orgs: dict[str, _Org] = {}
+        self._bound: dict[int, tuple[Budget, ...]] = {}
+        self._lists: dict[str, dict[str, Watchlist]] = {}
+        self._extra: dict[str, dict[int, tuple[str, ...]]] = {}
+        self.tags: dict[tuple[str, str], int] = {}
+        """(org_id, "key=value") of the tags that have a budget, with the number of their scope."""
+        self._looked = 0
+
+    def set_policy(self, policy: Policy) -> list[Change]:
+        """Take over a policy in place of the one with its id."""
+        self.policies[policy.policy_id] = policy
+        org = self._org(policy.org_id)
+        org.place(policy)[policy.policy_id] = policy
+        return self._rebind(policy)
+
+    def delete_policy(self, policy_id: str) -> list[Change]:
+        """Forget a policy; an unknown one is no error."""
+        policy = self.policies.pop(policy_id, None)
+        if policy is None:
+            return []
+        del self._org(policy.org_id).place(policy)[policy_id]
+        return self._rebind(policy)
+
+    def set_member(self, member: Member) -> list[Change]:
+        """Take over who is in which groups."""
+        self.groups.put(member)
+        return self._rebind_users(member.org_id)
+
+    def delete_member(self, member_id: str, org_id: str) -> list[Change]:
+        """Forget a member; an unknown one is no error."""
+        self.groups.delete(member_id)
+        return self._rebind_users(org_id)
+
+    def restore(self, rules: Iterable[Policy | Member]) -> None:
+        """Take over policies and members in any order, and bind every scope once."""
+        for rule in rules:
+            if isinstance(rule, Member):
+                self.groups.put(rule)
+            else:
+                self.policies[rule.policy_id] = rule
+                self._org(rule.org_id).place(rule)[rule.policy_id] = rule
+        for policy in self.policies.values():
+            if policy.scope == "user" or policy.applies == "pool":
+                self._rebind(policy)
+        self.look_at_new_scopes()
+
+    def document(self, key: str) -> Policy | Member:
+        """Return the policy, or the member under MEMBER + member_id."""
+        return self.groups.get(key.removeprefix(MEMBER)) if key.startswith(MEMBER) else self.policies[key]
+
+    def look_at_new_scopes(self) -> None:
+        """Bind the limits for each member to users that have appeared since the last call."""
+        names = self._scopes.names
+        for number in range(self._looked, len(names)):
+            org_id, kind, name = names[number]
+            if kind == "user":
+                org = self._org(org_id)
+                org.users[name] = number
+                if org.shared:
+                    self._bind(number, self._of_user(org_id, name))
+        self._looked = len(names)
+
+    # ------------------------------------------------------------------ what is bound
+
+    def of(self, scope: int) -> tuple[Budget, ...]:
+        """Return the budgets of a scope."""
+        return self._bound.get(scope, ())
+
+    def limits_members(self, org_id: str) -> bool:
+        """Tell whether every user of the organisation may have a limit of his own."""
+        return org_id in self._orgs and bool(self._orgs[org_id].shared)
+
+    @property
+    def scopes(self) -> list[int]:
+        """All scopes that have a budget, in the order of their numbers."""
+        return sorted(self._bound)
+
+    def lists(self, level: str) -> Iterable[tuple[str, Watchlist]]:
+        """Return unit and watchlist of all budgets of a level."""
+        return self._lists.get(level, {}).items()
+
+    @property
+    def extra_levels(self) -> list[str]:
+        """Levels beyond those that every scope has: other zones, weeks, 15-minute windows."""
+        return sorted(level for level in self._lists if level not in LEVELS)
+
+    def bound_at(self, level: str, scopes: Vector) -> Vector:
+        """Return the positions in `scopes` of those that have a budget of this level in any unit."""
+        mask = np.zeros(scopes.size, dtype=bool)
+        for _, watchlist in self.lists(level):
+            mask[watchlist.watched(scopes)] = True
+        return np.flatnonzero(mask)
+
+    def extras(self, org_id: str) -> dict[int, tuple[str, ...]]:
+        """Return the scopes of an organisation whose totals begin with a policy, and at which levels they do."""
+        return self._extra.get(org_id, {})
+
+    # ------------------------------------------------------------------ binding
+
+    def _org(self, org_id: str) -> _Org:
+        if org_id not in self._orgs:
+            self._orgs[org_id] = _Org()
+        return self._orgs[org_id]
+
+    def _rebind(self, policy: Policy) -> list[Change]:
+        """Bind anew whatever a changed policy can concern."""
+        if policy.scope == "user":
+            number = self._scopes.number((policy.org_id, "user", policy.name))
+            self.look_at_new_scopes()
+            return self._bind(number, self._of_user(policy.org_id, policy.name))
+        if policy.applies == "each_member":
+            return self._rebind_users(policy.org_id)
+        pools = self._org(policy.org_id).pools[policy.scope, policy.name].values()
+        number = self._scopes.number((policy.org_id, policy.scope, policy.name))
+        return self._bind(number, pool_limits(pools, policy.org_id, {(policy.scope, policy.name)}))
+
+    def _rebind_users(self, org_id: str) -> list[Change]:
+        self.look_at_new_scopes()
+        changes: list[Change] = []
+        for name, number in sorted(self._org(org_id).users.items()):
+            changes += self._bind(number, self._of_user(org_id, name))
+        return changes
+
+    def _of_user(self, org_id: str, name: str) -> tuple[Budget, ...]:
+        org = self._org(org_id)
+        deciding = org.own.get(name) or org.shared
+        return effective(deciding.values(), org_id, name, self.groups.of(org_id, name)).budgets if deciding else ()
+
+    def _bind(self, scope: int, budgets: tuple[Budget, ...]) -> list[Change]:
+        before = self._bound.get(scope, ())
+        if before == budgets:
+            return []
+        for level, unit in {(level_of(budget), budget.unit) for budget in before + budgets}:
+            amounts = [
+                edge.amount
+                for budget in budgets
+                if (level_of(budget), budget.unit) == (level, unit)
+                for edge in edges_of(budget)
+            ]
+            lists = self._lists.setdefault(level, {})
+            lists.setdefault(unit, Watchlist()).set(scope, amounts)
+        self._note_extra(scope, budgets)
+        if budgets:
+            self._bound[scope] = budgets
+        else:
+            del self._bound[scope]
+        return [Change(scope, before, budgets)]
+
+    def _note_extra(self, scope: int, budgets: tuple[Budget, ...]) -> None:
+        org, kind, name = self._scopes.names[scope]
+        levels = {level_of(budget) for budget in budgets}
+        if kind == "tag":
+            self.tags.pop((org, name), None)
+            if levels:
+                self.tags[org, name] = scope
+        else:
+            levels.difference_update(LEVELS)
+        if levels:
+            self._extra.setdefault(org, {})[scope] = tuple(sorted(levels))
+        else:
+            self._extra.get(org, {}).pop(scope, None)

@@ -1,0 +1,74 @@
+"""Spend rows: what each budget's scope has used of its tightest limits, as of the last folded offset.
+
+A function of the state alone: two owners of a partition publish the same rows for the same stamp.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tollmeter.schemas.spend import AsOf, Spend
+from tollmeter.streams.rules.limits.budgets import used
+from tollmeter.streams.rules.limits.periods import forecast_of, period_of
+from tollmeter.streams.rules.limits.policies import Budget
+from tollmeter.streams.rules.limits.used import at_risk_nano, totals_of
+from tollmeter.streams.rules.windows.state import State
+
+
+def spend_rows(state: State, scopes: Iterable[int]) -> list[Spend]:
+    """Return the rows of these scopes, ordered by kind of period and unit, then scope; none before the first event."""
+    if not state.clocks:
+        return []
+    now_s = max(state.clocks.values()) // 1000
+    kinds: dict[tuple[str, str], list[tuple[int, Budget]]] = {}
+    for scope in sorted(scopes):
+        for budget in tightest(state.budgets.of(scope)):
+            kinds.setdefault(budget.kind, []).append((scope, budget))
+    rows: list[Spend] = []
+    for _, bound in sorted(kinds.items()):
+        numbers = np.array([scope for scope, _ in bound], dtype=np.int64)
+        totals = totals_of(state, bound[0][1], numbers, now_s)
+        spent, risk = used(totals, bound[0][1].unit).tolist(), at_risk_nano(totals).tolist()
+        rows += [_row(state, *one, now_s) for one in zip(bound, spent, risk, strict=True)]
+    return rows
+
+
+def tightest(budgets: Iterable[Budget]) -> list[Budget]:
+    """Return the smallest budget of each kind of period and unit; among equals the first policy."""
+    best: dict[tuple[str, str], Budget] = {}
+    for budget in sorted(budgets, key=lambda budget: (budget.amount, budget.policy_id)):
+        best.setdefault(budget.kind, budget)
+    return list(best.values())
+
+
+def _row(state: State, bound: tuple[int, Budget], spent: int, risk_nano: int, now_s: int) -> Spend:
+    scope, budget = bound
+    org_id, kind, name = state.scopes.names[scope]
+    starts_s, ends_s = period_of(budget.limit.window, budget.timezone, now_s)
+    forecast = spent if budget.limit.period == "rolling" else forecast_of(spent, now_s - starts_s, ends_s - starts_s)
+    return Spend(
+        partition=state.partition,
+        stamp=state.applied,
+        org_id=org_id,
+        scope=kind,
+        name=name,
+        period=budget.period,
+        starts_s=starts_s,
+        ends_s=ends_s,
+        unit=budget.unit,
+        spent=spent,
+        at_risk_nano=risk_nano if budget.limit.measure == "money" else 0,
+        limit=budget.amount,
+        policy_id=budget.policy_id,
+        remaining=max(0, budget.amount - spent),
+        percent=spent * 100 // budget.amount,
+        forecast=forecast,
+    )
+
+
+def as_of(state: State) -> AsOf | None:
+    """Return up to which append time every event of this partition is counted; None before all sources have a clock."""
+    watermark = state.watermark_ms()
+    if watermark is None:
+        return None
+    return AsOf(partition=state.partition, stamp=state.applied, as_of_ms=watermark)

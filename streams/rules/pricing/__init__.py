@@ -1,0 +1,1 @@
+"""Rules about money: which rate holds, and what a call costs."""

@@ -1,0 +1,206 @@
+"""What one call costs: at the rates in force when it was made, exact, rounded once; unknown is None, never 0.
+
+`price_one` is the definition; `kernel.py` computes the same for whole columns and is held to it by tests.
+Status, first that applies: a call refused by our own cap (BLOCKED) is FREE and costs 0; impossible counters are
+INVALID; a free rule is FREE; no usage is NO_USAGE; no price for anything that was used is UNKNOWN_MODEL; more than
+`MAX_EVENT_NANO` is INVALID; a part without a price of its own, or a rate borrowed from a near relative, is PARTIAL;
+a rate of an override rule is OVERRIDE; the rest is PRICED.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import NamedTuple
+
+from tollmeter.schemas.event import MAX_TOKENS, counter_problem
+from tollmeter.schemas.money import MAX_EVENT_NANO, round_half_even
+from tollmeter.streams.rules.pricing.rates import (
+    AUDIO_SECONDS,
+    COMPONENTS,
+    COUNTERS,
+    DAY_SECONDS,
+    FREE,
+    IMAGES,
+    INPUT,
+    INPUT_AUDIO_SECONDS,
+    OVERRIDE,
+    REASONING,
+    REQUESTS,
+    Band,
+)
+
+DAY_US = DAY_SECONDS * 1_000_000
+
+INFORMATIVE = frozenset(
+    (
+        REASONING,
+        IMAGES,
+        INPUT_AUDIO_SECONDS,
+        "cache_write_5m_tokens",
+        "input_text_tokens",
+        "output_text_tokens",
+        "output_text_reasoning_tokens",
+        "cache_text_read_tokens",
+        "cache_text_write_tokens",
+        "cache_text_write_5m_tokens",
+        "input_image_tokens",
+        "cache_image_read_tokens",
+        "input_video_tokens",
+        "input_tool_tokens",
+        "input_text_tool_tokens",
+    )
+)
+"""Units that are billed as their whole unless listed apart, so lacking a price of their own makes nothing PARTIAL.
+Audio is not among them: it is far dearer than text wherever it is priced."""
+
+FAILED = frozenset(("ERROR", "CANCELLED"))
+"""Calls that made no image unless they say so."""
+
+Count = int | Fraction
+"""Exact; a Fraction only for counts such as 2.5 seconds, because it is slow."""
+Counts = dict[str, Count]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """How calls of one combination of names are priced: among `bands` the last that fits wins."""
+
+    bands: tuple[Band, ...] = ()
+    dearest: tuple[Band, ...] = ()
+    """The bands of the family that no other outprices: the dearest for these counts is the amount at risk."""
+    partial: bool = False
+    """The rate is a near relative's: date suffix stripped, or a tier that the book does not know for this model."""
+    one_image: bool = False
+    """An image call that states no number of images made one."""
+    minimum_seconds: int = 0
+
+
+class Call(NamedTuple):
+    """What pricing reads of one event, beside the names that led to its plan."""
+
+    at_us: int
+    status: str
+    tokens: tuple[int, int, int, int, int, int]
+    """The six token counters in the order of `COUNTERS`."""
+    extra: Mapping[str, float] = {}
+
+
+class Amounts(NamedTuple):
+    """The outcome. Amounts are None together, exactly for UNKNOWN_MODEL, NO_USAGE and INVALID."""
+
+    price_status: str
+    cost_nano: int | None = None
+    components: tuple[int | None, int | None, int | None, int | None, int | None] = (None,) * 5
+    at_risk_nano: int | None = None
+    rule_id: str = ""
+
+
+def price_one(plan: Plan, call: Call) -> Amounts:
+    """Price one call."""
+    if call.status == "BLOCKED":
+        return Amounts("FREE", 0, (0,) * 5)
+    if min(call.tokens) < 0 or max(call.tokens) > MAX_TOKENS or counter_problem(*call.tokens):
+        return Amounts("INVALID")
+    band = band_at(plan.bands, call.at_us, call.tokens)
+    if band is not None and band.layer == FREE:
+        return Amounts("FREE", 0, (0,) * 5, rule_id=band.rule_id)
+    counts = counts_of(plan, call, band)
+    if not counts:
+        return Amounts("NO_USAGE")
+    if band is None or not (counts.keys() | {REQUESTS}) & band.prices.keys():
+        return Amounts("UNKNOWN_MODEL", at_risk_nano=at_risk(plan.dearest, counts))
+    pico = component_pico(band, counts)
+    if pico is None:
+        return Amounts("INVALID")
+    total = to_nano(sum(pico))
+    if total > MAX_EVENT_NANO:
+        return Amounts("INVALID")
+    return Amounts(status_of(plan, band, counts), total, split_nano(pico, total), rule_id=band.rule_id)
+
+
+def status_of(plan: Plan, band: Band, counts: Counts) -> str:
+    """Say how good a known price is."""
+    billed = counts.keys() - INFORMATIVE
+    if not band.prices.keys() & set(COUNTERS):  # priced per image, second or character: tokens are but informative
+        billed -= set(COUNTERS)
+    if plan.partial or not billed <= band.prices.keys():
+        return "PARTIAL"
+    return "OVERRIDE" if band.layer == OVERRIDE else "PRICED"
+
+
+def band_at(bands: Iterable[Band], at_us: int, tokens: tuple[int, ...]) -> Band | None:
+    """Return the band that holds at this instant and size; among several the last, None when none does."""
+    day, rest = divmod(at_us, DAY_US)
+    second, found = rest // 1_000_000, None
+    weekday = 1 << (day + 3) % 7  # 1970-01-01 was a Thursday; Monday is bit 0
+    for band in bands:
+        first, last = band.days
+        if (
+            first <= day < last
+            and band.from_second <= second < band.to_second
+            and band.weekdays & weekday
+            and tokens[0] > band.above_input
+            and not (band.without_tokens and (tokens[0] or tokens[4]))
+        ):
+            found = band
+    return found
+
+
+def counts_of(plan: Plan, call: Call, band: Band | None) -> Counts:
+    """Return what was used, by billing unit, without zeros."""
+    counts: Counts = {unit: count for unit, count in zip(COUNTERS, call.tokens, strict=True) if count}
+    counts |= {unit: exact(value) for unit, value in call.extra.items() if value and unit not in COUNTERS}
+    seconds = counts.get(AUDIO_SECONDS) or counts.get(INPUT_AUDIO_SECONDS)
+    if seconds and plan.minimum_seconds:  # Groq bills at least this much of every request
+        counts[AUDIO_SECONDS] = counts[INPUT_AUDIO_SECONDS] = max(seconds, plan.minimum_seconds)
+    elif seconds:
+        counts[AUDIO_SECONDS] = seconds
+    makes_image = plan.one_image and call.status not in FAILED and IMAGES not in counts
+    if makes_image and ((band is not None and IMAGES in band.prices) or (band is None and not counts)):
+        counts[IMAGES] = 1
+    return counts
+
+
+def exact(value: float) -> Count:
+    """Return a count as the decimal number that it is written as: 0.1 means one tenth."""
+    return int(value) if value == int(value) else Fraction(Decimal(repr(value)))
+
+
+def component_pico(band: Band, counts: Counts) -> list[Count] | None:
+    """Return the five exact components in pico-USD; None when a part exceeds its whole and would earn a credit."""
+    pico: dict[str, Count] = dict.fromkeys(COMPONENTS, 0)
+    for leaf in band.leaves:
+        if leaf.unit == REQUESTS:
+            count: Count = 1
+        else:
+            count = sum(sign * counts.get(key, 0) for key, sign in leaf.terms)
+        if count < 0:
+            return None
+        pico[leaf.component] += count * band.prices[leaf.unit]
+    return list(pico.values())
+
+
+def to_nano(pico: Count) -> int:
+    """Round to nano-USD, half to even."""
+    return round_half_even(pico.numerator, pico.denominator * 1_000)
+
+
+def split_nano(pico: list[Count], total: int) -> tuple[int, int, int, int, int]:
+    """Round the components so that they add up to the total: the largest remainders get what is short."""
+    nano = [int(part // 1_000) for part in pico]
+    short = total - sum(nano)
+    for index in sorted(range(len(pico)), key=lambda i: -(pico[i] % 1_000))[:short]:
+        nano[index] += 1
+    return nano[0], nano[1], nano[2], nano[3], nano[4]
+
+
+def at_risk(dearest: Iterable[Band], counts: Counts) -> int | None:
+    """Return what the dearest relative would charge, at most `MAX_EVENT_NANO`; None when no relative prices it."""
+    amounts = [
+        sum(pico)
+        for band in dearest
+        if counts.get(INPUT, 0) > band.above_input and (pico := component_pico(band, counts)) is not None
+    ]
+    worst = max(amounts, default=0)
+    return min(to_nano(worst), MAX_EVENT_NANO) if worst else None

@@ -1,0 +1,1 @@
+"""Rules about records of usage.priced: many rows as one, and back."""

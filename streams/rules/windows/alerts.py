@@ -1,0 +1,209 @@
+"""What a finding says: deterministic ids, plain words, and the append time of the very event that crossed."""
+
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tollmeter.schemas.alert import Alert, Severity, alert_id
+from tollmeter.schemas.event import EPOCH
+from tollmeter.schemas.money import NANO_PER_MICRO, nano_to_text
+from tollmeter.streams.rules.limits.budgets import Edge, level_of, period_level_of, severity, used
+from tollmeter.streams.rules.limits.policies import Budget
+from tollmeter.streams.rules.windows.dedupe import Mask
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import Matrix, Vector, bucket_end_s, bucket_of, key_cost, period_text
+
+MINUTE_US = 60_000_000
+_WINDOW_NAMES = {"day": "daily", "week": "weekly", "month": "monthly"}
+
+
+@dataclass(slots=True)
+class Passage:
+    """The rows of one pass in log order, as arrays; `scopes` and `matrix` are filled for the rows that are folded."""
+
+    sources: Vector
+    offsets: Vector
+    received_ms: Vector
+    times_us: Vector
+    charged_us: Vector
+    """min(event_time, received_at): a producer whose clock runs ahead moves nothing."""
+    orgs: pl.Series
+    scopes: dict[str, Vector] = field(default_factory=dict)
+    matrix: Matrix = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
+    tag_rows: Vector = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    tag_scopes: Vector = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Rows that carry a tag with a budget, and the scope of that tag."""
+
+    def only(self, rows: Mask) -> "Passage":
+        """Return the passage of the chosen rows, before its scopes are known."""
+        chosen: dict[str, Any] = {part.name: getattr(self, part.name)[rows] for part in fields(self)[:5]}
+        return Passage(**chosen, orgs=self.orgs)
+
+    def crossing(
+        self, state: State, scope: int, level: str, bucket: int, before: int, unit: str, amount: int
+    ) -> tuple[int, int]:
+        """Return received_at (ms) of the row that carried a scope's use to `amount`, and that use."""
+        rows = self._rows_of(scope, state.scopes.names[scope][1], level, bucket)
+        totals = before + np.cumsum(used(self.matrix[rows], unit))
+        first = np.flatnonzero(totals >= amount)[0]
+        return int(self.received_ms[rows[first]]), int(totals[first])
+
+    def key_crossing(self, scope: int, level: str, bucket: int, before: int, limit: int) -> tuple[int, int]:
+        """Return received_at (ms) of the row that carried a key's cost in a bucket beyond `limit`, and that cost."""
+        rows = self._rows_of(scope, "api_key", level, bucket)
+        totals = before + np.cumsum(key_cost(self.matrix[rows]))
+        first = np.flatnonzero(totals > limit)[0]
+        return int(self.received_ms[rows[first]]), int(totals[first])
+
+    def _rows_of(self, scope: int, kind: str, level: str, bucket: int) -> Vector:
+        rows = self.tag_rows[self.tag_scopes == scope] if kind == "tag" else np.flatnonzero(self.scopes[kind] == scope)
+        inside: Vector = rows[bucket_of(level, self.charged_us[rows] // MINUTE_US) == bucket]
+        return inside
+
+
+def budget(state: State, bound: Budget, scope: int, bucket: int, edge: Edge, reached: int, received_ms: int) -> Alert:
+    """A scope's use reached an edge of one of its budgets: a percentage, or so much that too little remains."""
+    period = period_text(period_level_of(bound), bucket)
+    (org, kind, name), limit = state.scopes.names[scope], _amount(bound, bound.amount)
+    whom = org if kind == "org" else f"{kind} {name} of {org}"
+    what = f"the {_WINDOW_NAMES.get(bound.limit.window, bound.limit.window)} budget of {limit}"
+    rest = f"less than {nano_to_text((bound.alert_remaining_micro or 0) * NANO_PER_MICRO, 2)} {bound.unit} remain"
+    identity = (bound.policy_id, bound.limit.key, str(bound.amount), kind, name, period, edge.label)
+    return Alert(
+        id=alert_id("budget", *identity),
+        kind="remaining" if edge.pct is None else "budget",
+        severity=severity(edge),
+        org_id=org,
+        scope=kind,
+        name=name,
+        period=period,
+        received_at=instant(received_ms),
+        text=f"{whom} reached {edge.pct} % of {what}" if edge.pct is not None else f"{rest} of {what} for {whom}",
+        facts={**_budget_facts(bound, reached), "threshold_pct": edge.pct},
+    )
+
+
+def late_spend(state: State, bound: Budget, scope: int, bucket: int, late: int, total: int) -> Alert:
+    """Spend arrived in a period that is over; one alert per budget, period and total, dated by the period's end."""
+    period = period_text(level_of(bound), bucket)
+    org, kind, name = state.scopes.names[scope]
+    whom = org if kind == "org" else f"{kind} {name} of {org}"
+    return Alert(
+        id=alert_id("late_spend", bound.policy_id, bound.limit.key, kind, name, period, str(total)),
+        kind="late_spend",
+        severity="warning" if total >= bound.amount else "info",
+        org_id=org,
+        scope=kind,
+        name=name,
+        period=period,
+        received_at=instant(bucket_end_s(level_of(bound), bucket) * 1000),
+        text=f"{_amount(bound, late)} arrived late in {period}, which is over: {whom} now stands at "
+        f"{_amount(bound, total)} of {_amount(bound, bound.amount)}",
+        facts={**_budget_facts(bound, total), "late": late},
+    )
+
+
+def _budget_facts(bound: Budget, reached: int) -> dict[str, Any]:
+    unit = "nano" if bound.limit.measure == "money" else bound.unit
+    facts: dict[str, Any] = {
+        "policy_id": bound.policy_id,
+        "limit_" + unit: bound.amount,
+        "spent_" + unit: reached,
+        "unit": bound.unit,
+        "window": bound.limit.window,
+        "timezone": bound.timezone,
+    }
+    return {**facts, "currency": bound.currency} if unit == "nano" else facts
+
+
+def _amount(bound: Budget, amount: int) -> str:
+    return f"{nano_to_text(amount, 2) if bound.limit.measure == 'money' else f'{amount:,}'} {bound.unit}"
+
+
+def spike(
+    state: State, level: str, bucket: int, scope: int, cost_nano: int, peak_nano: int, limit_nano: int, received_ms: int
+) -> Alert:
+    """A key's cost in the open minute or hour is a new extreme; one alert per key, kind of window and hour."""
+    hour = period_text("hour", bucket if level == "hour" else bucket // 60)
+    past = (
+        f"its dearest {level} so far was {nano_to_text(peak_nano)} USD"
+        if peak_nano
+        else f"no {level} before it to compare"
+    )
+    return _key_alert(
+        state,
+        scope,
+        "spend_spike",
+        "critical" if not peak_nano else "warning",
+        hour,
+        received_ms,
+        f"spent {nano_to_text(cost_nano)} USD within one {level}; {past}",
+        {"window": level, "cost_nano": cost_nano, "past_peak_nano": peak_nano, "threshold_nano": limit_nano},
+        level,
+    )
+
+
+def ingest_loop(state: State, hour: int, scope: int, inputs: int, outputs: int, received_ms: int) -> Alert:
+    """A key takes in more than a million tokens in an hour and gives hardly any out."""
+    return _key_alert(
+        state,
+        scope,
+        "ingest_loop",
+        "warning",
+        period_text("hour", hour),
+        received_ms,
+        f"took in {inputs:,} tokens within one hour and put out {outputs:,}: it looks like a loop",
+        {"window": "hour", "input_tokens": inputs, "output_tokens": outputs},
+    )
+
+
+def unpriced(state: State, day: int, scope: int, calls: int, count: int, received_ms: int) -> Alert:
+    """Too many of an organisation's calls use models without a known price."""
+    org, kind, name = state.scopes.names[scope]
+    period = period_text("day", day)
+    return Alert(
+        id=alert_id("unpriced", org, period),
+        kind="unpriced",
+        severity="warning",
+        org_id=org,
+        scope=kind,
+        name=name,
+        period=period,
+        received_at=instant(received_ms),
+        text=f"{count:,} of {calls:,} calls of {org} have no known price; see: tollmeter prices show MODEL",
+        facts={"calls": calls, "unknown_model": count, "window": "day"},
+    )
+
+
+def _key_alert(
+    state: State,
+    scope: int,
+    kind: str,
+    level: Severity,
+    hour: str,
+    received_ms: int,
+    text: str,
+    facts: dict[str, Any],
+    *parts: str,
+) -> Alert:
+    org, scope_kind, name = state.scopes.names[scope]
+    return Alert(
+        id=alert_id(kind, org, scope_kind, name, hour, *parts),
+        kind=kind,
+        severity=level,
+        org_id=org,
+        scope=scope_kind,
+        name=name,
+        period=hour,
+        received_at=instant(received_ms),
+        text=f"key {name} of {org} {text}",
+        facts=facts,
+    )
+
+
+def instant(ms: int) -> datetime:
+    """Return milliseconds since 1970 as an aware UTC datetime, exactly."""
+    return (EPOCH + timedelta(milliseconds=ms)).astimezone(UTC)

@@ -1,0 +1,85 @@
+"""Corrections: what a row was leaves its windows and what it shall be enters them, once per identity and revision.
+
+Of several corrections to one revision the first in the log counts, as in the ledger. Rows of hours that take no row any
+more wait for the repair from the ledger, as late ones do.
+"""
+
+from functools import partial
+
+import numpy as np
+import polars as pl
+
+from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.control import Correction
+from tollmeter.schemas.priced import VOID
+from tollmeter.streams.rules.windows.alerts import Passage
+from tollmeter.streams.rules.windows.dedupe import Mask
+from tollmeter.streams.rules.windows.fold import PARTITIONS, add_passage, defer, name_scopes, passage_of
+from tollmeter.streams.rules.windows.repair import late_edges
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import Matrix, Vector, measure_matrix
+
+
+def revised_ids(rows: pl.DataFrame) -> pl.Series:
+    """Return what the memory of ids knows a correction by: the id and, behind it, the revision in four hex digits."""
+    revisions = pl.Series([f"{revision:04x}" for revision in rows["revision"].to_list()], dtype=pl.String)
+    return rows["event_id"].cast(pl.String) + revisions
+
+
+def fold_correction(
+    state: State, correction: Correction, rows: pl.DataFrame, offset: int, appended_ms: int
+) -> list[Alert]:
+    """Fold a correction record (the columns of `columns_read`, `revision`); return the edges that it crosses."""
+    state.applied = offset
+    if not rows.height:
+        return []
+    passage = passage_of(rows)
+    new = _new(state, correction, rows, passage, offset)
+    live = np.concatenate((new[: correction.was], new))
+    if not live.any():
+        return []
+    kept = rows.filter(pl.Series(live))
+    chosen = passage.only(live)
+    name_scopes(state, chosen, kept)
+    signs = np.where(np.flatnonzero(live) < correction.was, -1, 1)
+    signs[(kept["status"].cast(pl.String) == VOID).to_numpy()] = 0
+    chosen.matrix = measure_matrix(kept) * signs[:, None]
+    return add_passage(state, chosen, offset, partial(_found, appended_ms=appended_ms))
+
+
+def _new(state: State, correction: Correction, rows: pl.DataFrame, passage: Passage, offset: int) -> Mask:
+    """Tell which replacements are to be folded, and have the hours of those repaired that come too late for it."""
+    asserted = np.arange(correction.was, rows.height)
+    late = _late(state, passage, asserted)
+    fresh = np.zeros(asserted.size, dtype=bool)
+    in_time = np.flatnonzero(~late)
+    fresh[in_time] = _first(state, passage, rows["org_id"], revised_ids(rows), asserted[in_time])
+    # What came from another organisation is an identity that nobody may count a second time by sending it again.
+    moved = np.flatnonzero(fresh & (asserted >= 2 * correction.was))
+    known = moved[~_first(state, passage, rows["org_id"], rows["event_id"].cast(pl.String), asserted[moved])]
+    late[known], fresh[known] = True, False
+    if late.any():
+        at = asserted[late]
+        defer(state, rows["org_id"].gather(at), passage.charged_us[at], offset)
+    return fresh
+
+
+def _late(state: State, passage: Passage, at: Vector) -> Mask:
+    clocks = np.array([state.clocks.get(source & PARTITIONS, 0) for source in passage.sources[at].tolist()])
+    sealed_us = (clocks.astype(np.int64) - state.rules.horizon_ms) * 1000
+    late: Mask = (passage.charged_us[at] < sealed_us) | (passage.times_us[at] < state.remember_from_us)
+    return late
+
+
+def _first(state: State, passage: Passage, orgs: pl.Series, ids: pl.Series, at: Vector) -> Mask:
+    if not at.size:
+        return np.ones(0, dtype=bool)
+    return state.seen.first(passage.times_us[at], state.scopes.text_codes(orgs.gather(at)), ids.gather(at))
+
+
+def _found(
+    state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, appended_ms: int
+) -> list[Alert]:
+    if (level, True) in (("minute", bucket < state.closed_minute), ("hour", bucket < state.closed_hour)):
+        state.touched.add((level, bucket))
+    return late_edges(state, level, bucket, scopes, before, after, appended_ms)

@@ -1,0 +1,94 @@
+"""Logs made anew: a topic that is deleted and made again counts from 0, and old marks must not hide its records.
+
+Inside the state offsets never fall: those of the n-th log of a partition begin at n << 40. A source topic is known by
+the id that PRICE writes on each record; its partitions get numbers of their own in each epoch.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from tollmeter.schemas import topics
+from tollmeter.schemas.alert import Alert, alert_id
+from tollmeter.schemas.event import EPOCH
+from tollmeter.streams.rules.windows.dedupe import Seen
+from tollmeter.streams.rules.windows.state import State
+
+LOG_BITS = 40
+SOURCE_BITS = 16
+PIPELINE = "pipeline"
+"""The scope of alerts about the line itself: they belong to no organisation."""
+
+
+def source_epoch(state: State, source_id: str, appended_ms: int) -> tuple[int, list[Alert]]:
+    """Return the number of the source topic's epoch, and an alert when it is a new one. "" = the present one."""
+    if not source_id:
+        return max(0, len(state.epochs) - 1), []
+    if source_id in state.epochs:
+        return state.epochs.index(source_id), []
+    state.epochs.append(source_id)
+    number = len(state.epochs) - 1
+    return number, [_new_source(source_id, appended_ms)] if number else []
+
+
+def in_epoch(rows: pl.DataFrame, number: int) -> pl.DataFrame:
+    """Give the source partitions of rows the numbers that they have in an epoch."""
+    return rows.with_columns(pl.col("src_partition").cast(pl.Int64) + (number << SOURCE_BITS)) if number else rows
+
+
+def renew(state: State, log_id: str) -> None:
+    """Go on with a log of usage.priced that was made anew: nothing of it is folded yet, and all totals stay.
+
+    What the memory of ids was rebuilt from is the new log: all of it would be taken for resends.
+    """
+    state.base = ((max(state.applied, state.base) >> LOG_BITS) + 1) << LOG_BITS
+    state.applied = state.base - 1
+    state.log_id = log_id
+    state.seen = Seen(state.rules.seen_cap)
+
+
+def missing(state: State, hours: list[tuple[str, int]]) -> None:
+    """Have these hours of organisations repaired from the ledger: rows of theirs may never have been folded."""
+    for org_id, hour in hours:
+        state.deferred[org_id, hour] = max(state.applied, 0)
+        if state.budgets.extras(org_id):
+            state.unsettled[org_id] = max(state.applied, 0)
+
+
+def open_hours(state: State) -> list[tuple[str, int]]:
+    """Return the hours whose event ids are forgotten with the log: a resend may be counted twice until they seal."""
+    found = set()
+    for hour, cells in state.levels["hour"].items():
+        if (hour + 1) * 3_600_000_000 > state.remember_from_us:
+            orgs = np.flatnonzero(state.scopes.of_kind(cells.scopes, "org"))
+            found |= {(state.scopes.names[number][0], hour) for number in cells.scopes[orgs].tolist()}
+    return sorted(found)
+
+
+def real_offset(offset: int) -> int:
+    """Return an offset as the broker knows it; -1 before the first of a log."""
+    return ((offset + 1) & ((1 << LOG_BITS) - 1)) - 1
+
+
+def _new_source(source_id: str, appended_ms: int) -> Alert:
+    at: datetime = (EPOCH + timedelta(milliseconds=appended_ms)).astimezone(UTC)
+    return Alert(
+        id=alert_id("new_epoch", topics.EVENTS, source_id),
+        kind="new_epoch",
+        severity="critical",
+        org_id="",
+        scope=PIPELINE,
+        name=topics.EVENTS,
+        period=f"{at:%Y-%m-%d}",
+        received_at=at,
+        text=f"{topics.EVENTS} was made anew: its offsets count from 0 again, and everything in it is read",
+        facts={
+            "stage": "watch",
+            "topic": topics.EVENTS,
+            "partition": 0,
+            "first_offset": 0,
+            "last_offset": 0,
+            "topic_id": source_id,
+        },
+    )

@@ -1,0 +1,275 @@
+"""Fold priced rows into a partition's state and say which budgets and floors they crossed.
+
+Row order is log order. Several records may be folded in one pass: all decisions made here depend on sums that only
+grow and on thresholds that change at landmarks and control records alone, so the cut into passes changes nothing.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import polars as pl
+
+from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.policy import SCOPE_COLUMNS
+from tollmeter.streams.rules.limits.budgets import crossed, level_of, used
+from tollmeter.streams.rules.windows import alerts as findings
+from tollmeter.streams.rules.windows.alerts import Passage
+from tollmeter.streams.rules.windows.anomalies import spike_threshold
+from tollmeter.streams.rules.windows.cardinality import scopes_of_rows
+from tollmeter.streams.rules.windows.dedupe import Mask
+from tollmeter.streams.rules.windows.scopes import NOBODY
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import (
+    LEVELS,
+    MEASURE_SOURCES,
+    PEAK_HOUR,
+    PEAK_MINUTE,
+    QUARTER,
+    Matrix,
+    Vector,
+    bucket_of,
+    key_cost,
+    measure_matrix,
+    sum_by_key,
+)
+
+MINUTE_US = 60_000_000
+PARTITIONS = (1 << 16) - 1
+"""The partition within a source number; what stands above it counts the epochs of the source topic."""
+HOUR_US = 60 * MINUTE_US
+COLUMNS_READ = tuple(
+    dict.fromkeys(
+        (
+            "event_id",
+            "event_time",
+            "received_at",
+            "src_partition",
+            "src_offset",
+            *SCOPE_COLUMNS.values(),
+            *MEASURE_SOURCES,
+        )
+    )
+)
+"""The priced columns that WATCH reads."""
+Found = Callable[[State, str, int, Vector, Matrix, Matrix], list[Alert]]
+"""(state, level, bucket, scopes, measures before, measures after) of cells that were added to; what that means."""
+
+
+def columns_read(state: State) -> tuple[str, ...]:
+    """Return the columns that this state needs: tags only while a policy names one."""
+    return (*COLUMNS_READ, "tags") if state.budgets.tags else COLUMNS_READ
+
+
+def fold_rows(state: State, rows: pl.DataFrame, offset: int) -> list[Alert]:
+    """Fold rows (the columns of `columns_read`) up to `offset`, in log order; return the alerts they caused.
+
+    While the state still has cells with stamps at or above `offset`, pass one record at a time.
+    """
+    passage = passage_of(rows)
+    live = _live(state, passage, rows["event_id"], offset)
+    state.applied = offset
+    if not live.any():
+        return []
+    if not live.all():
+        rows, passage = rows.filter(pl.Series(live)), passage.only(live)
+    name_scopes(state, passage, rows)
+    passage.matrix = measure_matrix(rows)
+    return add_passage(state, passage, offset, partial(_found, passage=passage))
+
+
+def add_passage(state: State, passage: Passage, offset: int, found: Found) -> list[Alert]:
+    """Add the matrix of a passage to the windows of its scopes, and return what `found` says of each bucket."""
+    keys, sums, first_minute = _by_scope_and_minute(state, passage)
+    alerts: list[Alert] = []
+    for level in LEVELS:
+        alerts += _add_level(state, level, keys, sums, first_minute, offset, found)
+    for level in state.budgets.extra_levels:
+        bound = state.budgets.bound_at(level, keys % len(state.scopes))
+        if bound.size:
+            alerts += _add_level(state, level, keys[bound], sums[bound], first_minute, offset, found)
+    return alerts
+
+
+def name_scopes(state: State, passage: Passage, rows: pl.DataFrame) -> None:
+    """Fill in which scopes each row counts for."""
+    passage.scopes = scopes_of_rows(state, rows, passage.charged_us)
+    state.budgets.look_at_new_scopes()
+    passage.tag_rows, passage.tag_scopes = _tagged(state, rows)
+
+
+def _tagged(state: State, rows: pl.DataFrame) -> tuple[Vector, Vector]:
+    """Return the rows that carry a tag with a budget, with the number of its scope; a row may come more than once."""
+    wanted = state.budgets.tags
+    if not wanted:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    tags = rows.select(pl.int_range(pl.len()).alias("row"), pl.col("org_id").cast(pl.String), "tags").explode("tags")
+    pair = pl.concat_str(pl.col("tags").struct.field("key"), pl.lit("="), pl.col("tags").struct.field("value"))
+    pairs = tags.drop_nulls("tags").select("row", "org_id", pair).unique(maintain_order=True)
+    found = [(at, wanted[org, tag]) for at, org, tag in pairs.iter_rows() if (org, tag) in wanted]
+    numbers = np.array(found, dtype=np.int64).reshape(-1, 2)
+    return numbers[:, 0], numbers[:, 1]
+
+
+def passage_of(rows: pl.DataFrame) -> Passage:
+    """Return where and when the rows were charged; scopes and matrix are not filled in."""
+    received_ms = rows["received_at"].cast(pl.Int64).to_numpy()
+    times_us = rows["event_time"].cast(pl.Int64).to_numpy()
+    return Passage(
+        sources=rows["src_partition"].to_numpy().astype(np.int64),
+        offsets=rows["src_offset"].to_numpy(),
+        received_ms=received_ms,
+        times_us=times_us,
+        charged_us=np.minimum(times_us, received_ms * 1000),
+        orgs=rows["org_id"],
+    )
+
+
+def _live(state: State, passage: Passage, event_ids: pl.Series, offset: int) -> Mask:
+    """Move marks and clocks over the rows and tell which of them are to be folded: new, in time, not seen before."""
+    replay = np.zeros(passage.sources.size, dtype=bool)
+    late = np.zeros(passage.sources.size, dtype=bool)
+    for source in np.unique(passage.sources).tolist():
+        at = np.flatnonzero(passage.sources == source)
+        marks = np.maximum.accumulate(np.concatenate(([state.high.get(source, -1)], passage.offsets[at])))
+        replay[at] = passage.offsets[at] <= marks[:-1]
+        state.high[source] = int(marks[-1])
+        partition = source & PARTITIONS
+        clock = np.maximum(np.maximum.accumulate(passage.received_ms[at]), state.clocks.get(partition, 0))
+        late[at] = passage.charged_us[at] < (clock - state.rules.horizon_ms) * 1000
+        state.move_clock(partition, int(clock[-1]))
+    remembered = passage.times_us >= state.remember_from_us
+    late |= ~remembered
+    first = np.ones(replay.size, dtype=bool)
+    at = np.flatnonzero(remembered)
+    orgs, ids = passage.orgs, event_ids
+    if at.size < remembered.size:
+        orgs, ids = orgs.gather(at), ids.gather(at)
+    first[at] = state.seen.first(passage.times_us[at], state.scopes.text_codes(orgs), ids)
+    deferred = late & ~replay & first
+    _count(state, replay, deferred, ~replay & ~first)
+    deferred |= replay & first  # the record in which it came first is gone, or too old to be sure: the ledger knows
+    if deferred.any():
+        defer(state, passage.orgs.filter(pl.Series(deferred)), passage.charged_us[deferred], offset)
+    return ~replay & ~late & first
+
+
+def defer(state: State, orgs: pl.Series, charged_us: Vector, offset: int) -> None:
+    """Have the hours of these rows repaired from the ledger: they can no longer be folded."""
+    for org, hour in set(zip(orgs.to_list(), (charged_us // HOUR_US).tolist(), strict=True)):
+        state.deferred[org, hour] = offset
+        if state.budgets.extras(org):
+            state.unsettled[org] = offset
+
+
+def _count(state: State, replay: Mask, deferred: Mask, resent: Mask) -> None:
+    replays = int(replay.sum())
+    state.counters["accepted"] += replay.size - replays
+    state.counters["replays"] += replays
+    state.counters["late_deferred"] += int(deferred.sum())
+    state.counters["resends"] += int(resent.sum())
+
+
+def _by_scope_and_minute(state: State, passage: Passage) -> tuple[Vector, Matrix, int]:
+    """Return keys (minute - first minute) * scopes + scope, ascending per kind, with their sums."""
+    minutes = passage.charged_us // MINUTE_US
+    first = int(minutes.min())
+    relative = (minutes - first) * len(state.scopes)
+    keys, sums = [], []
+    for numbers in passage.scopes.values():
+        named = numbers != NOBODY
+        whole = bool(named.all())
+        found = sum_by_key(
+            relative + numbers if whole else (relative + numbers)[named],
+            passage.matrix if whole else passage.matrix[named],
+        )
+        keys.append(found[0])
+        sums.append(found[1])
+    if passage.tag_rows.size:
+        found = sum_by_key(relative[passage.tag_rows] + passage.tag_scopes, passage.matrix[passage.tag_rows])
+        keys.append(found[0])
+        sums.append(found[1])
+    return np.concatenate(keys), np.concatenate(sums), first
+
+
+def _add_level(
+    state: State, level: str, keys: Vector, sums: Matrix, first_minute: int, offset: int, found: Found
+) -> list[Alert]:
+    """Add the sums to every bucket of one level and return what `found` says of them."""
+    count = len(state.scopes)
+    minutes, scopes = keys // count + first_minute, keys % count
+    buckets = bucket_of(level, minutes)
+    first = int(buckets.min())
+    if level != "minute" and int(minutes.max()) != first_minute:
+        merged, sums = sum_by_key((buckets - first) * count + scopes, sums)
+        buckets, scopes = merged // count + first, merged % count
+    alerts: list[Alert] = []
+    for bucket in np.unique(buckets).tolist():
+        inside = buckets == bucket
+        ours = scopes[inside]
+        before, after = state.cells(level, bucket).add(ours, sums[inside], offset)
+        alerts += found(state, level, bucket, ours, before, after)
+    return alerts
+
+
+def _found(
+    state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, passage: Passage
+) -> list[Alert]:
+    """Return the alerts of one bucket that rows were added to."""
+    if level == QUARTER:
+        return _note_rolling(state, level, scopes)
+    finder = _spike_alerts if level in ("minute", "hour") else _budget_alerts
+    return finder(state, level, bucket, scopes, before, after, passage)
+
+
+def _budget_alerts(
+    state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, passage: Passage
+) -> list[Alert]:
+    """Return an alert for each edge that a scope's use crossed in this bucket."""
+    alerts: list[Alert] = []
+    for unit, watchlist in state.budgets.lists(level):
+        state.to_publish.update(scopes[watchlist.watched(scopes)].tolist())
+        was, is_ = used(before, unit), used(after, unit)
+        for at in watchlist.crossing(scopes, was, is_).tolist():
+            scope = int(scopes[at])
+            for budget in state.budgets.of(scope):
+                if (level_of(budget), budget.unit) != (level, unit):
+                    continue
+                for edge in crossed(budget, int(was[at]), int(is_[at])):
+                    where = scope, level, bucket, int(was[at])
+                    received_ms, reached = passage.crossing(state, *where, unit, edge.amount)
+                    alerts.append(findings.budget(state, budget, scope, bucket, edge, reached, received_ms))
+    return alerts
+
+
+def _note_rolling(state: State, level: str, scopes: Vector) -> list[Alert]:
+    """Rolling sums fall as well as rise: they are judged at landmarks, where the cut into passes plays no part."""
+    for _, watchlist in state.budgets.lists(level):
+        state.touched_rolling.update(scopes[watchlist.watched(scopes)].tolist())
+    state.to_publish |= state.touched_rolling
+    return []
+
+
+def _spike_alerts(
+    state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, passage: Passage
+) -> list[Alert]:
+    """Return an alert for each key whose open minute or hour became a new extreme in this pass."""
+    minute = level == "minute"
+    if bucket < (state.closed_minute if minute else state.closed_hour):
+        state.touched.add((level, bucket))
+        return []
+    keys = np.flatnonzero(state.scopes.of_kind(scopes, "api_key"))
+    was, is_ = key_cost(before[keys]), key_cost(after[keys])
+    floors = state.rules.floors
+    dear = is_ > (floors.minute_nano if minute else min(floors.hour_nano, floors.new_key_hour_nano))
+    keys, was, is_ = keys[dear], was[dear], is_[dear]
+    if not keys.size:
+        return []
+    peaks = state.past_peaks(scopes[keys], PEAK_MINUTE if minute else PEAK_HOUR)
+    limits = spike_threshold(level, peaks, floors)
+    alerts = []
+    for at in np.flatnonzero((was <= limits) & (is_ > limits)).tolist():
+        scope, limit = int(scopes[keys[at]]), int(limits[at])
+        received_ms, reached = passage.key_crossing(scope, level, bucket, int(was[at]), limit)
+        alerts.append(findings.spike(state, level, bucket, scope, reached, int(peaks[at]), limit, received_ms))
+    return alerts

@@ -1,0 +1,150 @@
+"""A checkpoint of a partition's state as plain data: changed cells with their stamp, policies, and one progress record.
+
+Written in that order; whatever part of it is missing after a crash is completed by folding the log again, because no
+cell takes a record at or below its own stamp.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tollmeter.schemas.policy import Member, Policy
+from tollmeter.streams.rules.windows.backfill import Settlement, settlements
+from tollmeter.streams.rules.windows.state import COUNTERS, State
+from tollmeter.streams.rules.windows.totals import COLUMNS, Matrix, Vector, bucket_at, bucket_start_s
+
+CELL_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "level": pl.String,
+    "bucket": pl.Datetime("ms", "UTC"),
+    "org_id": pl.String,
+    "scope": pl.String,
+    "name": pl.String,
+    "priced_partition": pl.UInt16,
+    "stamp": pl.UInt64,
+    **dict.fromkeys(COLUMNS, pl.Int64),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What changed since the last snapshot, as of `applied`. `cells` has the columns of CELL_SCHEMA."""
+
+    partition: int
+    applied: int
+    cells: pl.DataFrame
+    policies: tuple[tuple[str, Policy | Member | None], ...]
+    """Policies, and members under "member:<id>"; None = deleted."""
+    progress: dict[str, Any]
+    written: tuple[tuple[str, int, Vector, Matrix], ...]
+    """(level, bucket, scope numbers, values) of the cells, to put them back should the write be given up."""
+    unsettled: tuple[Settlement, ...] = ()
+
+
+def snapshot(state: State) -> Snapshot:
+    """Drain what changed into a snapshot; the state counts it as saved, so a failed write must be retried or undone."""
+    frames, written = [], []
+    for level, buckets in sorted(state.levels.items()):
+        for bucket, cells in sorted(buckets.items()):
+            scopes, values = cells.drain_dirty()
+            if scopes.size:
+                frames.append(_frame(state, level, bucket, scopes, values))
+                written.append((level, bucket, scopes, values))
+    policies = tuple(
+        (policy_id, state.budgets.document(policy_id) if kept else None)
+        for policy_id, kept in sorted(state.changed_policies.items())
+    )
+    state.changed_policies.clear()
+    cells_frame = pl.concat(frames) if frames else pl.DataFrame(schema=CELL_SCHEMA)
+    return Snapshot(
+        state.partition, state.applied, cells_frame, policies, _progress(state), tuple(written), settlements(state)
+    )
+
+
+def _frame(state: State, level: str, bucket: int, scopes: Any, values: Any) -> pl.DataFrame:
+    names = state.scopes.names
+    chosen = [names[number] for number in scopes.tolist()]
+    height = len(chosen)
+    data = {
+        "level": [level] * height,
+        "bucket": np.full(height, bucket_start_s(level, bucket) * 1000, dtype=np.int64),
+        "org_id": [org for org, _, _ in chosen],
+        "scope": [kind for _, kind, _ in chosen],
+        "name": [name for _, _, name in chosen],
+        "priced_partition": np.full(height, state.partition, dtype=np.uint16),
+        "stamp": np.full(height, max(state.applied, 0), dtype=np.uint64),
+        **{column: values[:, position] for position, column in enumerate(COLUMNS)},
+    }
+    return (
+        pl.DataFrame(data)
+        .cast({"bucket": pl.Datetime("ms")})
+        .with_columns(pl.col("bucket").dt.replace_time_zone("UTC"))
+    )
+
+
+def _progress(state: State) -> dict[str, Any]:
+    return {
+        "applied": state.applied,
+        "base": state.base,
+        "log_id": state.log_id,
+        "epochs": state.epochs.copy(),
+        "high": state.high.copy(),
+        "clocks": state.clocks.copy(),
+        "watermark_ms": state.watermark_ms(),
+        "closed_minute": state.closed_minute,
+        "closed_hour": state.closed_hour,
+        "touched": sorted(state.touched),
+        "counters": state.counters.copy(),
+        "deferred": [[org, hour, offset] for (org, hour), offset in sorted(state.deferred.items())],
+        "unread": [list(span) for span in state.unread],
+        "unsettled": state.unsettled.copy(),
+        "repaired": {org: list(last) for org, last in state.repaired.items()},
+        "raised": state.raised.copy(),
+        "remember_from_us": state.remember_from_us,
+    }
+
+
+def progress_text(progress: dict[str, Any]) -> str:
+    """Return a progress record as JSON text."""
+    return json.dumps(progress, separators=(",", ":"), sort_keys=True)
+
+
+def restore(state: State, progress: str, cells: pl.DataFrame, policies: Sequence[Policy | Member]) -> None:
+    """Fill a new state from a checkpoint: progress as text, cells as in CELL_SCHEMA, live policies and members."""
+    data = json.loads(progress)
+    state.applied = data["applied"]
+    state.base, state.log_id, state.epochs = data.get("base", 0), data.get("log_id", ""), data.get("epochs", [])
+    state.high = {int(source): offset for source, offset in data["high"].items()}
+    for source, clock in data["clocks"].items():
+        state.move_clock(int(source), clock)
+    state.closed_minute, state.closed_hour = data["closed_minute"], data["closed_hour"]
+    state.touched = {(level, bucket) for level, bucket in data["touched"]}
+    state.counters = {name: data["counters"][name] for name in COUNTERS}
+    state.raised = dict(data["raised"])
+    state.deferred = {(org, hour): offset for org, hour, offset in data["deferred"]}
+    state.unread = [(first, last) for first, last in data.get("unread", [])]
+    state.unsettled = dict(data["unsettled"])
+    state.repaired = {org: (round_id, offset) for org, (round_id, offset) in data["repaired"].items()}
+    state.remember_from_us = data["remember_from_us"]
+    for (level, start), part in cells.group_by(["level", "bucket"], maintain_order=True):
+        bucket = bucket_at(str(level), int(start.timestamp()))
+        numbers = [state.scopes.number(scope) for scope in part.select("org_id", "scope", "name").iter_rows()]
+        state.cells(str(level), bucket).load(
+            np.array(numbers, dtype=np.int64),
+            np.ascontiguousarray(part.select(COLUMNS).to_numpy(), dtype=np.int64),
+            part["stamp"].cast(pl.Int64).to_numpy(),
+        )
+    state.budgets.restore(policies)
+    state.to_publish.update(state.budgets.scopes)
+
+
+def undo(state: State, failed: Snapshot) -> None:
+    """Count a snapshot as unsaved again: its write was given up. Sealed buckets of it may be forgotten by now."""
+    for level, bucket, scopes, values in failed.written:
+        state.cells(level, bucket).put_back(scopes, values)
+    state.changed_policies = {policy_id: policy is not None for policy_id, policy in failed.policies} | (
+        state.changed_policies
+    )

@@ -1,0 +1,1 @@
+"""WATCH: one partition of the log folded into windows, edges and spend."""

@@ -1,0 +1,111 @@
+"""WATCH's checkpoints in ClickHouse: cells, then policies, then progress; for each the highest stamp wins.
+
+Written in this order, so that a progress record never claims what is not there. Methods block and raise `Unavailable`.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import orjson
+import polars as pl
+
+from tollmeter.schemas.event import EPOCH
+from tollmeter.schemas.policy import Member, Policy
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.sinks.clickhouse.queries import load
+from tollmeter.streams.rules.limits.bindings import MEMBER
+from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, Snapshot, progress_text
+from tollmeter.streams.rules.windows.state import HISTORY_DAYS, HISTORY_HOURS
+
+EXTRA_DAYS = 64
+"""How far back windows of other zones and of 15 minutes are kept in memory: two months, or the longest rolling sum."""
+_POLICY_COLUMNS = ("priced_partition", "policy_id", "stamp", "deleted", "policy")
+_PROGRESS_COLUMNS = ("priced_partition", "applied", "stamp", "state")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What was saved of a partition: progress as text, cells with the columns of CELL_SCHEMA, live rules."""
+
+    progress: str
+    cells: pl.DataFrame
+    policies: list[Policy | Member]
+
+
+class CheckpointStore:
+    """Loads and saves the checkpoints of one line."""
+
+    def __init__(self, settings: Settings, connect: Callable[[Settings], ClickHouse] = connect) -> None:
+        self._settings, self._connect = settings, connect
+        self._client: ClickHouse | None = None
+
+    def _connected(self) -> ClickHouse:
+        if self._client is None:
+            self._client = self._connect(self._settings)
+        return self._client
+
+    def load(self, partition: int) -> Checkpoint | None:
+        """Return the checkpoint of a partition, None when there is none yet."""
+        client = self._connected()
+        found = client.query(load("watch_progress"), {"partition": partition})
+        if not found:
+            return None
+        progress = str(found[0]["state"])
+        policies = client.query(load("watch_policies"), {"partition": partition})
+        since = EPOCH + timedelta(milliseconds=orjson.loads(progress).get("watermark_ms") or 0)
+        wanted = {"partition": partition, **_windows_in_memory(since, self._settings.horizon_s)}
+        cells = pl.read_ipc_stream(io.BytesIO(client.arrow(load("watch_cells"), wanted)))
+        return Checkpoint(
+            progress,
+            cells.select(pl.col(name).cast(kind) for name, kind in CELL_SCHEMA.items()),
+            [_rule(str(row["policy_id"]), row["policy"]) for row in policies],
+        )
+
+    def hours_at(self, partition: int, first: int, last: int) -> list[tuple[str, int]]:
+        """Return the organisations and hours of the ledger's rows that stood at these offsets of a partition."""
+        wanted = {"partition": partition, "first": max(0, first), "last": last}
+        return [(row["org_id"], row["hour"]) for row in self._connected().query(load("gap_hours"), wanted)]
+
+    @property
+    def writes(self) -> tuple[Callable[[Snapshot], None], ...]:
+        """The writes that save a snapshot, in their order; each may be repeated, and may be the last, without harm."""
+        return self._write_cells, self._write_policies, self._write_progress
+
+    def _write_cells(self, taken: Snapshot) -> None:
+        if taken.cells.height:
+            out = io.BytesIO()
+            taken.cells.write_ipc_stream(out, compression="lz4")
+            self._connected().insert_arrow("usage_windows", out.getvalue(), list(CELL_SCHEMA))
+
+    def _write_policies(self, taken: Snapshot) -> None:
+        stamp = max(taken.applied, 0)
+        rows = [
+            (taken.partition, policy_id, stamp, int(policy is None), policy.model_dump_json() if policy else "")
+            for policy_id, policy in taken.policies
+        ]
+        self._connected().insert_rows("watch_policies", _POLICY_COLUMNS, rows)
+
+    def _write_progress(self, taken: Snapshot) -> None:
+        progress = (taken.partition, taken.applied, max(taken.applied, 0), progress_text(taken.progress))
+        self._connected().insert_rows("watch_progress", _PROGRESS_COLUMNS, [progress])
+
+
+def _rule(key: str, document: str) -> Policy | Member:
+    made: type[Policy] | type[Member] = Member if key.startswith(MEMBER) else Policy
+    return made.model_validate_json(document)
+
+
+def _windows_in_memory(watermark: datetime, horizon_s: int) -> dict[str, datetime]:
+    """Return from when on a fold at this watermark needs the cells of each level."""
+    open_from = (watermark - timedelta(seconds=horizon_s)).replace(second=0, microsecond=0)
+    month = open_from.replace(day=1, hour=0, minute=0)
+    return {
+        "minutes_from": max(EPOCH, open_from),
+        "hours_from": max(EPOCH, open_from.replace(minute=0) - timedelta(hours=HISTORY_HOURS + 1)),
+        "days_from": max(EPOCH, open_from.replace(hour=0, minute=0) - timedelta(days=HISTORY_DAYS)),
+        "extras_from": max(EPOCH, open_from - timedelta(days=EXTRA_DAYS)),
+        "months_from": max(EPOCH, (month - timedelta(days=1)).replace(day=1)),
+    }

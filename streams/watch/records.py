@@ -1,0 +1,245 @@
+"""Records of usage.priced into a partition's state: rows in passes as long as they may be, ticks and controls between.
+
+Everything here is decided by the log alone; how many records arrive together changes nothing.
+"""
+
+import io
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import polars as pl
+import polars.selectors as cs
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from tollmeter.schemas import topics
+from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.control import (
+    Control,
+    ControlRecord,
+    Correction,
+    MemberDelete,
+    MemberSet,
+    PolicyDelete,
+    PolicySet,
+    Round,
+    Tick,
+)
+from tollmeter.schemas.priced import (
+    FORMAT_VERSION,
+    H_CORRECTION,
+    H_FORMAT,
+    H_KIND,
+    H_REPAIR,
+    H_SOURCE_ID,
+    KIND_CONTROL,
+    KIND_CORRECTION,
+    KIND_REPAIR,
+    KIND_ROWS,
+    KIND_TICK,
+)
+from tollmeter.settings import Settings
+from tollmeter.streams.rules.records.concat import read_spliced
+from tollmeter.streams.rules.windows.barriers import is_landmark, landmark, move_clocks
+from tollmeter.streams.rules.windows.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
+from tollmeter.streams.rules.windows.corrections import fold_correction, revised_ids
+from tollmeter.streams.rules.windows.epochs import in_epoch, missing, open_hours, source_epoch
+from tollmeter.streams.rules.windows.fold import COLUMNS_READ, columns_read, fold_rows
+from tollmeter.streams.rules.windows.repair import fold_repair
+from tollmeter.streams.rules.windows.state import State
+
+log = logging.getLogger("tollmeter")
+
+PASS_ROWS = 2_000
+"""Small records are folded together up to so many rows; a large one alone, its dictionaries as they are."""
+SLACK = timedelta(minutes=10)
+"""How far the append time of a priced record may lie before that of its rows: clocks of brokers differ."""
+OnLandmark = Callable[[State], None]
+ReadBack = Callable[[int, int, int], AsyncIterator[Sequence[Any] | None]]
+"""(partition, append time in ms, end) to the records appended since then with offsets below `end`, or a few more.
+
+None comes first when the log no longer reaches back so far.
+"""
+_TEXT = cs.categorical().cast(pl.String)  # each record has dictionaries of its own
+_SEEN_COLUMNS = ["event_id", "event_time", "org_id"]
+
+
+NEWER = b"newer"
+BROKEN = b"broken"
+
+
+class Entry(NamedTuple):
+    """A record of usage.priced, read: its kind and what it holds (rows, Tick, control body, round or correction
+    with its frame)."""
+
+    kind: bytes
+    content: Any
+
+
+def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark | None = None) -> list[Alert]:
+    """Fold Kafka records (offset, timestamp, headers, value) in offset order; return the alerts they cause.
+
+    Records at or below `state.applied` are skipped. `on_landmark` is called after each landmark: the only places where
+    a snapshot may be taken. Alerts at or below the newest stamp of a loaded cell were acknowledged before that cell was
+    written, and are not returned again. A record of a newer format halts the partition (`state.halted` says why); one
+    that is no priced record at all is passed over, as LEDGER dead-letters it.
+    """
+    alerts: list[Alert] = []
+    rows: list[pl.DataFrame] = []
+    height, last = 0, -1
+    noticed: list[Alert] = []
+    newest = state.newest_stamp
+    for record in records:
+        if state.halted or record.offset <= max(state.applied, last):
+            continue
+        entry = read(record, columns_read(state))
+        if entry.kind == NEWER:
+            state.halted = str(entry.content)
+            continue
+        if entry.kind == KIND_ROWS:
+            source_id = dict(record.headers).get(H_SOURCE_ID, b"").decode()
+            epoch, alert = source_epoch(state, source_id, record.timestamp)
+            noticed += alert
+            rows.append(in_epoch(entry.content, epoch))
+            height, last = height + rows[-1].height, record.offset
+            if height < PASS_ROWS and last > newest and not is_landmark(last):
+                continue
+        found = _fold_pending(state, rows, last) + noticed
+        rows, noticed, height, last = [], [], 0, record.offset
+        found += _fold_entry(state, entry, record)
+        if entry.kind == KIND_TICK or is_landmark(last):
+            found += landmark(state, caught_up=last >= newest)
+            if on_landmark is not None:
+                on_landmark(state)
+        if last > newest:
+            alerts += found
+    return alerts + _fold_pending(state, rows, last) + noticed
+
+
+def _fold_entry(state: State, entry: Entry, record: Any) -> list[Alert]:
+    """Fold anything but rows."""
+    state.applied = record.offset
+    content = entry.content
+    if entry.kind == KIND_TICK:
+        move_clocks(state, content.clocks, record.offset)
+    elif entry.kind == KIND_REPAIR:
+        round_, cells = content
+        return fold_repair(state, round_, cells, record.offset, record.timestamp)
+    elif entry.kind == KIND_CORRECTION:
+        correction, rows = content
+        return fold_correction(state, correction, rows, record.offset, record.timestamp)
+    elif entry.kind == KIND_CONTROL:
+        return _fold_control(state, content, record.offset, record.timestamp)
+    return []
+
+
+def _fold_control(state: State, body: Control, offset: int, appended_ms: int) -> list[Alert]:
+    match body:
+        case PolicySet(policy=policy):
+            return fold_policy(state, policy, offset, appended_ms)
+        case PolicyDelete(policy_id=policy_id):
+            return fold_policy_delete(state, policy_id, offset, appended_ms)
+        case MemberSet(member=member):
+            return fold_member(state, member, offset, appended_ms)
+        case MemberDelete(member_id=member_id):
+            return fold_member_delete(state, member_id, offset, appended_ms)
+
+
+def _fold_pending(state: State, rows: list[pl.DataFrame], last: int) -> list[Alert]:
+    if not rows:
+        return []
+    if len(rows) == 1:
+        return fold_rows(state, rows[0], last)
+    # relaxed: the source numbers of a second epoch are wider than those of the first
+    return fold_rows(state, pl.concat((frame.with_columns(_TEXT) for frame in rows), how="vertical_relaxed"), last)
+
+
+def read(record: Any, columns: Sequence[str] = COLUMNS_READ) -> Entry:
+    """Return what a record of usage.priced says; kind NEWER or BROKEN when it cannot be read, with the reason."""
+    headers = dict(record.headers)
+    try:
+        version = int(headers[H_FORMAT])
+        if version > FORMAT_VERSION:
+            return Entry(NEWER, f"its format {version} is newer than {FORMAT_VERSION}, the newest known here")
+        kind, value = bytes(headers[H_KIND]), record.value
+        if kind == KIND_ROWS:
+            return Entry(kind, pl.read_ipc_stream(io.BytesIO(value), columns=list(columns))[list(columns)])
+        if kind == KIND_TICK:
+            return Entry(kind, Tick.model_validate_json(value))
+        if kind == KIND_CONTROL:
+            return Entry(kind, ControlRecord.model_validate_json(value).body)
+        if kind == KIND_CORRECTION:
+            corrected = pl.read_ipc_stream(io.BytesIO(value), columns=[*columns, "revision"])
+            return Entry(kind, (Correction.model_validate_json(headers[H_CORRECTION]), corrected))
+        if kind == KIND_REPAIR:
+            return Entry(kind, (Round.model_validate_json(headers[H_REPAIR]), pl.read_ipc_stream(io.BytesIO(value))))
+        problem = f"unknown kind {kind!r}"
+    except (KeyError, TypeError, ValueError, OSError, pl.exceptions.PolarsError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    log.warning("offset %d of usage.priced is passed over: it is no priced record (%s)", record.offset, problem)
+    return Entry(BROKEN, problem)
+
+
+async def remember(read_back: ReadBack, state: State) -> None:
+    """Rebuild the memory of event ids by reading the log back over its horizon, up to and with `state.applied`.
+
+    What the log has lost of it cannot be told from a resend: the hours in question are repaired from the ledger.
+    """
+    since_us = state.remember_from_us
+    since_ms = max(0, (timedelta(microseconds=since_us) - SLACK) // timedelta(milliseconds=1))
+    end = state.applied + 1 - state.base
+    async for records in read_back(state.partition, since_ms, end):
+        if records is None:
+            missing(state, open_hours(state))
+        for rows in _identities([record for record in records or () if record.offset < end]):
+            _remember_rows(state, rows, since_us)
+    log.info("partition %d remembers %d event ids", state.partition, state.seen.size)
+
+
+async def read_back(settings: Settings, partition: int, since_ms: int, end: int) -> AsyncIterator[Sequence[Any] | None]:
+    """Yield the records of a partition of usage.priced, see `ReadBack`."""
+    tp = TopicPartition(settings.topic(topics.PRICED), partition)
+    consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False, max_partition_fetch_bytes=8 << 20)
+    await consumer.start()
+    try:
+        consumer.assign([tp])
+        found = (await consumer.offsets_for_times({tp: since_ms}))[tp]
+        first, last = (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
+        begin = last if found is None else found.offset
+        if 0 < begin == first:
+            yield None
+        consumer.seek(tp, begin)
+        end = min(end, last)
+        while await consumer.position(tp) < end:
+            yield (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, [])
+    finally:
+        await consumer.stop()
+
+
+def _identities(records: Sequence[Any]) -> Iterator[pl.DataFrame]:
+    """Yield the rows whose identities records bring; those of a correction by revision, moved ones by both."""
+    kinds = [dict(record.headers).get(H_KIND) for record in records]
+    rows = [record for record, kind in zip(records, kinds, strict=True) if kind == KIND_ROWS]
+    try:
+        yield from read_spliced([record.value or b"" for record in rows], _SEEN_COLUMNS)
+    except (ValueError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):  # one of them is broken
+        for record in rows:
+            entry = read(record, _SEEN_COLUMNS)
+            if entry.kind == KIND_ROWS:
+                yield entry.content
+    for record, kind in zip(records, kinds, strict=True):
+        if kind == KIND_CORRECTION and (entry := read(record, _SEEN_COLUMNS)).kind == KIND_CORRECTION:
+            correction, moved = entry.content
+            now = moved[correction.was :]
+            yield now.with_columns(revised_ids(now).alias("event_id"))
+            yield moved[2 * correction.was :]
+
+
+def _remember_rows(state: State, rows: pl.DataFrame, since_us: int) -> None:
+    times = rows["event_time"].cast(pl.Int64).to_numpy()
+    recent = times >= since_us
+    if not recent.all():
+        rows, times = rows.filter(pl.Series(recent)), times[recent]
+    if rows.height:
+        state.seen.first(times, state.scopes.text_codes(rows["org_id"]), rows["event_id"])

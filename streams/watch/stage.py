@@ -1,0 +1,300 @@
+"""WATCH: fold each partition of usage.priced, send alerts, checkpoint; its position follows the checkpoint.
+
+The order that keeps it exact: fold, alerts acknowledged, then (every few seconds) cells, policies, progress.
+ClickHouse away: the fold and the alerts go on, the checkpoint waits. A start needs ClickHouse and waits for it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from faust.types import TP
+
+from tollmeter.broker.layout import stored_layout
+from tollmeter.broker.topic_ids import id_of
+from tollmeter.schemas import topics
+from tollmeter.schemas.alert import CONTENT_TYPE, Alert
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import Unavailable
+from tollmeter.streams.engine import metrics
+from tollmeter.streams.engine.app import Sender, StopReading, build_app, preflight
+from tollmeter.streams.engine.app import run as run_app
+from tollmeter.streams.engine.gaps import Loss
+from tollmeter.streams.engine.health import Health
+from tollmeter.streams.engine.loop import Passes, within_bytes
+from tollmeter.streams.engine.runtime import MACHINE, Machine
+from tollmeter.streams.rules.windows.snapshot import Snapshot
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore
+from tollmeter.streams.watch.kernel import Folding, rules_from
+from tollmeter.streams.watch.ledger_totals import repair_cells
+from tollmeter.streams.watch.records import read_back
+from tollmeter.streams.watch.repairs import Kernel, Repairs
+from tollmeter.streams.watch.spend_publisher import Spending
+
+log = logging.getLogger("tollmeter")
+
+PASS_RECORDS = 400
+"""Records of usage.priced in one pass; each holds up to 900 KB of rows."""
+IDLE_S = 0.2
+LOADS = 4
+"""Partitions that are loaded at once: while one waits for the broker or ClickHouse, others come in."""
+LOOK_S = 1.0
+LAST_OFFSET = (1 << 63) - 1
+CLICKHOUSE, CHECKPOINT = "ClickHouse", "usage_windows"
+EDGES = ("budget", "remaining")
+"""Kinds of alerts after which guards are told at once what is spent."""
+
+
+@dataclass(slots=True)
+class Saving:
+    """A snapshot on its way into ClickHouse, and the state that it is of."""
+
+    state: State
+    taken: Snapshot
+    task: asyncio.Task[None]
+
+
+class Watch:
+    """One worker's share of the partitions: their states, and the timers of their checkpoints."""
+
+    def __init__(
+        self, settings: Settings, folding: Folding, store: CheckpointStore, priced: int, machine: Machine = MACHINE
+    ) -> None:
+        self._settings, self._folding, self._store, self._priced = settings, folding, store, priced
+        self._machine = machine
+        self._states: dict[int, State] = {}
+        self._saving: dict[int, Saving] = {}
+        self._saved_at: dict[int, float] = {}
+        self._repairing: dict[int, asyncio.Task[None]] = {}
+        self._looking: dict[int, asyncio.Task[None]] = {}
+        self._looked_at = 0.0
+        self.sender: Sender | None = None
+        self.repairs: Repairs | None = None
+        self.spending: Spending | None = None
+        self.stop_reading: StopReading | None = None
+        self.health = Health("watch", lambda: None)
+        self.log_id = ""
+        self.declare: Callable[[Loss], Awaitable[None]] = _nobody
+
+    async def start_positions(self, assigned: set[TP]) -> dict[TP, int]:
+        """Return for each partition the offset behind its checkpoint, loading the states that are new here."""
+        ours = {tp.partition: tp for tp in assigned}
+        for gone in set(self._states) - set(ours):
+            del self._states[gone]
+        fresh = sorted(set(ours) - set(self._states))
+        turns = asyncio.Semaphore(LOADS)
+        loads = [asyncio.create_task(self._load(number, turns)) for number in fresh]
+        try:
+            for number, load in zip(fresh, loads, strict=True):  # what is declared, and when, is in their order
+                await self._take_over(ours[number], await load)
+        finally:
+            for load in loads:
+                load.cancel()
+            await asyncio.gather(*loads, return_exceptions=True)
+        return {tp: self._states[number].applied + 1 - self._states[number].base for number, tp in ours.items()}
+
+    async def _load(self, number: int, turns: asyncio.Semaphore) -> State:
+        async with turns:
+            began = self._machine.monotonic()
+            saved = await self._checkpoint(number)
+            state = await self._folding.resume(number, saved)
+            if saved is None:
+                await self._save_first(state)
+            metrics.STATE_REBUILD.labels(str(number)).set(self._machine.monotonic() - began)
+            return state
+
+    async def _save_first(self, state: State) -> None:
+        """Save which log a partition begins with before anything of it is read: it may be made anew within a second."""
+        state.log_id = self.log_id
+        first = self._folding.snapshot(state)
+        for write in self._store.writes:
+            await self._patiently(state.partition, partial(write, first))
+
+    async def _take_over(self, tp: TP, state: State) -> None:
+        if self.log_id and state.log_id not in ("", self.log_id):
+            await self.declare(Loss(tp, "new_epoch", 0, -1))
+            self._renew(state)
+        state.log_id = self.log_id or state.log_id
+        self._states[tp.partition] = state
+
+    async def lost(self, loss: Loss) -> None:
+        """Go on behind a gap, or in a log made anew; hours that may lack rows are repaired from the ledger."""
+        state = self._states.get(loss.tp.partition)
+        if state is None:  # it has left meanwhile: whoever has it now finds the same
+            return
+        if loss.kind == "new_epoch":
+            self._renew(state)
+        else:  # deliveries from before the gap may still wait: `applied` stays
+            state.unread.append((loss.first, loss.last))
+
+    def _renew(self, state: State) -> None:
+        state.unread.append((state.applied - state.base + 1, LAST_OFFSET))
+        self._folding.renew(state, self.log_id)
+
+    async def _look_behind(self, state: State) -> None:
+        """Find the hours of rows that were never folded, now that LEDGER has passed them."""
+        assert self.repairs is not None
+        for span in list(state.unread):
+            first, last = span
+            passed = 0 if last == LAST_OFFSET else last  # of an old log nothing comes once LEDGER reads the new one
+            if await self.repairs.ledger_beyond(state.partition, state.log_id, passed):
+                self._folding.missing(state, await self._hours_at(state.partition, first, last))
+                state.unread.remove(span)
+
+    async def _hours_at(self, number: int, first: int, last: int) -> list[tuple[str, int]]:
+        found: list[tuple[str, int]] = await self._patiently(number, partial(self._store.hours_at, number, first, last))
+        return found
+
+    async def _checkpoint(self, number: int) -> Checkpoint | None:
+        found: Checkpoint | None = await self._patiently(number, partial(self._store.load, number))
+        return found
+
+    async def _patiently(self, number: int, ask: Callable[[], Any]) -> Any:
+        """Ask ClickHouse until it answers: without its state a partition cannot begin."""
+        delay = 0.1
+        while True:
+            try:
+                found = await self._machine.blocking(ask)
+                self.health.go_on(CLICKHOUSE)
+                return found
+            except Unavailable as error:
+                log.warning("partition %d waits for its checkpoint: %s", number, error)
+                self.health.wait(CLICKHOUSE, f"no checkpoint can be loaded: {error}", self._machine.monotonic())
+                await asyncio.sleep(delay * (1 + self._machine.random()))
+                delay = min(15.0, 2 * delay)
+
+    async def step(self, events: Sequence[Any]) -> None:
+        """Fold the records of a pass, partition by partition, send the alerts they cause, and then save what is due."""
+        waiting: dict[int, list[Any]] = {}
+        for event in events:
+            waiting.setdefault(event.message.partition, []).extend(event.value)
+        for number, records in waiting.items():
+            state = self._states.get(number)
+            if state is None:
+                continue
+            taken: list[Snapshot] = []
+            alerts = self._folding.fold(state, records, partial(self._snapshot_if_due, taken))
+            await self._send(alerts)
+            if self.spending is not None and any(alert.kind in EDGES for alert in alerts):
+                await self.spending.tell_now(state)
+            if state.halted:
+                await self._halt(state)
+            for snapshot_ in taken:
+                self._saving[number] = Saving(state, snapshot_, asyncio.create_task(self._save(snapshot_)))
+
+    async def _halt(self, state: State) -> None:
+        assert self.stop_reading is not None
+        tp = TP(self._settings.topic(topics.PRICED), state.partition)
+        await self.stop_reading(tp, state.applied + 1 - state.base, f"{state.halted}; upgrade this worker")
+
+    def _snapshot_if_due(self, taken: list[Snapshot], state: State) -> None:
+        now = self._machine.monotonic()
+        due = now >= self._saved_at.get(state.partition, 0.0) + self._settings.checkpoint_s
+        if due and state.partition not in self._saving and not taken:
+            self._saved_at[state.partition] = now
+            taken.append(self._folding.snapshot(state))
+            self.health.storing(CHECKPOINT, now)
+
+    async def _send(self, alerts: Sequence[Alert]) -> None:
+        """Return when every alert is acknowledged; what concerns times too long ago is counted, but alerts nobody."""
+        oldest = self._machine.time() - self._settings.alert_max_age_h * 3_600
+        fresh = [alert for alert in alerts if alert.received_at.timestamp() >= oldest]
+        if len(fresh) < len(alerts):
+            log.info("%d alerts about old events are not sent", len(alerts) - len(fresh))
+            metrics.ALERTS_SUPPRESSED.inc(len(alerts) - len(fresh))
+        assert self.sender is not None
+        topic = self._settings.topic(topics.ALERTS)
+        send = partial(self.sender.send, topic)
+        await asyncio.gather(
+            *(
+                send(topics.org_partition(alert.org_id, self._priced), subject(alert), alert.wire(), CONTENT_TYPE)
+                for alert in fresh
+            )
+        )
+        for alert in fresh:
+            metrics.ALERTS.labels(alert.kind).inc()
+
+    async def idle(self, now: float) -> None:
+        """Publish spend, look for what was never read, and settle the checkpoints that ended."""
+        if self.spending is not None:
+            await self.spending.tell(self._states, now)
+        self._look_for_unread(now)
+        for number, saving in list(self._saving.items()):
+            if saving.task.done():
+                del self._saving[number]
+                self._settle(number, saving)
+
+    def _look_for_unread(self, now: float) -> None:
+        for number, state in self._states.items():
+            last = self._looking.get(number)
+            if last is not None and last.done():
+                del self._looking[number]
+                if (error := last.exception()) is not None:
+                    self._machine.crash(error)
+            if state.unread and number not in self._looking and now >= self._looked_at + LOOK_S:
+                self._looking[number] = asyncio.create_task(self._look_behind(state))
+        if now >= self._looked_at + LOOK_S:
+            self._looked_at = now
+
+    async def _save(self, taken: Snapshot) -> None:
+        for write in self._store.writes:
+            await self._machine.blocking(write, taken)
+
+    def _repair(self, saved: Snapshot) -> None:
+        """Have late rows repaired as of this checkpoint, unless the last repair of the partition is still at it."""
+        last = self._repairing.get(saved.partition)
+        if last is not None and last.done() and (error := last.exception()) is not None:
+            self._machine.crash(error)
+        if (saved.progress["deferred"] or saved.unsettled) and (last is None or last.done()):
+            assert self.repairs is not None
+            self._repairing[saved.partition] = asyncio.create_task(self.repairs.after(saved))
+
+    def _settle(self, number: int, saving: Saving) -> None:
+        error = saving.task.exception()
+        if error is None:
+            self.health.stored(CHECKPOINT)
+            self._repair(saving.taken)
+            return
+        metrics.SINK_RETRIES.labels(CHECKPOINT).inc()
+        if not isinstance(error, Unavailable):
+            self._machine.crash(error)
+        log.warning("checkpoint of partition %d failed, the next one holds it too: %s", number, error)
+        if self._states.get(number) is saving.state:  # else it has left, and may be back with a state of its own
+            self._folding.undo(saving.state, saving.taken)
+
+
+async def _nobody(loss: Loss) -> None:
+    """Declare nothing: where no broker runs no log is made anew."""
+
+
+def subject(alert: Alert) -> bytes:
+    """Return the Kafka key of an alert: its scope."""
+    return f"{alert.org_id}/{alert.scope}/{alert.name}".encode()
+
+
+def repair_kernel(settings: Settings) -> Kernel:
+    """Return how repairs are computed for a line with these settings."""
+    return Kernel(partial(repair_cells, limit=settings.watch_scopes_per_org))
+
+
+def run(settings: Settings) -> int:
+    """Run the WATCH worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
+    asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS, topics.SPEND]))
+    layout = asyncio.run(stored_layout(settings))
+    folding = Folding(rules_from(settings, layout.events), partial(read_back, settings))
+    watch = Watch(settings, folding, CheckpointStore(settings), layout.priced)
+    app = build_app(settings, "watch", [topics.PRICED], layout, watch.start_positions)
+    watch.sender = Sender(app)
+    watch.stop_reading, watch.health = app.stop_reading, app.health
+    watch.declare, app.after_loss = app.oversight.lost, watch.lost
+    watch.log_id = asyncio.run(id_of(settings, topics.PRICED))
+    app.oversight.know(settings.topic(topics.PRICED), watch.log_id)
+    watch.repairs = Repairs(settings, watch.sender, kernel=repair_kernel(settings))
+    watch.spending = Spending(settings, watch.sender)
+    weigh = within_bytes(lambda event: len(event.value), PASS_RECORDS)
+    Passes(app, watch.step, limit=PASS_RECORDS, weigh=weigh, idle=watch.idle, idle_every_s=IDLE_S)
+    return run_app(app)
