@@ -60,7 +60,7 @@ def alert_kinds() -> set[str]:
 
 def difference_names() -> set[str]:
     found: set[str] = set()
-    for name, call in calls("src/tollmeter/verify"):
+    for name, call in calls("src/tollmeter/admin/verify"):
         if name == "Difference" and call.args:
             found |= texts(call.args[0])
     for node in ast.walk(ast.parse((ROOT / "src/tollmeter/admin/verify/sources.py").read_text(encoding="utf-8"))):
