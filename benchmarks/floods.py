@@ -43,7 +43,7 @@ _NAMES = {
 def blocks(rows: int, names: Names, cost_nano: int = 100) -> Iterator[bytes]:
     """Yield blocks of priced rows, a thousand to the second, as records bring them; `names` says what differs.
 
-    Bytes, as polars forgets names only when no frame with names lives any more: between two passes of WATCH none does.
+    Bytes, as polars forgets names only when no frame with names lives any more: between two batches of WATCH none does.
     """
     assert set(_NAMES) == set(SCOPE_COLUMNS.values())
     for begin in range(0, rows, BLOCK):

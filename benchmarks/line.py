@@ -61,7 +61,7 @@ def run_line(stack: Stack, loaded: Loaded, timeout_s: float) -> LineResult:
     for stage in ("ledger", "watch", "price"):
         stack.start_worker(stage)
         wait_for(f"{stage} being ready", partial(stack.worker_ready, stage), 90, pause=0.005)
-    before = CpuMark.now(pids(stack))  # PRICE says that it is ready when its first pass is done
+    before = CpuMark.now(pids(stack))  # PRICE says that it is ready when its first batch is done
     wait_settled(clickhouse, loaded, timeout_s)
     after = CpuMark.now(pids(stack))
     cost = check(clickhouse, loaded)
@@ -83,7 +83,7 @@ def wait_settled(clickhouse: ClickHouse, loaded: Loaded, timeout_s: float) -> No
 def _first_pass(clickhouse: ClickHouse, loaded: Loaded) -> int:
     """Return the records that PRICE had read before the clock started; they count for nothing."""
     first = _one(clickhouse, FIRST_PASS)
-    return first if first < loaded.records / 2 else 0  # a toy run that is over in one pass measures nothing anyway
+    return first if first < loaded.records / 2 else 0  # a toy run that is over in one batch measures nothing anyway
 
 
 def check(clickhouse: ClickHouse, loaded: Loaded) -> int:

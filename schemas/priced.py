@@ -76,7 +76,7 @@ H_KIND = "kind"  # rows | control | tick | repair | correction
 H_ROWS = "rows"
 H_SOURCES = "sources"
 """JSON list of [source_partition, first_offset, last_offset, records, rejected, rows]: the part of the source log that
-one pass of PRICE read (records = rejected + accepted, over all targets) and the rows of it that this record carries."""
+one batch of PRICE read (records = rejected + accepted, over all targets) and the rows of it that are in this record."""
 H_PRICE_BOOK = "price_book"
 H_BOOT = "boot"
 H_SOURCE_ID = "source_id"

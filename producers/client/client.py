@@ -23,7 +23,7 @@ from tollmeter import __version__
 from tollmeter.producers.client.destinations import RateLimited, Route
 from tollmeter.producers.client.encoding import RefusedError, build, to_bytes
 from tollmeter.producers.client.queue import Counters, Entry, Outbox
-from tollmeter.producers.client.sender import Courier
+from tollmeter.producers.client.sender import Sender
 from tollmeter.producers.extract.extract import extract
 from tollmeter.schemas import topics
 from tollmeter.schemas.event import UsageEvent
@@ -148,8 +148,8 @@ class UsageProducer:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:
-                courier = Courier(self._outbox, self._encode, self._route)
-                thread = threading.Thread(target=courier.run, name="tollmeter-producer", daemon=True)
+                sender = Sender(self._outbox, self._encode, self._route)
+                thread = threading.Thread(target=sender.run, name="tollmeter-producer", daemon=True)
                 thread.start()
                 self._thread = thread
 

@@ -24,7 +24,7 @@ class AwayError(Exception):
     """The broker cannot be reached or does not answer; the text says why in one line, without secrets."""
 
 
-class Link:
+class Connection:
     """An idempotent producer (acks=all, lz4) and the topic's partitions, filled one batch after the other."""
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: Sequence[int]) -> None:
@@ -33,7 +33,7 @@ class Link:
         self._turn = random.randrange(len(partitions))
 
     @classmethod
-    async def open(cls, options: Mapping[str, Any], topic: str) -> "Link":
+    async def open(cls, options: Mapping[str, Any], topic: str) -> "Connection":
         """Connect and learn the topic's partitions. Raises `AwayError`."""
         await knock(str(options["bootstrap_servers"]))
         producer = AIOKafkaProducer(
@@ -43,7 +43,7 @@ class Link:
             acks="all",
             compression_type="lz4",
             max_batch_size=MAX_BATCH_BYTES,
-            linger_ms=0,  # the courier lingers itself and hands over whole batches
+            linger_ms=0,  # the sender lingers itself and hands over whole batches
             request_timeout_ms=5_000,
             retry_backoff_ms=250,
         )
@@ -130,7 +130,7 @@ def reason_of(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
-class CourierLoop(asyncio.SelectorEventLoop):
+class SenderLoop(asyncio.SelectorEventLoop):
     """A loop that still resolves names while the interpreter shuts down, when executors take no work any more."""
 
     async def getaddrinfo(self, host: Any, port: Any, **how: Any) -> Any:
@@ -158,4 +158,4 @@ class CourierLoop(asyncio.SelectorEventLoop):
 
 def quiet(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Futures of a link that was given up end unobserved by design; that is no news for the service's log."""
-    log.debug("courier loop: %s", context.get("message"))
+    log.debug("sender loop: %s", context.get("message"))

@@ -46,7 +46,7 @@ class RateLimited:
 
 
 class Store:
-    """The backlog of one courier. A spool file exists only while something waits in it."""
+    """The backlog of one sender. A spool file exists only while something waits in it."""
 
     def __init__(self, route: Route, memory_limit: int) -> None:
         self._route, self._memory_limit = route, memory_limit

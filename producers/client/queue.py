@@ -1,4 +1,4 @@
-"""The border between the caller's threads and the courier's: bounded, in order, and never in the caller's way."""
+"""The border between the caller's threads and the sender's: bounded, in order, and never in the caller's way."""
 
 import asyncio
 import threading
@@ -48,7 +48,7 @@ class Outbox:
     def __init__(self, size: int) -> None:
         self.size = size
         self.closing_at: float | None = None  # monotonic deadline, set by close()
-        self.done = False  # the courier has ended
+        self.done = False  # the sender has ended
         self.problem = ""  # why the broker cannot be reached, "" when it can
         self._ids = Ids()
         # Re-entrant: a finaliser or a signal handler may record while its own thread is recording.
@@ -124,7 +124,7 @@ class Outbox:
             return self._counts["dropped"] == lost
 
     def close(self, deadline: float) -> None:
-        """Take no more; the courier ends when all is settled, or at the deadline (monotonic)."""
+        """Take no more; the sender ends when all is settled, or at the deadline (monotonic)."""
         with self._moved:
             self.closing_at = deadline
             loop, self._loop = self._loop, None
@@ -132,13 +132,13 @@ class Outbox:
             self._rouse(loop)
 
     def finish(self) -> None:
-        """The courier has ended: nobody waits any longer."""
+        """The sender has ended: nobody waits any longer."""
         with self._moved:
             self.done = True
             self._moved.notify_all()
 
     async def nap(self, seconds: float) -> None:
-        """Sleep until something is put in, the outbox closes, or the time is up. For the courier's loop alone."""
+        """Sleep until something is put in, the outbox closes, or the time is up. For the sender's loop alone."""
         with self._lock:
             if self._entries or self.closing_at is not None:
                 return

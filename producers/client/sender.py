@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tollmeter.producers.client.connection import AwayError, CourierLoop, Link, quiet
+from tollmeter.producers.client.connection import AwayError, Connection, SenderLoop, quiet
 from tollmeter.producers.client.destinations import RateLimited, Route, Store, shut
 from tollmeter.producers.client.encoding import RefusedError
 from tollmeter.producers.client.queue import Entry, Outbox
@@ -41,7 +41,7 @@ class Chunk:
     since: float = field(default_factory=time.monotonic)
 
 
-class Courier:
+class Sender:
     """Carries one outbox. `run` is the whole life of its thread."""
 
     def __init__(self, outbox: Outbox, encode: Callable[[Entry], bytes], route: Route) -> None:
@@ -57,7 +57,7 @@ class Courier:
     def run(self) -> None:
         """Deliver until the outbox closes. Never raises: a metering fault must not show in the service."""
         try:
-            with asyncio.Runner(loop_factory=CourierLoop) as runner:
+            with asyncio.Runner(loop_factory=SenderLoop) as runner:
                 runner.get_loop().set_exception_handler(quiet)
                 runner.run(self._main())
         except Exception:
@@ -85,7 +85,7 @@ class Courier:
         failures = 0
         while True:
             try:
-                link = await Link.open(self._route.options, self._route.topic)
+                connection = await Connection.open(self._route.options, self._route.topic)
             except AwayError as away:
                 self._say_away(str(away))
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
@@ -94,25 +94,25 @@ class Courier:
             try:
                 failures = 0
                 self._say_back()
-                await self._send_all(link)
+                await self._send_all(connection)
             except AwayError as away:
                 self._say_away(str(away))
             finally:
                 self._down_since = time.monotonic()
                 self._spill()
-                await link.close()
+                await connection.close()
 
-    async def _send_all(self, link: Link) -> None:
+    async def _send_all(self, connection: Connection) -> None:
         looked, active = -ADOPT_EVERY_S, time.monotonic()
         foreign: Spool | None = None
         try:
             while True:
-                if await self._send_waiting(link) or await self._send_fresh(link):
+                if await self._send_waiting(connection) or await self._send_fresh(connection):
                     active = time.monotonic()
                 if foreign is None and time.monotonic() - looked >= ADOPT_EVERY_S:
                     looked, foreign = time.monotonic(), self._store.adopt()
                 if foreign is not None:
-                    foreign = await self._send_foreign(link, foreign)
+                    foreign = await self._send_foreign(connection, foreign)
                 elif time.monotonic() - active > AWAKE_S:
                     self._busy.clear()
                     await self._outbox.nap(ADOPT_EVERY_S)
@@ -124,38 +124,38 @@ class Courier:
             if foreign is not None:
                 shut(foreign)
 
-    async def _send_waiting(self, link: Link) -> bool:
+    async def _send_waiting(self, connection: Connection) -> bool:
         if not len(self._store):
             return False
         waiting = self._store.first(CHUNK)
         if waiting:
             chunk = Chunk([(event.seq, event.body) for event in waiting], waiting[-1].row, stored=True)
-            await self._send_chunk(link, chunk)
+            await self._send_chunk(connection, chunk)
         self._report()
         return True
 
-    async def _send_fresh(self, link: Link) -> bool:
+    async def _send_fresh(self, connection: Connection) -> bool:
         events = self._encode_waiting(CHUNK)
         if events:
-            await self._send_chunk(link, Chunk(events))
+            await self._send_chunk(connection, Chunk(events))
         self._report()
         return bool(events)
 
-    async def _send_chunk(self, link: Link, chunk: Chunk) -> None:
+    async def _send_chunk(self, connection: Connection, chunk: Chunk) -> None:
         self._chunk = chunk
-        await link.send([body for _, body in chunk.events])
+        await connection.send([body for _, body in chunk.events])
         self._outbox.add(acknowledged=len(chunk.events) - chunk.lost)
         self._chunk = None
         if chunk.last_row:
             self._store.remove(chunk.last_row)
 
-    async def _send_foreign(self, link: Link, spool: Spool) -> Spool | None:
+    async def _send_foreign(self, connection: Connection, spool: Spool) -> Spool | None:
         """Send a chunk of a dead process's spool; return it while there is more in it."""
         try:
             waiting, broken = spool.first(CHUNK)
             self._outbox.add(dropped=broken)
             if waiting:
-                await link.send([event.body for event in waiting])
+                await connection.send([event.body for event in waiting])
                 self._outbox.add(adopted=len(waiting))
                 spool.remove(waiting[-1].row)
                 return spool

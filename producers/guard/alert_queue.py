@@ -8,7 +8,7 @@ MAX_WAITING = 1_000
 MAX_SAID = 10_000
 
 
-class Notices:
+class AlertQueue:
     """`put` is for any thread; the rest for the one that sends."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from tollmeter.producers.guard.snapshot import Snapshot
 from tollmeter.settings import Settings
 
 
-class Judge:
+class Decider:
     """Decides by what is known. `trusting`: as long as nobody has said how fresh spend is, it is taken to be."""
 
     def __init__(

@@ -21,8 +21,8 @@ from tollmeter.producers.client.client import UsageProducer, settings_here
 from tollmeter.producers.client.destinations import RateLimited
 from tollmeter.producers.guard import refusals
 from tollmeter.producers.guard.accounts import Reservation, overshoot_bound
-from tollmeter.producers.guard.alert_queue import Notices
-from tollmeter.producers.guard.decide import Judge
+from tollmeter.producers.guard.alert_queue import AlertQueue
+from tollmeter.producers.guard.decide import Decider
 from tollmeter.producers.guard.decision import NANO_PER_USD, Allow, CallRefused, CostLimitExceeded, Deny
 from tollmeter.producers.guard.prices import UNPRICED, Quote
 from tollmeter.producers.guard.reader import Reader
@@ -80,7 +80,7 @@ class Guard:
         self._output_tokens = self.settings.guard_output_tokens
         self._known = Snapshot(self.settings, wall_ns, monotonic_ns)
         self._known.loaded = mode == "memory"
-        self._judge = Judge(self._known, self.settings, self._max_nano, monotonic_ns, trusting=mode == "memory")
+        self._decider = Decider(self._known, self.settings, self._max_nano, monotonic_ns, trusting=mode == "memory")
         self._faults = RateLimited()
         self._begin()
         _guards.add(self)
@@ -91,7 +91,7 @@ class Guard:
     def _begin(self) -> None:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-        self._alerts = Notices()
+        self._alerts = AlertQueue()
         self._reader = Reader(self.settings, self._known, self._alerts)
 
     def check(
@@ -128,7 +128,7 @@ class Guard:
                 self._start()
             tokens = self._prompt_tokens(model, prompt_chars, prompt_tokens, prompt)
             output = self._output_tokens if max_output_tokens is None else max_output_tokens
-            decided = self._judge.decide(
+            decided = self._decider.decide(
                 model,
                 tokens,
                 output,
@@ -186,7 +186,7 @@ class Guard:
         try:
             if self._thread is None and self.mode == "kafka":
                 self._start()
-            deny = self._judge.admit(org, user, api_key_id, client_ip)
+            deny = self._decider.admit(org, user, api_key_id, client_ip)
             if deny is not None:
                 self._refused(
                     deny,

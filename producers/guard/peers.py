@@ -8,7 +8,7 @@ FORGOTTEN_S = 600
 """A guard that ended without a word is taken out of the topic after so long."""
 
 
-class Fleet:
+class Peers:
     """The guards heard of, by id. What is heard live counts from its arrival, whatever the sender's clock says."""
 
     def __init__(self, own: str, at_least: int, wall_ms: Callable[[], int]) -> None:

@@ -13,7 +13,7 @@ from tollmeter.settings import Settings
 log = logging.getLogger("tollmeter.guard")
 
 
-class Shelf:
+class PriceCache:
     """One file per line (brokers and topic), replaced whole. A disk that fails costs the copy, nothing else."""
 
     def __init__(self, settings: Settings) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
-from tollmeter.producers.client.connection import AwayError, CourierLoop, close_producer, knock, quiet, reason_of
+from tollmeter.producers.client.connection import AwayError, SenderLoop, close_producer, knock, quiet, reason_of
 from tollmeter.producers.client.destinations import RateLimited
-from tollmeter.producers.guard.alert_queue import Notices
-from tollmeter.producers.guard.peers import Fleet
-from tollmeter.producers.guard.price_cache import Shelf
+from tollmeter.producers.guard.alert_queue import AlertQueue
+from tollmeter.producers.guard.peers import Peers
+from tollmeter.producers.guard.price_cache import PriceCache
 from tollmeter.producers.guard.snapshot import Snapshot, Source
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE
@@ -43,14 +43,14 @@ BACKOFF_S = (0.1, 0.2, 0.5, 1.0)  # close() waits for no more than this
 class Reader:
     """Keeps one snapshot up to date. `run` is the whole life of its thread."""
 
-    def __init__(self, settings: Settings, snapshot: Snapshot, notices: Notices) -> None:
-        self._settings, self._known, self._notices = settings, snapshot, notices
+    def __init__(self, settings: Settings, snapshot: Snapshot, alert_queue: AlertQueue) -> None:
+        self._settings, self._known, self._alert_queue = settings, snapshot, alert_queue
         self._sources = {settings.topic(name): source for source, name in SOURCES}
         self._positions: dict[TopicPartition, int] = {}
-        self._fleet = Fleet(uuid.uuid4().hex[:16], settings.guards, snapshot.clock.wall_ms)
+        self._peers = Peers(uuid.uuid4().hex[:16], settings.guards, snapshot.clock.wall_ms)
         self._next_beat = 0.0
         self._failures = 0
-        self._shelf = Shelf(settings)
+        self._price_cache = PriceCache(settings)
         self._unreadable, self._mute = RateLimited(), RateLimited()
         self._closing = threading.Event()
         self.ready = threading.Event()
@@ -63,10 +63,10 @@ class Reader:
     def run(self) -> None:
         """Read until closed. Never raises: a fault in here leaves the guard with what it knows, ever more stale."""
         try:
-            kept = self._shelf.load() if self._known.prices is None else None
+            kept = self._price_cache.load() if self._known.prices is None else None
             if kept is not None:
                 self._known.apply("prices", None, kept)
-            with asyncio.Runner(loop_factory=CourierLoop) as runner:
+            with asyncio.Runner(loop_factory=SenderLoop) as runner:
                 runner.get_loop().set_exception_handler(quiet)
                 runner.run(self._main())
         except Exception as error:
@@ -138,7 +138,7 @@ class Reader:
                 if live:
                     self._known.loaded, self._failures, self.problem = True, 0, ""
                     self.ready.set()
-            self._known.accounts.set_guards(self._fleet.size)
+            self._known.accounts.set_guards(self._peers.size)
             self._known.accounts.expire()
             if time.monotonic() >= self._next_beat:
                 await self._beat(producer)
@@ -153,13 +153,13 @@ class Reader:
                     text = "a record of %s cannot be read; what it tells of stays as it was"
                     self._unreadable.warn(text, f"{record.topic} (offset {record.offset})")
                 elif source == "prices" and record.value is not None:
-                    self._shelf.save(record.value)
+                    self._price_cache.save(record.value)
             time.sleep(0)  # lets go of the interpreter lock: the service's threads come first
 
     def _take(self, source: Source, record: ConsumerRecord[bytes, bytes], live: bool) -> bool:
         if source == "spend" and record.key is not None and record.key.startswith(PREFIX.encode()):
             try:
-                self._fleet.apply(record.key.decode(), record.value, live)
+                self._peers.apply(record.key.decode(), record.value, live)
             except ValueError:
                 return False
             return True
@@ -173,25 +173,25 @@ class Reader:
         Any other failure shows that the broker is gone, which a consumer alone never says.
         """
         self._next_beat = time.monotonic() + BEAT_EVERY_S
-        beat = Beat(guard=self._fleet.own, at_ms=self._known.clock.wall_ms())
+        beat = Beat(guard=self._peers.own, at_ms=self._known.clock.wall_ms())
         topic = self._settings.topic(topics.SPEND)
         try:
             async with asyncio.timeout(ANSWER_S):
                 await producer.send_and_wait(topic, beat.model_dump_json().encode(), key=beat.key.encode(), partition=0)
-                for guard in self._fleet.lost():
+                for guard in self._peers.lost():
                     await producer.send_and_wait(topic, None, key=(PREFIX + guard).encode(), partition=0)
         except TopicAuthorizationFailedError as error:
             self._mute.warn("other guards do not hear of this one: %s", reason_of(error))
 
     async def _farewell(self, producer: AIOKafkaProducer) -> None:
-        topic, key = self._settings.topic(topics.SPEND), (PREFIX + self._fleet.own).encode()
+        topic, key = self._settings.topic(topics.SPEND), (PREFIX + self._peers.own).encode()
         with suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await producer.send_and_wait(topic, None, key=key, partition=0)
 
     async def _send_alerts(self, producer: AIOKafkaProducer) -> None:
         topic = self._settings.topic(topics.ALERTS)
-        while (alert := self._notices.first()) is not None:
+        while (alert := self._alert_queue.first()) is not None:
             place: dict[str, Any] = {}
             if self._known.partitions is not None:
                 place["partition"] = topics.org_partition(alert.org_id, self._known.partitions)
@@ -201,7 +201,7 @@ class Reader:
             except KafkaError as error:
                 self._mute.warn("an alert was not sent, it is tried again: %s", reason_of(error))
                 return
-            self._notices.sent(alert)
+            self._alert_queue.sent(alert)
 
 
 async def _close_consumer(consumer: AIOKafkaConsumer) -> None:

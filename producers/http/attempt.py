@@ -18,11 +18,11 @@ from tollmeter.producers.extract.usage import get
 from tollmeter.producers.guard.decision import Deny
 from tollmeter.producers.guard.prices import Quote
 from tollmeter.producers.http import estimates
-from tollmeter.producers.http import request as asked
 from tollmeter.producers.http.answer import REFUSED, Answer
 from tollmeter.producers.http.interfaces import Refusal, Request, key_of
 from tollmeter.producers.http.meter import HTTP_ERROR, Meter, faults, said
 from tollmeter.producers.http.quote import price_of
+from tollmeter.producers.http.request import Asked, read_request
 from tollmeter.producers.http.response import Reader
 from tollmeter.schemas.event import UsageEvent
 
@@ -49,7 +49,7 @@ _ids = Ids()
 def begin(meter: Meter, request: Request) -> "Attempt | None":
     """Return the attempt to watch; None for a request that calls no model, or when the meter itself fails."""
     try:
-        wanted = asked.read(request.path, request.headers.get("content-type", ""), request.content)
+        wanted = read_request(request.path, request.headers.get("content-type", ""), request.content)
         return None if wanted is None else Attempt(meter, request, wanted)
     except Exception as error:
         faults.warn("metering failed, the call itself is unaffected: %s", said(error))
@@ -59,7 +59,7 @@ def begin(meter: Meter, request: Request) -> "Attempt | None":
 class Attempt:
     """The life of one attempt: `refusal`, then `opened`, `feed` ..., and `done`."""
 
-    def __init__(self, meter: Meter, request: Request, wanted: asked.Asked) -> None:
+    def __init__(self, meter: Meter, request: Request, wanted: Asked) -> None:
         self._meter, self._request, self.wanted = meter, request, wanted
         self._scope = scope.current()
         self._fields = self._known()

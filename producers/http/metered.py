@@ -9,12 +9,12 @@ from functools import cache
 from typing import Any, TypeVar
 
 from tollmeter.producers.client.scope import Scope
-from tollmeter.producers.http import request as asked
 from tollmeter.producers.http.answer import EXTENSION
 from tollmeter.producers.http.attempt import Attempt, begin
 from tollmeter.producers.http.interfaces import Guarding, Producing, Refusal, Request
 from tollmeter.producers.http.meter import Meter
 from tollmeter.producers.http.poll import Fetch, fetch
+from tollmeter.producers.http.request import worth_reading
 from tollmeter.producers.http.response import READABLE_ENCODINGS
 
 Client = TypeVar("Client")
@@ -253,7 +253,7 @@ class AsyncTee:
 
 
 def _worth_reading(request: Any) -> bool:
-    return asked.worth_reading(request.method, request.url.path, request.headers.get("content-type", ""))
+    return worth_reading(request.method, request.url.path, request.headers.get("content-type", ""))
 
 
 @cache

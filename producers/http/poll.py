@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from tollmeter.producers.http import request as asked
 from tollmeter.producers.http.meter import HTTP_ERROR, Meter, faults, said
+from tollmeter.producers.http.request import fetches
 from tollmeter.producers.http.response import Reader
 
 
 def fetch(meter: Meter, method: str, path: str) -> "Fetch | None":
     """Return the look at an answer whose usage is waited for; None when none is."""
-    return Fetch(meter) if len(meter.holding) and asked.fetches(method, path) else None
+    return Fetch(meter) if len(meter.holding) and fetches(method, path) else None
 
 
 class Fetch:

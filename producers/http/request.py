@@ -110,7 +110,7 @@ def worth_reading(method: str, path: str, content_type: str) -> bool:
     return method == "POST" and not path.endswith(UNBILLED) and ("json" in content_type or _operation(path) != "")
 
 
-def read(path: str, content_type: str, content: bytes) -> Asked | None:
+def read_request(path: str, content_type: str, content: bytes) -> Asked | None:
     """Return what a request worth reading asks for; None when it calls no model."""
     operation = _operation(path.lower().rstrip("/"))
     if "multipart/form-data" in content_type:

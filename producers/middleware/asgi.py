@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from tollmeter.producers.client.scope import enter, leave
-from tollmeter.producers.middleware.door import REQUEST_ID_HEADER, Admitting, Door, Entry, Identify
+from tollmeter.producers.middleware.admission import REQUEST_ID_HEADER, Admission, Admitting, Entry, Identify
 from tollmeter.schemas.secrets import IpMode
 
 Message = MutableMapping[str, Any]
@@ -19,7 +19,7 @@ class MeterASGI:
 
     The id goes back in `X-Request-ID` and is the `request_id` of every event of the request. Refused are blocked
     callers (403) and those beyond a rate limit (429 with Retry-After), before the application runs. Keywords: see
-    `Door`. Raises ValueError for a proxy that is no address or network, or hashing without a salt.
+    `Admission`. Raises ValueError for a proxy that is no address or network, or hashing without a salt.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class MeterASGI:
         ip_salt: str = "",
     ) -> None:
         self.app = app
-        self._door = Door(guard, identify, tuple(trusted_proxies), ip_mode, ip_salt)
+        self._admission = Admission(guard, identify, tuple(trusted_proxies), ip_mode, ip_salt)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -41,7 +41,7 @@ class MeterASGI:
             return
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope.get("headers", ())]
         peer = scope.get("client")
-        entry = self._door.enter(headers, peer[0] if peer else None, scope)
+        entry = self._admission.enter(headers, peer[0] if peer else None, scope)
         if entry.deny is not None:
             await _refuse(entry, scope["type"], send)
             return

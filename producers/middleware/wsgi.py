@@ -5,7 +5,7 @@ from http.client import responses
 from typing import Any
 
 from tollmeter.producers.client.scope import Scope, enter, leave
-from tollmeter.producers.middleware.door import REQUEST_ID_HEADER, Admitting, Door, Identify
+from tollmeter.producers.middleware.admission import REQUEST_ID_HEADER, Admission, Admitting, Identify
 from tollmeter.schemas.secrets import IpMode
 
 Environ = dict[str, Any]
@@ -28,12 +28,12 @@ class MeterWSGI:
         ip_salt: str = "",
     ) -> None:
         self.app = app
-        self._door = Door(guard, identify, tuple(trusted_proxies), ip_mode, ip_salt)
+        self._admission = Admission(guard, identify, tuple(trusted_proxies), ip_mode, ip_salt)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         forwarded = environ.get("HTTP_X_FORWARDED_FOR")
         headers = [] if forwarded is None else [("x-forwarded-for", forwarded)]
-        entry = self._door.enter(headers, environ.get("REMOTE_ADDR"), environ)
+        entry = self._admission.enter(headers, environ.get("REMOTE_ADDR"), environ)
         if entry.deny is not None:
             status, named, body = entry.refusal
             pairs = [(name.title(), value) for name, value in named.items()]

@@ -43,7 +43,7 @@ class Message:
         return json.dumps(fields, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
 
 
-class Consumer(Protocol):
+class Channel(Protocol):
     """Takes messages. Called in a thread; one message at a time."""
 
     def deliver(self, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""A stage is one Faust app with one serial loop: everything that waits becomes one pass, a pass ends before its ack.
+"""A stage is one Faust app with one serial loop: everything that waits becomes one batch, a batch ends before its ack.
 
 An unexpected error ends the process (`crash`): nothing is acked, and whoever starts next sees the same records again.
 """
@@ -24,7 +24,7 @@ from tollmeter.settings import Settings
 from tollmeter.streams.engine.facts import assignments, facts, partitions
 from tollmeter.streams.engine.gaps import Loss
 from tollmeter.streams.engine.health import Health
-from tollmeter.streams.engine.incidents import Oversight
+from tollmeter.streams.engine.incidents import Incidents
 from tollmeter.streams.engine.logs import log_to_stderr
 from tollmeter.streams.engine.metrics import WorkerCollector, expose
 from tollmeter.streams.engine.probes import Probes
@@ -38,7 +38,7 @@ MAX_REQUEST_BYTES = 9_000_000
 """Above the largest record of any topic; the size of priced records is kept by PRICE itself."""
 
 GC_OBJECTS = 200_000
-"""New objects between two collections. A pass holds tens of thousands of records, none of them garbage while it lasts:
+"""New objects between two collections. A batch holds tens of thousands of records, none of them garbage while it lasts:
 looking through them every 700 objects took a tenth of PRICE's time."""
 
 Headers = Sequence[tuple[str, bytes]]
@@ -57,24 +57,24 @@ class LogReplacedError(Exception):
 
 
 class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
-    """Faust's app, without directories on disk, with the positions to start from, its health and its oversight."""
+    """Faust's app, without directories on disk, with the positions to start from, its health and its incidents."""
 
     start_positions: StartPositions | None = None
     commit_note: Callable[[TP], str] | None = None
     """Says what to commit beside an offset."""
     after_loss: Callable[[Loss], Awaitable[None]] | None = None
     before_leaving: Callable[[], Awaitable[None]] | None = None
-    """Called when partitions are given back in order, for a rebalance or a stop: no pass is under way any more."""
+    """Called when partitions are given back in order, for a rebalance or a stop: no batch is under way any more."""
     source_topics: tuple[str, ...] = ()
     health: Health
-    oversight: Oversight
+    incidents: Incidents
     health_port: int = 0
     miscounted: str = ""
     """Why everything is paused: the partition counts are not those of the layout. "" while they are."""
 
     async def on_loss(self, loss: Loss, running: bool) -> None:
         """Declare a loss before it is passed over; another log under a topic's name needs a new process."""
-        await self.oversight.lost(loss)
+        await self.incidents.lost(loss)
         if running and loss.kind == "new_epoch":
             self.give_up(LogReplacedError(f"{loss.tp.topic}/{loss.tp.partition}"))
         if self.after_loss is not None:
@@ -87,16 +87,16 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
     async def stop_reading(self, tp: TP, offset: int, why: str) -> None:
         """Pause a partition for good in front of a record that must not be passed over, and say so."""
         self.consumer.hold(tp, why)
-        await self.oversight.paused(tp, str(offset), f"offset {offset}: {why}")
+        await self.incidents.paused(tp, str(offset), f"offset {offset}: {why}")
 
     async def before_reading(self, assigned: set[TP]) -> None:
         """Pause everything while the partition counts are wrong: each organisation would change its partition.
 
         A topic that was made anew since this process began needs a new process: what it knows is about the old one.
         """
-        for topic in await self.oversight.replaced(self.source_topics):
+        for topic in await self.incidents.replaced(self.source_topics):
             await self.on_loss(Loss(TP(topic, 0), "new_epoch", 0, -1), running=True)
-        before, self.miscounted = self.miscounted, await self.oversight.why_not_read()
+        before, self.miscounted = self.miscounted, await self.incidents.why_not_read()
         if before and not self.miscounted:
             self.consumer.let_go(before)
         for tp in assigned if self.miscounted else ():
@@ -155,7 +155,7 @@ def build_app(
     app.source_topics = tuple(settings.topic(name) for name in topics)
     app.health = Health(stage, partial(facts, app))
     app.health_port = settings.health_port
-    app.oversight = Oversight(settings, stage, Sender(app).send, layout)
+    app.incidents = Incidents(settings, stage, Sender(app).send, layout)
     return app
 
 
@@ -224,7 +224,7 @@ class StageWorker(faust.Worker):  # type: ignore[misc]  # Faust is read untyped
     """Faust's worker, whose stop has an end."""
 
     async def stop(self) -> None:
-        """Stop in order: the pass under way is finished and committed, the group left; as far as STOP_S allows."""
+        """Stop in order: the batch under way is finished and committed, the group left; as far as STOP_S allows."""
         end = threading.Timer(STOP_S, _cut_short)
         end.daemon = True  # it must not hold up an end in order, and still runs while threads are waited for
         end.start()

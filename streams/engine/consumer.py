@@ -124,7 +124,7 @@ class AccountableConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is re
 
         The new log may have grown beyond them by now: the position alone would tell nothing.
         """
-        others = of_other_logs(committed, await self.app.oversight.ids({tp.topic for tp in committed}))
+        others = of_other_logs(committed, await self.app.incidents.ids({tp.topic for tp in committed}))
         if not others:
             return {}
         starts, ends = await self._bounds(others)

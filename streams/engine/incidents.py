@@ -80,7 +80,7 @@ def paused_alert(stage: str, topic: str, partition: int, at: str, why: str, now:
     )
 
 
-class Oversight:
+class Incidents:
     """Speaks for one worker of a stage. Every alert is acknowledged before its cause is passed over."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The serial loop of a stage: everything that waits becomes one pass, and a pass is durable before its ack."""
+"""The serial loop of a stage: everything that waits becomes one batch, and a batch is durable before its ack."""
 
 import asyncio
 import logging
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tollmeter.streams.engine.app import StageApp
-from tollmeter.streams.engine.runtime import MACHINE, Machine
+from tollmeter.streams.engine.runtime import RUNTIME, Runtime
 
 READY_FILE = "TOLLMETER_READY_FILE"
 BACKLOG_GAP_S = 0.3  # when nothing has arrived for so long, the backlog is at its end
 PASS_BYTES = 32 << 20
-"""Most bytes of records in one pass, give or take one delivery: what waits in memory is bounded, whatever it holds."""
+"""Most bytes of records in one batch, give or take one delivery: what waits in memory is bounded, whatever it holds."""
 Step = Callable[[list[Any]], Awaitable[Sequence[Any] | None]]
 Idle = Callable[[float], Awaitable[None]]
 
@@ -29,15 +29,15 @@ class GivenUp(Exception):  # noqa: N818  # an answer, no error
     """Raised by a step whose partitions were taken away: its events go back, unacked."""
 
 
-class Passes:
+class BatchLoop:
     """The serial loop of a stage.
 
-    `step(events)` gets every delivery that waits, of all partitions, as one pass; they are acked after it returned,
+    `step(events)` gets every delivery that waits, of all partitions, as one batch; they are acked after it returned,
     but for those that it returns: they stay unacked, and with them what follows in their partitions.
-    `event.value` is a list of aiokafka records in offset order. What arrives meanwhile forms the next pass. A pass
+    `event.value` is a list of aiokafka records in offset order. What arrives meanwhile forms the next batch. A batch
     starts when `weigh` counts `limit`, or when its first event has waited `linger_s`; one that weighs a tenth of the
     limit by then is part of a backlog, and waits up to `backlog_linger_s` while more arrives. `idle(now)` runs between
-    passes, at most every `idle_every_s`, with the monotonic time. Neither ever runs beside the other.
+    batches, at most every `idle_every_s`, with the monotonic time. Neither ever runs beside the other.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Passes:
         backlog_linger_s: float = 0.0,
         idle: Idle | None = None,
         idle_every_s: float = 0.1,
-        machine: Machine = MACHINE,
+        runtime: Runtime = RUNTIME,
     ) -> None:
-        self.app, self._machine = app, machine
+        self.app, self._runtime = app, runtime
         self._step, self._limit, self._weigh, self._linger_s = step, limit, weigh, linger_s
         self._backlog_linger_s = max(linger_s, backlog_linger_s)
         self._idle, self._idle_every_s = idle, idle_every_s
@@ -86,9 +86,9 @@ class Passes:
                 self._announce()
         except StopAsyncIteration:
             if not self.app.should_stop:
-                self._machine.crash(RuntimeError("the stream of records ended"))
+                self._runtime.crash(RuntimeError("the stream of records ended"))
         except Exception as error:
-            self._machine.crash(error)
+            self._runtime.crash(error)
         finally:
             if coming is not None:
                 coming.cancel()
@@ -101,9 +101,9 @@ class Passes:
         while coming.done():
             event = coming.result()
             if not self._waiting:
-                self._since = self._machine.monotonic()
+                self._since = self._runtime.monotonic()
             self._waiting.append(event)
-            self._arrived = self._machine.monotonic()
+            self._arrived = self._runtime.monotonic()
             self._weight += self._weigh(event)
             coming = asyncio.create_task(_next(arrivals))
             if self._weight >= self._limit:
@@ -115,7 +115,7 @@ class Passes:
     def _patience(self) -> float:
         if self._weight >= self._limit:
             return 0.0
-        now = self._machine.monotonic()
+        now = self._runtime.monotonic()
         until = self._idle_at + self._idle_every_s
         if self._waiting:
             until = min(until, self._due_at())
@@ -128,12 +128,12 @@ class Passes:
         return min(self._since + self._backlog_linger_s, max(soonest, self._arrived + BACKLOG_GAP_S))
 
     async def _run_pass(self) -> None:
-        """Run one pass if it is due. What no longer is ours goes back, so that a rebalance need not wait for it."""
+        """Run one batch if it is due. What no longer is ours goes back, so that a rebalance need not wait for it."""
         lost = [event for event in self._waiting if not self.ours(event)]
         if lost:
             self._abandon(lost)
             self._set_waiting([event for event in self._waiting if self.ours(event)])
-        due = self._weight >= self._limit or self._machine.monotonic() >= self._due_at()
+        due = self._weight >= self._limit or self._runtime.monotonic() >= self._due_at()
         if not self._waiting or not due:
             return
         events = self._waiting
@@ -157,7 +157,7 @@ class Passes:
             self.app.consumer.abandon(event.message)
 
     async def _maybe_idle(self) -> None:
-        now = self._machine.monotonic()
+        now = self._runtime.monotonic()
         if now < self._idle_at + self._idle_every_s:
             return
         self._idle_at = now

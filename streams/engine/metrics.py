@@ -55,7 +55,7 @@ LEDGER_DUPLICATE = _gauge("ledger_duplicate_events", "Events that verify finds t
 
 
 def priced(records: Mapping[int, int], rejects: Iterable[Reject], unpriced: int) -> None:
-    """Count a pass of PRICE: records by source partition, what was no event, and what has no price."""
+    """Count a batch of PRICE: records by source partition, what was no event, and what has no price."""
     for partition, count in records.items():
         RECEIVED.labels(str(partition)).inc(count)
     for reject in rejects:
@@ -65,7 +65,7 @@ def priced(records: Mapping[int, int], rejects: Iterable[Reject], unpriced: int)
 
 
 def folded(state: State, before: Mapping[str, int]) -> None:
-    """Count what a pass of WATCH brought; `before` = the state's counters before it."""
+    """Count what a batch of WATCH brought; `before` = the state's counters before it."""
     partition = str(state.partition)
     DUPLICATE.labels(partition).inc(state.counters["resends"] - before["resends"])
     LATE.labels(partition).inc(state.counters["late_deferred"] - before["late_deferred"])

@@ -12,7 +12,7 @@ from tollmeter.streams.engine.app import crash
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Runtime:
     """Waiting goes through the running asyncio loop, whose clock is `monotonic`."""
 
     time: Callable[[], float] = clock.time
@@ -26,4 +26,4 @@ class Machine:
     crash: Callable[[BaseException], NoReturn] = crash
 
 
-MACHINE = Machine()
+RUNTIME = Runtime()

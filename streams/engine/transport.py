@@ -190,7 +190,7 @@ class BatchConsumer(AccountableConsumer):
         """Commit offsets with notes."""
         found = {
             TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(
-                offset, with_log(self.app.oversight.id_of(tp.topic), note)
+                offset, with_log(self.app.incidents.id_of(tp.topic), note)
             )
             for tp, (offset, note) in offsets.items()
         }
@@ -199,7 +199,7 @@ class BatchConsumer(AccountableConsumer):
     async def committed(self, tps: Iterable[TP]) -> dict[TP, tuple[int, str]]:
         """Return offset and note of the last commit; the position where there is none, or one of another log."""
         found = await self._committed(tps)
-        others = of_other_logs(found, await self.app.oversight.ids({tp.topic for tp in found}))
+        others = of_other_logs(found, await self.app.incidents.ids({tp.topic for tp in found}))
         return {
             tp: (found[tp][0], log_and_note(found[tp][1])[1])
             if tp in found and tp not in others

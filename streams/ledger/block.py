@@ -18,7 +18,7 @@ from tollmeter.streams.rules.records.decode import PricedBlock, read, to_insert,
 
 @dataclass(slots=True)
 class Block:
-    """What one pass writes, and the deliveries it must not ack because a newer format stands in them."""
+    """What one batch writes, and the deliveries it must not ack because a newer format stands in them."""
 
     blocks: list[pl.DataFrame] = field(default_factory=list)
     rows: pl.DataFrame = field(default_factory=pl.DataFrame)
@@ -33,7 +33,7 @@ class Block:
     gaps: list[tuple[Any, ...]] = field(default_factory=list)
 
 
-class Kernel(NamedTuple):
+class LedgerKernel(NamedTuple):
     """How rows are read from a record, joined, and encoded for an insert."""
 
     read: Callable[[PricedBlock], pl.DataFrame] = read
@@ -41,11 +41,11 @@ class Kernel(NamedTuple):
     to_insert: Callable[[pl.DataFrame], bytes] = to_insert
 
 
-KERNEL = Kernel()
+LEDGER_KERNEL = LedgerKernel()
 
 
-def read_block(settings: Settings, kernel: Kernel, events: Sequence[Any]) -> Block:
-    """Read the records of a pass and join their rows."""
+def read_block(settings: Settings, kernel: LedgerKernel, events: Sequence[Any]) -> Block:
+    """Read the records of a batch and join their rows."""
     alerts_topic, prices_topic = settings.topic(topics.ALERTS), settings.topic(topics.PRICES)
     block = Block()
     for event in events:
@@ -63,7 +63,7 @@ def read_block(settings: Settings, kernel: Kernel, events: Sequence[Any]) -> Blo
     return block
 
 
-def _add_priced(kernel: Kernel, event: Any, block: Block) -> bool:
+def _add_priced(kernel: LedgerKernel, event: Any, block: Block) -> bool:
     """Add the records of a delivery; False when one is newer than we know: its partition stops there."""
     for record in event.value:
         headers = dict(record.headers)
@@ -78,7 +78,7 @@ def _add_priced(kernel: Kernel, event: Any, block: Block) -> bool:
     return True
 
 
-def _add_rows(kernel: Kernel, record: Any, headers: dict[str, bytes], block: Block) -> None:
+def _add_rows(kernel: LedgerKernel, record: Any, headers: dict[str, bytes], block: Block) -> None:
     """Add what a record brings: rows of the source log, or those that replace rows of the ledger."""
     kind = headers[H_KIND]
     if kind == KIND_ROWS:

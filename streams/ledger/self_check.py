@@ -27,7 +27,7 @@ def verify_command(every_s: float) -> list[str]:
     return [sys.executable, "-m", "tollmeter", *arguments]
 
 
-class Hourly:
+class SelfCheck:
     """Starts a command every so many seconds, one at a time, and says how it ended. 0 seconds: never."""
 
     def __init__(self, command: Sequence[str], every_s: float) -> None:

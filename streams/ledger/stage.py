@@ -26,11 +26,11 @@ from tollmeter.streams.engine import metrics
 from tollmeter.streams.engine.app import Sender, StageApp, StopReading, build_app, preflight
 from tollmeter.streams.engine.app import run as run_app
 from tollmeter.streams.engine.health import Health
-from tollmeter.streams.engine.loop import GivenUp, Passes, within_bytes
-from tollmeter.streams.engine.runtime import MACHINE, Machine
-from tollmeter.streams.ledger.block import KERNEL, Block, Kernel, read_block
+from tollmeter.streams.engine.loop import BatchLoop, GivenUp, within_bytes
+from tollmeter.streams.engine.runtime import RUNTIME, Runtime
+from tollmeter.streams.ledger.block import LEDGER_KERNEL, Block, LedgerKernel, read_block
 from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, rows_of
-from tollmeter.streams.ledger.self_check import Hourly, verify_command
+from tollmeter.streams.ledger.self_check import SelfCheck, verify_command
 from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS
 
 log = logging.getLogger("tollmeter.ledger")
@@ -55,33 +55,33 @@ class Ledger:
         app: StageApp,
         sender: Sender,
         *,
-        machine: Machine = MACHINE,
-        kernel: Kernel = KERNEL,
+        runtime: Runtime = RUNTIME,
+        kernel: LedgerKernel = LEDGER_KERNEL,
         connect: Callable[[Settings], ClickHouse] = connect,
         roll_up: Callable[[ClickHouse, Settings], rollup.RollupResult] = rollup.step,
     ) -> None:
         self._settings, self._app, self._sender = settings, app, sender
-        self._machine, self._kernel, self._connect, self._step_rollup = machine, kernel, connect, roll_up
+        self._runtime, self._kernel, self._connect, self._step_rollup = runtime, kernel, connect, roll_up
         self._client: ClickHouse | None = None
         self._counts: Counter[str] = Counter()
         self._reported = self._complained = 0.0
         self._rollup: asyncio.Future[rollup.RollupResult] | None = None
         self._rollup_at = 0.0
-        self.hourly: Hourly | None = None
+        self.self_check: SelfCheck | None = None
         self.health = Health(STAGE, lambda: None)
         self.stop_reading: StopReading = self._pause_partition
         self.ours: Callable[[Sequence[Any]], bool] = lambda events: True
 
     async def step(self, events: Sequence[Any]) -> list[Any]:
-        """Store what the pass brings; return the deliveries that must not be acked."""
-        block: Block = await self._machine.blocking(read_block, self._settings, self._kernel, events)
+        """Store what the batch brings; return the deliveries that must not be acked."""
+        block: Block = await self._runtime.blocking(read_block, self._settings, self._kernel, events)
         for stop in block.stopped:
             await self.stop_reading(*stop)
         for record, problem in block.broken:
             await self._bury(record, problem)
         if block.rows.height:
             await self._store_rows(block.rows, block.stream, events)
-            now = self._machine.time()
+            now = self._runtime.time()
             for event in events:
                 metrics.INGEST_TO_STORED.observe(max(0.0, now - event.value[-1].timestamp / 1000))
         if block.coverage:
@@ -138,7 +138,7 @@ class Ledger:
 
     async def _persist(self, work: Callable[[], None], events: Sequence[Any], table: str, rows: int) -> None:
         """Do the work in a thread until it succeeds. Raises `GivenUp` when the events are no longer ours."""
-        self.health.storing(table, self._machine.monotonic())
+        self.health.storing(table, self._runtime.monotonic())
         try:
             await self._retried(work, events, table, rows)
         finally:
@@ -148,17 +148,17 @@ class Ledger:
     async def _retried(self, work: Callable[[], None], events: Sequence[Any], table: str, rows: int) -> None:
         delay = FIRST_DELAY_S
         while True:
-            began = self._machine.monotonic()
+            began = self._runtime.monotonic()
             try:
-                await self._watched(asyncio.ensure_future(self._machine.blocking(work)), events)
-                metrics.stored(table, rows, self._machine.monotonic() - began)
+                await self._watched(asyncio.ensure_future(self._runtime.blocking(work)), events)
+                metrics.stored(table, rows, self._runtime.monotonic() - began)
                 return
             except Unavailable as error:
                 metrics.SINK_RETRIES.labels(table).inc()
-                self.health.wait(CLICKHOUSE, str(error), self._machine.monotonic())
+                self.health.wait(CLICKHOUSE, str(error), self._runtime.monotonic())
                 self._complain(error)
-            wake = self._machine.monotonic() + delay * (0.5 + self._machine.random() / 2)
-            while self._machine.monotonic() < wake:
+            wake = self._runtime.monotonic() + delay * (0.5 + self._runtime.random() / 2)
+            while self._runtime.monotonic() < wake:
                 self._check_ours(events)
                 await asyncio.sleep(POLL_S)
             delay = min(LAST_DELAY_S, 2 * delay)
@@ -171,8 +171,8 @@ class Ledger:
                 task.result()
                 return
             if not self.ours(events):
-                lost_at = lost_at or self._machine.monotonic()
-                if self._machine.monotonic() > lost_at + GRACE_S:
+                lost_at = lost_at or self._runtime.monotonic()
+                if self._runtime.monotonic() > lost_at + GRACE_S:
                     raise GivenUp
 
     def _check_ours(self, events: Sequence[Any]) -> None:
@@ -180,7 +180,7 @@ class Ledger:
             raise GivenUp
 
     def _complain(self, error: Exception) -> None:
-        now = self._machine.monotonic()
+        now = self._runtime.monotonic()
         if now >= self._complained + 10.0:
             self._complained = now
             log.warning("waiting: %s", error)
@@ -212,15 +212,15 @@ class Ledger:
             if self._counts:
                 log.info("%s", ", ".join(f"{name} {count}" for name, count in sorted(self._counts.items()) if count))
                 self._counts.clear()
-        if self.hourly is not None:
-            self.hourly.step(now, ours=self._owns_rollup())
+        if self.self_check is not None:
+            self.self_check.step(now, ours=self._owns_rollup())
         if self._rollup is not None:
             if not self._rollup.done():
                 return
             task, self._rollup = self._rollup, None
             self._rollup_at = now + self._pause(task)
         if now >= self._rollup_at and self._owns_rollup():
-            self._rollup = asyncio.ensure_future(self._machine.blocking(self._roll_up))
+            self._rollup = asyncio.ensure_future(self._runtime.blocking(self._roll_up))
 
     def _roll_up(self) -> rollup.RollupResult:
         return self._step_rollup(self._clickhouse(), self._settings)
@@ -230,7 +230,7 @@ class Ledger:
         if error is None:
             return task.result().pause_s
         if not isinstance(error, Unavailable):
-            self._machine.crash(error)
+            self._runtime.crash(error)
         self._complain(error)
         return 5.0
 
@@ -245,7 +245,7 @@ def run(settings: Settings) -> int:
     app = build_app(settings, STAGE, [topics.PRICED, topics.ALERTS, topics.PRICES], layout)
     ledger = Ledger(settings, app, Sender(app))
     ledger.health, ledger.stop_reading = app.health, app.stop_reading
-    passes = Passes(
+    loop = BatchLoop(
         app,
         ledger.step,
         limit=settings.ledger_block_rows,
@@ -254,6 +254,6 @@ def run(settings: Settings) -> int:
         backlog_linger_s=BACKLOG_LINGER_S,
         idle=ledger.idle,
     )
-    ledger.ours = passes.all_ours
-    ledger.hourly = Hourly(verify_command(settings.verify_every_s), settings.verify_every_s)
+    ledger.ours = loop.all_ours
+    ledger.self_check = SelfCheck(verify_command(settings.verify_every_s), settings.verify_every_s)
     return run_app(app)

@@ -10,10 +10,9 @@ from pydantic import SecretStr
 from tollmeter.sinks.channels import config
 from tollmeter.sinks.channels.chat import Chat
 from tollmeter.sinks.channels.mail import Mail
-from tollmeter.sinks.channels.message import Consumer, Message
+from tollmeter.sinks.channels.message import Channel, Message
 from tollmeter.sinks.channels.webhook import Webhook
-from tollmeter.streams.notify.routes import Consumer as Wanted
-from tollmeter.streams.notify.routes import Routes, RoutesError
+from tollmeter.streams.notify.routes import ChannelConfig, Routes, RoutesError
 
 
 class Lines:
@@ -30,12 +29,12 @@ class Lines:
         stream.flush()
 
 
-def build(wanted: Routes, environment: Mapping[str, str], *, aside: bool = False) -> dict[str, Consumer]:
+def build(wanted: Routes, environment: Mapping[str, str], *, aside: bool = False) -> dict[str, Channel]:
     """Return the consumers by name. Raises `RoutesError` for a secret that is missing or an address out of bounds."""
     return {name: _consumer(name, consumer, environment, aside) for name, consumer in wanted.consumers.items()}
 
 
-def _consumer(name: str, wanted: Wanted, environment: Mapping[str, str], aside: bool) -> Consumer:
+def _consumer(name: str, wanted: ChannelConfig, environment: Mapping[str, str], aside: bool) -> Channel:
     try:
         if isinstance(wanted, config.Webhook):
             webhook = Webhook(wanted, _secret(name, wanted.key_env, wanted.key_file, environment))

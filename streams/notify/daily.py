@@ -14,7 +14,7 @@ from tollmeter.schemas.alert import Severity, alert_id
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import Rejected, Unavailable, connect_existing
 from tollmeter.streams.notify import budget
-from tollmeter.streams.notify.dispatcher import Desk
+from tollmeter.streams.notify.dispatcher import Dispatcher
 from tollmeter.streams.notify.notice import Notice
 from tollmeter.streams.notify.routes import Report
 from tollmeter.streams.notify.self_alerts import report_notice
@@ -47,10 +47,10 @@ class Daily:
         self._not_before = 0.0
         self._done = ""
 
-    def due(self, desk: Desk, now_s: float) -> Notice | None:
+    def due(self, dispatcher: Dispatcher, now_s: float) -> Notice | None:
         """Return the report when it is due and ready; start making it when it is due."""
         day = slot(self._report, now_s)
-        if day is None or day == self._done or alert_id("report", day) in desk.notices:
+        if day is None or day == self._done or alert_id("report", day) in dispatcher.notices:
             return None
         if self._making is None:
             if now_s >= self._not_before:
@@ -67,7 +67,7 @@ class Daily:
             return None
         self._done = day
         severity: Severity = "warning" if any(entry.alert for entry in budgets) else "info"
-        consumers = desk.routes.consumers_for("report", severity, "", "org", "")
+        consumers = dispatcher.routes.consumers_for("report", severity, "", "org", "")
         if not budgets or not consumers:
             return None
         return report_notice(alert_id("report", day), severity, budget.text(budgets, int(time())), now_s, consumers)

@@ -1,4 +1,4 @@
-"""The desk: every alert is taken once, told to whom its routes name or held back for a reason, and closed once.
+"""The dispatcher: every alert is taken once, told to whom its routes name or held back for a reason, and closed once.
 
 Pure: time is an argument; what changes comes back as new notices, which the caller makes durable before it acts.
 """
@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from tollmeter.schemas.policy import Policy
-from tollmeter.streams.notify import lifecycle as closing
+from tollmeter.streams.notify import lifecycle
 from tollmeter.streams.notify.notice import SEVERITIES, Acknowledgement, Delivery, Mute, Notice, Scope
 from tollmeter.streams.notify.routes import Routes
 
@@ -31,7 +31,7 @@ class Outcome:
     away: bool = False
 
 
-class Desk:
+class Dispatcher:
     """All notices, and what is to be told next. One instance is in charge at a time."""
 
     def __init__(self, routes: Routes, old_s: float) -> None:
@@ -109,7 +109,7 @@ class Desk:
     def _repeats(self, notice: Notice, now_s: float) -> bool:
         """Tell whether people know of this anomaly: told lately, or taken care of, and not less severe."""
         told = self._told.get((notice.kind, notice.scope))
-        if notice.kind in closing.STEPS or told is None:
+        if notice.kind in lifecycle.STEPS or told is None:
             return False
         if SEVERITIES.index(notice.severity) > SEVERITIES.index(told.severity):
             return False
@@ -191,16 +191,16 @@ class Desk:
             end_s = self._ends_s(notice)
             if end_s > now_s:  # seen again meanwhile
                 heappush(self._ends, (end_s, notice_id))
-            elif notice.kind in closing.STEPS:
+            elif notice.kind in lifecycle.STEPS:
                 changed.append(self.close(notice, "its period is over", now_s, tell=False))
             else:
-                tell = closing.recovers(notice.kind)
+                tell = lifecycle.recovers(notice.kind)
                 changed.append(self.close(notice, "not seen any more", now_s, tell=tell))
         return changed
 
     def _ends_s(self, notice: Notice) -> float:
-        if notice.kind in closing.STEPS:
-            return closing.ends_s(notice)
+        if notice.kind in lifecycle.STEPS:
+            return lifecycle.ends_s(notice)
         return self._seen[notice.kind, notice.scope] + self.routes.limits.quiet
 
     def policies(self, changes: Mapping[str, Policy | None], now_s: float) -> list[Notice]:
@@ -208,9 +208,9 @@ class Desk:
         over: dict[tuple[Any, ...], list[tuple[int, Notice, str]]] = {}
         for notice in (self.notices[notice_id] for notice_id in self._open):
             policy_id = str(notice.facts.get("policy_id"))
-            if notice.kind not in closing.STEPS or policy_id not in changes:
+            if notice.kind not in lifecycle.STEPS or policy_id not in changes:
                 continue
-            if resolution := closing.changed_limit(notice, changes[policy_id]):
+            if resolution := lifecycle.changed_limit(notice, changes[policy_id]):
                 window, period = str(notice.facts.get("window")), str(notice.facts.get("period"))
                 limit = (policy_id, notice.kind, notice.scope, window, period)
                 step = notice.facts.get("threshold_pct")

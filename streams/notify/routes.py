@@ -17,7 +17,7 @@ class RoutesError(Exception):
     """The routes file cannot be used; the text names the file, the line and what was expected."""
 
 
-Consumer = Annotated[Log | Webhook | Email | Chat, Field(discriminator="type")]
+ChannelConfig = Annotated[Log | Webhook | Email | Chat, Field(discriminator="type")]
 
 
 class Match(Strict):
@@ -76,7 +76,7 @@ class Report(Strict):
 class Routes(Strict):
     """Consumers by name, routes in order."""
 
-    consumers: Annotated[dict[str, Consumer], Field(min_length=1)]
+    consumers: Annotated[dict[str, ChannelConfig], Field(min_length=1)]
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
     limits: Limits = Limits()
     retry: Retry = Retry()

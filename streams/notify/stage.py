@@ -24,11 +24,11 @@ from tollmeter.broker.layout import read_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE
 from tollmeter.settings import Settings
-from tollmeter.sinks.channels.message import Away, Consumer, Message, Refused
+from tollmeter.sinks.channels.message import Away, Channel, Message, Refused
 from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import Ledger
 from tollmeter.streams.notify.daily import Daily
-from tollmeter.streams.notify.dispatcher import Desk, Outcome
+from tollmeter.streams.notify.dispatcher import Dispatcher, Outcome
 from tollmeter.streams.notify.journal import ACK, MUTE, NOTICE, Journal, Records
 from tollmeter.streams.notify.leader import OneInCharge
 from tollmeter.streams.notify.notice import Delivery, Notice
@@ -50,15 +50,15 @@ ALERT_BYTES = 250_000
 
 
 class Notifier:
-    """One instance. `desk` is there while it is in charge."""
+    """One instance. `dispatcher` is there while it is in charge."""
 
-    def __init__(self, settings: Settings, routes: Routes, consumers: Mapping[str, Consumer], priced: int) -> None:
+    def __init__(self, settings: Settings, routes: Routes, consumers: Mapping[str, Channel], priced: int) -> None:
         self._settings, self._routes, self._consumers = settings, routes, consumers
         self._journal = Journal(settings)
         self._ledger = Ledger(settings, time)
         self._states = States(settings)
         self._daily = Daily(settings, routes.report)
-        self.desk: Desk | None = None
+        self.dispatcher: Dispatcher | None = None
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._swept_at = 0.0
         self._priced = priced
@@ -68,40 +68,40 @@ class Notifier:
     async def round(self, source: AIOKafkaConsumer) -> None:
         """Take what has arrived, let time pass, and start what is due."""
         found = await source.getmany(timeout_ms=POLL_MS, max_records=TAKE_MOST)
-        if self.desk is None:
+        if self.dispatcher is None:
             if not source.assignment():
                 return
-            self.desk = await self._take_charge()
+            self.dispatcher = await self._take_charge()
         if found:
             # a mute counts for every alert that was raised after its command answered
-            await self._listen(self.desk, await self._journal.news())
+            await self._listen(self.dispatcher, await self._journal.news())
             await self._take(sorted((record for records in found.values() for record in records), key=_appended))
             await source.commit({tp: records[-1].offset + 1 for tp, records in found.items()})
         if time() - self._swept_at >= SWEEP_S or time() < self._swept_at:
             self._swept_at = time()
-            await self._sweep(self.desk)
+            await self._sweep(self.dispatcher)
         self._start_due()
 
-    async def _take_charge(self) -> Desk:
+    async def _take_charge(self) -> Dispatcher:
         records = await self._journal.load()
-        desk = Desk(self._routes, self._settings.alert_max_age_h * 3_600)
-        desk.load(records.notices.values(), time())
-        await self._journal.put(desk.orphans())
-        self._states.all(desk.notices)
-        await self._listen(desk, records)
-        waiting = sum(d.status == "pending" for notice in desk.notices.values() for d in notice.deliveries)
-        log.info("in charge: %d alerts known, %d messages wait", len(desk.notices), waiting)
-        return desk
+        dispatcher = Dispatcher(self._routes, self._settings.alert_max_age_h * 3_600)
+        dispatcher.load(records.notices.values(), time())
+        await self._journal.put(dispatcher.orphans())
+        self._states.all(dispatcher.notices)
+        await self._listen(dispatcher, records)
+        waiting = sum(d.status == "pending" for notice in dispatcher.notices.values() for d in notice.deliveries)
+        log.info("in charge: %d alerts known, %d messages wait", len(dispatcher.notices), waiting)
+        return dispatcher
 
     async def _take(self, records: list[Any]) -> None:
         """Return when the notices of these alerts are durable."""
-        desk = self.desk
-        assert desk is not None
+        dispatcher = self.dispatcher
+        assert dispatcher is not None
         fresh: list[Notice] = []
-        stormy = desk.storm
+        stormy = dispatcher.storm
         for record in records:
             try:
-                notice = desk.take(readable(record.value), time())
+                notice = dispatcher.take(readable(record.value), time())
             except ValueError as error:
                 log.warning("%s/%d@%d is passed over: %s", record.topic, record.partition, record.offset, error)
                 continue
@@ -114,8 +114,8 @@ class Notifier:
         ]
         await self._keep(told)
         for notice in told:
-            desk.add(notice)
-        if desk.storm and not stormy:
+            dispatcher.add(notice)
+        if dispatcher.storm and not stormy:
             await self._raise_storm()
 
     async def _causes(self, notice: Notice) -> Causes:
@@ -127,9 +127,9 @@ class Notifier:
         target = topics.org_partition(alert.org_id, self._priced)
         await self._journal.publish(self._settings.topic(topics.ALERTS), target, b"storm", alert.wire(), CONTENT_TYPE)
 
-    async def _tell(self, desk: Desk, notice: Notice) -> None:
+    async def _tell(self, dispatcher: Dispatcher, notice: Notice) -> None:
         await self._keep([notice])
-        desk.add(notice)
+        dispatcher.add(notice)
 
     async def _keep(self, notices: list[Notice]) -> None:
         await self._journal.put(notices)
@@ -137,64 +137,64 @@ class Notifier:
 
     # ---- time and people
 
-    async def _sweep(self, desk: Desk) -> None:
-        await self._listen(desk, await self._journal.news())
+    async def _sweep(self, dispatcher: Dispatcher) -> None:
+        await self._listen(dispatcher, await self._journal.news())
         now_s = time()
-        await self._keep(desk.sweep(now_s))
-        for consumer, members in list(desk.digests(now_s)):
-            await self._tell(desk, digest_notice(consumer, members, now_s))
-            await self._keep(desk.digested(consumer, members))
-        if (report := self._daily.due(desk, now_s)) is not None:
-            await self._tell(desk, report)
-        gone: dict[str, None] = {f"{kind}{name}": None for name in desk.forget(now_s) for kind in (NOTICE, ACK)}
-        gone |= {f"{MUTE}{name}": None for name, mute in desk.mutes.items() if mute.until_s <= now_s}
-        for name in [name for name, mute in desk.mutes.items() if mute.until_s <= now_s]:
-            del desk.mutes[name]
+        await self._keep(dispatcher.sweep(now_s))
+        for consumer, members in list(dispatcher.digests(now_s)):
+            await self._tell(dispatcher, digest_notice(consumer, members, now_s))
+            await self._keep(dispatcher.digested(consumer, members))
+        if (report := self._daily.due(dispatcher, now_s)) is not None:
+            await self._tell(dispatcher, report)
+        gone: dict[str, None] = {f"{kind}{name}": None for name in dispatcher.forget(now_s) for kind in (NOTICE, ACK)}
+        gone |= {f"{MUTE}{name}": None for name, mute in dispatcher.mutes.items() if mute.until_s <= now_s}
+        for name in [name for name, mute in dispatcher.mutes.items() if mute.until_s <= now_s]:
+            del dispatcher.mutes[name]
         if gone:
             await self._journal.write(dict(gone))
         await self._states.flush()
 
-    async def _listen(self, desk: Desk, records: Records) -> None:
+    async def _listen(self, dispatcher: Dispatcher, records: Records) -> None:
         """Act on what commands wrote: mutes, acknowledgements, policies."""
         for name, mute in records.mutes.items():
             if mute is None:
-                desk.mutes.pop(name, None)
+                dispatcher.mutes.pop(name, None)
             else:
-                desk.mutes[name] = mute
-        changed = [desk.acknowledge(notice_id, said) for notice_id, said in records.acks.items()]
-        changed += desk.policies(records.policies, time())
+                dispatcher.mutes[name] = mute
+        changed = [dispatcher.acknowledge(notice_id, said) for notice_id, said in records.acks.items()]
+        changed += dispatcher.policies(records.policies, time())
         await self._keep([notice for notice in changed if notice is not None])
 
     # ---- messages
 
     def _start_due(self) -> None:
-        desk = self.desk
-        if desk is None:
+        dispatcher = self.dispatcher
+        if dispatcher is None:
             return
         for name, task in list(self._sending.items()):
             if task.done():
                 del self._sending[name]
                 task.result()  # the unexpected rises here
-        for name, notice, delivery in desk.due(time(), self._sending):
-            self._sending[name] = asyncio.create_task(self._send(desk, name, notice, delivery))
+        for name, notice, delivery in dispatcher.due(time(), self._sending):
+            self._sending[name] = asyncio.create_task(self._send(dispatcher, name, notice, delivery))
 
-    async def _send(self, desk: Desk, name: str, notice: Notice, delivery: Delivery) -> None:
+    async def _send(self, dispatcher: Dispatcher, name: str, notice: Notice, delivery: Delivery) -> None:
         """Deliver one message after the other to a consumer, while some are due."""
         while True:
             outcome = await asyncio.to_thread(attempt_once, self._consumers[name], message(notice, delivery.about))
-            settled = desk.settle(notice.id, delivery, outcome, time())
+            settled = dispatcher.settle(notice.id, delivery, outcome, time())
             if outcome.error:
                 attempt = delivery.attempts + 1
                 log.warning("consumer %s, alert %s, attempt %d: %s", name, notice.id, attempt, outcome.error)
             await self._keep([settled])
-            following = desk.due(time(), set(self._consumers) - {name})
-            if not following or self.desk is not desk:
+            following = dispatcher.due(time(), set(self._consumers) - {name})
+            if not following or self.dispatcher is not dispatcher:
                 return
             _, notice, delivery = following[0]
 
     async def hand_over(self) -> None:
         """Stop being in charge: what is on its way is waited for and recorded, nothing new starts."""
-        self.desk = None
+        self.dispatcher = None
         if self._sending:
             await asyncio.wait(self._sending.values(), timeout=HAND_OVER_S)
         self._sending.clear()
@@ -236,7 +236,7 @@ class Notifier:
         )
 
 
-async def run(settings: Settings, routes: Routes, consumers: Mapping[str, Consumer]) -> int:
+async def run(settings: Settings, routes: Routes, consumers: Mapping[str, Channel]) -> int:
     """Run one instance until SIGTERM or SIGINT and return its exit code. Raises `ProvisionError` before it starts."""
     layout = await read_layout(settings)
     return await Notifier(settings, routes, consumers, layout.priced).run()
@@ -275,7 +275,7 @@ def _appended(record: Any) -> int:
     return int(record.timestamp)
 
 
-def attempt_once(consumer: Consumer, told: Message) -> Outcome:
+def attempt_once(consumer: Channel, told: Message) -> Outcome:
     """Return what became of one delivery; nothing that a consumer does ends notify."""
     try:
         consumer.deliver(told)

@@ -1,8 +1,8 @@
 """A record that ends the interpreter is set aside at the third start it spoils, on whatever host that is.
 
 Whoever takes over a partition notes in the metadata of its committed offset how many workers in a row began there and
-did not live on: one commit per assignment, nothing per pass. From the third on, passes are first tried in a process of
-their own. The note is a suspicion, not a verdict. Who gives a partition back in order takes its own start out again:
+did not live on: one commit per assignment, nothing per batch. From the third on, batches are first tried in a process
+of their own. The note is a suspicion, not a verdict. Who gives a partition back in order takes its own start out again:
 partitions that only move about suspect nobody.
 """
 
@@ -48,7 +48,7 @@ def taken_over(note: Note, boot: str) -> Note:
 
 
 class Tries(Protocol):
-    """Finds the records of a pass that end a process."""
+    """Finds the records of a batch that end a process."""
 
     async def killers(self, records: Sequence[Any]) -> dict[Place, str]: ...
     async def close(self) -> None: ...
@@ -67,13 +67,13 @@ class Quarantine:
         read: Callable[[set[TP]], Awaitable[Committed]],
         write: Callable[[Committed], Awaitable[None]],
         monotonic: Callable[[], float],
-        isolation: Tries,
+        sandbox: Tries,
     ) -> None:
         """`read` returns what is committed, or would be where nothing is yet; `write` commits."""
-        self._boot, self._read, self._write, self._monotonic, self._isolation = boot, read, write, monotonic, isolation
+        self._boot, self._read, self._write, self._monotonic, self._sandbox = boot, read, write, monotonic, sandbox
         self._notes: dict[TP, Note] = {}
         self._until: dict[TP, float] = {}
-        """When a partition will have been survived: LIVED_S after its first pass."""
+        """When a partition will have been survived: LIVED_S after its first batch."""
         self._tried = False
 
     async def begin(self, assigned: set[TP]) -> dict[TP, int]:
@@ -95,7 +95,7 @@ class Quarantine:
         for tp, note in sorted(notes.items()):
             if note.starts >= SUSPECT_STARTS:
                 log.warning(
-                    "%s/%d: start %d in a row; passes are tried apart first", tp.topic, tp.partition, note.starts
+                    "%s/%d: start %d in a row; batches are tried apart first", tp.topic, tp.partition, note.starts
                 )
         return {}
 
@@ -120,9 +120,9 @@ class Quarantine:
         return _text(self._notes[tp]) if self._open(tp) else ""
 
     async def killers(self, topic: str, batches: Sequence[Sequence[Any]]) -> dict[Place, str]:
-        """Return the records of a pass that must not be decoded, with what they do; mostly nothing is suspected."""
+        """Return the records of a batch that must not be decoded, with what they do; mostly nothing is suspected."""
         tps = [TP(topic, batch[0].partition) for batch in batches]
-        for tp in tps:  # a slow machine may take long from its start to its first pass
+        for tp in tps:  # a slow machine may take long from its start to its first batch
             if tp in self._notes and tp not in self._until:
                 self._until[tp] = self._monotonic() + LIVED_S
         suspected = [
@@ -133,10 +133,10 @@ class Quarantine:
         if not suspected:
             if self._tried and not any(map(self._open, self._until)):
                 self._tried = False
-                await self._isolation.close()
+                await self._sandbox.close()
             return {}
         self._tried = True
-        found = await self._isolation.killers([record for batch in suspected for record in batch])
+        found = await self._sandbox.killers([record for batch in suspected for record in batch])
         for (partition, offset), end in sorted(found.items()):
             log.error("%s/%d offset %d is set aside: it %s", topic, partition, offset, end)
         return found

@@ -1,6 +1,6 @@
 """A process of its own in which records are priced before the worker dares to: what ends it would end the worker.
 
-`trial` is what runs in it. It reads passes from its standard input and answers each with one byte.
+`sandbox_process` is what runs in it. It reads batches from its standard input and answers each with one byte.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _COUNT = struct.Struct(">I")
 _HEAD = struct.Struct(">Hqqi")
 _NONE = -1
 DONE = b"."
-TRIAL = "tollmeter.streams.price.sandbox_process"
+SANDBOX_PROCESS = "tollmeter.streams.price.sandbox_process"
 
 Place = tuple[int, int]
 """Source partition and offset."""
@@ -32,8 +32,8 @@ class Copy(NamedTuple):
     value: bytes | None
 
 
-class Isolation:
-    """Finds the records of a pass that end a process. It is started at first use and again whenever it has ended."""
+class Sandbox:
+    """Finds the records of a batch that end a process. It is started at first use and again whenever it has ended."""
 
     def __init__(self, targets: int, patience_s: float = PATIENCE_S) -> None:
         self._targets, self._patience_s = targets, patience_s
@@ -81,7 +81,7 @@ class Isolation:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                TRIAL,
+                SANDBOX_PROCESS,
                 str(self._targets),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -111,7 +111,7 @@ def pack(records: Sequence[Any]) -> bytes:
 
 
 def unpack(stream: BinaryIO) -> list[Copy] | None:
-    """Read the records of one pass; None at the end of the stream."""
+    """Read the records of one batch; None at the end of the stream."""
     head = stream.read(_COUNT.size)
     if len(head) < _COUNT.size:
         return None

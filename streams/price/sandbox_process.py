@@ -1,4 +1,4 @@
-"""The process in which a pass is priced for trial: all that PRICE does with bytes, nothing else. See `isolation`."""
+"""The process in which a batch is tried: all that PRICE does with bytes, nothing else. See `sandbox`."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from tollmeter.streams.price.stage import Priced
 
 
 def serve(targets: int) -> None:
-    """Price passes from standard input until it ends, and say of each that it was survived."""
+    """Price batches from standard input until it ends, and say of each that it was survived."""
     book = load(Settings.from_environment(os.environ))
     _say_done()
     while (records := unpack(sys.stdin.buffer)) is not None:

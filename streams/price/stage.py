@@ -23,14 +23,14 @@ from tollmeter.settings import Settings
 from tollmeter.streams.engine import metrics
 from tollmeter.streams.engine.app import Sender, StageApp, build_app, preflight
 from tollmeter.streams.engine.app import run as run_app
-from tollmeter.streams.engine.loop import Passes, within_bytes
-from tollmeter.streams.engine.runtime import MACHINE, Machine
+from tollmeter.streams.engine.loop import BatchLoop, within_bytes
+from tollmeter.streams.engine.runtime import RUNTIME, Runtime
 from tollmeter.streams.price.book.book import PriceBook, load
 from tollmeter.streams.price.book.publish import document
 from tollmeter.streams.price.quarantine import Quarantine
-from tollmeter.streams.price.sandbox import Isolation, Place
+from tollmeter.streams.price.sandbox import Place, Sandbox
 from tollmeter.streams.rules.events.decode_avro import Reject, decode
-from tollmeter.streams.rules.events.reject_flood import Floods
+from tollmeter.streams.rules.events.reject_flood import RejectFloods
 from tollmeter.streams.rules.events.validate import FLAGS, validate
 from tollmeter.streams.rules.records.encode import (
     Block,
@@ -48,14 +48,14 @@ STAGE = "price"
 TICK_S = 1.0
 REPORT_S = 60.0
 LINGER_S = 0.05
-"""A pass over a few events costs as much as one over hundreds: at 1,000 a second this saves a third of a core."""
+"""A batch over a few events costs as much as one over hundreds: at 1,000 a second this saves a third of a core."""
 
 
 _NO_KILLERS: Mapping[Place, str] = {}
 
 
 class Priced:
-    """What one pass made of its records: rows in contract columns, dead letters, and what was read of each source."""
+    """What one batch made of its records: rows in contract columns, dead letters, and what was read of each source."""
 
     def __init__(
         self, batches: Sequence[Sequence[Any]], book: PriceBook, killers: Mapping[Place, str] = _NO_KILLERS
@@ -88,7 +88,7 @@ class Priced:
         return list(sources.values())
 
     def blocks(self, partitions: int, book_id: str, boot: str) -> dict[int, list[Block]]:
-        """Return the records to send to each target. A pass without rows still says what it has read, in target 0."""
+        """Return the records to send to each target. A batch without rows still says what it has read, in target 0."""
         rows = encoded(self.rows)
         targets = by_target(rows, partitions) if rows.height else {0: rows}
         return {target: blocks(rows, self.sources, book_id, boot) for target, rows in targets.items()}
@@ -118,7 +118,7 @@ def _set_aside(records: Sequence[Any], killers: Mapping[Place, str]) -> tuple[li
 
 
 class Pass(Protocol):
-    """What PRICE needs of one pass; `Priced` by whole columns."""
+    """What PRICE needs of one batch; `Priced` by whole columns."""
 
     records: list[Any]
     rejects: list[Reject]
@@ -130,8 +130,8 @@ class Pass(Protocol):
     def blocks(self, partitions: int, book_id: str, boot: str) -> dict[int, list[Block]]: ...
 
 
-class Kernel:
-    """Prices a pass by whole columns, under one book for the life of a worker."""
+class PriceKernel:
+    """Prices a batch by whole columns, under one book for the life of a worker."""
 
     def __init__(self, book: PriceBook) -> None:
         self._book = book
@@ -154,27 +154,27 @@ class Price:
         settings: Settings,
         app: StageApp,
         sender: Sender,
-        kernel: Kernel,
+        kernel: PriceKernel,
         targets: int,
-        machine: Machine = MACHINE,
+        runtime: Runtime = RUNTIME,
     ) -> None:
         self._settings, self._app, self._sender, self._kernel, self._targets = settings, app, sender, kernel, targets
-        self._machine = machine
-        self._boot = machine.new_id()
+        self._runtime = runtime
+        self._boot = runtime.new_id()
         self._counts: Counter[str] = Counter()
         self._ticked = self._reported = 0.0
         self._asked: tuple[int, asyncio.Task[set[TP]]] | None = None
         self._published = False
         self._source: Headers = []
         self.quarantine: Quarantine | None = None
-        self.floods: Floods | None = None
+        self.floods: RejectFloods | None = None
 
     def of_source(self, topic_id: str) -> None:
         """Write the id of the source topic on every record: another topic under its name counts from 0 again."""
         self._source = [(H_SOURCE_ID, topic_id.encode())] if topic_id else []
 
     async def step(self, events: Sequence[Any]) -> None:
-        """Price every record of the pass, and return when dead letters and rows are acknowledged."""
+        """Price every record of the batch, and return when dead letters and rows are acknowledged."""
         ordered = sorted(events, key=lambda event: (event.message.partition, event.message.offset))
         batches = [event.value for event in ordered]
         topic = self._settings.topic(topics.EVENTS)
@@ -187,14 +187,14 @@ class Price:
         if self.floods is not None:
             await self._tell_floods(self.floods, batches, pass_)
 
-    async def _tell_floods(self, floods: Floods, batches: Sequence[Sequence[Any]], pass_: Pass) -> None:
+    async def _tell_floods(self, floods: RejectFloods, batches: Sequence[Sequence[Any]], pass_: Pass) -> None:
         begin = 0
         for batch in batches:
             end = begin + len(batch)
             rejects = [reject.position for reject in pass_.rejects if begin <= reject.position < end]
             alert = floods.add(batch[0].partition, begin, len(batch), rejects, batch[-1].timestamp)
             if alert is not None:
-                await self._app.oversight.say(alert)
+                await self._app.incidents.say(alert)
             begin = end
 
     async def _send_in_turn(self, target: int, records: Sequence[Block]) -> None:
@@ -234,12 +234,12 @@ class Price:
     async def _tick(self, now: float) -> None:
         """Tell every target which source partitions have nothing waiting, so that quiet ones move on.
 
-        The broker answers behind the fetch that waits for data, up to 1.5 s later: passes go on meanwhile.
+        The broker answers behind the fetch that waits for data, up to 1.5 s later: batches go on meanwhile.
         """
         if self._asked is None:
             if now >= self._ticked + TICK_S:
                 self._ticked = now
-                self._asked = int(self._machine.time() * 1000), asyncio.create_task(self._app.consumer.heads())
+                self._asked = int(self._runtime.time() * 1000), asyncio.create_task(self._app.consumer.heads())
             return
         at_ms, heads = self._asked
         if not heads.done():
@@ -263,7 +263,7 @@ class Price:
         metrics.priced(Counter(record.partition for record in pass_.records), pass_.rejects, pass_.unpriced)
 
 
-def watch_starts(app: StageApp, isolation: Isolation) -> Quarantine:
+def watch_starts(app: StageApp, sandbox: Sandbox) -> Quarantine:
     """Have the starts of an app noted where its group commits."""
 
     async def read(assigned: set[TP]) -> dict[TP, tuple[int, str]]:
@@ -272,7 +272,7 @@ def watch_starts(app: StageApp, isolation: Isolation) -> Quarantine:
     async def write(committed: Mapping[TP, tuple[int, str]]) -> None:
         await app.consumer.commit_noted(committed)
 
-    quarantine = Quarantine(MACHINE.new_id(), read, write, MACHINE.monotonic, isolation)
+    quarantine = Quarantine(RUNTIME.new_id(), read, write, RUNTIME.monotonic, sandbox)
     app.start_positions, app.commit_note = quarantine.begin, quarantine.metadata
     app.before_leaving = quarantine.leave
     return quarantine
@@ -283,15 +283,15 @@ def run(settings: Settings) -> int:
     asyncio.run(preflight(settings, [topics.EVENTS, topics.PRICED, topics.DLQ, topics.PRICES]))
     layout = asyncio.run(stored_layout(settings))
     app = build_app(settings, STAGE, [topics.EVENTS], layout)
-    kernel = Kernel(load(settings))
+    kernel = PriceKernel(load(settings))
     price = Price(settings, app, Sender(app), kernel, layout.priced)
     source_id = asyncio.run(id_of(settings, topics.EVENTS))
     price.of_source(source_id)
-    app.oversight.know(settings.topic(topics.EVENTS), source_id)
+    app.incidents.know(settings.topic(topics.EVENTS), source_id)
     metrics.BOOK_INFO.labels(kernel.book_id).set(1)
-    price.floods = Floods()
-    price.quarantine = watch_starts(app, Isolation(layout.priced))
+    price.floods = RejectFloods()
+    price.quarantine = watch_starts(app, Sandbox(layout.priced))
     limit = settings.price_batch
     weigh = within_bytes(lambda event: len(event.value), limit)
-    Passes(app, price.step, limit=limit, weigh=weigh, linger_s=LINGER_S, idle=price.idle)
+    BatchLoop(app, price.step, limit=limit, weigh=weigh, linger_s=LINGER_S, idle=price.idle)
     return run_app(app)

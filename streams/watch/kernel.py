@@ -16,7 +16,7 @@ from tollmeter.streams.rules.windows.anomalies import SpikeFloors
 from tollmeter.streams.rules.windows.snapshot import Snapshot, restore, snapshot, undo
 from tollmeter.streams.rules.windows.state import State, WatchRules
 from tollmeter.streams.watch.checkpoint import Checkpoint
-from tollmeter.streams.watch.records import OnLandmark, ReadBack, fold_records, remember
+from tollmeter.streams.watch.records import OnBarrier, ReadBack, fold_records, remember
 
 log = logging.getLogger("tollmeter")
 
@@ -39,7 +39,7 @@ def rules_from(settings: Settings, sources: int) -> WatchRules:
     )
 
 
-class Folding:
+class WatchKernel:
     """The fold by whole columns."""
 
     def __init__(self, rules: WatchRules, read_back: ReadBack) -> None:
@@ -54,12 +54,12 @@ class Folding:
             log.info("partition %d goes on at offset %d (%d scopes)", number, state.applied + 1, len(state.scopes))
         return state
 
-    def fold(self, state: State, records: Sequence[Any], on_landmark: OnLandmark) -> list[Alert]:
-        """Fold records in offset order; return the alerts they cause. Snapshots may be taken in `on_landmark` alone."""
+    def fold(self, state: State, records: Sequence[Any], on_barrier: OnBarrier) -> list[Alert]:
+        """Fold records in offset order; return the alerts they cause. Snapshots may be taken in `on_barrier` alone."""
         if state.base:
             records = [replace(record, offset=record.offset + state.base) for record in records]
         before = state.counters.copy()
-        alerts = fold_records(state, records, on_landmark)
+        alerts = fold_records(state, records, on_barrier)
         metrics.folded(state, before)
         return alerts
 

@@ -12,7 +12,7 @@ from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.sinks.clickhouse.client import ClickHouse, Unavailable
 from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.rules.limits.periods import STEP_S
-from tollmeter.streams.rules.windows.backfill import Settlement, missing_cells
+from tollmeter.streams.rules.windows.backfill import Backfill, missing_cells
 from tollmeter.streams.rules.windows.cardinality import SCOPES_PER_ORG, fold_names
 from tollmeter.streams.rules.windows.epochs import real_offset
 from tollmeter.streams.rules.windows.repair import cells_of_round, sealed
@@ -79,29 +79,29 @@ def _month_of(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(month).drop("start_s")
 
 
-def extra_cells(client: ClickHouse, settlement: Settlement) -> pl.DataFrame:
-    """Return the cells that settle an organisation's extra totals. The ledger must hold all that was folded.
+def extra_cells(client: ClickHouse, backfill: Backfill) -> pl.DataFrame:
+    """Return the cells that complete an organisation's extra totals. The ledger must hold all that was folded.
 
     Raises `Unavailable` while the ledger is ahead by corrections: a row as it was at the checkpoint is there no more.
     """
-    current_s = bucket_start_s(settlement.level, settlement.current)
-    step = STEP_S if settlement.level == QUARTER else 0
-    spans = {(settlement.from_s, current_s, step), (current_s, settlement.until_s, step)}
+    current_s = bucket_start_s(backfill.level, backfill.current)
+    step = STEP_S if backfill.level == QUARTER else 0
+    spans = {(backfill.from_s, current_s, step), (current_s, backfill.until_s, step)}
     parts = []
     for from_s, until_s, seconds in sorted(span for span in spans if span[0] < span[1]):
         wanted = {
-            "org": settlement.org_id,
-            "partition": settlement.partition,
+            "org": backfill.org_id,
+            "partition": backfill.partition,
             "from": from_s,
             "until": until_s,
-            "upto": real_offset(settlement.applied),
+            "upto": real_offset(backfill.applied),
             "step": seconds,
-            "kinds": sorted({kind for kind, _ in settlement.scopes}),
+            "kinds": sorted({kind for kind, _ in backfill.scopes}),
         }
         found = pl.read_ipc_stream(io.BytesIO(client.arrow(load("repair_extras"), wanted)))
-        parts.append(_numbered(found, settlement.level))
+        parts.append(_numbered(found, backfill.level))
         _check_not_ahead(client, wanted)  # behind the sums: what hides a row of theirs is seen here
-    return missing_cells(settlement, pl.concat(parts))
+    return missing_cells(backfill, pl.concat(parts))
 
 
 def _check_not_ahead(client: ClickHouse, wanted: dict[str, Any]) -> None:

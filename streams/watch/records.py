@@ -1,4 +1,4 @@
-"""Records of usage.priced into a partition's state: rows in passes as long as they may be, ticks and controls between.
+"""Records of usage.priced into a partition's state: rows in batches as long as they may be, ticks and controls between.
 
 Everything here is decided by the log alone; how many records arrive together changes nothing.
 """
@@ -40,8 +40,8 @@ from tollmeter.schemas.priced import (
     KIND_TICK,
 )
 from tollmeter.settings import Settings
-from tollmeter.streams.rules.records.concat import read_spliced
-from tollmeter.streams.rules.windows.barriers import is_landmark, landmark, move_clocks
+from tollmeter.streams.rules.records.concat import read_concat
+from tollmeter.streams.rules.windows.barriers import barrier, is_barrier, move_clocks
 from tollmeter.streams.rules.windows.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
 from tollmeter.streams.rules.windows.corrections import fold_correction, revised_ids
 from tollmeter.streams.rules.windows.epochs import in_epoch, missing, open_hours, source_epoch
@@ -55,7 +55,7 @@ PASS_ROWS = 2_000
 """Small records are folded together up to so many rows; a large one alone, its dictionaries as they are."""
 SLACK = timedelta(minutes=10)
 """How far the append time of a priced record may lie before that of its rows: clocks of brokers differ."""
-OnLandmark = Callable[[State], None]
+OnBarrier = Callable[[State], None]
 ReadBack = Callable[[int, int, int], AsyncIterator[Sequence[Any] | None]]
 """(partition, append time in ms, end) to the records appended since then with offsets below `end`, or a few more.
 
@@ -77,10 +77,10 @@ class Entry(NamedTuple):
     content: Any
 
 
-def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark | None = None) -> list[Alert]:
+def fold_records(state: State, records: Sequence[Any], on_barrier: OnBarrier | None = None) -> list[Alert]:
     """Fold Kafka records (offset, timestamp, headers, value) in offset order; return the alerts they cause.
 
-    Records at or below `state.applied` are skipped. `on_landmark` is called after each landmark: the only places where
+    Records at or below `state.applied` are skipped. `on_barrier` is called after each barrier: the only places where
     a snapshot may be taken. Alerts at or below the newest stamp of a loaded cell were acknowledged before that cell was
     written, and are not returned again. A record of a newer format halts the partition (`state.halted` says why); one
     that is no priced record at all is passed over, as LEDGER dead-letters it.
@@ -103,15 +103,15 @@ def fold_records(state: State, records: Sequence[Any], on_landmark: OnLandmark |
             noticed += alert
             rows.append(in_epoch(entry.content, epoch))
             height, last = height + rows[-1].height, record.offset
-            if height < PASS_ROWS and last > newest and not is_landmark(last):
+            if height < PASS_ROWS and last > newest and not is_barrier(last):
                 continue
         found = _fold_pending(state, rows, last) + noticed
         rows, noticed, height, last = [], [], 0, record.offset
         found += _fold_entry(state, entry, record)
-        if entry.kind == KIND_TICK or is_landmark(last):
-            found += landmark(state, caught_up=last >= newest)
-            if on_landmark is not None:
-                on_landmark(state)
+        if entry.kind == KIND_TICK or is_barrier(last):
+            found += barrier(state, caught_up=last >= newest)
+            if on_barrier is not None:
+                on_barrier(state)
         if last > newest:
             alerts += found
     return alerts + _fold_pending(state, rows, last) + noticed
@@ -222,7 +222,7 @@ def _identities(records: Sequence[Any]) -> Iterator[pl.DataFrame]:
     kinds = [dict(record.headers).get(H_KIND) for record in records]
     rows = [record for record, kind in zip(records, kinds, strict=True) if kind == KIND_ROWS]
     try:
-        yield from read_spliced([record.value or b"" for record in rows], _SEEN_COLUMNS)
+        yield from read_concat([record.value or b"" for record in rows], _SEEN_COLUMNS)
     except (ValueError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):  # one of them is broken
         for record in rows:
             entry = read(record, _SEEN_COLUMNS)

@@ -32,8 +32,8 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect
 from tollmeter.streams.engine.app import Sender
 from tollmeter.streams.engine.gaps import of_other_logs
-from tollmeter.streams.engine.runtime import MACHINE, Machine
-from tollmeter.streams.rules.windows.backfill import Settlement
+from tollmeter.streams.engine.runtime import RUNTIME, Runtime
+from tollmeter.streams.rules.windows.backfill import Backfill
 from tollmeter.streams.rules.windows.epochs import real_offset
 from tollmeter.streams.rules.windows.repair import due
 from tollmeter.streams.rules.windows.snapshot import Snapshot
@@ -85,15 +85,15 @@ def scope_ends(sizes: Sequence[int], limit: int) -> list[int]:
     return [*ends, at]
 
 
-class Kernel(NamedTuple):
+class RepairKernel(NamedTuple):
     """How the cells of a round are computed and written as records."""
 
     cells: Callable[[ClickHouse, str, tuple[int, ...], int, int], pl.DataFrame] = repair_cells
-    extras: Callable[[ClickHouse, Settlement], pl.DataFrame] = extra_cells
+    extras: Callable[[ClickHouse, Backfill], pl.DataFrame] = extra_cells
     records: Callable[[Round, pl.DataFrame], list[tuple[bytes, Headers]]] = repair_records
 
 
-KERNEL = Kernel()
+REPAIR_KERNEL = RepairKernel()
 
 
 class Repairs:
@@ -104,16 +104,16 @@ class Repairs:
         settings: Settings,
         sender: Sender,
         *,
-        machine: Machine = MACHINE,
+        runtime: Runtime = RUNTIME,
         connect: Callable[[Settings], ClickHouse] = connect,
         position: Position | None = None,
-        kernel: Kernel = KERNEL,
+        kernel: RepairKernel = REPAIR_KERNEL,
     ) -> None:
-        self._settings, self._sender, self._machine, self._connect = settings, sender, machine, connect
+        self._settings, self._sender, self._runtime, self._connect = settings, sender, runtime, connect
         self._kernel = kernel
         self._position = position or partial(ledger_position, settings)
         self._numbers = itertools.count()
-        self._boot = machine.new_id()
+        self._boot = runtime.new_id()
 
     async def after(self, saved: Snapshot) -> None:
         """Send what can be repaired as of this checkpoint; when ClickHouse or the ledger lag, the next one tries."""
@@ -122,24 +122,22 @@ class Repairs:
             return
         watermark_s = saved.progress["watermark_ms"] // 1000
         rounds = due(deferred, watermark_s, self._settings.horizon_s)
-        rounds |= {settlement.org_id: rounds.get(settlement.org_id, ()) for settlement in saved.unsettled}
+        rounds |= {backfill.org_id: rounds.get(backfill.org_id, ()) for backfill in saved.unsettled}
         if not rounds or not await self._ledger_caught_up(saved):
             return
         for org, hours in rounds.items():
-            extras = [settlement for settlement in saved.unsettled if settlement.org_id == org]
+            extras = [backfill for backfill in saved.unsettled if backfill.org_id == org]
             try:
-                cells = await self._machine.blocking(self._compute, org, hours, watermark_s, extras)
+                cells = await self._runtime.blocking(self._compute, org, hours, watermark_s, extras)
             except (Unavailable, Rejected) as error:
                 log.warning("repair of %s waits: %s", org, error)
                 return
             await self._send(saved, org, hours, extras, cells)
 
-    def _compute(
-        self, org: str, hours: tuple[int, ...], watermark_s: int, extras: Sequence[Settlement]
-    ) -> pl.DataFrame:
+    def _compute(self, org: str, hours: tuple[int, ...], watermark_s: int, extras: Sequence[Backfill]) -> pl.DataFrame:
         client = self._connect(self._settings)
         try:
-            parts = [self._kernel.extras(client, settlement) for settlement in extras]
+            parts = [self._kernel.extras(client, backfill) for backfill in extras]
             if hours:
                 parts.insert(0, self._kernel.cells(client, org, hours, watermark_s, self._settings.horizon_s))
             return parts[0] if len(parts) == 1 else pl.concat(parts)
@@ -147,7 +145,7 @@ class Repairs:
             client.close()
 
     async def _send(
-        self, saved: Snapshot, org: str, hours: tuple[int, ...], extras: Sequence[Settlement], cells: pl.DataFrame
+        self, saved: Snapshot, org: str, hours: tuple[int, ...], extras: Sequence[Backfill], cells: pl.DataFrame
     ) -> None:
         round_ = Round(
             id=f"{self._boot}-{next(self._numbers)}", org_id=org, base=saved.applied, hours=hours, extras=bool(extras)

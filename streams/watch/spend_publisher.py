@@ -28,7 +28,7 @@ class _Told:
     keys: dict[int, Keys] = field(default_factory=dict)
 
 
-class Spending:
+class SpendPublisher:
     """Publishes the spend of the partitions of one WATCH worker."""
 
     def __init__(self, settings: Settings, sender: Sender) -> None:

@@ -24,21 +24,21 @@ from tollmeter.streams.engine.app import Sender, StopReading, build_app, preflig
 from tollmeter.streams.engine.app import run as run_app
 from tollmeter.streams.engine.gaps import Loss
 from tollmeter.streams.engine.health import Health
-from tollmeter.streams.engine.loop import Passes, within_bytes
-from tollmeter.streams.engine.runtime import MACHINE, Machine
+from tollmeter.streams.engine.loop import BatchLoop, within_bytes
+from tollmeter.streams.engine.runtime import RUNTIME, Runtime
 from tollmeter.streams.rules.windows.snapshot import Snapshot
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore
-from tollmeter.streams.watch.kernel import Folding, rules_from
+from tollmeter.streams.watch.kernel import WatchKernel, rules_from
 from tollmeter.streams.watch.ledger_totals import repair_cells
 from tollmeter.streams.watch.records import read_back
-from tollmeter.streams.watch.repairs import Kernel, Repairs
-from tollmeter.streams.watch.spend_publisher import Spending
+from tollmeter.streams.watch.repairs import RepairKernel, Repairs
+from tollmeter.streams.watch.spend_publisher import SpendPublisher
 
 log = logging.getLogger("tollmeter")
 
 PASS_RECORDS = 400
-"""Records of usage.priced in one pass; each holds up to 900 KB of rows."""
+"""Records of usage.priced in one batch; each holds up to 900 KB of rows."""
 IDLE_S = 0.2
 LOADS = 4
 """Partitions that are loaded at once: while one waits for the broker or ClickHouse, others come in."""
@@ -62,10 +62,10 @@ class Watch:
     """One worker's share of the partitions: their states, and the timers of their checkpoints."""
 
     def __init__(
-        self, settings: Settings, folding: Folding, store: CheckpointStore, priced: int, machine: Machine = MACHINE
+        self, settings: Settings, kernel: WatchKernel, store: CheckpointStore, priced: int, runtime: Runtime = RUNTIME
     ) -> None:
-        self._settings, self._folding, self._store, self._priced = settings, folding, store, priced
-        self._machine = machine
+        self._settings, self._kernel, self._store, self._priced = settings, kernel, store, priced
+        self._runtime = runtime
         self._states: dict[int, State] = {}
         self._saving: dict[int, Saving] = {}
         self._saved_at: dict[int, float] = {}
@@ -74,7 +74,7 @@ class Watch:
         self._looked_at = 0.0
         self.sender: Sender | None = None
         self.repairs: Repairs | None = None
-        self.spending: Spending | None = None
+        self.spend_publisher: SpendPublisher | None = None
         self.stop_reading: StopReading | None = None
         self.health = Health("watch", lambda: None)
         self.log_id = ""
@@ -99,18 +99,18 @@ class Watch:
 
     async def _load(self, number: int, turns: asyncio.Semaphore) -> State:
         async with turns:
-            began = self._machine.monotonic()
+            began = self._runtime.monotonic()
             saved = await self._checkpoint(number)
-            state = await self._folding.resume(number, saved)
+            state = await self._kernel.resume(number, saved)
             if saved is None:
                 await self._save_first(state)
-            metrics.STATE_REBUILD.labels(str(number)).set(self._machine.monotonic() - began)
+            metrics.STATE_REBUILD.labels(str(number)).set(self._runtime.monotonic() - began)
             return state
 
     async def _save_first(self, state: State) -> None:
         """Save which log a partition begins with before anything of it is read: it may be made anew within a second."""
         state.log_id = self.log_id
-        first = self._folding.snapshot(state)
+        first = self._kernel.snapshot(state)
         for write in self._store.writes:
             await self._patiently(state.partition, partial(write, first))
 
@@ -133,7 +133,7 @@ class Watch:
 
     def _renew(self, state: State) -> None:
         state.unread.append((state.applied - state.base + 1, LAST_OFFSET))
-        self._folding.renew(state, self.log_id)
+        self._kernel.renew(state, self.log_id)
 
     async def _look_behind(self, state: State) -> None:
         """Find the hours of rows that were never folded, now that LEDGER has passed them."""
@@ -142,7 +142,7 @@ class Watch:
             first, last = span
             passed = 0 if last == LAST_OFFSET else last  # of an old log nothing comes once LEDGER reads the new one
             if await self.repairs.ledger_beyond(state.partition, state.log_id, passed):
-                self._folding.missing(state, await self._hours_at(state.partition, first, last))
+                self._kernel.missing(state, await self._hours_at(state.partition, first, last))
                 state.unread.remove(span)
 
     async def _hours_at(self, number: int, first: int, last: int) -> list[tuple[str, int]]:
@@ -158,17 +158,17 @@ class Watch:
         delay = 0.1
         while True:
             try:
-                found = await self._machine.blocking(ask)
+                found = await self._runtime.blocking(ask)
                 self.health.go_on(CLICKHOUSE)
                 return found
             except Unavailable as error:
                 log.warning("partition %d waits for its checkpoint: %s", number, error)
-                self.health.wait(CLICKHOUSE, f"no checkpoint can be loaded: {error}", self._machine.monotonic())
-                await asyncio.sleep(delay * (1 + self._machine.random()))
+                self.health.wait(CLICKHOUSE, f"no checkpoint can be loaded: {error}", self._runtime.monotonic())
+                await asyncio.sleep(delay * (1 + self._runtime.random()))
                 delay = min(15.0, 2 * delay)
 
     async def step(self, events: Sequence[Any]) -> None:
-        """Fold the records of a pass, partition by partition, send the alerts they cause, and then save what is due."""
+        """Fold the records of a batch, partition by partition, send the alerts they cause, then save what is due."""
         waiting: dict[int, list[Any]] = {}
         for event in events:
             waiting.setdefault(event.message.partition, []).extend(event.value)
@@ -177,10 +177,10 @@ class Watch:
             if state is None:
                 continue
             taken: list[Snapshot] = []
-            alerts = self._folding.fold(state, records, partial(self._snapshot_if_due, taken))
+            alerts = self._kernel.fold(state, records, partial(self._snapshot_if_due, taken))
             await self._send(alerts)
-            if self.spending is not None and any(alert.kind in EDGES for alert in alerts):
-                await self.spending.tell_now(state)
+            if self.spend_publisher is not None and any(alert.kind in EDGES for alert in alerts):
+                await self.spend_publisher.tell_now(state)
             if state.halted:
                 await self._halt(state)
             for snapshot_ in taken:
@@ -192,16 +192,16 @@ class Watch:
         await self.stop_reading(tp, state.applied + 1 - state.base, f"{state.halted}; upgrade this worker")
 
     def _snapshot_if_due(self, taken: list[Snapshot], state: State) -> None:
-        now = self._machine.monotonic()
+        now = self._runtime.monotonic()
         due = now >= self._saved_at.get(state.partition, 0.0) + self._settings.checkpoint_s
         if due and state.partition not in self._saving and not taken:
             self._saved_at[state.partition] = now
-            taken.append(self._folding.snapshot(state))
+            taken.append(self._kernel.snapshot(state))
             self.health.storing(CHECKPOINT, now)
 
     async def _send(self, alerts: Sequence[Alert]) -> None:
         """Return when every alert is acknowledged; what concerns times too long ago is counted, but alerts nobody."""
-        oldest = self._machine.time() - self._settings.alert_max_age_h * 3_600
+        oldest = self._runtime.time() - self._settings.alert_max_age_h * 3_600
         fresh = [alert for alert in alerts if alert.received_at.timestamp() >= oldest]
         if len(fresh) < len(alerts):
             log.info("%d alerts about old events are not sent", len(alerts) - len(fresh))
@@ -220,8 +220,8 @@ class Watch:
 
     async def idle(self, now: float) -> None:
         """Publish spend, look for what was never read, and settle the checkpoints that ended."""
-        if self.spending is not None:
-            await self.spending.tell(self._states, now)
+        if self.spend_publisher is not None:
+            await self.spend_publisher.tell(self._states, now)
         self._look_for_unread(now)
         for number, saving in list(self._saving.items()):
             if saving.task.done():
@@ -234,7 +234,7 @@ class Watch:
             if last is not None and last.done():
                 del self._looking[number]
                 if (error := last.exception()) is not None:
-                    self._machine.crash(error)
+                    self._runtime.crash(error)
             if state.unread and number not in self._looking and now >= self._looked_at + LOOK_S:
                 self._looking[number] = asyncio.create_task(self._look_behind(state))
         if now >= self._looked_at + LOOK_S:
@@ -242,13 +242,13 @@ class Watch:
 
     async def _save(self, taken: Snapshot) -> None:
         for write in self._store.writes:
-            await self._machine.blocking(write, taken)
+            await self._runtime.blocking(write, taken)
 
     def _repair(self, saved: Snapshot) -> None:
         """Have late rows repaired as of this checkpoint, unless the last repair of the partition is still at it."""
         last = self._repairing.get(saved.partition)
         if last is not None and last.done() and (error := last.exception()) is not None:
-            self._machine.crash(error)
+            self._runtime.crash(error)
         if (saved.progress["deferred"] or saved.unsettled) and (last is None or last.done()):
             assert self.repairs is not None
             self._repairing[saved.partition] = asyncio.create_task(self.repairs.after(saved))
@@ -261,10 +261,10 @@ class Watch:
             return
         metrics.SINK_RETRIES.labels(CHECKPOINT).inc()
         if not isinstance(error, Unavailable):
-            self._machine.crash(error)
+            self._runtime.crash(error)
         log.warning("checkpoint of partition %d failed, the next one holds it too: %s", number, error)
         if self._states.get(number) is saving.state:  # else it has left, and may be back with a state of its own
-            self._folding.undo(saving.state, saving.taken)
+            self._kernel.undo(saving.state, saving.taken)
 
 
 async def _nobody(loss: Loss) -> None:
@@ -276,25 +276,25 @@ def subject(alert: Alert) -> bytes:
     return f"{alert.org_id}/{alert.scope}/{alert.name}".encode()
 
 
-def repair_kernel(settings: Settings) -> Kernel:
+def repair_kernel(settings: Settings) -> RepairKernel:
     """Return how repairs are computed for a line with these settings."""
-    return Kernel(partial(repair_cells, limit=settings.watch_scopes_per_org))
+    return RepairKernel(partial(repair_cells, limit=settings.watch_scopes_per_org))
 
 
 def run(settings: Settings) -> int:
     """Run the WATCH worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
     asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS, topics.SPEND]))
     layout = asyncio.run(stored_layout(settings))
-    folding = Folding(rules_from(settings, layout.events), partial(read_back, settings))
-    watch = Watch(settings, folding, CheckpointStore(settings), layout.priced)
+    kernel = WatchKernel(rules_from(settings, layout.events), partial(read_back, settings))
+    watch = Watch(settings, kernel, CheckpointStore(settings), layout.priced)
     app = build_app(settings, "watch", [topics.PRICED], layout, watch.start_positions)
     watch.sender = Sender(app)
     watch.stop_reading, watch.health = app.stop_reading, app.health
-    watch.declare, app.after_loss = app.oversight.lost, watch.lost
+    watch.declare, app.after_loss = app.incidents.lost, watch.lost
     watch.log_id = asyncio.run(id_of(settings, topics.PRICED))
-    app.oversight.know(settings.topic(topics.PRICED), watch.log_id)
+    app.incidents.know(settings.topic(topics.PRICED), watch.log_id)
     watch.repairs = Repairs(settings, watch.sender, kernel=repair_kernel(settings))
-    watch.spending = Spending(settings, watch.sender)
+    watch.spend_publisher = SpendPublisher(settings, watch.sender)
     weigh = within_bytes(lambda event: len(event.value), PASS_RECORDS)
-    Passes(app, watch.step, limit=PASS_RECORDS, weigh=weigh, idle=watch.idle, idle_every_s=IDLE_S)
+    BatchLoop(app, watch.step, limit=PASS_RECORDS, weigh=weigh, idle=watch.idle, idle_every_s=IDLE_S)
     return run_app(app)

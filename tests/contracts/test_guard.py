@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests import guard_rows as rows
 from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.guard.guard import Allow, Deny, Guard
-from tollmeter.producers.guard.price_cache import Shelf
+from tollmeter.producers.guard.price_cache import PriceCache
 from tollmeter.schemas import topics
 from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.policy import Policy
@@ -202,8 +202,8 @@ def test_the_last_book_is_known_when_it_starts_without_a_broker(
     kept = list(Path(guard.settings.spool_dir).glob("*.prices.json"))
     assert len(kept) == 1
     away = guard.settings.model_copy(update={"kafka": "127.0.0.1:9"})
-    shelf = Shelf(away)
-    shelf.save(kept[0].read_bytes())
+    cache = PriceCache(away)
+    cache.save(kept[0].read_bytes())
     with Guard(settings=away) as other:
         other.check("gpt-4o")
         decided = eventually(lambda: (found := other.check("gpt-4o", **CALL)) and found.est_nano and found, 10.0)

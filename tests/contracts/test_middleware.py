@@ -24,8 +24,8 @@ from tollmeter.producers.client import scope
 from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.guard.guard import Guard
 from tollmeter.producers.http.metered import metered
+from tollmeter.producers.middleware.admission import Admission, caller_address
 from tollmeter.producers.middleware.asgi import MeterASGI
-from tollmeter.producers.middleware.door import Door, caller_address
 from tollmeter.producers.middleware.wsgi import MeterWSGI
 from tollmeter.schemas.access import Block, RateLimit
 
@@ -189,12 +189,12 @@ def test_a_rate_limit_counts_each_request_once(serve: Any, provider: FakeServer,
 
 def test_the_limit_of_a_provider_key_is_counted_at_the_call(provider: FakeServer, producer: UsageProducer) -> None:
     guard = guard_with(RateLimit(scope="api_key", requests=1, window_s=600, burst=1), producer=producer)
-    door = Door(guard=guard, identify=lambda request: request)
+    admission = Admission(guard=guard, identify=lambda request: request)
     with httpx2.Client() as http:
         model = client_of(provider, http, producer, guard)
         statuses = []
         for caller in ({}, {}, {"api_key_id": "counted-at-the-door"}):
-            entry = door.enter([], "192.0.2.1", caller)
+            entry = admission.enter([], "192.0.2.1", caller)
             token = scope.enter(entry.scope)
             try:
                 model.chat.completions.create(model="gpt-4o", messages=ASK)
@@ -233,7 +233,7 @@ def broken(_: Any) -> Any:
 
 @pytest.mark.parametrize("identify", [broken, lambda _: {"colour": "red"}, lambda _: 5, None])
 def test_who_cannot_be_identified_is_served(identify: Any) -> None:
-    entry = Door(identify=identify).enter([], "192.0.2.1", {})
+    entry = Admission(identify=identify).enter([], "192.0.2.1", {})
     assert entry.deny is None
     assert entry.scope.fields == {"request_id": entry.request_id, "client_ip": "192.0.2.1"}
 
@@ -278,11 +278,11 @@ def test_caller_address(headers: Any, peer: str | None, proxies: list[str], expe
 
 
 def test_ids_fit_into_events() -> None:
-    number = Door(identify=lambda _: {"user_id": 42, "org_id": None, "groups": [7], "tags": {"a": "b"}})
+    number = Admission(identify=lambda _: {"user_id": 42, "org_id": None, "groups": [7], "tags": {"a": "b"}})
     scope_ = number.enter([], None, {}).scope
     assert (scope_.fields["user_id"], scope_.groups, scope_.fields["tags"]) == ("42", ("7",), {"a": "b"})
     assert "org_id" not in scope_.fields
-    long = Door(identify=lambda _: {"user_id": "u" * 5000}).enter([], None, {}).scope
+    long = Admission(identify=lambda _: {"user_id": "u" * 5000}).enter([], None, {}).scope
     assert long.fields["user_id"] == "u" * 256
     with pytest.raises(ValueError, match="colour"):
         scope.calling(colour="red").__enter__()
@@ -290,14 +290,14 @@ def test_ids_fit_into_events() -> None:
 
 def test_wrong_settings_are_said_at_the_start() -> None:
     with pytest.raises(ValueError, match=r"10\.0\.0\.0/99"):
-        Door(trusted_proxies=("10.0.0.0/99",))
+        Admission(trusted_proxies=("10.0.0.0/99",))
     with pytest.raises(ValueError, match="salt"):
-        Door(ip_mode="hashed")
+        Admission(ip_mode="hashed")
 
 
 def test_a_refusal_is_the_guards_own_body() -> None:
     guard = guard_with(Block(scope="user", name="eve", reason="left"))
-    entry = Door(guard=guard, identify=lambda _: {"user_id": "eve"}).enter([], None, {})
+    entry = Admission(guard=guard, identify=lambda _: {"user_id": "eve"}).enter([], None, {})
     status, headers, body = entry.refusal
     assert (status, headers["content-type"]) == (403, "application/json")
     assert json.loads(body) == {

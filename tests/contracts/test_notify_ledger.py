@@ -16,7 +16,7 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
 from tollmeter.streams.notify.causes import ANSWER_S, PAUSE_S, Ledger
 from tollmeter.streams.notify.daily import Daily
-from tollmeter.streams.notify.dispatcher import Desk
+from tollmeter.streams.notify.dispatcher import Dispatcher
 from tollmeter.streams.notify.notice import Delivery, Notice
 from tollmeter.streams.notify.routes import Report, Routes
 from tollmeter.streams.notify.states import States
@@ -143,20 +143,20 @@ def test_the_daily_report_is_made_once(line_settings: Settings) -> None:
     set_policy(line_settings, Policy(org_id="acme", scope="provider", name="openai", monthly_limit_micro=10_000_000))
     report = Report.model_construct(at=datetime.now(UTC).time().replace(second=0), timezone="UTC", enabled=True)
 
-    async def make(desk: Desk) -> Notice | None:
+    async def make(dispatcher: Dispatcher) -> Notice | None:
         daily = Daily(line_settings, report)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            found = daily.due(desk, time.time())
+            found = daily.due(dispatcher, time.time())
             if found is not None or daily._making is None:
                 return found
             await asyncio.sleep(0.02)
         raise AssertionError("no report in time")
 
-    desk = Desk(routes, old_s=1)
-    made = asyncio.run(make(desk))
+    dispatcher = Dispatcher(routes, old_s=1)
+    made = asyncio.run(make(dispatcher))
     assert made is not None
     assert made.title == "[report] OK provider openai of acme: 0 calls, 0 tokens, $0.00 spent, $10.00 remaining"
     assert [delivery.consumer for delivery in made.deliveries] == ["a"]
-    desk.add(made)
-    assert asyncio.run(make(desk)) is None, "not twice, also by another instance"
+    dispatcher.add(made)
+    assert asyncio.run(make(dispatcher)) is None, "not twice, also by another instance"

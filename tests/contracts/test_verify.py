@@ -14,7 +14,7 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import rollup
 from tollmeter.sinks.clickhouse.client import ClickHouse, Unavailable, connect
 from tollmeter.sinks.clickhouse.queries import load
-from tollmeter.streams.rules.windows.backfill import Settlement
+from tollmeter.streams.rules.windows.backfill import Backfill
 from tollmeter.streams.rules.windows.totals import LEVELS, MEASURES, bucket_at
 from tollmeter.streams.watch.ledger_totals import extra_cells
 
@@ -348,7 +348,7 @@ def test_rows_corrected_behind_the_checkpoint_wait_for_the_next_one(client: Clic
 def settle(client: ClickHouse, applied: int) -> Any:
     day_s = int(MINUTE.timestamp()) // 86_400 * 86_400
     scopes = frozenset({("org", "")})
-    wanted = Settlement("acme", "day", 0, applied, day_s, day_s + 86_400, bucket_at("day", day_s), scopes, live={})
+    wanted = Backfill("acme", "day", 0, applied, day_s, day_s + 86_400, bucket_at("day", day_s), scopes, live={})
     return extra_cells(client, wanted).select("calls", "cost_nano").rows()
 
 

@@ -103,7 +103,7 @@ def a_log(seed: int) -> tuple[list[Record], list[tuple[str, Any]]]:
         elif kind in ("rows", "correction"):
             rows = []
             for source in (0, 1):
-                if sent[source] and rng.random() < 0.2:  # PRICE was killed: part of its last pass comes again
+                if sent[source] and rng.random() < 0.2:  # PRICE was killed: part of its last batch comes again
                     rows += sent[source][-rng.randint(1, 3) :]
                 for _ in range(rng.randint(0, 6)):
                     clock[source] += rng.choice([0, 1, 30, 400])

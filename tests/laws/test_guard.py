@@ -154,21 +154,21 @@ def test_overshoot_stays_within_the_bound(
 ) -> None:
     """Guards spend as fast as they may; between two rounds each hears the truth of this round or of the one before."""
     now, total, before = 0, 0, 0
-    fleet = [Accounts(guards, 10**9, 0, lambda: now) for _ in range(guards)]
+    accounts_of = [Accounts(guards, 10**9, 0, lambda: now) for _ in range(guards)]
     delayed = iter(late)
     for calls in [*rounds, *rounds]:
         for who, amount in calls * 3:
             if who >= guards:
                 continue
-            account = fleet[who].account("x")
+            account = accounts_of[who].account("x")
             account.ends_s = 10**9
             cost = min(amount, dearest)
-            found = fleet[who].reserve((Bound(account, limit, 0, BUDGET),), (cost, 0, 0, 0, 1), 0, 0, now)
+            found = accounts_of[who].reserve((Bound(account, limit, 0, BUDGET),), (cost, 0, 0, 0, 1), 0, 0, now)
             if isinstance(found, Reservation):
                 found.settle()
                 total += cost
         heard, now = total, now + 10
-        for accounts in fleet:
+        for accounts in accounts_of:
             if next(delayed, False):
                 accounts.account("x").spent = before
                 accounts.passed(0, now - 15)

@@ -15,7 +15,7 @@ from tests.alert_events import AT, alert, budget, event
 from tollmeter.schemas.alert import Alert
 from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import span
-from tollmeter.streams.notify.dispatcher import Desk, Outcome
+from tollmeter.streams.notify.dispatcher import Dispatcher, Outcome
 from tollmeter.streams.notify.notice import Notice
 from tollmeter.streams.notify.routes import Routes
 from tollmeter.streams.notify.self_alerts import digest_notice
@@ -48,8 +48,8 @@ class Line:
         self.start()
 
     def start(self) -> None:
-        self.desk = Desk(self.routes, old_s=48 * 3_600)
-        self.desk.load(self.journal.values(), self.now)
+        self.dispatcher = Dispatcher(self.routes, old_s=48 * 3_600)
+        self.dispatcher.load(self.journal.values(), self.now)
 
     def keep(self, notices: Iterable[Notice]) -> None:
         self.journal.update({notice.id: notice for notice in notices})
@@ -57,18 +57,18 @@ class Line:
     def take(self, kill: int) -> None:
         if self.committed >= len(self.log):
             return
-        notice = self.desk.take(self.log[self.committed], self.now)
+        notice = self.dispatcher.take(self.log[self.committed], self.now)
         if kill == 1:
             raise KilledError
         if notice is not None:
             self.keep([notice])
             if kill == 2:
                 raise KilledError
-            self.desk.add(notice)
+            self.dispatcher.add(notice)
         self.committed += 1
 
     def deliver(self, outcome: Outcome, kill: int) -> None:
-        for consumer, notice, delivery in self.desk.due(self.now):
+        for consumer, notice, delivery in self.dispatcher.due(self.now):
             if kill == 1:
                 raise KilledError
             if not outcome.error:
@@ -76,17 +76,17 @@ class Line:
             if kill == 2:
                 self.repeats += not outcome.error
                 raise KilledError
-            self.keep([self.desk.settle(notice.id, delivery, outcome, self.now)])
+            self.keep([self.dispatcher.settle(notice.id, delivery, outcome, self.now)])
 
     def sweep(self, kill: int) -> None:
-        self.keep(self.desk.sweep(self.now))
-        for consumer, members in list(self.desk.digests(self.now)):
+        self.keep(self.dispatcher.sweep(self.now))
+        for consumer, members in list(self.dispatcher.digests(self.now)):
             made = digest_notice(consumer, members, self.now)
             self.keep([made])
             if kill:
                 raise KilledError
-            self.desk.add(made)
-            self.keep(self.desk.digested(consumer, members))
+            self.dispatcher.add(made)
+            self.keep(self.dispatcher.digested(consumer, members))
 
     def act(self, step: tuple[str, int]) -> None:
         name, number = step
@@ -111,7 +111,7 @@ class Line:
         for _ in range(10):
             self.now += 700
             self.sweep(0)
-            while self.desk.due(self.now):
+            while self.dispatcher.due(self.now):
                 self.deliver(Outcome(), 0)
 
 
@@ -214,20 +214,20 @@ def test_no_alert_ends_notify(anything: dict[str, Any]) -> None:
     line = Line([], quiet="2h")
     value = json.dumps(anything).encode(errors="replace")
     try:
-        taken = line.desk.take(readable(value), T)
+        taken = line.dispatcher.take(readable(value), T)
     except ValueError:
         return
     assert taken is not None
     span(taken)
     title, body = texts.opened(taken, Causes())
-    line.desk.add(taken.model_copy(update={"title": title, "body": body}))
-    line.desk.policies({str(taken.facts.get("policy_id")): None}, T)
+    line.dispatcher.add(taken.model_copy(update={"title": title, "body": body}))
+    line.dispatcher.policies({str(taken.facts.get("policy_id")): None}, T)
     for step in range(3):
         line.now += step * 32 * 86_400
         line.sweep(0)
         line.deliver(Outcome(), 0)
     assert "\n" not in title
-    assert all(Notice.model_validate_json(notice.model_dump_json()) for notice in line.desk.notices.values())
+    assert all(Notice.model_validate_json(notice.model_dump_json()) for notice in line.dispatcher.notices.values())
 
 
 def test_hostile_sizes_are_refused() -> None:

@@ -16,10 +16,15 @@ from tollmeter.schemas.money import MAX_EVENT_NANO
 from tollmeter.streams.price.book.book import COMPONENT_COLUMNS, COUNTER_COLUMNS
 from tollmeter.streams.price.book.check import DIFFERENT, EQUAL, check
 from tollmeter.streams.price.book.compile import LATTICE, leaves_of
-from tollmeter.streams.rules.pricing import price_columns as kernel
 from tollmeter.streams.rules.pricing.fx import MAX_PER_USD_NANO, Rate, Rates, convert, convert_columns
 from tollmeter.streams.rules.pricing.model_names import Names
-from tollmeter.streams.rules.pricing.price_columns import Columns, Table, price_columns
+from tollmeter.streams.rules.pricing.price_columns import (
+    PRICE_STATUSES,
+    Columns,
+    Table,
+    price_columns,
+    round_thousandth,
+)
 from tollmeter.streams.rules.pricing.price_one import Call, Plan, component_pico, counts_of, price_one
 from tollmeter.streams.rules.pricing.rates import BOOK, FREE, OVERRIDE, Band, day_number
 
@@ -217,7 +222,7 @@ def test_any_bands_price_by_column_as_by_row(made: list[Plan], rows: list[Any]) 
     )
     for row, (choice, call) in enumerate(calls):
         wanted = price_one(made[choice], call)
-        assert kernel.PRICE_STATUSES[priced.status[row]] == wanted.price_status
+        assert PRICE_STATUSES[priced.status[row]] == wanted.price_status
         assert (int(priced.total[row]) if priced.known[row] else None) == wanted.cost_nano
         if wanted.cost_nano is not None:
             assert tuple(int(part[row]) for part in priced.parts) == wanted.components
@@ -240,7 +245,7 @@ def test_marginal_rates_and_leaf_prices_are_two_views_of_one_price(
 def test_rounding_is_half_to_even(pico: list[int]) -> None:
     edges = [base + rest for base in (0, 1_000, 2_000) for rest in (499, 500, 501)]
     values = [*pico, *edges]
-    got = kernel.round_thousandth(np.array(values, np.int64)).tolist()
+    got = round_thousandth(np.array(values, np.int64)).tolist()
     assert got == [int((Decimal(value) / 1000).quantize(Decimal(1), ROUND_HALF_EVEN)) for value in values]
 
 

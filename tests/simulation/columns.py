@@ -20,21 +20,21 @@ from tollmeter.streams.rules.windows.fold import COLUMNS_READ
 from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA
 from tollmeter.streams.rules.windows.totals import MEASURES
 from tollmeter.streams.watch.checkpoint import CheckpointStore
-from tollmeter.streams.watch.kernel import Folding, rules_from
+from tollmeter.streams.watch.kernel import WatchKernel, rules_from
 from tollmeter.streams.watch.records import fold_records
 
 
-class ColumnFolding(Folding):
+class ColumnFolding(WatchKernel):
     """Production's fold; only the records are encoded on their way, each once."""
 
     def __init__(self, settings: Settings, broker: Broker, process: Process | None) -> None:
         super().__init__(rules_from(settings, settings.partitions_events), self.read_back)
         self._broker, self._process = broker, process
 
-    def fold(self, state: Any, records: Sequence[Any], on_landmark: Any) -> list[Any]:
+    def fold(self, state: Any, records: Sequence[Any], on_barrier: Any) -> list[Any]:
         if state.base:
             records = [record._replace(offset=record.offset + state.base) for record in records]
-        return fold_records(state, [encoded(self._broker, record) for record in records], on_landmark)
+        return fold_records(state, [encoded(self._broker, record) for record in records], on_barrier)
 
     async def read_back(self, number: int, since_ms: int, end: int) -> AsyncIterator[Sequence[Any] | None]:
         """Yield the log since an append time, some records at a time."""

@@ -1,6 +1,6 @@
 """WATCH's fold row by row, from the rules as they are written down: the definition that the vectorised one is held to.
 
-Kept apart on purpose: it shares no code with `streams.rules.fold`, `landmarks`, `repair` and `epochs`.
+Kept apart on purpose: it shares no code with `streams.rules.fold`, `barriers`, `repair` and `epochs`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,10 +15,10 @@ from tollmeter.schemas.control import ControlRecord, Correction, PolicyDelete, P
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.priced import FORMAT_VERSION, H_CORRECTION, H_FORMAT, H_KIND, H_REPAIR, H_SOURCE_ID
 
-LANDMARK_EVERY = 64
+BARRIER_EVERY = 64
 
 
-def fold(state: RowState, records: Sequence[Any], on_landmark: Callable[[RowState], None] | None) -> list[Alert]:
+def fold(state: RowState, records: Sequence[Any], on_barrier: Callable[[RowState], None] | None) -> list[Alert]:
     """Fold records of usage.priced in offset order; return the alerts they cause."""
     alerts: list[Alert] = []
     for record in records:
@@ -46,10 +46,10 @@ def fold(state: RowState, records: Sequence[Any], on_landmark: Callable[[RowStat
         elif kind == b"correction":
             was = Correction.model_validate_json(headers[H_CORRECTION]).was
             found += _correction(state, record.value[:was], record.value[was:], record, offset)
-        if kind == b"tick" or offset % LANDMARK_EVERY == LANDMARK_EVERY - 1:
-            _landmark(state)
-            if on_landmark is not None:
-                on_landmark(state)
+        if kind == b"tick" or offset % BARRIER_EVERY == BARRIER_EVERY - 1:
+            _barrier(state)
+            if on_barrier is not None:
+                on_barrier(state)
         if offset > state.newest_stamp:
             alerts += found
     return alerts
@@ -248,7 +248,7 @@ def _repair(state: RowState, round_: Round, record: Any, offset: int) -> list[Al
 _KEPT_S = {"minute": 0, "hour": 24 * 3_600, "day": 7 * 86_400, "month": 0}
 
 
-def _landmark(state: RowState) -> None:
+def _barrier(state: RowState) -> None:
     watermark = state.watermark_ms()
     if watermark is None:
         return

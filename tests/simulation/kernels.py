@@ -17,7 +17,7 @@ from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.windows.repair import sealed
 from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore
-from tollmeter.streams.watch.kernel import Folding
+from tollmeter.streams.watch.kernel import WatchKernel
 from tollmeter.streams.watch.repairs import repair_headers, scope_ends
 
 SOURCES, TARGETS = 2, 2
@@ -40,7 +40,7 @@ SETTINGS = Settings(
 )
 
 
-class RowFolding(Folding):
+class RowFolding(WatchKernel):
     """WATCH's fold, row by row."""
 
     def __init__(self, _settings: Settings, broker: Broker, process: Process) -> None:
@@ -68,8 +68,8 @@ class RowFolding(Folding):
             self._process.point()
             yield log.read(begin, min(20, end - begin))
 
-    def fold(self, state: Any, records: Sequence[Any], on_landmark: Any) -> list[Any]:
-        return fold.fold(state, records, on_landmark)
+    def fold(self, state: Any, records: Sequence[Any], on_barrier: Any) -> list[Any]:
+        return fold.fold(state, records, on_barrier)
 
     def snapshot(self, state: Any) -> Any:
         return row_state.snapshot(state)

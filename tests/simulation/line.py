@@ -30,14 +30,13 @@ from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import rollup
 from tollmeter.streams.engine.gaps import of_other_logs
-from tollmeter.streams.engine.incidents import Oversight
-from tollmeter.streams.engine.loop import Passes
+from tollmeter.streams.engine.incidents import Incidents
+from tollmeter.streams.engine.loop import BatchLoop
 from tollmeter.streams.ledger.stage import Ledger
 from tollmeter.streams.price.stage import Price
 from tollmeter.streams.watch import repairs as repairing
-from tollmeter.streams.watch.repairs import Kernel as RepairKernel
-from tollmeter.streams.watch.repairs import Repairs
-from tollmeter.streams.watch.spend_publisher import Spending
+from tollmeter.streams.watch.repairs import RepairKernel, Repairs
+from tollmeter.streams.watch.spend_publisher import SpendPublisher
 from tollmeter.streams.watch.stage import Watch
 
 LAYOUT = Layout(SETTINGS.partitions_events, SETTINGS.partitions_priced)
@@ -95,15 +94,15 @@ class Line:
             "Ledger": Ledger,
             "Watch": Watch,
             "Repairs": Repairs,
-            "Passes": Passes,
-            "Spending": Spending,
-            "Folding": RowFolding,
+            "BatchLoop": BatchLoop,
+            "SpendPublisher": SpendPublisher,
+            "WatchKernel": RowFolding,
             "Checkpoints": RowCheckpoints,
             "repair_records": repair_records,
             "App": App,
         }
         if columns:
-            self.make |= {"Folding": ColumnFolding, "Checkpoints": checkpoints}
+            self.make |= {"WatchKernel": ColumnFolding, "Checkpoints": checkpoints}
         self.make |= make or {}
         self.broker.on_append.append(self._tell)
         starts = {"price": self._price, "ledger": self._ledger, "watch": self._watch}
@@ -118,7 +117,7 @@ class Line:
     def _process(self, group: Group) -> tuple[Process, Any]:
         process = Process(self.world, group.name, group.died)
         app = self.make["App"](process, self.broker, group.name, GROUPS[group.name])
-        app.oversight = Oversight(
+        app.incidents = Incidents(
             SETTINGS,
             group.name,
             Sender(process, self.broker).send,
@@ -138,31 +137,31 @@ class Line:
 
     def _price(self, group: Group) -> Process:
         process, app = self._process(group)
-        machine = process.machine()
-        price = self.make["Price"](SETTINGS, app, Sender(process, self.broker), Pricing(self.book), TARGETS, machine)
+        runtime = process.runtime()
+        price = self.make["Price"](SETTINGS, app, Sender(process, self.broker), Pricing(self.book), TARGETS, runtime)
         price.of_source(self.broker.topic_id(topics.EVENTS))
-        app.oversight.know(topics.EVENTS, self.broker.topic_id(topics.EVENTS))
-        self.make["Passes"](
-            app, price.step, limit=8, linger_s=0.05, idle=price.idle, idle_every_s=IDLE_S, machine=machine
+        app.incidents.know(topics.EVENTS, self.broker.topic_id(topics.EVENTS))
+        self.make["BatchLoop"](
+            app, price.step, limit=8, linger_s=0.05, idle=price.idle, idle_every_s=IDLE_S, runtime=runtime
         )
         app.start(process)
         return process
 
     def _ledger(self, group: Group) -> Process:
         process, app = self._process(group)
-        machine = process.machine()
+        runtime = process.runtime()
         client = Client(self.store, process, SETTINGS.clickhouse_timeout_s)
         ledger = self.make["Ledger"](
             SETTINGS,
             app,
             Sender(process, self.broker),
-            machine=machine,
+            runtime=runtime,
             kernel=LEDGER_KERNEL,
             connect=lambda _settings: client,
             roll_up=_roll_up,
         )
         ledger.stop_reading = app.stop_reading
-        passes = self.make["Passes"](
+        loop = self.make["BatchLoop"](
             app,
             ledger.step,
             limit=10,
@@ -170,26 +169,26 @@ class Line:
             backlog_linger_s=0.5,
             idle=ledger.idle,
             idle_every_s=IDLE_S,
-            machine=machine,
+            runtime=runtime,
         )
-        ledger.ours = passes.all_ours
+        ledger.ours = loop.all_ours
         app.start(process)
         return process
 
     def _watch(self, group: Group) -> Process:
         process, app = self._process(group)
-        machine = process.machine()
+        runtime = process.runtime()
         client = Client(self.store, process, SETTINGS.clickhouse_timeout_s)
-        folding = self.make["Folding"](SETTINGS, self.broker, process)
+        kernel = self.make["WatchKernel"](SETTINGS, self.broker, process)
         watch = self.make["Watch"](
-            SETTINGS, folding, self.make["Checkpoints"](SETTINGS, self.store, client), TARGETS, machine
+            SETTINGS, kernel, self.make["Checkpoints"](SETTINGS, self.store, client), TARGETS, runtime
         )
         watch.sender = Sender(process, self.broker)
         watch.stop_reading = app.stop_reading
-        watch.declare, watch.log_id = app.oversight.lost, self.broker.topic_id(topics.PRICED)
-        app.oversight.know(topics.PRICED, watch.log_id)
+        watch.declare, watch.log_id = app.incidents.lost, self.broker.topic_id(topics.PRICED)
+        app.incidents.know(topics.PRICED, watch.log_id)
         if self.columns:
-            watch.spending = self.make["Spending"](SETTINGS, watch.sender)
+            watch.spend_publisher = self.make["SpendPublisher"](SETTINGS, watch.sender)
         kernel = (
             RepairKernel(
                 cells=lambda asking, *wanted: as_frame(repair_cells(self.store, asking, *wanted[:3])),
@@ -204,13 +203,13 @@ class Line:
         watch.repairs = self.make["Repairs"](
             SETTINGS,
             watch.sender,
-            machine=machine,
+            runtime=runtime,
             connect=lambda _settings: client,
             position=self._position,
             kernel=kernel,
         )
         app.start_positions, app.after_loss = watch.start_positions, watch.lost
-        self.make["Passes"](app, watch.step, limit=8, idle=watch.idle, idle_every_s=IDLE_S, machine=machine)
+        self.make["BatchLoop"](app, watch.step, limit=8, idle=watch.idle, idle_every_s=IDLE_S, runtime=runtime)
         app.start(process)
         self.watches[process] = watch
         return process

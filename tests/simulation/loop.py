@@ -104,4 +104,4 @@ class Loop(asyncio.AbstractEventLoop):
         """Cancelled timers are dropped when their turn comes."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Say nothing: what a task raises reaches the world through the machine's `crash`, or its process is dead."""
+        """Say nothing: what a task raises reaches the world through the runtime's `crash`, or its process is dead."""

@@ -1,6 +1,6 @@
 """A worker's side of a consumer group: deliveries in offset order, commits of the finished prefix, rebalances, fences.
 
-Stands in for Faust's app and consumer; production's serial loop, stages and oversight of logs run on it unchanged.
+Stands in for Faust's app and consumer; production's serial loop, stages and incidents of logs run on it unchanged.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from tests.simulation.world import Process, Refused, World
 from tollmeter.streams.engine.app import StageApp
 from tollmeter.streams.engine.consumer import AccountableConsumer
 from tollmeter.streams.engine.gaps import Loss, with_log
-from tollmeter.streams.engine.incidents import Oversight
+from tollmeter.streams.engine.incidents import Incidents
 
 LOOK_AGAIN_S = 2.0
 
@@ -70,7 +70,7 @@ class Stream:
 class App:
     """As much of Faust's app as the stages use; what it does about a log that is not as expected is production's."""
 
-    oversight: Oversight
+    incidents: Incidents
     declare = StageApp.on_loss
     stop_reading = StageApp.stop_reading
     before_reading = StageApp.before_reading
@@ -225,7 +225,7 @@ class Consumer:
             while queue and queue[0].finished:
                 offset = queue.popleft().offset + 1
             if offset is not None:
-                note = with_log(self.app.oversight.id_of(tp.topic), "")
+                note = with_log(self.app.incidents.id_of(tp.topic), "")
                 self._broker.commit(self._group, self.app.consumer_generation_id, tp, offset, note)
 
     async def heads(self) -> set[TP]:
@@ -252,7 +252,7 @@ class Consumer:
                 await self.ending(partial(self._assigned, generation, tps))
 
     async def _assigned(self, generation: int, tps: set[TP]) -> None:
-        for _ in range(self._world.rng.choice((0, 5, 40))):  # a revoke waits for the pass under way, not for ever
+        for _ in range(self._world.rng.choice((0, 5, 40))):  # a revoke waits for the batch under way, not for ever
             if not self._unfinished:
                 break
             await asyncio.sleep(0.1)

@@ -27,14 +27,14 @@ from tollmeter.producers.guard.spend import SpendView
 from tollmeter.sinks.clickhouse import rollup
 from tollmeter.sinks.clickhouse.client import Unavailable
 from tollmeter.streams.engine import consumer
-from tollmeter.streams.engine.incidents import Oversight
-from tollmeter.streams.engine.loop import Passes
+from tollmeter.streams.engine.incidents import Incidents
+from tollmeter.streams.engine.loop import BatchLoop
 from tollmeter.streams.ledger import block as ledger_block
 from tollmeter.streams.ledger.stage import Ledger
 from tollmeter.streams.price.stage import Price
 from tollmeter.streams.rules.limits.bindings import Budgets
 from tollmeter.streams.rules.windows import corrections, snapshot
-from tollmeter.streams.rules.windows.dedupe import Seen
+from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.windows import Cells
 from tollmeter.streams.watch import records as priced_log
@@ -55,7 +55,7 @@ class GiveUpOnInsert(Ledger):
 
     async def _persist(self, work: Callable[[], None], *args: Any) -> None:
         try:
-            await self._machine.blocking(work)
+            await self._runtime.blocking(work)
         except Unavailable:
             return
 
@@ -81,8 +81,8 @@ class LettersUnawaited(Price):
         asyncio.ensure_future(super()._send_dead_letters(pass_))  # noqa: RUF006
 
 
-class AckOnException(Passes):
-    """A pass that fails counts as done."""
+class AckOnException(BatchLoop):
+    """A batch that fails counts as done."""
 
     async def _run_pass(self) -> None:
         step = self._step
@@ -177,32 +177,32 @@ MUTANTS = (
     Mutant("commit before the acknowledgement", {"Price": CommitBeforeAck}),
     Mutant("parallel sends", {"Price": ParallelSends}),
     Mutant("dead letters not awaited", {"Price": LettersUnawaited}),
-    Mutant("ack on exception", {"Passes": AckOnException}),
+    Mutant("ack on exception", {"BatchLoop": AckOnException}),
     Mutant("alert after the checkpoint", {"Watch": AlertAfterCheckpoint}),
     Mutant("resume at the committed offset", {"Watch": ResumeAtCommitted}),
     Mutant("progress row first", {"Checkpoints": ProgressFirst}),
-    Mutant("seen not rebuilt", {"Folding": SeenNotRebuilt}),
-    Mutant("failed checkpoint counts as saved", {"Folding": FailedIsSaved}),
+    Mutant("seen not rebuilt", {"WatchKernel": SeenNotRebuilt}),
+    Mutant("failed checkpoint counts as saved", {"WatchKernel": FailedIsSaved}),
     Mutant("repair before the ledger holds it", {"Repairs": RepairTooSoon}),
     Mutant("last price wins", {}, ((rows, "row_version", lambda revision, offset: offset),)),
     Mutant("rollup without slack", {}, ((rollup, "SLACK_MARGIN_S", -20.0),)),
-    Mutant("no high water", {"Folding": NoHighWater}, columns=True),
-    Mutant("dedupe off", {}, ((Seen, "first", nothing_seen),), columns=True),
+    Mutant("no high water", {"WatchKernel": NoHighWater}, columns=True),
+    Mutant("dedupe off", {}, ((Dedupe, "first", nothing_seen),), columns=True),
     Mutant("no scope stamp", {}, ((Cells, "load", without_stamps),), columns=True),
-    Mutant("wall clock in the fold", {"Folding": WallClockInFold}, columns=True),
-    Mutant("sealed bucket rewritten", {"Folding": SealedRewritten}, columns=True),
+    Mutant("wall clock in the fold", {"WatchKernel": WallClockInFold}, columns=True),
+    Mutant("sealed bucket rewritten", {"WatchKernel": SealedRewritten}, columns=True),
     Mutant("spend without stamp", {}, ((SpendView, "_row", any_row),), columns=True),
-    Mutant("spend promised before it is said", {"Spending": PromiseFirst}, columns=True),
-    Mutant("progress ahead of the cells", {"Folding": SnapshotAnywhere}, columns=True),
+    Mutant("spend promised before it is said", {"SpendPublisher": PromiseFirst}, columns=True),
+    Mutant("progress ahead of the cells", {"WatchKernel": SnapshotAnywhere}, columns=True),
     Mutant("corrections count each time", {}, ((corrections, "_first", each_counts),), columns=True),
     Mutant("void rows counted", {}, ((corrections, "VOID", "-"),), columns=True),
-    Mutant("gap passed in silence", {}, ((Oversight, "lost", say_nothing),), kind="retention"),
+    Mutant("gap passed in silence", {}, ((Incidents, "lost", say_nothing),), kind="retention"),
     Mutant("rows behind a gap forgotten", {}, ((Watch, "_look_behind", look_away),), kind="retention"),
     Mutant("offsets of another log", {}, ((consumer, "of_other_logs", one_log),), kind="source renewed"),
     Mutant("epoch ignored", {}, ((priced_log, "source_epoch", one_source),), columns=True, kind="source renewed"),
     Mutant("members forgotten", {}, ((Budgets, "restore", nobody),), columns=True, kind=""),
-    Mutant("totals not settled", {}, ((snapshot, "settlements", nothing_missing),), columns=True, kind=""),
-    Mutant("partitions not counted", {}, ((Oversight, "why_not_read", any_count),), kind="count"),
+    Mutant("totals not backfilled", {}, ((snapshot, "backfills", nothing_missing),), columns=True, kind=""),
+    Mutant("partitions not counted", {}, ((Incidents, "why_not_read", any_count),), kind="count"),
     Mutant("clock of a partition that is gone", {}, ((State, "move_clock", every_clock),), columns=True, kind="count"),
     Mutant("newer format passed over", {}, ((ledger_block, "FORMAT_VERSION", 99),), kind="newer"),
 )

@@ -12,38 +12,38 @@ from tollmeter.producers.guard.spend import SpendView
 from tollmeter.schemas.policy import Policy
 from tollmeter.streams.rules.limits.bindings import Budgets
 from tollmeter.streams.rules.limits.spend_rows import as_of
-from tollmeter.streams.rules.windows.dedupe import Seen
+from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.windows import Cells
-from tollmeter.streams.watch.spend_publisher import Spending
+from tollmeter.streams.watch.spend_publisher import SpendPublisher
 
 
 class NoHighWater(ColumnFolding):
-    """Records of PRICE's last pass come again, and nothing remembers how far the sources were read."""
+    """Records of PRICE's last batch come again, and nothing remembers how far the sources were read."""
 
-    def fold(self, state: Any, records: Sequence[Any], on_landmark: Any) -> list[Any]:
+    def fold(self, state: Any, records: Sequence[Any], on_barrier: Any) -> list[Any]:
         alerts = []
         for record in records:
             state.high.clear()
-            alerts += super().fold(state, [record], on_landmark)
+            alerts += super().fold(state, [record], on_barrier)
         return alerts
 
 
 class WallClockInFold(ColumnFolding):
     """The fold asks the machine what time it is."""
 
-    def fold(self, state: Any, records: Sequence[Any], on_landmark: Any) -> list[Any]:
+    def fold(self, state: Any, records: Sequence[Any], on_barrier: Any) -> list[Any]:
         if self._process is not None and state.clocks:
             state.clocks.update(dict.fromkeys(state.clocks, self._process.world.wall_ms()))
-        return super().fold(state, records, on_landmark)
+        return super().fold(state, records, on_barrier)
 
 
 class SealedRewritten(ColumnFolding):
     """Late rows go into buckets that were sealed and forgotten, and write them anew."""
 
-    def fold(self, state: Any, records: Sequence[Any], on_landmark: Any) -> list[Any]:
+    def fold(self, state: Any, records: Sequence[Any], on_barrier: Any) -> list[Any]:
         state.rules = _EverOpen(state.rules)
-        return super().fold(state, records, on_landmark)
+        return super().fold(state, records, on_barrier)
 
 
 class _EverOpen:
@@ -58,7 +58,7 @@ class _EverOpen:
 
 
 class SnapshotAnywhere(ColumnFolding):
-    """Progress is taken while rows of the pass are still pending."""
+    """Progress is taken while rows of the batch are still pending."""
 
     def snapshot(self, state: Any) -> Any:
         ahead = state.applied
@@ -69,7 +69,7 @@ class SnapshotAnywhere(ColumnFolding):
             state.applied = ahead
 
 
-def nothing_seen(self: Seen, times_us: Any, orgs: Any, event_ids: Any) -> Any:
+def nothing_seen(self: Dedupe, times_us: Any, orgs: Any, event_ids: Any) -> Any:
     """Dedupe off."""
     return np.ones(times_us.size, dtype=bool)
 
@@ -83,7 +83,7 @@ def any_row(self: SpendView, key: str, row: Any) -> None:
     _row(self, key, row)
 
 
-class PromiseFirst(Spending):
+class PromiseFirst(SpendPublisher):
     """`as_of` is said before the rows that it covers."""
 
     async def tell_now(self, state: Any) -> None:

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tollmeter.streams.engine.incidents import Oversight
+from tollmeter.streams.engine.incidents import Incidents
 from tollmeter.streams.watch.stage import Watch
 
 
-async def say_nothing(self: Oversight, loss: Any) -> None:
+async def say_nothing(self: Incidents, loss: Any) -> None:
     """What is gone is passed over in silence."""
 
 
-async def any_count(self: Oversight) -> str:
+async def any_count(self: Incidents) -> str:
     """Nobody counts partitions."""
     return ""
 

@@ -188,7 +188,7 @@ class Oracle:
                 yield f"I1: {stage} declares {first} to {last} of {topic}/{partition} as gone, and they are not"
 
     def _complete_passes(self) -> set[tuple[Any, ...]]:
-        """Return the passes whose rows are all in the log: a killed worker's last pass may not be."""
+        """Return the batches whose rows are all in the log: a killed worker's last batch may not be."""
         carried: dict[tuple[Any, ...], int] = defaultdict(int)
         for record in self._priced():
             headers = dict(record.headers)

@@ -17,12 +17,12 @@ from tollmeter.schemas.priced import (
     row_version,
 )
 from tollmeter.schemas.topics import org_partition
-from tollmeter.streams.ledger.block import Kernel
+from tollmeter.streams.ledger.block import LedgerKernel
 from tollmeter.streams.rules.events.decode_avro import Reject
 from tollmeter.streams.rules.records.encode import Block, Source
 
 BLOCK_ROWS = 3
-"""So few rows fit a record here that a pass often needs several."""
+"""So few rows fit a record here that a batch often needs several."""
 
 
 class Event(NamedTuple):
@@ -113,7 +113,7 @@ class Pricing:
 
 
 class Pass:
-    """What one pass made of its records."""
+    """What one batch made of its records."""
 
     unpriced = 0
 
@@ -202,4 +202,4 @@ def together(blocks: list[Rows]) -> Rows:
     return Rows(row for rows in blocks for row in rows)
 
 
-LEDGER_KERNEL = Kernel(read, together, lambda rows: rows)  # type: ignore[arg-type,return-value]
+LEDGER_KERNEL = LedgerKernel(read, together, lambda rows: rows)  # type: ignore[arg-type,return-value]

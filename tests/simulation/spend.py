@@ -46,7 +46,7 @@ class Guard:
         self._folding.fold(state, log.read(begin, promise.stamp + 1 - begin), None)
         for row in spend_rows(state, state.budgets.scopes):
             if row.scope == "tag" or row.period not in ("day@UTC", "month@UTC"):
-                continue  # made whole by settling; rolling ones are said anew each minute, and here hours pass in one
+                continue  # made whole by a backfill; rolling ones are said anew each minute, and here hours pass in one
             account: Any = self._accounts.account(row.key)
             if (
                 row.spent

@@ -144,7 +144,7 @@ class Store:
         found = sorted({(row.org, row.charged_us // (60 * MINUTE_US)) for row in inside})
         return [{"org_id": org, "hour": hour} for org, hour in found]
 
-    # settling ---------------------------------------------------------------------------------------------------------
+    # backfill ---------------------------------------------------------------------------------------------------------
 
     def repair_extras(self, wanted: Mapping[str, Any]) -> bytes:
         found: dict[tuple[int, str, str], dict[str, int]] = {}

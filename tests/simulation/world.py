@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from tests.simulation.loop import Loop
 from tollmeter.streams.engine.app import LogReplacedError
 from tollmeter.streams.engine.gaps import Loss
-from tollmeter.streams.engine.runtime import Machine
+from tollmeter.streams.engine.runtime import Runtime
 
 
 class Killed(BaseException):
@@ -156,7 +156,7 @@ class Process:
             self.on_end(self)
 
     def crash(self, error: BaseException) -> NoReturn:
-        """What the machine's `crash` is here; an error that no fault explains is a finding."""
+        """What the runtime's `crash` is here; an error that no fault explains is a finding."""
         if self.dead:
             raise Killed
         if not isinstance(error, Refused | LogReplacedError):
@@ -164,10 +164,10 @@ class Process:
         self.kill()
         raise Killed
 
-    def machine(self) -> Machine:
-        """Return the machine of this process."""
+    def runtime(self) -> Runtime:
+        """Return the runtime of this process."""
         rng = self.world.rng
-        return Machine(
+        return Runtime(
             time=self.world.wall,
             monotonic=self.world.time,
             random=rng.random,

@@ -10,7 +10,7 @@ from tests.watch_rows import START, frame, new_state, row
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.streams.rules.limits.budgets import Watchlist
-from tollmeter.streams.rules.windows.barriers import landmark, move_clocks
+from tollmeter.streams.rules.windows.barriers import barrier, move_clocks
 from tollmeter.streams.rules.windows.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
 from tollmeter.streams.rules.windows.fold import columns_read, fold_rows
 from tollmeter.streams.rules.windows.snapshot import progress_text, restore, snapshot
@@ -43,7 +43,7 @@ class Line:
 
     def tick(self, at_s: int) -> list[str]:
         move_clocks(self.state, {0: at_s * 1000, 1: at_s * 1000}, self.offset)
-        return said(landmark(self.state, caught_up=True))
+        return said(barrier(self.state, caught_up=True))
 
 
 def said(alerts: list[Alert]) -> list[str]:

@@ -11,10 +11,10 @@ from faust.types import TP
 
 from tests.usage_rows import AT, avro, fields
 from tollmeter.settings import Settings
-from tollmeter.streams.price import sandbox as isolation
+from tollmeter.streams.price import sandbox as sandbox
 from tollmeter.streams.price.book.book import load
 from tollmeter.streams.price.quarantine import LIVED_S, Note, Quarantine, read_note, taken_over
-from tollmeter.streams.price.sandbox import Isolation, pack, unpack
+from tollmeter.streams.price.sandbox import Sandbox, pack, unpack
 from tollmeter.streams.price.stage import Priced
 
 TOPIC = "usage.events"
@@ -98,7 +98,7 @@ def test_who_lives_on_commits_no_note_and_the_count_begins_anew() -> None:
         for number in range(3):
             worker, tries = world.worker(f"boot{number}")
             await worker.begin({A})
-        world.now += 10 * LIVED_S  # a slow machine: the time counts from the first pass on
+        world.now += 10 * LIVED_S  # a slow machine: the time counts from the first batch on
         assert worker.metadata(A) != ""
         assert await worker.killers(TOPIC, PASS) == {(0, 5): "dies"}
         world.now += LIVED_S
@@ -216,7 +216,7 @@ def test_records_reach_the_process_as_they_are(tmp_path: Path) -> None:
         assert unpack(stream) is None
 
 
-TRIAL = """
+SANDBOX_PROCESS = """
 import os, signal, sys, time
 from tollmeter.streams.price.sandbox import DONE, unpack
 def done():
@@ -241,9 +241,9 @@ while (records := unpack(sys.stdin.buffer)) is not None:
 @pytest.fixture
 def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that ends as its records say."""
-    (tmp_path / "some_trial.py").write_text(TRIAL)
+    (tmp_path / "some_trial.py").write_text(SANDBOX_PROCESS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(isolation, "TRIAL", "some_trial")
+    monkeypatch.setattr(sandbox, "SANDBOX_PROCESS", "some_trial")
 
 
 @pytest.mark.usefixtures("trial")
@@ -251,7 +251,7 @@ def test_killers_are_found_among_many_and_nothing_else_is_blamed() -> None:
     values = {17: b"segv", 40: b"exit", 41: b"segv"}
 
     async def scenario() -> dict[tuple[int, int], str]:
-        apart = Isolation(4)
+        apart = Sandbox(4)
         try:
             found = await apart.killers([record(0, n, values.get(n, b"fine")) for n in range(100)])
             assert await apart.killers([record(0, 200, b"fine")]) == {}
@@ -270,7 +270,7 @@ def test_killers_are_found_among_many_and_nothing_else_is_blamed() -> None:
 @pytest.mark.usefixtures("trial")
 def test_hanging_counts_as_ending_and_records_that_end_it_only_together_go_together() -> None:
     async def scenario() -> None:
-        apart = Isolation(4, patience_s=1.0)
+        apart = Sandbox(4, patience_s=1.0)
         try:
             assert await apart.killers([record(0, 1, b"hang")]) == {(0, 1): "no answer within 1 s"}
             pair = [record(0, 1, b"left"), record(0, 2, b"right")]
@@ -284,7 +284,7 @@ def test_hanging_counts_as_ending_and_records_that_end_it_only_together_go_toget
 @pytest.mark.usefixtures("trial")
 def test_what_ended_one_process_by_chance_is_not_set_aside() -> None:
     async def scenario() -> dict[tuple[int, int], str]:
-        apart = Isolation(4)
+        apart = Sandbox(4)
         try:
             return await apart.killers([record(0, 1, b"fine"), record(0, 2, b"once"), record(0, 3, b"fine")])
         finally:
@@ -294,14 +294,14 @@ def test_what_ended_one_process_by_chance_is_not_set_aside() -> None:
 
 
 def test_process_that_does_not_start_blames_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "TRIAL", "no_such_module")
+    monkeypatch.setattr(sandbox, "SANDBOX_PROCESS", "no_such_module")
     with pytest.raises(RuntimeError, match="does not start"):
-        asyncio.run(Isolation(4).killers([record(0, 1)]))
+        asyncio.run(Sandbox(4).killers([record(0, 1)]))
 
 
 def test_real_process_prices_a_pass() -> None:
     async def scenario() -> None:
-        apart = Isolation(4)
+        apart = Sandbox(4)
         try:
             sound = [record(n % 2, n, avro(fields(n))) for n in range(0, 20, 2)] + [record(1, 99, b"no event")]
             assert await apart.killers(sound) == {}

@@ -16,9 +16,9 @@ from tollmeter.schemas.policy import Limit, Policy
 from tollmeter.streams.rules.limits.budgets import Edge, crossed, severity
 from tollmeter.streams.rules.limits.policies import Budget, budgets_of
 from tollmeter.streams.rules.windows.anomalies import SpikeFloors, is_loop, spike_threshold, unpriced_share
-from tollmeter.streams.rules.windows.barriers import landmark, move_clocks
+from tollmeter.streams.rules.windows.barriers import barrier, move_clocks
 from tollmeter.streams.rules.windows.controls import fold_policy, fold_policy_delete
-from tollmeter.streams.rules.windows.dedupe import SLICE_US, Seen
+from tollmeter.streams.rules.windows.dedupe import SLICE_US, Dedupe
 from tollmeter.streams.rules.windows.fold import fold_rows
 from tollmeter.streams.rules.windows.snapshot import snapshot, undo
 from tollmeter.streams.rules.windows.state import State
@@ -112,7 +112,7 @@ def test_unpriced_share_needs_volume_and_more_than_the_share() -> None:
 
 
 def test_seen_knows_resends_across_and_inside_batches_and_scopes_ids_by_organisation() -> None:
-    seen = Seen(cap=100)
+    seen = Dedupe(cap=100)
     ids = pl.Series([f"00000000-0000-4000-8000-{n:012x}" for n in (1, 2, 1, 1)])
     times = np.array([5, 5, 5, 5])
     assert seen.first(times, np.array([0, 0, 0, 1]), ids).tolist() == [True, True, False, True]
@@ -123,7 +123,7 @@ def test_seen_knows_resends_across_and_inside_batches_and_scopes_ids_by_organisa
 
 
 def test_seen_forgets_the_oldest_beyond_its_cap_and_says_from_when_on_it_remembers() -> None:
-    seen = Seen(cap=2)
+    seen = Dedupe(cap=2)
     ids = pl.Series([f"00000000-0000-4000-8000-{n:012x}" for n in range(3)])
     seen.first(np.array([0, SLICE_US, 2 * SLICE_US]), np.zeros(3, dtype=np.int64), ids)
     assert seen.forget_before(0) == SLICE_US
@@ -178,7 +178,7 @@ def test_an_old_key_alerts_when_a_minute_is_a_new_extreme() -> None:
     for minute in range(5):
         _spend(state, minute, USD // 2, START + 60 * minute)
     move_clocks(state, {0: (START + 900) * 1000, 1: (START + 900) * 1000}, state.applied + 1)
-    landmark(state, caught_up=True)
+    barrier(state, caught_up=True)
     assert _spend(state, 10, 3 * USD // 2, START + 900) == []  # exactly three times the dearest minute
     alerts = _spend(state, 11, 1, START + 901)
     assert [(alert.kind, alert.facts["window"]) for alert in alerts] == [("spend_spike", "minute")]
@@ -227,7 +227,7 @@ def test_a_failed_checkpoint_keeps_buckets_that_were_sealed_and_forgotten_meanwh
     failed = snapshot(state)
     late = dict.fromkeys((0, 1), (START + 90 * 60) * 1000)
     move_clocks(state, late, 1)
-    landmark(state, caught_up=True)
+    barrier(state, caught_up=True)
     assert not state.levels["minute"]
     undo(state, failed)
     again = snapshot(state)

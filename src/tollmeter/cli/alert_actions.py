@@ -16,7 +16,7 @@ from tollmeter.cli.output import UserError, json_option, out, print_json, print_
 from tollmeter.schemas.alert import Alert, Severity
 from tollmeter.schemas.policy import SCOPE_KINDS
 from tollmeter.settings import Settings
-from tollmeter.sinks.channels.message import Away, Consumer, Refused
+from tollmeter.sinks.channels.message import Away, Channel, Refused
 from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.commands import JournalError, acknowledge
 from tollmeter.streams.notify.commands import mute as say_mute
@@ -105,7 +105,7 @@ def _test_notice(kind: str, severity: Severity) -> Notice:
     return notice.model_copy(update={"title": texts.title(notice, alert.text), "body": alert.text})
 
 
-def _deliver(consumer: Consumer, notice: Notice) -> str:
+def _deliver(consumer: Channel, notice: Notice) -> str:
     try:
         consumer.deliver(message(notice, "opened"))
     except (Away, Refused) as error:

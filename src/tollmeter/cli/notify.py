@@ -11,7 +11,7 @@ import click
 from tollmeter.broker.layout import ProvisionError
 from tollmeter.cli.output import UserError, err
 from tollmeter.settings import Settings
-from tollmeter.sinks.channels.message import Consumer
+from tollmeter.sinks.channels.message import Channel
 from tollmeter.streams.notify import routes as routes_file
 from tollmeter.streams.notify.channels import build
 from tollmeter.streams.notify.routes import Routes, RoutesError
@@ -26,7 +26,7 @@ routes_option = click.option(
 )
 
 
-def read_routes(settings: Settings, file: Path | None, *, aside: bool = False) -> tuple[Routes, dict[str, Consumer]]:
+def read_routes(settings: Settings, file: Path | None, *, aside: bool = False) -> tuple[Routes, dict[str, Channel]]:
     """Return the routes and their consumers. Raises `UserError` for a file or a secret that is missing or wrong."""
     chosen = file or (Path(settings.notify_routes) if settings.notify_routes else None)
     if chosen is None:

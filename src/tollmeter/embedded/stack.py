@@ -32,7 +32,7 @@ _ATTEMPTS = 3
 # One core each at most, and no arena per thread: idle memory counts more here than the last percent.
 _FRUGAL = {
     "MALLOC_ARENA_MAX": "2",
-    # polars gives memory back after 0.5 s, and the next pass takes it again: a sixth of LEDGER's time
+    # polars gives memory back after 0.5 s, and the next batch takes it again: a sixth of LEDGER's time
     "_RJEM_MALLOC_CONF": "dirty_decay_ms:5000,muzzy_decay_ms:5000",
     "POLARS_MAX_THREADS": "1",
     "OMP_NUM_THREADS": "1",

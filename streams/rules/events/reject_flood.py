@@ -26,13 +26,13 @@ class _Partition:
 
 
 @dataclass(slots=True)
-class Floods:
+class RejectFloods:
     """Counts by source partition, of the hour in which records arrive. A restart begins to count anew."""
 
     _partitions: dict[int, _Partition] = field(default_factory=dict)
 
     def add(self, partition: int, first: int, records: int, rejects: Collection[int], received_ms: int) -> Alert | None:
-        """Count what a pass read of a partition: from `first` on, `rejects` by their place; return an alert once."""
+        """Count what a batch read of a partition: from `first` on, `rejects` by their place; return an alert once."""
         state = self._partitions.setdefault(partition, _Partition())
         hour = received_ms // _HOUR_MS
         if hour != state.hour:
@@ -48,7 +48,7 @@ class Floods:
 
 
 def _run(state: _Partition, first: int, records: int, rejects: Collection[int]) -> int:
-    """Move the run of rejects over the pass; return the longest in it, with what came before."""
+    """Move the run of rejects over the batch; return the longest in it, with what came before."""
     longest, last = state.in_a_row, first - 1
     for place in sorted(rejects):
         state.in_a_row = state.in_a_row + 1 if place == last + 1 else 1

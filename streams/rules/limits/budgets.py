@@ -98,7 +98,7 @@ def severity(edge: Edge) -> Severity:
 
 
 class Watchlist:
-    """The edges of all scopes that have a budget of one level and unit, as arrays: most passes cross none of them."""
+    """The edges of all scopes that have a budget of one level and unit, as arrays: most batches cross none of them."""
 
     def __init__(self) -> None:
         self._row_of = np.full(64, -1, dtype=np.int64)

@@ -1,6 +1,6 @@
 """What one call costs: at the rates in force when it was made, exact, rounded once; unknown is None, never 0.
 
-`price_one` is the definition; `kernel.py` computes the same for whole columns and is held to it by tests.
+`price_one` is the definition; `price_columns.py` computes the same for whole columns and is held to it by tests.
 Status, first that applies: a call refused by our own cap (BLOCKED) is FREE and costs 0; impossible counters are
 INVALID; a free rule is FREE; no usage is NO_USAGE; no price for anything that was used is UNKNOWN_MODEL; more than
 `MAX_EVENT_NANO` is INVALID; a part without a price of its own, or a rate borrowed from a near relative, is PARTIAL;

@@ -9,7 +9,7 @@ _CONTINUATION = b"\xff\xff\xff\xff"
 _END = _CONTINUATION + b"\0\0\0\0"
 
 
-def splice(streams: Sequence[bytes]) -> Iterator[bytes]:
+def concat_streams(streams: Sequence[bytes]) -> Iterator[bytes]:
     """Yield streams with the batches of all these, in order; one for each run of streams with the same schema.
 
     Only the framing is looked at: the first message of a stream is its schema, `_END` its end. A stream that is framed
@@ -32,9 +32,9 @@ def splice(streams: Sequence[bytes]) -> Iterator[bytes]:
         yield b"".join([schema, *run, _END])
 
 
-def read_spliced(streams: Sequence[bytes], columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+def read_concat(streams: Sequence[bytes], columns: Sequence[str]) -> Iterator[pl.DataFrame]:
     """Read some columns of many streams. Raises what polars raises on what is no stream."""
-    for stream in splice(streams):
+    for stream in concat_streams(streams):
         yield pl.read_ipc_stream(io.BytesIO(stream), columns=list(columns))[list(columns)]
 
 

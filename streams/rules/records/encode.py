@@ -1,7 +1,7 @@
 """Priced rows to records of usage.priced: columns in contract order, one partition per organisation, bounded blocks.
 
 Repeated text is dictionary-encoded. All frames with these categories share one dictionary in memory, so that blocks can
-be joined as they are; it is freed when the last such frame is gone. Keep none between passes, or it grows for ever.
+be joined as they are; it is freed when the last such frame is gone. Keep none between batches, or it grows for ever.
 """
 
 import io
@@ -31,7 +31,7 @@ _OLDEST = pl.CompatLevel.oldest()  # plain Arrow types: every reader knows them
 
 
 class Source(NamedTuple):
-    """The part of one source partition that a pass has read."""
+    """The part of one source partition that a batch has read."""
 
     partition: int
     first_offset: int

@@ -22,7 +22,7 @@ _WINDOW_NAMES = {"day": "daily", "week": "weekly", "month": "monthly"}
 
 @dataclass(slots=True)
 class Passage:
-    """The rows of one pass in log order, as arrays; `scopes` and `matrix` are filled for the rows that are folded."""
+    """The rows of one batch in log order, as arrays; `scopes` and `matrix` are filled for the rows that are folded."""
 
     sources: Vector
     offsets: Vector
@@ -64,7 +64,9 @@ class Passage:
         return inside
 
 
-def budget(state: State, bound: Budget, scope: int, bucket: int, edge: Edge, reached: int, received_ms: int) -> Alert:
+def budget_alert(
+    state: State, bound: Budget, scope: int, bucket: int, edge: Edge, reached: int, received_ms: int
+) -> Alert:
     """A scope's use reached an edge of one of its budgets: a percentage, or so much that too little remains."""
     period = period_text(period_level_of(bound), bucket)
     (org, kind, name), limit = state.scopes.names[scope], _amount(bound, bound.amount)
@@ -86,7 +88,7 @@ def budget(state: State, bound: Budget, scope: int, bucket: int, edge: Edge, rea
     )
 
 
-def late_spend(state: State, bound: Budget, scope: int, bucket: int, late: int, total: int) -> Alert:
+def late_spend_alert(state: State, bound: Budget, scope: int, bucket: int, late: int, total: int) -> Alert:
     """Spend arrived in a period that is over; one alert per budget, period and total, dated by the period's end."""
     period = period_text(level_of(bound), bucket)
     org, kind, name = state.scopes.names[scope]
@@ -123,7 +125,7 @@ def _amount(bound: Budget, amount: int) -> str:
     return f"{nano_to_text(amount, 2) if bound.limit.measure == 'money' else f'{amount:,}'} {bound.unit}"
 
 
-def spike(
+def spike_alert(
     state: State, level: str, bucket: int, scope: int, cost_nano: int, peak_nano: int, limit_nano: int, received_ms: int
 ) -> Alert:
     """A key's cost in the open minute or hour is a new extreme; one alert per key, kind of window and hour."""
@@ -146,7 +148,7 @@ def spike(
     )
 
 
-def ingest_loop(state: State, hour: int, scope: int, inputs: int, outputs: int, received_ms: int) -> Alert:
+def ingest_loop_alert(state: State, hour: int, scope: int, inputs: int, outputs: int, received_ms: int) -> Alert:
     """A key takes in more than a million tokens in an hour and gives hardly any out."""
     return _key_alert(
         state,
@@ -160,7 +162,7 @@ def ingest_loop(state: State, hour: int, scope: int, inputs: int, outputs: int, 
     )
 
 
-def unpriced(state: State, day: int, scope: int, calls: int, count: int, received_ms: int) -> Alert:
+def unpriced_alert(state: State, day: int, scope: int, calls: int, count: int, received_ms: int) -> Alert:
     """Too many of an organisation's calls use models without a known price."""
     org, kind, name = state.scopes.names[scope]
     period = period_text("day", day)

@@ -1,4 +1,4 @@
-"""Settling: totals that begin with a policy are made whole from the ledger, as of the offset of a checkpoint.
+"""Totals that begin with a policy are made whole from the ledger, as of the offset of a checkpoint.
 
 A tag, a week or a day of another zone is counted only while a budget asks for it, and late rows are not folded at all.
 The ledger's rows up to offset X less what was live at X is what is missing, in open periods too: it is added by a
@@ -19,7 +19,7 @@ Key = tuple[int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class Backfill:
     """What is live of one organisation at one level, as of `applied`: all of it that may have to be corrected."""
 
     org_id: str
@@ -34,8 +34,8 @@ class Settlement:
     live: dict[Key, tuple[int, ...]]
 
 
-def settlements(state: State) -> tuple[Settlement, ...]:
-    """Return what is to be settled in a state as it is now; nothing before its first event.
+def backfills(state: State) -> tuple[Backfill, ...]:
+    """Return what is to be backfilled in a state as it is now; nothing before its first event.
 
     Nor before it has caught up with its newest cell: what is live belongs to an offset further on, until then.
     """
@@ -48,11 +48,11 @@ def settlements(state: State) -> tuple[Settlement, ...]:
         for scope, levels in sorted(state.budgets.extras(org_id).items()):
             for level in levels:
                 by_level.setdefault(level, []).append(scope)
-        found += [_settlement(state, org_id, level, scopes, now_s) for level, scopes in sorted(by_level.items())]
+        found += [_backfill(state, org_id, level, scopes, now_s) for level, scopes in sorted(by_level.items())]
     return tuple(found)
 
 
-def _settlement(state: State, org_id: str, level: str, scopes: list[int], now_s: int) -> Settlement:
+def _backfill(state: State, org_id: str, level: str, scopes: list[int], now_s: int) -> Backfill:
     current = bucket_at(level, now_s)
     buckets = sorted(state.levels.get(level, {}))
     since = min(buckets, default=current) if level == QUARTER else bucket_at(level, bucket_start_s(level, current) - 1)
@@ -68,7 +68,7 @@ def _settlement(state: State, org_id: str, level: str, scopes: list[int], now_s:
         for scope, row in zip(scopes, values.tolist(), strict=True):
             if any(row):
                 live[bucket, state.scopes.names[scope][1], state.scopes.names[scope][2]] = tuple(row)
-    return Settlement(
+    return Backfill(
         org_id,
         level,
         state.partition,
@@ -81,7 +81,7 @@ def _settlement(state: State, org_id: str, level: str, scopes: list[int], now_s:
     )
 
 
-def missing_cells(settlement: Settlement, ledger: pl.DataFrame) -> pl.DataFrame:
+def missing_cells(backfill: Backfill, ledger: pl.DataFrame) -> pl.DataFrame:
     """Return the cells (REPAIR_SCHEMA) that are to be added; `ledger` = totals by bucket, scope and name."""
     totals: dict[Key, tuple[int, ...]] = {
         (bucket, kind, name): tuple(values)
@@ -89,13 +89,13 @@ def missing_cells(settlement: Settlement, ledger: pl.DataFrame) -> pl.DataFrame:
     }
     zero = (0,) * len(MEASURES)
     rows = []
-    for key in sorted(totals.keys() | settlement.live.keys()):
+    for key in sorted(totals.keys() | backfill.live.keys()):
         bucket, kind, name = key
-        watched = settlement.level == QUARTER or bucket == settlement.current or key in settlement.live
-        if (kind, name) not in settlement.scopes or not watched:
+        watched = backfill.level == QUARTER or bucket == backfill.current or key in backfill.live
+        if (kind, name) not in backfill.scopes or not watched:
             continue
-        pairs = zip(totals.get(key, zero), settlement.live.get(key, zero), strict=True)
+        pairs = zip(totals.get(key, zero), backfill.live.get(key, zero), strict=True)
         change = [of_ledger - live for of_ledger, live in pairs]
         if any(change):
-            rows.append((settlement.level, bucket, kind, name, False, *change))
+            rows.append((backfill.level, bucket, kind, name, False, *change))
     return pl.DataFrame(rows, schema=REPAIR_SCHEMA, orient="row")

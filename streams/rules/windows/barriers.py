@@ -1,6 +1,6 @@
-"""Landmarks of the log, every tick and every 64th offset: only there do buckets close, peaks step, ids get forgotten.
+"""Barriers of the log, every tick and every 64th offset: only there do buckets close, peaks step, ids get forgotten.
 
-A landmark is a place in the log, not in time, so all this happens at the same place in every replay.
+A barrier is a place in the log, not in time, so all this happens at the same place in every replay.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.policy import MAX_ROLLING_HOURS
 from tollmeter.streams.rules.limits.budgets import crossed
 from tollmeter.streams.rules.limits.used import use_of
-from tollmeter.streams.rules.windows import alerts as findings
+from tollmeter.streams.rules.windows.alerts import ingest_loop_alert, unpriced_alert
 from tollmeter.streams.rules.windows.anomalies import is_loop, loop_candidates, unpriced_share
 from tollmeter.streams.rules.windows.controls import edge_alert
 from tollmeter.streams.rules.windows.state import HISTORY_DAYS, HISTORY_HOURS, State
@@ -30,14 +30,14 @@ from tollmeter.streams.rules.windows.totals import (
     key_cost,
 )
 
-LANDMARK_EVERY = 64
+BARRIER_EVERY = 64
 KEPT_MONTHS = 2
 _AFTER_S = {"hour": HISTORY_HOURS * 3_600, "day": (HISTORY_DAYS - 1) * 86_400}
 
 
-def is_landmark(offset: int) -> bool:
-    """Tell whether the record at this offset is a landmark whatever it holds: a backlog may have no ticks for hours."""
-    return offset % LANDMARK_EVERY == LANDMARK_EVERY - 1
+def is_barrier(offset: int) -> bool:
+    """Tell whether the record at this offset is a barrier whatever it holds: a backlog may have no ticks for hours."""
+    return offset % BARRIER_EVERY == BARRIER_EVERY - 1
 
 
 def move_clocks(state: State, clocks: dict[int, int], offset: int) -> None:
@@ -47,7 +47,7 @@ def move_clocks(state: State, clocks: dict[int, int], offset: int) -> None:
     state.applied = offset
 
 
-def landmark(state: State, *, caught_up: bool) -> list[Alert]:
+def barrier(state: State, *, caught_up: bool) -> list[Alert]:
     """Close, seal and forget what the watermark has passed; return what the open buckets show.
 
     Before it has caught up with its newest cell the state holds totals from further on in the log: no time to judge.
@@ -119,7 +119,7 @@ def _loops(state: State) -> list[Alert]:
                 continue
             inputs, outputs = int(cells.values[row, INPUT]), int(cells.values[row, OUTPUT])
             if is_loop(inputs, outputs, state.history(scope)):
-                alert = findings.ingest_loop(state, hour, scope, inputs, outputs, _now_ms(state))
+                alert = ingest_loop_alert(state, hour, scope, inputs, outputs, _now_ms(state))
                 alerts += _once(state, alert, bucket_start_s("hour", hour + 1))
     return alerts
 
@@ -135,7 +135,7 @@ def _unpriced(state: State) -> list[Alert]:
         scope = int(cells.scopes[row])
         if state.scopes.names[scope][1] == "org":
             calls, count = int(cells.values[row, CALLS]), int(cells.values[row, UNKNOWN_MODEL])
-            alert = findings.unpriced(state, day, scope, calls, count, _now_ms(state))
+            alert = unpriced_alert(state, day, scope, calls, count, _now_ms(state))
             alerts += _once(state, alert, bucket_start_s("day", day + 1))
     return alerts
 

@@ -10,7 +10,7 @@ from tollmeter.streams.rules.limits.bindings import MEMBER, Change
 from tollmeter.streams.rules.limits.budgets import Edge, crossed, period_level_of
 from tollmeter.streams.rules.limits.policies import Budget
 from tollmeter.streams.rules.limits.used import use_of
-from tollmeter.streams.rules.windows import alerts as findings
+from tollmeter.streams.rules.windows.alerts import budget_alert
 from tollmeter.streams.rules.windows.cardinality import take_out
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import bucket_at, bucket_end_s
@@ -80,7 +80,7 @@ def edge_alert(state: State, budget: Budget, scope: int, edge: Edge, now_ms: int
     """Return the alert of an edge that a scope's present use is beyond; a rolling one is not raised again today."""
     level = period_level_of(budget)
     bucket = bucket_at(level, now_ms // 1000)
-    alert = findings.budget(state, budget, scope, bucket, edge, use_of(state, budget, scope, now_ms // 1000), now_ms)
+    alert = budget_alert(state, budget, scope, bucket, edge, use_of(state, budget, scope, now_ms // 1000), now_ms)
     if budget.limit.period == "rolling":
         state.raised.setdefault(alert.id, bucket_end_s(level, bucket))
     return alert

@@ -17,7 +17,7 @@ FEW_ROWS = 500
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
-class Seen:
+class Dedupe:
     """Sets of identities (id and time, up to 24 bytes) by ten-minute slice of event time and organisation."""
 
     def __init__(self, cap: int) -> None:

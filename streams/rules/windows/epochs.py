@@ -12,7 +12,7 @@ import polars as pl
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.schemas.event import EPOCH
-from tollmeter.streams.rules.windows.dedupe import Seen
+from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.state import State
 
 LOG_BITS = 40
@@ -45,7 +45,7 @@ def renew(state: State, log_id: str) -> None:
     state.base = ((max(state.applied, state.base) >> LOG_BITS) + 1) << LOG_BITS
     state.applied = state.base - 1
     state.log_id = log_id
-    state.seen = Seen(state.rules.seen_cap)
+    state.seen = Dedupe(state.rules.seen_cap)
 
 
 def missing(state: State, hours: list[tuple[str, int]]) -> None:

@@ -1,7 +1,7 @@
 """Fold priced rows into a partition's state and say which budgets and floors they crossed.
 
-Row order is log order. Several records may be folded in one pass: all decisions made here depend on sums that only
-grow and on thresholds that change at landmarks and control records alone, so the cut into passes changes nothing.
+Row order is log order. Several records may be folded in one batch: all decisions made here depend on sums that only
+grow and on thresholds that change at barriers and control records alone, so the cut into batches changes nothing.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,7 @@ import polars as pl
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.streams.rules.limits.budgets import crossed, level_of, used
-from tollmeter.streams.rules.windows import alerts as findings
-from tollmeter.streams.rules.windows.alerts import Passage
+from tollmeter.streams.rules.windows.alerts import Passage, budget_alert, spike_alert
 from tollmeter.streams.rules.windows.anomalies import spike_threshold
 from tollmeter.streams.rules.windows.cardinality import scopes_of_rows
 from tollmeter.streams.rules.windows.dedupe import Mask
@@ -238,12 +237,12 @@ def _budget_alerts(
                 for edge in crossed(budget, int(was[at]), int(is_[at])):
                     where = scope, level, bucket, int(was[at])
                     received_ms, reached = passage.crossing(state, *where, unit, edge.amount)
-                    alerts.append(findings.budget(state, budget, scope, bucket, edge, reached, received_ms))
+                    alerts.append(budget_alert(state, budget, scope, bucket, edge, reached, received_ms))
     return alerts
 
 
 def _note_rolling(state: State, level: str, scopes: Vector) -> list[Alert]:
-    """Rolling sums fall as well as rise: they are judged at landmarks, where the cut into passes plays no part."""
+    """Rolling sums fall as well as rise: they are judged at barriers, where the cut into batches plays no part."""
     for _, watchlist in state.budgets.lists(level):
         state.touched_rolling.update(scopes[watchlist.watched(scopes)].tolist())
     state.to_publish |= state.touched_rolling
@@ -253,7 +252,7 @@ def _note_rolling(state: State, level: str, scopes: Vector) -> list[Alert]:
 def _spike_alerts(
     state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, passage: Passage
 ) -> list[Alert]:
-    """Return an alert for each key whose open minute or hour became a new extreme in this pass."""
+    """Return an alert for each key whose open minute or hour became a new extreme in this batch."""
     minute = level == "minute"
     if bucket < (state.closed_minute if minute else state.closed_hour):
         state.touched.add((level, bucket))
@@ -271,5 +270,5 @@ def _spike_alerts(
     for at in np.flatnonzero((was <= limits) & (is_ > limits)).tolist():
         scope, limit = int(scopes[keys[at]]), int(limits[at])
         received_ms, reached = passage.key_crossing(scope, level, bucket, int(was[at]), limit)
-        alerts.append(findings.spike(state, level, bucket, scope, reached, int(peaks[at]), limit, received_ms))
+        alerts.append(spike_alert(state, level, bucket, scope, reached, int(peaks[at]), limit, received_ms))
     return alerts

@@ -11,7 +11,7 @@ import polars as pl
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import Round
 from tollmeter.streams.rules.limits.budgets import crossed, level_of, used
-from tollmeter.streams.rules.windows import alerts as findings
+from tollmeter.streams.rules.windows.alerts import budget_alert, late_spend_alert
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import (
     MEASURES,
@@ -149,17 +149,17 @@ def late_edges(
         for at in watchlist.watched(scopes).tolist():
             scope, late = int(scopes[at]), int(is_[at]) - int(was[at])
             state.to_publish.add(scope)
-            if level == QUARTER:  # rolling sums are judged at the next landmark
+            if level == QUARTER:  # rolling sums are judged at the next barrier
                 state.touched_rolling.add(scope)
                 continue
             for budget in state.budgets.of(scope):
                 if (level_of(budget), budget.unit) != (level, unit):
                     continue
                 if over and late > 0:
-                    alerts.append(findings.late_spend(state, budget, scope, bucket, late, int(is_[at])))
+                    alerts.append(late_spend_alert(state, budget, scope, bucket, late, int(is_[at])))
                 elif not over:
                     alerts += [
-                        findings.budget(state, budget, scope, bucket, edge, int(is_[at]), appended_ms)
+                        budget_alert(state, budget, scope, bucket, edge, int(is_[at]), appended_ms)
                         for edge in crossed(budget, int(was[at]), int(is_[at]))
                     ]
     return alerts

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from tollmeter.schemas.policy import Member, Policy
-from tollmeter.streams.rules.windows.backfill import Settlement, settlements
+from tollmeter.streams.rules.windows.backfill import Backfill, backfills
 from tollmeter.streams.rules.windows.state import COUNTERS, State
 from tollmeter.streams.rules.windows.totals import COLUMNS, Matrix, Vector, bucket_at, bucket_start_s
 
@@ -41,7 +41,7 @@ class Snapshot:
     progress: dict[str, Any]
     written: tuple[tuple[str, int, Vector, Matrix], ...]
     """(level, bucket, scope numbers, values) of the cells, to put them back should the write be given up."""
-    unsettled: tuple[Settlement, ...] = ()
+    unsettled: tuple[Backfill, ...] = ()
 
 
 def snapshot(state: State) -> Snapshot:
@@ -60,7 +60,7 @@ def snapshot(state: State) -> Snapshot:
     state.changed_policies.clear()
     cells_frame = pl.concat(frames) if frames else pl.DataFrame(schema=CELL_SCHEMA)
     return Snapshot(
-        state.partition, state.applied, cells_frame, policies, _progress(state), tuple(written), settlements(state)
+        state.partition, state.applied, cells_frame, policies, _progress(state), tuple(written), backfills(state)
     )
 
 

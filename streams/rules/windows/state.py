@@ -10,7 +10,7 @@ import numpy as np
 from tollmeter.streams.rules.limits.bindings import Budgets
 from tollmeter.streams.rules.windows.anomalies import SpikeFloors
 from tollmeter.streams.rules.windows.cardinality import SCOPES_PER_ORG, Counts
-from tollmeter.streams.rules.windows.dedupe import Seen
+from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.scopes import Scopes
 from tollmeter.streams.rules.windows.totals import COLUMNS, LEVELS, Matrix, Vector
 from tollmeter.streams.rules.windows.windows import Cells
@@ -58,17 +58,17 @@ class State:
     clocks: dict[int, int] = field(default_factory=dict)
     """Running maximum of received_at per source partition, milliseconds since 1970 UTC."""
     remember_from_us: int = 0
-    """Event time from which on ids are remembered; rows from before it are deferred. Moves at landmarks only."""
+    """Event time from which on ids are remembered; rows from before it are deferred. Moves at barriers only."""
     closed_minute: int = -1
     """Every minute before this one is closed: statistics have stepped over it."""
     closed_hour: int = -1
     counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
     raised: dict[str, int] = field(default_factory=dict)
-    """Alerts found at landmarks, with the second at which their period is over: none is emitted twice."""
+    """Alerts found at barriers, with the second at which their period is over: none is emitted twice."""
     touched: set[tuple[str, int]] = field(default_factory=set)
-    """Closed buckets that a late row changed since the last landmark."""
+    """Closed buckets that a late row changed since the last barrier."""
     deferred: dict[tuple[str, int], int] = field(default_factory=dict)
-    """(org_id, hour) of late rows, with the offset up to which the pass that saw the last one went: to be repaired."""
+    """(org_id, hour) of late rows, with the offset up to which the batch that saw the last one went: to be repaired."""
     unread: list[tuple[int, int]] = field(default_factory=list)
     """First and last offset of records that are gone and were never folded: once LEDGER has passed them, the hours of
     those it holds are repaired."""
@@ -79,7 +79,7 @@ class State:
     unsettled: dict[str, int] = field(default_factory=dict)
     """Organisations whose extra totals lack rows at or before this offset: a policy came later, or the rows did."""
     touched_rolling: set[int] = field(default_factory=set)
-    """Scopes with a rolling limit that used something since the last landmark."""
+    """Scopes with a rolling limit that used something since the last barrier."""
     to_publish: set[int] = field(default_factory=set)
     """Scopes whose spend rows have changed; whoever publishes them takes them out."""
     scopes: Scopes = field(default_factory=Scopes)
@@ -87,10 +87,10 @@ class State:
     """By month how many names have scopes of their own; follows from the cells."""
     budgets: Budgets = field(init=False)
     levels: dict[str, dict[int, Cells]] = field(default_factory=lambda: {level: {} for level in LEVELS})
-    seen: Seen = field(init=False)
+    seen: Dedupe = field(init=False)
 
     def __post_init__(self) -> None:
-        self.seen = Seen(self.rules.seen_cap)
+        self.seen = Dedupe(self.rules.seen_cap)
         self.budgets = Budgets(self.scopes)
 
     def cells(self, level: str, bucket: int) -> Cells:

@@ -12,7 +12,7 @@ from tests.laws.test_fold import Record, rows_record
 from tests.watch_rows import START, new_state, row
 from tollmeter.schemas.control import PolicySet, Round, control_record, tick_record
 from tollmeter.schemas.policy import Limit, Policy
-from tollmeter.streams.rules.windows.backfill import Settlement, missing_cells, settlements
+from tollmeter.streams.rules.windows.backfill import Backfill, backfills, missing_cells
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import MEASURES, QUARTER, bucket_at
 from tollmeter.streams.watch.records import fold_records
@@ -112,13 +112,13 @@ class Line:
 
     def compute(self) -> None:
         """What an owner does behind a checkpoint; the record comes some time later, if ever."""
-        due = settlements(self.state)
+        due = backfills(self.state)
         if due:
             self.rounds += 1
             round_ = Round(id=str(self.rounds), org_id="acme", base=self.state.applied, hours=(), extras=True)
             self.coming.append((round_, [missing_cells(one, self.of_ledger(one)) for one in due]))
 
-    def of_ledger(self, one: Settlement) -> pl.DataFrame:
+    def of_ledger(self, one: Backfill) -> pl.DataFrame:
         return as_frame(totals(self.ledger, one.level, one.applied, (one.from_s, one.until_s)))
 
     def deliver(self) -> None:

@@ -1,4 +1,4 @@
-"""The serial loop of a stage without a broker: what waits is one pass, acks follow the step, what is lost goes back."""
+"""A stage's serial loop without a broker: what waits is one batch, acks follow the step, what is lost goes back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tollmeter.streams.engine.loop import GivenUp, Passes
+from tollmeter.streams.engine.loop import BatchLoop, GivenUp
 
 
 class Consumer:
@@ -79,7 +79,7 @@ def test_what_arrives_during_a_pass_is_the_next_pass() -> None:
                 app.put(number)
             await asyncio.sleep(0.02)
 
-    Passes(app, step, limit=100)  # type: ignore[arg-type]  # a stand-in without Faust
+    BatchLoop(app, step, limit=100)  # type: ignore[arg-type]  # a stand-in without Faust
     app.put(1)
     asyncio.run(run_for(app))
     assert passes == [[1], [2, 3, 4]]
@@ -92,7 +92,7 @@ def test_a_pass_is_bounded_by_weight() -> None:
     async def step(events: list[Any]) -> None:
         passes.append(offsets(events))
 
-    Passes(app, step, limit=10)  # type: ignore[arg-type]
+    BatchLoop(app, step, limit=10)  # type: ignore[arg-type]
     for number in range(4):
         app.put(number, size=6)
     asyncio.run(run_for(app))
@@ -113,7 +113,7 @@ def test_lingering_waits_for_more() -> None:
     async def both() -> None:
         await asyncio.gather(run_for(app, 0.4), feed())
 
-    Passes(app, step, limit=100, linger_s=0.2)  # type: ignore[arg-type]
+    BatchLoop(app, step, limit=100, linger_s=0.2)  # type: ignore[arg-type]
     asyncio.run(both())
     assert passes == [[0, 1, 2]]
 
@@ -126,7 +126,7 @@ def test_what_a_step_holds_or_gives_up_is_not_finished() -> None:
             raise GivenUp
         return events[1:2]
 
-    Passes(app, step, limit=3)  # type: ignore[arg-type]
+    BatchLoop(app, step, limit=3)  # type: ignore[arg-type]
     for number in (1, 2, 3, 9):
         app.put(number)
     asyncio.run(run_for(app))
@@ -141,7 +141,7 @@ def test_events_of_lost_partitions_go_back_unseen(stale: str) -> None:
     async def step(events: list[Any]) -> None:
         passes.append(offsets(events))
 
-    Passes(app, step, limit=100)  # type: ignore[arg-type]
+    BatchLoop(app, step, limit=100)  # type: ignore[arg-type]
     app.put(1, generation=0 if stale == "generation" else 1)
     app.consumer.flow_active = stale != "flow"
     asyncio.run(run_for(app))
@@ -160,7 +160,7 @@ def test_idle_never_runs_beside_a_step() -> None:
     async def idle(now: float) -> None:
         seen.append(busy[0])
 
-    Passes(app, step, limit=1, idle=idle, idle_every_s=0.01)  # type: ignore[arg-type]
+    BatchLoop(app, step, limit=1, idle=idle, idle_every_s=0.01)  # type: ignore[arg-type]
     for number in range(3):
         app.put(number)
     asyncio.run(run_for(app, 0.3))

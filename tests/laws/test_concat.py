@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.priced_rows import row
-from tollmeter.streams.rules.records.concat import read_spliced, splice
+from tollmeter.streams.rules.records.concat import concat_streams, read_concat
 from tollmeter.streams.rules.records.decode import PricedBlock, join
 from tollmeter.streams.rules.records.encode import FEW_ROWS, PRICED_DTYPES, encode_dicts, encoded, to_ipc
 
@@ -31,7 +31,7 @@ def stream(rows: list[tuple[str, str]], first: int, *, dictionaries: bool) -> by
 def test_spliced_streams_hold_the_same_rows_in_order(batches: list[tuple[list[tuple[str, str]], bool]]) -> None:
     streams = [stream(rows, 10 * at, dictionaries=kind) for at, (rows, kind) in enumerate(batches)]
     expected = [list(pl.read_ipc_stream(io.BytesIO(one))[list(COLUMNS)].iter_rows()) for one in streams]
-    found = [list(rows.iter_rows()) for rows in read_spliced(streams, COLUMNS)]
+    found = [list(rows.iter_rows()) for rows in read_concat(streams, COLUMNS)]
     assert [*chain.from_iterable(found)] == [*chain.from_iterable(expected)]
     assert len(found) <= 1 + sum(one[1] != two[1] for one, two in pairwise(batches))
 
@@ -40,9 +40,9 @@ def test_what_is_no_stream_is_left_as_it_is_and_raises_when_read() -> None:
     good = stream([("acme", "m")], 1, dictionaries=False)
     bad = [b"", b"noise", good[:-1], b"\xff\xff\xff\xff\xff\xff\xff\x7f" + good[8:]]
     for one in bad:
-        assert list(splice([good, one, good])) == [good, one, good]
+        assert list(concat_streams([good, one, good])) == [good, one, good]
     with pytest.raises((ValueError, OSError, pl.exceptions.PolarsError)):
-        list(read_spliced([good, b"noise"], COLUMNS))
+        list(read_concat([good, b"noise"], COLUMNS))
 
 
 def test_the_ledger_joins_few_rows_as_text_with_many_in_dictionaries() -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from tollmeter.producers.http import estimates
-from tollmeter.producers.http import request as asked
-from tollmeter.producers.http.request import Asked
+from tollmeter.producers.http.request import Asked, read_request, worth_reading
 
 JSON = "application/json"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -15,7 +14,7 @@ PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + 
 
 
 def read(path: str, body: Any) -> Asked | None:
-    return asked.read(path, JSON, json.dumps(body).encode())
+    return read_request(path, JSON, json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(
@@ -90,8 +89,8 @@ def test_an_upload_names_its_model_in_the_form() -> None:
         b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n--b\r\nContent-Disposition: form-data'
     )
     kind = "multipart/form-data; boundary=b"
-    assert asked.read("/v1/audio/transcriptions", kind, form) == Asked("transcription", "whisper-1")
-    assert asked.read("/v1/files", kind, form) is None
+    assert read_request("/v1/audio/transcriptions", kind, form) == Asked("transcription", "whisper-1")
+    assert read_request("/v1/files", kind, form) is None
 
 
 @pytest.mark.parametrize(
@@ -109,12 +108,12 @@ def test_an_upload_names_its_model_in_the_form() -> None:
     ],
 )
 def test_what_is_worth_reading(method: str, path: str, kind: str, expected: bool) -> None:
-    assert asked.worth_reading(method, path, kind) is expected
+    assert worth_reading(method, path, kind) is expected
 
 
 def test_deep_nesting_is_survived() -> None:
     content = b"[" * 100_000
-    assert asked.read("/v1/chat/completions", JSON, content) == Asked("chat", "")
+    assert read_request("/v1/chat/completions", JSON, content) == Asked("chat", "")
     deep: Any = "x"
     for _ in range(50):
         deep = [deep]

@@ -15,7 +15,7 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from tests.alert_events import AT, Receiver, alert, event, receiver
-from tollmeter.sinks.channels.message import Away, Consumer, Message, Refused
+from tollmeter.sinks.channels.message import Away, Channel, Message, Refused
 from tollmeter.streams.notify import routes
 from tollmeter.streams.notify.channels import build
 from tollmeter.streams.notify.dispatcher import Outcome
@@ -26,7 +26,7 @@ from tollmeter.streams.notify.texts import message
 KEY = "whsec_" + base64.b64encode(b"sesame").decode()
 
 
-def consumer(text: str, **environment: str) -> Consumer:
+def consumer(text: str, **environment: str) -> Channel:
     (made,) = build(routes.parse(f"consumers:\n  c: {text}\nroutes:\n  - to: c\n", "r"), environment).values()
     return made
 
@@ -45,7 +45,7 @@ def hook() -> Iterator[Receiver]:
         yield made
 
 
-def webhook(url: str) -> Consumer:
+def webhook(url: str) -> Channel:
     return consumer(f'{{type: webhook, url: "{url}", key_env: KEY, allow: [127.0.0.1], timeout: 2s}}', KEY=KEY)
 
 
@@ -133,7 +133,7 @@ def box() -> Iterator[tuple[Box, int]]:
         server.stop()
 
 
-def mail(port: int, **environment: str) -> Consumer:
+def mail(port: int, **environment: str) -> Channel:
     return consumer(
         "{type: email, to: [ops@example.org, cfo@example.org], from: toll@example.org, host: 127.0.0.1, tls: none, "
         f"port: {port}}}",

@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Door:
+class Admission:
     """`trusted_proxies` are addresses or networks whose X-Forwarded-For is believed. `ip_mode` says how much of the
     address events keep (full, truncated, hashed with `ip_salt`, none); the guard looks at the whole of it."""
 

@@ -1,18 +1,18 @@
-"""Floods of dead letters: an alert once an hour and partition, whatever passes the records came in."""
+"""RejectFloods of dead letters: an alert once an hour and partition, whatever batches the records came in."""
 
 from datetime import UTC, datetime
 
 import pytest
 
 from tollmeter.schemas.alert import Alert
-from tollmeter.streams.rules.events.reject_flood import Floods
+from tollmeter.streams.rules.events.reject_flood import RejectFloods
 
 NOON = int(datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp() * 1000)
 HOUR = 3_600_000
 
 
-def add(floods: Floods, records: int, rejected: int, at: int = NOON, partition: int = 0) -> Alert | None:
-    """A pass whose rejects stand at its end."""
+def add(floods: RejectFloods, records: int, rejected: int, at: int = NOON, partition: int = 0) -> Alert | None:
+    """A batch whose rejects stand at its end."""
     return floods.add(partition, 100, records, range(100 + records - rejected, 100 + records), at)
 
 
@@ -29,11 +29,11 @@ def add(floods: Floods, records: int, rejected: int, at: int = NOON, partition: 
     ],
 )
 def test_limits(records: int, rejected: int, alert: bool) -> None:
-    assert (add(Floods(), records, rejected) is not None) is alert
+    assert (add(RejectFloods(), records, rejected) is not None) is alert
 
 
 def test_counts_of_an_hour_add_up_and_begin_anew_in_the_next() -> None:
-    floods = Floods()
+    floods = RejectFloods()
     assert add(floods, 500, 60) is None
     assert add(floods, 400, 30, NOON + HOUR) is None
     found = add(floods, 500, 70, NOON + HOUR)
@@ -43,12 +43,12 @@ def test_counts_of_an_hour_add_up_and_begin_anew_in_the_next() -> None:
 
 
 def test_once_an_hour_for_each_partition_under_one_id() -> None:
-    floods = Floods()
+    floods = RejectFloods()
     first = add(floods, 100, 100)
     assert first is not None
     assert add(floods, 100, 100) is None
     other, later = add(floods, 100, 100, partition=1), add(floods, 100, 100, NOON + HOUR)
-    again = add(Floods(), 100, 100, NOON + 5)
+    again = add(RejectFloods(), 100, 100, NOON + 5)
     assert other is not None
     assert later is not None
     assert again is not None
@@ -58,7 +58,7 @@ def test_once_an_hour_for_each_partition_under_one_id() -> None:
 
 def test_a_run_goes_on_from_pass_to_pass_until_a_sound_record() -> None:
     def runs(*passes: tuple[int, range]) -> list[bool]:
-        floods = Floods()
+        floods = RejectFloods()
         floods.add(0, 0, 50_000, [], NOON)  # far from a tenth
         return [floods.add(0, 0, records, places, NOON) is not None for records, places in passes]
 

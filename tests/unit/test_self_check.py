@@ -10,7 +10,7 @@ import pytest
 
 from tollmeter.cli.verify import verify
 from tollmeter.streams.engine import metrics
-from tollmeter.streams.ledger.self_check import FIRST_SHARE, Hourly, tell, verify_command
+from tollmeter.streams.ledger.self_check import FIRST_SHARE, SelfCheck, tell, verify_command
 
 EVERY_S = 60.0
 
@@ -20,7 +20,7 @@ def run(path: Path, steps: list[tuple[float, bool]], code: str = "", every_s: fl
     program = f"open({str(path)!r}, 'a').write('x'); import sys; {code or 'pass'}"
 
     async def scenario() -> None:
-        hourly = Hourly([sys.executable, "-c", program], every_s)
+        hourly = SelfCheck([sys.executable, "-c", program], every_s)
         for now, ours in steps:
             hourly.step(now, ours=ours)
             hourly.step(now, ours=ours)
