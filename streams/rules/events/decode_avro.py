@@ -96,7 +96,7 @@ def decode(values: Sequence[bytes | None]) -> Decoded:
 
 
 def _all_ours(values: Sequence[bytes | None]) -> pl.DataFrame | None:
-    """Return the rows when every value is a sound Avro event in our own framing, as in nearly all batches; else None."""
+    """Return the rows when every value is a sound Avro event in our own framing, as nearly always; else None."""
     try:
         lengths = list(map(len, values))  # type: ignore[arg-type]  # one None, and this is not the quick way
     except TypeError:
