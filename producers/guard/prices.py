@@ -89,7 +89,8 @@ class Prices:
         overrides = document.get("overrides", ())
         self._aliases = [alias for part in overrides for alias in part.get("aliases", ()) if not _conditional(alias)]
         left_out = _conditional_names(overrides)
-        sold_by = {rule["name"]: rule.get("provider", "*") for part in overrides for rule in part.get("factors", ())}
+        scaling = [rule for part in overrides for kind in ("fees", "factors") for rule in part.get(kind, ())]
+        sold_by = {rule["name"]: rule.get("provider", "*") for rule in scaling}
         for entry in document["rules"]:
             self._add(entry, left_out, sold_by)
         self.per_usd_nano = _latest_rates(document.get("fx", ()))
@@ -208,7 +209,7 @@ def _rule(entry: Mapping[str, Any]) -> Rule:
         above_input=above,
         without_tokens=without,
         free=bool(entry.get("free")),
-        override=str(entry["rule_id"]).startswith("override:"),
+        override=str(entry["rule_id"]).startswith("override:") and not entry.get("listed"),
         always=whole_day and (first, last) == (FIRST_DAY, LAST_DAY) and above < 0 and not without,
         rule_id=str(entry["rule_id"]),
         input_pico=rates.get("input_tokens", 0),
@@ -268,7 +269,7 @@ def _conditional_names(overrides: Any) -> frozenset[str]:
     return frozenset(
         str(entry["name"])
         for part in overrides
-        for kind in ("free", "factors", "rates")
+        for kind in ("free", "fees", "factors", "rates")
         for entry in part.get(kind, ())
         if _conditional(entry)
     )

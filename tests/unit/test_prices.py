@@ -54,7 +54,7 @@ CASES: list[Any] = [
             "event_time": at("2026-10-13T23:59:59"),
         },
         "PRICED",
-        4_500_000,
+        2_250_000,
         id="batch before it is listed",
     ),
     pytest.param(
@@ -70,10 +70,106 @@ CASES: list[Any] = [
         id="default tier is the standard price",
     ),
     pytest.param(
-        {"model_sent": "gpt-4o", "input_tokens": 1000, "service_tier": "flex"},
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "service_tier": "scale"},
         "PARTIAL",
         2_500_000,
         id="a tier without a price of its own",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "service_tier": "flex", "processing": "BATCH"},
+        "PARTIAL",
+        1_250_000,
+        id="two tiers of which the book knows one",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "input_tokens": 1000, "processing": "BATCH", "event_time": at("2024-03-01T00:00:00")},
+        "PARTIAL",
+        2_500_000,
+        id="batch before there was any",
+    ),
+    pytest.param(
+        {"provider": "aws", "model_sent": "openai.gpt-oss-120b-1:0", "input_tokens": 1000, "service_tier": "flex"},
+        "PARTIAL",
+        75_000,
+        id="a tier whose factor is a guess",
+    ),
+    pytest.param(
+        {"provider": "anthropic", "model_sent": "claude-sonnet-4-6", "region": "us", "input_tokens": 1000}
+        | {"extra_units": {"web_searches": 1}},
+        "PRICED",
+        3_300_000 + 10_000_000,
+        id="a regional surcharge is on tokens alone",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-5.4", "api_host": "https://eu.api.openai.com/v1", "input_tokens": 1000},
+        "PRICED",
+        2_750_000,
+        id="the host of a region",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-5.2", "api_host": "eu.api.openai.com", "input_tokens": 1000},
+        "PRICED",
+        1_750_000,
+        id="a model from before the surcharge",
+    ),
+    pytest.param(
+        {"provider": "google", "model_sent": "claude-sonnet-4-5@20250929", "input_tokens": 1000, "region": "us-east5"}
+        | {"api_host": "us-east5-aiplatform.googleapis.com"},
+        "PRICED",
+        3_300_000,
+        id="host and region say the same surcharge, billed once",
+    ),
+    pytest.param(
+        {"provider": "google", "model_sent": "claude-sonnet-4-5", "input_tokens": 1000, "region": "europe-west1"},
+        "PRICED",
+        3_300_000,
+        id="a region without a host",
+    ),
+    pytest.param(
+        {"provider": "google", "model_sent": "claude-sonnet-4-5", "input_tokens": 1000, "region": "global"},
+        "PRICED",
+        3_000_000,
+        id="the global endpoint",
+    ),
+    pytest.param(
+        {"provider": "google", "model_sent": "claude-opus-4-1", "input_tokens": 1000, "region": "us-east5"},
+        "PRICED",
+        15_000_000,
+        id="a model that costs the same in every region",
+    ),
+    pytest.param(
+        {"provider": "google", "model_sent": "gemini-2.5-flash", "input_tokens": 1000}
+        | {"extra_units": {"web_searches": 1}},
+        "PRICED",
+        300_000 + 35_000_000,
+        id="a fee that the book leaves out",
+    ),
+    pytest.param(
+        {"provider": "perplexity", "model_sent": "sonar-pro", "input_tokens": 1000}
+        | {"extra_units": {"search_context_medium": 1}},
+        "PRICED",
+        3_000_000 + 10_000_000,
+        id="a request fee by its search context",
+    ),
+    pytest.param(
+        {"model_sent": "dall-e-3", "operation": "image", "extra_units": {"images": 2, "images_hd_large": 2}},
+        "OVERRIDE",
+        240_000_000,
+        id="images by quality and size",
+    ),
+    pytest.param(
+        {"provider": "deepseek", "model_sent": "deepseek-chat", "input_tokens": 1000, "output_tokens": 1000}
+        | {"event_time": at("2026-08-20T02:00:00")},
+        "PRICED",
+        440_000 + 1_320_000,
+        id="an old name stands for the new model, at its peak hours",
+    ),
+    pytest.param(
+        {"provider": "deepseek", "model_sent": "deepseek-reasoner", "input_tokens": 1000, "output_tokens": 1000}
+        | {"event_time": at("2026-01-05T12:00:00")},
+        "PRICED",
+        280_000 + 420_000,
+        id="an old name before that",
     ),
     # 4000 x 3 + 4000 x 0.30 + 1500 x 3.75 + 500 x 6 + 200 x 15
     pytest.param(

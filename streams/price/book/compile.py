@@ -23,14 +23,33 @@ PROVIDERS: tuple[Provider, ...] = tuple(providers)
 SOURCE = f"genai-prices {version('genai-prices')}"
 CONTEXT_KEYS = ("processing", "service_tier", "speed")
 
+IMAGE_VARIANTS = (
+    *("low", "low_large", "medium", "medium_large", "high", "high_large"),
+    *("hd", "hd_large", "large", "256", "512"),
+)
+"""Images that cost another price than one of 1024 x 1024: by quality, and by size (large = a side beyond 1024)."""
+SEARCH_CONTEXTS = ("medium", "high")
+"""What Perplexity adds to the fee of a request for more than a low search context."""
+
+
+def _own_units() -> dict[str, Unit]:
+    """Return the units that genai-prices has no name for."""
+    images = [(f"images_{name}", {"family": "images", "variant": name}) for name in IMAGE_VARIANTS]
+    contexts = [(f"search_context_{name}", {"family": "search_context", "size": name}) for name in SEARCH_CONTEXTS]
+    others = [(IMAGES, {"family": "images"}), ("search_sources", {"family": "search_sources"})]
+    return {key: Unit(key, 1, frozenset(dimensions.items())) for key, dimensions in (*images, *contexts, *others)}
+
+
 LATTICE = {
     key: Unit(key, raw["per"], frozenset(raw.get("dimensions", {}).items())) for key, raw in unit_data.items()
-} | {IMAGES: Unit(IMAGES, 1, frozenset({("family", "images")}))}
+} | _own_units()
 UNIT_OF_PRICE = {raw.get("price_key", key): LATTICE[key] for key, raw in unit_data.items()}
 
 Context = tuple[tuple[str, str], ...]
 Sized = tuple[int, dict[str, int], bool]
 """Input size above which the prices hold, prices per unit, and whether they needed no rounding."""
+Listing = tuple[list[Sized], bool]
+"""The prices at an instant, and whether they are the standard ones because the tier had none yet."""
 
 
 @cache
@@ -52,7 +71,7 @@ def compile_model(provider: str, model: ModelInfo) -> Iterator[Band]:
     seconds = sorted({0, DAY_SECONDS, *(utc_second(t) for c in hours for t in (c.start_time, c.end_time))})
     for context in contexts(model):
         for begin, end in pairwise(seconds):
-            for first, last, sized in _runs(model, context, days, begin):
+            for first, last, (sized, unlisted) in _runs(model, context, days, begin):
                 for above, prices, exact in sized:
                     yield Band(
                         provider=provider,
@@ -67,21 +86,24 @@ def compile_model(provider: str, model: ModelInfo) -> Iterator[Band]:
                         to_second=end,
                         above_input=above,
                         exact=exact,
+                        partial=unlisted,
                     )
 
 
 def _runs(
     model: ModelInfo, context: Context, days: list[date], second: int
-) -> Iterator[tuple[date | None, date | None, list[Sized]]]:
+) -> Iterator[tuple[date | None, date | None, Listing]]:
     """Yield the day ranges between which the price at this second of the day does not change."""
     before = days[0] - timedelta(days=1) if days else date(1970, 1, 1)
     answers = []
     for start, probe in zip([None, *days], [before, *days], strict=True):
         instant = datetime.combine(probe, time(), UTC) + timedelta(seconds=second)
-        answers.append((start, list(_sized(model.get_prices(instant, dict(context))))))
-    runs = [(next(group)[0], sized) for sized, group in groupby(answers, key=lambda answer: answer[1])]
-    for (first, sized), (last, _) in pairwise([*runs, (None, [])]):
-        yield first, last, sized
+        sized = list(_sized(model.get_prices(instant, dict(context))))
+        unlisted = bool(context) and sized == list(_sized(model.get_prices(instant, {})))
+        answers.append((start, (sized, unlisted)))
+    runs = [(next(group)[0], listing) for listing, group in groupby(answers, key=lambda answer: answer[1])]
+    for (first, listing), (last, _) in pairwise([*runs, (None, ([], False))]):
+        yield first, last, listing
 
 
 def _sized(price: ModelPrice) -> Iterator[Sized]:

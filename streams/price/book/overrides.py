@@ -1,7 +1,7 @@
 """The override layer: rules in YAML that stand before the price book; each names its source, and the last match wins.
 
-A file has the sections `aliases`, `free`, `factors` and `rates`; the shipped file shows each. A wrong file raises
-`OverridesError`, which names file, line and key of every mistake.
+A file has the sections `aliases`, `free`, `fees`, `factors` and `rates`; the shipped file shows each. A wrong file
+raises `OverridesError`, which names file, line and key of every mistake.
 """
 
 import re
@@ -61,6 +61,11 @@ class Rule(BaseModel):
             raise ValueError(f"valid_from {self.valid_from} is not before valid_to {self.valid_to}")
         return self
 
+    @property
+    def always(self) -> bool:
+        """Whether nothing of what the rule changes remains in force."""
+        return self.valid_from is None and self.valid_to is None
+
     def matches(self, provider: str, models: Iterable[str], where: Mapping[str, str]) -> bool:
         """Say whether the rule is for this provider, one of these model names, and this place."""
         return (
@@ -82,19 +87,43 @@ class Free(Rule):
 
 
 class Factor(Rule):
-    """The prices of the book times a factor: regional surcharges, negotiated discounts."""
+    """The prices of the book times a factor: regional surcharges, negotiated discounts, tiers without own prices.
+
+    With a `tier` it holds for calls of that tier where the book has no price for it; `certain: false` says that the
+    factor is only a fair guess (PARTIAL). `only: tokens` leaves fees for searches and the like as they are.
+    """
 
     factor: Annotated[Decimal, Field(gt=0, le=100)]
+    tier: Annotated[str, Field(pattern=r"^[a-z0-9_-]*$")] = ""
+    certain: bool = True
+    only: Literal["all", "tokens"] = "all"
+    listed: bool = False
+
+
+class Fee(Rule):
+    """What the provider bills beside tokens and the book leaves out, in USD for each unit; a price listed PRICED."""
+
+    usd_per_unit: Annotated[dict[str, Price], Field(min_length=1)]
+
+    @field_validator("usd_per_unit")
+    @classmethod
+    def _units(cls, value: dict[str, Decimal]) -> dict[str, Decimal]:
+        for unit in value:
+            if unit not in LATTICE:
+                raise ValueError(f"no such unit: {unit}")
+        return value
 
     @property
-    def always(self) -> bool:
-        """Whether nothing of the unscaled prices remains in force."""
-        return self.valid_from is None and self.valid_to is None
+    def pico(self) -> dict[str, int]:
+        """The fees in pico-USD a unit."""
+        return {unit: round(Fraction(price) * PICO_PER_USD) for unit, price in self.usd_per_unit.items()}
 
 
 class Rates(Rule):
     """Prices of its own for a context, hours, weekdays and an input size."""
 
+    listed: bool = False
+    """The provider's public list price, as the book should have it: PRICED rather than OVERRIDE."""
     context: Annotated[str, Field(pattern=r"^[a-z0-9_.+-]*$|^\*$")] = ""
     hours: Annotated[str, Field(pattern=r"^\d\d:\d\d-\d\d:\d\d$")] = "00:00-24:00"
     weekdays: Annotated[tuple[Weekday, ...], Field(min_length=1)] = WEEKDAYS  # type: ignore[assignment]
@@ -146,7 +175,7 @@ class Rates(Rule):
             weekdays=sum(1 << WEEKDAYS.index(day) for day in set(self.weekdays)),
             above_input=-1 if self.above_input is None else self.above_input,
             without_tokens=self.without_tokens,
-            layer=rates.OVERRIDE,
+            layer=rates.BOOK if self.listed else rates.OVERRIDE,
             name=self.name,
         )
 
@@ -162,6 +191,7 @@ class Document(BaseModel):
     aliases: tuple[Alias, ...] = ()
     free: tuple[Free, ...] = ()
     factors: tuple[Factor, ...] = ()
+    fees: tuple[Fee, ...] = ()
     rates: tuple[Rates, ...] = ()
 
 
@@ -179,7 +209,12 @@ class Overrides:
     @property
     def in_force(self) -> tuple[Rule, ...]:
         """All other rules in the order in which they are applied: later ones win, own prices over free."""
-        return tuple(rule for d in self.documents for rule in (*d.factors, *d.free, *d.rates))
+        found: list[Rule] = []
+        for document in self.documents:
+            places = [factor for factor in document.factors if not factor.tier]
+            tiers = [factor for factor in document.factors if factor.tier]
+            found += (*document.fees, *places, *document.free, *document.rates, *tiers)
+        return tuple(found)
 
 
 def load_overrides(own_file: str = "") -> Overrides:
@@ -208,7 +243,7 @@ def read_document(path: Path) -> Document:
 
 def _no_duplicates(file: YamlFile, document: Document) -> None:
     seen: set[str] = set()
-    for section in ("aliases", "free", "factors", "rates"):
+    for section in ("aliases", "free", "fees", "factors", "rates"):
         for index, rule in enumerate(getattr(document, section)):
             if rule.name in seen:
                 raise OverridesError(file.problem((section, index, "name"), f"{rule.name} is already taken"))

@@ -6,19 +6,17 @@ finite set of `Plan` objects, so equal answers are the same object.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterator
 from datetime import date
-from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
 from genai_prices.data_snapshot import find_provider_by_id
 from genai_prices.types import ModelInfo, Provider
 
+from tollmeter.streams.price.book.bands import apply_rules, tiers_named
 from tollmeter.streams.price.book.compile import PROVIDERS, compile_book, contexts
-from tollmeter.streams.price.book.overrides import Factor, Free, Overrides, Rates, Rule
-from tollmeter.streams.rules.pricing import rates
+from tollmeter.streams.price.book.overrides import Factor, Overrides, Rule
 from tollmeter.streams.rules.pricing.model_names import Names, spellings, tiers, without_date, words
 from tollmeter.streams.rules.pricing.price_one import Plan
 from tollmeter.streams.rules.pricing.rates import Band, clip, effective, outprices
@@ -157,42 +155,28 @@ class Planner:
         name: str,
         stripped: bool,
     ) -> Plan:
-        wanted = tiers(names.service_tier, names.processing)
-        listed = _rule_tiers(rules).union(*(self._tiers[target.key] for target in targets))
-        known = tuple(tier for tier in wanted if tier in listed)
+        listed = tiers_named(rules).union(*(self._tiers[target.key] for target in targets))
+        # any text may come in as a tier: what nobody has a price for is one and the same
+        wanted = tuple(tier if tier in listed else "?" for tier in tiers(names.service_tier, names.processing))
         image = names.operation.lower() in IMAGE_OPERATIONS
         family = self.family_of(provider, name)
-        key = targets, tuple(rule.name for rule in rules), known, stripped or known != wanted, image, family
+        key = targets, tuple(rule.name for rule in rules), wanted, stripped, image, family
         plan = self._plans.get(key)
         if plan is None:
             minimum = max((MINIMUM_SECONDS.get(target.key, 0) for target in targets), default=0)
-            bands = self._bands_for(targets, rules, known)
-            plan = Plan(bands, self.dearest(family), stripped or known != wanted, image, minimum)
+            bands = apply_rules(self._listed(targets, wanted), rules, frozenset(wanted))
+            plan = Plan(bands, self.dearest(family), stripped, image, minimum)
             self._plans[key] = plan
         return plan
 
-    def _bands_for(
-        self, targets: tuple[Target, ...], rules: tuple[Rule, ...], tiers_known: tuple[str, ...]
-    ) -> tuple[Band, ...]:
-        bands: list[Band] = []
-        in_book: set[str] = set()
+    def _listed(self, targets: tuple[Target, ...], wanted: tuple[str, ...]) -> Iterator[tuple[Band, frozenset[str]]]:
+        """Yield the book's bands of the models, each with the tiers that it has no price for."""
         for target in targets:
-            own = [tier for tier in tiers_known if tier in self._tiers[target.key]]
-            in_book |= set(own)
-            listed = self._by_context[target.key].get("+".join(own), [])
-            bands += [clipped for band in listed if (clipped := clip(band, target.valid_from, target.valid_to))]
-        by_rules = _rule_tiers(rules) & set(tiers_known)
-        for rule in rules:
-            if isinstance(rule, Factor):
-                scaled = [new for band in bands if (new := scale(band, rule))]
-                bands = [*(() if rule.always else bands), *scaled]
-            elif isinstance(rule, Free):
-                bands.append(free_band(rule))
-            elif isinstance(rule, Rates):
-                parts = set(rule.context.split("+")) - {""}
-                if rule.context == "*" or (parts == by_rules if parts else not by_rules | in_book):
-                    bands.append(rule.band())
-        return tuple(bands)
+            own = [tier for tier in wanted if tier in self._tiers[target.key]]
+            missing = frozenset(wanted).difference(own)
+            for band in self._by_context[target.key].get("+".join(own), ()):
+                if clipped := clip(band, target.valid_from, target.valid_to):
+                    yield clipped, missing
 
     # ------------------------------------------------------------------ amounts at risk
 
@@ -234,43 +218,6 @@ class Planner:
             for band in by_context.get("", ())
             if band.valid_to is None
         ]
-
-
-def scale(band: Band, rule: Factor) -> Band | None:
-    """Return a band at the rule's factor, in the time of the rule; what is free stays free."""
-    clipped = clip(band, rule.valid_from, rule.valid_to)
-    if clipped is None or band.layer == rates.FREE:
-        return clipped
-    scaled = {unit: Fraction(price) * Fraction(rule.factor) for unit, price in band.prices.items()}
-    return replace(
-        clipped,
-        prices={unit: round(price) for unit, price in scaled.items()},
-        exact=band.exact and all(price.denominator == 1 for price in scaled.values()),
-        source=f"{band.source}; x {rule.factor}: {rule.source}",
-        layer=rates.OVERRIDE,
-        name=f"{band.name}+{rule.name}" if band.name else rule.name,
-    )
-
-
-def free_band(rule: Free) -> Band:
-    """Return a free rule as a band."""
-    return Band(
-        provider=rule.provider,
-        model=rule.model,
-        context="*",
-        prices={},
-        leaves=(),
-        source=rule.source,
-        valid_from=rule.valid_from,
-        valid_to=rule.valid_to,
-        layer=rates.FREE,
-        name=rule.name,
-    )
-
-
-def _rule_tiers(rules: Iterable[Rule]) -> frozenset[str]:
-    listed = (rule.context.split("+") for rule in rules if isinstance(rule, Rates))
-    return frozenset(tier for tiers_of_rule in listed for tier in tiers_of_rule) - {"", "*"}
 
 
 def _tiers_of(model: ModelInfo) -> frozenset[str]:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
+from tollmeter.streams.price.book.bands import add_fee, free_band, scale, surcharged
 from tollmeter.streams.price.book.book import PriceBook
 from tollmeter.streams.price.book.compile import PROVIDERS
-from tollmeter.streams.price.book.overrides import Factor, Free, Rates
-from tollmeter.streams.price.book.plans import PROVIDER_NAMES, free_band, scale
-from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, EVERY_DAY, FREE, Band, clip
+from tollmeter.streams.price.book.overrides import Factor, Fee, Free, Rates, Rule
+from tollmeter.streams.price.book.plans import PROVIDER_NAMES
+from tollmeter.streams.rules.pricing.rates import BOOK, DAY_SECONDS, EVERY_DAY, FREE, Band, clip
 
 Row = dict[str, Any]
 
@@ -102,6 +103,10 @@ def rule_of(band: Band) -> Row:
         rule["without_tokens"] = True
     if not band.exact:
         rule["rounded"] = True
+    if band.partial:
+        rule["partial"] = True
+    if band.name and band.layer == BOOK:
+        rule["listed"] = True
     return rule
 
 
@@ -116,19 +121,37 @@ def rules(book: PriceBook) -> list[Band]:
 def _override_bands(book: PriceBook) -> list[Band]:
     """Return what the rules make, in the order in which they are applied: a factor scales what stands before it."""
     made = list(_aliased(book))
+    providers = {provider.id for provider in PROVIDERS}
+    seller: dict[int, str] = {}
+    """By the identity of a scaled band: the one provider that sells at that price."""
     for rule in book.overrides.in_force:
         if isinstance(rule, Rates):
             made.append(rule.band())
         elif isinstance(rule, Free):
             made.append(free_band(rule))
+        elif isinstance(rule, Fee):
+            made += [new for band in _named(book, rule, made) if (new := add_fee(band, rule))]
         elif isinstance(rule, Factor):
-            sellers = [p for p in PROVIDERS if fnmatchcase(p.id, rule.provider)]
-            owners = {owner for p in sellers for owner in (p.id, *(p.fallback_model_providers or ()))}
-            sold = [band for band in (*book.planner.bands, *made) if band.provider in owners]
-            named = [band for band in sold if fnmatchcase(band.model, rule.model)]
-            # a pattern that fits no id of the book is meant for names as sent: then any model may be the one
-            made += [scaled for band in named or sold if (scaled := scale(band, rule))]
+            lacking = [
+                band
+                for band in _named(book, rule, made)
+                if (not rule.tier or band.context == "" or (band.context == rule.tier and band.partial))
+                and not surcharged(band, rule)
+                and seller.get(id(band), rule.provider) == rule.provider
+            ]
+            scaled = [new for band in lacking if (new := scale(band, rule))]
+            seller |= {id(band): rule.provider for band in scaled if rule.provider in providers}
+            made += scaled
     return made
+
+
+def _named(book: PriceBook, rule: Rule, made: list[Band]) -> list[Band]:
+    """Return the bands that a rule about the provider's models is for."""
+    sellers = [p for p in PROVIDERS if fnmatchcase(p.id, rule.provider)]
+    owners = {owner for p in sellers for owner in (p.id, *(p.fallback_model_providers or ()))}
+    sold = [band for band in (*book.planner.bands, *made) if band.provider in owners]
+    # a pattern that fits no id of the book is meant for names as sent: then any model may be the one
+    return [band for band in sold if fnmatchcase(band.model, rule.model)] or sold
 
 
 def _aliased(book: PriceBook) -> Iterator[Band]:

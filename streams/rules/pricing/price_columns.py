@@ -100,7 +100,7 @@ class Table:
                 (first, last, band.from_second, band.to_second, band.weekdays, band.above_input, band.without_tokens)
             )
             priced = sum(1 << i for i, unit in enumerate(rates.COUNTERS) if unit in band.prices)
-            flags = (rates.REQUESTS in band.prices) + 2 * (rates.IMAGES in band.prices)
+            flags = (rates.REQUESTS in band.prices) + 2 * (rates.IMAGES in band.prices) + 4 * band.partial
             layer = (rates.BOOK, rates.OVERRIDE, rates.FREE).index(band.layer)
             self._marks.append((priced, flags, layer, rule))
         return start
@@ -157,7 +157,9 @@ def price_columns(table: Table, columns: Columns) -> Priced:
     bad = _impossible(tokens)
 
     status = np.where(layer == 1, OVERRIDE, PRICED).astype(np.int8)
-    borrowed = (heads[6][columns.plan] != 0) | ((priced != 0) & ((used & ~priced & ~_REASONING_BIT) != 0))
+    borrowed = (
+        (heads[6][columns.plan] != 0) | ((flags & 4) != 0) | ((priced != 0) & ((used & ~priced & ~_REASONING_BIT) != 0))
+    )
     status[borrowed] = PARTIAL
     status[total > MAX_EVENT_NANO] = INVALID
     covered = has_band & (((used & priced) != 0) | ((flags & 1) != 0) | (image & ((flags & 2) != 0)))

@@ -124,7 +124,7 @@ def status_of(plan: Plan, band: Band, counts: Counts) -> str:
     billed = counts.keys() - INFORMATIVE
     if not band.prices.keys() & set(COUNTERS):  # priced per image, second or character: tokens are but informative
         billed -= set(COUNTERS)
-    if plan.partial or not billed <= band.prices.keys():
+    if plan.partial or band.partial or not billed <= band.prices.keys():
         return "PARTIAL"
     return "OVERRIDE" if band.layer == OVERRIDE else "PRICED"
 

@@ -96,6 +96,8 @@ class Band:
     """Applies only to a call that reports no token at all (per-image fallback of a token-priced model)."""
     exact: bool = True
     """No rate had to be rounded to an integer."""
+    partial: bool = False
+    """The tier had no price of its own then: a stand-in, so that what it prices is PARTIAL."""
     layer: str = BOOK
     name: str = ""
     """Name of the override rule; part of the rule id."""
