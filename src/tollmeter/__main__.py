@@ -1,5 +1,6 @@
 """The command `tollmeter`: loads one command's module, shows errors as one line, and turns them into exit codes."""
 
+import io
 import sys
 
 
@@ -13,6 +14,9 @@ def main() -> int:
             "install it with: pip install 'tollmeter[embedded]'\n"
         )
         return 2
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to fail
     return run(sys.argv[1:])
 
 

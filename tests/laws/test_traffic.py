@@ -12,7 +12,8 @@ from tollmeter.schemas.event import EPOCH, UsageEvent
 from tollmeter.traffic.calls import Traffic
 from tollmeter.traffic.company import company
 from tollmeter.traffic.encode import encode_calls, fields_of, fragments, varint
-from tollmeter.traffic.stream import LEAK_CHOICES, Wire
+from tollmeter.traffic.models import LEAK_CHOICES
+from tollmeter.traffic.stream import Wire
 
 START = 1_790_000_000_000_000
 HALF_HOUR = 1_800_000_000

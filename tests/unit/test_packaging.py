@@ -49,8 +49,8 @@ import sys
 from importlib import import_module
 from tollmeter.cli.root import COMMANDS
 for name in ("worker", "setup", "report", "alerts", "policy", "prices", "verify", "send", "status"):
-    module, _, function = COMMANDS[name].partition(":")
-    assert getattr(import_module(module), function)
+    listed = COMMANDS[name]
+    assert getattr(import_module(f"tollmeter.cli.{listed.module}"), listed.name)
 for stage in ("price", "ledger", "watch"):
     assert import_module(f"tollmeter.streams.{stage}.stage").run
 assert "chdb" not in sys.modules

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tollmeter.admin import access
 from tollmeter.broker.policies import PolicyError
+from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.schemas.access import EVERYONE, Block, RateLimit
@@ -28,7 +29,7 @@ _id = click.argument("id_")
 _for = click.option("--for", "for_", metavar="TIME", help="Until so much later: 30m, 2h, 7d. Without: until undone.")
 
 
-@click.group()
+@click.group(cls=Group)
 def block() -> None:
     """Refuse every call of a key, an address or a user."""
 
@@ -48,7 +49,7 @@ def _block_command(what: str) -> None:
         if as_json:
             print_json(made.model_dump(mode="json"))
         else:
-            out.print(f"{what} {name} is blocked {_when(made.until)} ({_whose(org_id)})", markup=False)
+            out.print(f"{what} {name} is blocked {_when(made.until)} ({_whose(org_id)})")
 
 
 for _name in SCOPES:
@@ -86,10 +87,10 @@ def unblock(settings: Settings, what: str, id_: str, org: str) -> None:
         name = id_
     gone = _made(Block, org_id=org, scope=SCOPES[what], name=name, reason=REASON)
     _do(lambda: access.take_away(settings, gone))
-    out.print(f"{what} {name} may call again ({_whose(org)})", markup=False)
+    out.print(f"{what} {name} may call again ({_whose(org)})")
 
 
-@click.group()
+@click.group(cls=Group)
 def ratelimit() -> None:
     """How often a key or an address may call, for each guarded process by itself."""
 
@@ -137,7 +138,7 @@ def rate_set(
     else:
         whom = f"each {what}" if name == EVERYONE else f"{what} {name}"
         text = f"{whom} may make {requests} calls in {per}, {burst} at once, through each process {_when(made.until)}"
-        out.print(f"{text} ({_whose(org)})", markup=False)
+        out.print(f"{text} ({_whose(org)})")
 
 
 @ratelimit.command("list")
@@ -163,7 +164,7 @@ def rate_delete(settings: Settings, what: str, id_: str, org: str) -> None:
     """End a rate limit; an absent one is no error."""
     gone = _made(RateLimit, org_id=org, scope=SCOPES[what], name=id_, requests=1, window_s=1)
     _do(lambda: access.take_away(settings, gone))
-    out.print(f"the rate limit of {what} {id_} is gone ({_whose(org)})", markup=False)
+    out.print(f"the rate limit of {what} {id_} is gone ({_whose(org)})")
 
 
 def _resolve(settings: Settings, scope: str, id_: str, org: str) -> tuple[str, str]:

@@ -36,7 +36,7 @@ def ack(settings: Settings, alert_id: str, by: str | None) -> None:
         notice = acknowledge(settings, alert_id, by or _user(), time.time())
     except JournalError as error:
         raise UserError(str(error)) from None
-    out.print(f"acknowledged {notice.id}: {notice.facts.get('text', notice.kind)}", markup=False, soft_wrap=True)
+    out.print(f"acknowledged {notice.id}: {notice.facts.get('text', notice.kind)}")
 
 
 @click.command()
@@ -61,7 +61,7 @@ def mute(settings: Settings, kind: str, org: str, scope: str, name: str, span: f
         raise UserError(str(error)) from None
     what = " ".join(part for part in (kind, "alerts", org and f"of {org}", scope, name) if part)
     end = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    out.print(f"{what}: {'no longer muted' if off else f'muted until {end} UTC'}", markup=False)
+    out.print(f"{what}: {'no longer muted' if off else f'muted until {end} UTC'}")
 
 
 @click.command()

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from tollmeter.cli import alert_actions
+from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import ALL, reading
 from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import UserError, err, json_option, out, print_json, print_table
@@ -25,7 +26,7 @@ from tollmeter.sinks.clickhouse.queries import load, moment
 EPOCH = datetime.fromtimestamp(0, tz=UTC)
 
 
-@click.group()
+@click.group(cls=Group)
 def alerts() -> None:
     """Budget and anomaly alerts."""
 
@@ -75,13 +76,13 @@ async def _follow(settings: Settings, from_start: bool, limit: int | None, as_js
             except ValueError:
                 event = None
             if not isinstance(event, dict):
-                err.print("skipped a record that is no CloudEvent", markup=False)
+                err.print("skipped a record that is no CloudEvent")
                 continue
             if as_json:
                 click.echo(json.dumps(event, ensure_ascii=False))
             else:
                 line = _readable(event)
-                out.print(f"{line['time']} {line['severity']:8} {line['text']}", markup=False, soft_wrap=True)
+                out.print(f"{line['time']} {line['severity']:8} {line['text']}")
             shown += 1
             if shown == limit:
                 return

@@ -3,27 +3,17 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tollmeter.admin.corrections import (
-    CorrectionError,
-    Outcome,
-    Place,
-    Plan,
-    await_stored,
-    is_known,
-    plan,
-    send,
-    stored,
-)
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.options import INSTANT, SPAN
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
-from tollmeter.cli.prices import open_book
 from tollmeter.settings import Settings
-from tollmeter.streams.rules.windows.amend import AmendError, Amendment, parse
+
+if TYPE_CHECKING:
+    from tollmeter.admin.corrections import Outcome, Plan
 
 SHOWN = 20
 COLUMNS = ("event_id", "org_id", "before", "after", "cost_nano_before", "cost_nano_after", "difference_nano")
@@ -73,6 +63,10 @@ def correct(
     for event_id in wanted:
         if not _UUID.fullmatch(event_id):
             raise UserError(f"{event_id!r} is no event id: 'tollmeter report find ID' shows it")
+    from tollmeter.admin.corrections import CorrectionError, Place, await_stored, is_known, plan, send, stored
+    from tollmeter.cli.prices import open_book
+    from tollmeter.streams.rules.windows.amend import AmendError, Amendment, parse
+
     book = open_book(settings)
     with reading(settings) as client:
         try:
@@ -93,7 +87,7 @@ def correct(
         raise Finding("\n".join(outcome.conflicts))
 
 
-def _tell(found: Plan, outcome: Outcome | None, reason: str, *, as_json: bool) -> None:
+def _tell(found: "Plan", outcome: "Outcome | None", reason: str, *, as_json: bool) -> None:
     rows = [_line(*row) for row in zip(found.was, found.now, found.fields, strict=True)]
     before, after = (sum(row["cost_nano"] or 0 for row in side) for side in (found.was, found.now))
     total = {
@@ -112,7 +106,7 @@ def _tell(found: Plan, outcome: Outcome | None, reason: str, *, as_json: bool) -
     shown = [{**row, "before": _said(row["before"]), "after": _said(row["after"])} for row in rows[:SHOWN]]
     print_table("Would become" if outcome is None else "Corrected", shown, COLUMNS)
     more = f"; {found.unchanged} are as they shall be" if found.unchanged else ""
-    out.print(f"{len(rows)} calls, cost {after - before:+,} nano-USD{more}", markup=False)
+    out.print(f"{len(rows)} calls, cost {after - before:+,} nano-USD{more}")
     if outcome is not None and not outcome.stored:
         out.print("sent, and not in the ledger yet: is the ledger worker running?")
 

@@ -39,9 +39,8 @@ def sums(document: dict[str, Any], verdict: Verdict) -> None:
         f"{document['events_per_second']:,} events/s from the first sent to the last row in the ledger; "
         f"{document['alerts']} alerts, "
         f"delay p95 {'—' if delay is None else f'{delay} s'}; cost {Decimal(verdict.cost_nano) / 10**9:,.4f} USD",
-        soft_wrap=True,
     )
-    out.print(line(verdict), soft_wrap=True)
+    out.print(line(verdict))
 
 
 def _alert(event: dict[str, Any], delay: float) -> dict[str, Any]:

@@ -5,21 +5,20 @@ import json
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from aiokafka.errors import KafkaError
 
-from tollmeter.admin.dead_letters import Case, read_cases, read_value, select
-from tollmeter.admin.dead_letters import retry as send_again
-from tollmeter.admin.verify.position import LogUnreadableError
-from tollmeter.broker.layout import ProvisionError
+from tollmeter.cli.groups import Group
 from tollmeter.cli.options import INSTANT, SPAN
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.schemas import codec, topics
 from tollmeter.schemas.dead_letter import MAX_ATTEMPTS, QUARANTINED, source_place
 from tollmeter.schemas.secrets import mask_secrets
 from tollmeter.settings import Settings
+
+if TYPE_CHECKING:
+    from tollmeter.admin.dead_letters import Case
 
 SHOWN_BYTES = 4_096
 Result = TypeVar("Result")
@@ -39,7 +38,7 @@ def filters(command: Command) -> Command:
     return command
 
 
-@click.group()
+@click.group(cls=Group)
 def dlq() -> None:
     """Dead letters: records that could not be read, were impossible, or were refused."""
 
@@ -51,7 +50,7 @@ def dlq() -> None:
 @click.pass_obj
 def list_letters(settings: Settings, /, limit: int, as_json: bool, **chosen: Any) -> None:
     """Dead letters, newest first; each record once, however often it was tried."""
-    cases = _choose(_reach(settings, read_cases(settings)), **chosen)
+    cases = _choose(_cases(settings), **chosen)
     rows = [{**case.row(), "detail": mask_secrets(case.letter.detail)} for case in cases[:limit]]
     if as_json:
         print_json(rows)
@@ -69,7 +68,9 @@ def list_letters(settings: Settings, /, limit: int, as_json: bool, **chosen: Any
 @click.pass_obj
 def show(settings: Settings, letter: str, as_json: bool) -> None:
     """One dead letter with its content. LETTER is its id: PARTITION/OFFSET of the source record."""
-    case = _find(settings, letter, _reach(settings, read_cases(settings)))
+    from tollmeter.admin.dead_letters import read_value
+
+    case = _find(settings, letter, _cases(settings))
     value = _reach(settings, read_value(settings, case))
     document = {
         **case.row(),
@@ -81,7 +82,7 @@ def show(settings: Settings, letter: str, as_json: bool) -> None:
         print_json(document)
         return
     for name, text in document.items():
-        out.print(f"{name:9} {text}", markup=False, soft_wrap=True)
+        out.print(f"{name:9} {text}")
 
 
 @dlq.command()
@@ -113,7 +114,9 @@ def retry(
     """Send the original bytes through the line again. Events keep their ids: sent twice they count once."""
     if not letters and not everything and not any(chosen.values()):
         raise UserError("say which letters: ids, --reason, --stage, --partition, --since, --until, or --all")
-    cases = _reach(settings, read_cases(settings))
+    from tollmeter.admin.dead_letters import retry as send_again
+
+    cases = _cases(settings)
     wanted = [_find(settings, letter, cases) for letter in letters] or _choose(cases, **chosen)
     skipped = Counter(case.state for case in wanted if case.state != "waiting")
     # oldest first: as they came
@@ -131,11 +134,11 @@ def retry(
         print_json(done)
         return
     verb = f"would send {len(waiting)}" if sent is None else f"sent {sent.retried}"
-    out.print(f"{verb} of {len(wanted)} letters to {settings.topic(topics.EVENTS)}", markup=False)
+    out.print(f"{verb} of {len(wanted)} letters to {settings.topic(topics.EVENTS)}")
     if sent and sent.lost:
-        out.print(f"{sent.lost} are not kept any more in {settings.topic(topics.EVENTS)}", markup=False)
+        out.print(f"{sent.lost} are not kept any more in {settings.topic(topics.EVENTS)}")
     for state, count in skipped.items():
-        out.print(f"left out {count}: {_WHY[state]}", markup=False)
+        out.print(f"left out {count}: {_WHY[state]}")
 
 
 _WHY = {
@@ -146,12 +149,22 @@ _WHY = {
 }
 
 
-def _choose(cases: Sequence[Case], since: float | None, until: datetime | None, **chosen: Sequence[Any]) -> list[Case]:
+def _cases(settings: Settings) -> "list[Case]":
+    from tollmeter.admin.dead_letters import read_cases
+
+    return _reach(settings, read_cases(settings))
+
+
+def _choose(
+    cases: "Sequence[Case]", since: float | None, until: datetime | None, **chosen: Sequence[Any]
+) -> "list[Case]":
+    from tollmeter.admin.dead_letters import select
+
     start = None if since is None else datetime.now(UTC) - timedelta(seconds=since)
     return select(cases, since=start, until=until, **chosen)
 
 
-def _find(settings: Settings, letter: str, cases: Sequence[Case]) -> Case:
+def _find(settings: Settings, letter: str, cases: "Sequence[Case]") -> "Case":
     try:
         place = source_place(letter if letter.count("/") > 1 else f"{settings.topic(topics.EVENTS)}/{letter}")
     except ValueError:
@@ -187,6 +200,11 @@ def _is_text(value: bytes) -> bool:
 
 
 def _reach(settings: Settings, work: Coroutine[Any, Any, Result]) -> Result:
+    from aiokafka.errors import KafkaError
+
+    from tollmeter.admin.verify.position import LogUnreadableError
+    from tollmeter.broker.layout import ProvisionError
+
     try:
         return asyncio.run(work)
     except (LogUnreadableError, ProvisionError) as problem:

@@ -130,7 +130,7 @@ def _ledger(settings: Settings, opened: ExitStack) -> ClickHouse | None:
     try:
         return opened.enter_context(reading(settings))
     except UserError as error:
-        err.print(f"what was used is unknown: {error.message}", markup=False, soft_wrap=True)
+        err.print(f"what was used is unknown: {error.message}")
         return None
 
 
@@ -171,7 +171,7 @@ def _row(budget: Budget, why: str, ledger: ClickHouse | None, live: dict[str, Sp
 def _print(document: dict[str, Any]) -> None:
     who = f"user {document['user'] or '(none)'} of {document['org']}"
     inside = f" in {', '.join(document['groups'])}" if document["groups"] else ""
-    out.print(f"{who}{inside}; warned at {document['warn_threshold_pct']} %", markup=False, soft_wrap=True)
+    out.print(f"{who}{inside}; warned at {document['warn_threshold_pct']} %")
     if document["user"] and document["known"] is False:
         out.print("nobody knows this user: not in the membership, never seen in an event")
     rows = [

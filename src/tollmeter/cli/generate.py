@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,10 @@ from tollmeter.cli.output import UserError, json_option, out, print_json, print_
 from tollmeter.cli.progress import Bar, bar
 from tollmeter.producers.imports.publish import NotSentError, publish, publish_timed
 from tollmeter.settings import Settings
-from tollmeter.traffic.company import company
-from tollmeter.traffic.stream import LEAK_CHOICES, Wire
+from tollmeter.traffic.models import LEAK_CHOICES
+
+if TYPE_CHECKING:
+    from tollmeter.traffic.stream import Wire
 
 STEP_S = 0.05
 """Live traffic goes out in steps of this length."""
@@ -60,7 +62,10 @@ def generate(settings: Settings, /, as_json: bool, **options: Any) -> None:
     _summary(wire, records, time.monotonic() - begun, as_json)
 
 
-def _wire(options: dict[str, Any], live: bool) -> Wire:
+def _wire(options: dict[str, Any], live: bool) -> "Wire":
+    from tollmeter.traffic.company import company
+    from tollmeter.traffic.stream import Wire
+
     now_us = time.time_ns() // 1_000
     events = options["events"]
     block: dict[str, int] = {}
@@ -86,20 +91,20 @@ def _wire(options: dict[str, Any], live: bool) -> Wire:
     )
 
 
-async def _send(settings: Settings, wire: Wire, live: bool, progress: Bar) -> int:
+async def _send(settings: Settings, wire: "Wire", live: bool, progress: Bar) -> int:
     if live:
         return await publish_timed(settings, paced(wire), acknowledged=progress.advance)
     return await publish(settings, (values for _, values in wire.blocks()), acknowledged=progress.advance)
 
 
-async def paced(wire: Wire) -> AsyncIterator[list[bytes]]:
+async def paced(wire: "Wire") -> AsyncIterator[list[bytes]]:
     """Yield each block when the time of its last event has come."""
     for due_us, values in wire.blocks():
         await asyncio.sleep(max(0.0, due_us / 1e6 - time.time()))
         yield values
 
 
-def leak_rows(wire: Wire) -> list[dict[str, Any]]:
+def leak_rows(wire: "Wire") -> list[dict[str, Any]]:
     """Say what was put into the traffic, where and when."""
     callers = wire.company.callers
     first = datetime.fromtimestamp((wire.start_us + wire.span_us * 2 / 3) / 1e6, UTC)
@@ -119,7 +124,7 @@ def leak_rows(wire: Wire) -> list[dict[str, Any]]:
     ]
 
 
-def _summary(wire: Wire, records: int, seconds: float, as_json: bool) -> None:
+def _summary(wire: "Wire", records: int, seconds: float, as_json: bool) -> None:
     counts = {
         "records": records,
         "events": wire.sent_events,

@@ -13,7 +13,6 @@ from tollmeter.producers.imports.imports import FORMATS, Import, Report, import_
 from tollmeter.producers.imports.publish import NotSentError
 from tollmeter.producers.imports.readers import UnreadableError
 from tollmeter.settings import Settings
-from tollmeter.traffic import sample
 
 
 @click.command("import")
@@ -32,6 +31,8 @@ def import_file(
     FILE holds openai_usage log lines, a Cloud Logging export (JSON array, JSON lines or CSV) or the merged public
     traces (CSV); any of them may be gzipped. Importing a file twice adds nothing; moved to now, it is new traffic.
     """
+    from tollmeter.traffic import sample
+
     now = datetime.now(UTC)
     job = Import(file, kind, seed, org, now if shift_to_now else None, sample)
     try:
@@ -66,16 +67,15 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def _tell(settings: Settings, report: Report, seed: int) -> None:
-    out.print(f"{report.sent:,} events of {report.read:,} entries sent and acknowledged", soft_wrap=True)
+    out.print(f"{report.sent:,} events of {report.read:,} entries sent and acknowledged")
     if not report.read:
         err.print("nothing to import: the input is empty")
     if report.assigned:
         out.print(
             f"The trace has no organisation, key, user, address or model: drawn from seed {seed}, not real",
-            soft_wrap=True,
         )
     for trace, shift in report.shifts.items():
-        out.print(f"{trace or 'times'} moved by {shift}", soft_wrap=True)
+        out.print(f"{trace or 'times'} moved by {shift}")
     if report.skipped:
         out.print(f"{report.skipped:,} entries are no usage records and were skipped")
     if report.expired:
@@ -83,9 +83,8 @@ def _tell(settings: Settings, report: Report, seed: int) -> None:
         out.print(
             f"{report.expired:,} events are older than the retention of {days} days: the ledger keeps them {days} days "
             "from today, live windows and alerts leave them out (--shift-to-now moves them)",
-            soft_wrap=True,
         )
     for bad in report.first_bad:
-        err.print(f"{bad.place}: {bad.reason}", markup=False, soft_wrap=True)
+        err.print(f"{bad.place}: {bad.reason}")
     if report.bad:
-        err.print(f"{report.bad:,} bad entries were left out; the rest is in", soft_wrap=True)
+        err.print(f"{report.bad:,} bad entries were left out; the rest is in")

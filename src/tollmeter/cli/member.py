@@ -3,6 +3,7 @@
 import click
 
 from tollmeter.broker.policies import member_delete, member_set, read_rules, write
+from tollmeter.cli.groups import Group
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.cli.policy_files import export_members, import_members
 from tollmeter.cli.policy_options import doing
@@ -14,7 +15,7 @@ _user = click.option("--user", help="A user: the external id that events carry."
 _group = click.option("--group", "nested", help="A group that is itself inside other groups.")
 
 
-@click.group()
+@click.group(cls=Group)
 def member() -> None:
     """The membership: users in groups, and groups inside groups."""
 
@@ -37,7 +38,7 @@ def set_(
         print_json(made.model_dump(mode="json"))
     else:
         text = f"{made.kind} {made.name} of {org} is in {', '.join(made.groups) or 'no group'}"
-        out.print(text, markup=False, soft_wrap=True)
+        out.print(text)
 
 
 @member.command("list")
@@ -77,7 +78,7 @@ def delete(settings: Settings, org: str, user: str | None, nested: str | None) -
     gone = _member(org, user, nested, ())
     with doing():
         write(settings, [member_delete(org, gone.member_id)])
-    out.print(f"{gone.kind} {gone.name} of {org} is not in the membership", markup=False, soft_wrap=True)
+    out.print(f"{gone.kind} {gone.name} of {org} is not in the membership")
 
 
 def _member(org: str, user: str | None, nested: str | None, groups: tuple[str, ...]) -> Member:

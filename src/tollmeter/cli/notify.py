@@ -54,7 +54,7 @@ def notify(settings: Settings, file: Path | None) -> int:
     except Exception as error:  # crash-only: the journal is the truth, the next start goes on from it
         logging.getLogger("tollmeter.notify").critical("unexpected: %r; the process ends", error, exc_info=error)
         code = EXIT_CRASH
-    err.print("stopped" if code == 0 else f"ended with code {code}", markup=False)
+    err.print("stopped" if code == 0 else f"ended with code {code}")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # a message that hangs in its thread must not hold up a clean stop

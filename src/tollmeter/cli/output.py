@@ -1,23 +1,52 @@
-"""How commands speak: tables and text on stdout for people, one JSON document for machines, the rest on stderr."""
+"""How commands speak: tables and text on stdout for people, one JSON document for machines, the rest on stderr.
+
+Text is printed as it is: nothing is markup, no line is broken, and control characters from outside are spelled out.
+"""
 
 import json
 import logging
+import os
+import re
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+from tollmeter.cli.tables import fold, layout, printable
 
 # Without a handler Python prints a library's warnings beside our one line; workers add handlers of their own.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
-out = Console(highlight=False)
-if not out.is_terminal:
-    out.width = 200  # into a file or a pipe: ids stay in one piece
-err = Console(stderr=True, highlight=False)
+_BESIDE_JSON = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
+"""What `json.dumps` leaves as it is and a terminal may obey, or cannot encode."""
+
+
+class Lines:
+    """One of the two streams, line by line."""
+
+    def __init__(self, *, error: bool) -> None:
+        self._error = error
+
+    @property
+    def is_terminal(self) -> bool:
+        return (sys.stderr if self._error else sys.stdout).isatty()
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None where there is none: nothing is made to fit a file or a pipe."""
+        return shutil.get_terminal_size().columns if self.is_terminal else None
+
+    def print(self, text: str = "", *, dim: bool = False, bold: bool = False) -> None:
+        """Print one line."""
+        plain = not self.is_terminal or bool(os.environ.get("NO_COLOR"))
+        shown = printable(text) if plain else click.style(printable(text), dim=dim or None, bold=bold or None)
+        click.echo(shown, err=self._error)
+
+
+out = Lines(error=False)
+err = Lines(error=True)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 
@@ -36,20 +65,28 @@ class Finding(click.ClickException):
 
 def print_json(document: Any) -> None:
     """Print exactly one JSON document on stdout."""
-    click.echo(json.dumps(document, ensure_ascii=False, default=str))
+    text = json.dumps(document, ensure_ascii=False, default=str)
+    click.echo(_BESIDE_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def print_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Print rows as a table; numbers to the right; an empty result says so."""
+def print_table(
+    title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = (), *, spare: Sequence[str] = ()
+) -> None:
+    """Print rows as a table; an empty result says so.
+
+    Where the terminal is too narrow, first the `spare` columns are left out, the last of them first, then each row
+    becomes a block of lines.
+    """
     if not rows:
-        out.print(f"{title}: nothing yet", markup=False)
+        out.print(f"{title}: nothing yet")
         return
-    names = list(columns or rows[0])
-    table = Table(title=Text(title), title_justify="left")
-    for name in names:
-        numeric = all(isinstance(row.get(name), int | float | Decimal) or row.get(name) is None for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        # Text, not markup: names come from outside and may hold square brackets
-        table.add_row(*(Text("—" if row.get(name) is None else str(row[name])) for name in names))
-    out.print(table)
+    width = out.width
+    table = layout(list(columns or rows[0]), rows, spare, width)
+    for line in fold(printable(title), width or len(title)):
+        out.print(line, bold=True)
+    for number, line in enumerate(table.lines):
+        out.print(line, bold=number == 0 and table.headed)
+    if table.left_out and width:
+        left = f"too narrow for {', '.join(table.left_out)}: a wider window or --json shows them"
+        for line in fold(left, width):
+            out.print(line, dim=True)

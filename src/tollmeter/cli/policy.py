@@ -8,6 +8,7 @@ import click
 from tollmeter.admin.policy_text import PolicyTextError, amount_of, amount_text, limits_text, policy_of
 from tollmeter.broker.policies import Rules, policy_delete, policy_set, read_rules, write
 from tollmeter.cli.explain import explain, status
+from tollmeter.cli.groups import Group
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
 from tollmeter.cli.policy_files import export_policies, import_policies
 from tollmeter.cli.policy_options import (
@@ -34,7 +35,7 @@ _OPTIONS = {
 }
 
 
-@click.group()
+@click.group(cls=Group)
 def policy() -> None:
     """Limits of organisations, groups, users, keys, IPs, agents, models, providers and tags."""
 
@@ -110,7 +111,7 @@ def set_(
         print_json(document(made))
     else:
         alerts = ", ".join(f"{pct} %" for pct in made.thresholds)
-        out.print(f"policy {made.policy_id} is in force; alerts at {alerts}", markup=False, soft_wrap=True)
+        out.print(f"policy {made.policy_id} is in force; alerts at {alerts}")
 
 
 @policy.command()
@@ -159,7 +160,7 @@ def delete(settings: Settings, org: str, scope: str, name: str, applies: str | N
             raise UserError(f"{len(found)} policies fit: {ids}; say which with --applies and --currency")
         write(settings, [policy_delete(org, entry.policy_id) for entry in found])
     said = f"policy {found[0].policy_id} is gone" if found else f"{org}/{scope}/{name} has no such policy"
-    out.print(said, markup=False, soft_wrap=True)
+    out.print(said)
 
 
 def document(entry: Policy) -> dict[str, Any]:

@@ -106,10 +106,10 @@ def _take_over(
     if not as_json:
         for key, facts in difference.new.items():
             text = ", ".join(f"{name} {value}" for name, value in facts.items())
-            out.print(f"+ {key}: {text}", markup=False, soft_wrap=True)
+            out.print(f"+ {key}: {text}")
         for key, pairs in difference.changed.items():
             text = "; ".join(f"{name} {before} → {after}" for name, (before, after) in pairs.items())
-            out.print(f"~ {key}: {text}", markup=False, soft_wrap=True)
+            out.print(f"~ {key}: {text}")
     check(rules, changes)
     if not dry_run:
         write(settings, changes)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tollmeter.cli.groups import Group
 from tollmeter.cli.options import INSTANT
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
 from tollmeter.cli.progress import bar
@@ -25,7 +26,7 @@ from tollmeter.streams.rules.pricing.rates import COUNTERS, DAY_SECONDS, EVERY_D
 SHOWN_DIFFERENCES = 20
 
 
-@click.group()
+@click.group(cls=Group)
 def prices() -> None:
     """What models cost, at which time, and where the figures come from."""
 
@@ -54,10 +55,10 @@ def show(settings: Settings, model: str, provider: str, at: datetime | None, as_
         return
     print_table(f"{model} on {at:%Y-%m-%d} UTC, USD per million tokens", [_row(listed) for listed in found])
     for listed in found:
-        out.print(f"  {listed.band.rule_id}: {listed.band.source}", markup=False, style="dim")
+        out.print(f"  {listed.band.rule_id}: {listed.band.source}", dim=True)
     if any(listed.partial for listed in found):
         out.print("priced as the model without its date: PARTIAL")
-    out.print(f"price book {book.id}", style="dim")
+    out.print(f"price book {book.id}", dim=True)
 
 
 @prices.command(name="check")
@@ -76,12 +77,12 @@ def check_command(rounds: int, as_json: bool) -> None:
             "compiled table against genai-prices", [{"result": k, "calls": n} for k, n in outcome.counts.items()]
         )
         for text in outcome.differences[:SHOWN_DIFFERENCES]:
-            out.print(f"different: {text}", markup=False, soft_wrap=True)
+            out.print(f"different: {text}")
     if outcome.counts[DIFFERENT]:
         raise Finding(f"{outcome.counts[DIFFERENT]} calls are priced differently")
 
 
-@prices.group(invoke_without_command=True)
+@prices.group(cls=Group, invoke_without_command=True)
 @json_option
 @click.pass_context
 def fx(context: click.Context, as_json: bool) -> None:
@@ -125,7 +126,7 @@ def import_fx(settings: Settings, files: tuple[Path, ...], as_json: bool) -> Non
     if as_json:
         print_json({"added": merged.added, "known": merged.known, "conflicts": merged.conflicts, "file": str(target)})
     else:
-        out.print(f"{merged.added} rates are new in {target}, {merged.known} were there", markup=False, soft_wrap=True)
+        out.print(f"{merged.added} rates are new in {target}, {merged.known} were there")
         if merged.added:
             out.print("PRICE uses them from its next start on")
     if merged.conflicts:

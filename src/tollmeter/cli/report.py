@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from tollmeter.cli.budget import budget
+from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import ALL, plain, reading
 from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import Finding, json_option, out, print_json, print_table
@@ -63,7 +64,7 @@ class Columns(click.ParamType):
         return tuple(dict.fromkeys(names))
 
 
-@click.group()
+@click.group(cls=Group)
 def report() -> None:
     """Who spent how much, on what, through which key."""
 

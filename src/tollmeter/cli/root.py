@@ -1,43 +1,88 @@
-"""The list of commands. Each lives in a module of its own, which is loaded when the command is used."""
+"""The list of commands. Each lives in a module of its own, which is loaded when the command is used, not to list it."""
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NamedTuple
 
 import click
 
 from tollmeter import __version__
+from tollmeter.cli.groups import Group
 from tollmeter.cli.output import UserError, err
-from tollmeter.embedded import state
-from tollmeter.settings import Settings, SettingsError
+
+HELP_OPTIONS = frozenset({"-h", "--help"})
+_HELP = "tollmeter.help"
+
+
+class Listed(NamedTuple):
+    """Where a command is, and the first paragraph of its help."""
+
+    module: str
+    name: str
+    help: str
+
 
 COMMANDS = {
-    "alerts": "tollmeter.cli.alerts:alerts",
-    "block": "tollmeter.cli.access:block",
-    "correct": "tollmeter.cli.correct:correct",
-    "demo": "tollmeter.cli.demo:demo",
-    "dlq": "tollmeter.cli.dlq:dlq",
-    "down": "tollmeter.cli.stack:down",
-    "generate": "tollmeter.cli.generate:generate",
-    "import": "tollmeter.cli.importing:import_file",
-    "member": "tollmeter.cli.member:member",
-    "notify": "tollmeter.cli.notify:notify",
-    "policy": "tollmeter.cli.policy:policy",
-    "prices": "tollmeter.cli.prices:prices",
-    "ratelimit": "tollmeter.cli.access:ratelimit",
-    "probe": "tollmeter.cli.probe:probe",
-    "report": "tollmeter.cli.report:report",
-    "send": "tollmeter.cli.send:send",
-    "setup": "tollmeter.cli.setup:setup",
-    "status": "tollmeter.cli.stack:status",
-    "unblock": "tollmeter.cli.access:unblock",
-    "up": "tollmeter.cli.stack:up",
-    "verify": "tollmeter.cli.verify:verify",
-    "worker": "tollmeter.cli.worker:worker",
+    "alerts": Listed("alerts", "alerts", "Budget and anomaly alerts."),
+    "block": Listed("access", "block", "Refuse every call of a key, an address or a user."),
+    "correct": Listed(
+        "correct",
+        "correct",
+        "Correct calls in the ledger by their event ids; each is priced again with the present price book.",
+    ),
+    "demo": Listed("demo", "demo", "Show everything once, on a stack of its own that is gone afterwards."),
+    "dlq": Listed("dlq", "dlq", "Dead letters: records that could not be read, were impossible, or were refused."),
+    "down": Listed("stack", "down", "Stop the stack that runs in the data folder; the data stays."),
+    "generate": Listed("generate", "generate", "Send made-up traffic that looks like real traffic."),
+    "import": Listed("importing", "import_file", 'Import usage from FILE ("-" = standard input).'),
+    "member": Listed("member", "member", "The membership: users in groups, and groups inside groups."),
+    "notify": Listed(
+        "notify",
+        "notify",
+        "Tell people of alerts: log, webhook, e-mail, chat. Several instances share the work: one is in charge.",
+    ),
+    "policy": Listed(
+        "policy",
+        "policy",
+        "Limits of organisations, groups, users, keys, IPs, agents, models, providers and tags.",
+    ),
+    "prices": Listed("prices", "prices", "What models cost, at which time, and where the figures come from."),
+    "probe": Listed("probe", "probe", "Ask a provider for one word: is it reachable?"),
+    "ratelimit": Listed(
+        "access", "ratelimit", "How often a key or an address may call, for each guarded process by itself."
+    ),
+    "report": Listed("report", "report", "Who spent how much, on what, through which key."),
+    "send": Listed("send", "send", "Send one usage event and see it land."),
+    "setup": Listed(
+        "setup", "setup", "Create the topics, the layout record and the ClickHouse tables that are missing."
+    ),
+    "status": Listed(
+        "stack",
+        "status",
+        "Show the processes of the stack: up or down, memory, restarts, addresses, records waiting.",
+    ),
+    "unblock": Listed(
+        "access", "unblock", "Let a key, an address or a user call again; one that is not blocked is no error."
+    ),
+    "up": Listed("stack", "up", "Start the broker, ClickHouse and the workers; runs until Ctrl-C. Data is kept."),
+    "verify": Listed(
+        "verify", "verify", "Check that every record of the log stands in the ledger exactly once, with its cost."
+    ),
+    "worker": Listed(
+        "worker",
+        "worker",
+        "Run a worker of one STAGE until SIGTERM or Ctrl-C; `all` runs the three side by side.",
+    ),
 }
 
 
-class Commands(click.Group):
+class Commands(Group):
     """Loads a command's module on use, so that `--help` is quick and one missing extra breaks only its own command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_HELP] = bool(HELP_OPTIONS.intersection(args))
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -45,28 +90,35 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
+        listed = COMMANDS[cmd_name]
         try:
-            command: click.Command = getattr(import_module(module), name)
+            command: click.Command = getattr(import_module(f"tollmeter.cli.{listed.module}"), listed.name)
         except ModuleNotFoundError as missing:
             if (missing.name or "").startswith("tollmeter"):
                 raise
             raise UserError(f"'tollmeter {cmd_name}' needs {missing.name}: pip install 'tollmeter[embedded]'") from None
         return command
 
+    def first_paragraph(self, ctx: click.Context, name: str) -> str:
+        return COMMANDS[name].help
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command(cls=Commands, context_settings={"help_option_names": sorted(HELP_OPTIONS, key=len)})
 @click.version_option(__version__, prog_name="tollmeter")
 @click.pass_context
 def tollmeter(ctx: click.Context) -> None:
     """LLM usage and cost meter: who spends how much on which model, and is it still allowed?"""
-    import os
+    if ctx.obj is not None:
+        return
+    from tollmeter.embedded import state
+    from tollmeter.settings import Settings, SettingsError
 
-    if ctx.obj is None:
-        try:
-            ctx.obj = Settings.from_environment(os.environ)
-        except SettingsError as error:
+    try:
+        ctx.obj = Settings.from_environment(os.environ)
+    except SettingsError as error:
+        if not ctx.meta[_HELP]:  # help is given whatever the settings are
             raise UserError(str(error)) from None
+    else:
         running = state.running(ctx.obj.data_dir)
         if running is not None:
             ctx.obj = state.overlay(ctx.obj, os.environ, running)
@@ -81,9 +133,13 @@ def run(arguments: Sequence[str]) -> int:
     except click.Abort:
         return 130
     except click.ClickException as error:
-        err.print(f"tollmeter: {error.format_message()}", markup=False, soft_wrap=True)
+        err.print(f"tollmeter: {error.format_message()}")
         return error.exit_code
-    except SettingsError as error:  # one that only shows when the setting is used
-        err.print(f"tollmeter: {error}", markup=False, soft_wrap=True)
+    except ValueError as error:
+        from tollmeter.settings import SettingsError
+
+        if not isinstance(error, SettingsError):
+            raise
+        err.print(f"tollmeter: {error}")  # one that only shows when the setting is used
         return 2
     return result if isinstance(result, int) else 0

@@ -153,7 +153,7 @@ def _check_addresses(settings: Settings) -> None:
 
 
 def _note(line: str) -> None:
-    err.print(f"{datetime.now().astimezone():%H:%M:%S} {line}", markup=False, soft_wrap=True)
+    err.print(f"{datetime.now().astimezone():%H:%M:%S} {line}")
 
 
 def _print_next(data_dir: Path) -> None:
@@ -162,4 +162,4 @@ def _print_next(data_dir: Path) -> None:
         prefix = f"TOLLMETER_DATA_DIR={data_dir} "
     err.print("try next:")
     for command in _NEXT:
-        err.print(f"  {prefix}{command}", markup=False, soft_wrap=True)
+        err.print(f"  {prefix}{command}")

@@ -4,20 +4,19 @@ import asyncio
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
-from tollmeter.admin.verify import alarm
-from tollmeter.admin.verify.position import LogUnreadableError
-from tollmeter.admin.verify.repair import repair
-from tollmeter.admin.verify.run import Options, Verdict
-from tollmeter.admin.verify.run import verify as check
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
 from tollmeter.cli.progress import bar
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse.client import ClickHouse
+
+if TYPE_CHECKING:
+    from tollmeter.admin.verify.run import Options, Verdict
+    from tollmeter.sinks.clickhouse.client import ClickHouse
 
 SHOWN = 20
 
@@ -51,6 +50,9 @@ def verify(
     Counts records, accepted, rejected, distinct, resends and ledger rows, each by itself; compares costs event by
     event, coverage of the source log, the minute rollup group by group, and live totals scope by scope.
     """
+    from tollmeter.admin.verify import alarm
+    from tollmeter.admin.verify.run import Options
+
     verdict, done = check_and_mend(settings, Options(wait, since, windows, deep), mend=mend)
     if alert:
         asyncio.run(alarm.send(settings, alarm.alerts(verdict.differences, datetime.now(UTC))))
@@ -58,22 +60,27 @@ def verify(
         print_json({**verdict.document(), **({"repaired": done} if mend else {})})
         return 1 if verdict.differences else 0
     for text in done:
-        out.print(text, markup=False)
+        out.print(text)
     tell(verdict)
     if verdict.differences:
         raise Finding(f"{len(verdict.differences)} differences: docs/runbook.md says what each means")
     return 0
 
 
-def run(settings: Settings, wait_s: float) -> Verdict:
+def run(settings: Settings, wait_s: float) -> "Verdict":
     """Verify with a progress bar. Raises `UserError` when log or ledger cannot be read."""
+    from tollmeter.admin.verify.run import Options
+
     return check_and_mend(settings, Options(wait_s), mend=False)[0]
 
 
-def check_and_mend(settings: Settings, options: Options, *, mend: bool) -> tuple[Verdict, list[str]]:
+def check_and_mend(settings: Settings, options: "Options", *, mend: bool) -> "tuple[Verdict, list[str]]":
     """Verify, and with `mend` repair and verify again. Raises `UserError` when log or ledger cannot be read."""
+    from tollmeter.admin.verify.position import LogUnreadableError
+    from tollmeter.admin.verify.repair import repair
+    from tollmeter.admin.verify.run import verify as check
 
-    async def work(client: ClickHouse) -> tuple[Verdict, list[str]]:
+    async def work(client: "ClickHouse") -> "tuple[Verdict, list[str]]":
         with ExitStack() as stack:
             verdict = await check(
                 settings, client, options, lambda total: stack.enter_context(bar("records checked", total)).advance
@@ -90,7 +97,7 @@ def check_and_mend(settings: Settings, options: Options, *, mend: bool) -> tuple
             raise UserError(str(problem)) from None
 
 
-def line(verdict: Verdict) -> str:
+def line(verdict: "Verdict") -> str:
     """The sum, each term counted on its own."""
     return (
         f"records {verdict.records:,} = ledger {verdict.ledger:,} + resends {verdict.resends:,} "
@@ -98,12 +105,11 @@ def line(verdict: Verdict) -> str:
     )
 
 
-def tell(verdict: Verdict) -> None:
-    out.print(line(verdict), soft_wrap=True)
+def tell(verdict: "Verdict") -> None:
+    out.print(line(verdict))
     out.print(
         f"accepted {verdict.accepted:,} = distinct {verdict.distinct:,} + resends {verdict.resends:,}; "
         f"{verdict.windows_compared:,} live totals and {verdict.rollup_compared:,} rollup groups compared",
-        soft_wrap=True,
     )
     if verdict.voided:
         out.print(f"voided {verdict.voided:,} (distinct = ledger + voided)")
@@ -111,7 +117,6 @@ def tell(verdict: Verdict) -> None:
         found = verdict.corrected
         out.print(
             f"corrected {found.rows:,} rows: {found.voided:,} voided, {found.moved:,} now in another organisation",
-            soft_wrap=True,
         )
     if verdict.deep:
         out.print("read again: " + ", ".join(f"{name} {count:,}" for name, count in verdict.deep.items()))

@@ -10,12 +10,9 @@ from importlib import import_module
 
 import click
 
-from tollmeter.broker.layout import ProvisionError
 from tollmeter.cli.output import UserError, err
 from tollmeter.embedded.backoff import Backoff
 from tollmeter.settings import Settings, SettingsError
-from tollmeter.sinks.clickhouse.client import Unavailable
-from tollmeter.streams.engine.app import BrokerError
 
 STAGES = ("price", "ledger", "watch")
 STOP_S = 20.0
@@ -39,6 +36,10 @@ def worker(settings: Settings, stage: str, health_port: int | None) -> int:
     port = settings.health_port if health_port is None else health_port
     if stage == "all":
         return Children(STAGES, port).run()
+    from tollmeter.broker.layout import ProvisionError
+    from tollmeter.sinks.clickhouse.client import Unavailable
+    from tollmeter.streams.engine.app import BrokerError
+
     settings = settings.model_copy(update={"health_port": port})
     run: Callable[[Settings], int] = import_module(f"tollmeter.streams.{stage}.stage").run
     try:
@@ -87,7 +88,7 @@ class Children:
         del self._running[stage]
         self._backoff[stage], pause = self._backoff[stage].after_exit(time.monotonic() - self._started[stage])
         if not self._stopping:
-            err.print(f"worker {stage} ended with code {code}; again in {pause:g} s", soft_wrap=True)
+            err.print(f"worker {stage} ended with code {code}; again in {pause:g} s")
         return time.monotonic() + pause
 
     def _stop(self, number: int, frame: object) -> None:

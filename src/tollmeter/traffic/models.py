@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+LEAK_CHOICES = ("none", "new", "old", "both")
+"""Which keys leak on request: none, those without a past, those with one, both."""
+
 
 class Model(NamedTuple):
     """A model and how it is reached. `share` is its weight among the calls of the workloads that may use it."""

@@ -12,7 +12,6 @@ from tollmeter.traffic.company import Company, Leak
 from tollmeter.traffic.encode import encode_calls, fields_of, fragments
 from tollmeter.traffic.poison import poison
 
-LEAK_CHOICES = ("none", "new", "old", "both")
 RESEND_WITHIN = 2_000
 """A resend follows its original by at most so many records."""
 
