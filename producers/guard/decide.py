@@ -1,12 +1,13 @@
 """The order of decision: blocks, cap, rate limits, budgets. It reads one snapshot and waits for nothing slow."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 
 from tollmeter.producers.guard import refusals
 from tollmeter.producers.guard.accounts import Refusal, Reservation
 from tollmeter.producers.guard.decision import Allow, Deny
-from tollmeter.producers.guard.limits import Caller, tag_names
+from tollmeter.producers.guard.limits import Caller
 from tollmeter.producers.guard.prices import UNPRICED
+from tollmeter.producers.guard.question import Question
 from tollmeter.producers.guard.snapshot import Snapshot
 from tollmeter.settings import Settings
 
@@ -36,33 +37,22 @@ class Decider:
         paced = self._known.access.take(org, paying, wall_ms, mono_ns)
         return None if paced is None else refusals.paced(paced)
 
-    def decide(
-        self,
-        model: str,
-        tokens: int,
-        output: int,
-        user: str,
-        groups: Collection[str],
-        org: str,
-        api_key: str,
-        client_ip: str,
-        provider: str,
-        agent: str,
-        tags: Mapping[str, str] | None,
-        billing_scope: str,
-        counted: Collection[str],
-    ) -> Allow | Deny:
+    def decide(self, question: Question, tokens: int, output: int) -> Allow | Deny:
         """Decide about one call of so many prompt and output tokens."""
-        known = self._known
+        known, org, model = self._known, question.org or "", question.model
         mono_ns = self._monotonic_ns()
         wall_ms = mono_ns // 1_000_000 + known.clock.offset_ms
         access = known.access
         if access.blocks:
-            callers = (("api_key", api_key), ("client_ip", client_ip), ("user", user))
+            callers = (
+                ("api_key", question.api_key_id or ""),
+                ("client_ip", question.client_ip or ""),
+                ("user", question.user or ""),
+            )
             block = access.blocked(org, callers, wall_ms)
             if block is not None:
                 return refusals.blocked(block)
-        prices = known.prices
+        prices, provider = known.prices, question.provider or ""
         est, status = (None, UNPRICED.status) if prices is None else prices.estimate(provider, model, tokens, output)
         if est is None:
             if self._closed:
@@ -70,17 +60,14 @@ class Decider:
         elif est > self._max_nano:
             return refusals.cost_cap(self._http_status, self._max_nano, est)
         if access.rates:
-            paying = (("api_key", api_key), ("client_ip", client_ip))
-            if counted:
-                paying = tuple(one for one in paying if one[0] not in counted)  # type: ignore[assignment]
-            paced = access.take(org, paying, wall_ms, mono_ns)
+            paced = access.take(org, question.paying, wall_ms, mono_ns)
             if paced is not None:
                 return refusals.paced(paced)
-        if billing_scope == "USER":
+        if question.billing_scope == "USER":
             return Allow(est, Reservation(None), status)
         if not provider and prices is not None:
             provider = prices.provider_of(provider, model)
-        caller = (user, tuple(groups), api_key, client_ip, agent, model, provider, tag_names(tags) if tags else ())
+        caller = question.caller(provider)
         return self._reserve(org, caller, est, status, tokens + output, wall_ms, mono_ns // 1_000_000)
 
     def _reserve(

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -25,6 +25,7 @@ from tollmeter.producers.guard.alert_queue import AlertQueue
 from tollmeter.producers.guard.decide import Decider
 from tollmeter.producers.guard.decision import NANO_PER_USD, Allow, CallRefused, CostLimitExceeded, Deny
 from tollmeter.producers.guard.prices import UNPRICED, Quote
+from tollmeter.producers.guard.question import Question
 from tollmeter.producers.guard.reader import Reader
 from tollmeter.producers.guard.snapshot import Snapshot, Source
 from tollmeter.settings import Settings
@@ -35,6 +36,7 @@ __all__ = [
     "CostLimitExceeded",
     "Deny",
     "Guard",
+    "Question",
     "Quote",
     "Reservation",
     "overshoot_bound",
@@ -94,73 +96,24 @@ class Guard:
         self._alerts = AlertQueue()
         self._reader = Reader(self.settings, self._known, self._alerts)
 
-    def check(
-        self,
-        model: str,
-        *,
-        prompt_chars: int | None = None,
-        prompt_tokens: int | None = None,
-        prompt: str | None = None,
-        max_output_tokens: int | None = None,
-        user: str = "",
-        groups: Collection[str] = (),
-        org: str = "",
-        api_key_id: str = "",
-        client_ip: str = "",
-        provider: str = "",
-        agent: str = "",
-        tags: Mapping[str, str] | None = None,
-        billing_scope: str = "ORG",
-        counted: Collection[str] = (),
-        **event: Any,
-    ) -> Allow | Deny:
+    def check(self, model: str, **about: Any) -> Allow | Deny:
         """Decide about one call; never raises, never waits for anything slow.
 
-        Prompt tokens are `prompt_tokens`, else what the tokenizer makes of `prompt`, else a quarter of its characters.
-        Names are those that the call's event will bear. `groups` are added to those that the membership knows. Further
-        keywords (feature, request_id ...) go into the event of a refusal. `counted` names the kinds of caller (api_key,
-        client_ip) whose rate limit has counted this call already, because `admit` let its request in.
+        Keywords are the fields of `Question`: prompt_chars, prompt_tokens or prompt, max_output_tokens, org, user,
+        groups, api_key_id, client_ip, provider, agent, tags, billing_scope, counted. Further ones (feature,
+        request_id ...) go into the event of a refusal.
         """
         if self.mode == "disabled":
             return Allow(None, Reservation(None), "")
         try:
             if self._thread is None and self.mode == "kafka":
                 self._start()
-            tokens = self._prompt_tokens(model, prompt_chars, prompt_tokens, prompt)
-            output = self._output_tokens if max_output_tokens is None else max_output_tokens
-            decided = self._decider.decide(
-                model,
-                tokens,
-                output,
-                user or "",
-                groups,
-                org or "",
-                api_key_id or "",
-                client_ip or "",
-                provider or "",
-                agent or "",
-                tags,
-                billing_scope,
-                counted,
-            )
+            question = Question.of(model, about)
+            output = question.max_output_tokens
+            output = self._output_tokens if output is None else output
+            decided = self._decider.decide(question, self._prompt_tokens(question), output)
             if isinstance(decided, Deny):
-                self._refused(
-                    decided,
-                    {
-                        "model_sent": model,
-                        "org_id": org,
-                        "user_id": user,
-                        "group_id": next(iter(groups), ""),
-                        "api_key_id": api_key_id,
-                        "client_ip": client_ip,
-                        "provider": provider,
-                        "agent": agent,
-                        "tags": dict(tags or {}),
-                        "billing_scope": billing_scope,
-                        "prompt_chars": prompt_chars,
-                        **event,
-                    },
-                )
+                self._refused(decided, question.event_fields())
             return decided
         except Exception as error:
             self._faults.warn("a call was not checked: %s", f"{type(error).__name__}: {error}")
@@ -205,12 +158,13 @@ class Guard:
             self._faults.warn("a request was not checked: %s", f"{type(error).__name__}: {error}")
             return None
 
-    def _prompt_tokens(self, model: str, chars: int | None, tokens: int | None, prompt: str | None) -> int:
-        if tokens is not None:
-            return tokens
+    def _prompt_tokens(self, question: Question) -> int:
+        if question.prompt_tokens is not None:
+            return question.prompt_tokens
+        prompt = question.prompt
         if prompt is not None and self._tokenizer is not None:
-            return self._tokenizer(prompt, model)
-        return -(-(len(prompt or "") if chars is None else chars) // 4)
+            return self._tokenizer(prompt, question.model)
+        return -(-(len(prompt or "") if question.prompt_chars is None else question.prompt_chars) // 4)
 
     def _refused(self, deny: Deny, fields: dict[str, Any]) -> None:
         """Record the refusal as an event of cost 0, and tell those who follow alerts."""

@@ -1,0 +1,74 @@
+"""What a guard is asked about one call: frozen, with the names that the call's event will bear."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, Self
+
+from tollmeter.producers.guard.limits import Caller, tag_names
+
+
+class Question(NamedTuple):
+    """One call before it is made. A field that is None or empty is not known.
+
+    Prompt tokens are `prompt_tokens`, else what the guard's tokenizer makes of `prompt`, else a quarter of its
+    characters. `groups` are added to those that the membership knows. `counted` names the kinds of caller (api_key,
+    client_ip) whose rate limit has counted this call already, because `admit` let its request in.
+    """
+
+    model: str
+    prompt_chars: int | None = None
+    prompt_tokens: int | None = None
+    prompt: str | None = None
+    max_output_tokens: int | None = None
+    user: str | None = ""
+    groups: Collection[str] = ()
+    org: str | None = ""
+    api_key_id: str | None = ""
+    client_ip: str | None = ""
+    provider: str | None = ""
+    agent: str | None = ""
+    tags: Mapping[str, str] | None = None
+    billing_scope: str = "ORG"
+    """Who pays: ORG, or USER, whose calls are not asked for budgets."""
+    counted: Collection[str] = ()
+    event: Mapping[str, Any] = {}
+    """Further fields of the event of a refusal (feature, request_id ...)."""
+
+    @classmethod
+    def of(cls, model: str, about: Mapping[str, Any]) -> Self:
+        """Return the question about a model; keywords that are no field of a question belong to the event."""
+        if about.keys() <= _ASKED:
+            return cls(model, **about)
+        event = {name: value for name, value in about.items() if name not in _ASKED}
+        return cls(model, **{name: value for name, value in about.items() if name in _ASKED}, event=event)
+
+    @property
+    def paying(self) -> tuple[tuple[str, str], ...]:
+        """Kind and name of each caller that a rate limit is about, but for those counted already."""
+        paying = (("api_key", self.api_key_id or ""), ("client_ip", self.client_ip or ""))
+        return tuple(one for one in paying if one[0] not in self.counted) if self.counted else paying
+
+    def caller(self, provider: str) -> Caller:
+        """Return the names by which budgets are found; `provider` as the price book calls it."""
+        tags = tag_names(self.tags) if self.tags else ()
+        key, address = self.api_key_id or "", self.client_ip or ""
+        return self.user or "", tuple(self.groups), key, address, self.agent or "", self.model, provider, tags
+
+    def event_fields(self) -> dict[str, Any]:
+        """Return the fields of the event that records a refusal."""
+        return {
+            "model_sent": self.model,
+            "org_id": self.org,
+            "user_id": self.user,
+            "group_id": next(iter(self.groups), ""),
+            "api_key_id": self.api_key_id,
+            "client_ip": self.client_ip,
+            "provider": self.provider,
+            "agent": self.agent,
+            "tags": dict(self.tags or {}),
+            "billing_scope": self.billing_scope,
+            "prompt_chars": self.prompt_chars,
+            **self.event,
+        }
+
+
+_ASKED = frozenset(Question._fields) - {"model", "event"}
