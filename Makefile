@@ -17,7 +17,7 @@ demo: $(STAMP) ## from nothing to priced calls, budgets and alerts in two minute
 	$(BIN)/tollmeter demo $(if $(TRACE),--trace "$(TRACE)")
 
 test: $(STAMP) ## the whole suite: unit tables, laws, contracts on the real broker and engine, end to end
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
 
 check: $(STAMP) ## lint, format, types, import rules, fast tests: what to run before a commit
 	$(BIN)/ruff check .

@@ -2,37 +2,79 @@
 
 import asyncio
 import os
-import time
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_timeout
 
+from tests import effort
+from tests.patience import Patience, eventually
 from tollmeter.settings import Settings
 
 if TYPE_CHECKING:
+    from tests.forkserver import ForkServer
+    from tests.workers import Workers
     from tollmeter.embedded.stack import Stack
 
-Value = TypeVar("Value")
+LONGEST_FIRST = ("e2e", "contracts", "simulation", "laws", "unit")
 
 
-def eventually(check: Callable[[], Value], timeout: float = 30.0, every: float = 0.05) -> Value:
-    """Return the first truthy result of `check`; fail with its last result or error after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while True:
-        last: object = None
-        try:
-            value = check()
-            if value:
-                return value
-            last = value
-        except Exception as error:
-            last = error
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout:g} s; last result: {last!r}")
-        time.sleep(every)
+def pytest_configure(config: pytest.Config) -> None:
+    """`-m nightly` makes the laws long."""
+    if _nightly(config):
+        effort.lengthen()
+
+
+def _nightly(config: pytest.Config) -> bool:
+    return "nightly" in config.option.markexpr
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long forms run when `-m` names them. A file stays on one worker, since its tests share what they start."""
+    for item in items:
+        if _nightly(config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("nightly")
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if hasattr(config, "workerinput"):  # one of several workers of pytest-xdist
+        items.sort(key=_turn)
+    if not _nightly(config):
+        long = [item for item in items if item.get_closest_marker("nightly")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
+
+
+def _turn(item: pytest.Item) -> int:
+    """Long files begin early: at the end nobody waits for the last one."""
+    folder = item.path.parent.name
+    return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else 0
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
+    """A test's time runs as slowly as a busy machine does."""
+    if settings.method != "signal":
+        return None
+    patience = Patience(settings.timeout)
+
+    def look(number: int, frame: FrameType | None) -> None:
+        if patience.ended():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            pytest_timeout.timeout_sigalrm(item, settings)
+
+    def cancel() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    item.cancel_timeout = cancel  # type: ignore[attr-defined]  # the plugin calls it
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+    return True
 
 
 @pytest.fixture(scope="session", name="eventually")
@@ -97,6 +139,32 @@ async def _forget(settings: Settings) -> None:
         await admin.delete_topics([settings.topic(topic.name) for topic in TOPICS])
     finally:
         await admin.close()
+
+
+@pytest.fixture
+def line(line_settings: Settings) -> Settings:
+    """The line of a test; a module that needs other settings of it has a fixture of this name."""
+    return line_settings
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> Iterator["ForkServer"]:
+    """Starts `tollmeter ...` without its imports."""
+    from tests.forkserver import ForkServer
+
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def workers(line: Settings, forkserver: "ForkServer", tmp_path: Path) -> Iterator["Workers"]:
+    """Starts workers of the line; all are gone after the test."""
+    from tests.workers import Workers
+
+    made = Workers(forkserver, line, tmp_path)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")

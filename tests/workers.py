@@ -3,11 +3,10 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +14,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata
 
+from tests.forkserver import ForkServer
+from tests.patience import Patience
 from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Headers
@@ -28,14 +29,16 @@ Sent = tuple[int, bytes, Headers]
 class Worker:
     """One worker process of a stage, with its log and the address of its health checks."""
 
-    def __init__(self, settings: Settings, stage: str, folder: Path, number: int = 0) -> None:
-        self.log, self._health = folder / f"{stage}-{number}.log", folder / f"{stage}-{number}.health"
-        environment = {**os.environ, **settings_environment(settings), "POLARS_MAX_THREADS": "1"}
-        environment["TOLLMETER_HEALTH_FILE"] = str(self._health)
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tollmeter", "worker", stage], env=environment, stderr=log, stdout=log
-            )
+    def __init__(self, server: ForkServer, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log, self._health, self._ready = log, log.with_suffix(".health"), log.with_suffix(".ready")
+        files = {"TOLLMETER_HEALTH_FILE": str(self._health), "TOLLMETER_READY_FILE": str(self._ready)}
+        with log.open("wb") as out:
+            self.process = server.start(arguments, {**environment, **files}, stdout=out)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has its partitions."""
+        return self._ready.exists()
 
     @property
     def text(self) -> str:
@@ -65,6 +68,43 @@ class Worker:
             if line.partition("{")[0].partition(" ")[0] == name and all(part in line for part in wanted)
         ]
         return sum(float(line.rpartition(" ")[2]) for line in lines) if lines else None
+
+
+class Workers:
+    """The workers of a line. `workers(stage)` starts one, `workers.ready(stage, ...)` waits until they work."""
+
+    def __init__(self, server: ForkServer, line: Settings, folder: Path) -> None:
+        self._server, self._line, self._folder = server, line, folder
+        self._running: list[Worker] = []
+
+    def __call__(self, stage: str, line: Settings | None = None) -> Worker:
+        """Start a worker of a stage, without waiting, on the line or on one with other settings."""
+        return self.start(stage, "worker", stage, line=line)
+
+    def start(self, name: str, *arguments: str, line: Settings | None = None, **more: str) -> Worker:
+        """Start a command that runs until it is stopped; `more` is added to its environment."""
+        environment = {**os.environ, **settings_environment(line or self._line), "POLARS_MAX_THREADS": "1", **more}
+        log = self._folder / f"{name}-{len(self._running)}.log"
+        self._running.append(Worker(self._server, arguments, environment, log))
+        return self._running[-1]
+
+    def ready(self, *stages: str, line: Settings | None = None) -> list[Worker]:
+        """Start one worker of each stage and return them when all have their partitions."""
+        started = [self(stage, line) for stage in stages]
+        patience = Patience(120)
+        while waiting := [worker for worker in started if not worker.ready]:
+            for worker in waiting:
+                assert worker.process.poll() is None, worker.text
+                assert not patience.ended(), worker.text
+            time.sleep(0.05)
+        return started
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for worker in self._running:
+            worker.process.kill()
+        for worker in self._running:
+            worker.process.wait()
 
 
 def run(work: Coroutine[Any, Any, Value]) -> Value:

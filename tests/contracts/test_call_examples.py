@@ -42,7 +42,6 @@ def run(folder: Path, *command: str, **environment: str) -> subprocess.Completed
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
 

@@ -2,11 +2,7 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,9 +10,9 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
 from tests.usage_rows import as_json, avro, fields
+from tests.workers import Workers
 from tollmeter.admin.dead_letters import read_cases, retry
 from tollmeter.cli.root import tollmeter
-from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.schemas.dead_letter import SourcePlace, dead_letter_headers
 from tollmeter.settings import Settings
@@ -26,19 +22,11 @@ pytestmark = pytest.mark.stack
 Eventually = Callable[..., Any]
 
 
-@pytest.fixture
-def line(line_settings: Settings, tmp_path: Path) -> Iterator[Settings]:
-    """A line with PRICE and LEDGER."""
-    running = []
-    for stage in ("price", "ledger"):
-        environment = {**os.environ, **settings_environment(line_settings), "POLARS_MAX_THREADS": "1"}
-        with (tmp_path / f"{stage}.log").open("wb") as log:
-            command = [sys.executable, "-m", "tollmeter", "worker", stage]
-            running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-    yield line_settings
-    for process in running:
-        process.kill()
-        process.wait()
+@pytest.fixture(autouse=True)
+def _running(workers: Workers) -> None:
+    """PRICE and LEDGER."""
+    workers("price")
+    workers("ledger")
 
 
 def dlq(settings: Settings, *arguments: str) -> Any:

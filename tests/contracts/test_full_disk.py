@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.chaos.machine import Disk
-from tests.conftest import eventually
+from tests.patience import eventually
 from tollmeter.embedded.ports import choose
 from tollmeter.embedded.supervisor import Program, Supervisor
 from tollmeter.settings import Settings
@@ -94,7 +94,7 @@ def test_acknowledged_rows_outlive_a_full_disk(disk: Disk, tmp_path: Path) -> No
         eventually(lambda: sum(len(writer.stored) for writer in writers) > before + 500)
         for writer in writers:
             writer.ended.set()
-            writer.join(20)
+            writer.join(600)
         found = eventually(lambda: present(client, supervisor))
     finally:
         supervisor.close([[FRONT]])

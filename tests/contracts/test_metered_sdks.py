@@ -371,7 +371,7 @@ assert said[0].events == []
 
 def test_a_process_that_ends_records_what_it_holds(server: FakeServer) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", AT_EXIT.format(url=server.url)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", AT_EXIT.format(url=server.url)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "['ESTIMATED']"), done.stderr
 

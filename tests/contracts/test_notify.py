@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +13,16 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
 from tests.alert_events import Receiver, alert, receiver
+from tests.forkserver import Child
+from tests.workers import Worker, Workers
 from tollmeter.cli.alerts import alerts as alerts_command
-from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
 
 pytestmark = pytest.mark.stack
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[[], Child]
 
 FILE = """
 consumers:
@@ -50,31 +48,22 @@ def hook() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def start(line: Settings, hook: Receiver, tmp_path: Path) -> Iterator[Start]:
-    """Start an instance of notify; all are gone after the test."""
-    running: list[subprocess.Popen[bytes]] = []
+def start(workers: Workers, hook: Receiver, tmp_path: Path) -> Iterator[Start]:
+    """Start an instance of notify."""
     routes = tmp_path / "routes.yaml"
     routes.write_text(FILE.format(url=hook.url))
-    environment = {**os.environ, **settings_environment(line), "HOOK_KEY": "whsec_c2VjcmV0"}
+    started: list[Worker] = []
 
-    def start_one() -> subprocess.Popen[bytes]:
-        number = len(running)
-        ready = tmp_path / f"{number}.ready"
-        command = [sys.executable, "-m", "tollmeter", "notify", "--routes", str(routes)]
-        with (tmp_path / f"notify-{number}.log").open("wb") as log:
-            own = {**environment, "TOLLMETER_READY_FILE": str(ready)}
-            running.append(subprocess.Popen(command, env=own, stderr=log, stdout=log))
-        return running[-1]
+    def start_one() -> Child:
+        started.append(workers.start("notify", "notify", "--routes", str(routes), HOOK_KEY="whsec_c2VjcmV0"))
+        return started[-1].process
 
     yield start_one
-    for process in running:
-        process.kill()
-        process.wait()
-    for number in range(len(running)):
-        text = (tmp_path / f"notify-{number}.log").read_text()
-        print(text)
-        assert "c2VjcmV0" not in text
-        assert "Traceback" not in text
+    workers.close()
+    for worker in started:
+        print(worker.text)
+        assert "c2VjcmV0" not in worker.text
+        assert "Traceback" not in worker.text
 
 
 def publish(settings: Settings, alerts: Sequence[Alert]) -> None:
@@ -126,7 +115,7 @@ def test_a_standby_takes_over_where_the_first_ends(
         if leaving is second:
             start()
         leaving.send_signal(signal.SIGTERM)
-        assert leaving.wait(20) == 0
+        assert leaving.wait(300) == 0
         more = len(hook.accepted()) + 5
         publish(line, fresh(more))
         eventually(lambda more=more: len(hook.accepted()) == more)

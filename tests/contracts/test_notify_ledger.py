@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.alert_events import alert, event
+from tests.patience import Patience, share
 from tests.priced_rows import insert, row
 from tollmeter.broker.policies import set_policy
 from tollmeter.schemas.policy import Policy
@@ -23,7 +24,7 @@ from tollmeter.streams.notify.states import States
 from tollmeter.streams.notify.texts import Cause, Causes
 
 KEY = "0123456789ab3f2a"
-BUSY_S = 20.0
+BUSY_S = 600.0
 """How long a busy machine may take to answer."""
 
 
@@ -106,7 +107,7 @@ def test_without_clickhouse_alerts_wait_for_nothing() -> None:
     ledger = Ledger(Settings(clickhouse="http://127.0.0.1:1"), lambda: now[0])
     started = time.monotonic()
     assert asyncio.run(ledger.causes(notice())) == Causes()
-    assert time.monotonic() - started < ANSWER_S + 1
+    assert (time.monotonic() - started) * share() < ANSWER_S + 1
     assert ledger._not_before == 100 + PAUSE_S, "the next alerts do not even ask"
 
 
@@ -145,8 +146,8 @@ def test_the_daily_report_is_made_once(line_settings: Settings) -> None:
 
     async def make(dispatcher: Dispatcher) -> Notice | None:
         daily = Daily(line_settings, report)
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
+        patience = Patience(20)
+        while not patience.ended():
             found = daily.due(dispatcher, time.time())
             if found is not None or daily._making is None:
                 return found

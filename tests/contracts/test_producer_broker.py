@@ -149,7 +149,6 @@ def test_prefork_workers_exit_without_a_word(line_settings: Settings, tmp_path: 
         env=environment | settings_environment(line_settings),
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -2,13 +2,9 @@
 
 import asyncio
 import json
-import os
 import random
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.usage_rows import AT, avro, fields
-from tollmeter.embedded.stack import settings_environment
+from tests.workers import Workers
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Headers, PolicyDelete, Tick, control_record, tick_record
 from tollmeter.schemas.priced import KIND_ROWS, KIND_TICK
@@ -30,32 +26,6 @@ from tollmeter.streams.rules.records.encode import Block, blocks, encode_dicts
 pytestmark = pytest.mark.stack
 Eventually = Callable[..., Any]
 BOOK = load(Settings())
-
-
-class Worker:
-    """One worker process of a stage, with its log."""
-
-    def __init__(self, settings: Settings, stage: str, folder: Path) -> None:
-        self.log = folder / f"{stage}.log"
-        environment = {**os.environ, **settings_environment(settings), "POLARS_MAX_THREADS": "1"}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tollmeter", "worker", stage], env=environment, stderr=log, stdout=log
-            )
-
-
-@pytest.fixture
-def start(line_settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], Worker]]:
-    running: list[Worker] = []
-
-    def start_one(stage: str) -> Worker:
-        running.append(Worker(line_settings, stage, tmp_path))
-        return running[-1]
-
-    yield start_one
-    for worker in running:
-        worker.process.kill()
-        worker.process.wait()
 
 
 async def _send(line: Settings, topic: str, records: list[tuple[int, bytes, Headers]], transaction: str) -> None:
@@ -119,13 +89,13 @@ def ids(*numbers: int) -> list[str]:
 
 
 def test_ticks_follow_the_rows_and_cover_every_partition(
-    line_settings: Settings, start: Callable[[str], Worker], eventually: Eventually
+    line_settings: Settings, workers: Workers, eventually: Eventually
 ) -> None:
     before_ms = int(time.time() * 1000)
     # partition 3 ends with the mark of a transaction, which is no record: it must count as read all the same
     send(line_settings, topics.EVENTS, [(3, avro(fields(3)), [])], transaction=f"tx-{random.random()}")
     send(line_settings, topics.EVENTS, [(number, avro(fields(number)), []) for number in range(3)])
-    start("price")
+    workers("price")
 
     def clocks() -> dict[int, dict[int, int]]:
         newest: dict[int, dict[int, int]] = {}
@@ -158,7 +128,7 @@ def read_book(line: Settings) -> bool:
 
 
 def test_refused_row_becomes_a_dead_letter_and_its_neighbours_are_stored(
-    line_settings: Settings, start: Callable[[str], Worker], eventually: Eventually
+    line_settings: Settings, workers: Workers, eventually: Eventually
 ) -> None:
     bad = pl.when(pl.col("src_offset") == 5).then(pl.lit("no uuid at all")).otherwise(pl.col("event_id"))
     good, mixed = priced(1, 2, 3), priced(4, 5, 6, 7, event_id=bad)
@@ -169,7 +139,7 @@ def test_refused_row_becomes_a_dead_letter_and_its_neighbours_are_stored(
         [(0, good.value, good.headers), (0, *control), (1, mixed.value, mixed.headers), (0, *tick)],
     )
     send(line_settings, topics.PRICED, [(2, b"not arrow", good.headers), (2, b"no headers", [])])
-    worker = start("ledger")
+    worker = workers("ledger")
     client = connect(line_settings)
     eventually(lambda: stored(client) == ids(1, 2, 3, 4, 6, 7), timeout=40)
     letters = eventually(lambda: len(found := read(line_settings, topics.DLQ)) == 3 and found, timeout=20)
@@ -182,13 +152,13 @@ def test_refused_row_becomes_a_dead_letter_and_its_neighbours_are_stored(
 
 
 def test_newer_format_stops_its_partition_alone(
-    line_settings: Settings, start: Callable[[str], Worker], eventually: Eventually
+    line_settings: Settings, workers: Workers, eventually: Eventually
 ) -> None:
     known, later, other = priced(1), priced(2), priced(3)
     newer = [(name, b"2" if name == "format" else value) for name, value in later.headers]
     send(line_settings, topics.PRICED, [(0, known.value, known.headers), (0, later.value, newer)])
     send(line_settings, topics.PRICED, [(1, other.value, other.headers)])
-    worker = start("ledger")
+    worker = workers("ledger")
     client = connect(line_settings)
     eventually(lambda: stored(client) == ids(1, 3), timeout=40)
     eventually(lambda: "upgrade this worker" in worker.log.read_text(encoding="utf-8"), timeout=10)
@@ -200,7 +170,7 @@ def test_newer_format_stops_its_partition_alone(
 
 
 def test_alerts_and_rules_land_in_their_tables(
-    line_settings: Settings, start: Callable[[str], Worker], eventually: Eventually
+    line_settings: Settings, workers: Workers, eventually: Eventually
 ) -> None:
     event = {
         "specversion": "1.0",
@@ -220,8 +190,8 @@ def test_alerts_and_rules_land_in_their_tables(
     }
     wire = json.dumps(event).encode()
     send(line_settings, topics.ALERTS, [(0, wire, []), (0, wire, [])])  # at least once: sent twice
-    start("price")
-    start("ledger")
+    workers("price")
+    workers("ledger")
     client = connect(line_settings)
     eventually(lambda: client.query("SELECT id, org_id FROM alerts FINAL") == [{"id": "a1", "org_id": "acme"}], 40)
     rules = "SELECT count() AS n FROM price_rules FINAL WHERE price_book = {book:String}"

@@ -1,4 +1,4 @@
-"""Three minutes of chaos on a line of its own: nothing lost, nothing double, every window and alert right."""
+"""Chaos on a line of its own: nothing lost, nothing double, every window and alert right."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-MINUTES = 3.0
 COUNTS = (
     "lost",
     "double",
@@ -27,7 +26,7 @@ def chaos(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[s
         [sys.executable, "-m", "tests.chaos", *arguments],
         capture_output=True,
         text=True,
-        timeout=1_500,
+        timeout=6_000,
         check=False,
         env={**plain, "PYTHONPATH": os.pathsep.join(("src", ".")), **environment},
     )
@@ -35,17 +34,18 @@ def chaos(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[s
 
 @pytest.mark.stack
 @pytest.mark.timeout(1_600)
-def test_nothing_is_wrong_after_three_minutes(stack: object) -> None:
+@pytest.mark.parametrize(("minutes", "faults"), [(0.3, 1), pytest.param(3.0, 2, marks=pytest.mark.nightly)])
+def test_nothing_is_wrong_after_minutes_of_chaos(stack: object, minutes: float, faults: int) -> None:
     """`stack` says whether Java and Maven are there; chaos starts its own."""
-    done = chaos("--minutes", str(MINUTES), "--seed", "7", "--json")
+    done = chaos("--minutes", str(minutes), "--seed", "7", "--json")
     assert done.stdout, done.stderr[-3_000:]
     found = json.loads(done.stdout)
     assert {name: found[name] for name in COUNTS} == dict.fromkeys(COUNTS, 0), done.stderr[-3_000:]
     assert done.returncode == 0, done.stderr[-3_000:]
-    assert found["faults"] == sum(row["injected"] for row in found["by_fault"].values()) >= 2
+    assert found["faults"] == sum(row["injected"] for row in found["by_fault"].values()) >= faults
     assert found["events"] > 1_000
     assert found["poison"] > 0
-    assert found["alerts"] > 50
+    assert found["alerts"] > 10
     assert found["producer"]["given_up"] == 0
 
 

@@ -20,7 +20,6 @@ def test_demo_adds_up_and_leaves_nothing(tmp_path: Path, stack: object) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -4,12 +4,10 @@ import asyncio
 import gzip
 import json
 import os
-import subprocess
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 from genai_prices import Usage, calc_price
 
+from tests.workers import Workers
 from tollmeter.cli.root import tollmeter
-from tollmeter.embedded.stack import settings_environment
 from tollmeter.producers.imports.imports import Import, Report, events
 from tollmeter.producers.imports.publish import publish
 from tollmeter.schemas.event import UsageEvent
@@ -31,28 +29,11 @@ from tollmeter.traffic.stream import Wire
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
 Eventually = Callable[..., Any]
-STAGES = ("price", "ledger", "watch")
 
 
-@pytest.fixture
-def line(line_settings: Settings, tmp_path: Path, eventually: Eventually) -> Iterator[Settings]:
-    """A line with one worker per stage; all are gone after the test."""
-    running = []
-    for stage in STAGES:
-        environment = {**os.environ, **settings_environment(line_settings), "POLARS_MAX_THREADS": "1"}
-        environment["TOLLMETER_READY_FILE"] = str(tmp_path / f"{stage}.ready")
-        with (tmp_path / f"{stage}.log").open("wb") as log:
-            command = [sys.executable, "-m", "tollmeter", "worker", stage]
-            running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-    try:
-        eventually(lambda: all((tmp_path / f"{stage}.ready").exists() for stage in STAGES), 120)
-        yield line_settings
-    finally:
-        for process in running:
-            process.kill()
-        for process in running:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+@pytest.fixture(autouse=True)
+def _running(workers: Workers) -> None:
+    workers.ready("price", "ledger", "watch")
 
 
 def command(settings: Settings, *arguments: str, text: bytes | None = None) -> tuple[int, Any]:
@@ -123,9 +104,22 @@ def trace() -> Path:
     return Path(folder) / "llm_usage_sample.csv.gz"
 
 
-def test_real_trace_is_exact_and_importing_it_again_adds_nothing(trace: Path, line: Settings) -> None:
+def every(nth: int, trace: Path, folder: Path) -> Path:
+    """Write a trace of every nth line of another."""
+    shorter = folder / trace.name
+    with gzip.open(trace, "rt", encoding="utf-8") as lines, gzip.open(shorter, "wt", encoding="utf-8") as out:
+        out.write(next(lines))
+        out.writelines(islice(lines, 0, None, nth))
+    return shorter
+
+
+@pytest.mark.parametrize(("nth", "least"), [(8, 6_000), pytest.param(1, 50_000, marks=pytest.mark.nightly)])
+def test_real_trace_is_exact_and_importing_it_again_adds_nothing(
+    trace: Path, line: Settings, nth: int, least: int, tmp_path: Path
+) -> None:
+    trace = every(nth, trace, tmp_path)
     found = [event for _, event in events(Import(str(trace), traces=sample), Report())]
-    assert len(found) > 50_000
+    assert len(found) > least
     code, first = command(line, "import", str(trace))
     assert (code, first["acknowledged"], first["bad"]) == (0, len(found), 0)
     code, counts = command(line, "verify", "--wait", "120s")

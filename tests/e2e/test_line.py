@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +15,21 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.usage_rows import as_json, avro, cloudevent, confluent, fields
+from tests.workers import Workers
 from tollmeter.embedded.stack import Stack, settings_environment
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 
 pytestmark = pytest.mark.stack
-Start = Callable[[str], subprocess.Popen[bytes]]
 Eventually = Callable[..., Any]
 
-EVENTS = 24_000
 POISON = (b"garbage", b"", b"{}", avro(fields(1))[:-3], avro(fields(2)) + b"x", as_json(fields(3, input_tokens=-1)))
 
 
 @pytest.fixture
 def line(line_settings: Settings) -> Settings:
     return line_settings.model_copy(update={"session_timeout_s": 6.0, "price_batch": 3_000, "ledger_block_rows": 4_000})
-
-
-@pytest.fixture
-def start(line: Settings, tmp_path: Path) -> Iterator[Start]:
-    """Start workers of the line and wait until they are ready; all are gone after the test."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start_one(stage: str) -> subprocess.Popen[bytes]:
-        ready = tmp_path / f"{stage}-{len(running)}.ready"
-        environment = {**os.environ, **settings_environment(line), "POLARS_MAX_THREADS": "1", "RUST_BACKTRACE": "0"}
-        environment["TOLLMETER_READY_FILE"] = str(ready)
-        with (tmp_path / f"{stage}-{len(running)}.log").open("wb") as log:
-            command = [sys.executable, "-m", "tollmeter", "worker", stage]
-            running.append(subprocess.Popen(command, env=environment, stderr=log, stdout=log))
-        deadline = time.monotonic() + 40
-        while not ready.exists():
-            assert running[-1].poll() is None, Path(log.name).read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, Path(log.name).read_text(encoding="utf-8")
-            time.sleep(0.05)
-        return running[-1]
-
-    yield start_one
-    for process in running:
-        process.kill()
-        process.wait()
 
 
 async def _send(line: Settings, values: Sequence[bytes], rng: random.Random) -> list[tuple[int, int]]:
@@ -137,26 +111,33 @@ def covered(client: ClickHouse) -> int:
     return sum(reach.values())
 
 
-def test_kill_9_of_each_worker_loses_and_doubles_nothing(line: Settings, start: Start, eventually: Eventually) -> None:
+@pytest.mark.parametrize("count", [6_000, pytest.param(24_000, marks=pytest.mark.nightly)])
+def test_kill_9_of_each_worker_loses_and_doubles_nothing(
+    line: Settings, workers: Workers, eventually: Eventually, count: int
+) -> None:
     rng = random.Random(7)
-    events = [fields(number) for number in range(EVENTS)]
+    events = [fields(number) for number in range(count)]
+    quarter, resends = count // 4, count // 80
     encodings = (avro, avro, confluent, as_json, cloudevent)
     poisoned: list[tuple[int, int, bytes]] = []
-    workers = {name: start(name[:-2]) for name in ("price-1", "price-2", "ledger-1", "ledger-2")}
+    names = ("price-1", "price-2", "ledger-1", "ledger-2")
+    running = dict(zip(names, workers.ready(*(name[:-2] for name in names)), strict=True))
     sent = 0
     for number, victim in enumerate(("price-1", "ledger-1", "price-2", "ledger-2")):
-        piece = [rng.choice(encodings)(event) for event in events[number * 6_000 : (number + 1) * 6_000]]
-        resent = rng.sample(piece, 300)  # a producer that lost the answers
+        piece = [rng.choice(encodings)(event) for event in events[number * quarter : (number + 1) * quarter]]
+        resent = rng.sample(piece, resends)  # a producer that lost the answers
         bad = [rng.choice(POISON) for _ in range(40)]
         values = [*piece, *resent, *bad]
         order = rng.sample(range(len(values)), len(values))
         places = send(line, [values[at] for at in order], rng)
-        poisoned += [(*place, values[at]) for at, place in zip(order, places, strict=True) if at >= len(piece) + 300]
+        poisoned += [
+            (*place, values[at]) for at, place in zip(order, places, strict=True) if at >= len(piece) + resends
+        ]
         sent += len(values)
         time.sleep(rng.random())  # kill at some point of the work, not at a chosen one
-        workers[victim].send_signal(signal.SIGKILL)
-        workers[victim].wait()
-        workers[victim] = start(victim[:-2])
+        running[victim].process.send_signal(signal.SIGKILL)
+        running[victim].process.wait()
+        (running[victim],) = workers.ready(victim[:-2])
     client = connect(line)
     wanted = expected_totals(events)
     eventually(lambda: totals(client) == wanted, timeout=60)
@@ -170,16 +151,15 @@ def test_kill_9_of_each_worker_loses_and_doubles_nothing(line: Settings, start: 
     assert all(record.partition == int(dict(record.headers)["source_partition"]) for record in letters)
     eventually(lambda: covered(client) == sent, timeout=20)
     # a clean stop commits what was done: nothing is left to read again
-    for worker in workers.values():
-        worker.send_signal(signal.SIGTERM)
-    assert [worker.wait(timeout=15) for worker in workers.values()] == [0, 0, 0, 0]
+    for worker in running.values():
+        worker.process.send_signal(signal.SIGTERM)
+    assert [worker.process.wait(timeout=300) for worker in running.values()] == [0, 0, 0, 0]
     assert sum(asyncio.run(_committed(line, "price", topics.EVENTS)).values()) == sent
 
 
-def test_ledger_waits_for_clickhouse(line: Settings, start: Start, stack: Stack, eventually: Eventually) -> None:
+def test_ledger_waits_for_clickhouse(line: Settings, workers: Workers, stack: Stack, eventually: Eventually) -> None:
     events = [fields(number) for number in range(3_000)]
-    start("price")
-    ledger = start("ledger")
+    ledger = workers.ready("price", "ledger")[1].process
     send(line, [avro(event) for event in events[:1_000]], random.Random(1))
     client = connect(line)
     eventually(lambda: totals(client)["calls"] == 1_000, timeout=30)
@@ -200,7 +180,6 @@ def test_worker_without_broker_says_so(line: Settings, tmp_path: Path) -> None:
         [sys.executable, "-m", "tollmeter", "worker", "price"],
         env=environment,
         capture_output=True,
-        timeout=60,
         check=False,
     )
     assert done.returncode == 2
@@ -215,7 +194,6 @@ def test_worker_without_topics_says_so(line: Settings) -> None:
         [sys.executable, "-m", "tollmeter", "worker", "ledger"],
         env=environment,
         capture_output=True,
-        timeout=60,
         check=False,
     )
     assert done.returncode == 2

@@ -36,15 +36,18 @@ def own_stack(tmp_path: Path) -> Iterator[Stack]:
         pytest.skip(str(missing))
 
 
-def test_an_outage_beyond_the_poll_interval_and_stops_under_traffic(own_stack: Stack) -> None:
-    figures = run_outage(own_stack, minutes=0.35, rate=200, warm_s=3, timeout_s=120)
+@pytest.mark.parametrize(("minutes", "times"), [(0.2, 1), pytest.param(0.35, 2, marks=pytest.mark.nightly)])
+def test_an_outage_beyond_the_poll_interval_and_stops_under_traffic(
+    own_stack: Stack, minutes: float, times: int
+) -> None:
+    figures = run_outage(own_stack, minutes=minutes, rate=200, warm_s=3, timeout_s=120)
     assert figures["lost"] == 0
     assert figures["windows_equal_ledger"]
     assert (figures["rebalances"], figures["restarts"]) == (0, 0)
     assert figures["unready_in_outage"]
     assert figures["alive_in_outage"]
     assert figures["alerts_in_outage"] >= 1
-    stops = run_stops(own_stack, times=2, rate=200, timeout_s=120)
+    stops = run_stops(own_stack, times=times, rate=200, timeout_s=120)
     assert max(stops["longest_stop_s"].values()) < 10
     assert stops["windows_equal_ledger"]
     assert stops["priced_records_stored_twice"] == stops["source_rows_priced_twice"] == 0

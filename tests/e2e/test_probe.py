@@ -44,7 +44,6 @@ def probe(
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
 

@@ -103,7 +103,7 @@ def test_killer_is_set_aside_at_the_third_start_and_everything_behind_it_flows(
         worker = start(line, tmp_path, number)
         try:
             if number < 2:
-                assert worker.wait(150) == -signal.SIGSEGV
+                assert worker.wait(900) == -signal.SIGSEGV
                 died += 1
                 assert asyncio.run(_read(line, topics.DLQ)) == []
                 continue

@@ -22,7 +22,7 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("TOLLMETER_")}
 
 
-def tollmeter(folder: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def tollmeter(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tollmeter", *arguments],
         cwd=folder,
@@ -30,7 +30,6 @@ def tollmeter(folder: Path, *arguments: str, timeout: float = 120) -> subprocess
         check=False,
         capture_output=True,
         text=True,
-        timeout=timeout,
     )
 
 
@@ -62,7 +61,6 @@ def run_snippet(folder: Path, number: int, **more: str) -> subprocess.CompletedP
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
     )
 
 

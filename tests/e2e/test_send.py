@@ -24,7 +24,6 @@ def run(*command: str, settings: Settings, cwd: Path) -> subprocess.CompletedPro
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
 

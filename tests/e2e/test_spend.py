@@ -3,13 +3,12 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.workers import Worker, read
+from tests.workers import Workers, read
 from tollmeter.broker.policies import set_policy
 from tollmeter.producers.imports.publish import publish
 from tollmeter.schemas import topics
@@ -22,27 +21,11 @@ from tollmeter.traffic.stream import Wire
 
 pytestmark = pytest.mark.stack
 ORG = "org-acme"
-Start = Callable[[str], Worker]
 
 
 @pytest.fixture
 def line(line_settings: Settings) -> Settings:
     return line_settings.model_copy(update={"session_timeout_s": 6.0, "checkpoint_s": 0.5})
-
-
-@pytest.fixture
-def start(line: Settings, tmp_path: Path) -> Iterator[Start]:
-    """Start workers of the line; all are gone after the test."""
-    running: list[Worker] = []
-
-    def start_one(stage: str) -> Worker:
-        running.append(Worker(line, stage, tmp_path, len(running)))
-        return running[-1]
-
-    yield start_one
-    for worker in running:
-        worker.process.kill()
-        worker.process.wait()
 
 
 def told(settings: Settings) -> tuple[dict[str, Spend], dict[str, AsOf]]:
@@ -84,10 +67,10 @@ def of_ledger(client: ClickHouse, row: Spend) -> int:
     return int(found[0]["used"])
 
 
-def test_spend_equals_the_ledger(line: Settings, start: Start, eventually: Callable[..., Any]) -> None:
+def test_spend_equals_the_ledger(line: Settings, workers: Workers, eventually: Callable[..., Any]) -> None:
     for stage in ("price", "ledger"):
-        start(stage)
-    watch = start("watch")
+        workers(stage)
+    watch = workers("watch")
     people = company(11, 8)
     client = connect(line)
     sent = 0
@@ -100,7 +83,7 @@ def test_spend_equals_the_ledger(line: Settings, start: Start, eventually: Calla
         if number == 3:
             watch.process.kill()
             watch.process.wait()
-            watch = start("watch")
+            watch = workers("watch")
         end_us = now_us - hours_ago * 3_600_000_000 - (4 - number) * 60_000_000
         wire = Wire(people, 2_000, end_us - 60_000_000, 60_000_000)
         asyncio.run(publish(line, [[value for _at, block in wire.blocks() for value in block]]))

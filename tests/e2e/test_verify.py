@@ -2,14 +2,9 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +12,11 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
 from tests.usage_rows import avro, fields
+from tests.workers import Workers
 from tollmeter.admin.verify import rollups
 from tollmeter.admin.verify.alerts import read_alerts
 from tollmeter.admin.verify.run import SLACK_S
 from tollmeter.cli.root import tollmeter
-from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
@@ -35,26 +30,14 @@ QUICK = {"checkpoint_s": 0.5, "rollup_quiet_s": 0.5, "clickhouse_timeout_s": 2.0
 
 
 @pytest.fixture
-def line(line_settings: Settings, tmp_path: Path, eventually: Eventually) -> Iterator[Settings]:
-    """A line with one worker per stage that saves often; all are gone after the test."""
-    settings = line_settings.model_copy(update=QUICK)
-    running = []
-    for stage in STAGES:
-        environment = {**os.environ, **settings_environment(settings), "POLARS_MAX_THREADS": "1"}
-        environment |= {f"TOLLMETER_{name.upper()}": str(value) for name, value in QUICK.items()}
-        environment["TOLLMETER_READY_FILE"] = str(tmp_path / f"{stage}.ready")
-        with (tmp_path / f"{stage}.log").open("wb") as log:
-            command = [sys.executable, "-m", "tollmeter", "worker", stage]
-            running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-    try:
-        eventually(lambda: all((tmp_path / f"{stage}.ready").exists() for stage in STAGES), 120)
-        yield settings
-    finally:
-        for process in running:
-            process.kill()
-        for process in running:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+def line(line_settings: Settings) -> Settings:
+    return line_settings.model_copy(update=QUICK)
+
+
+@pytest.fixture(autouse=True)
+def _running(workers: Workers) -> None:
+    """One worker per stage, which saves often."""
+    workers.ready(*STAGES)
 
 
 def verify(settings: Settings, *arguments: str) -> tuple[int, Any]:

@@ -2,20 +2,16 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from tests.workers import Workers
 from tollmeter.broker.policies import delete_policy, list_policies, set_policy
-from tollmeter.embedded.stack import settings_environment
 from tollmeter.producers.imports.publish import publish
 from tollmeter.schemas import topics
 from tollmeter.schemas.money import NANO_PER_USD
@@ -26,32 +22,13 @@ from tollmeter.traffic.company import company
 from tollmeter.traffic.stream import Wire
 
 pytestmark = pytest.mark.stack
-EVENTS, SPAN_S = 12_000, 900
+SPAN_S = 900
 LONGEST_S = {"minute": 60, "hour": 3_600, "day": 86_400, "month": 31 * 86_400}
-Start = Callable[[str], subprocess.Popen[bytes]]
 
 
 @pytest.fixture
 def line(line_settings: Settings) -> Settings:
     return line_settings.model_copy(update={"session_timeout_s": 6.0, "checkpoint_s": 0.5})
-
-
-@pytest.fixture
-def start(line: Settings, tmp_path: Path) -> Iterator[Start]:
-    """Start workers of the line; all are gone after the test."""
-    running: list[subprocess.Popen[bytes]] = []
-    environment = {**os.environ, **settings_environment(line), "POLARS_MAX_THREADS": "1"}
-
-    def start_one(stage: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tollmeter", "worker", stage]
-        with (tmp_path / f"{stage}-{len(running)}.log").open("wb") as log:
-            running.append(subprocess.Popen(command, env=environment, stderr=log, stdout=log))
-        return running[-1]
-
-    yield start_one
-    for process in running:
-        process.kill()
-        process.wait()
 
 
 def windows(client: ClickHouse, level: str, kind: str) -> dict[tuple[Any, ...], tuple[int, ...]]:
@@ -101,25 +78,29 @@ async def alerts_of(settings: Settings) -> list[dict[str, Any]]:
         await consumer.stop()
 
 
-def test_windows_and_alerts_survive_kill_9(line: Settings, start: Start, eventually: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("events", [6_000, pytest.param(12_000, marks=pytest.mark.nightly)])
+def test_windows_and_alerts_survive_kill_9(
+    line: Settings, workers: Workers, eventually: Callable[..., Any], events: int
+) -> None:
     for stage in ("price", "ledger"):
-        start(stage)
-    watchers = [start("watch"), start("watch")]
+        workers(stage)
+    watchers = [workers("watch"), workers("watch")]
     acme = Policy(org_id="org-acme", daily_limit_micro=1_000_000, monthly_limit_micro=2_000_000)
     for policy in (acme, Policy(org_id="org-ember", scope="provider", name="openai", daily_limit_micro=50_000)):
         set_policy(line, policy)
     end_us = int(time.time() * 1_000_000)
-    wire = Wire(company(11, 8), EVENTS, end_us - SPAN_S * 1_000_000, SPAN_S * 1_000_000)
+    wire = Wire(company(11, 8), events, end_us - SPAN_S * 1_000_000, SPAN_S * 1_000_000)
     values = [value for _at, block in wire.blocks() for value in block]
     client = connect(line)
-    for number, piece in enumerate((values[:5000], values[5000:9000], values[9000:])):
+    third = len(values) // 3
+    for number, piece in enumerate((values[:third], values[third : 2 * third], values[2 * third :])):
         asyncio.run(publish(line, [piece]))
         if number < 2:
-            victim = watchers[number % 2]
+            victim = watchers[number % 2].process
             eventually(lambda: client.query("SELECT count() AS n FROM watch_progress")[0]["n"] >= 2, 60)
             victim.send_signal(signal.SIGKILL)
             victim.wait()
-            watchers[number % 2] = start("watch")
+            watchers[number % 2] = workers("watch")
     eventually(lambda: client.query("SELECT count() AS n FROM usage_events FINAL")[0]["n"] == wire.sent_events, 90)
     for level in ("minute", "hour", "day", "month"):
         for kind in SCOPE_COLUMNS:
@@ -166,10 +147,10 @@ def test_a_policy_can_be_listed_replaced_and_deleted(line: Settings) -> None:
 
 
 def test_events_hours_and_weeks_late_reach_every_window(
-    line: Settings, start: Start, eventually: Callable[..., Any]
+    line: Settings, workers: Workers, eventually: Callable[..., Any]
 ) -> None:
     for stage in ("price", "ledger", "watch"):
-        start(stage)
+        workers(stage)
     now_us = int(time.time() * 1_000_000)
     sent = 0
     for seed, hours_ago in ((3, 0), (4, 3), (5, 50), (6, 24 * 40)):

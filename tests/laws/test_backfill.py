@@ -8,6 +8,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tests.laws.test_fold import Record, rows_record
 from tests.watch_rows import START, new_state, row
 from tollmeter.schemas.control import PolicySet, Round, control_record, tick_record
@@ -129,7 +130,7 @@ class Line:
 
 
 @given(st.integers(0, 10**9))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_extra_totals_become_those_of_the_ledger(seed: int) -> None:
     line = Line(seed)
     for _ in range(30):

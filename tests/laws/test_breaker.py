@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tollmeter.producers.fallback.breaker import PROBE_LEASE_S, Breaker, Rule, State, Ticket
 
 RULE = Rule(failures=2, open_s=30.0)
@@ -63,7 +64,7 @@ class Oracle:
         return State.HALF_OPEN, "no" if probe is not None and now < probe_at + PROBE_LEASE_S else "probe"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(steps, min_size=20, max_size=60))
 def test_any_history(history: list[tuple[str, Any]]) -> None:
     breaker, oracle, now = Breaker(RULE), Oracle(), 1000.0

@@ -15,6 +15,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tests.laws.test_fold import Record, remember_like_the_log, rows_record, store_cell
 from tests.watch_rows import START, new_state, row
 from tollmeter.schemas.control import MemberSet, PolicySet, control_record
@@ -195,7 +196,7 @@ def _rules(controls: list[Any], until: int) -> list[Policy | Member]:
 
 
 @given(st.integers(0, 10**9))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_each_edge_fires_exactly_once(seed: int) -> None:
     check(seed)
 

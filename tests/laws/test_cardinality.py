@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import watch_rows
+from tests.effort import examples
 from tests.laws.test_fold import Record, rows_record
 from tollmeter.schemas.control import PolicySet, control_record
 from tollmeter.schemas.policy import Policy
@@ -74,7 +75,7 @@ def live(state: State) -> Names:
 
 
 @given(st.integers(0, 10**9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_names_have_their_places_by_the_log_alone(seed: int) -> None:
     rng = random.Random(seed)
     records, expected = a_log(rng)

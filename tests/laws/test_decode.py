@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tests.usage_rows import any_event, as_json, avro, confluent, fields, wire
 from tollmeter.schemas import codec
 from tollmeter.streams.rules.events.decode_avro import MAX_BODY_BYTES, REASONS, Decoded, decode
@@ -26,7 +27,7 @@ def assert_accounted(decoded: Decoded, count: int) -> None:
 
 
 @given(st.lists(st.tuples(any_event(), st.sampled_from([avro, confluent])), max_size=8))
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 def test_columns_equal_rows(events: list[tuple[dict[str, Any], Any]]) -> None:
     values = [encode(event) for event, encode in events]
     decoded = decode(values)
@@ -36,7 +37,7 @@ def test_columns_equal_rows(events: list[tuple[dict[str, Any], Any]]) -> None:
 
 
 @given(st.lists(any_event(), max_size=6))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_json_and_avro_give_the_same_rows(events: list[dict[str, Any]]) -> None:
     finite = [
         {**event, "extra_units": {k: v for k, v in event["extra_units"].items() if abs(v) < 1e300}} for event in events
@@ -75,7 +76,7 @@ def by_row(body: bytes) -> dict[str, Any] | None:
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 12))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_damaged_records_harm_nobody(rng: random.Random, count: int) -> None:
     whole = [fields(number, tags={"team": "a"}, extra_units={"web_searches": 1.0}) for number in range(count)]
     damaged = {at: mutated(codec.encode_body(whole[at]), rng) for at in range(count) if rng.random() < 0.4}
@@ -129,7 +130,7 @@ def test_a_flood_of_damage_is_bounded_and_accounted() -> None:
 
 
 @given(st.lists(any_event(), min_size=1, max_size=5), st.booleans())
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 def test_screen_misses_nothing_the_row_rule_refuses(events: list[dict[str, Any]], sane: bool) -> None:
     filler = [fields(number) for number in range(70)]  # above the size that is judged row by row
     if sane:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tests.usage_rows import AT, ORGS, avro, fields
 from tollmeter.schemas.priced import MAX_RECORD_BYTES, PRICED_COLUMNS, row_version
 from tollmeter.settings import Settings
@@ -52,7 +53,7 @@ def plain(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=3).filter(any), st.integers(1, 6))
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 def test_blocks_carry_every_row_once_in_order(sizes: list[int], targets: int) -> None:
     pass_ = Priced(batches(sizes), BOOK)
     seen: list[pl.DataFrame] = []
@@ -78,7 +79,7 @@ def test_blocks_carry_every_row_once_in_order(sizes: list[int], targets: int) ->
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=3))
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 def test_a_pass_gives_the_rows_that_single_records_give(sizes: list[int]) -> None:
     waiting = batches(sizes)
     together = Priced(waiting, BOOK).rows
@@ -87,7 +88,7 @@ def test_a_pass_gives_the_rows_that_single_records_give(sizes: list[int]) -> Non
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=3))
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 def test_joined_blocks_are_the_rows_with_place_and_version(sizes: list[int]) -> None:
     pass_ = Priced(batches(sizes), BOOK)
     written = [

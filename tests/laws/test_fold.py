@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import watch_rows
+from tests.effort import examples
 from tollmeter.schemas.control import (
     Correction,
     MemberDelete,
@@ -313,7 +314,7 @@ def cells_of(state: State) -> dict[tuple[str, str, str, str, int], tuple[int, ..
 
 
 @given(st.integers(0, 10**9))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_windows_equal_the_sum_of_distinct_rows(seed: int) -> None:
     records, said = a_log(seed)
     state: State = watch_rows.new_state()
@@ -338,7 +339,7 @@ def test_windows_equal_the_sum_of_distinct_rows(seed: int) -> None:
 
 
 @given(st.integers(0, 10**9), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_cut_into_passes_changes_nothing(seed: int, rng: random.Random) -> None:
     records, _ = a_log(seed)
     whole: State = watch_rows.new_state()
@@ -357,7 +358,7 @@ def test_the_cut_into_passes_changes_nothing(seed: int, rng: random.Random) -> N
 
 
 @given(st.integers(0, 10**9), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_a_half_written_checkpoint_is_completed_not_counted_twice(seed: int, rng: random.Random) -> None:
     records, _ = a_log(seed)
     whole: State = watch_rows.new_state()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import guard_rows as rows
+from tests.effort import examples
 from tests.guard_rows import NOON, Time
 from tollmeter.producers.guard.access import AccessView
 from tollmeter.producers.guard.accounts import Account, Accounts, Bound, Refusal, Reservation
@@ -91,7 +92,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.tuples(*[st.integers(1, 150)] * 3), st.integers(1, 4), STEPS)
 def test_accounts_agree_with_adding_up(limits: tuple[int, ...], guards: int, steps: list[tuple[Any, ...]]) -> None:
     oracle = Oracle(limits, [0, 0, 0], guards)
@@ -141,7 +142,7 @@ def test_accounts_agree_with_adding_up(limits: tuple[int, ...], guards: int, ste
 # ---------------------------------------------------------------- overshoot
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.integers(2, 6),
     st.integers(1, 30),
@@ -182,7 +183,7 @@ def test_overshoot_stays_within_the_bound(
 # ---------------------------------------------------------------- buckets
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.integers(1, 5),
     st.integers(1, 90),
@@ -296,7 +297,7 @@ PROVIDERS = (
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.sampled_from(PROVIDERS),
     st.sampled_from(MODELS),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.alert_events import AT, alert, budget, event
+from tests.effort import examples
 from tollmeter.schemas.alert import Alert
 from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import span
@@ -135,7 +136,7 @@ def budgets(draw: st.DrawFn) -> list[dict[str, Any]]:
     return [every[number] for number in draw(st.lists(st.integers(0, len(every) - 1), max_size=25))]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(budgets(), STEPS)
 def test_each_threshold_is_told_once_per_limit_and_period(
     log: list[dict[str, Any]], steps: list[tuple[str, int]]
@@ -150,7 +151,7 @@ def test_each_threshold_is_told_once_per_limit_and_period(
     assert not [key for _, key in line.accepted if key.endswith("resolved")]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=60), STEPS)
 def test_in_a_storm_each_alert_is_told_once_singly_or_in_one_digest(
     numbers: list[int], steps: list[tuple[str, int]]
@@ -204,7 +205,7 @@ DATA = st.dictionaries(st.sampled_from(FACTS), WORDS | ANYTHING, max_size=12)
 TIMES = st.sampled_from(["2026-11-20T10:00:00Z", "0001-01-01", "9999-12-31T23:59:59Z", "never", None, 7])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["id", "data", "time"]), ANYTHING)
     | st.fixed_dictionaries({"id": st.just("x"), "data": DATA, "time": TIMES})

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tollmeter.admin.policy_files import members_csv, members_yaml, policies_yaml, read_members, read_policies
 from tollmeter.admin.policy_text import amount_of, amount_text
 from tollmeter.schemas.policy import SCOPE_KINDS, Limit, Member, Policy
@@ -64,7 +65,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("files")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(policies(), max_size=3, unique_by=lambda policy: policy.policy_id))
 def test_policies(folder: Path, written: list[Policy]) -> None:
     file = folder / "policies.yaml"
@@ -72,7 +73,7 @@ def test_policies(folder: Path, written: list[Policy]) -> None:
     assert read_policies(file) == written
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(members(), max_size=4, unique_by=lambda member: member.member_id))
 def test_members(folder: Path, written: list[Member]) -> None:
     for ending, text in (("yaml", members_yaml(written)), ("csv", members_csv(written))):

@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tests.price_events import SCHEMA, frame, shipped_book
 from tollmeter.schemas.event import micros
 from tollmeter.schemas.money import MAX_EVENT_NANO
@@ -101,7 +102,7 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.lists(events(), max_size=40))
 def test_columns_price_as_the_definition_does(rows: list[dict[str, Any]]) -> None:
     book = shipped_book()
@@ -184,7 +185,7 @@ plans = st.builds(
 small = st.integers(0, 200)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     st.lists(plans, min_size=1, max_size=5),
     st.lists(

@@ -8,6 +8,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tests.laws import test_fold as laws
 from tollmeter.schemas.control import Round, tick_record
 from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, cells_of_round, due, sealed
@@ -105,7 +106,7 @@ def rounds_of(store: Store, state: State, totals: dict[Key, list[int]], name: st
 
 
 @given(st.integers(0, 10**9), st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_repaired_windows_equal_the_ledger(seed: int, rng: random.Random) -> None:
     records, said = laws.a_log(seed)
     totals = ledger_of(said)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.contracts import test_sdks as shapes
+from tests.effort import examples
 from tollmeter.producers.extract.payloads import read_usage
 from tollmeter.producers.http.response import Reader
 
@@ -53,7 +54,7 @@ def read(kind: str, data: bytes, cuts: list[int], encoding: str = "") -> Reader:
     return reader
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @pytest.mark.parametrize("name", BODIES)
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=30), encoding=st.sampled_from(["", "gzip", "deflate"]))
 def test_any_cut_reads_the_same(name: str, cuts: list[int], encoding: str) -> None:
@@ -65,7 +66,7 @@ def test_any_cut_reads_the_same(name: str, cuts: list[int], encoding: str) -> No
     assert (reader.chars, reader.ended, reader.problem) == (chars, True, "")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     data=st.binary(max_size=300),
     kind=st.sampled_from(["application/json", "text/event-stream", "audio/mpeg", ""]),
@@ -78,7 +79,7 @@ def test_any_bytes_are_survived(data: bytes, kind: str, encoding: str, cuts: lis
     assert reader.chars == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(end=st.integers(0, 2_000))
 def test_a_stream_that_breaks_off_has_not_ended(end: int) -> None:
     """Until the last of what the provider states has come, nothing is taken for whole."""

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tollmeter.schemas.codec import SINGLE_OBJECT_HEADER, decode_body, encode_body
 from tollmeter.schemas.event import EPOCH, UsageEvent
 from tollmeter.traffic.calls import Traffic
@@ -20,7 +21,7 @@ HALF_HOUR = 1_800_000_000
 seeds = st.integers(0, 10_000)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 @given(seeds, st.integers(1, 400), st.sampled_from(LEAK_CHOICES), st.integers(1, 40))
 def test_fast_encoder_writes_what_fastavro_writes(seed: int, events: int, leak: str, orgs: int) -> None:
     wire = Wire(company(seed, orgs), events, START, HALF_HOUR, leak)
@@ -30,7 +31,7 @@ def test_fast_encoder_writes_what_fastavro_writes(seed: int, events: int, leak: 
         assert encode_calls(parts, calls) == expected
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10))
 @given(seeds)
 def test_every_event_is_valid(seed: int) -> None:
     drawn = company(seed)
@@ -41,7 +42,7 @@ def test_every_event_is_valid(seed: int) -> None:
             assert json.loads(json.dumps(fields)) == fields
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 @given(seeds, st.integers(1, 900), st.floats(0, 0.3), st.floats(0, 0.2), st.integers(1, 300))
 def test_same_seed_gives_the_same_bytes(seed: int, events: int, resends: float, bad: float, block: int) -> None:
     def run(start: int) -> tuple[list[bytes], Wire]:
@@ -57,7 +58,7 @@ def test_same_seed_gives_the_same_bytes(seed: int, events: int, resends: float, 
     assert not {value[11:47] for value in once if len(value) > 250} & {value[11:47] for value in other}
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10))
 @given(seeds, st.integers(2, 600), st.integers(1, 600))
 def test_times_ascend_within_the_span(seed: int, events: int, block: int) -> None:
     times = [
@@ -69,7 +70,7 @@ def test_times_ascend_within_the_span(seed: int, events: int, block: int) -> Non
     assert max(times) <= START + HALF_HOUR
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10))
 @given(seeds)
 def test_resends_are_bytes_seen_before_and_change_nothing_else(seed: int) -> None:
     drawn = company(seed)

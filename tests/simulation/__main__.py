@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     with Progress(disable=options.json or options.digests or not sys.stderr.isatty()) as progress:
         results = simulate(seeds, options.processes, progress, columns=options.columns)
-        caught = catch_all(options.processes, progress) if options.mutants else {}
+        caught = catch_all(options.processes, progress, search=True) if options.mutants else {}
     if options.digests:
         print("\n".join(f"{result.seed} {result.digest}" for result in results))
         return 0

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tests.simulation import fold, row_state
 from tests.simulation.broker import Log
 from tests.simulation.columns import ColumnFolding
@@ -78,7 +79,7 @@ def test_both_folds_agree_on_the_logs_of_the_line(cut: int) -> None:
 
 
 @given(st.integers(1_000, 10**6), st.integers(1, 9))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=examples(5), deadline=None)
 def test_both_folds_agree_on_any_log(seed: int, cut: int) -> None:
     line, *_ = drive(build(seed, kind=""))
     for log in line.broker.of(topics.PRICED):

@@ -81,7 +81,7 @@ def test_what_ends_is_started_again(
 def test_killed_without_restart_stays_down_until_resumed(supervisor: Supervisor, tmp_path: Path) -> None:
     supervisor.start(program(tmp_path, SLEEPER))
     supervisor.kill("it", signal.SIGKILL, restart=False)
-    supervisor.snapshot()["it"].process.wait(10)
+    supervisor.snapshot()["it"].process.wait(300)
     assert supervisor.resume("it") == supervisor.snapshot()["it"].process.pid
     assert supervisor.snapshot()["it"].alive
 
