@@ -4,23 +4,27 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import chdb
 
 from tollmeter.embedded import readonly
 from tollmeter.embedded.errors import FrontError, from_engine
 from tollmeter.embedded.insert_file import Spool
+from tollmeter.embedded.reader_lists import check_database, check_format
+from tollmeter.embedded.reader_names import Names
+from tollmeter.embedded.reader_settings import reader_settings
 from tollmeter.embedded.space import Space
+from tollmeter.embedded.sql_tokens import literal, quoted_name
 from tollmeter.embedded.statement import Statement
 
-_SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
+_SETTING_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _STORES = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*INSERT\b", re.IGNORECASE | re.DOTALL)
 _RETURNS_ROWS = re.compile(r"\s*\(*\s*(WITH|SELECT|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN|VALUES)\b", re.IGNORECASE)
 _SETTINGS_AT_END = re.compile(r"\bSETTINGS\b(?:[^'`]|'(?:[^'\\]|\\.)*')*$", re.IGNORECASE | re.DOTALL)
-_FORMAT_AT_END = re.compile(r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^']*)?;?\s*$", re.IGNORECASE)
+_FORMAT_AT_END = re.compile(r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^']*)?;?\s*$", re.IGNORECASE | re.ASCII)
+_LEAVES_TABLES = re.compile(r"\s*\(*\s*(INSERT|SELECT|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN)\b", re.IGNORECASE)
+"""What makes, changes and drops no table or view."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,6 @@ class Answer:
     summary: Mapping[str, int]
 
 
-def literal(text: str) -> str:
-    """Return a SQL string literal."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def stores(query: str) -> bool:
     """Tell whether a statement stores rows, behind whatever comments it begins with."""
     return bool(_STORES.match(query))
@@ -55,14 +54,16 @@ class Engine:
     """The open chDB folder."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        import chdb  # here, as it starts threads: those of a process that was confined before are confined, too
+
+        self._connect = chdb.connect
         self._path = str(folder)
         self._spool = Spool(folder)
         self.space = Space(self._path)
         self._keep = chdb.connect(self._path)  # keeps the database open: background merges, refreshable views
         self.version = self._text("SELECT version()")
         self.timezone = self._text("SELECT timezone()")
-        self._unsafe = readonly.unsafe_functions(self._text("SELECT name FROM system.table_functions").split())
+        self._names = Names(self._text)
 
     def close(self) -> None:
         """Flush and close the folder; no request may run any more."""
@@ -73,13 +74,20 @@ class Engine:
 
     def run(self, user: User, statement: Statement, *, may_write: bool) -> Answer:
         """Run one statement. Raises `FrontError` with ClickHouse's code when the engine refuses it."""
-        handle = chdb.connect(self._path)
         started = time.perf_counter_ns()
         try:
-            self._prepare(handle, user, statement, may_write=may_write)
-            with self.space.needed() if stores(statement.query) else nullcontext():
-                result = self._result(handle, statement)
-            return _answer(result, statement, started)
+            if user.readonly:
+                statement = self._judged(user, statement)
+            handle = self._connect(self._path)
+            try:
+                _prepare(handle, user, statement, may_write=may_write)
+                with self.space.needed() if stores(statement.query) else nullcontext():
+                    result = self._result(handle, statement)
+                return _answer(result, statement, started)
+            finally:
+                handle.close()
+                if not user.readonly and not _LEAVES_TABLES.match(statement.query):
+                    self._names.forget()
         except FrontError:
             raise
         except Exception as error:
@@ -87,8 +95,16 @@ class Engine:
             if known is None:
                 raise
             raise known from None
-        finally:
-            handle.close()
+
+    def _judged(self, user: User, statement: Statement) -> Statement:
+        """Return the statement as a reader may run it. Raises `FrontError`."""
+        if statement.insert_format:
+            raise FrontError(164, "Cannot execute query in readonly mode. (READONLY)")
+        check_database(statement.database)
+        check_format(statement.format)
+        settings = reader_settings(statement.settings, user.settings)
+        query = readonly.judge(statement.query, self._names.forbidden())
+        return replace(statement, query=query, settings=settings)
 
     def merge(self, on: bool) -> None:
         """Merge parts in the background, or end what is being merged and begin nothing."""
@@ -109,20 +125,16 @@ class Engine:
             text = f"{head} FROM INFILE {literal(str(path))} {settings} FORMAT {statement.insert_format}"
             return handle.query(text, params=dict(statement.params))
 
-    def _prepare(self, handle: Any, user: User, statement: Statement, *, may_write: bool) -> None:
-        handle.query("USE `" + statement.database.replace("\\", "\\\\").replace("`", "``") + "`")
-        for name, value in {**statement.settings, **user.settings}.items():
-            if user.readonly and name in statement.settings and name not in user.settings:
-                readonly.check_setting(name)
-            handle.query(f"SET {_checked(name)}={literal(value)}")
-        if may_write and not user.readonly:
-            return
-        if statement.insert_format:
-            raise FrontError(164, "Cannot execute query in readonly mode. (READONLY)")
-        if user.readonly:
-            shown = handle.query(f"SELECT formatQuerySingleLine({literal(statement.query)})", "RawBLOB")
-            readonly.check_statement(bytes(shown.bytes()).decode(), self._unsafe)
-        handle.query("SET readonly=1")  # last: after it no SET is possible
+
+def _prepare(handle: Any, user: User, statement: Statement, *, may_write: bool) -> None:
+    handle.query("USE " + quoted_name(statement.database))
+    for name, value in {**statement.settings, **user.settings}.items():
+        handle.query(f"SET {_checked(name)}={literal(value)}")
+    if may_write and not user.readonly:
+        return
+    if statement.insert_format:
+        raise FrontError(164, "Cannot execute query in readonly mode. (READONLY)")
+    handle.query("SET readonly=1")  # last: after it no SET is possible
 
 
 def _checked(name: str) -> str:

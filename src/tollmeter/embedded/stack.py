@@ -256,22 +256,14 @@ def _environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 def _users(data_dir: Path) -> dict[str, str]:
     """Write the front's users once and return their passwords.
 
-    Both have one although the front listens on loopback alone: a writer's SQL can read every file of this user, and
-    other users of the machine and pages in a browser reach loopback, too.
+    Both have one although the front listens on loopback alone: other users of the machine and pages in a browser reach
+    loopback, too.
     """
     file = data_dir / "users.json"
     if not file.exists():
         users = {
             "default": {"password": secrets.token_urlsafe(18)},
-            "reader": {
-                "password": secrets.token_urlsafe(18),
-                "readonly": True,
-                "settings": {
-                    "max_execution_time": "30",
-                    "max_memory_usage": str(1 << 30),
-                    "max_result_bytes": str(256 << 20),
-                },
-            },
+            "reader": {"password": secrets.token_urlsafe(18), "readonly": True},
         }
         state.write_private(file, json.dumps(users, indent=1))
     return {name: fields["password"] for name, fields in json.loads(file.read_text()).items()}

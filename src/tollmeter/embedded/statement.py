@@ -1,14 +1,14 @@
 """An HTTP request becomes one statement with its data, parameters and settings, whichever way the client packs it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Protocol
 
 from tollmeter.embedded.errors import FrontError
-from tollmeter.embedded.unpack import unpack
+from tollmeter.embedded.unpack import MAX_UNPACKED, unpack
 
 # URL parameters of the HTTP interface itself; every other one is a setting or `param_*`.
 _RESERVED = frozenset(
@@ -40,7 +40,9 @@ _RESERVED = frozenset(
     ]
 )
 _INSERT = re.compile(r"\s*INSERT\s+INTO\b", re.IGNORECASE)
-_INPUT = re.compile(r"\b(?:FORMAT\s+(\w+)|(VALUES))\s*$", re.IGNORECASE)  # the text ends where the data starts
+_INPUT = re.compile(
+    r"\b(?:FORMAT\s+(\w+)|(VALUES))\s*$", re.IGNORECASE | re.ASCII
+)  # the text ends where the data starts
 # INSERT ... FORMAT X\n<data> in one body; a FORMAT inside a literal, or after VALUES or SELECT, is not the one.
 _INLINE = re.compile(
     rb"\s*INSERT\s+INTO\b(?:'(?:[^'\\]|\\.)*'|`[^`]*`|(?!\b(?:VALUES|SELECT|WITH)\b)[^'`])*?\bFORMAT\s+\w+[ \t]*\r?\n?",
@@ -67,11 +69,21 @@ class Statement:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def parse(url: Mapping[str, str], headers: Headers, body: bytes) -> Statement:
-    """Find the statement and its data: `query=` plus body, everything in the body, or a multipart form."""
+def parse(
+    url: Mapping[str, str],
+    headers: Headers,
+    body: bytes,
+    *,
+    limit: int = MAX_UNPACKED,
+    reserve: Callable[[int], None] = lambda size: None,
+) -> Statement:
+    """Find the statement and its data: `query=` plus body, everything in the body, or a multipart form.
+
+    `limit` in bytes and `reserve` are those of `unpack`. Raises `FrontError`.
+    """
     if "1" in (url.get("compress"), url.get("decompress")):
         raise FrontError(48, "native framing (compress=1) is not supported, use Content-Encoding. (NOT_IMPLEMENTED)")
-    body = unpack(headers.get("Content-Encoding", "").lower(), body)
+    body = unpack(headers.get("Content-Encoding", "").lower(), body, limit, reserve)
     fields, data = dict(url), body
     content_type = headers.get("Content-Type", "")
     if content_type.startswith("multipart/form-data"):
@@ -106,7 +118,11 @@ def _statement(query: str, fields: Mapping[str, str], headers: Headers, data: by
 def _form(content_type: str, body: bytes) -> dict[str, str]:
     fields: dict[str, str] = {}
     head = b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n"
-    for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():
+    try:
+        parts = list(BytesParser(policy=HTTP).parsebytes(head + body).iter_parts())
+    except (RecursionError, ValueError, LookupError):
+        raise FrontError(36, "the form cannot be read. (BAD_ARGUMENTS)") from None
+    for part in parts:
         if part.get_filename():
             raise FrontError(48, "external data is not supported. (NOT_IMPLEMENTED)")
         name, value = part.get_param("name", header="content-disposition"), part.get_payload(decode=True)
