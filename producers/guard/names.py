@@ -78,11 +78,17 @@ class Catalogue:
 
     def model(self, provider: str, name: str) -> tuple[Key | None, bool]:
         """Return the model of a name as the provider sells it, and whether only without the date of its version."""
-        for form in spellings(name, provider):
+        for form in self.forms(name, provider):
             if found := self._find(provider, form):
                 return found, False
         shorter = without_date((spellings(name, provider) or [""])[-1])
         return (self._find(provider, shorter), True) if shorter else (None, False)
+
+    def forms(self, name: str, provider: str) -> list[str]:
+        """Return the spellings of a name to look up, last the one without any other word for the seller in front."""
+        forms = spellings(name, provider) or [""]
+        first, _, rest = forms[-1].partition("/")
+        return [*forms, rest] if rest and self._also_called.get(first, first) == provider else forms
 
     def _find(self, provider: str, name: str) -> Key | None:
         seller = self.sellers.get(provider)

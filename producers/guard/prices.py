@@ -1,6 +1,7 @@
 """What a call may cost, from the published price book alone: integer rates, plain Python, no table of models in here.
 
-An unknown model costs as much as the dearest of its family, else of its provider; without either nobody knows.
+A name that the book lacks has the price that a second source states, PARTIAL. An unknown model costs as much as the
+dearest of its family, else of its provider, else the default that the book states.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from tollmeter.producers.guard.names import Catalogue, Key
 from tollmeter.schemas.money import MAX_EVENT_NANO, NANO_PER_USD, round_half_even
 from tollmeter.streams.rules.pricing.price_one import INFORMATIVE
-from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, EVERY_DAY, FIRST_DAY, LAST_DAY, day_number
+from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, EVERY_DAY, FIRST_DAY, LAST_DAY, SINGLE, day_number
 
 REMEMBERED = 10_000
 _CONDITIONS = ("deployment", "api_host", "region", "operation")
@@ -93,6 +94,12 @@ class Prices:
         sold_by = {rule["name"]: rule.get("provider", "*") for rule in scaling}
         for entry in document["rules"]:
             self._add(entry, left_out, sold_by)
+        self._listed: dict[Key, list[Rule]] = {}
+        for provider, name, above, rates in document.get("listed", ()):
+            rule_id = f"{SINGLE}:{provider}/{name}/standard"
+            entry = {"rule_id": rule_id, "rate_pico": rates, "priced": list(rates), "above_input": above}
+            self._listed.setdefault((provider, name), []).append(_rule(entry))
+        self._default = (_rule(document["at_risk"]),) if "at_risk" in document else ()
         self.per_usd_nano = _latest_rates(document.get("fx", ()))
         """Nano-units of a currency for one USD."""
 
@@ -154,11 +161,15 @@ class Prices:
 
     def _listing(self, provider: str, model: str) -> Listing:
         seller = self._catalogue.provider(provider, model)
-        key, relative = self._catalogue.model(seller, self._aliased(seller, model) or model)
+        owner, name = self._aliased(seller, model)
+        key, relative = self._catalogue.model(owner, name)
         rules = [*self._models.get(key, ())] if key else []
-        forms = {model.strip().lower(), *((key[1],) if key else ())}
+        forms = {*self._catalogue.forms(model, seller), *((key[1],) if key else ())}
         # an override of the exact name stands before the book's reading of a shortened one
         own = [rule for of, named, rule in self._patterns if fnmatchcase(seller, of) and _any_fits(forms, named)]
+        single = () if own or (rules and not relative) else self._listed_as(seller, model)
+        if single:
+            rules, relative = [*single], True
         found = Listing(
             (*rules, *own), relative and not own, () if rules or own else self._relatives(seller, model), seller
         )
@@ -167,21 +178,25 @@ class Prices:
         self._known[provider, model] = found
         return found
 
-    def _aliased(self, provider: str, model: str) -> str:
+    def _listed_as(self, seller: str, model: str) -> list[Rule]:
+        forms = self._catalogue.forms(model, seller)
+        return next((rules for form in forms if (rules := self._listed.get((seller, form)))), [])
+
+    def _aliased(self, provider: str, model: str) -> Key:
+        """Return whose model a name stands for: a rule's target, else the name itself."""
         today = self._now_s() // DAY_SECONDS
+        forms = self._catalogue.forms(model, provider)
         for alias in reversed(self._aliases):
             first, last = _days(alias)
-            if (
-                fnmatchcase(provider, alias.get("provider", "*"))
-                and fnmatchcase(model.strip().lower(), alias.get("model", "*"))
-                and first <= today < last
-            ):
-                return str(alias["to"])
-        return ""
+            named = any(fnmatchcase(form, alias.get("model", "*")) for form in forms)
+            if named and fnmatchcase(provider, alias.get("provider", "*")) and first <= today < last:
+                target = forms[-1].rpartition("/")[2] if alias["to"] == "*" else str(alias["to"])
+                return str(alias.get("to_provider") or provider), target
+        return provider, model
 
     def _relatives(self, provider: str, model: str) -> tuple[Rule, ...]:
         keys = self._catalogue.family(provider, model, list(self._models))
-        return tuple(rule for key in keys for rule in self._models[key] if rule.days[1] == LAST_DAY)
+        return tuple(rule for key in keys for rule in self._models[key] if rule.days[1] == LAST_DAY) or self._default
 
 
 def load_prices(value: bytes, now_s: Callable[[], int]) -> Prices:

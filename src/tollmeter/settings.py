@@ -71,6 +71,8 @@ class Settings(BaseModel):
     prices_file: str = ""
     """Override layer in front of the price book; "" = the one that ships with the package."""
     fx_file: str = ""
+    at_risk_usd_per_mtok: Positive = 75
+    """What a model that no source knows puts at risk, for limits; it is never billed."""
     price_batch: Positive = 20_000
 
     # LEDGER

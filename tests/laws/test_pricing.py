@@ -27,7 +27,7 @@ from tollmeter.streams.rules.pricing.price_columns import (
     round_thousandth,
 )
 from tollmeter.streams.rules.pricing.price_one import Call, Plan, component_pico, counts_of, price_one
-from tollmeter.streams.rules.pricing.rates import BOOK, FREE, OVERRIDE, Band, day_number
+from tollmeter.streams.rules.pricing.rates import BOOK, FREE, OVERRIDE, SINGLE, Band, day_number
 
 FIRST, LAST = datetime(2024, 1, 1, tzinfo=UTC), datetime(2026, 12, 31, tzinfo=UTC)
 
@@ -169,18 +169,20 @@ def bands(draw: st.DrawFn) -> Band:
         to_second=edges[1] * 3600,
         above_input=draw(st.sampled_from((-1, -1, 0, 100))),
         without_tokens=draw(st.integers(0, 5)) == 0,
-        layer=draw(st.sampled_from((BOOK, BOOK, OVERRIDE, FREE))),
+        layer=draw(st.sampled_from((BOOK, BOOK, OVERRIDE, FREE, SINGLE))),
+        sure_from=draw(st.sampled_from((None, None, date(2026, 11, 5)))),
         name=str(draw(st.integers(0, 10**9))),
     )
     return replace(band, prices={}, leaves=()) if band.layer == FREE else band
 
 
 plans = st.builds(
-    lambda own, dearest, partial, image: Plan(tuple(own), tuple(dearest), partial, image),
+    lambda own, dearest, partial, image, rule: Plan(tuple(own), tuple(dearest), partial, image, risk_rule=rule),
     st.lists(bands(), max_size=4),
     st.lists(bands().filter(lambda band: band.layer != FREE), max_size=3),
     st.booleans(),
     st.booleans(),
+    st.sampled_from(("", "default")),
 )
 small = st.integers(0, 200)
 

@@ -16,6 +16,7 @@ from tollmeter.streams.price.book import publish
 from tollmeter.streams.price.book.book import PriceBook, load
 from tollmeter.streams.price.book.fx import load_rates
 from tollmeter.streams.price.book.overrides import load_overrides
+from tollmeter.streams.price.book.relatives import Default
 from tollmeter.streams.rules.pricing.model_names import spellings, tiers, without_date, words
 
 SONNET = {"provider": "anthropic", "model_sent": "claude-sonnet-4-5"}
@@ -443,7 +444,7 @@ def test_components_of_a_cached_call() -> None:
         pytest.param({"provider": "azure", "deployment": "gpt-4o-mini-prod"}, 600_000 + 1_200_000, id="of the family"),
         # no model of the name's first word: the dearest of the provider, o1-pro at 150 and 600
         pytest.param({"model_sent": "zeta-1"}, 150_000_000 + 60_000_000, id="of the provider"),
-        pytest.param({"provider": "acme", "model_sent": "zeta-1"}, None, id="nobody knows"),
+        pytest.param({"provider": "acme", "model_sent": "zeta-1"}, 1_100 * 75_000 + 1_000_000, id="nobody knows"),
         pytest.param({"model_sent": "zeta-1", "input_tokens": 0, "output_tokens": 0}, None, id="no usage"),
     ],
 )
@@ -569,7 +570,7 @@ def test_published_rules_re_price_every_case() -> None:
 
 
 def test_a_flood_of_names_is_forgotten_not_kept() -> None:
-    book = PriceBook(load_overrides(), load_rates(), remembered=100)
+    book = PriceBook(load_overrides(), load_rates(), Default(75), remembered=100)
     for start in range(0, 600, 50):
         rows = priced(book, [{"model_sent": f"zeta-{start + i}", "input_tokens": 1} for i in range(25)])
         rows += priced(book, [{"provider": f"acme-{start + i}", "input_tokens": 1} for i in range(25)])

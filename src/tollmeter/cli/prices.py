@@ -15,10 +15,13 @@ from tollmeter.schemas.money import NANO_PER_USD, PICO_PER_USD
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.book import PriceBook, load
 from tollmeter.streams.price.book.check import DIFFERENT, check, models
+from tollmeter.streams.price.book.compare import Compared, compare, summary
+from tollmeter.streams.price.book.coverage import DifferencesError
 from tollmeter.streams.price.book.fx import FxError
 from tollmeter.streams.price.book.fx_banks import merge, read_bank, store
 from tollmeter.streams.price.book.lookup import Listed, lookup, nearest
 from tollmeter.streams.price.book.overrides import WEEKDAYS, OverridesError
+from tollmeter.streams.price.book.public_map import MapError
 from tollmeter.streams.price.book.publish import fx_rows, rule_of
 from tollmeter.streams.rules.pricing import rates
 from tollmeter.streams.rules.pricing.rates import COUNTERS, DAY_SECONDS, EVERY_DAY, FREE, Band, clock_text
@@ -82,6 +85,69 @@ def check_command(rounds: int, as_json: bool) -> None:
         raise Finding(f"{outcome.counts[DIFFERENT]} calls are priced differently")
 
 
+@prices.command(name="compare")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--provider", "providers", multiple=True, help="Only these, by the map's word or ours; default: the large."
+)
+@json_option
+@click.pass_obj
+def compare_command(settings: Settings, file: Path, providers: tuple[str, ...], as_json: bool) -> None:
+    """Compare the price book with a public price map in FILE (JSON or CSV, gzip allowed): every difference and why.
+
+    Exit code 1 when a difference has no explanation.
+    """
+    book = open_book(settings)
+    try:
+        with bar("compare with the map", None) as progress:
+            found = compare(book, file, providers, progress.advance)
+    except MapError as error:
+        raise UserError(str(error)) from None
+    total = summary(found)
+    if not total.names:
+        raise UserError(
+            f"{file}: no name of {', '.join(providers) or 'the large providers'} that is billed by the token"
+        )
+    different = [one for one in found if one.units]
+    if as_json:
+        print_json({**total._asdict(), "differences": [_difference(one) for one in different]})
+    else:
+        print_table("differences", [_short(one) for one in different])
+        out.print(
+            f"{total.names} names: {total.priced_pct:.1f} % priced by any source, {total.agreed_pct:.1f} % by two that "
+            f"agree; {total.different} differ, {total.unexplained} without an explanation"
+        )
+    if total.unexplained:
+        raise Finding(
+            f"{total.unexplained} differences have no explanation: say in differences.yaml which source is right"
+        )
+
+
+def _difference(one: Compared) -> dict[str, Any]:
+    return {
+        "provider": one.provider,
+        "name": one.name,
+        "units": list(one.units),
+        "ours_usd": {unit: _plain(one.ours[unit], PICO_PER_USD) for unit in one.units if unit in one.ours},
+        "theirs_usd": {unit: _plain(one.theirs[unit], PICO_PER_USD) for unit in one.units},
+        "priced_by": {"map": "map", "map alone": "map"}.get(one.verdict.kind, "book"),
+        "rule_id": one.rule_id,
+        "why": one.verdict.why or None,
+    }
+
+
+def _short(one: Compared) -> dict[str, Any]:
+    unit = one.units[0]
+    per = 1_000_000 if unit.endswith("_tokens") else 1
+    return {
+        "name": f"{one.provider} {one.name}",
+        "unit": unit.removesuffix("_tokens"),
+        "ours": _plain(one.ours[unit] * per, PICO_PER_USD) if unit in one.ours else None,
+        "theirs": _plain(one.theirs[unit] * per, PICO_PER_USD),
+        "why": one.verdict.why or "not known",
+    }
+
+
 @prices.group(cls=Group, invoke_without_command=True)
 @json_option
 @click.pass_context
@@ -137,7 +203,7 @@ def open_book(settings: Settings) -> PriceBook:
     """Build the price book; a wrong override or rate file is the user's to mend."""
     try:
         return load(settings)
-    except (OverridesError, FxError) as error:
+    except (OverridesError, FxError, DifferencesError) as error:
         raise UserError(str(error)) from None
 
 

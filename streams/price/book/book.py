@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from tollmeter.schemas.priced import PRICE_STATUSES
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.compile import SOURCE
+from tollmeter.streams.price.book.coverage import Coverage
 from tollmeter.streams.price.book.fx import load_rates
 from tollmeter.streams.price.book.overrides import Overrides, load_overrides
 from tollmeter.streams.price.book.plans import Planner
+from tollmeter.streams.price.book.relatives import Default
 from tollmeter.streams.rules.pricing.fx import Rate, Rates, convert_columns
 from tollmeter.streams.rules.pricing.model_names import Names
 from tollmeter.streams.rules.pricing.price_columns import Columns, Priced, Table, price_columns
@@ -50,8 +52,15 @@ REMEMBERED = 50_000
 class PriceBook:
     """Prices events. Not thread-safe: the memory of resolved names grows while pricing."""
 
-    def __init__(self, overrides: Overrides, fx: Iterable[Rate], remembered: int = REMEMBERED) -> None:
-        self.planner = Planner(overrides)
+    def __init__(
+        self,
+        overrides: Overrides,
+        fx: Iterable[Rate],
+        at_risk: Default,
+        coverage: Coverage | None = None,
+        remembered: int = REMEMBERED,
+    ) -> None:
+        self.planner = Planner(overrides, coverage or Coverage(), at_risk)
         self.overrides = overrides
         self.fx = tuple(fx)
         self.id = book_id(self.planner, overrides)
@@ -203,6 +212,7 @@ def book_id(planner: Planner, overrides: Overrides) -> str:
     digest = hashlib.sha256()
     for band in planner.bands:
         digest.update(f"{band.rule_id} {sorted(band.prices.items())} {band.valid_to}\n".encode())
+    digest.update(planner.coverage.digest)
     for document in overrides.documents:
         digest.update(json.dumps(document.model_dump(mode="json"), sort_keys=True).encode())
     return f"{SOURCE.replace(' ', '-')}-{digest.hexdigest()[:12]}"
@@ -210,4 +220,5 @@ def book_id(planner: Planner, overrides: Overrides) -> str:
 
 def load(settings: Settings) -> PriceBook:
     """Build the book that these settings ask for. Raises `OverridesError` or `FxError` for a wrong file."""
-    return PriceBook(load_overrides(settings.prices_file), load_rates(settings.fx_file))
+    at_risk = Default(settings.at_risk_usd_per_mtok)
+    return PriceBook(load_overrides(settings.prices_file), load_rates(settings.fx_file), at_risk)

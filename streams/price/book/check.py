@@ -31,11 +31,12 @@ from tollmeter.streams.price.book.plans import MINIMUM_SECONDS
 from tollmeter.streams.rules.pricing.price_one import Call, Plan, band_at, component_pico, counts_of, price_one, to_nano
 from tollmeter.streams.rules.pricing.rates import COUNTERS, DAY_SECONDS, INPUT, REQUESTS, Band
 
-EQUAL, ROUNDED, DIFFERENT, UNPRICED = (
+EQUAL, ROUNDED, DIFFERENT, UNPRICED, UNLISTED = (
     "equal",
     "within rounding of a non-integer rate",
     "different",
     "model without price",
+    "tier before it was listed",
 )
 SIZES = (5_000, 150_000, 700_000)
 
@@ -100,6 +101,8 @@ def _compare(
     plan = Plan(tuple(bands), minimum_seconds=MINIMUM_SECONDS.get((provider.id, model.id), 0))
     call = _call(at, usage)
     band = band_at(plan.bands, call.at_us, call.tokens)
+    if band is not None and context and at.date() < (band.sure_from or at.date()):
+        return UNLISTED, ""
     parts = component_pico(band, counts_of(plan, call, band)) if band else None
     text = f"{provider.id}/{model.id} {context_name(context) or 'standard'} {at:%Y-%m-%dT%H:%M:%SZ} {usage}"
     if band is None or parts is None:

@@ -87,6 +87,7 @@ def compile_model(provider: str, model: ModelInfo) -> Iterator[Band]:
                         above_input=above,
                         exact=exact,
                         partial=unlisted,
+                        sure_from=first or BEGINS,
                     )
 
 
@@ -148,3 +149,13 @@ def utc_second(value: time) -> int:
     """Return the UTC second of the day of a time of day; without an offset it is UTC."""
     moment = datetime.combine(date(1970, 1, 1), value, value.tzinfo or UTC)
     return second_of(moment.astimezone(UTC).time())
+
+
+BEGINS = min(
+    c.start_date
+    for provider in PROVIDERS
+    for model in provider.models
+    for c in constraints(model)
+    if isinstance(c, StartDateConstraint)
+)
+"""The first day that the book names: it states today's rates, and what was changed since. Before it nothing is sure."""

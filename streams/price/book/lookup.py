@@ -10,6 +10,7 @@ from tollmeter.streams.price.book.book import PriceBook
 from tollmeter.streams.price.book.compile import PROVIDERS
 from tollmeter.streams.price.book.overrides import Rates
 from tollmeter.streams.price.book.plans import IMAGE_OPERATIONS
+from tollmeter.streams.price.book.providers import provider_of
 from tollmeter.streams.rules.pricing.model_names import Names
 from tollmeter.streams.rules.pricing.price_one import DAY_US, Plan, band_at
 from tollmeter.streams.rules.pricing.rates import Band
@@ -55,7 +56,7 @@ def nearest(model: str) -> list[str]:
 
 
 def _sellers(book: PriceBook, model: str) -> Iterable[str]:
-    maker = book.planner.provider_of(Names("", "", model, "", "", "", "chat", "", ""))
+    maker = provider_of(Names("", "", model, "", "", "", "chat", "", ""))
     if maker and _plan(book, maker, model, "").bands:
         return (maker,)
     rules = {

@@ -66,6 +66,10 @@ class Rule(BaseModel):
         """Whether nothing of what the rule changes remains in force."""
         return self.valid_from is None and self.valid_to is None
 
+    def asks_for(self, places: Iterable[str]) -> bool:
+        """Say whether the rule depends on one of these: deployment, api_host, region, operation."""
+        return any(getattr(self, key) != "*" for key in places)
+
     def matches(self, provider: str, models: Iterable[str], where: Mapping[str, str]) -> bool:
         """Say whether the rule is for this provider, one of these model names, and this place."""
         return (
@@ -76,7 +80,7 @@ class Rule(BaseModel):
 
 
 class Alias(Rule):
-    """Calls to this name are priced as another model of the book."""
+    """Calls to this name are priced as another model of the book; `*` is the name behind its last slash."""
 
     to: Annotated[str, Field(min_length=1)]
     to_provider: str = ""
@@ -200,6 +204,13 @@ class Overrides:
     """The documents in force; the rules of later ones win."""
 
     documents: tuple[Document, ...] = ()
+    own: Document | None = None
+    """The user's document among them."""
+
+    def is_own(self, rule: Rule) -> bool:
+        """Say whether a rule stands in the user's document: a deal of his, which no public source knows."""
+        own = self.own
+        return own is not None and any(rule is other for other in (*own.factors, *own.fees, *own.free, *own.rates))
 
     @property
     def aliases(self) -> tuple[Alias, ...]:
@@ -219,10 +230,9 @@ class Overrides:
 
 def load_overrides(own_file: str = "") -> Overrides:
     """Read the shipped rules and, after them, those of the user's file. Raises `OverridesError`."""
-    documents = [read_document(Path(own_file))] if own_file else []
-    if not documents or documents[0].shipped:
-        documents.insert(0, read_document(SHIPPED))
-    return Overrides(tuple(documents))
+    own = read_document(Path(own_file)) if own_file else None
+    shipped = (read_document(SHIPPED),) if own is None or own.shipped else ()
+    return Overrides((*shipped, *((own,) if own else ())), own)
 
 
 def read_document(path: Path) -> Document:

@@ -1,50 +1,35 @@
 """From the names in an event to the bands that price it: override, model used, model sent, deployment, date stripped.
 
-A name that no rule and no price list knows stays unknown; it never becomes another model. Every answer is one of a
-finite set of `Plan` objects, so equal answers are the same object.
+A name that no rule and no source knows stays unknown; it never becomes another model. A second source fills what the
+book lacks, and makes PARTIAL what it contradicts. Every answer is one of a finite set of `Plan` objects, so equal
+answers are the same object.
 """
 
-import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import lru_cache
 from typing import NamedTuple
 
-from genai_prices.data_snapshot import find_provider_by_id
-from genai_prices.types import ModelInfo, Provider
+from genai_prices.types import ModelInfo
 
-from tollmeter.streams.price.book.bands import apply_rules, tiers_named
+from tollmeter.streams.price.book.bands import apply_rules, scale, tiers_named
 from tollmeter.streams.price.book.compile import PROVIDERS, compile_book, contexts
-from tollmeter.streams.price.book.overrides import Factor, Overrides, Rule
-from tollmeter.streams.rules.pricing.model_names import Names, spellings, tiers, without_date, words
+from tollmeter.streams.price.book.coverage import Coverage, Verdict, bands_of, differs, lacks_cache, short_forms
+from tollmeter.streams.price.book.overrides import Alias, Factor, Free, Overrides, Rates, Rule
+from tollmeter.streams.price.book.providers import MODELS, maker_of, provider_of
+from tollmeter.streams.price.book.public_map import Listed
+from tollmeter.streams.price.book.relatives import Default, Key, Relatives
+from tollmeter.streams.rules.pricing.model_names import Names, spellings, tiers, without_date
 from tollmeter.streams.rules.pricing.price_one import Plan
-from tollmeter.streams.rules.pricing.rates import Band, clip, effective, outprices
-
-Key = tuple[str, str]
-"""Provider and model id in the book."""
+from tollmeter.streams.rules.pricing.rates import Band, clip
 
 MINIMUM_SECONDS = {("groq", "whisper-large-v3"): 10, ("groq", "whisper-large-v3-turbo"): 10}
 """The one rule of the book that is not linear: Groq bills at least ten seconds of audio per request."""
 
-PROVIDER_NAMES = {
-    "gcp.vertex_ai": "google",
-    "gcp.gemini": "google",
-    "gcp.gen_ai": "google",
-    "aws.bedrock": "aws",
-    "azure.ai.openai": "azure",
-    "azure.ai.inference": "azure",
-    "azure_openai": "azure",
-    "mistral_ai": "mistral",
-    "x_ai": "x-ai",
-    "moonshot": "moonshotai",
-}
-
-
 IMAGE_OPERATIONS = frozenset(("image", "images", "image_generation"))
-
-Family = tuple[str, tuple[str, ...]]
-"""Provider and the first words of a model name."""
+PLACE = ("deployment", "api_host", "region", "operation")
 
 
 class Target(NamedTuple):
@@ -55,11 +40,27 @@ class Target(NamedTuple):
     valid_to: date | None = None
 
 
-class Planner:
-    """Resolves names against the compiled book and the override rules."""
+class Meaning(NamedTuple):
+    """What one of an event's names stands for: models of the book, the rules in front, the lines of a second source."""
 
-    def __init__(self, overrides: Overrides) -> None:
-        self.overrides = overrides
+    provider: str
+    name: str
+    targets: tuple[Target, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    listed: tuple[Listed, ...] = ()
+    stripped: bool = False
+    """Borrowed from a near relative: the name without its date."""
+
+    @property
+    def known(self) -> bool:
+        return bool(self.targets or self.listed) or any(isinstance(rule, Rates | Free) for rule in self.rules)
+
+
+class Planner:
+    """Resolves names against the compiled book, the override rules and the second source."""
+
+    def __init__(self, overrides: Overrides, coverage: Coverage, at_risk: Default) -> None:
+        self.overrides, self.coverage = overrides, coverage
         self.bands = compile_book()
         self._by_context: dict[Key, dict[str, list[Band]]] = defaultdict(lambda: defaultdict(list))
         for band in self.bands:
@@ -67,74 +68,59 @@ class Planner:
         self._tiers: dict[Key, frozenset[str]] = {}
         self._plans: dict[object, Plan] = {}
         self._rules = overrides.in_force
-        self._models = {provider.id: provider for provider in PROVIDERS}
         self._owners = {id(model): provider.id for provider in PROVIDERS for model in provider.models}
+        self.relatives = Relatives(MODELS, self._by_context, maker_of, at_risk)
         self.find = lru_cache(maxsize=50_000)(self._find)  # remembers misses too: they are the slow ones
-        self.dearest = lru_cache(maxsize=5_000)(self._dearest)
-        self.family_of = lru_cache(maxsize=50_000)(self._family_of)
-        self._prefixes = lru_cache(maxsize=None)(self._prefixes_of)
-
-    # ------------------------------------------------------------------ names
 
     def plan(self, names: Names) -> Plan:
         """Return the plan for calls with these names."""
-        provider = self.provider_of(names)
+        return self._make(self.meaning(names), names)
+
+    # ------------------------------------------------------------------ names
+
+    def meaning(self, names: Names) -> Meaning:
+        """Return what the first of the names that anything is known of stands for."""
+        provider = provider_of(names)
         own = [name for name in dict.fromkeys((names.model_used, names.model_sent, names.deployment)) if name.strip()]
-        where = {key: getattr(names, key).lower() for key in ("deployment", "api_host", "region", "operation")}
-        for name in own:
-            targets = self._targets(provider, name, where)
-            known = {*spellings(name, provider), *(target.key[1] for target in targets)}
-            rules = tuple(rule for rule in self._rules if rule.matches(provider, known, where))
-            if targets or any(not isinstance(rule, Factor) for rule in rules):
-                return self._make(targets, rules, names, provider, name, False)
+        where = {key: getattr(names, key).lower() for key in PLACE}
+        exact = (self._exact(provider, name, where) for name in own)
+        found = next((meaning for meaning in exact if meaning.known), None)
+        if found is not None:
+            return found
         for name in own:
             shorter = without_date(spellings(name, provider)[-1])
             if shorter and (key := self.find(provider, shorter)):
                 rules = tuple(rule for rule in self._rules if rule.matches(provider, (shorter, key[1]), where))
-                return self._make((Target(key),), rules, names, provider, name, True)
-        return self._make((), (), names, provider, own[0] if own else "", False)
+                return Meaning(provider, name, (Target(key),), rules, stripped=True)
+        return Meaning(provider, own[0] if own else "")
 
-    def provider_of(self, names: Names) -> str:
-        """Return the provider's id in the book: the host called settles it, then the name given, then the model."""
-        stated = names.provider.strip().lower()
-        stated = PROVIDER_NAMES.get(stated, stated)
-        if stated in ("", "litellm"):
-            prefix = (names.model_sent or names.model_used).lower().partition("/")[0]
-            stated = prefix if prefix in self._models else ""
-        host = names.api_host.strip().lower()
-        given = find_provider_by_id(list(PROVIDERS), stated) if stated else None
-        if host and not (given and _serves(given, host)):
-            called = next((provider for provider in PROVIDERS if _serves(provider, host)), None)
-            if called is not None:
-                return called.id
-        if given is not None:
-            return given.id
-        return stated or self._maker(names.model_used or names.model_sent)
+    def _exact(self, provider: str, name: str, where: dict[str, str]) -> Meaning:
+        forms = list(
+            dict.fromkeys(form for plain in spellings(name, provider) for form in short_forms(plain, provider))
+        )
+        targets = self._targets(provider, forms, where)
+        known = {*forms, *(target.key[1] for target in targets)}
+        rules = tuple(rule for rule in self._rules if rule.matches(provider, known, where))
+        listed = self.coverage.lines(provider, forms, where["region"], host=where["api_host"])
+        return Meaning(provider, name, targets, rules, tuple(listed))
 
-    def tiers_of(self, provider: str, model: str) -> frozenset[str]:
-        """Return the tiers for which the book may have prices of their own."""
-        key = self.find(provider, model)
-        return self._tiers[key] if key else frozenset()
-
-    def _maker(self, model: str) -> str:
-        name = (spellings(model, "") or [""])[-1]
-        makers = (p.id for p in PROVIDERS if p.model_match is not None and p.model_match.is_match(name))
-        return next(makers, "")
-
-    def _targets(self, provider: str, name: str, where: dict[str, str]) -> tuple[Target, ...]:
+    def _targets(self, provider: str, forms: Sequence[str], where: dict[str, str]) -> tuple[Target, ...]:
         """Return the models that a name stands for, in order of time; aliases stand before the book's own reading."""
-        found = self.find(provider, name)
+        found = next((key for form in forms if (key := self.find(provider, form))), None)
         targets = [Target(found)] if found else []
-        forms = spellings(name, provider)
         targets += [
             Target(key, alias.valid_from, alias.valid_to)
             for alias in self.overrides.aliases
-            if alias.matches(provider, forms, where) and (key := self.find(alias.to_provider or provider, alias.to))
+            if alias.matches(provider, forms, where) and (key := self._aliased(provider, forms, alias))
         ]
         return tuple(targets)
 
+    def _aliased(self, provider: str, forms: Sequence[str], alias: Alias) -> Key | None:
+        name = forms[-1].rpartition("/")[2] if alias.to == "*" else alias.to
+        return self.find(alias.to_provider or provider, name)
+
     def _find(self, provider: str, name: str) -> Key | None:
-        book = self._models.get(provider)
+        book = MODELS.get(provider)
         for form in spellings(name, provider) if book else ():
             model = book.find_model(form, all_providers=list(PROVIDERS)) if book else None
             if model is not None:
@@ -144,87 +130,109 @@ class Planner:
                 return key
         return None
 
+    def tiers_of(self, provider: str, model: str) -> frozenset[str]:
+        """Return the tiers for which the book may have prices of their own."""
+        key = self.find(provider, model)
+        return self._tiers[key] if key else frozenset()
+
+    # ------------------------------------------------------------------ two sources
+
+    def verdict(self, meaning: Meaning) -> Verdict:
+        """Say which source prices a name, and why: the book, a rule of ours, or the map where it is more exact."""
+        standard = next((line for line in meaning.listed if not line.context and line.above_input < 0), None)
+        forms = short_forms(meaning.name, meaning.provider)
+        # the map's lines hold for every place, but for those that name a region
+        regional = standard is not None and _names_a_region(standard, meaning.provider, forms)
+        places = [key for key in PLACE if not (regional and key == "region")]
+        public = tuple(r for r in meaning.rules if not self.overrides.is_own(r) and not r.asks_for(places))
+        ours = self.standard_bands(meaning._replace(rules=public))
+        if any(self.overrides.is_own(rule) and isinstance(rule, Rates | Free) for rule in meaning.rules):
+            return Verdict("book", "a price of your own file")
+        if not ours or standard is None:
+            return Verdict("book alone" if ours else "map alone" if meaning.listed else "nobody")
+        units = differs(ours, standard)
+        if not units:
+            return Verdict("agree")
+        if any(isinstance(rule, Rates | Free) for rule in public):
+            return Verdict("book", "; ".join(dict.fromkeys(band.source for band in ours)))
+        if lacks_cache(ours, units):
+            return Verdict("book", "the book states no price for cached input: calls that use it are PARTIAL")
+        row = self.coverage.settled(meaning.provider, forms)
+        if row is not None:
+            kinds = {"book": "book", "map": "map", "neither": "disputed"}
+            return Verdict(kinds[row.trust], f"{row.why} ({row.source})")  # type: ignore[arg-type]
+        return self._more_exact(meaning, standard, forms)
+
+    def standard_bands(self, meaning: Meaning) -> tuple[Band, ...]:
+        """Return what the book and our rules say of a name, the second source left aside."""
+        return self._bands_for(meaning.targets, meaning.rules, ())
+
+    def _more_exact(self, meaning: Meaning, standard: Listed, forms: Sequence[str]) -> Verdict:
+        """Tell where the map speaks of exactly this name and the book of something like it."""
+        owners = {target.key[0] for target in meaning.targets}
+        if _names_a_region(standard, meaning.provider, forms):
+            return Verdict("map", "the map has a price of its own for this region, the book one for all")
+        if owners and meaning.provider not in owners:
+            return Verdict("map", f"the seller's own price; the book has only that of {', '.join(sorted(owners))}")
+        models = {target.key[1].lower() for target in meaning.targets}
+        if not any(form == model or without_date(form) == model for form in forms for model in models):
+            taken = ", ".join(sorted(models))
+            return Verdict("map", f"the map has exactly this name; the book takes it for {taken}")
+        return Verdict("disputed", "")
+
     # ------------------------------------------------------------------ plans
 
-    def _make(
-        self,
-        targets: tuple[Target, ...],
-        rules: tuple[Rule, ...],
-        names: Names,
-        provider: str,
-        name: str,
-        stripped: bool,
-    ) -> Plan:
-        listed = tiers_named(rules).union(*(self._tiers[target.key] for target in targets))
+    def _make(self, meaning: Meaning, names: Names) -> Plan:
+        in_book = (self._tiers[target.key] for target in meaning.targets)
+        known = tiers_named(meaning.rules).union(*in_book, *(line.context.split("+") for line in meaning.listed))
         # any text may come in as a tier: what nobody has a price for is one and the same
-        wanted = tuple(tier if tier in listed else "?" for tier in tiers(names.service_tier, names.processing))
+        wanted = tuple(tier if tier in known else "?" for tier in tiers(names.service_tier, names.processing))
         image = names.operation.lower() in IMAGE_OPERATIONS
-        family = self.family_of(provider, name)
-        key = targets, tuple(rule.name for rule in rules), wanted, stripped, image, family
+        family = self.relatives.family(meaning.provider, meaning.name)
+        rules, listed = (tuple(part.name for part in parts) for parts in (meaning.rules, meaning.listed))
+        said_of = (meaning.provider, meaning.name) if listed else ()  # what two sources say is said of a name
+        key = meaning.targets, rules, listed, said_of, meaning.stripped, wanted, image, family
         plan = self._plans.get(key)
         if plan is None:
-            minimum = max((MINIMUM_SECONDS.get(target.key, 0) for target in targets), default=0)
-            bands = apply_rules(self._listed(targets, wanted), rules, frozenset(wanted))
-            plan = Plan(bands, self.dearest(family), stripped, image, minimum)
+            minimum = max((MINIMUM_SECONDS.get(target.key, 0) for target in meaning.targets), default=0)
+            dearest, rule = self.relatives.dearest(family)
+            plan = Plan(self._priced_by(meaning, wanted), dearest, meaning.stripped, image, minimum, rule)
             self._plans[key] = plan
         return plan
 
-    def _listed(self, targets: tuple[Target, ...], wanted: tuple[str, ...]) -> Iterator[tuple[Band, frozenset[str]]]:
+    def _priced_by(self, meaning: Meaning, wanted: tuple[str, ...]) -> tuple[Band, ...]:
+        """Return the bands of a name under these tiers, from the source that is right about it."""
+        kind = self.verdict(meaning).kind
+        if kind in ("map", "map alone"):
+            bands = bands_of(meaning.listed, meaning.provider, wanted)
+            for rule in meaning.rules:
+                if isinstance(rule, Factor) and not rule.tier and (kind == "map alone" or self.overrides.is_own(rule)):
+                    bands = tuple(new for band in bands if (new := scale(band, rule)))
+            return bands
+        bands = self._bands_for(meaning.targets, meaning.rules, wanted)
+        return tuple(replace(band, partial=True) for band in bands) if kind == "disputed" else bands
+
+    def _bands_for(
+        self, targets: tuple[Target, ...], rules: tuple[Rule, ...], wanted: tuple[str, ...]
+    ) -> tuple[Band, ...]:
+        return apply_rules(self._in_book(targets, wanted), rules, frozenset(wanted))
+
+    def _in_book(self, targets: tuple[Target, ...], wanted: tuple[str, ...]) -> Iterator[tuple[Band, frozenset[str]]]:
         """Yield the book's bands of the models, each with the tiers that it has no price for."""
         for target in targets:
             own = [tier for tier in wanted if tier in self._tiers[target.key]]
             missing = frozenset(wanted).difference(own)
             for band in self._by_context[target.key].get("+".join(own), ()):
-                if clipped := clip(band, target.valid_from, target.valid_to):
+                clipped = clip(band, target.valid_from, target.valid_to)
+                if clipped is not None:
                     yield clipped, missing
-
-    # ------------------------------------------------------------------ amounts at risk
-
-    def _family_of(self, provider: str, name: str) -> Family:
-        """Return the smallest family of the name: the models of the provider that begin with the same words."""
-        own, known = words((spellings(name, provider) or [""])[-1]), provider in self._models
-        pool = provider if known else self._maker(name)
-        prefixes = self._prefixes(pool)
-        for length in range(len(own), 0, -1):
-            if own[:length] in prefixes:
-                return pool, own[:length]
-        return (pool, ()) if known else ("", ())
-
-    def _prefixes_of(self, pool: str) -> frozenset[tuple[str, ...]]:
-        members = self._members(pool)
-        return frozenset(own[:length] for own, _ in members for length in range(1, len(own) + 1))
-
-    def _dearest(self, family: Family) -> tuple[Band, ...]:
-        """Return the bands in force today of the family, without those that another outprices for every count."""
-        pool, prefix = family
-        bands = [
-            band
-            for own, band in self._members(pool)
-            if (own[: len(prefix)] == prefix if prefix else band.provider == pool)  # borrowed models are no relatives
-        ]
-        front: list[Band] = []
-        for band in sorted(bands, key=lambda band: -sum(effective(band))):
-            if not any(outprices(other, band) for other in front):
-                front.append(band)
-        return tuple(front)
-
-    def _members(self, pool: str) -> list[tuple[tuple[str, ...], Band]]:
-        book = self._models.get(pool)
-        owners = [pool, *(book.fallback_model_providers or ())] if book else []
-        return [
-            (words(key[1]), band)
-            for key, by_context in self._by_context.items()
-            if key[0] in owners
-            for band in by_context.get("", ())
-            if band.valid_to is None
-        ]
 
 
 def _tiers_of(model: ModelInfo) -> frozenset[str]:
     return frozenset(value for context in contexts(model) for _, value in context)
 
 
-def _serves(provider: Provider, host: str) -> bool:
-    return (
-        re.match(provider.api_pattern, f"https://{host.removeprefix('https://').removeprefix('http://')}") is not None
-    )
+def _names_a_region(line: Listed, provider: str, forms: Sequence[str]) -> bool:
+    """Say whether the map's name has more in front than the name asked for."""
+    listed = short_forms(line.name, provider)[-1]
+    return "/" in listed and listed not in forms

@@ -12,8 +12,9 @@ from typing import Any
 from tollmeter.streams.price.book.bands import add_fee, free_band, scale, surcharged
 from tollmeter.streams.price.book.book import PriceBook
 from tollmeter.streams.price.book.compile import PROVIDERS
+from tollmeter.streams.price.book.coverage import PROVIDER_OF, short_forms
 from tollmeter.streams.price.book.overrides import Factor, Fee, Free, Rates, Rule
-from tollmeter.streams.price.book.plans import PROVIDER_NAMES
+from tollmeter.streams.price.book.providers import PROVIDER_NAMES
 from tollmeter.streams.rules.pricing.rates import BOOK, DAY_SECONDS, EVERY_DAY, FREE, Band, clip
 
 Row = dict[str, Any]
@@ -27,6 +28,8 @@ def document(book: PriceBook) -> tuple[bytes, bytes]:
         "overrides": [part.model_dump(mode="json", exclude_defaults=True) for part in book.overrides.documents],
         "fx": [{**row, "day": str(row["day"])} for row in fx_rows(book)],
         "names": names(),
+        "listed": listed(book),
+        "at_risk": rule_of(book.planner.relatives.default.band()),
     }
     return book.id.encode(), json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -46,6 +49,18 @@ def names() -> Row:
             for provider in PROVIDERS
         ],
     }
+
+
+def listed(book: PriceBook) -> list[list[Any]]:
+    """Return what the second source says of names: [provider, name, above_input, pico-USD per unit] each.
+
+    A reader asks it for names that the book does not know; its prices are PARTIAL.
+    """
+    return [
+        [provider, short_forms(line.name, provider)[-1], line.above_input, line.band(provider).rates]
+        for line in book.planner.coverage.standard()
+        for provider in (PROVIDER_OF.get(line.seller, line.seller),)
+    ]
 
 
 def _clause(clause: Any) -> Row | None:
@@ -150,8 +165,9 @@ def _named(book: PriceBook, rule: Rule, made: list[Band]) -> list[Band]:
     sellers = [p for p in PROVIDERS if fnmatchcase(p.id, rule.provider)]
     owners = {owner for p in sellers for owner in (p.id, *(p.fallback_model_providers or ()))}
     sold = [band for band in (*book.planner.bands, *made) if band.provider in owners]
+    named = [band for band in sold if fnmatchcase(band.model, rule.model)]
     # a pattern that fits no id of the book is meant for names as sent: then any model may be the one
-    return [band for band in sold if fnmatchcase(band.model, rule.model)] or sold
+    return named or ([] if "/" in rule.model else sold)
 
 
 def _aliased(book: PriceBook) -> Iterator[Band]:

@@ -27,6 +27,7 @@ _REASONING_BIT = 1 << rates.COUNTERS.index(rates.REASONING)
 # Rows of the price matrix. A part without a price of its own stays in its whole, so it is taken out only if priced.
 _IN, _READ, _READ_OUT, _WRITE, _WRITE_OUT, _HOUR, _OUT, _REASONING, _REQUEST, _IMAGE = range(10)
 _FIRST, _LAST, _FROM, _TO, _WEEKDAYS, _ABOVE, _NO_TOKENS = range(7)
+_LAYERS = (rates.BOOK, rates.OVERRIDE, rates.FREE, rates.SINGLE)
 NO_BAND = 0
 """Number of the entry that stands for "no band"."""
 
@@ -64,7 +65,7 @@ class Table:
         self._rules: dict[str, int] = {"": 0}
         self._prices: list[tuple[int, ...]] = [(0,) * 10]
         self._limits: list[tuple[int, ...]] = [(0,) * 7]
-        self._marks: list[tuple[int, ...]] = [(0,) * 4]
+        self._marks: list[tuple[int, ...]] = [(0,) * 5]
         self._heads: list[tuple[int, ...]] = []
         self._numbers: dict[Plan, int] = {}
         self._frozen = False
@@ -78,7 +79,8 @@ class Table:
             start, risk_start = self._entries(plan.bands), self._entries(plan.dearest)
             simple = not plan.bands or _always(plan.bands[-1])
             last = start + len(plan.bands) - 1 if plan.bands else NO_BAND
-            head = start, len(plan.bands), last, simple, risk_start, len(plan.dearest), plan.partial, plan.one_image
+            marks = plan.partial, plan.one_image, self.rule_number(plan.risk_rule)
+            head = start, len(plan.bands), last, simple, risk_start, len(plan.dearest), *marks
             self._heads.append(head)
             self._frozen = False
         return number
@@ -101,8 +103,8 @@ class Table:
             )
             priced = sum(1 << i for i, unit in enumerate(rates.COUNTERS) if unit in band.prices)
             flags = (rates.REQUESTS in band.prices) + 2 * (rates.IMAGES in band.prices) + 4 * band.partial
-            layer = (rates.BOOK, rates.OVERRIDE, rates.FREE).index(band.layer)
-            self._marks.append((priced, flags, layer, rule))
+            layer = _LAYERS.index(band.layer)
+            self._marks.append((priced, flags, layer, rule, band.sure_day))
         return start
 
     def freeze(self) -> None:
@@ -111,7 +113,7 @@ class Table:
             self.prices = np.array(self._prices, np.int64).T.copy()
             self.limits = np.array(self._limits, np.int64).T.copy()
             self.marks = np.array(self._marks, np.int64).T.copy()
-            self.heads = np.array(self._heads, np.int64).reshape(-1, 8).T.copy()
+            self.heads = np.array(self._heads, np.int64).reshape(-1, 9).T.copy()
             self._frozen = True
 
 
@@ -146,7 +148,7 @@ def price_columns(table: Table, columns: Columns) -> Priced:
     tokens, heads = columns.tokens, table.heads
     entry = _find_entries(table, columns)
     image = (heads[7][columns.plan] != 0) & ~columns.failed if heads[7].any() else np.zeros(len(entry), np.bool_)
-    priced, flags, layer, rule = table.marks[:, entry]
+    priced, flags, layer, rule, sure = table.marks[:, entry]
     has_band = entry != NO_BAND
     used: Ints = sum(((count > 0).astype(np.int64) << i for i, count in enumerate(tokens)), np.zeros_like(entry))
     image &= ((flags & 2) != 0) | (~has_band & (used == 0))
@@ -160,7 +162,7 @@ def price_columns(table: Table, columns: Columns) -> Priced:
     borrowed = (
         (heads[6][columns.plan] != 0) | ((flags & 4) != 0) | ((priced != 0) & ((used & ~priced & ~_REASONING_BIT) != 0))
     )
-    status[borrowed] = PARTIAL
+    status[borrowed | (columns.at_us // DAY_US < sure)] = PARTIAL
     status[total > MAX_EVENT_NANO] = INVALID
     covered = has_band & (((used & priced) != 0) | ((flags & 1) != 0) | (image & ((flags & 2) != 0)))
     status[~covered] = UNKNOWN_MODEL
@@ -175,7 +177,8 @@ def price_columns(table: Table, columns: Columns) -> Priced:
     total[nothing] = 0
     nano = _split(parts, total, known & ~nothing)
     risky, at_risk = _at_risk(table, columns, image, status == UNKNOWN_MODEL)
-    return Priced(status, known, total, nano, risky, at_risk, np.where(known & ~columns.blocked, rule, 0))
+    rule = np.where(known & ~columns.blocked, rule, np.where(status == UNKNOWN_MODEL, heads[8][columns.plan], 0))
+    return Priced(status, known, total, nano, risky, at_risk, rule)
 
 
 def _find_entries(table: Table, columns: Columns) -> Ints:

@@ -3,7 +3,8 @@
 `price_one` is the definition; `price_columns.py` computes the same for whole columns and is held to it by tests.
 Status, first that applies: a call refused by our own cap (BLOCKED) is FREE and costs 0; impossible counters are
 INVALID; a free rule is FREE; no usage is NO_USAGE; no price for anything that was used is UNKNOWN_MODEL; more than
-`MAX_EVENT_NANO` is INVALID; a part without a price of its own, or a rate borrowed from a near relative, is PARTIAL;
+`MAX_EVENT_NANO` is INVALID; a part without a price of its own, a rate borrowed from a near relative, and one that no
+source states for that day or that rests on one source alone, is PARTIAL;
 a rate of an override rule is OVERRIDE; the rest is PRICED.
 """
 
@@ -74,6 +75,8 @@ class Plan:
     one_image: bool = False
     """An image call that states no number of images made one."""
     minimum_seconds: int = 0
+    risk_rule: str = ""
+    """The rule id of a call without a price whose amount at risk is a default of ours, not a relative's price."""
 
 
 class Call(NamedTuple):
@@ -109,22 +112,23 @@ def price_one(plan: Plan, call: Call) -> Amounts:
     if not counts:
         return Amounts("NO_USAGE")
     if band is None or not (counts.keys() | {REQUESTS}) & band.prices.keys():
-        return Amounts("UNKNOWN_MODEL", at_risk_nano=at_risk(plan.dearest, counts))
+        return Amounts("UNKNOWN_MODEL", at_risk_nano=at_risk(plan.dearest, counts), rule_id=plan.risk_rule)
     pico = component_pico(band, counts)
     if pico is None:
         return Amounts("INVALID")
     total = to_nano(sum(pico))
     if total > MAX_EVENT_NANO:
         return Amounts("INVALID")
-    return Amounts(status_of(plan, band, counts), total, split_nano(pico, total), rule_id=band.rule_id)
+    status = status_of(plan, band, counts, call.at_us // DAY_US)
+    return Amounts(status, total, split_nano(pico, total), rule_id=band.rule_id)
 
 
-def status_of(plan: Plan, band: Band, counts: Counts) -> str:
-    """Say how good a known price is."""
+def status_of(plan: Plan, band: Band, counts: Counts, day: int) -> str:
+    """Say how good a known price is, on a day since 1970."""
     billed = counts.keys() - INFORMATIVE
     if not band.prices.keys() & set(COUNTERS):  # priced per image, second or character: tokens are but informative
         billed -= set(COUNTERS)
-    if plan.partial or band.partial or not billed <= band.prices.keys():
+    if plan.partial or band.partial or day < band.sure_day or not billed <= band.prices.keys():
         return "PARTIAL"
     return "OVERRIDE" if band.layer == OVERRIDE else "PRICED"
 

@@ -25,8 +25,8 @@ AUDIO_SECONDS, INPUT_AUDIO_SECONDS = "audio_seconds", "input_audio_seconds"
 
 COMPONENTS = ("input", "cache_read", "cache_write", "output", "other")
 
-BOOK, OVERRIDE, FREE = "book", "override", "free"
-"""`Band.layer`: from the price book; from an override rule; an override rule that says it costs nothing."""
+BOOK, OVERRIDE, FREE, SINGLE = "book", "override", "free", "single_source"
+"""`Band.layer`: from the price book; an override rule; one that says it costs nothing; from a public map alone."""
 
 
 class Unit(NamedTuple):
@@ -101,6 +101,8 @@ class Band:
     layer: str = BOOK
     name: str = ""
     """Name of the override rule; part of the rule id."""
+    sure_from: date | None = None
+    """The first day on which the source is known to have stated these rates; calls before it are PARTIAL."""
 
     rule_id: str = field(init=False)
     """Unique in one price book, and the same in the next as long as the conditions are."""
@@ -116,6 +118,8 @@ class Band:
         parts = [self.provider, self.model, self.context or "standard"]
         if self.name:
             parts.insert(0, f"override:{self.name}")
+        if self.layer == SINGLE:
+            parts[0] = f"{SINGLE}:{parts[0]}"
         if self.valid_from:
             parts.append(f"from={self.valid_from}")
         if (self.from_second, self.to_second) != (0, DAY_SECONDS):
@@ -127,6 +131,11 @@ class Band:
         if self.without_tokens:
             parts.append("no-tokens")
         return "/".join(parts)
+
+    @property
+    def sure_day(self) -> int:
+        """Return `sure_from` as days since 1970."""
+        return day_number(self.sure_from, FIRST_DAY)
 
     @property
     def rates(self) -> dict[str, int]:
