@@ -11,7 +11,7 @@ COPY schemas schemas
 COPY sinks sinks
 COPY streams streams
 COPY src src
-RUN /opt/tollmeter/bin/pip install --no-deps --no-build-isolation --no-index .
+RUN /opt/tollmeter/bin/pip install --no-index --no-deps --no-build-isolation . && /opt/tollmeter/bin/pip check
 
 FROM python:3.11-slim-bookworm
 RUN groupadd --system --gid 10001 tollmeter \

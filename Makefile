@@ -1,36 +1,63 @@
 # The commands of a newcomer and of a developer. Everything runs in .venv/, made from requirements.lock on first use.
-PYTHON ?= python3
 BIN := .venv/bin
+PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
 STAMP := .venv/.installed
 TRACE ?=
 MINUTES ?= 10
 SEED ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+SUITE := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+FAST := not stack and not docker and not node
+# A pip.conf with `user = true` would stop every install.
+export PIP_USER := 0
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos bench lock clean
+.PHONY: help demo test check lint unit laws contracts e2e nightly chaos bench dist install lock clean tools
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## from nothing to priced calls, budgets and alerts in two minutes; TRACE=FILE plays a real trace
 	$(BIN)/tollmeter demo $(if $(TRACE),--trace "$(TRACE)")
 
 test: $(STAMP) ## the whole suite: unit tables, laws, contracts on the real broker and engine, end to end
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+	$(SUITE)
 
-check: $(STAMP) ## lint, format, types, import rules, fast tests: what to run before a commit
+check: lint unit ## lint, format, types, import rules, fast tests: what to run before a commit
+
+lint: $(STAMP) ## lint, format, types and import rules alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/unit -m "not stack and not docker and not node"
+
+unit: $(STAMP) ## tables with values worked out by hand
+	$(BIN)/python -m pytest -q tests/unit -m "$(FAST)"
+
+laws: $(STAMP) ## laws beside oracles, and the simulator
+	$(SUITE) tests/laws tests/simulation
+
+contracts: $(STAMP) ## every border, on the real broker, engine and SDKs
+	$(SUITE) tests/contracts
+
+e2e: $(STAMP) ## events in, sums out, workers killed in the middle
+	$(SUITE) tests/e2e
+
+nightly: $(STAMP) ## the long forms: all that `make test` samples or leaves out
+	$(SUITE) -m nightly
 
 chaos: $(STAMP) ## attack a line of its own with real faults for MINUTES=10 (root adds more) and print what it survived
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: $(STAMP) ## the figures of docs/performance.md; takes a while and wants a quiet machine
 	$(BIN)/python -m benchmarks.pipeline
+
+dist: $(STAMP) ## build the wheel and the sdist into dist/, with the tools of the lock
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+install: $(STAMP) ## make .venv/ from requirements.lock; the others do so by themselves
 
 lock: $(STAMP) ## resolve pyproject.toml again into the lock files (CPython 3.11 to 3.13, Linux and macOS)
 	$(PIP) install --quiet 'uv==0.13.9'
@@ -44,12 +71,18 @@ clean: ## remove the environment, caches and builds; data in .tollmeter/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "tollmeter needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1)." >&2; \
-		echo "Install one, or name it: make PYTHON=python3.12 ..." >&2; exit 2; }
+# What the lock says is installed, file by file: nothing is resolved, so a release of tomorrow changes nothing.
+$(STAMP): requirements.lock pyproject.toml | tools
 	@echo "Preparing .venv/ (once; a minute or two)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@cmp -s requirements.lock .venv/requirements.lock || $(PYTHON) -m venv --clear .venv
 	@$(PIP) install --quiet --require-hashes --no-deps --only-binary :all: -r requirements.lock
-	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(PIP) install --quiet --no-index --no-deps --no-build-isolation --editable .
+	@found=$$($(PIP) check 2>&1) || { echo "$$found" >&2; \
+		echo "requirements.lock does not hold what pyproject.toml needs (above): mend it with 'make lock'" >&2; exit 2; }
+	@cp requirements.lock .venv/requirements.lock
 	@touch $@
+
+# Asked on every call, before anything is made: the broker is Java's, and Maven fetches it.
+ON_BROKER := demo test laws contracts e2e nightly chaos bench
+tools:
+	@PYTHON="$(PYTHON)" sh .ci/tools.sh $(if $(filter $(ON_BROKER),$(MAKECMDGOALS)),java maven)

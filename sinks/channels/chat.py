@@ -5,6 +5,7 @@ import warnings
 
 from pydantic import SecretStr
 
+from tollmeter.installing import how_to_get
 from tollmeter.sinks.channels.message import Away, Message
 
 _TYPES = {"info": "info", "warning": "warning", "critical": "failure"}
@@ -23,7 +24,7 @@ class Chat:
         try:
             import apprise
         except ModuleNotFoundError:
-            raise ChatError("it needs apprise: pip install 'tollmeter[notify]'") from None
+            raise ChatError(f"it needs apprise: {how_to_get('notify')}") from None
         logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it names hosts and tokens
         scheme = url.get_secret_value().partition("://")[0].strip().lower()
         if scheme in _OURS:

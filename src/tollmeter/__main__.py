@@ -3,6 +3,8 @@
 import io
 import sys
 
+from tollmeter.installing import how_to_get
+
 
 def main() -> int:
     """Run the command line; exit 0 ok, 1 a finding, 2 a usage or environment error with one clear line."""
@@ -11,7 +13,7 @@ def main() -> int:
     except ModuleNotFoundError as missing:
         sys.stderr.write(
             f"tollmeter: the command line needs {missing.name}, which the base install leaves out; "
-            "install it with: pip install 'tollmeter[embedded]'\n"
+            f"install it with: {how_to_get('embedded')}\n"
         )
         return 2
     for stream in (sys.stdout, sys.stderr):

@@ -1,6 +1,5 @@
 """What is shipped is one top-level package with every file it needs, and its base install runs a service alone."""
 
-import os
 import subprocess
 import sys
 import tomllib
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from tests import checkout
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -73,22 +74,7 @@ def source_files() -> set[str]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the sdist from a copy of the tree, then the wheel from that sdist, as an index would be served."""
     out = tmp_path_factory.mktemp("dist")
-    tree = tmp_path_factory.mktemp("tree") / "tollmeter"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if name.startswith(("tests/", "docs/", "benchmarks/")) or not os.path.lexists(ROOT / name):
-            continue
-        target = tree / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_symlink():
-            target.symlink_to((ROOT / name).readlink())
-        else:
-            target.write_bytes((ROOT / name).read_bytes())
+    tree = checkout.copy(tmp_path_factory.mktemp("tree") / "tollmeter")
     # Without --sdist/--wheel, `build` makes the sdist and then the wheel out of it.
     done = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(tree)],

@@ -1,4 +1,4 @@
-"""What the README says can be typed: its snippet is the example, its commands exist, its links lead somewhere."""
+"""What the pages say can be typed and found: snippets are the examples, commands, targets, paths and links exist."""
 
 import re
 import shlex
@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from tollmeter.cli.root import COMMANDS
+from tollmeter.installing import how_to_get
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
@@ -49,9 +50,68 @@ def test_options_of_the_examples_are_accepted() -> None:
         command.make_context(command.name, words)
 
 
-@pytest.mark.parametrize("target", re.findall(r"make ([a-z]+)", "\n".join(blocks("sh"))))
-def test_make_targets_exist(target: str) -> None:
-    assert re.search(rf"^{target}:.*## ", MAKEFILE, re.MULTILINE)
+TYPED = [*PAGES, ROOT / ".ci/run", ROOT / ".github/workflows/ci.yml", ROOT / "Makefile"]
+
+
+@pytest.mark.parametrize("page", TYPED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_make_targets_exist(page: Path) -> None:
+    typed = re.findall(r"(?:^|`|run: )make ([a-z0-9]+)(?=[ `\n])", page.read_text(encoding="utf-8"), re.MULTILINE)
+    for target in typed:
+        assert re.search(rf"^{target}:.*## ", MAKEFILE, re.MULTILINE), f"{page.name}: make {target}"
+
+
+def test_make_targets_that_pages_lean_on_are_seen() -> None:
+    """The test above reads what is typed: these at least."""
+    for page, target in ((ROOT / "CONTRIBUTING.md", "nightly"), (TYPED[-2], "check"), (TYPED[-3], "test")):
+        assert re.search(rf"make {target}\b", page.read_text(encoding="utf-8"))
+
+
+def test_hooks_run_what_make_lint_runs() -> None:
+    hooks = re.findall(
+        r"entry: (\S+)(?: (check|format))?", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    )
+    lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+    assert lint
+    assert hooks == re.findall(r"\t(\S+)(?: (check|format))?", lint[1].replace("$(BIN)", ".venv/bin"))
+
+
+def test_readme_says_how_to_get_what_is_left_out() -> None:
+    """Errors name the same command; the wheel is the one that `make dist` builds now."""
+    command = how_to_get("embedded").partition(" (")[0]
+    assert f"\n{command} " in README
+    assert "make dist " in README
+
+
+def paths_in(text: str) -> set[str]:
+    """Return the paths that a page names: in code, and the tree of the README. Not what is made when it runs."""
+    words = {word for code in re.findall(r"`([^`\n]+)`", text) for word in code.split()}
+    named = {word for word in words if re.fullmatch(r"[\w.][\w.-]*(?:/[\w.*-]+)*/?", word) and "/" in word}
+    for block in re.findall(r"^```\n(\w+/ .*?)^```", text, re.MULTILINE | re.DOTALL):
+        top = ""
+        for line in block.splitlines():
+            top = re.split(r"\s", line)[0] or top
+            named |= {top, *(f"{top}{below}" for below in re.findall(r"(?<=[ (])\w[\w/]*/", line))}
+    return {name for name in named if not name.startswith((".venv/", ".tollmeter/", "dist/"))}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_exist(page: Path) -> None:
+    for name in paths_in(page.read_text(encoding="utf-8")):
+        assert any(ROOT.glob(name)) or (page.parent / name).exists(), f"{page.name}: {name}"
+
+
+def test_modules_that_pages_run_exist() -> None:
+    for page in PAGES:
+        for module in re.findall(r"python3? -m ([a-z_.]+)", page.read_text(encoding="utf-8")):
+            place = ROOT / module.replace(".", "/")
+            known = module in ("venv", "pip", "pytest") or place.is_dir() or place.with_suffix(".py").exists()
+            assert known, f"{page.name}: python -m {module}"
+
+
+def test_tree_of_the_readme_is_read() -> None:
+    assert {"producers/guard/", "streams/rules/", "sinks/clickhouse/", "src/tollmeter/", "tests/e2e/"} <= paths_in(
+        README
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -10,6 +10,7 @@ import click
 from tollmeter import __version__
 from tollmeter.cli.groups import Group
 from tollmeter.cli.output import UserError, err
+from tollmeter.installing import how_to_get
 
 HELP_OPTIONS = frozenset({"-h", "--help"})
 _HELP = "tollmeter.help"
@@ -96,7 +97,7 @@ class Commands(Group):
         except ModuleNotFoundError as missing:
             if (missing.name or "").startswith("tollmeter"):
                 raise
-            raise UserError(f"'tollmeter {cmd_name}' needs {missing.name}: pip install 'tollmeter[embedded]'") from None
+            raise UserError(f"'tollmeter {cmd_name}' needs {missing.name}: {how_to_get('embedded')}") from None
         return command
 
     def first_paragraph(self, ctx: click.Context, name: str) -> str:

@@ -1,0 +1,9 @@
+"""How to get what the base install leaves out: the one text in the code that changes when tollmeter is published."""
+
+from tollmeter import __version__
+
+
+def how_to_get(extra: str) -> str:
+    """Return the command that installs an extra (worker, notify, embedded), and where to type it."""
+    wheel = f"dist/tollmeter-{__version__}-py3-none-any.whl"
+    return f"pip install '{wheel}[{extra}]' (in a checkout, after `make dist`)"
