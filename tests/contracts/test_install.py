@@ -15,9 +15,12 @@ from packaging.requirements import Requirement
 
 from tests import checkout, package_index
 
+pytestmark = pytest.mark.timeout(1800)  # a hundred packages are installed, with whatever speed is left
+
 ROOT = checkout.ROOT
 OLD_PIPS = ("22.3", "23.2.1")  # of Python 3.11.0 and 3.11.7; they resolve `google-auth[requests]` again, hashes or not
 NEWEST = "newest"
+NOWHERE = "http://127.0.0.1:9/"
 BUILD_TOOLS = {"setuptools", "build", "pyproject-hooks", "packaging"}
 
 
@@ -134,50 +137,68 @@ def test_make_installs_the_lock_and_nothing_newer(made: Path, index: Index) -> N
 
 def test_make_does_it_once(made: Path) -> None:
     """With no index left to ask, and no other python than its own."""
-    again = run(["make", "install"], made, environment("http://127.0.0.1:9/"))
+    again = run(["make", "install"], made, environment(NOWHERE))
     assert again.returncode == 0, again.stderr
     assert "Preparing" not in again.stdout
 
 
-def test_wheel_of_make_dist_runs_the_example_elsewhere(made: Path, index: Index, tmp_path: Path) -> None:
-    nothing = environment("http://127.0.0.1:9/")
-    built = run(["make", "dist"], made, nothing)
-    assert built.returncode == 0, built.stdout + built.stderr
-    names = sorted(path.name for path in (made / "dist").iterdir())
-    version = distribution("tollmeter").version
-    assert names == [f"tollmeter-{version}-py3-none-any.whl", f"tollmeter-{version}.tar.gz"]
+@dataclass(frozen=True)
+class Built:
+    """What `make dist` wrote, and an environment that holds nothing but the wheel and what it needs."""
 
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    command = f"pip install dist/{names[0]}"
-    assert command in readme
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "fresh"], check=True)
-    path = f"{tmp_path / 'fresh' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    with package_index.serving(index.locked) as served:
-        done = run(["sh", "-c", command], made, environment(served, PATH=path))
+    names: list[str]
+    python: Path
+    path: str
+
+
+@pytest.fixture(scope="module")
+def built(made: Path, index: Index, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    done = run(["make", "dist"], made, environment(NOWHERE))
     assert done.returncode == 0, done.stdout + done.stderr
+    names = sorted(path.name for path in (made / "dist").iterdir())
+    fresh = tmp_path_factory.mktemp("fresh") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", fresh], check=True)
+    found = Built(names, fresh / "bin/python", f"{fresh / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    with package_index.serving(index.locked) as served:
+        done = run(["sh", "-c", f"pip install dist/{names[0]}"], made, environment(served, PATH=found.path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return found
+
+
+def test_wheel_of_make_dist_runs_the_example_elsewhere(built: Built, tmp_path: Path) -> None:
+    version = distribution("tollmeter").version
+    assert built.names == [f"tollmeter-{version}-py3-none-any.whl", f"tollmeter-{version}.tar.gz"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"\npip install dist/{built.names[0]} " in readme
 
     snippet = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)[0]
     in_memory = snippet.replace('org_id="demo")', 'org_id="demo", mode="memory")')
     assert in_memory != snippet
     code = in_memory + "import tollmeter; print(tollmeter.__file__, [e.input_tokens for e in producer.events])\n"
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    ran = run([str(tmp_path / "fresh/bin/python"), "-c", code], elsewhere, environment("http://127.0.0.1:9/"))
+    ran = run([str(built.python), "-c", code], tmp_path, environment(NOWHERE))
     assert ran.returncode == 0, ran.stderr
-    assert str(tmp_path / "fresh") in ran.stdout
+    assert str(built.python.parents[1]) in ran.stdout
     assert "[1000]" in ran.stdout
 
-    # What the base install leaves out is said with a command that is true.
-    refused = run([str(tmp_path / "fresh/bin/tollmeter"), "up"], elsewhere, environment("http://127.0.0.1:9/"))
+    refused = run([str(built.python), "-m", "tollmeter", "up"], tmp_path, environment(NOWHERE))
     assert refused.returncode == 2
+    assert f"pip install 'dist/{built.names[0]}[embedded]'" in refused.stderr
+
+
+@pytest.mark.nightly
+def test_what_the_base_install_leaves_out_is_said_with_a_command_that_is_true(
+    built: Built, made: Path, index: Index
+) -> None:
+    refused = run([str(built.python), "-m", "tollmeter", "up"], made.parent, environment(NOWHERE))
     more = re.search(r"pip install '[^']+'", refused.stderr)
     assert more, refused.stderr
     with package_index.serving(index.locked) as served:
-        done = run(["sh", "-c", more[0]], made, environment(served, PATH=path))
+        done = run(["sh", "-c", more[0]], made, environment(served, PATH=built.path))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {"chdb", "faust-streaming", "click"} <= set(installed(tmp_path / "fresh"))
+    assert {"chdb", "faust-streaming", "click"} <= set(installed(built.python.parents[1]))
 
 
+@pytest.mark.nightly
 def test_lock_that_lacks_what_the_project_needs_is_said(index: Index, address: str, tmp_path: Path) -> None:
     """A dependency that stands in pyproject.toml but was not locked: found by `pip check`, not by a traceback later."""
     tree = checked_out(tmp_path, index)
