@@ -9,6 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 SUITE := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
 FAST := not stack and not docker and not node
+RESOLVE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
 # A pip.conf with `user = true` would stop every install.
 export PIP_USER := 0
 
@@ -59,12 +61,11 @@ dist: $(STAMP) ## build the wheel and the sdist into dist/, with the tools of th
 
 install: $(STAMP) ## make .venv/ from requirements.lock; the others do so by themselves
 
-lock: $(STAMP) ## resolve pyproject.toml again into the lock files (CPython 3.11 to 3.13, Linux and macOS)
-	$(PIP) install --quiet 'uv==0.13.9'
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" --extra dev pyproject.toml --output-file requirements.lock
-	echo 'setuptools>=77' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" --extra worker --extra notify --constraint requirements.lock pyproject.toml - \
+lock: | tools ## resolve pyproject.toml again into the lock files (CPython 3.11 to 3.13, Linux and macOS)
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/python -m pip install --quiet 'uv==0.13.9'
+	$(RESOLVE) --extra dev pyproject.toml --output-file requirements.lock
+	echo 'setuptools>=77' | $(RESOLVE) --extra worker --extra notify --constraint requirements.lock pyproject.toml - \
 		--output-file requirements-worker.lock
 
 clean: ## remove the environment, caches and builds; data in .tollmeter/ stays
