@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -24,7 +24,7 @@ from tollmeter.producers.client.destinations import RateLimited, Route
 from tollmeter.producers.client.encoding import RefusedError, build, to_bytes
 from tollmeter.producers.client.queue import Counters, Entry, Outbox
 from tollmeter.producers.client.sender import Sender
-from tollmeter.producers.extract.extract import extract
+from tollmeter.producers.extract.extract import extract_all
 from tollmeter.schemas import topics
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.secrets import key_id
@@ -85,12 +85,16 @@ class UsageProducer:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def record(self, event: UsageEvent | None = None, /, **fields: Any) -> str:
+    def record(self, event: UsageEvent | Sequence[UsageEvent] | None = None, /, **fields: Any) -> str:
         """Take note of one call and return its event id; "" when it is refused (queue full, closed, disabled).
 
-        Give an event (of `extract`), its fields, or both: fields win. Id and time are fixed here, once. An event that
-        turns out to be invalid is counted and named in a warning; it never raises.
+        Give an event (of `extract`), its fields, or both: fields win. Id and time are fixed here, once. Several events
+        of one call (of `extract_all`) are recorded one by one, none as none; the id is then the first one's. An event
+        that turns out to be invalid is counted and named in a warning; it never raises.
         """
+        if isinstance(event, Sequence):
+            ids = [self.record(one, **(fields if place == 0 else _further(fields))) for place, one in enumerate(event)]
+            return ids[0] if ids else ""
         try:
             if self.mode == "kafka":
                 if self._thread is None:
@@ -103,9 +107,9 @@ class UsageProducer:
             return ""
 
     def record_response(self, response: Any, /, **fields: Any) -> str:
-        """`record(extract(response, ...))`, but nothing raises: an answer that cannot be read is counted as invalid."""
+        """`record(extract_all(response, ...))`, and nothing raises: what cannot be read is counted as invalid."""
         try:
-            return self.record(extract(response, **{"pepper": self._pepper or None, **fields}))
+            return self.record(extract_all(response, **{"pepper": self._pepper or None, **fields}))
         except Exception as error:
             self._outbox.add(invalid=1)
             self._invalid.warn("usage event refused: %s", type(error).__name__)
@@ -183,6 +187,11 @@ class UsageProducer:
         import asyncio
 
         await asyncio.to_thread(self.close)
+
+
+def _further(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what the caller said of the call, for an event of it beyond the first: that has an id of its own."""
+    return {name: value for name, value in fields.items() if name not in ("event_id", "model_sent", "model_used")}
 
 
 def settings_here(environment: Mapping[str, str], folder: Path | None = None) -> Settings:

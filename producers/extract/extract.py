@@ -1,104 +1,239 @@
-"""A provider's answer, whole or streamed, SDK object or dict, becomes one usage event with inclusive counters."""
+"""A provider's answer, whole or streamed, SDK object or dict, becomes usage events with inclusive counters.
+
+One flow: answer → family → inclusive counters → event. Nothing of the answer raises; what is no count is flagged.
+"""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from tollmeter.producers.client.ids import Ids
-from tollmeter.producers.extract.payloads import read_usage
+from tollmeter.producers.extract.bodies import Body, answers_of
+from tollmeter.producers.extract.clean import clean_time, cleaned, with_tag
+from tollmeter.producers.extract.families import read_usage
+from tollmeter.producers.extract.served import names_of, provider_of
 from tollmeter.producers.extract.streams import Merged
-from tollmeter.producers.extract.usage import Usage, get
+from tollmeter.producers.extract.totals import summed, with_others
+from tollmeter.producers.extract.unbilled import is_unbilled
+from tollmeter.producers.extract.usage import Part, Usage, get
 from tollmeter.schemas.event import EPOCH, UsageEvent
 from tollmeter.schemas.secrets import key_id, without_secrets
 
-PROVIDER_HOSTS = (
-    ("openai.azure.com", "azure"),
-    ("cognitiveservices.azure.com", "azure"),
-    ("services.ai.azure.com", "azure"),
-    ("api.openai.com", "openai"),
-    ("api.anthropic.com", "anthropic"),
-    ("googleapis.com", "google"),
-    ("amazonaws.com", "aws"),
-    ("api.mistral.ai", "mistral"),
-    ("api.groq.com", "groq"),
-    ("api.deepseek.com", "deepseek"),
-    ("api.x.ai", "x-ai"),
-    ("openrouter.ai", "openrouter"),
-    ("api.cohere.com", "cohere"),
-    ("api.cohere.ai", "cohere"),
-    ("huggingface.co", "huggingface"),
-    ("together.xyz", "together"),
-    ("fireworks.ai", "fireworks"),
-    ("perplexity.ai", "perplexity"),
-    ("api.moonshot.ai", "moonshotai"),
-)
-OLLAMA_PORT = 11434
-_SDKS = {"anthropic": "anthropic", "google": "google", "mistralai": "mistral", "cohere": "cohere", "groq": "groq"}
-_TIERS = {"standard": "default", "ON_DEMAND_PRIORITY": "priority", "ON_DEMAND_FLEX": "flex"}
-_TIERS["PROVISIONED_THROUGHPUT"] = "provisioned"
+PROBLEM = "usage_problem"
+"""Tag of an event: what stood where a count belongs and was none. Its usage is NONE."""
+
 _LATENCY_LIMIT = timedelta(hours=1)
+_SPEECH = "speech"
 _ids = Ids()
 
 
 def extract(
-    response: Any,
-    *,
-    service: str = "",
-    provider: str | None = None,
-    started_at: datetime | None = None,
-    api_key: str | None = None,
-    pepper: str | None = None,
-    **fields: Any,
+    response: Any, *, provider: str | None = None, started_at: datetime | None = None, **fields: Any
 ) -> UsageEvent:
     """Return the event of a finished call.
 
-    `response` is an SDK object or body: OpenAI (chat, responses, embeddings, images, transcription) and whatever speaks
-    like it, Anthropic, Gemini, Bedrock Converse, Cohere, Ollama; or a list or iterator of a stream's chunks, read to
-    its end. `started_at` (aware) selects price and window: the present if absent. `api_key` is hashed into
-    `api_key_id` under `pepper` (TOLLMETER_PEPPER). Further keywords are fields of `UsageEvent` and win. A service left
-    out is filled in by the producer. No usage in the answer gives `usage_source` NONE. Raises ValueError only for
-    wrong keywords; `UsageProducer.record_response` never does.
+    `response` is what the call gave back: an SDK object, a body, a raw response, a LangChain message, or the chunks of
+    a stream (list, iterator or iterable), read to its end. `started_at` selects price and window: the present if
+    absent, UTC if it has no zone. `api_key` is hashed into `api_key_id` under `pepper` (TOLLMETER_PEPPER). Further
+    keywords are fields of `UsageEvent` and win. A service left out is filled in by the producer.
+
+    No usage in the answer, or what is no count, gives `usage_source` NONE; the tag `usage_problem` then says why. An
+    answer of several models becomes one event here, whose cost is PARTIAL: `extract_all` returns one event for each,
+    and none for a call that bills nothing. Raises ValueError only for a keyword that is no field of an event.
     """
-    body = _gather(response)
-    provider = provider or provider_of(body, response, str(fields.get("api_host") or ""))
-    usage = read_usage(body, provider)
+    events = _events(response, provider, started_at, fields, apart=False)
+    return events[0] if events else _event(Body({}, {}), Usage(stated=False), "", provider, started_at, fields)
+
+
+def extract_all(
+    response: Any, *, provider: str | None = None, started_at: datetime | None = None, **fields: Any
+) -> tuple[UsageEvent, ...]:
+    """Return the events of a call: one for each model that it used, one for each line of a batch, none for a call that
+    bills nothing (counting tokens, listings, files). Takes and raises what `extract` does.
+    """
+    return _events(response, provider, started_at, fields, apart=True)
+
+
+async def aextract_all(
+    response: Any, *, provider: str | None = None, started_at: datetime | None = None, **fields: Any
+) -> tuple[UsageEvent, ...]:
+    """`extract_all` for async streams, which are read to their end; takes everything else, too."""
+    if isinstance(response, AsyncIterable):
+        merged = Merged()
+        async for chunk in response:
+            _take_in(merged, chunk)
+        response = merged
+    return extract_all(response, provider=provider, started_at=started_at, **fields)
+
+
+async def aextract(
+    response: Any, *, provider: str | None = None, started_at: datetime | None = None, **fields: Any
+) -> UsageEvent:
+    """`extract` for async streams, which are read to their end; takes everything else, too."""
+    if isinstance(response, AsyncIterable):
+        merged = Merged()
+        async for chunk in response:
+            _take_in(merged, chunk)
+        response = merged
+    return extract(response, provider=provider, started_at=started_at, **fields)
+
+
+def _take_in(merged: Merged, chunk: Any) -> None:
+    try:
+        merged.add(chunk)
+    except Exception:  # a chunk may do anything when it is looked at
+        return
+
+
+def _events(
+    response: Any, provider: str | None, started_at: datetime | None, fields: dict[str, Any], *, apart: bool
+) -> tuple[UsageEvent, ...]:
+    operation = str(fields.get("operation") or "")
+    bodies = [body for body in answers_of(response) if not is_unbilled(body.content, operation)]
+    events: list[UsageEvent] = []
+    for body in bodies:
+        seller = provider or provider_of(body.content, response, str(fields.get("api_host") or ""))
+        for model, usage in _parts(body.content, seller, apart):
+            events.append(_event(body, usage, model, seller, started_at, fields, bool(events)))
+    if apart or len(events) < 2:
+        return tuple(events)
+    rest = [Part(event.model_used, _usage_of(event)) for event in events[1:]]
+    return (_event(bodies[0], _joined(events, rest), "", provider or events[0].provider, started_at, fields),)
+
+
+def _parts(body: Any, provider: str, apart: bool) -> list[tuple[str, Usage]]:
+    """Return the usage of each model of an answer, "" for the answer's own; all in one where they may not be apart."""
+    own = _by_model(body, provider)
+    first = own[0][1]
+    others = [Part(model, usage) for model, usage in own[1:]] + list(first.others)
+    if not apart:
+        return [("", with_others(first, others))]
+    named = [part for part in others if part.model]
+    first = with_others(first, [part for part in others if not part.model])
+    return [("", first), *((part.model, part.usage) for part in named)]
+
+
+def _by_model(body: Any, provider: str) -> list[tuple[str, Usage]]:
+    """Return the usage of the answers of a stream, those of one model added up; the first bears the stream's name."""
+    if not isinstance(body, Merged) or len(body.answers) < 2:
+        return [("", read_usage(body, provider))]
+    grouped: dict[str, list[Usage]] = {}
+    for answer in body.answers:
+        grouped.setdefault(str(get(answer, "model", "modelVersion") or ""), []).append(read_usage(answer, provider))
+    return [(model, summed(usages)) for model, usages in grouped.items()]
+
+
+def _joined(events: Sequence[UsageEvent], rest: list[Part]) -> Usage:
+    """Return one usage for several answers: their sum where one price holds for all, else the first and the rest."""
+    keys = {(event.model_used, event.service_tier, event.region, event.operation) for event in events}
+    usages = [_usage_of(event) for event in events]
+    return summed(usages) if len(keys) == 1 else with_others(usages[0], rest)
+
+
+def _usage_of(event: UsageEvent) -> Usage:
+    return Usage(
+        event.input_tokens,
+        event.cache_read_tokens,
+        event.cache_write_tokens,
+        event.cache_write_1h_tokens,
+        event.output_tokens,
+        event.reasoning_tokens,
+        dict(event.extra_units),
+        event.reported_cost_nano,
+        event.usage_source == "PROVIDER",
+        event.operation,
+        event.tags.get(PROBLEM, ""),
+    )
+
+
+def _event(
+    body: Body,
+    usage: Usage,
+    model: str,
+    provider: str | None,
+    started_at: datetime | None,
+    fields: dict[str, Any],
+    further: bool = False,
+) -> UsageEvent:
+    """Return the event of one model's part of a call; `further` parts have ids of their own."""
+    given = dict(fields)
+    api_key, pepper = given.pop("api_key", None), given.pop("pepper", None)
+    pepper = pepper or os.environ.get("TOLLMETER_PEPPER")
     event_id, now_us = _ids.next()
     now = EPOCH + timedelta(microseconds=now_us)
-    found = {
+    began = _time(started_at)
+    content = body.content
+    found: dict[str, Any] = {
         "event_id": event_id,
-        "occurred_at": started_at or now,
-        "service": service,
-        "provider": provider,
-        "status": body.status if isinstance(body, Merged) else "OK",
-        "latency_ms": _latency(started_at, now),
-        "stream": isinstance(response, list | tuple | Iterator | Merged),
-        **_counters(usage),
-        **_names(body),
+        "occurred_at": began or now,
+        "service": "",
+        "provider": provider or "",
+        "status": _status(content),
+        "latency_ms": _latency(began, now),
+        "stream": body.streamed,
+        **names_of(content, provider or "", given),
+        **_counters(usage, given),
+        **body.fields,
     }
-    pepper = pepper or os.environ.get("TOLLMETER_PEPPER")
+    if model:
+        found["model_used"] = model
     if api_key:
         found["api_key_id"] = key_id(api_key, pepper)
-    found.update({name: value for name, value in fields.items() if value is not None})
-    found["model_sent"] = found.get("model_sent") or found["model_used"]
-    return UsageEvent.model_validate(without_secrets(found, pepper))
+    if further:
+        given.pop("event_id", None)
+        given = {
+            **given,
+            "model_sent": model or given.get("model_sent"),
+            "model_used": model or given.get("model_used"),
+        }
+    problem = usage.problem
+    made = cleaned(without_secrets({**found, **{k: v for k, v in given.items() if v is not None}}, pepper))
+    if problem:
+        made["tags"] = with_tag(made.get("tags", {}), PROBLEM, problem)
+    made["model_sent"] = made.get("model_sent") or made.get("model_used", "")
+    return _validated({**_required(found), **made})
 
 
-def _gather(response: Any) -> Any:
-    """Return a body: streams are merged into one. A pydantic object can be iterated too, but is no stream."""
-    if isinstance(response, Mapping | Merged) or not isinstance(response, list | tuple | Iterator):
-        # Anthropic's and OpenAI's stream helpers know their own final message.
-        return response
-    merged = Merged()
-    for chunk in response:
-        merged.add(chunk)
-    return merged
+def _required(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: found[name] for name in ("event_id", "occurred_at", "service", "provider")}
 
 
-def _counters(usage: Usage) -> dict[str, Any]:
-    if not usage.stated:
-        return {"usage_source": "NONE"}
+def _validated(made: dict[str, Any]) -> UsageEvent:
+    """Return the event; counts of a caller that exceed each other leave it without usage rather than raise."""
+    try:
+        return UsageEvent.model_validate(made)
+    except ValueError as error:
+        counters = {name: 0 for name in made if name.endswith("_tokens")}
+        tags = with_tag(made.get("tags", {}), PROBLEM, str(error).splitlines()[-1].strip()[:80])
+        kept = {**made, **counters, "tags": tags, "usage_source": "NONE", "extra_units": {}}
+        try:
+            return UsageEvent.model_validate(kept)
+        except ValueError:
+            names = ("event_id", "occurred_at", "service", "provider", "model_sent", "usage_source")
+            fallback = {**{name: kept[name] for name in names}, "event_id": _ids.next()[0]}
+            return UsageEvent.model_validate(fallback)
+
+
+def _time(started_at: Any) -> datetime | None:
+    try:
+        return clean_time(started_at)
+    except Exception:
+        return None
+
+
+def _status(body: Any) -> str:
+    if isinstance(body, Merged):
+        return body.status
+    stated = get(body, "status")
+    failed = stated == "failed" or (get(body, "error") is not None and get(body, "choices", "output", "usage") is None)
+    return "ERROR" if failed else "CANCELLED" if stated == "cancelled" else "OK"
+
+
+def _counters(usage: Usage, given: Mapping[str, Any]) -> dict[str, Any]:
+    if usage.problem or not usage.stated:
+        spoken = _spoken(usage, given)
+        return spoken or {"usage_source": "NONE"}
     return {
         "usage_source": "PROVIDER",
         "operation": usage.operation,
@@ -113,69 +248,15 @@ def _counters(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _names(body: Any) -> dict[str, Any]:
-    """Return the model, the provider's id of the call, and what of tier and place changes the price."""
-    tier = _text(get(body, "service_tier", "usage.service_tier"))
-    traffic = get(body, "usageMetadata.trafficType", "usage_metadata.traffic_type")
-    tier = tier or _text(getattr(traffic, "value", traffic))
-    names: dict[str, Any] = {
-        "model_used": _text(get(body, "model", "modelVersion", "model_version")),
-        "provider_request_id": _text(get(body, "id", "responseId", "response_id", "ResponseMetadata.RequestId")),
-        "service_tier": _TIERS.get(tier, "" if tier.startswith(("ON_DEMAND", "TRAFFIC_TYPE")) else tier),
-    }
-    if _text(get(body, "usage.speed")) == "fast":
-        names["service_tier"] = "fast"
-    if tier == "batch":
-        names["processing"], names["service_tier"] = "BATCH", ""
-    region = _text(get(body, "usage.inference_geo"))
-    if region and region != "not_available":
-        names["region"] = region
-    return names
-
-
-def provider_of(body: Any, response: Any = None, api_host: str = "") -> str:
-    """Return the provider: told by the host that was called, the SDK's class, or the shape; "openai" if by nothing."""
-    host, port = _address(api_host)
-    for known, provider in PROVIDER_HOSTS:
-        if host == known or host.endswith(f".{known}"):
-            return provider
-    if port == OLLAMA_PORT or get(body, "eval_count", "prompt_eval_count") is not None:
-        return "ollama"
-    sample = body.sample if isinstance(body, Merged) else response
-    sdk = _SDKS.get(type(sample).__module__.partition(".")[0])
-    if sdk:
-        return sdk
-    hints = (
-        ("usage.cost_in_usd_ticks", "x-ai"),
-        ("usage.num_sources_used", "x-ai"),
-        ("x_groq", "groq"),
-        ("usage.prompt_cache_hit_tokens", "deepseek"),
-        ("usage.cost_details", "openrouter"),
-        ("usage.cost", "openrouter"),
-        ("usageMetadata", "google"),
-        ("usage_metadata", "google"),
-        ("usage.inputTokens", "aws"),
-        ("usage.billed_units", "cohere"),
-        ("meta.billed_units", "cohere"),
-        ("usage.cache_read_input_tokens", "anthropic"),
-        ("usage.cache_creation_input_tokens", "anthropic"),
-    )
-    for path, provider in hints:
-        if get(body, path) is not None:
-            return provider
-    return "anthropic" if get(body, "type") == "message" else "openai"
-
-
-def _address(api_host: str) -> tuple[str, int | None]:
-    try:
-        parts = urlsplit(api_host if "//" in api_host else f"//{api_host}")
-        return parts.hostname or "", parts.port
-    except ValueError:
-        return "", None
-
-
-def _text(value: Any) -> str:
-    return value[:256] if isinstance(value, str) else ""
+def _spoken(usage: Usage, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Speech comes as sound: what is billed by the character is the text that was sent (OpenAI's tts-1)."""
+    chars = given.get("prompt_chars")
+    model = str(given.get("model_sent") or "")
+    if given.get("operation") != _SPEECH or usage.problem or not model.startswith("tts-"):
+        return {}
+    if not isinstance(chars, int) or isinstance(chars, bool) or chars <= 0:
+        return {}
+    return {"usage_source": "PROVIDER", "operation": _SPEECH, "extra_units": {"input_characters": float(chars)}}
 
 
 def _latency(started_at: datetime | None, now: datetime) -> int | None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from inspect import isawaitable
 from typing import Any, TypeVar
 
-from tollmeter.producers.extract.extract import extract
+from tollmeter.producers.extract.extract import extract, extract_all
 from tollmeter.producers.extract.streams import Merged
 from tollmeter.schemas.event import UsageEvent
 
@@ -37,11 +37,18 @@ class StreamUsage:
 
     def event(self) -> UsageEvent:
         """Return the event as of now: CANCELLED with what was seen when the stream has not ended."""
+        return extract(self._merged, **self._known())
+
+    def events(self) -> tuple[UsageEvent, ...]:
+        """Return one event for each model that the stream named, as `extract_all` does."""
+        return extract_all(self._merged, **self._known())
+
+    def _known(self) -> dict[str, Any]:
         fields = dict(self._fields)
         if isinstance(self._error, Exception):
             fields.setdefault("status", "ERROR")
             fields.setdefault("error_type", type(self._error).__name__)
-        return extract(self._merged, **fields)
+        return fields
 
 
 def observe(stream: Iterable[Chunk], record: Record, **fields: Any) -> Iterator[Chunk]:
@@ -84,4 +91,5 @@ async def aobserve(stream: AsyncIterable[Chunk], record: Record, **fields: Any) 
 
 def _hand_over(usage: StreamUsage, record: Record) -> None:
     with suppress(Exception):
-        record(usage.event())
+        for event in usage.events():
+            record(event)

@@ -1,8 +1,55 @@
-"""The shapes of OpenAI, and of all who speak like it: chat, embeddings, responses, images, transcription, realtime."""
+"""OpenAI, and all who speak like it: chat, responses, embeddings, images, speech, transcription, realtime.
+
+Where its documentation puts usage (https://developers.openai.com/api/reference and the openai SDK 3.54, read
+2026-11-29), with what gateways make of the same shape. A path is written "a.b".
+"""
 
 from typing import Any
 
-from tollmeter.producers.extract.usage import Usage, count, counted, get, reported_cost
+from tollmeter.producers.extract import gaps
+from tollmeter.producers.extract.totals import overlapping, usage_of
+from tollmeter.producers.extract.usage import Counts, Part, Usage, get, items, text
+
+CHAT = {
+    "input": ("prompt_tokens",),
+    "output": ("completion_tokens",),
+    "total": ("total_tokens",),
+    "cache_read": (
+        "prompt_tokens_details.cached_tokens",  # CompletionUsage.prompt_tokens_details (2026-11-29)
+        "prompt_cache_hit_tokens",  # DeepSeek, https://api-docs.deepseek.com/guides/kv_cache (2026-11-29)
+        "cached_prompt_text_tokens",  # xAI, https://docs.x.ai/docs/api-reference (2026-11-29)
+        "cached_tokens",  # Moonshot, https://platform.moonshot.ai/docs/api/chat (2026-11-29)
+        "num_cached_tokens",  # Mistral, https://docs.mistral.ai/api (2026-11-29)
+        "cache_read_input_tokens",  # LiteLLM, https://docs.litellm.ai/docs/completion/prompt_caching (2026-11-29)
+        "input_tokens_details.cached_tokens",
+    ),
+    "cache_write": (
+        "prompt_tokens_details.cache_write_tokens",  # CompletionUsage: "unadjusted", may overlap the read (2026-11-29)
+        "prompt_tokens_details.cache_creation_tokens",  # LiteLLM, as above
+        "cache_creation_input_tokens",  # LiteLLM, as above
+        "cache_write_input_tokens",
+    ),
+    "cache_write_1h": (
+        "prompt_tokens_details.cache_creation_token_details.ephemeral_1h_input_tokens",  # LiteLLM, as above
+        "cache_creation.ephemeral_1h_input_tokens",
+    ),
+    "reasoning": ("completion_tokens_details.reasoning_tokens", "reasoning_tokens"),
+    "cache_12h": ("prompt_tokens_details.cache_write_tokens_details.ttl_12h_tokens",),
+}
+RESPONSES = {
+    "input": ("input_tokens",),
+    "output": ("output_tokens",),
+    "cache_read": ("input_tokens_details.cached_tokens",),
+    "cache_write": ("input_tokens_details.cache_write_tokens",),
+    "cache_12h": ("input_tokens_details.cache_write_tokens_details.ttl_12h_tokens", "cache_write.ttl_12h"),
+    "reasoning": ("output_tokens_details.reasoning_tokens",),
+    # ResponseUsage leaves tool calls out: `tool_usage` says what is billed, else the output items are counted
+    "searches": ("tool_usage.web_search.num_requests",),
+}
+"""Realtime and transcription spell the details `input_token_details` (RealtimeResponseUsage, 2026-11-29)."""
+SEARCH_ITEMS = {"web_search_call": "web_searches", "file_search_call": "storage_searches"}
+FREE_ACTIONS = ("open_page", "find_in_page", "find")
+"""Actions of a web search call that are no search (https://developers.openai.com/api/docs/guides/tools-web-search)."""
 
 
 def is_chat(body: Any) -> bool:
@@ -11,125 +58,160 @@ def is_chat(body: Any) -> bool:
 
 def chat(body: Any, provider: str) -> Usage:
     """Chat completions and embeddings: OpenAI, Azure, Mistral, Groq, DeepSeek, xAI, OpenRouter, vLLM, LiteLLM ..."""
-    usage = get(body, "usage")
-    prompt, completion = counted(usage, "prompt_tokens"), counted(usage, "completion_tokens")
-    reasoning = counted(usage, "completion_tokens_details.reasoning_tokens", "reasoning_tokens")
-    # xAI leaves reasoning out of completion_tokens; the total tells, where there is one.
-    total = count(get(usage, "total_tokens"))
-    apart = prompt + completion + reasoning
-    if reasoning and (total == apart or (provider == "x-ai" and total != prompt + completion)):
-        completion += reasoning
-    extra = _modalities(usage, "prompt_tokens_details", "completion_tokens_details")
-    seconds = get(usage, "prompt_audio_seconds")
-    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0:
-        extra["input_audio_seconds"] = float(seconds)
-    return Usage(
+    counts = Counts(get(body, "usage"))
+    prompt, completion = counts.take(*CHAT["input"]), counts.take(*CHAT["output"])
+    read, write = counts.take(*CHAT["cache_read"]), counts.take(*CHAT["cache_write"])
+    reasoning = counts.take(*CHAT["reasoning"])
+    total = Counts(counts.block).take(*CHAT["total"])  # a check and no count: what is wrong with it hurts nothing
+    extra = modalities(counts, ("prompt_tokens_details",), ("completion_tokens_details",))
+    extra["cache_write_12h_tokens"] = counts.take(*CHAT["cache_12h"])
+    extra["web_searches"] = counts.take("server_tool_use.web_search_requests")  # OpenRouter, usage accounting
+    if total and total == prompt + read + write + completion and total != prompt + completion:
+        prompt += read + write  # a gateway that leaves cached input out
+    elif counts.has("prompt_tokens_details.cache_write_tokens") and max(read, write) <= prompt:
+        write = overlapping(prompt, read, write)
+    gap = gaps.explain(text(get(body, "model")), provider, total, prompt, completion, reasoning)
+    extra |= gap.extra
+    return usage_of(
+        counts,
+        extra,
         input_tokens=prompt,
-        cache_read_tokens=counted(
-            usage,
-            "prompt_tokens_details.cached_tokens",
-            "prompt_cache_hit_tokens",
-            "cached_prompt_text_tokens",
-            "cached_tokens",
-            "num_cached_tokens",
-        ),
-        cache_write_tokens=counted(usage, "prompt_tokens_details.cache_write_tokens"),
-        output_tokens=completion,
-        reasoning_tokens=reasoning,
-        extra_units=extra,
-        reported_cost_nano=reported_cost(body),
-        operation="embeddings" if _is_embedding(body) else "chat",
+        cache_read_tokens=read,
+        cache_write_tokens=write,
+        cache_write_1h_tokens=counts.take(*CHAT["cache_write_1h"]),
+        output_tokens=gap.output,
+        reasoning_tokens=gap.reasoning,
+        operation="embeddings" if is_embedding(body) else "chat",
     )
 
 
-def _is_embedding(body: Any) -> bool:
-    data = get(body, "data")
-    return isinstance(data, list) and bool(data) and get(data[0], "embedding") is not None
+def is_embedding(body: Any) -> bool:
+    data = items(body, "data")
+    return bool(data) and get(data[0], "embedding") is not None
 
 
 def is_responses(body: Any) -> bool:
-    return get(
-        body, "usage.input_tokens_details.cached_tokens", "usage.output_tokens_details.reasoning_tokens"
-    ) is not (None) or (get(body, "object") == "response" and get(body, "usage.input_tokens") is not None)
+    details = get(body, "usage.input_tokens_details.cached_tokens", "usage.output_tokens_details.reasoning_tokens")
+    return details is not None or (get(body, "object") == "response" and get(body, "usage.input_tokens") is not None)
 
 
-def responses(body: Any, _provider: str) -> Usage:
-    usage = get(body, "usage")
-    extra = _modalities(usage, "input_tokens_details", "output_tokens_details")
-    extra["cache_write_12h_tokens"] = counted(
-        usage, "input_tokens_details.cache_write_tokens_details.ttl_12h_tokens", "cache_write.ttl_12h"
-    )
-    return Usage(
-        input_tokens=counted(usage, "input_tokens"),
-        cache_read_tokens=counted(usage, "input_tokens_details.cached_tokens"),
-        cache_write_tokens=counted(usage, "input_tokens_details.cache_write_tokens"),
-        output_tokens=counted(usage, "output_tokens"),
-        reasoning_tokens=counted(usage, "output_tokens_details.reasoning_tokens"),
-        extra_units={**extra, **_searches(body)},
-        reported_cost_nano=reported_cost(body),
+def responses(body: Any, provider: str) -> Usage:
+    counts = Counts(get(body, "usage"))
+    input_, output = counts.take(*RESPONSES["input"]), counts.take(*RESPONSES["output"])
+    read, write = counts.take(*RESPONSES["cache_read"]), counts.take(*RESPONSES["cache_write"])
+    reasoning = counts.take(*RESPONSES["reasoning"])
+    extra = modalities(counts, ("input_tokens_details",), ("output_tokens_details",))
+    extra["cache_write_12h_tokens"] = counts.take(*RESPONSES["cache_12h"])
+    if max(read, write) <= input_:
+        write = overlapping(input_, read, write)
+    total = Counts(counts.block).take("total_tokens")
+    gap = gaps.explain(text(get(body, "model")), provider, total, input_, output, reasoning)
+    return usage_of(
+        counts,
+        {**extra, **gap.extra, **searches(body)},
+        input_tokens=input_,
+        cache_read_tokens=read,
+        cache_write_tokens=write,
+        output_tokens=gap.output,
+        reasoning_tokens=gap.reasoning,
         operation="responses",
     )
 
 
-def _searches(body: Any) -> dict[str, float]:
-    """Count the server-side tool calls that are billed apart."""
-    units = {"web_search_call": "web_searches", "file_search_call": "storage_searches"}
+def searches(body: Any) -> dict[str, float]:
+    """Count the server-side tool calls that are billed apart: searches, not the opening of what was found."""
     found: dict[str, float] = {}
-    output = get(body, "output")
-    for item in output if isinstance(output, list) else ():
-        unit = units.get(str(get(item, "type")))
-        if unit:
-            found[unit] = found.get(unit, 0) + 1
+    containers = set()
+    for item in items(body, "output"):
+        kind = text(get(item, "type"))
+        unit = SEARCH_ITEMS.get(kind)
+        if unit and text(get(item, "action.type")) not in FREE_ACTIONS:
+            found[unit] = found.get(unit, 0.0) + 1
+        if kind == "code_interpreter_call":
+            containers.add(text(get(item, "container_id")))
+    counts = Counts(body)
+    if counts.has(*RESPONSES["searches"]):
+        billed = counts.take(*RESPONSES["searches"])
+        found["web_searches"] = float(billed) if not counts.problem else found.get("web_searches", 0.0)
+    if containers:  # 20 minutes of a container are one fee, which other calls may share: unpriced, so PARTIAL
+        found["container_sessions"] = float(len(containers))
     return found
 
 
 def is_media(body: Any) -> bool:
-    return get(body, "usage.input_tokens", "usage.seconds") is not None
+    return get(body, "usage.input_tokens", "usage.output_tokens", "usage.seconds") is not None
 
 
 def media(body: Any, _provider: str) -> Usage:
-    """Images, transcription and realtime: token counts by modality, or seconds."""
-    usage = get(body, "usage")
-    extra: dict[str, float] = {}
-    for details in ("input_tokens_details", "input_token_details"):
-        extra |= _modalities(usage, details, details.replace("input", "output"))
+    """Images, speech, transcription and realtime: token counts by modality, or seconds."""
+    counts = Counts(get(body, "usage"))
+    inputs = ("input_tokens_details", "input_token_details")
+    extra = modalities(counts, inputs, ("output_tokens_details", "output_token_details"))
     operation = "chat"
-    images = get(body, "data")
-    if isinstance(images, list) and images and get(images[0], "b64_json", "url") is not None:
-        extra["images"], operation = float(len(images)), "image"
-    elif get(body, "text") is not None:
+    if is_images(body):
+        extra["images"], operation = float(len(items(body, "data"))), "image"
+    elif get(body, "text") is not None or get(body, "usage.type") == "duration":
         operation = "transcription"
-    seconds = get(usage, "seconds")
-    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0:
-        extra["audio_seconds"] = float(seconds)
-    return Usage(
-        input_tokens=counted(usage, "input_tokens"),
-        cache_read_tokens=counted(usage, "input_token_details.cached_tokens"),
-        output_tokens=counted(usage, "output_tokens"),
-        extra_units=extra,
-        reported_cost_nano=reported_cost(body),
+    extra["audio_seconds"] = counts.amount("seconds")
+    input_, output = counts.take("input_tokens"), counts.take("output_tokens")
+    if operation == "image" and counts.found and not (input_ or output):
+        extra |= image_variant(body, extra["images"])
+    return usage_of(
+        counts,
+        extra,
+        input_tokens=input_,
+        cache_read_tokens=counts.take(*(f"{name}.cached_tokens" for name in inputs)),
+        output_tokens=output,
+        reasoning_tokens=counts.take("output_token_details.reasoning_tokens"),
         operation=operation,
     )
 
 
 def is_images(body: Any) -> bool:
-    data = get(body, "data")
-    return isinstance(data, list) and bool(data) and get(data[0], "b64_json", "url", "revised_prompt") is not None
+    data = items(body, "data")
+    return bool(data) and get(data[0], "b64_json", "url", "revised_prompt") is not None
 
 
 def images(body: Any, _provider: str) -> Usage:
-    """Images priced each (dall-e): the number of them is the usage, and no tokens are a valid count."""
-    return Usage(extra_units={"images": float(len(get(body, "data")))}, operation="image")
+    """Images priced each: the number of them is the usage, and no tokens are a valid count."""
+    made = float(len(items(body, "data")))
+    return Usage(extra_units={"images": made, **image_variant(body, made)}, operation="image")
 
 
-def _modalities(usage: Any, inputs: str, outputs: str) -> dict[str, float]:
-    """Return what is not text, by the price book's keys; cached audio only where the audio holds it."""
+def image_variant(body: Any, made: float) -> dict[str, float]:
+    """Return the unit of images of another quality or size than usual, where the answer says so."""
+    name = variant_name(text(get(body, "quality")), text(get(body, "size")))
+    return {f"images_{name}": made} if name else {}
+
+
+def variant_name(quality: str, size: str) -> str:
+    """Return the name of a quality and a size: "hd_large"; "" for what costs the ordinary price."""
+    sides = [int(side) for side in size.lower().split("x") if side.isdecimal()]
+    large = {256: "256", 512: "512"}.get(max(sides, default=1024), "large" if max(sides, default=0) > 1024 else "")
+    quality = quality.lower() if quality.lower() in ("low", "medium", "high", "hd") else ""
+    return "_".join(filter(None, (quality, large)))
+
+
+def is_session(body: Any) -> bool:
+    return bool(items(body, "transcriptions"))
+
+
+def transcribed(body: Any) -> tuple[Part, ...]:
+    """Return what a realtime session transcribed beside its answers, by a model of its own."""
+    parts = []
+    for item in items(body, "transcriptions"):
+        usage = media({"usage": get(item, "usage"), "text": ""}, "openai")
+        parts.append(Part(text(get(item, "model")), usage))
+    return tuple(parts)
+
+
+def modalities(counts: Counts, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> dict[str, float]:
+    """Return what is not text, by the price book's keys."""
     extra: dict[str, float] = {}
-    for direction, details in (("input", inputs), ("output", outputs)):
+    for direction, places in (("input", inputs), ("output", outputs)):
         for kind in ("audio", "image", "video"):
-            extra[f"{direction}_{kind}_tokens"] = counted(usage, f"{details}.{kind}_tokens")
+            extra[f"{direction}_{kind}_tokens"] = counts.take(*(f"{place}.{kind}_tokens" for place in places))
     for kind in ("audio", "image"):
-        cached = counted(usage, f"{inputs}.cached_tokens_details.{kind}_tokens")
-        if cached <= extra[f"input_{kind}_tokens"]:
-            extra[f"cache_{kind}_read_tokens"] = cached
-    return {name: amount for name, amount in extra.items() if amount}
+        places = tuple(f"{place}.cached_tokens_details.{kind}_tokens" for place in inputs)
+        extra[f"cache_{kind}_read_tokens"] = counts.take(*places)
+    return {name: value for name, value in extra.items() if value}

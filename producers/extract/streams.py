@@ -1,89 +1,208 @@
-"""The chunks of a stream become one body. Stated totals are cumulative: a later one replaces an earlier, never adds."""
+"""The chunks of a stream become the answers that it held. Counts of one answer are cumulative: the larger one holds.
+
+A later zero never wipes a count, and a later smaller block never replaces a larger one; each finished answer of a
+session (realtime, live, several responses) has counts of its own.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-from tollmeter.producers.extract.usage import get
+from tollmeter.producers.extract.grown import grown, plain
+from tollmeter.producers.extract.usage import get, items, text
 
 _NAMES = (
     "id",
     "model",
     "service_tier",
+    "serviceTier",
+    "performanceConfig",
     "modelVersion",
     "model_version",
     "responseId",
     "response_id",
     "x_groq",
     "object",
+    "provider",
+    "tool_usage",
+    "details",
+    "quality",
+    "size",
+    "metrics",
+    "text",
+    "amazon-bedrock-invocationMetrics",
+    "ResponseMetadata",
+    "response_metadata",
 )
-_OLLAMA = ("prompt_eval_count", "eval_count")
-_WHOLE = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
-_ENDS = ("message_stop", "image_generation.completed", "image_edit.completed", "transcript.text.done", "message-end")
+_COUNTED = ("prompt_eval_count", "eval_count", "prompt_token_count", "generation_token_count")
+_WHOLE = ("response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done")
+_ENDS = (
+    *("message_stop", "image_generation.completed", "image_edit.completed", "transcript.text.done", "message-end"),
+    *("speech.audio.done", "stream-end", "interaction.complete", "interaction.completed"),
+)
 _STATUS = {"response.failed": "ERROR", "response.cancelled": "CANCELLED", "error": "ERROR"}
+_TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+_LIVE = ("serverContent", "server_content", "setupComplete", "setup_complete", "toolCall", "tool_call")
 
 
 class Merged(dict[str, Any]):
-    """What a stream has said so far, in the shape of a whole response. `ended`: it said that it was finished."""
+    """What the latest answer of a stream has said so far, in the shape of a whole one; `answers` holds all of them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ended = False
+        """It said that it was finished."""
         self.failed = ""
         self.sample: Any = None
         """The first chunk: its class tells the SDK."""
+        self._before: list[dict[str, Any]] = []
+        self._key = ""
+        self._finished = False
+        """A finish was seen since the last usage: what comes with another id is another answer."""
+        self._session: dict[str, str] = {}
+        self._turn_over = False
 
     @property
     def status(self) -> str:
         return self.failed or ("OK" if self.ended else "CANCELLED")
 
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        """Every answer that the stream held, in order."""
+        return [*self._before, dict(self)] if self or not self._before else list(self._before)
+
     def add(self, chunk: Any) -> None:
         """Take one chunk in: SDK object or dict."""
         if self.sample is None:
             self.sample = chunk
-        kind = get(chunk, "type", "event")
+        kind = get(chunk, "type", "event", "event_type")
         kind = kind if isinstance(kind, str) else ""
         self.failed = _STATUS.get(kind, self.failed)
         if kind == "message_start":
+            self._begin(text(get(chunk, "message.id")))
             self._whole(get(chunk, "message"), "type", "role")
-        elif kind.startswith("response.") and get(chunk, "response") is not None:
-            self._whole(get(chunk, "response"), "output")
+        elif (kind.startswith("response.") and get(chunk, "response") is not None) or kind == "stream-end":
+            response = get(chunk, "response")
+            if kind in _WHOLE:
+                self._begin(text(get(response, "id")))
+            self._whole(response, "output", "meta", "status")
+        elif kind == _TRANSCRIBED:
+            self._transcription(chunk)
+        elif kind in ("session.created", "session.updated", "transcription_session.updated"):
+            self._sets(get(chunk, "session"))
         else:
-            self._whole(chunk)
-        metadata = get(chunk, "metadata.usage", "delta.usage")  # Bedrock; Cohere's last event
-        if metadata is not None:
-            self._usage(metadata)
-        self.ended = self.ended or kind in _ENDS or kind in _WHOLE[:2] or self._finished(chunk)
+            self._plain(chunk, kind)
+        self.ended = self.ended or kind in _ENDS or kind in _WHOLE[:2] or kind == "response.done" or _finished(chunk)
+
+    def _begin(self, key: str) -> None:
+        """Begin another answer when its id is another one than the last that stated usage."""
+        if key and self._key and key != self._key and self._has_usage():
+            self._before.append(dict(self))
+            self.clear()
+        if key:
+            self._key = key
+
+    def _has_usage(self) -> bool:
+        return "usage" in self or "usageMetadata" in self
+
+    def _plain(self, chunk: Any, kind: str) -> None:
+        metadata = get(chunk, "usageMetadata", "usage_metadata")
+        if any(get(chunk, name) is not None for name in _LIVE):
+            self._live(chunk, metadata)
+        usage = _usage_in(chunk)
+        if usage is not None and self._finished and _finish(chunk) and self._has_usage():
+            self._begin(text(get(chunk, "id")))
+        inner = get(chunk, "interaction")  # Gemini's interactions: the whole stands in the last event
+        self._whole(inner if inner is not None else chunk, *(("status", "outputs") if inner is not None else ()))
+        if usage is not None:
+            self._usage(usage)
+            self._finished = False
+        self._finished = self._finished or _finish(chunk)
+        if get(chunk, "object") in ("thread.run", "thread.run.step"):
+            self["object"] = "thread.run"
+        self._grounding(chunk)
+
+    def _live(self, chunk: Any, metadata: Any) -> None:
+        """The turns of a live session each have counts of their own."""
+        content = get(chunk, "serverContent.modelTurn", "server_content.model_turn")
+        if self._turn_over and (content is not None or (metadata is not None and self._has_usage())):
+            if self._has_usage():
+                self._before.append(dict(self))
+                self.clear()
+            self._turn_over = False
+        if get(chunk, "serverContent.turnComplete", "server_content.turn_complete") is True:
+            self._turn_over = self.ended = True
 
     def _whole(self, body: Any, *more: str) -> None:
-        for name in (*_NAMES, *_OLLAMA, *more):
+        for name in (*_NAMES, *more):
             value = get(body, name)
-            if value is not None and not callable(value):
-                self[name] = value
+            if value is not None:
+                self[name] = grown(self.get(name), plain(value)) if name in ("details", "metrics") else plain(value)
+        for name in _COUNTED:
+            value = get(body, name)
+            if value is not None:
+                self[name] = grown(self.get(name), value)
+        if "model" not in self and self._session.get("model"):
+            self["model"] = self._session["model"]
         usage = get(body, "usage", "x_groq.usage")
         if usage is not None:
             self._usage(usage)
         metadata = get(body, "usageMetadata", "usage_metadata")
         if metadata is not None:
-            self.setdefault("usageMetadata", {}).update(_stated(metadata))
+            langchain = get(metadata, "input_tokens", "output_tokens") is not None
+            key = "usage_metadata" if langchain else "usageMetadata"
+            self[key] = _added(self.get(key), plain(metadata)) if langchain else grown(self.get(key), plain(metadata))
 
     def _usage(self, usage: Any) -> None:
-        self.setdefault("usage", {}).update(_stated(usage))
+        self["usage"] = grown(self.get("usage"), plain(usage))
 
-    @staticmethod
-    def _finished(chunk: Any) -> bool:
-        for items in (get(chunk, "choices"), get(chunk, "candidates")):
-            for item in items if isinstance(items, list) else ():
-                if get(item, "finish_reason", "finishReason") is not None:
-                    return True
-        return get(chunk, "done") is True or get(chunk, "messageStop", "metadata.usage") is not None
+    def _sets(self, session: Any) -> None:
+        heard = get(session, "audio.input.transcription.model", "input_audio_transcription.model")
+        for name, value in (("model", get(session, "model")), ("heard", heard)):
+            if text(value):
+                self._session[name] = text(value)
+
+    def _transcription(self, chunk: Any) -> None:
+        """What the user said, written down by a model of its own, billed apart."""
+        made = {"item": text(get(chunk, "item_id")), "model": self._session.get("heard", "")}
+        others = [item for item in self.get("transcriptions", []) if not made["item"] or item["item"] != made["item"]]
+        self["transcriptions"] = [*others, {**made, "usage": plain(get(chunk, "usage"))}]
+
+    def _grounding(self, chunk: Any) -> None:
+        queries = [
+            query
+            for candidate in items(chunk, "candidates")
+            for query in items(candidate, "groundingMetadata.webSearchQueries", "grounding_metadata.web_search_queries")
+        ]
+        if queries:
+            self["web_queries"] = list(dict.fromkeys([*self.get("web_queries", []), *map(text, queries)]))
 
 
-def _stated(value: Any) -> dict[str, Any]:
-    """Return the fields of a usage object that say something."""
-    if isinstance(value, Mapping):
-        fields: Mapping[str, Any] = value
-    elif hasattr(value, "model_dump"):
-        fields = value.model_dump()
-    else:
-        fields = getattr(value, "__dict__", {})
-    return {name: item for name, item in fields.items() if item is not None}
+def _usage_in(chunk: Any) -> Any:
+    """Return the block of usage wherever a chunk has one beside its top level."""
+    found = get(chunk, "usage", "metadata.usage", "delta.usage", "message.usage")  # Bedrock; Cohere's last event
+    if found is not None:
+        return found
+    choices = items(chunk, "choices")
+    return get(choices[0], "usage") if choices else None  # Moonshot
+
+
+def _finish(chunk: Any) -> bool:
+    return any(
+        get(item, "finish_reason", "finishReason") is not None
+        for name in ("choices", "candidates")
+        for item in items(chunk, name)
+    )
+
+
+def _finished(chunk: Any) -> bool:
+    ends = get(chunk, "messageStop", "metadata.usage", "details.finish_reason") is not None
+    return _finish(chunk) or get(chunk, "done") is True or ends
+
+
+def _added(old: Any, new: Any) -> Any:
+    """Chunks of LangChain add up: each states what is new in it."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {name: _added(old.get(name), new.get(name)) for name in (*old, *(key for key in new if key not in old))}
+    if isinstance(old, int) and isinstance(new, int):
+        return old + new
+    return old if new is None else new

@@ -1,19 +1,34 @@
-"""Counts and amounts out of somebody else's objects: what is no count or no amount is absent, never guessed."""
+"""Counts and amounts out of somebody else's objects: what is no count is told, never guessed and never taken for 0."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from operator import index
 from typing import Any
 
 from tollmeter.schemas.event import MAX_TOKENS
 from tollmeter.schemas.money import MAX_EVENT_NANO, NANO_PER_USD
 
-XAI_TICKS_PER_NANO = 10
+MAX_UNITS = 1e9
+"""The most that an event takes of one billed unit beside tokens."""
+OTHER_TOKENS = "other_model_tokens"
+"""Unit of tokens whose price is not that of the event's model: nobody has a price for it, so the cost is PARTIAL."""
+UNEXPLAINED_TOKENS = "unexplained_tokens"
+"""Unit of tokens that only a total holds: nobody has a price for it either."""
+
+_DIGITS = re.compile(r"[+]?[0-9]{1,15}(?:\.0*)?")
+_DECIMAL = re.compile(r"[+]?[0-9]{1,12}(?:\.[0-9]{0,12})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The counters of one call. `stated` is False when the provider said nothing about usage."""
+    """The inclusive counters of one call. `stated` is False when the provider said nothing about usage.
+
+    `problem` names what stood where a count belongs and was none: then no counter is to be trusted. `others` are the
+    parts that another model did within the same call.
+    """
 
     input_tokens: int = 0
     cache_read_tokens: int = 0
@@ -25,19 +40,82 @@ class Usage:
     reported_cost_nano: int | None = None
     stated: bool = True
     operation: str = "chat"
+    problem: str = ""
+    others: tuple["Part", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What another model did within a call; `model` "" where the answer does not name it."""
+
+    model: str
+    usage: Usage
+
+
+class Counts:
+    """Reads one block of usage and remembers whether it said anything, and what in it was no count."""
+
+    def __init__(self, block: Any) -> None:
+        self.block = block
+        self.found = False
+        self.problem = ""
+
+    def take(self, *places: str) -> int:
+        """Return the count that these places state, 0 when none does; of several spellings of one count the largest."""
+        best, wrong = -1, ""
+        for place in places:
+            value = get(self.block, place)
+            if value is None:
+                continue
+            read = count(value)
+            if read is None:
+                wrong = wrong or f"{place}: {why_no_count(value)}"
+            else:
+                best, self.found = max(best, read), True
+        if best < 0 and wrong:
+            self.problem = self.problem or wrong
+        return max(best, 0)
+
+    def amount(self, *places: str) -> float:
+        """Return the amount (seconds, pages ...) that these places state, 0 when none does."""
+        for place in places:
+            value = get(self.block, place)
+            if value is None:
+                continue
+            read = amount(value)
+            if read is not None:
+                self.found = True
+                return read
+            self.problem = self.problem or f"{place}: {why_no_count(value)}"
+        return 0.0
+
+    def has(self, *places: str) -> bool:
+        """Say whether any of these places says something."""
+        return get(self.block, *places) is not None
 
 
 def get(body: Any, *names: str) -> Any:
-    """Return the first of these keys or attributes that is there and not None; a path is written "a.b"."""
+    """Return the first of these keys or attributes that is there and not None; a path is written "a.b". Never raises.
+
+    Methods count as absent: an SDK's object may have one of the same name.
+    """
     for name in names:
         found = body
         for part in name.split("."):
-            found = found.get(part) if isinstance(found, Mapping) else getattr(found, part, None)
+            found = _member(found, part)
             if found is None:
                 break
         if found is not None:
             return found
     return None
+
+
+def _member(body: Any, name: str) -> Any:
+    try:
+        found = body.get(name) if isinstance(body, Mapping) else getattr(body, name, None)
+    except Exception:  # a property may do anything
+        return None
+    return None if callable(found) else found
 
 
 def items(body: Any, *names: str) -> Sequence[Any]:
@@ -46,30 +124,84 @@ def items(body: Any, *names: str) -> Sequence[Any]:
     return found if isinstance(found, list | tuple) else ()
 
 
+def text(value: Any) -> str:
+    """Return a text or an enum's value as text, at most 256 characters; "" for anything else."""
+    value = get(value, "value") if not isinstance(value, str) and get(value, "value") is not None else value
+    return value[:256] if isinstance(value, str) else ""
+
+
 def count(value: Any) -> int | None:
-    """Return a token count, None for anything that cannot be one. JSON may spell it 12.0; true is not 1."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TOKENS:
+    """Return a token count, None for anything that cannot be one. It may be spelt 12.0 or "12"; true is not 1."""
+    number = _integer(value)
+    return number if number is not None and 0 <= number <= MAX_TOKENS else None
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, bool):
         return None
-    return value
+    if isinstance(value, str):
+        value = value.strip()
+        return int(value.partition(".")[0]) if _DIGITS.fullmatch(value) else None
+    try:
+        if isinstance(value, float | Decimal):
+            return int(value) if math.isfinite(value) and value == int(value) else None
+        return index(value)
+    except Exception:
+        return None
 
 
-def counted(body: Any, *names: str) -> int:
-    """Return the first of these fields that is a count, 0 when none is."""
-    for name in names:
-        found = count(get(body, name))
-        if found is not None:
-            return found
-    return 0
+def amount(value: Any) -> float | None:
+    """Return an amount of a billed unit, None for what is none: text that is no number, negative, infinite, absurd."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return None
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):
+        return None
+    return number if math.isfinite(number) and 0 <= number <= MAX_UNITS else None
+
+
+def why_no_count(value: Any) -> str:
+    """Say in a few words why a value is no count; the value itself is never repeated."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float | Decimal) or (isinstance(value, str) and _DIGITS.fullmatch(value.strip())):
+        number = float(value) if not isinstance(value, int) else value
+        if isinstance(number, float) and not math.isfinite(number):
+            return "no finite number"
+        if number < 0:
+            return "negative"
+        return "too large" if number > MAX_TOKENS else "a fraction"
+    return "text" if isinstance(value, str) else "no number"
 
 
 def reported_cost(body: Any) -> int | None:
-    """Return the cost that the provider or gateway states, in nano-USD: exact decimals, half to even."""
-    ticks = get(body, "usage.cost_in_usd_ticks")
+    """Return the cost that the provider or gateway states, in nano-USD: exact decimals, half to even.
+
+    OpenRouter states its fee as `cost` and, with a key of one's own, what the provider charges beside it.
+    """
+    ticks = get(body, "usage.cost_in_usd_ticks")  # https://docs.x.ai/docs/api-reference (1e-10 USD, 2026-11-29)
     if isinstance(ticks, int) and not isinstance(ticks, bool):
         return _within(Decimal(ticks) / XAI_TICKS_PER_NANO)
-    return usd_to_nano(get(body, "usage.cost", "_hidden_params.response_cost", "response_cost"))
+    cost = get(
+        body,
+        "usage.cost.total_cost",  # https://docs.perplexity.ai/api-reference (usage.cost, 2026-11-29)
+        "usage.cost",  # https://openrouter.ai/docs/use-cases/usage-accounting (2026-11-29)
+        "usage.estimated_cost",  # https://deepinfra.com/docs (2026-11-29)
+        "_hidden_params.response_cost",  # https://docs.litellm.ai/docs/completion/token_usage (2026-11-29)
+        "response_cost",
+    )
+    own = usd_to_nano(cost)
+    upstream = usd_to_nano(get(body, "usage.cost_details.upstream_inference_cost"))
+    byok = get(body, "usage.is_byok")
+    if upstream is not None and (byok is True or (byok is None and upstream > (own or 0))):
+        return _within(Decimal((own or 0) + upstream))
+    return own
+
+
+XAI_TICKS_PER_NANO = 10
 
 
 def usd_to_nano(usd: Any) -> int | None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from tollmeter.producers.client import scope
 from tollmeter.producers.client.ids import Ids
-from tollmeter.producers.extract.extract import PROVIDER_HOSTS, extract, provider_of
+from tollmeter.producers.extract.extract import extract
+from tollmeter.producers.extract.served import PROVIDER_HOSTS, provider_of
 from tollmeter.producers.extract.usage import get
 from tollmeter.producers.guard.decision import Deny
 from tollmeter.producers.guard.prices import Quote

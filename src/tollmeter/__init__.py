@@ -17,9 +17,12 @@ _PUBLIC = {
     "Target": "tollmeter.producers.fallback.native",
     "UsageEvent": "tollmeter.schemas.event",
     "UsageProducer": "tollmeter.producers.client.client",
+    "aextract": "tollmeter.producers.extract.extract",
+    "aextract_all": "tollmeter.producers.extract.extract",
     "answer_of": "tollmeter.producers.http.answer",
     "calling": "tollmeter.producers.client.scope",
     "extract": "tollmeter.producers.extract.extract",
+    "extract_all": "tollmeter.producers.extract.extract",
     "metered": "tollmeter.producers.http.metered",
 }
 __all__ = [
@@ -35,9 +38,12 @@ __all__ = [
     "UsageEvent",
     "UsageProducer",
     "__version__",
+    "aextract",
+    "aextract_all",
     "answer_of",
     "calling",
     "extract",
+    "extract_all",
     "metered",
 ]
 

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tollmeter.producers.extract.extract import extract
-from tollmeter.producers.extract.payloads import read_usage
+from tollmeter.producers.extract.families import read_usage
 from tollmeter.producers.imports.log_lines import from_line, parse, to_line
 from tollmeter.schemas import codec
 from tollmeter.schemas.event import UsageEvent, counter_problem
@@ -185,11 +185,12 @@ def test_a_chat_stream_says_what_the_whole_answer_says(body: dict[str, Any], emp
 
 
 @given(messages(), st.lists(COUNT, max_size=4))
-def test_totals_in_a_stream_replace_each_other(body: dict[str, Any], earlier: list[int]) -> None:
-    last = body["usage"]["output_tokens"]
+def test_the_largest_count_of_a_stream_holds(body: dict[str, Any], counts: list[int]) -> None:
     start = {"type": "message_start", "message": {**body, "usage": {**body["usage"], "output_tokens": 1}}}
-    deltas = [{"type": "message_delta", "usage": {"output_tokens": count}} for count in (*earlier, last)]
-    assert read_usage(extract_body([start, *deltas])) == read_usage(body)
+    zeros = {"input_tokens": 0, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}
+    deltas = [{"type": "message_delta", "usage": {**zeros, "output_tokens": count}} for count in counts]
+    whole = {**body, "usage": {**body["usage"], "output_tokens": max([1, *counts])}}
+    assert read_usage(extract_body([start, *deltas])) == read_usage(whole)
 
 
 def extract_body(chunks: list[Any]) -> Any:

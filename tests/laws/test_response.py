@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.contracts import test_sdks as shapes
 from tests.effort import examples
-from tollmeter.producers.extract.payloads import read_usage
+from tollmeter.producers.extract.families import read_usage
 from tollmeter.producers.http.response import Reader
 
 CHAT = [*shapes.CHAT_STREAM]

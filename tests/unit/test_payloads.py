@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from tollmeter.producers.extract.extract import extract, provider_of
-from tollmeter.producers.extract.payloads import read_usage
+from tollmeter.producers.extract.extract import extract
+from tollmeter.producers.extract.families import read_usage
+from tollmeter.producers.extract.served import provider_of
 from tollmeter.producers.extract.usage import get, reported_cost, usd_to_nano
 from tollmeter.schemas.event import UsageEvent
 
@@ -311,6 +312,7 @@ CASES = {
     "counts that are none": Case(
         chat(prompt_tokens=True, completion_tokens=-3, prompt_tokens_details={"cached_tokens": "7"}),
         (0, 0, 0, 0, 0, 0),
+        fields={"usage_source": "NONE", "tags": {"usage_problem": "prompt_tokens: true or false"}},
     ),
     "a gateway that leaves cached input out": Case(
         chat(prompt_tokens=10, completion_tokens=5, prompt_tokens_details={"cached_tokens": 90}),

@@ -1,0 +1,141 @@
+"""Whatever a caller has in hand becomes answers: SDK objects, raw responses, streams, batch lines, lists, JSON text."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from tollmeter.producers.extract.served import generations
+from tollmeter.producers.extract.streams import Merged
+from tollmeter.producers.extract.usage import get, items, text
+
+HTTP_ERROR = 400
+WHOLE_OBJECTS = ("chat.completion", "response", "text_completion", "interaction", "list", "thread.run")
+MAX_ANSWERS = 100_000
+"""So many answers of one list are read."""
+
+
+class Body(NamedTuple):
+    """One answer and the event fields that its wrapping tells."""
+
+    content: Any
+    fields: dict[str, Any]
+    streamed: bool = False
+
+
+def answers_of(response: Any) -> list[Body]:
+    """Return the answers within a response, in order; usually one. Streams are read to their end. Never raises."""
+    try:
+        return list(_answers(response, {}))
+    except Exception:
+        return [Body({}, {})]
+
+
+def _answers(response: Any, fields: dict[str, Any]) -> Iterator[Body]:
+    if isinstance(response, str | bytes | bytearray):
+        yield from _answers(from_text(response), fields)
+    elif isinstance(response, Merged):
+        yield Body(response, fields, True)
+    elif (raw := _raw(response)) is not None:
+        yield from _answers(raw[0], {**fields, **raw[1]})
+    elif (line := _batch_line(response)) is not None:
+        yield from _answers(line, {**fields, "processing": "BATCH"}) if line else ()
+    elif (messages := generations(response)) or (messages := _inside(response)):
+        for message in messages:
+            yield from _answers(message, fields)
+    elif _is_stream(response):
+        yield from _many(list(response), fields)
+    else:
+        yield Body(response, fields)
+
+
+def _many(chunks: list[Any], fields: dict[str, Any]) -> Iterator[Body]:
+    """A list is a stream, unless its items are whole answers or lines of a batch."""
+    if chunks and all(_batch_line(chunk) is not None or _is_whole(chunk) for chunk in chunks[:MAX_ANSWERS]):
+        for chunk in chunks[:MAX_ANSWERS]:
+            yield from _answers(chunk, fields)
+        return
+    merged = Merged()
+    for chunk in chunks:
+        merged.add(chunk)
+    yield Body(merged, fields, True)
+
+
+def _is_whole(body: Any) -> bool:
+    if text(get(body, "object")) in WHOLE_OBJECTS:
+        return True
+    if text(get(body, "type")) == "message" and get(body, "usage") is not None:
+        return True
+    return get(body, "generated_text", "response_metadata.model_name") is not None and get(body, "token") is None
+
+
+def _is_stream(response: Any) -> bool:
+    """An object may be iterated over its fields and yet be no stream: models of pydantic, messages, mappings."""
+    if isinstance(response, Iterator | list | tuple):
+        return True
+    if isinstance(response, Mapping) or not isinstance(response, Iterable):
+        return False
+    kind = type(response)
+    return not any(hasattr(kind, name) for name in ("model_fields", "model_dump", "__dataclass_fields__"))
+
+
+def _inside(response: Any) -> list[Any]:
+    """Return the answers within a stream's helper that knows its final message, or a LangGraph state."""
+    messages = items(response, "messages")
+    return [one for one in messages if get(one, "usage_metadata") is not None]
+
+
+def _raw(response: Any) -> tuple[Any, dict[str, Any]] | None:
+    """Return the body and the fields of a raw HTTP response (httpx, requests, the SDKs' with_raw_response)."""
+    inner = get(response, "http_response")
+    response = inner if inner is not None else response
+    status, headers = get(response, "status_code"), get(response, "headers")
+    if isinstance(response, Mapping) or not isinstance(status, int) or headers is None:
+        return None
+    content = get(response, "content", "_content")
+    body = from_text(content) if isinstance(content, bytes | str) else {}
+    fields: dict[str, Any] = {"http_status": status, "status": "ERROR" if status >= HTTP_ERROR else None}
+    names = {str(name).lower(): value for name, value in dict(headers).items()}
+    told = next((names[name] for name in ("x-request-id", "request-id", "x-amzn-requestid") if names.get(name)), None)
+    fields["provider_request_id"] = told if isinstance(body, list) or get(body, "id") is None else None
+    if isinstance(body, dict):
+        body = {**body, "ResponseMetadata": {"HTTPHeaders": names}}
+        if names.get("x-litellm-response-cost"):
+            body.setdefault("response_cost", names["x-litellm-response-cost"])
+    return body, {name: value for name, value in fields.items() if value is not None}
+
+
+def _batch_line(body: Any) -> Any:
+    """Return the answer in one line of a batch's results; {} for one that failed; None when it is no such line.
+
+    OpenAI and Mistral (response.body), Anthropic (result.message), Gemini (response), Bedrock (modelOutput).
+    """
+    result = get(body, "result")
+    if text(get(result, "type")) in ("succeeded", "errored", "canceled", "expired"):
+        return get(result, "message") or {}
+    if get(body, "custom_id") is not None and (get(body, "response", "error") is not None):
+        return get(body, "response.body") or {}
+    if get(body, "modelOutput") is not None or (get(body, "recordId") is not None and get(body, "error") is not None):
+        return get(body, "modelOutput") or {}
+    named = get(body, "key", "request") is not None
+    if named and isinstance(get(body, "response"), Mapping):
+        return get(body, "response")
+    return None
+
+
+def from_text(content: str | bytes | bytearray) -> Any:
+    """Return what a text holds: one JSON document, or the list of chunks of server-sent events or JSON lines."""
+    given = content if isinstance(content, str) else bytes(content).decode("utf-8", "replace")
+    whole = _parsed(given)
+    if whole is not None:
+        return whole
+    lines = (line.strip().removeprefix("data:").strip() for line in given.splitlines())
+    chunks = [_parsed(line) for line in lines if line.startswith(("{", "["))]
+    return [chunk for chunk in chunks if isinstance(chunk, dict)] if any(chunks) else {}
+
+
+def _parsed(given: str) -> Any:
+    try:
+        found = json.loads(given)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict | list) else None

@@ -1,0 +1,67 @@
+"""Frameworks and gateways that restate a provider's usage in a shape of their own: LangChain, the AI SDK, Replicate.
+
+Where their documentation puts usage: https://docs.langchain.com/oss/python/langchain/messages (usage_metadata),
+https://ai-sdk.dev/docs/reference (usage) and https://replicate.com/docs (metrics), read 2026-11-29. LiteLLM and
+OpenRouter keep OpenAI's shape and are read there.
+"""
+
+from typing import Any
+
+from tollmeter.producers.extract.totals import usage_of
+from tollmeter.producers.extract.usage import Counts, Usage, get
+
+LANGCHAIN = "usage_metadata.input_tokens"
+AI_SDK = ("usage.cachedInputTokens", "usage.reasoningTokens", "usage.inputTokenDetails")
+
+
+def is_langchain(body: Any) -> bool:
+    return get(body, LANGCHAIN, "usage_metadata.output_tokens") is not None
+
+
+def langchain(body: Any, _provider: str) -> Usage:
+    """A message's usage_metadata is inclusive; writes of one hour stand beside those of five minutes."""
+    counts = Counts(get(body, "usage_metadata"))
+    hour = counts.take("input_token_details.ephemeral_1h_input_tokens")
+    split = hour + counts.take("input_token_details.ephemeral_5m_input_tokens")
+    extra = {
+        "input_audio_tokens": counts.take("input_token_details.audio"),
+        "output_audio_tokens": counts.take("output_token_details.audio"),
+    }
+    return usage_of(
+        counts,
+        {name: float(value) for name, value in extra.items()},
+        input_tokens=counts.take("input_tokens"),
+        cache_read_tokens=counts.take("input_token_details.cache_read"),
+        cache_write_tokens=max(counts.take("input_token_details.cache_creation"), split),
+        cache_write_1h_tokens=hour,
+        output_tokens=counts.take("output_tokens"),
+        reasoning_tokens=counts.take("output_token_details.reasoning"),
+    )
+
+
+def is_ai_sdk(body: Any) -> bool:
+    return get(body, *AI_SDK) is not None
+
+
+def ai_sdk(body: Any, _provider: str) -> Usage:
+    """Vercel's AI SDK: inclusive."""
+    counts = Counts(get(body, "totalUsage", "usage"))
+    return usage_of(
+        counts,
+        input_tokens=counts.take("inputTokens"),
+        cache_read_tokens=counts.take("cachedInputTokens", "inputTokenDetails.cacheReadTokens"),
+        cache_write_tokens=counts.take("inputTokenDetails.cacheWriteTokens"),
+        output_tokens=counts.take("outputTokens"),
+        reasoning_tokens=counts.take("reasoningTokens", "outputTokenDetails.reasoningTokens"),
+    )
+
+
+def is_replicate(body: Any) -> bool:
+    return get(body, "metrics.input_token_count", "metrics.output_token_count") is not None
+
+
+def replicate(body: Any, _provider: str) -> Usage:
+    counts = Counts(get(body, "metrics"))
+    return usage_of(
+        counts, input_tokens=counts.take("input_token_count"), output_tokens=counts.take("output_token_count")
+    )

@@ -1,0 +1,61 @@
+"""Servers of one's own and of Hugging Face: Ollama, Text Generation Inference, and embedding services with one count.
+
+Where their documentation puts usage: https://github.com/ollama/ollama/blob/main/docs/api.md,
+https://huggingface.github.io/text-generation-inference and https://docs.voyageai.com/reference (read 2026-11-29).
+"""
+
+from typing import Any
+
+from tollmeter.producers.extract.totals import usage_of
+from tollmeter.producers.extract.usage import Counts, Usage, get, items
+
+OLLAMA = ("prompt_eval_count", "eval_count")
+GENERATED = "details.generated_tokens"
+"""Of /generate; the last event of /generate_stream has it too, with `input_length`."""
+
+
+def is_ollama(body: Any) -> bool:
+    return get(body, *OLLAMA) is not None
+
+
+def ollama(body: Any, _provider: str) -> Usage:
+    counts = Counts(body)
+    return usage_of(
+        counts,
+        input_tokens=counts.take(OLLAMA[0]),
+        output_tokens=counts.take(OLLAMA[1]),
+        operation="embeddings" if get(body, "embeddings", "embedding") is not None else "chat",
+    )
+
+
+def is_tgi(body: Any) -> bool:
+    return get(body, GENERATED) is not None
+
+
+def tgi(body: Any, _provider: str) -> Usage:
+    """The prompt's tokens are counted only where they were asked for (`decoder_input_details`)."""
+    counts = Counts(body)
+    best = [Counts(other) for other in items(body, "details.best_of_sequences")]
+    output = counts.take(GENERATED) + sum(other.take("generated_tokens") for other in best)
+    problem = counts.problem or next((other.problem for other in best if other.problem), "")
+    counts.problem = problem
+    prompt = counts.take("details.input_length") or len(items(body, "details.prefill"))
+    return usage_of(counts, input_tokens=prompt, output_tokens=output)
+
+
+def is_total_only(body: Any) -> bool:
+    return get(body, "usage.total_tokens") is not None and items(body, "data") is not None
+
+
+def total_only(body: Any, _provider: str) -> Usage:
+    """Voyage and Jina: embeddings and rerank have input alone."""
+    counts = Counts(get(body, "usage"))
+    data = items(body, "data", "results")
+    ranked = bool(data) and get(data[0], "relevance_score") is not None
+    images = Counts(counts.block).take("image_pixels")
+    return usage_of(
+        counts,
+        {"input_pixels": float(images)},
+        input_tokens=counts.take("total_tokens", "text_tokens"),
+        operation="rerank" if ranked else "embeddings",
+    )
