@@ -13,7 +13,7 @@ from typing import Any
 
 from tollmeter.producers.client import scope
 from tollmeter.producers.client.ids import Ids
-from tollmeter.producers.extract.extract import extract
+from tollmeter.producers.extract.extract import extract_all
 from tollmeter.producers.extract.served import PROVIDER_HOSTS, provider_of
 from tollmeter.producers.extract.usage import get
 from tollmeter.producers.guard.decision import Deny
@@ -78,6 +78,8 @@ class Attempt:
         self._provider_id = ""
         self._reader: Reader | None = None
         self._over = False
+        self._others: list[UsageEvent] = []
+        """Events of what other models did within the call."""
 
     # ------------------------------------------------------------------ before
 
@@ -183,7 +185,12 @@ class Attempt:
             if self._reservation is not None:  # a redirect: the attempt that follows is the call
                 self._reservation.release()
             return
-        event = self._event(outcome)
+        events = self._events(outcome)
+        if not events:  # tokens were counted, files listed: nothing is billed and nothing recorded
+            if self._reservation is not None:
+                self._reservation.release()
+            return
+        event, *self._others = events
         whole = outcome["status"] == "OK" and event.usage_source == "PROVIDER"
         if billed and not whole:
             chars = self._reader.chars if self._reader else 0
@@ -207,14 +214,16 @@ class Attempt:
         """The event is as good as it gets: settle and record it."""
         self._settle(event, self._tell(event), billed)
         if self._meter.producer is not None:
-            self._meter.producer.record(event)
+            for one in (event, *self._others):
+                self._meter.producer.record(one)
 
     def _tell(self, event: UsageEvent) -> Quote:
-        quote = price_of(event, self._meter.guard)
+        quote = price_of(event, self._meter.guard, self._others)
         self.answer.fill(event, quote.nano, quote.status)
         return quote
 
-    def _event(self, outcome: dict[str, Any]) -> UsageEvent:
+    def _events(self, outcome: dict[str, Any]) -> list[UsageEvent]:
+        """Return one event for each model of the answer; none for a call that bills nothing."""
         fields = {
             "event_id": self.answer.event_id,
             "model_sent": self.wanted.model,
@@ -230,17 +239,17 @@ class Attempt:
             **outcome,
         }
         body = self._reader.body if self._reader else {}
-        event = extract(body, started_at=self._started, provider=self._provider or None, **fields)
-        if event.provider_request_id or not self._provider_id:
-            return event
-        return event.model_copy(update={"provider_request_id": self._provider_id[:256]})
+        events = extract_all(body, started_at=self._started, provider=self._provider or None, **fields)
+        told = {"provider_request_id": self._provider_id[:256]}
+        return [event if event.provider_request_id else event.model_copy(update=told) for event in events]
 
     def _settle(self, event: UsageEvent, quote: Quote, billed: bool) -> None:
         """Give the guard the real amount for its estimate; for an unknown price what it may be at most."""
         if self._reservation is None:
             return
         if billed:
-            self._reservation.settle(quote.worst_nano, event.input_tokens + event.output_tokens)
+            tokens = sum(one.input_tokens + one.output_tokens for one in (event, *self._others))
+            self._reservation.settle(quote.worst_nano, tokens)
         else:
             self._reservation.release()
 

@@ -4,6 +4,7 @@ Not the last word: PRICE has every tier, region and override, and the ledger kee
 guard's copy leaves out makes the price PARTIAL here. Estimated usage is priced in the same way as stated usage.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tollmeter.producers.guard.prices import Quote
@@ -19,8 +20,20 @@ class Quoting(Protocol):
     def quote(self, provider: str, model: str, **counts: Any) -> Quote: ...
 
 
-def price_of(event: UsageEvent, guard: Quoting | None) -> Quote:
-    """Return the price of a call; without a guard nothing is known of prices."""
+def price_of(event: UsageEvent, guard: Quoting | None, others: Sequence[UsageEvent] = ()) -> Quote:
+    """Return the price of a call, with what other models did in it; without a guard nothing is known of prices."""
+    quotes = [_price_of(one, guard) for one in (event, *others)]
+    if len(quotes) == 1:
+        return quotes[0]
+    known = [quote.nano for quote in quotes if quote.nano is not None]
+    if len(known) == len(quotes):
+        partial = any(quote.status == "PARTIAL" for quote in quotes)
+        return Quote(sum(known), "PARTIAL" if partial else quotes[0].status, rule_id=quotes[0].rule_id)
+    worst = sum(quote.worst_nano or 0 for quote in quotes)
+    return Quote(None, next(quote.status for quote in quotes if quote.nano is None), worst or None)
+
+
+def _price_of(event: UsageEvent, guard: Quoting | None) -> Quote:
     if event.status == "BLOCKED":
         return Quote(0, "FREE")
     if guard is None:

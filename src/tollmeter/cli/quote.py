@@ -130,7 +130,7 @@ def show(priced: Sequence[Priced]) -> None:
         costs = [{"part": name, "USD": _usd(nano)} for name, nano in one.components_nano.items() if nano]
         print_table("cost", [*costs, {"part": "total", "USD": _usd(one.cost_nano)}])
         risk = f"; at most {_usd(one.at_risk_nano)} USD at risk" if one.at_risk_nano is not None else ""
-        out.print(f"{one.price_status} by {one.rule_id or 'no rule'}{risk}", markup=False, soft_wrap=True)
+        out.print(f"{one.price_status} by {one.rule_id or 'no rule'}{risk}")
 
 
 def _shown(value: Any) -> str:
@@ -159,7 +159,7 @@ def _compare(
         raise Finding("\n".join(f"{name}: {text}" for text in wrong))
     if not as_json:
         show(priced)
-        out.print(f"{name}: as it should be", markup=False, soft_wrap=True)
+        out.print(f"{name}: as it should be")
 
 
 def differences(priced: Sequence[Priced], right: Mapping[str, Any]) -> list[str]:
