@@ -20,6 +20,8 @@ class Body(NamedTuple):
     content: Any
     fields: dict[str, Any]
     streamed: bool = False
+    status: str = ""
+    """How the stream that held it ended; "" where the answer itself says it."""
 
 
 def answers_of(response: Any) -> list[Body]:
@@ -34,7 +36,7 @@ def _answers(response: Any, fields: dict[str, Any]) -> Iterator[Body]:
     if isinstance(response, str | bytes | bytearray):
         yield from _answers(from_text(response), fields)
     elif isinstance(response, Merged):
-        yield Body(response, fields, True)
+        yield Body(response, fields, True, response.status)
     elif (raw := _raw(response)) is not None:
         yield from _answers(raw[0], {**fields, **raw[1]})
     elif (line := _batch_line(response)) is not None:
@@ -57,7 +59,7 @@ def _many(chunks: list[Any], fields: dict[str, Any]) -> Iterator[Body]:
     merged = Merged()
     for chunk in chunks:
         merged.add(chunk)
-    yield Body(merged, fields, True)
+    yield Body(merged, fields, True, merged.status)
 
 
 def _is_whole(body: Any) -> bool:

@@ -94,34 +94,41 @@ def _events(
     events: list[UsageEvent] = []
     for body in bodies:
         seller = provider or provider_of(body.content, response, str(fields.get("api_host") or ""))
-        for model, usage in _parts(body.content, seller, apart):
-            events.append(_event(body, usage, model, seller, started_at, fields, bool(events)))
+        for content, model, usage in _parts(body.content, seller, apart):
+            part = body._replace(content=content)
+            events.append(_event(part, usage, model, seller, started_at, fields, bool(events)))
     if apart or len(events) < 2:
         return tuple(events)
     rest = [Part(event.model_used, _usage_of(event)) for event in events[1:]]
     return (_event(bodies[0], _joined(events, rest), "", provider or events[0].provider, started_at, fields),)
 
 
-def _parts(body: Any, provider: str, apart: bool) -> list[tuple[str, Usage]]:
-    """Return the usage of each model of an answer, "" for the answer's own; all in one where they may not be apart."""
+def _parts(body: Any, provider: str, apart: bool) -> list[tuple[Any, str, Usage]]:
+    """Return the usage of each model of an answer with what it said of itself; all in one where not `apart`.
+
+    The model is "" where the answer is the model's own and names it.
+    """
     own = _by_model(body, provider)
-    first = own[0][1]
-    others = [Part(model, usage) for model, usage in own[1:]] + list(first.others)
-    if not apart:
-        return [("", with_others(first, others))]
-    named = [part for part in others if part.model]
-    first = with_others(first, [part for part in others if not part.model])
-    return [("", first), *((part.model, part.usage) for part in named)]
+    content, first = own[0]
+    others = [(answer, "", usage) for answer, usage in own[1:]]
+    named = [(body, part.model, part.usage) for _, usage in own for part in usage.others if part.model]
+    nameless = [part for _, usage in own for part in usage.others if not part.model]
+    if apart:
+        return [(content, "", with_others(first, nameless)), *others, *named]
+    rest = [Part(model, usage) for _, model, usage in (*others, *named)]
+    return [(content, "", with_others(first, [*nameless, *rest]))]
 
 
-def _by_model(body: Any, provider: str) -> list[tuple[str, Usage]]:
-    """Return the usage of the answers of a stream, those of one model added up; the first bears the stream's name."""
+def _by_model(body: Any, provider: str) -> list[tuple[Any, Usage]]:
+    """Return the answers of a stream by model, those of one model added up; in a usual stream there is but one."""
     if not isinstance(body, Merged) or len(body.answers) < 2:
-        return [("", read_usage(body, provider))]
-    grouped: dict[str, list[Usage]] = {}
+        return [(body, read_usage(body, provider))]
+    grouped: dict[str, list[Any]] = {}
     for answer in body.answers:
-        grouped.setdefault(str(get(answer, "model", "modelVersion") or ""), []).append(read_usage(answer, provider))
-    return [(model, summed(usages)) for model, usages in grouped.items()]
+        grouped.setdefault(str(get(answer, "model", "modelVersion") or ""), []).append(answer)
+    if len(grouped) == 1:
+        return [(body, read_usage(body, provider))]
+    return [(answers[-1], summed([read_usage(answer, provider) for answer in answers])) for answers in grouped.values()]
 
 
 def _joined(events: Sequence[UsageEvent], rest: list[Part]) -> Usage:
@@ -169,7 +176,7 @@ def _event(
         "occurred_at": began or now,
         "service": "",
         "provider": provider or "",
-        "status": _status(content),
+        "status": body.status or _status(content),
         "latency_ms": _latency(began, now),
         "stream": body.streamed,
         **names_of(content, provider or "", given),

@@ -33,6 +33,7 @@ _NAMES = (
     "ResponseMetadata",
     "response_metadata",
 )
+_BLOCKS = ("details", "metrics", "response_metadata", "amazon-bedrock-invocationMetrics")
 _COUNTED = ("prompt_eval_count", "eval_count", "prompt_token_count", "generation_token_count")
 _WHOLE = ("response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done")
 _ENDS = (
@@ -109,14 +110,17 @@ class Merged(dict[str, Any]):
         if any(get(chunk, name) is not None for name in _LIVE):
             self._live(chunk, metadata)
         usage = _usage_in(chunk)
-        if usage is not None and self._finished and _finish(chunk) and self._has_usage():
+        if usage is not None and (self._finished or _finish(chunk)) and self._has_usage():
             self._begin(text(get(chunk, "id")))
+        if usage is not None:
+            self._key = self._key or text(get(chunk, "id"))
         inner = get(chunk, "interaction")  # Gemini's interactions: the whole stands in the last event
         self._whole(inner if inner is not None else chunk, *(("status", "outputs") if inner is not None else ()))
+        if get(chunk, "metadata.usage") is not None:  # Bedrock's last event
+            self._whole(get(chunk, "metadata"), "trace")
         if usage is not None:
             self._usage(usage)
-            self._finished = False
-        self._finished = self._finished or _finish(chunk)
+        self._finished = usage is None and (self._finished or _finish(chunk))
         if get(chunk, "object") in ("thread.run", "thread.run.step"):
             self["object"] = "thread.run"
         self._grounding(chunk)
@@ -136,7 +140,7 @@ class Merged(dict[str, Any]):
         for name in (*_NAMES, *more):
             value = get(body, name)
             if value is not None:
-                self[name] = grown(self.get(name), plain(value)) if name in ("details", "metrics") else plain(value)
+                self[name] = grown(self.get(name), plain(value)) if name in _BLOCKS else plain(value)
         for name in _COUNTED:
             value = get(body, name)
             if value is not None:
@@ -195,7 +199,8 @@ def _finish(chunk: Any) -> bool:
 
 
 def _finished(chunk: Any) -> bool:
-    ends = get(chunk, "messageStop", "metadata.usage", "details.finish_reason") is not None
+    told = ("messageStop", "metadata.usage", "details.finish_reason", "response_metadata.finish_reason")
+    ends = get(chunk, *told, "response_metadata.stop_reason", "response_metadata.done_reason") is not None
     return _finish(chunk) or get(chunk, "done") is True or ends
 
 

@@ -1,0 +1,60 @@
+"""Answers as providers document them, with the events and the cost worked out by hand; each names its source."""
+
+import json
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.price_events import shipped_book
+from tollmeter.cli.quote import Priced, differences, price_answer
+from tollmeter.producers.extract.extract import extract
+
+FOLDER = Path(__file__).parents[1] / "golden" / "payloads"
+AT = "2026-11-29T12:00:00+00:00"
+
+
+@cache
+def cases() -> dict[str, dict[str, Any]]:
+    found = {}
+    for file in sorted(FOLDER.glob("*.json")):
+        for case in json.loads(file.read_text(encoding="utf-8"))["cases"]:
+            found[f"{file.stem}: {case['name']}"] = case
+    return found
+
+
+def price(case: dict[str, Any]) -> list[Priced]:
+    moment = datetime.fromisoformat(case.get("at", AT))
+    return price_answer(shipped_book(), case.get("stream") or case.get("input"), case.get("keywords", {}), moment)
+
+
+@pytest.mark.parametrize("name", cases())
+def test_answer(name: str) -> None:
+    case = cases()[name]
+    right = dict(case["right"])
+    priced = price(case)
+    if right.pop("events", None) == 0:
+        assert priced == []
+        return
+    assert priced
+    assert differences(priced, right) == []
+
+
+@pytest.mark.parametrize("name", cases())
+def test_every_case_names_its_source(name: str) -> None:
+    source = cases()[name]["source"]
+    assert source == "robustness" or "2026" in source or "SDK" in source
+
+
+@pytest.mark.parametrize("name", cases())
+def test_one_event_is_never_priced_at_a_part(name: str) -> None:
+    """Where an answer makes several events, the one of `extract` holds them all, or its cost is PARTIAL."""
+    case = cases()[name]
+    priced = price(case)
+    moment = datetime.fromisoformat(case.get("at", AT))
+    answer = case.get("stream") or case.get("input")
+    event = extract(answer, started_at=moment, **case.get("keywords", {}))
+    if len(priced) > 1 and sum(one.event.input_tokens for one in priced) != event.input_tokens:
+        assert "other_model_tokens" in event.extra_units
