@@ -1,22 +1,11 @@
 """Control records and ticks: what reaches WATCH in its own partition of `usage.priced` beside the priced rows."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollmeter.schemas.policy import Member, Policy
-from tollmeter.schemas.priced import (
-    FORMAT_VERSION,
-    H_CORRECTION,
-    H_FORMAT,
-    H_KIND,
-    H_ROWS,
-    KIND_CONTROL,
-    KIND_CORRECTION,
-    KIND_TICK,
-)
-
-Headers = list[tuple[str, bytes]]
+from tollmeter.schemas.priced import FORMAT_VERSION
 
 
 class PolicySet(BaseModel):
@@ -80,7 +69,7 @@ class Round(BaseModel):
     base: int
     hours: tuple[int, ...]
     extras: bool = False
-    """The round also settles the totals that begin with a policy, as of `base`."""
+    """The round also completes the totals that begin with a policy, as of `base`."""
 
 
 class Correction(BaseModel):
@@ -96,27 +85,3 @@ class Correction(BaseModel):
     org_id: str
     was: int = Field(ge=0)
     reason: str = ""
-
-
-def control_record(body: Any) -> tuple[bytes, Headers]:
-    """Return value and headers of a control record."""
-    value = ControlRecord(body=body).model_dump_json().encode()
-    return value, [(H_FORMAT, str(FORMAT_VERSION).encode()), (H_KIND, KIND_CONTROL)]
-
-
-def tick_record(clocks: dict[int, int]) -> tuple[bytes, Headers]:
-    """Return value and headers of a tick."""
-    return Tick(clocks=clocks).model_dump_json().encode(), [
-        (H_FORMAT, str(FORMAT_VERSION).encode()),
-        (H_KIND, KIND_TICK),
-    ]
-
-
-def correction_headers(correction: Correction, rows: int) -> Headers:
-    """Return the headers of a correction record that holds so many rows in all."""
-    return [
-        (H_FORMAT, str(FORMAT_VERSION).encode()),
-        (H_KIND, KIND_CORRECTION),
-        (H_ROWS, str(rows - correction.was).encode()),
-        (H_CORRECTION, correction.model_dump_json().encode()),
-    ]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from tollmeter import __version__
+from tollmeter.schemas.record import Headers
 from tollmeter.schemas.secrets import mask_secrets
 
 MAX_DETAIL_BYTES = 300
@@ -16,8 +17,6 @@ H_ATTEMPTS, H_FIRST = "attempts", "first_source"
 RETRY_STAGE = "retry"
 QUARANTINED = "quarantined"
 """Reason of a record that ends the interpreter when it is decoded."""
-
-Headers = list[tuple[str, bytes]]
 
 
 class Place(Protocol):

@@ -18,7 +18,7 @@ from tests.forkserver import ForkServer
 from tests.patience import Patience
 from tollmeter.embedded.stack import settings_environment
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import Headers
+from tollmeter.schemas.record import Headers
 from tollmeter.settings import Settings
 
 Value = TypeVar("Value")

@@ -9,10 +9,10 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from time import monotonic, time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import faust
 from aiokafka.errors import KafkaError
@@ -20,6 +20,7 @@ from faust.types import TP
 
 from tollmeter.broker.client import kafka_admin
 from tollmeter.broker.layout import Layout
+from tollmeter.schemas.record import Headers
 from tollmeter.settings import Settings
 from tollmeter.streams.engine.facts import assignments, facts, partitions
 from tollmeter.streams.engine.gaps import Loss
@@ -28,9 +29,12 @@ from tollmeter.streams.engine.incidents import Incidents
 from tollmeter.streams.engine.logs import log_to_stderr
 from tollmeter.streams.engine.metrics import WorkerCollector, expose
 from tollmeter.streams.engine.probes import Probes
-from tollmeter.streams.engine.transport import StartPositions, register
+from tollmeter.streams.engine.runtime import EXIT_CRASH, crash
+from tollmeter.streams.engine.transport import register
 
-EXIT_CRASH = 70
+if TYPE_CHECKING:
+    from tollmeter.streams.engine.stage import Stage
+
 PREFLIGHT_MS = 10_000
 STOP_S = 8.0
 """An orderly stop takes no longer: without a broker the clients would go on trying to say good-bye."""
@@ -40,10 +44,6 @@ MAX_REQUEST_BYTES = 9_000_000
 GC_OBJECTS = 200_000
 """New objects between two collections. A batch holds tens of thousands of records, none of them garbage while it lasts:
 looking through them every 700 objects took a tenth of PRICE's time."""
-
-Headers = Sequence[tuple[str, bytes]]
-StopReading = Callable[[TP, int, str], Awaitable[None]]
-"""Pauses a partition for good in front of an offset, for a reason."""
 
 log = logging.getLogger("tollmeter")
 
@@ -57,14 +57,9 @@ class LogReplacedError(Exception):
 
 
 class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
-    """Faust's app, without directories on disk, with the positions to start from, its health and its incidents."""
+    """Faust's app, without directories on disk, with its stage, its health and its incidents."""
 
-    start_positions: StartPositions | None = None
-    commit_note: Callable[[TP], str] | None = None
-    """Says what to commit beside an offset."""
-    after_loss: Callable[[Loss], Awaitable[None]] | None = None
-    before_leaving: Callable[[], Awaitable[None]] | None = None
-    """Called when partitions are given back in order, for a rebalance or a stop: no batch is under way any more."""
+    stage: "Stage"
     source_topics: tuple[str, ...] = ()
     health: Health
     incidents: Incidents
@@ -77,8 +72,7 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
         await self.incidents.lost(loss)
         if running and loss.kind == "new_epoch":
             self.give_up(LogReplacedError(f"{loss.tp.topic}/{loss.tp.partition}"))
-        if self.after_loss is not None:
-            await self.after_loss(loss)
+        await self.stage.lost(loss)
 
     def give_up(self, error: BaseException) -> NoReturn:
         """End the process: only a new one can go on rightly."""
@@ -102,10 +96,9 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
         for tp in assigned if self.miscounted else ():
             self.consumer.hold(tp, self.miscounted)
 
-    async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
+    async def _consumer_wait_empty(self, consumer: object, logger: object) -> None:
         await super()._consumer_wait_empty(consumer, logger)
-        if self.before_leaving is not None:
-            await self.before_leaving()
+        await self.stage.leaving()
 
     def _create_directories(self) -> None:
         """Write nothing: there are no tables."""
@@ -116,7 +109,6 @@ def build_app(
     stage: str,
     topics: Sequence[str],
     layout: Layout,
-    start_positions: StartPositions | None = None,
 ) -> StageApp:
     """Return the app of a stage that consumes these topics of `schemas.topics`; nothing is connected yet.
 
@@ -151,7 +143,6 @@ def build_app(
         producer_request_timeout=30.0,
         **_credentials(settings),
     )
-    app.start_positions = start_positions
     app.source_topics = tuple(settings.topic(name) for name in topics)
     app.health = Health(stage, partial(facts, app))
     app.health_port = settings.health_port
@@ -159,7 +150,7 @@ def build_app(
     return app
 
 
-def _credentials(settings: Settings) -> dict[str, Any]:
+def _credentials(settings: Settings) -> dict[str, object]:
     options = settings.kafka_options()
     context = options.get("ssl_context")
     if settings.kafka_security.startswith("SASL"):
@@ -206,13 +197,6 @@ async def preflight(settings: Settings, topics: Sequence[str]) -> dict[str, int]
     return {name: counts[settings.topic(name)] for name in topics}
 
 
-def crash(error: BaseException) -> NoReturn:
-    """Log an unexpected error and end the process at once: only what is durable and acked counts."""
-    log.critical("unexpected: %r; the process ends", error, exc_info=error)
-    logging.shutdown()
-    os._exit(EXIT_CRASH)
-
-
 def _stuck(why: str) -> None:
     """End a process whose loop hangs."""
     log.critical("stuck: %s; the process ends", why)
@@ -252,7 +236,7 @@ def serve_probes(app: StageApp) -> None:
     probes.watch(_stuck)
 
 
-def run(app: StageApp) -> int:
+def serve(app: StageApp) -> int:
     """Run the app's worker in this process until SIGTERM or SIGINT; return its exit code."""
     log_to_stderr()
     serve_probes(app)

@@ -9,7 +9,7 @@ when one of the overridden methods changes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from time import monotonic
 from typing import Any
@@ -36,7 +36,6 @@ OVERRIDDEN = (
     "verify_event_path",
     "_commit",
 )
-StartPositions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 
 _PAUSED_S = 0.02
 """Pause before looking again when back-pressure holds every partition; upstream waits a full second."""
@@ -45,8 +44,8 @@ _PAUSED_S = 0.02
 class BatchConsumer(AccountableConsumer):
     """Fetches batches and commits only what was finished, in order; starts where the app says.
 
-    `app.start_positions`, when set, is asked after every assignment for the offset to begin at, per partition; what it
-    leaves out begins at the committed offset.
+    The app's stage is asked after every assignment for the offset to begin at, per partition; what it leaves out begins
+    at the committed offset.
     """
 
     _sought: int | None
@@ -74,7 +73,7 @@ class BatchConsumer(AccountableConsumer):
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
-        """Seek to the committed offsets, then to the start positions that the app asks for; say what is gone there.
+        """Seek to the committed offsets, then to the start positions that the stage asks for; say what is gone there.
 
         Where nothing was committed yet upstream leaves the position alone, and what was fetched and dropped meanwhile
         would never be read: those partitions go back to their beginning.
@@ -85,10 +84,9 @@ class BatchConsumer(AccountableConsumer):
         if fresh:
             await self._thread.seek_to_beginning(*fresh)
         positions = {}
-        if self.app.after_loss is None:  # a stage with a state of its own knows which log that belongs to
+        if not self.app.stage.own_position:  # a stage with a state of its own knows which log that belongs to
             positions = await self.leave_other_logs(await self._committed(self.assignment()))
-        ask: StartPositions | None = getattr(self.app, "start_positions", None)
-        wanted = await ask(self.assignment()) if ask is not None else {}
+        wanted = await self.app.stage.assigned(self.assignment())
         assigned = self.assignment()
         positions = {tp: offset for tp, offset in {**positions, **wanted}.items() if tp in assigned}
         if positions:
@@ -174,13 +172,10 @@ class BatchConsumer(AccountableConsumer):
                 raise
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        """Commit; beside the offsets stand the id of their topic and what the app notes."""
-        note: Callable[[TP], str] | None = self.app.commit_note
-        assigned = self.assignment()
+        """Commit; beside the offsets stand the id of their topic and what the stage notes."""
+        assigned, note = self.assignment(), self.app.stage.commit_note
         try:
-            await self.commit_noted(
-                {tp: (offset, note(tp) if note else "") for tp, offset in offsets.items() if tp in assigned}
-            )
+            await self.commit_noted({tp: (offset, note(tp)) for tp, offset in offsets.items() if tp in assigned})
         except (CommitFailedError, IllegalStateError) as error:  # a rebalance: whoever owns them now reads them again
             self.log.info("no commit: %r", error)
             return False

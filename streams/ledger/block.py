@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 from faust.types import TP
 
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import Correction
-from tollmeter.schemas.priced import FORMAT_VERSION, H_CORRECTION, H_FORMAT, H_KIND, KIND_CORRECTION, KIND_ROWS
+from tollmeter.schemas.envelope import Broken, Corrected, Envelope, Newer, Rows, read_envelope
+from tollmeter.schemas.record import Delivery, Record
 from tollmeter.settings import Settings
-from tollmeter.streams.ledger.rows import alert_row, coverage_rows, gap_row
+from tollmeter.streams.ledger.rows import AlertRow, CoverageRow, GapRow, alert_row, gap_row
 from tollmeter.streams.rules.records.decode import PricedBlock, read, to_insert, together
 
 
@@ -24,13 +23,13 @@ class Block:
     rows: pl.DataFrame = field(default_factory=pl.DataFrame)
     stream: bytes = b""
     """All rows as one Arrow IPC stream, ready to insert."""
-    coverage: list[tuple[Any, ...]] = field(default_factory=list)
-    alerts: list[tuple[str, datetime]] = field(default_factory=list)
-    books: list[Any] = field(default_factory=list)
-    held: list[Any] = field(default_factory=list)
-    broken: list[tuple[Any, str]] = field(default_factory=list)
+    coverage: list[CoverageRow] = field(default_factory=list)
+    alerts: list[AlertRow] = field(default_factory=list)
+    books: list[Record] = field(default_factory=list)
+    held: list[Delivery] = field(default_factory=list)
+    broken: list[tuple[Record, str]] = field(default_factory=list)
     stopped: list[tuple[TP, int, str]] = field(default_factory=list)
-    gaps: list[tuple[Any, ...]] = field(default_factory=list)
+    gaps: list[GapRow] = field(default_factory=list)
 
 
 class LedgerKernel(NamedTuple):
@@ -44,47 +43,49 @@ class LedgerKernel(NamedTuple):
 LEDGER_KERNEL = LedgerKernel()
 
 
-def read_block(settings: Settings, kernel: LedgerKernel, events: Sequence[Any]) -> Block:
+def read_block(settings: Settings, kernel: LedgerKernel, deliveries: Sequence[Delivery]) -> Block:
     """Read the records of a batch and join their rows."""
     alerts_topic, prices_topic = settings.topic(topics.ALERTS), settings.topic(topics.PRICES)
     block = Block()
-    for event in events:
-        if event.message.topic == alerts_topic:
-            alerts = [record for record in event.value if record.value]
+    for delivery in deliveries:
+        if delivery.topic == alerts_topic:
+            alerts = [record for record in delivery.value if record.value]
             block.alerts += map(alert_row, alerts)
             block.gaps += filter(None, map(gap_row, alerts))
-        elif event.message.topic == prices_topic:
-            block.books += [record for record in event.value if record.value]
-        elif not _add_priced(kernel, event, block):
-            block.held.append(event)
+        elif delivery.topic == prices_topic:
+            block.books += [record for record in delivery.value if record.value]
+        elif not _add_priced(kernel, delivery, block):
+            block.held.append(delivery)
     block.rows = kernel.together(block.blocks)
     if block.rows.height:
         block.stream = kernel.to_insert(block.rows)
     return block
 
 
-def _add_priced(kernel: LedgerKernel, event: Any, block: Block) -> bool:
+def _add_priced(kernel: LedgerKernel, delivery: Delivery, block: Block) -> bool:
     """Add the records of a delivery; False when one is newer than we know: its partition stops there."""
-    for record in event.value:
-        headers = dict(record.headers)
+    for record in delivery.value:
+        envelope = read_envelope(record)
+        if isinstance(envelope, Newer):
+            tp = TP(delivery.topic, delivery.partition)
+            block.stopped.append((tp, record.offset, f"{envelope.why}; upgrade this worker"))
+            return False
         try:
-            if int(headers[H_FORMAT]) > FORMAT_VERSION:
-                why = f"its format {headers[H_FORMAT].decode()} is newer than {FORMAT_VERSION}, the newest known here"
-                block.stopped.append((event.message.tp, record.offset, f"{why}; upgrade this worker"))
-                return False
-            _add_rows(kernel, record, headers, block)
+            _add_rows(kernel, record, envelope, block)
         except (KeyError, ValueError, TypeError) as problem:
             block.broken.append((record, f"{type(problem).__name__}: {problem}"))
     return True
 
 
-def _add_rows(kernel: LedgerKernel, record: Any, headers: dict[str, bytes], block: Block) -> None:
+def _add_rows(kernel: LedgerKernel, record: Record, envelope: Envelope, block: Block) -> None:
     """Add what a record brings: rows of the source log, or those that replace rows of the ledger."""
-    kind = headers[H_KIND]
-    if kind == KIND_ROWS:
-        coverage = list(coverage_rows(record, headers))
-        block.blocks.append(kernel.read(PricedBlock(record.partition, record.offset, record.value)))
-        block.coverage += coverage
-    elif kind == KIND_CORRECTION:
-        was = Correction.model_validate_json(headers[H_CORRECTION]).was
-        block.blocks.append(kernel.read(PricedBlock(record.partition, record.offset, record.value))[was:])
+    match envelope:
+        case Rows(value=value):
+            coverage = [(record.partition, record.offset, *one) for one in envelope.coverage()]
+            block.blocks.append(kernel.read(PricedBlock(record.partition, record.offset, value)))
+            block.coverage += coverage
+        case Corrected(correction, value):
+            rows = kernel.read(PricedBlock(record.partition, record.offset, value))
+            block.blocks.append(rows[correction.was :])
+        case Broken(why):
+            block.broken.append((record, why))

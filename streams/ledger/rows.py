@@ -1,11 +1,17 @@
-"""What LEDGER reads off records beside their rows: counts, coverage of the source log, alerts, declared gaps."""
+"""What LEDGER reads off records beside their rows: counts, alerts, declared gaps; and the columns of its tables."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
-from tollmeter.schemas.priced import H_BOOT, H_PRICE_BOOK, H_ROWS, H_SOURCES
+from tollmeter.schemas.priced import H_ROWS
+from tollmeter.schemas.record import Delivery, Record
+
+CoverageRow = tuple[int, int, int, int, int, int, int, int, str, str]
+"""A row of COVERAGE_COLUMNS."""
+AlertRow = tuple[str, datetime]
+"""The event as sent, and when the broker appended it."""
+GapRow = tuple[str, int, int, int, str, str, str]
+"""A row of GAP_COLUMNS."""
 
 COVERAGE_COLUMNS = (
     "priced_partition",
@@ -23,31 +29,25 @@ GAP_COLUMNS = ("stage", "priced_partition", "first_offset", "last_offset", "reas
 _GAP_KINDS = ("gap", "new_epoch")
 
 
-def rows_of(event: Any) -> int:
+def rows_of(delivery: Delivery) -> int:
     """Return how many rows a delivery brings, as its headers say."""
-    counts = (value for record in event.value for name, value in record.headers if name == H_ROWS)
+    counts = (value for record in delivery.value for name, value in record.headers if name == H_ROWS)
     return sum(int(count) for count in counts if count.isdigit())
 
 
-def alert_row(record: Any) -> tuple[str, datetime]:
+def alert_row(record: Record) -> AlertRow:
     """Return an alert as its table stores it: the event as sent, and when the broker appended it."""
-    return record.value.decode("utf-8", "replace"), datetime.fromtimestamp(record.timestamp / 1000, tz=UTC)
+    return (record.value or b"").decode("utf-8", "replace"), datetime.fromtimestamp(record.timestamp / 1000, tz=UTC)
 
 
-def gap_row(record: Any) -> tuple[Any, ...] | None:
+def gap_row(record: Record) -> GapRow | None:
     """Return the row of an alert that declares offsets as gone; None of any other."""
     try:
-        data = json.loads(record.value)["data"]
+        data = json.loads(record.value or b"")["data"]
         if data["kind"] not in _GAP_KINDS:
             return None
-        found = (data["stage"], data["partition"], data["first_offset"], max(0, data["last_offset"]), data["kind"])
-        return (*found, data["topic"], data["topic_id"])
+        last = max(0, data["last_offset"])
+        where = data["topic"], data["topic_id"]
+        return data["stage"], data["partition"], data["first_offset"], last, data["kind"], *where
     except (ValueError, KeyError, TypeError):
         return None  # foreign, but stored among the alerts all the same
-
-
-def coverage_rows(record: Any, headers: dict[str, bytes]) -> Iterator[tuple[Any, ...]]:
-    """Return what a priced record says about the source log, one row for each source partition."""
-    book, boot = headers[H_PRICE_BOOK].decode(), headers[H_BOOT].decode()
-    for source in json.loads(headers[H_SOURCES]):
-        yield (record.partition, record.offset, *source, book, boot)

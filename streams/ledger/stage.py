@@ -8,34 +8,32 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import ClassVar, Self
 
 import polars as pl
 from faust.types import TP
 
-from tollmeter.broker.layout import stored_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.dead_letter import SourcePlace, dead_letter_headers, letter_value
+from tollmeter.schemas.record import Delivery, Record
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import rollup
 from tollmeter.sinks.clickhouse.books import store_book
 from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect
 from tollmeter.streams.engine import metrics
-from tollmeter.streams.engine.app import Sender, StageApp, StopReading, build_app, preflight
-from tollmeter.streams.engine.app import run as run_app
-from tollmeter.streams.engine.health import Health
-from tollmeter.streams.engine.loop import BatchLoop, GivenUp, within_bytes
-from tollmeter.streams.engine.runtime import RUNTIME, Runtime
-from tollmeter.streams.ledger.block import LEDGER_KERNEL, Block, LedgerKernel, read_block
+from tollmeter.streams.engine.gaps import Loss
+from tollmeter.streams.engine.line import Line
+from tollmeter.streams.engine.loop import Batching, GivenUp
+from tollmeter.streams.engine.stage import run as run_stage
+from tollmeter.streams.ledger.block import LEDGER_KERNEL, LedgerKernel, read_block
 from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, rows_of
 from tollmeter.streams.ledger.self_check import SelfCheck, verify_command
 from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS
 
 log = logging.getLogger("tollmeter.ledger")
 
-STAGE = "ledger"
 CLICKHOUSE = "ClickHouse"
 REPORT_S = 60.0
 BACKLOG_LINGER_S = 2.0
@@ -49,64 +47,81 @@ FIRST_DELAY_S, LAST_DELAY_S = 0.1, 10.0
 class Ledger:
     """The LEDGER stage of one worker."""
 
+    name: ClassVar[str] = "ledger"
+    reads: ClassVar[tuple[str, ...]] = (topics.PRICED, topics.ALERTS, topics.PRICES)
+    writes: ClassVar[tuple[str, ...]] = (topics.DLQ,)
+    own_position: ClassVar[bool] = False
+
     def __init__(
         self,
-        settings: Settings,
-        app: StageApp,
-        sender: Sender,
+        line: Line,
         *,
-        runtime: Runtime = RUNTIME,
         kernel: LedgerKernel = LEDGER_KERNEL,
         connect: Callable[[Settings], ClickHouse] = connect,
         roll_up: Callable[[ClickHouse, Settings], rollup.RollupResult] = rollup.step,
+        self_check: SelfCheck | None = None,
     ) -> None:
-        self._settings, self._app, self._sender = settings, app, sender
-        self._runtime, self._kernel, self._connect, self._step_rollup = runtime, kernel, connect, roll_up
+        self._line, self._settings, self._runtime, self.health = line, line.settings, line.runtime, line.health
+        self._kernel, self._connect, self._step_rollup, self._self_check = kernel, connect, roll_up, self_check
+        rows, linger_s = line.settings.ledger_block_rows, line.settings.ledger_block_s
+        self.batching = Batching(rows, rows_of, linger_s, BACKLOG_LINGER_S).within_bytes()
         self._client: ClickHouse | None = None
         self._counts: Counter[str] = Counter()
         self._reported = self._complained = 0.0
         self._rollup: asyncio.Future[rollup.RollupResult] | None = None
         self._rollup_at = 0.0
-        self.self_check: SelfCheck | None = None
-        self.health = Health(STAGE, lambda: None)
-        self.stop_reading: StopReading = self._pause_partition
-        self.ours: Callable[[Sequence[Any]], bool] = lambda events: True
 
-    async def step(self, events: Sequence[Any]) -> list[Any]:
+    @classmethod
+    def on(cls, line: Line) -> Self:
+        """Build it with a check that runs by itself."""
+        every_s = line.settings.verify_every_s
+        return cls(line, self_check=SelfCheck(verify_command(every_s), every_s))
+
+    async def assigned(self, partitions: set[TP]) -> Mapping[TP, int]:
+        """Begin where the group has committed."""
+        return {}
+
+    async def lost(self, loss: Loss) -> None:
+        """Nothing more: what is gone is declared."""
+
+    async def leaving(self) -> None:
+        """Nothing: what was stored is committed."""
+
+    def commit_note(self, tp: TP) -> str:
+        """Return no note."""
+        return ""
+
+    async def step(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Store what the batch brings; return the deliveries that must not be acked."""
-        block: Block = await self._runtime.blocking(read_block, self._settings, self._kernel, events)
+        block = await self._runtime.blocking(read_block, self._settings, self._kernel, deliveries)
         for stop in block.stopped:
-            await self.stop_reading(*stop)
+            await self._line.stop_reading(*stop)
         for record, problem in block.broken:
             await self._bury(record, problem)
         if block.rows.height:
-            await self._store_rows(block.rows, block.stream, events)
+            await self._store_rows(block.rows, block.stream, deliveries)
             now = self._runtime.time()
-            for event in events:
-                metrics.INGEST_TO_STORED.observe(max(0.0, now - event.value[-1].timestamp / 1000))
+            for delivery in deliveries:
+                metrics.INGEST_TO_STORED.observe(max(0.0, now - delivery.value[-1].timestamp / 1000))
         if block.coverage:
-            await self._insert_rows("ledger_coverage", COVERAGE_COLUMNS, block.coverage, events)
+            await self._insert_rows("ledger_coverage", COVERAGE_COLUMNS, block.coverage, deliveries)
         if block.alerts:
-            await self._insert_rows("alerts", ("event", "appended_at"), block.alerts, events)
+            await self._insert_rows("alerts", ("event", "appended_at"), block.alerts, deliveries)
         if block.gaps:
-            await self._insert_rows("ledger_gaps", GAP_COLUMNS, block.gaps, events)
+            await self._insert_rows("ledger_gaps", GAP_COLUMNS, block.gaps, deliveries)
         for record in block.books:
-            await self._store_book(record, events)
+            await self._store_book(record, deliveries)
         self._counts.update(rows=block.rows.height, blocks=len(block.blocks), alerts=len(block.alerts), inserts=1)
         return block.held
 
-    async def _pause_partition(self, tp: TP, offset: int, why: str) -> None:
-        self._app.consumer.pause_partitions({tp})
-        log.error("%s/%d stops at offset %d: %s", tp.topic, tp.partition, offset, why)
-
     # ------------------------------------------------------------------ ClickHouse
 
-    async def _store_rows(self, rows: pl.DataFrame, stream: bytes, events: Sequence[Any]) -> None:
+    async def _store_rows(self, rows: pl.DataFrame, stream: bytes, deliveries: Sequence[Delivery]) -> None:
         """Insert rows; halve what ClickHouse refuses until the culprits stand alone."""
         try:
             table = "usage_events"
             insert = partial(self._insert_arrow, table, stream)
-            await self._persist(insert, events, table, rows.height)
+            await self._persist(insert, deliveries, table, rows.height)
         except Rejected as refusal:
             if rows.height == 1:
                 metrics.SINK_ERRORS.labels("usage_events").inc()
@@ -114,18 +129,19 @@ class Ledger:
                 return
             middle = rows.height // 2
             for half in (rows[:middle], rows[middle:]):
-                await self._store_rows(half, self._kernel.to_insert(half), events)
+                await self._store_rows(half, self._kernel.to_insert(half), deliveries)
 
-    async def _store_book(self, record: Any, events: Sequence[Any]) -> None:
+    async def _store_book(self, record: Record, deliveries: Sequence[Delivery]) -> None:
+        book = record.value or b""
         try:
-            await self._persist(lambda: store_book(self._clickhouse(), record.value), events, "price_rules", 1)
+            await self._persist(lambda: store_book(self._clickhouse(), book), deliveries, "price_rules", 1)
         except ValueError as problem:
             await self._bury(record, str(problem))
 
     async def _insert_rows(
-        self, table: str, columns: Sequence[str], rows: Sequence[Any], events: Sequence[Any]
+        self, table: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]], deliveries: Sequence[Delivery]
     ) -> None:
-        await self._persist(lambda: self._clickhouse().insert_rows(table, columns, rows), events, table, len(rows))
+        await self._persist(lambda: self._clickhouse().insert_rows(table, columns, rows), deliveries, table, len(rows))
 
     def _clickhouse(self) -> ClickHouse:
         """Return the client, connecting at first use: a worker may start while ClickHouse is away."""
@@ -136,21 +152,21 @@ class Ledger:
     def _insert_arrow(self, table: str, stream: bytes) -> None:
         self._clickhouse().insert_arrow(table, stream, LEDGER_COLUMNS)
 
-    async def _persist(self, work: Callable[[], None], events: Sequence[Any], table: str, rows: int) -> None:
-        """Do the work in a thread until it succeeds. Raises `GivenUp` when the events are no longer ours."""
+    async def _persist(self, work: Callable[[], None], deliveries: Sequence[Delivery], table: str, rows: int) -> None:
+        """Do the work in a thread until it succeeds. Raises `GivenUp` when the deliveries are no longer ours."""
         self.health.storing(table, self._runtime.monotonic())
         try:
-            await self._retried(work, events, table, rows)
+            await self._retried(work, deliveries, table, rows)
         finally:
             self.health.stored(table)
             self.health.go_on(CLICKHOUSE)
 
-    async def _retried(self, work: Callable[[], None], events: Sequence[Any], table: str, rows: int) -> None:
+    async def _retried(self, work: Callable[[], None], deliveries: Sequence[Delivery], table: str, rows: int) -> None:
         delay = FIRST_DELAY_S
         while True:
             began = self._runtime.monotonic()
             try:
-                await self._watched(asyncio.ensure_future(self._runtime.blocking(work)), events)
+                await self._watched(asyncio.ensure_future(self._runtime.blocking(work)), deliveries)
                 metrics.stored(table, rows, self._runtime.monotonic() - began)
                 return
             except Unavailable as error:
@@ -159,24 +175,24 @@ class Ledger:
                 self._complain(error)
             wake = self._runtime.monotonic() + delay * (0.5 + self._runtime.random() / 2)
             while self._runtime.monotonic() < wake:
-                self._check_ours(events)
+                self._check_ours(deliveries)
                 await asyncio.sleep(POLL_S)
             delay = min(LAST_DELAY_S, 2 * delay)
 
-    async def _watched(self, task: asyncio.Future[None], events: Sequence[Any]) -> None:
+    async def _watched(self, task: asyncio.Future[None], deliveries: Sequence[Delivery]) -> None:
         lost_at: float | None = None
         while True:
             done, _ = await asyncio.wait({task}, timeout=POLL_S * 4)
             if done:
                 task.result()
                 return
-            if not self.ours(events):
+            if not self._line.owns_all(deliveries):
                 lost_at = lost_at or self._runtime.monotonic()
                 if self._runtime.monotonic() > lost_at + GRACE_S:
                     raise GivenUp
 
-    def _check_ours(self, events: Sequence[Any]) -> None:
-        if not self.ours(events):
+    def _check_ours(self, deliveries: Sequence[Delivery]) -> None:
+        if not self._line.owns_all(deliveries):
             raise GivenUp
 
     def _complain(self, error: Exception) -> None:
@@ -188,19 +204,19 @@ class Ledger:
     async def _send_dead_letter(self, row: pl.DataFrame, refusal: Rejected) -> None:
         fields = row.row(0, named=True)
         source = SourcePlace(self._settings.topic(topics.EVENTS), fields["src_partition"], fields["src_offset"])
-        headers = dead_letter_headers(STAGE, "rejected", str(refusal), source)
+        headers = dead_letter_headers(self.name, "rejected", str(refusal), source)
         value = json.dumps(fields, default=str, ensure_ascii=False).encode()
-        await self._sender.send(self._settings.topic(topics.DLQ), fields["src_partition"], None, value, headers)
+        await self._line.send(self._settings.topic(topics.DLQ), fields["src_partition"], None, value, headers)
         self._counts["rejected"] += 1
-        metrics.DLQ_EVENTS.labels(STAGE, "rejected").inc()
+        metrics.DLQ_EVENTS.labels(self.name, "rejected").inc()
         log.warning("row %s is refused: %s", fields["event_id"], refusal)
 
-    async def _bury(self, record: Any, problem: str) -> None:
+    async def _bury(self, record: Record, problem: str) -> None:
         """Send a record that is no priced record to the dead letters: nobody but PRICE should write there."""
-        headers = dead_letter_headers(STAGE, "bad_priced_record", problem, record)
-        await self._sender.send(self._settings.topic(topics.DLQ), 0, record.key, letter_value(record.value), headers)
+        headers = dead_letter_headers(self.name, "bad_priced_record", problem, record)
+        await self._line.send(self._settings.topic(topics.DLQ), 0, record.key, letter_value(record.value), headers)
         self._counts["broken"] += 1
-        metrics.DLQ_EVENTS.labels(STAGE, "bad_priced_record").inc()
+        metrics.DLQ_EVENTS.labels(self.name, "bad_priced_record").inc()
         log.warning("%s/%d offset %d is no priced record: %s", record.topic, record.partition, record.offset, problem)
 
     # ------------------------------------------------------------------ timers
@@ -212,8 +228,8 @@ class Ledger:
             if self._counts:
                 log.info("%s", ", ".join(f"{name} {count}" for name, count in sorted(self._counts.items()) if count))
                 self._counts.clear()
-        if self.self_check is not None:
-            self.self_check.step(now, ours=self._owns_rollup())
+        if self._self_check is not None:
+            self._self_check.step(now, ours=self._owns_rollup())
         if self._rollup is not None:
             if not self._rollup.done():
                 return
@@ -235,25 +251,9 @@ class Ledger:
         return 5.0
 
     def _owns_rollup(self) -> bool:
-        return TP(self._settings.topic(topics.PRICED), 0) in self._app.consumer.assignment()
+        return TP(self._settings.topic(topics.PRICED), 0) in self._line.assignment()
 
 
 def run(settings: Settings) -> int:
     """Run the LEDGER worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
-    asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS, topics.DLQ, topics.PRICES]))
-    layout = asyncio.run(stored_layout(settings))
-    app = build_app(settings, STAGE, [topics.PRICED, topics.ALERTS, topics.PRICES], layout)
-    ledger = Ledger(settings, app, Sender(app))
-    ledger.health, ledger.stop_reading = app.health, app.stop_reading
-    loop = BatchLoop(
-        app,
-        ledger.step,
-        limit=settings.ledger_block_rows,
-        weigh=within_bytes(rows_of, settings.ledger_block_rows),
-        linger_s=settings.ledger_block_s,
-        backlog_linger_s=BACKLOG_LINGER_S,
-        idle=ledger.idle,
-    )
-    ledger.ours = loop.all_ours
-    ledger.self_check = SelfCheck(verify_command(settings.verify_every_s), settings.verify_every_s)
-    return run_app(app)
+    return run_stage(settings, Ledger)

@@ -9,13 +9,14 @@ partitions that only move about suspect nobody.
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from tollmeter.streams.price.sandbox import Place
+from tollmeter.schemas.record import Place, Record
+from tollmeter.streams.engine.gaps import Committed
 
 SUSPECT_STARTS = 3
 LIVED_S = 15.0
@@ -50,12 +51,8 @@ def taken_over(note: Note, boot: str) -> Note:
 class Tries(Protocol):
     """Finds the records of a batch that end a process."""
 
-    async def killers(self, records: Sequence[Any]) -> dict[Place, str]: ...
+    async def killers(self, records: Sequence[Record]) -> dict[Place, str]: ...
     async def close(self) -> None: ...
-
-
-Committed = Mapping[TP, tuple[int, str]]
-"""Committed offset and its metadata."""
 
 
 class Quarantine:
@@ -119,7 +116,7 @@ class Quarantine:
         """Return what to commit beside an offset: the note, until the worker has lived."""
         return _text(self._notes[tp]) if self._open(tp) else ""
 
-    async def killers(self, topic: str, batches: Sequence[Sequence[Any]]) -> dict[Place, str]:
+    async def killers(self, topic: str, batches: Sequence[Sequence[Record]]) -> dict[Place, str]:
         """Return the records of a batch that must not be decoded, with what they do; mostly nothing is suspected."""
         tps = [TP(topic, batch[0].partition) for batch in batches]
         for tp in tps:  # a slow machine may take long from its start to its first batch

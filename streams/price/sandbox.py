@@ -9,7 +9,9 @@ import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
+
+from tollmeter.schemas.record import Place, Record
 
 PATIENCE_S = 60.0
 FAN_OUT = 32
@@ -19,17 +21,17 @@ _NONE = -1
 DONE = b"."
 SANDBOX_PROCESS = "tollmeter.streams.price.sandbox_process"
 
-Place = tuple[int, int]
-"""Source partition and offset."""
-
 
 class Copy(NamedTuple):
-    """What pricing needs of a record."""
+    """A source record, as far as pricing looks at it."""
 
+    topic: str
     partition: int
     offset: int
     timestamp: int
+    key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class Sandbox:
@@ -39,7 +41,7 @@ class Sandbox:
         self._targets, self._patience_s = targets, patience_s
         self._process: asyncio.subprocess.Process | None = None
 
-    async def killers(self, records: Sequence[Any]) -> dict[Place, str]:
+    async def killers(self, records: Sequence[Record]) -> dict[Place, str]:
         """Return the records that must not be decoded, with what they do. What ends it only together counts whole."""
         end = await self._end_of(records)
         if not end:
@@ -55,7 +57,7 @@ class Sandbox:
         again = await self._end_of(records)
         return {(record.partition, record.offset): again for record in records} if again else {}
 
-    async def _end_of(self, records: Sequence[Any]) -> str:
+    async def _end_of(self, records: Sequence[Record]) -> str:
         """Price records in the process; return how it ended, "" when it is alive."""
         process = await self._running()
         assert process.stdin is not None
@@ -101,7 +103,7 @@ class Sandbox:
             await process.wait()
 
 
-def pack(records: Sequence[Any]) -> bytes:
+def pack(records: Sequence[Record]) -> bytes:
     """Return records as the process reads them."""
     parts = [_COUNT.pack(len(records))]
     for record in records:
@@ -118,5 +120,5 @@ def unpack(stream: BinaryIO) -> list[Copy] | None:
     found = []
     for _ in range(_COUNT.unpack(head)[0]):
         partition, offset, timestamp, size = _HEAD.unpack(stream.read(_HEAD.size))
-        found.append(Copy(partition, offset, timestamp, None if size == _NONE else stream.read(size)))
+        found.append(Copy("", partition, offset, timestamp, None, None if size == _NONE else stream.read(size)))
     return found

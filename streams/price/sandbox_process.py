@@ -5,9 +5,9 @@ import sys
 from itertools import groupby
 
 from tollmeter.settings import Settings
+from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import load
 from tollmeter.streams.price.sandbox import DONE, unpack
-from tollmeter.streams.price.stage import Priced
 
 
 def serve(targets: int) -> None:
@@ -16,7 +16,7 @@ def serve(targets: int) -> None:
     _say_done()
     while (records := unpack(sys.stdin.buffer)) is not None:
         batches = [list(batch) for _, batch in groupby(records, key=lambda record: record.partition)]
-        Priced(batches, book).blocks(targets, book.id, "")
+        price_batch(batches, book).blocks(targets, book.id, "")
         _say_done()
 
 

@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 import polars.selectors as cs
@@ -15,30 +15,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
-from tollmeter.schemas.control import (
-    Control,
-    ControlRecord,
-    Correction,
-    MemberDelete,
-    MemberSet,
-    PolicyDelete,
-    PolicySet,
-    Round,
-    Tick,
-)
-from tollmeter.schemas.priced import (
-    FORMAT_VERSION,
-    H_CORRECTION,
-    H_FORMAT,
-    H_KIND,
-    H_REPAIR,
-    H_SOURCE_ID,
-    KIND_CONTROL,
-    KIND_CORRECTION,
-    KIND_REPAIR,
-    KIND_ROWS,
-    KIND_TICK,
-)
+from tollmeter.schemas.control import Control as ControlBody
+from tollmeter.schemas.control import Correction, MemberDelete, MemberSet, PolicyDelete, PolicySet, Round, Tick
+from tollmeter.schemas.envelope import Broken, Control, Corrected, Newer, Repair, Rows, read_envelope
+from tollmeter.schemas.priced import H_KIND, KIND_CORRECTION, KIND_ROWS
+from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.records.concat import read_concat
 from tollmeter.streams.rules.windows.barriers import barrier, is_barrier, move_clocks
@@ -51,12 +32,12 @@ from tollmeter.streams.rules.windows.state import State
 
 log = logging.getLogger("tollmeter")
 
-PASS_ROWS = 2_000
+BATCH_ROWS = 2_000
 """Small records are folded together up to so many rows; a large one alone, its dictionaries as they are."""
 SLACK = timedelta(minutes=10)
 """How far the append time of a priced record may lie before that of its rows: clocks of brokers differ."""
 OnBarrier = Callable[[State], None]
-ReadBack = Callable[[int, int, int], AsyncIterator[Sequence[Any] | None]]
+ReadBack = Callable[[int, int, int], AsyncIterator[Sequence[Record] | None]]
 """(partition, append time in ms, end) to the records appended since then with offsets below `end`, or a few more.
 
 None comes first when the log no longer reaches back so far.
@@ -65,19 +46,32 @@ _TEXT = cs.categorical().cast(pl.String)  # each record has dictionaries of its 
 _SEEN_COLUMNS = ["event_id", "event_time", "org_id"]
 
 
-NEWER = b"newer"
-BROKEN = b"broken"
+class RowsRead(NamedTuple):
+    """Priced rows, and the id of the topic they were read of ("" = not known)."""
+
+    rows: pl.DataFrame
+    source_id: str
 
 
-class Entry(NamedTuple):
-    """A record of usage.priced, read: its kind and what it holds (rows, Tick, control body, round or correction
-    with its frame)."""
+class CorrectionRead(NamedTuple):
+    """A correction with its rows."""
 
-    kind: bytes
-    content: Any
+    correction: Correction
+    rows: pl.DataFrame
 
 
-def fold_records(state: State, records: Sequence[Any], on_barrier: OnBarrier | None = None) -> list[Alert]:
+class RepairRead(NamedTuple):
+    """A round of repair with its cells."""
+
+    round: Round
+    cells: pl.DataFrame
+
+
+Entry = RowsRead | CorrectionRead | RepairRead | Tick | Control | Newer | Broken
+"""A record of usage.priced, read."""
+
+
+def fold_records(state: State, records: Sequence[Record], on_barrier: OnBarrier | None = None) -> list[Alert]:
     """Fold Kafka records (offset, timestamp, headers, value) in offset order; return the alerts they cause.
 
     Records at or below `state.applied` are skipped. `on_barrier` is called after each barrier: the only places where
@@ -94,21 +88,20 @@ def fold_records(state: State, records: Sequence[Any], on_barrier: OnBarrier | N
         if state.halted or record.offset <= max(state.applied, last):
             continue
         entry = read(record, columns_read(state))
-        if entry.kind == NEWER:
-            state.halted = str(entry.content)
+        if isinstance(entry, Newer):
+            state.halted = entry.why
             continue
-        if entry.kind == KIND_ROWS:
-            source_id = dict(record.headers).get(H_SOURCE_ID, b"").decode()
-            epoch, alert = source_epoch(state, source_id, record.timestamp)
+        if isinstance(entry, RowsRead):
+            epoch, alert = source_epoch(state, entry.source_id, record.timestamp)
             noticed += alert
-            rows.append(in_epoch(entry.content, epoch))
+            rows.append(in_epoch(entry.rows, epoch))
             height, last = height + rows[-1].height, record.offset
-            if height < PASS_ROWS and last > newest and not is_barrier(last):
+            if height < BATCH_ROWS and last > newest and not is_barrier(last):
                 continue
         found = _fold_pending(state, rows, last) + noticed
         rows, noticed, height, last = [], [], 0, record.offset
         found += _fold_entry(state, entry, record)
-        if entry.kind == KIND_TICK or is_barrier(last):
+        if isinstance(entry, Tick) or is_barrier(last):
             found += barrier(state, caught_up=last >= newest)
             if on_barrier is not None:
                 on_barrier(state)
@@ -117,24 +110,22 @@ def fold_records(state: State, records: Sequence[Any], on_barrier: OnBarrier | N
     return alerts + _fold_pending(state, rows, last) + noticed
 
 
-def _fold_entry(state: State, entry: Entry, record: Any) -> list[Alert]:
+def _fold_entry(state: State, entry: Entry, record: Record) -> list[Alert]:
     """Fold anything but rows."""
     state.applied = record.offset
-    content = entry.content
-    if entry.kind == KIND_TICK:
-        move_clocks(state, content.clocks, record.offset)
-    elif entry.kind == KIND_REPAIR:
-        round_, cells = content
-        return fold_repair(state, round_, cells, record.offset, record.timestamp)
-    elif entry.kind == KIND_CORRECTION:
-        correction, rows = content
-        return fold_correction(state, correction, rows, record.offset, record.timestamp)
-    elif entry.kind == KIND_CONTROL:
-        return _fold_control(state, content, record.offset, record.timestamp)
+    match entry:
+        case Tick(clocks=clocks):
+            move_clocks(state, clocks, record.offset)
+        case RepairRead(round_, cells):
+            return fold_repair(state, round_, cells, record.offset, record.timestamp)
+        case CorrectionRead(correction, rows):
+            return fold_correction(state, correction, rows, record.offset, record.timestamp)
+        case Control(body):
+            return _fold_control(state, body, record.offset, record.timestamp)
     return []
 
 
-def _fold_control(state: State, body: Control, offset: int, appended_ms: int) -> list[Alert]:
+def _fold_control(state: State, body: ControlBody, offset: int, appended_ms: int) -> list[Alert]:
     match body:
         case PolicySet(policy=policy):
             return fold_policy(state, policy, offset, appended_ms)
@@ -155,30 +146,27 @@ def _fold_pending(state: State, rows: list[pl.DataFrame], last: int) -> list[Ale
     return fold_rows(state, pl.concat((frame.with_columns(_TEXT) for frame in rows), how="vertical_relaxed"), last)
 
 
-def read(record: Any, columns: Sequence[str] = COLUMNS_READ) -> Entry:
-    """Return what a record of usage.priced says; kind NEWER or BROKEN when it cannot be read, with the reason."""
-    headers = dict(record.headers)
+def read(record: Record, columns: Sequence[str] = COLUMNS_READ) -> Entry:
+    """Return what a record of usage.priced says, its Arrow rows decoded as far as these columns."""
+    envelope = read_envelope(record)
     try:
-        version = int(headers[H_FORMAT])
-        if version > FORMAT_VERSION:
-            return Entry(NEWER, f"its format {version} is newer than {FORMAT_VERSION}, the newest known here")
-        kind, value = bytes(headers[H_KIND]), record.value
-        if kind == KIND_ROWS:
-            return Entry(kind, pl.read_ipc_stream(io.BytesIO(value), columns=list(columns))[list(columns)])
-        if kind == KIND_TICK:
-            return Entry(kind, Tick.model_validate_json(value))
-        if kind == KIND_CONTROL:
-            return Entry(kind, ControlRecord.model_validate_json(value).body)
-        if kind == KIND_CORRECTION:
-            corrected = pl.read_ipc_stream(io.BytesIO(value), columns=[*columns, "revision"])
-            return Entry(kind, (Correction.model_validate_json(headers[H_CORRECTION]), corrected))
-        if kind == KIND_REPAIR:
-            return Entry(kind, (Round.model_validate_json(headers[H_REPAIR]), pl.read_ipc_stream(io.BytesIO(value))))
-        problem = f"unknown kind {kind!r}"
-    except (KeyError, TypeError, ValueError, OSError, pl.exceptions.PolarsError) as error:
+        match envelope:
+            case Rows(value=value):
+                rows = pl.read_ipc_stream(io.BytesIO(value), columns=list(columns))[list(columns)]
+                return RowsRead(rows, envelope.source_id)
+            case Corrected(correction, value):
+                corrected = pl.read_ipc_stream(io.BytesIO(value), columns=[*columns, "revision"])
+                return CorrectionRead(correction, corrected)
+            case Repair(round_, value):
+                return RepairRead(round_, pl.read_ipc_stream(io.BytesIO(value)))
+            case Broken(why):
+                problem = why
+            case _:
+                return envelope
+    except (TypeError, ValueError, OSError, pl.exceptions.PolarsError) as error:
         problem = f"{type(error).__name__}: {error}"
     log.warning("offset %d of usage.priced is passed over: it is no priced record (%s)", record.offset, problem)
-    return Entry(BROKEN, problem)
+    return Broken(problem)
 
 
 async def remember(read_back: ReadBack, state: State) -> None:
@@ -197,7 +185,9 @@ async def remember(read_back: ReadBack, state: State) -> None:
     log.info("partition %d remembers %d event ids", state.partition, state.seen.size)
 
 
-async def read_back(settings: Settings, partition: int, since_ms: int, end: int) -> AsyncIterator[Sequence[Any] | None]:
+async def read_back(
+    settings: Settings, partition: int, since_ms: int, end: int
+) -> AsyncIterator[Sequence[Record] | None]:
     """Yield the records of a partition of usage.priced, see `ReadBack`."""
     tp = TopicPartition(settings.topic(topics.PRICED), partition)
     consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False, max_partition_fetch_bytes=8 << 20)
@@ -217,7 +207,7 @@ async def read_back(settings: Settings, partition: int, since_ms: int, end: int)
         await consumer.stop()
 
 
-def _identities(records: Sequence[Any]) -> Iterator[pl.DataFrame]:
+def _identities(records: Sequence[Record]) -> Iterator[pl.DataFrame]:
     """Yield the rows whose identities records bring; those of a correction by revision, moved ones by both."""
     kinds = [dict(record.headers).get(H_KIND) for record in records]
     rows = [record for record, kind in zip(records, kinds, strict=True) if kind == KIND_ROWS]
@@ -225,15 +215,14 @@ def _identities(records: Sequence[Any]) -> Iterator[pl.DataFrame]:
         yield from read_concat([record.value or b"" for record in rows], _SEEN_COLUMNS)
     except (ValueError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):  # one of them is broken
         for record in rows:
-            entry = read(record, _SEEN_COLUMNS)
-            if entry.kind == KIND_ROWS:
-                yield entry.content
+            if isinstance(entry := read(record, _SEEN_COLUMNS), RowsRead):
+                yield entry.rows
     for record, kind in zip(records, kinds, strict=True):
-        if kind == KIND_CORRECTION and (entry := read(record, _SEEN_COLUMNS)).kind == KIND_CORRECTION:
-            correction, moved = entry.content
-            now = moved[correction.was :]
+        if kind == KIND_CORRECTION and isinstance(entry := read(record, _SEEN_COLUMNS), CorrectionRead):
+            was, moved = entry.correction.was, entry.rows
+            now = moved[was:]
             yield now.with_columns(revised_ids(now).alias("event_id"))
-            yield moved[2 * correction.was :]
+            yield moved[2 * was :]
 
 
 def _remember_rows(state: State, rows: pl.DataFrame, since_us: int) -> None:

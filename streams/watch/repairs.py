@@ -19,19 +19,14 @@ from faust.types import TP
 
 from tollmeter.broker.client import kafka_admin
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import Headers, Round
-from tollmeter.schemas.priced import (
-    FORMAT_VERSION,
-    H_FORMAT,
-    H_KIND,
-    H_REPAIR,
-    KIND_REPAIR,
-    MAX_RECORD_BYTES,
-)
+from tollmeter.schemas.control import Round
+from tollmeter.schemas.envelope import repair_headers
+from tollmeter.schemas.priced import MAX_RECORD_BYTES
+from tollmeter.schemas.record import Headers
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect
-from tollmeter.streams.engine.app import Sender
 from tollmeter.streams.engine.gaps import of_other_logs
+from tollmeter.streams.engine.line import Send
 from tollmeter.streams.engine.runtime import RUNTIME, Runtime
 from tollmeter.streams.rules.windows.backfill import Backfill
 from tollmeter.streams.rules.windows.epochs import real_offset
@@ -65,15 +60,6 @@ def repair_records(round_: Round, cells: pl.DataFrame, limit: int = ROWS_PER_REC
     return records
 
 
-def repair_headers(round_: Round) -> Headers:
-    """Return the headers of a repair record."""
-    return [
-        (H_FORMAT, str(FORMAT_VERSION).encode()),
-        (H_KIND, KIND_REPAIR),
-        (H_REPAIR, round_.model_dump_json().encode()),
-    ]
-
-
 def scope_ends(sizes: Sequence[int], limit: int) -> list[int]:
     """Return where records end: behind as many scopes (of so many cells each) as fit the limit, one at least."""
     ends, at, begin = [], 0, 0
@@ -102,14 +88,14 @@ class Repairs:
     def __init__(
         self,
         settings: Settings,
-        sender: Sender,
+        send: Send,
         *,
         runtime: Runtime = RUNTIME,
         connect: Callable[[Settings], ClickHouse] = connect,
         position: Position | None = None,
         kernel: RepairKernel = REPAIR_KERNEL,
     ) -> None:
-        self._settings, self._sender, self._runtime, self._connect = settings, sender, runtime, connect
+        self._settings, self._send_record, self._runtime, self._connect = settings, send, runtime, connect
         self._kernel = kernel
         self._position = position or partial(ledger_position, settings)
         self._numbers = itertools.count()
@@ -152,7 +138,7 @@ class Repairs:
         )
         topic = self._settings.topic(topics.PRICED)
         for value, headers in self._kernel.records(round_, cells):
-            await self._sender.send(topic, saved.partition, None, value, headers)
+            await self._send_record(topic, saved.partition, None, value, headers)
         log.info("partition %d: repaired %d hours of %s (%d cells)", saved.partition, len(hours), org, len(cells))
 
     async def ledger_beyond(self, partition: int, log_id: str, offset: int) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tollmeter.schemas import topics
 from tollmeter.schemas.spend import spend_key
 from tollmeter.settings import Settings
-from tollmeter.streams.engine.app import Sender
+from tollmeter.streams.engine.line import Send
 from tollmeter.streams.rules.limits.spend_rows import as_of, spend_rows, tightest
 from tollmeter.streams.rules.windows.state import State
 
@@ -31,8 +31,8 @@ class _Told:
 class SpendPublisher:
     """Publishes the spend of the partitions of one WATCH worker."""
 
-    def __init__(self, settings: Settings, sender: Sender) -> None:
-        self._topic, self._sender = settings.topic(topics.SPEND), sender
+    def __init__(self, settings: Settings, send: Send) -> None:
+        self._topic, self._send_record = settings.topic(topics.SPEND), send
         self._told: dict[int, _Told] = {}
 
     async def tell(self, states: Mapping[int, State], now: float) -> None:
@@ -81,4 +81,4 @@ class SpendPublisher:
         return gone
 
     async def _send(self, key: str, value: bytes | None) -> None:
-        await self._sender.send(self._topic, 0, key.encode(), value, [])
+        await self._send_record(self._topic, 0, key.encode(), value, [])

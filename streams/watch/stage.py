@@ -6,26 +6,23 @@ ClickHouse away: the fold and the alerts go on, the checkpoint waits. A start ne
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import ClassVar, Self, TypeVar
 
 from faust.types import TP
 
-from tollmeter.broker.layout import stored_layout
-from tollmeter.broker.topic_ids import id_of
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE, Alert
+from tollmeter.schemas.record import Delivery, Record
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import Unavailable
 from tollmeter.streams.engine import metrics
-from tollmeter.streams.engine.app import Sender, StopReading, build_app, preflight
-from tollmeter.streams.engine.app import run as run_app
 from tollmeter.streams.engine.gaps import Loss
-from tollmeter.streams.engine.health import Health
-from tollmeter.streams.engine.loop import BatchLoop, within_bytes
-from tollmeter.streams.engine.runtime import RUNTIME, Runtime
+from tollmeter.streams.engine.line import Line
+from tollmeter.streams.engine.loop import Batching
+from tollmeter.streams.engine.stage import run as run_stage
 from tollmeter.streams.rules.windows.snapshot import Snapshot
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore
@@ -37,7 +34,7 @@ from tollmeter.streams.watch.spend_publisher import SpendPublisher
 
 log = logging.getLogger("tollmeter")
 
-PASS_RECORDS = 400
+BATCH_RECORDS = 400
 """Records of usage.priced in one batch; each holds up to 900 KB of rows."""
 IDLE_S = 0.2
 LOADS = 4
@@ -45,6 +42,7 @@ LOADS = 4
 LOOK_S = 1.0
 LAST_OFFSET = (1 << 63) - 1
 CLICKHOUSE, CHECKPOINT = "ClickHouse", "usage_windows"
+_Answer = TypeVar("_Answer")
 EDGES = ("budget", "remaining")
 """Kinds of alerts after which guards are told at once what is spent."""
 
@@ -61,28 +59,53 @@ class Saving:
 class Watch:
     """One worker's share of the partitions: their states, and the timers of their checkpoints."""
 
+    name: ClassVar[str] = "watch"
+    reads: ClassVar[tuple[str, ...]] = (topics.PRICED,)
+    writes: ClassVar[tuple[str, ...]] = (topics.ALERTS, topics.SPEND)
+    own_position: ClassVar[bool] = True
+
     def __init__(
-        self, settings: Settings, kernel: WatchKernel, store: CheckpointStore, priced: int, runtime: Runtime = RUNTIME
+        self,
+        line: Line,
+        kernel: WatchKernel,
+        store: CheckpointStore,
+        repairs: Repairs,
+        spend_publisher: SpendPublisher | None,
     ) -> None:
-        self._settings, self._kernel, self._store, self._priced = settings, kernel, store, priced
-        self._runtime = runtime
+        self._line, self._settings, self._runtime, self.health = line, line.settings, line.runtime, line.health
+        self._kernel, self._store, self._repairs, self._spend_publisher = kernel, store, repairs, spend_publisher
+        self.batching = Batching(BATCH_RECORDS, idle_every_s=IDLE_S).within_bytes()
+        self._log_id = line.log_id(topics.PRICED)
         self._states: dict[int, State] = {}
         self._saving: dict[int, Saving] = {}
         self._saved_at: dict[int, float] = {}
         self._repairing: dict[int, asyncio.Task[None]] = {}
         self._looking: dict[int, asyncio.Task[None]] = {}
         self._looked_at = 0.0
-        self.sender: Sender | None = None
-        self.repairs: Repairs | None = None
-        self.spend_publisher: SpendPublisher | None = None
-        self.stop_reading: StopReading | None = None
-        self.health = Health("watch", lambda: None)
-        self.log_id = ""
-        self.declare: Callable[[Loss], Awaitable[None]] = _nobody
 
-    async def start_positions(self, assigned: set[TP]) -> dict[TP, int]:
+    @classmethod
+    def on(cls, line: Line) -> Self:
+        """Build it with its checkpoints, repairs and spend."""
+        settings = line.settings
+        kernel = WatchKernel(rules_from(settings, line.layout.events), partial(read_back, settings))
+        return cls(
+            line,
+            kernel,
+            CheckpointStore(settings),
+            Repairs(settings, line.send, kernel=repair_kernel(settings)),
+            SpendPublisher(settings, line.send),
+        )
+
+    async def leaving(self) -> None:
+        """Nothing: whoever comes next goes on behind the checkpoint."""
+
+    def commit_note(self, tp: TP) -> str:
+        """Return no note."""
+        return ""
+
+    async def assigned(self, partitions: set[TP]) -> dict[TP, int]:
         """Return for each partition the offset behind its checkpoint, loading the states that are new here."""
-        ours = {tp.partition: tp for tp in assigned}
+        ours = {tp.partition: tp for tp in partitions}
         for gone in set(self._states) - set(ours):
             del self._states[gone]
         fresh = sorted(set(ours) - set(self._states))
@@ -109,16 +132,16 @@ class Watch:
 
     async def _save_first(self, state: State) -> None:
         """Save which log a partition begins with before anything of it is read: it may be made anew within a second."""
-        state.log_id = self.log_id
+        state.log_id = self._log_id
         first = self._kernel.snapshot(state)
         for write in self._store.writes:
             await self._patiently(state.partition, partial(write, first))
 
     async def _take_over(self, tp: TP, state: State) -> None:
-        if self.log_id and state.log_id not in ("", self.log_id):
-            await self.declare(Loss(tp, "new_epoch", 0, -1))
+        if self._log_id and state.log_id not in ("", self._log_id):
+            await self._line.incidents.lost(Loss(tp, "new_epoch", 0, -1))
             self._renew(state)
-        state.log_id = self.log_id or state.log_id
+        state.log_id = self._log_id or state.log_id
         self._states[tp.partition] = state
 
     async def lost(self, loss: Loss) -> None:
@@ -133,27 +156,24 @@ class Watch:
 
     def _renew(self, state: State) -> None:
         state.unread.append((state.applied - state.base + 1, LAST_OFFSET))
-        self._kernel.renew(state, self.log_id)
+        self._kernel.renew(state, self._log_id)
 
     async def _look_behind(self, state: State) -> None:
         """Find the hours of rows that were never folded, now that LEDGER has passed them."""
-        assert self.repairs is not None
         for span in list(state.unread):
             first, last = span
             passed = 0 if last == LAST_OFFSET else last  # of an old log nothing comes once LEDGER reads the new one
-            if await self.repairs.ledger_beyond(state.partition, state.log_id, passed):
+            if await self._repairs.ledger_beyond(state.partition, state.log_id, passed):
                 self._kernel.missing(state, await self._hours_at(state.partition, first, last))
                 state.unread.remove(span)
 
     async def _hours_at(self, number: int, first: int, last: int) -> list[tuple[str, int]]:
-        found: list[tuple[str, int]] = await self._patiently(number, partial(self._store.hours_at, number, first, last))
-        return found
+        return await self._patiently(number, partial(self._store.hours_at, number, first, last))
 
     async def _checkpoint(self, number: int) -> Checkpoint | None:
-        found: Checkpoint | None = await self._patiently(number, partial(self._store.load, number))
-        return found
+        return await self._patiently(number, partial(self._store.load, number))
 
-    async def _patiently(self, number: int, ask: Callable[[], Any]) -> Any:
+    async def _patiently(self, number: int, ask: Callable[[], _Answer]) -> _Answer:
         """Ask ClickHouse until it answers: without its state a partition cannot begin."""
         delay = 0.1
         while True:
@@ -167,11 +187,11 @@ class Watch:
                 await asyncio.sleep(delay * (1 + self._runtime.random()))
                 delay = min(15.0, 2 * delay)
 
-    async def step(self, events: Sequence[Any]) -> None:
+    async def step(self, deliveries: Sequence[Delivery]) -> None:
         """Fold the records of a batch, partition by partition, send the alerts they cause, then save what is due."""
-        waiting: dict[int, list[Any]] = {}
-        for event in events:
-            waiting.setdefault(event.message.partition, []).extend(event.value)
+        waiting: dict[int, list[Record]] = {}
+        for delivery in deliveries:
+            waiting.setdefault(delivery.partition, []).extend(delivery.value)
         for number, records in waiting.items():
             state = self._states.get(number)
             if state is None:
@@ -179,17 +199,16 @@ class Watch:
             taken: list[Snapshot] = []
             alerts = self._kernel.fold(state, records, partial(self._snapshot_if_due, taken))
             await self._send(alerts)
-            if self.spend_publisher is not None and any(alert.kind in EDGES for alert in alerts):
-                await self.spend_publisher.tell_now(state)
+            if self._spend_publisher is not None and any(alert.kind in EDGES for alert in alerts):
+                await self._spend_publisher.tell_now(state)
             if state.halted:
                 await self._halt(state)
             for snapshot_ in taken:
                 self._saving[number] = Saving(state, snapshot_, asyncio.create_task(self._save(snapshot_)))
 
     async def _halt(self, state: State) -> None:
-        assert self.stop_reading is not None
         tp = TP(self._settings.topic(topics.PRICED), state.partition)
-        await self.stop_reading(tp, state.applied + 1 - state.base, f"{state.halted}; upgrade this worker")
+        await self._line.stop_reading(tp, state.applied + 1 - state.base, f"{state.halted}; upgrade this worker")
 
     def _snapshot_if_due(self, taken: list[Snapshot], state: State) -> None:
         now = self._runtime.monotonic()
@@ -206,12 +225,10 @@ class Watch:
         if len(fresh) < len(alerts):
             log.info("%d alerts about old events are not sent", len(alerts) - len(fresh))
             metrics.ALERTS_SUPPRESSED.inc(len(alerts) - len(fresh))
-        assert self.sender is not None
-        topic = self._settings.topic(topics.ALERTS)
-        send = partial(self.sender.send, topic)
+        send, targets = partial(self._line.send, self._settings.topic(topics.ALERTS)), self._line.layout.priced
         await asyncio.gather(
             *(
-                send(topics.org_partition(alert.org_id, self._priced), subject(alert), alert.wire(), CONTENT_TYPE)
+                send(topics.org_partition(alert.org_id, targets), subject(alert), alert.wire(), CONTENT_TYPE)
                 for alert in fresh
             )
         )
@@ -220,8 +237,8 @@ class Watch:
 
     async def idle(self, now: float) -> None:
         """Publish spend, look for what was never read, and settle the checkpoints that ended."""
-        if self.spend_publisher is not None:
-            await self.spend_publisher.tell(self._states, now)
+        if self._spend_publisher is not None:
+            await self._spend_publisher.tell(self._states, now)
         self._look_for_unread(now)
         for number, saving in list(self._saving.items()):
             if saving.task.done():
@@ -250,8 +267,7 @@ class Watch:
         if last is not None and last.done() and (error := last.exception()) is not None:
             self._runtime.crash(error)
         if (saved.progress["deferred"] or saved.unsettled) and (last is None or last.done()):
-            assert self.repairs is not None
-            self._repairing[saved.partition] = asyncio.create_task(self.repairs.after(saved))
+            self._repairing[saved.partition] = asyncio.create_task(self._repairs.after(saved))
 
     def _settle(self, number: int, saving: Saving) -> None:
         error = saving.task.exception()
@@ -267,10 +283,6 @@ class Watch:
             self._kernel.undo(saving.state, saving.taken)
 
 
-async def _nobody(loss: Loss) -> None:
-    """Declare nothing: where no broker runs no log is made anew."""
-
-
 def subject(alert: Alert) -> bytes:
     """Return the Kafka key of an alert: its scope."""
     return f"{alert.org_id}/{alert.scope}/{alert.name}".encode()
@@ -283,18 +295,4 @@ def repair_kernel(settings: Settings) -> RepairKernel:
 
 def run(settings: Settings) -> int:
     """Run the WATCH worker until it is told to stop; return the exit code. Raises `BrokerError` before it starts."""
-    asyncio.run(preflight(settings, [topics.PRICED, topics.ALERTS, topics.SPEND]))
-    layout = asyncio.run(stored_layout(settings))
-    kernel = WatchKernel(rules_from(settings, layout.events), partial(read_back, settings))
-    watch = Watch(settings, kernel, CheckpointStore(settings), layout.priced)
-    app = build_app(settings, "watch", [topics.PRICED], layout, watch.start_positions)
-    watch.sender = Sender(app)
-    watch.stop_reading, watch.health = app.stop_reading, app.health
-    watch.declare, app.after_loss = app.incidents.lost, watch.lost
-    watch.log_id = asyncio.run(id_of(settings, topics.PRICED))
-    app.incidents.know(settings.topic(topics.PRICED), watch.log_id)
-    watch.repairs = Repairs(settings, watch.sender, kernel=repair_kernel(settings))
-    watch.spend_publisher = SpendPublisher(settings, watch.sender)
-    weigh = within_bytes(lambda event: len(event.value), PASS_RECORDS)
-    BatchLoop(app, watch.step, limit=PASS_RECORDS, weigh=weigh, idle=watch.idle, idle_every_s=IDLE_S)
-    return run_app(app)
+    return run_stage(settings, Watch)

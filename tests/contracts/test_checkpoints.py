@@ -7,7 +7,7 @@ import pytest
 
 from tests import watch_rows
 from tests.laws.test_fold import cells_of, rows_record
-from tollmeter.schemas.control import tick_record
+from tollmeter.schemas.envelope import tick_record
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 from tollmeter.streams.rules.windows.snapshot import restore, snapshot

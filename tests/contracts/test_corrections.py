@@ -10,8 +10,8 @@ from tollmeter.admin.corrections import Place, plan, stored
 from tollmeter.schemas.priced import MAX_RECORD_BYTES
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import load
-from tollmeter.streams.price.stage import Priced
 from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS, PricedBlock, read, to_insert
 from tollmeter.streams.rules.records.encode import blocks, encode_dicts
 from tollmeter.streams.rules.windows.amend import parse, records
@@ -51,7 +51,7 @@ def test_rows_come_back_as_they_were_written_and_thousands_fit_records(client: C
     unknown = {"model_sent": "nobody-knows", "model_used": ""}
     events = [fields(n, org_id="acme", **(odd if n == 1 else unknown if n == 2 else {})) for n in range(ROWS)]
     book = load(Settings())
-    rows = Priced([[Record(at, avro(event)) for at, event in enumerate(events)]], book).rows
+    rows = price_batch([[Record(at, avro(event)) for at, event in enumerate(events)]], book).rows
     assert rows.filter(pl.col("cost_nano").is_null()).height == 1
     for number, (value, _) in enumerate(blocks(encode_dicts(rows), [], "b", "b")):
         client.insert_arrow("usage_events", to_insert(read(PricedBlock(3, number, value))), LEDGER_COLUMNS)

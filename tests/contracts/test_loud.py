@@ -10,7 +10,7 @@ from tests.contracts.test_stages import ids, priced, stored
 from tests.usage_rows import AT, avro, fields
 from tests.workers import Workers, add_partitions, alerts, commit, delete_records, read, recreate, send
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import tick_record
+from tollmeter.schemas.envelope import tick_record
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
 

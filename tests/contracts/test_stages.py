@@ -15,12 +15,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from tests.usage_rows import AT, avro, fields
 from tests.workers import Workers
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import Headers, PolicyDelete, Tick, control_record, tick_record
+from tollmeter.schemas.control import PolicyDelete, Tick
+from tollmeter.schemas.envelope import control_record, tick_record
 from tollmeter.schemas.priced import KIND_ROWS, KIND_TICK
+from tollmeter.schemas.record import Headers
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import load
-from tollmeter.streams.price.stage import Priced
 from tollmeter.streams.rules.records.encode import Block, blocks, encode_dicts
 
 pytestmark = pytest.mark.stack
@@ -74,9 +76,9 @@ def priced(*numbers: int, **changed: pl.Expr) -> Block:
         SimpleNamespace(value=avro(fields(number)), partition=0, offset=number, timestamp=AT // 1000)
         for number in numbers
     ]
-    pass_ = Priced([source], BOOK)
-    rows = pass_.rows.with_columns(**changed)
-    (block,) = blocks(encode_dicts(rows), pass_.sources, BOOK.id, "test")
+    priced = price_batch([source], BOOK)
+    rows = priced.rows.with_columns(**changed)
+    (block,) = blocks(encode_dicts(rows), priced.sources, BOOK.id, "test")
     return block
 
 

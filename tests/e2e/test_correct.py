@@ -19,11 +19,12 @@ from tollmeter.admin.corrections import Place, await_stored, plan, send, stored
 from tollmeter.cli.output import UserError
 from tollmeter.cli.root import tollmeter
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import Correction, correction_headers
+from tollmeter.schemas.control import Correction
+from tollmeter.schemas.envelope import correction_headers
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import load
-from tollmeter.streams.price.stage import Priced
 from tollmeter.streams.rules.windows.amend import parse
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
@@ -90,7 +91,7 @@ class _Record:
 
 def sums(events: list[dict[str, Any]], line: Settings) -> Sums:
     """Calls, tokens and cost by organisation and user of events as PRICE prices them: the truth."""
-    rows = Priced([[_Record(avro(event)) for event in events]], load(line)).rows
+    rows = price_batch([[_Record(avro(event)) for event in events]], load(line)).rows
     calls: Counter[tuple[str, str]] = Counter()
     found: dict[tuple[str, str], list[int]] = {}
     for row in rows.iter_rows(named=True):

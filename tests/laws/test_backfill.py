@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.effort import examples
 from tests.laws.test_fold import Record, rows_record
 from tests.watch_rows import START, new_state, row
-from tollmeter.schemas.control import PolicySet, Round, control_record, tick_record
+from tollmeter.schemas.control import PolicySet, Round
+from tollmeter.schemas.envelope import control_record, tick_record
 from tollmeter.schemas.policy import Limit, Policy
 from tollmeter.streams.rules.windows.backfill import Backfill, backfills, missing_cells
 from tollmeter.streams.rules.windows.state import State

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from tests.effort import examples
 from tests.laws.test_fold import Record, remember_like_the_log, rows_record, store_cell
 from tests.watch_rows import START, new_state, row
-from tollmeter.schemas.control import MemberSet, PolicySet, control_record
+from tollmeter.schemas.control import MemberSet, PolicySet
+from tollmeter.schemas.envelope import control_record
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, progress_text, restore, snapshot
 from tollmeter.streams.watch.records import fold_records

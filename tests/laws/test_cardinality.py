@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests import watch_rows
 from tests.effort import examples
 from tests.laws.test_fold import Record, rows_record
-from tollmeter.schemas.control import PolicySet, control_record
+from tollmeter.schemas.control import PolicySet
+from tollmeter.schemas.envelope import control_record
 from tollmeter.schemas.policy import Policy
 from tollmeter.streams.rules.windows.cardinality import OTHER, fold_names
 from tollmeter.streams.rules.windows.snapshot import progress_text, restore, snapshot

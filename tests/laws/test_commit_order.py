@@ -83,7 +83,8 @@ def consumer_that_seeks(sought: list[TP], position: Callable[[TP], Awaitable[int
         return {}
 
     consumer._committed = consumer.leave_other_logs = other_logs  # type: ignore[assignment]
-    consumer.app = SimpleNamespace(consumer_generation_id=3, before_reading=before_reading, after_loss=None)
+    stage = SimpleNamespace(own_position=False, assigned=other_logs)
+    consumer.app = SimpleNamespace(consumer_generation_id=3, before_reading=before_reading, stage=stage)
     consumer.earliest_offsets, consumer.highwaters = starts, ends
     consumer._read_offset, consumer._committed_offset = defaultdict(lambda: None), defaultdict(lambda: None)
     consumer._drops, consumer._sought = 0, None

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from tests.effort import examples
 from tests.usage_rows import AT, ORGS, avro, fields
+from tollmeter.schemas.envelope import Source
 from tollmeter.schemas.priced import MAX_RECORD_BYTES, PRICED_COLUMNS, row_version
 from tollmeter.settings import Settings
+from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import load
-from tollmeter.streams.price.stage import Priced
 from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS, PricedBlock, join, to_insert
-from tollmeter.streams.rules.records.encode import PRICED_DTYPES, Source, blocks, by_target, encode_dicts
+from tollmeter.streams.rules.records.encode import PRICED_DTYPES, blocks, by_target, encode_dicts
 
 BOOK = load(Settings())
 SHORT = 20_000  # bytes: forces several records per target
@@ -55,12 +56,12 @@ def plain(frame: pl.DataFrame) -> pl.DataFrame:
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=3).filter(any), st.integers(1, 6))
 @settings(deadline=None, max_examples=examples(25))
 def test_blocks_carry_every_row_once_in_order(sizes: list[int], targets: int) -> None:
-    pass_ = Priced(batches(sizes), BOOK)
+    priced = price_batch(batches(sizes), BOOK)
     seen: list[pl.DataFrame] = []
     counted = dict.fromkeys(range(len(sizes)), 0)
-    for target, rows in by_target(encode_dicts(pass_.rows), targets).items():
+    for target, rows in by_target(encode_dicts(priced.rows), targets).items():
         last = (-1, -1)
-        for block in blocks(rows, pass_.sources, BOOK.id, "boot", SHORT):
+        for block in blocks(rows, priced.sources, BOOK.id, "boot", SHORT):
             part = plain(pl.read_ipc_stream(io.BytesIO(block.value)))
             assert {crc32(org.encode()) % targets for org in part["org_id"]} == {target}
             assert len(block.value) <= SHORT or part.height == 1
@@ -75,31 +76,31 @@ def test_blocks_carry_every_row_once_in_order(sizes: list[int], targets: int) ->
             seen.append(part)
     assert counted == dict(enumerate(sizes))
     together = pl.concat(seen).sort("src_partition", "src_offset")
-    assert together.equals(pass_.rows)
+    assert together.equals(priced.rows)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=3))
 @settings(deadline=None, max_examples=examples(15))
 def test_a_pass_gives_the_rows_that_single_records_give(sizes: list[int]) -> None:
     waiting = batches(sizes)
-    together = Priced(waiting, BOOK).rows
-    singly = [Priced([[one]], BOOK).rows for batch in waiting for one in batch]
+    together = price_batch(waiting, BOOK).rows
+    singly = [price_batch([[one]], BOOK).rows for batch in waiting for one in batch]
     assert together.equals(pl.concat(singly))
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=3))
 @settings(deadline=None, max_examples=examples(15))
 def test_joined_blocks_are_the_rows_with_place_and_version(sizes: list[int]) -> None:
-    pass_ = Priced(batches(sizes), BOOK)
+    priced = price_batch(batches(sizes), BOOK)
     written = [
         PricedBlock(target, 1_000 + at, block.value)
-        for target, rows in by_target(encode_dicts(pass_.rows), 4).items()
-        for at, block in enumerate(blocks(rows, pass_.sources, BOOK.id, "boot", SHORT))
+        for target, rows in by_target(encode_dicts(priced.rows), 4).items()
+        for at, block in enumerate(blocks(rows, priced.sources, BOOK.id, "boot", SHORT))
     ]
     rows = join(written)
     assert tuple(rows.columns) == LEDGER_COLUMNS
     assert pl.read_ipc_stream(io.BytesIO(to_insert(rows))).columns == list(LEDGER_COLUMNS)
-    assert plain(rows).sort("src_partition", "src_offset").equals(pass_.rows)
+    assert plain(rows).sort("src_partition", "src_offset").equals(priced.rows)
     for partition, offset, revision, version in rows.select(
         "priced_partition", "priced_offset", "revision", "version"
     ).iter_rows():
@@ -111,14 +112,14 @@ def test_of_resends_in_one_record_the_ledger_takes_the_first_as_watch_does() -> 
     """Their version is the same: an event dated ahead would else be charged when it came last."""
     again = record(1, 0, 9)
     again.timestamp += 60_000
-    pass_ = Priced([[record(1, 0, 1), record(2, 0, 2), again]], BOOK)
-    (block,) = blocks(encode_dicts(pass_.rows), pass_.sources, BOOK.id, "boot")
+    priced = price_batch([[record(1, 0, 1), record(2, 0, 2), again]], BOOK)
+    (block,) = blocks(encode_dicts(priced.rows), priced.sources, BOOK.id, "boot")
     assert join([PricedBlock(0, 5, block.value)])["src_offset"].to_list() == [1, 2]
     assert join([PricedBlock(0, 5, block.value), PricedBlock(0, 6, block.value)]).height == 4
 
 
 def test_real_size_limit_is_kept() -> None:
-    rows = Priced([[record(number, 0, number) for number in range(12_000)]], BOOK).rows
+    rows = price_batch([[record(number, 0, number) for number in range(12_000)]], BOOK).rows
     made = blocks(encode_dicts(rows), [Source(0, 0, 11_999, 12_000, 0)], BOOK.id, "boot")
     assert len(made) > 1
     assert max(len(block.value) for block in made) <= MAX_RECORD_BYTES
@@ -130,7 +131,7 @@ def test_orgs_of_the_tests_reach_every_partition() -> None:
 
 
 def test_columns_are_those_of_the_contract() -> None:
-    rows = Priced([[record(1, 0, 0)]], BOOK).rows
+    rows = price_batch([[record(1, 0, 0)]], BOOK).rows
     assert dict(rows.schema) == PRICED_DTYPES
     assert rows.columns == [column.name for column in PRICED_COLUMNS]
     for column in PRICED_COLUMNS:

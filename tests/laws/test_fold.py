@@ -14,16 +14,8 @@ from hypothesis import strategies as st
 
 from tests import watch_rows
 from tests.effort import examples
-from tollmeter.schemas.control import (
-    Correction,
-    MemberDelete,
-    MemberSet,
-    PolicyDelete,
-    PolicySet,
-    control_record,
-    correction_headers,
-    tick_record,
-)
+from tollmeter.schemas.control import Correction, MemberDelete, MemberSet, PolicyDelete, PolicySet
+from tollmeter.schemas.envelope import control_record, correction_headers, tick_record
 from tollmeter.schemas.policy import SCOPE_COLUMNS, Limit, Member, Policy
 from tollmeter.schemas.priced import VOID
 from tollmeter.streams.rules.windows.fold import COLUMNS_READ

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.effort import examples
 from tests.laws import test_fold as laws
-from tollmeter.schemas.control import Round, tick_record
+from tollmeter.schemas.control import Round
+from tollmeter.schemas.envelope import tick_record
 from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, cells_of_round, due, sealed
 from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, progress_text, restore, snapshot
 from tollmeter.streams.rules.windows.state import State

@@ -17,6 +17,8 @@ from tollmeter.schemas.priced import FORMAT_VERSION, H_CORRECTION, H_FORMAT, H_K
 
 BARRIER_EVERY = 64
 
+NEWEST_KNOWN = FORMAT_VERSION
+
 
 def fold(state: RowState, records: Sequence[Any], on_barrier: Callable[[RowState], None] | None) -> list[Alert]:
     """Fold records of usage.priced in offset order; return the alerts they cause."""
@@ -26,7 +28,7 @@ def fold(state: RowState, records: Sequence[Any], on_barrier: Callable[[RowState
         if state.halted or offset <= state.applied:
             continue
         headers = dict(record.headers)
-        if int(headers[H_FORMAT]) > FORMAT_VERSION:
+        if int(headers[H_FORMAT]) > NEWEST_KNOWN:
             state.halted = "newer"
             continue
         state.applied = offset

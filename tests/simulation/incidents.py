@@ -18,12 +18,11 @@ from tests.simulation.kernels import SETTINGS, TARGETS
 from tests.simulation.line import GROUPS, PARTITIONS, Line
 from tests.simulation.member import LOOK_AGAIN_S
 from tests.simulation.rows import Event, Rows
-from tollmeter.schemas import topics
-from tollmeter.schemas.control import PolicySet, control_record
+from tollmeter.schemas import envelope, topics
+from tollmeter.schemas.control import PolicySet
+from tollmeter.schemas.envelope import control_record
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT
-from tollmeter.streams.ledger import block as ledger_block
-from tollmeter.streams.watch import records as priced_log
 
 KINDS = ("source renewed", "priced renewed", "retention", "count", "newer")
 SHARE = 0.4
@@ -153,9 +152,9 @@ class Incident:
             self.problems.append(f"newer: LEDGER has passed offset {offset} of {tp.partition}")
         if json.loads(self.line.store.progress.get(tp.partition, (0, NOTHING))[1])["applied"] >= offset:
             self.problems.append(f"newer: the checkpoint of {tp.partition} has passed offset {offset}")
-        for module in (ledger_block, priced_log, fold):
-            self.upgraded.append((module, module.FORMAT_VERSION))
-            module.FORMAT_VERSION = FORMAT_VERSION + 1  # type: ignore[misc]
+        for module in (envelope, fold):
+            self.upgraded.append((module, module.NEWEST_KNOWN))
+            module.NEWEST_KNOWN = FORMAT_VERSION + 1
         for process in list(self.line.world.processes):
             if process.name != "price":
                 process.kill()
@@ -163,7 +162,7 @@ class Incident:
     def close(self) -> None:
         """Take the upgrade back: the next seed begins without."""
         for module, version in self.upgraded:
-            module.FORMAT_VERSION = version
+            module.NEWEST_KNOWN = version
         self.upgraded.clear()
 
     # what the oracle asks --------------------------------------------------------------------------------------------

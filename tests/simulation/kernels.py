@@ -13,12 +13,13 @@ from tests.simulation.store import Client, Store
 from tests.simulation.world import Process
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Round
+from tollmeter.schemas.envelope import repair_headers
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.windows.repair import sealed
 from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore
 from tollmeter.streams.watch.kernel import WatchKernel
-from tollmeter.streams.watch.repairs import repair_headers, scope_ends
+from tollmeter.streams.watch.repairs import scope_ends
 
 SOURCES, TARGETS = 2, 2
 PARTITIONS = {

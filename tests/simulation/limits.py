@@ -14,7 +14,8 @@ from tests.simulation.line import Line
 from tests.simulation.rows import Row, Rows
 from tests.simulation.tags import tag_of
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import ControlRecord, MemberDelete, MemberSet, PolicyDelete, PolicySet, control_record
+from tollmeter.schemas.control import ControlRecord, MemberDelete, MemberSet, PolicyDelete, PolicySet
+from tollmeter.schemas.envelope import control_record
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.schemas.priced import H_KIND, KIND_CONTROL
 from tollmeter.streams.rules.limits.periods import period_of

@@ -15,7 +15,6 @@ from tests.simulation.group import Group
 from tests.simulation.kernels import (
     PARTITIONS,
     SETTINGS,
-    TARGETS,
     RowCheckpoints,
     RowFolding,
     repair_cells,
@@ -31,7 +30,8 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import rollup
 from tollmeter.streams.engine.gaps import of_other_logs
 from tollmeter.streams.engine.incidents import Incidents
-from tollmeter.streams.engine.loop import BatchLoop
+from tollmeter.streams.engine.line import Line as ProductionLine
+from tollmeter.streams.engine.loop import Batching, BatchLoop
 from tollmeter.streams.ledger.stage import Ledger
 from tollmeter.streams.price.stage import Price
 from tollmeter.streams.watch import repairs as repairing
@@ -135,84 +135,60 @@ class Line:
         counts = {topic: self.broker.count(topic) for topic in PARTITIONS}
         return dict(wrong_counts(settings, layout, counts))
 
-    def _price(self, group: Group) -> Process:
+    def _line(self, group: Group) -> tuple[Process, Any, ProductionLine]:
         process, app = self._process(group)
-        runtime = process.runtime()
-        price = self.make["Price"](SETTINGS, app, Sender(process, self.broker), Pricing(self.book), TARGETS, runtime)
-        price.of_source(self.broker.topic_id(topics.EVENTS))
-        app.incidents.know(topics.EVENTS, self.broker.topic_id(topics.EVENTS))
-        self.make["BatchLoop"](
-            app, price.step, limit=8, linger_s=0.05, idle=price.idle, idle_every_s=IDLE_S, runtime=runtime
-        )
+        return process, app, ProductionLine(SETTINGS, LAYOUT, app, Sender(process, self.broker).send, process.runtime())
+
+    def _run(self, process: Process, app: Any, line: ProductionLine, stage: Any, batching: Batching) -> Process:
+        app.stage = stage
+        self.make["BatchLoop"](line, app, stage, batching._replace(idle_every_s=IDLE_S))
         app.start(process)
         return process
+
+    def _price(self, group: Group) -> Process:
+        process, app, line = self._line(group)
+        app.incidents.know(topics.EVENTS, self.broker.topic_id(topics.EVENTS))
+        price = self.make["Price"](line, Pricing(self.book))
+        return self._run(process, app, line, price, Batching(8, linger_s=0.05))
 
     def _ledger(self, group: Group) -> Process:
-        process, app = self._process(group)
-        runtime = process.runtime()
+        process, app, line = self._line(group)
         client = Client(self.store, process, SETTINGS.clickhouse_timeout_s)
-        ledger = self.make["Ledger"](
-            SETTINGS,
-            app,
-            Sender(process, self.broker),
-            runtime=runtime,
-            kernel=LEDGER_KERNEL,
-            connect=lambda _settings: client,
-            roll_up=_roll_up,
-        )
-        ledger.stop_reading = app.stop_reading
-        loop = self.make["BatchLoop"](
-            app,
-            ledger.step,
-            limit=10,
-            linger_s=0.2,
-            backlog_linger_s=0.5,
-            idle=ledger.idle,
-            idle_every_s=IDLE_S,
-            runtime=runtime,
-        )
-        ledger.ours = loop.all_ours
-        app.start(process)
-        return process
+        ledger = self.make["Ledger"](line, kernel=LEDGER_KERNEL, connect=lambda _settings: client, roll_up=_roll_up)
+        return self._run(process, app, line, ledger, Batching(10, linger_s=0.2, backlog_linger_s=0.5))
 
     def _watch(self, group: Group) -> Process:
-        process, app = self._process(group)
-        runtime = process.runtime()
+        process, app, line = self._line(group)
+        app.incidents.know(topics.PRICED, self.broker.topic_id(topics.PRICED))
         client = Client(self.store, process, SETTINGS.clickhouse_timeout_s)
-        kernel = self.make["WatchKernel"](SETTINGS, self.broker, process)
-        watch = self.make["Watch"](
-            SETTINGS, kernel, self.make["Checkpoints"](SETTINGS, self.store, client), TARGETS, runtime
+        repairs = self.make["Repairs"](
+            SETTINGS,
+            line.send,
+            runtime=line.runtime,
+            connect=lambda _settings: client,
+            position=self._position,
+            kernel=self._repair_kernel(),
         )
-        watch.sender = Sender(process, self.broker)
-        watch.stop_reading = app.stop_reading
-        watch.declare, watch.log_id = app.incidents.lost, self.broker.topic_id(topics.PRICED)
-        app.incidents.know(topics.PRICED, watch.log_id)
+        watch = self.make["Watch"](
+            line,
+            self.make["WatchKernel"](SETTINGS, self.broker, process),
+            self.make["Checkpoints"](SETTINGS, self.store, client),
+            repairs,
+            self.make["SpendPublisher"](SETTINGS, line.send) if self.columns else None,
+        )
+        self.watches[process] = watch
+        return self._run(process, app, line, watch, Batching(8))
+
+    def _repair_kernel(self) -> RepairKernel:
         if self.columns:
-            watch.spend_publisher = self.make["SpendPublisher"](SETTINGS, watch.sender)
-        kernel = (
-            RepairKernel(
+            return RepairKernel(
                 cells=lambda asking, *wanted: as_frame(repair_cells(self.store, asking, *wanted[:3])),
                 records=partial(repairing.repair_records, limit=12),
             )
-            if self.columns
-            else RepairKernel(  # type: ignore[call-arg]
-                cells=lambda asking, *wanted: repair_cells(self.store, asking, *wanted[:3]),
-                records=self.make["repair_records"],
-            )
+        return RepairKernel(  # type: ignore[call-arg]
+            cells=lambda asking, *wanted: repair_cells(self.store, asking, *wanted[:3]),
+            records=self.make["repair_records"],
         )
-        watch.repairs = self.make["Repairs"](
-            SETTINGS,
-            watch.sender,
-            runtime=runtime,
-            connect=lambda _settings: client,
-            position=self._position,
-            kernel=kernel,
-        )
-        app.start_positions, app.after_loss = watch.start_positions, watch.lost
-        self.make["BatchLoop"](app, watch.step, limit=8, idle=watch.idle, idle_every_s=IDLE_S, runtime=runtime)
-        app.start(process)
-        self.watches[process] = watch
-        return process
 
     async def _position(self, partition: int, log_id: str) -> int:
         await asyncio.sleep(0)

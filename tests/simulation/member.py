@@ -17,6 +17,7 @@ from tests.simulation.world import Process, Refused, World
 from tollmeter.streams.engine.app import StageApp
 from tollmeter.streams.engine.consumer import AccountableConsumer
 from tollmeter.streams.engine.gaps import Loss, with_log
+from tollmeter.streams.engine.health import Health
 from tollmeter.streams.engine.incidents import Incidents
 
 LOOK_AGAIN_S = 2.0
@@ -81,8 +82,8 @@ class App:
         self.should_stop = self.rebalancing = False
         self.consumer_generation_id = 0
         self.agents: list[Callable[[Any], Any]] = []
-        self.start_positions: Any = None
-        self.after_loss: Any = None
+        self.stage: Any = None
+        self.health = Health(group, lambda: None)
         self.give_up = process.crash
         self.consumer = Consumer(process, broker, group, self)
         process.consumer = self.consumer
@@ -278,12 +279,10 @@ class Consumer:
         """Return where to begin: committed offsets, unless another log is meant; then the positions of the stage."""
         committed = self._broker.committed[self._group]
         found = {tp: committed.get(tp, 0) for tp in sorted(tps)}
-        if self.app.after_loss is None:
+        if not self.app.stage.own_position:
             notes = {tp: (committed[tp], self._broker.notes[self._group, tp]) for tp in found if tp in committed}
             found |= await self.leave_other_logs(notes)  # type: ignore[misc]
-        if self.app.start_positions is not None:
-            found |= await self.app.start_positions(set(found))
-        return found
+        return found | dict(await self.app.stage.assigned(set(found)))
 
     async def seek_wait(self, positions: dict[TP, int]) -> None:
         """Do nothing more: positions are taken over when all are known."""

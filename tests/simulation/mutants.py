@@ -24,12 +24,12 @@ from tests.simulation.mutants_fold import (
 )
 from tests.simulation.mutants_logs import any_count, every_clock, look_away, one_log, one_source, say_nothing
 from tollmeter.producers.guard.spend import SpendView
+from tollmeter.schemas import envelope
 from tollmeter.sinks.clickhouse import rollup
 from tollmeter.sinks.clickhouse.client import Unavailable
 from tollmeter.streams.engine import consumer
 from tollmeter.streams.engine.incidents import Incidents
 from tollmeter.streams.engine.loop import BatchLoop
-from tollmeter.streams.ledger import block as ledger_block
 from tollmeter.streams.ledger.stage import Ledger
 from tollmeter.streams.price.stage import Price
 from tollmeter.streams.rules.limits.bindings import Budgets
@@ -77,14 +77,14 @@ class ParallelSends(Price):
 class LettersUnawaited(Price):
     """PRICE does not wait for its dead letters."""
 
-    async def _send_dead_letters(self, pass_: Any) -> None:
-        asyncio.ensure_future(super()._send_dead_letters(pass_))  # noqa: RUF006
+    async def _send_dead_letters(self, priced: Any) -> None:
+        asyncio.ensure_future(super()._send_dead_letters(priced))  # noqa: RUF006
 
 
 class AckOnException(BatchLoop):
     """A batch that fails counts as done."""
 
-    async def _run_pass(self) -> None:
+    async def _run_batch(self) -> None:
         step = self._step
 
         async def forgiving(events: list[Any]) -> Sequence[Any] | None:
@@ -95,7 +95,7 @@ class AckOnException(BatchLoop):
 
         self._step = forgiving
         try:
-            await super()._run_pass()
+            await super()._run_batch()
         finally:
             self._step = step
 
@@ -117,8 +117,8 @@ class AlertAfterCheckpoint(Watch):
 class ResumeAtCommitted(Watch):
     """WATCH starts where the group has committed, not behind its checkpoint."""
 
-    async def start_positions(self, assigned: set[Any]) -> dict[Any, int]:
-        await super().start_positions(assigned)
+    async def assigned(self, partitions: set[Any]) -> dict[Any, int]:
+        await super().assigned(partitions)
         return {}
 
 
@@ -204,5 +204,5 @@ MUTANTS = (
     Mutant("totals not backfilled", {}, ((snapshot, "backfills", nothing_missing),), columns=True, kind=""),
     Mutant("partitions not counted", {}, ((Incidents, "why_not_read", any_count),), kind="count"),
     Mutant("clock of a partition that is gone", {}, ((State, "move_clock", every_clock),), columns=True, kind="count"),
-    Mutant("newer format passed over", {}, ((ledger_block, "FORMAT_VERSION", 99),), kind="newer"),
+    Mutant("newer format passed over", {}, ((envelope, "NEWEST_KNOWN", 99),), kind="newer"),
 )

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tollmeter.schemas.envelope import Source
 from tollmeter.schemas.priced import (
     FORMAT_VERSION,
     H_BOOT,
@@ -19,7 +20,7 @@ from tollmeter.schemas.priced import (
 from tollmeter.schemas.topics import org_partition
 from tollmeter.streams.ledger.block import LedgerKernel
 from tollmeter.streams.rules.events.decode_avro import Reject
-from tollmeter.streams.rules.records.encode import Block, Source
+from tollmeter.streams.rules.records.encode import Block
 
 BLOCK_ROWS = 3
 """So few rows fit a record here that a batch often needs several."""

@@ -17,10 +17,9 @@ from tests.simulation.run import settle
 from tests.simulation.traffic import ORGS, Mix, Traffic
 from tests.simulation.watcher import Watcher
 from tests.simulation.world import Faults, World
-from tollmeter.schemas import topics
+from tollmeter.schemas import envelope, topics
 from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND
 from tollmeter.sinks.clickhouse.client import Unavailable
-from tollmeter.streams.ledger import block as ledger_block
 from tollmeter.streams.watch.stage import Saving
 
 START = 1_795_168_800.0
@@ -73,8 +72,8 @@ def test_a_newer_format_stops_its_partition_until_the_upgrade(monkeypatch: pytes
     elsewhere = [row for row in story.line.store.events.values() if row.org in behind]
     assert len(elsewhere) == 8 * len(behind), "the other partitions go on"
 
-    for module in (ledger_block, fold):
-        monkeypatch.setattr(module, "FORMAT_VERSION", FORMAT_VERSION + 1)
+    for module in (envelope, fold):
+        monkeypatch.setattr(module, "NEWEST_KNOWN", FORMAT_VERSION + 1)
     for process in list(story.line.world.processes):
         if process.name != "price":
             process.kill()

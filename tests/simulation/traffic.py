@@ -11,7 +11,8 @@ from tests.simulation.line import Line
 from tests.simulation.rows import Book, Event, Row, Rows
 from tests.simulation.world import World
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import Correction, PolicyDelete, PolicySet, control_record, correction_headers
+from tollmeter.schemas.control import Correction, PolicyDelete, PolicySet
+from tollmeter.schemas.envelope import control_record, correction_headers
 from tollmeter.schemas.policy import Policy
 
 ORGS = ("acme", "umbra", "wayne")  # two of one partition, one of the other

@@ -5,10 +5,9 @@ from collections import defaultdict
 from faust.types import TP
 
 from tests.simulation.line import Line
-from tollmeter.schemas import topics
+from tollmeter.schemas import envelope, topics
 from tollmeter.schemas.priced import H_FORMAT, H_KIND, H_SOURCE_ID
 from tollmeter.streams.engine.gaps import log_and_note
-from tollmeter.streams.ledger import block as ledger_block
 
 
 class Watcher:
@@ -48,7 +47,7 @@ class Watcher:
             if group != "ledger" or tp.topic != topics.PRICED:
                 continue
             headers = dict(record.headers)
-            if int(headers[H_FORMAT]) > ledger_block.FORMAT_VERSION:
+            if int(headers[H_FORMAT]) > envelope.NEWEST_KNOWN:
                 self._note(f"I6: ledger committed {tp.partition}/{record.offset}, which it cannot read")
             elif headers[H_KIND] == b"rows":
                 missing = [row for row in record.value if not row.poison and row.identity not in store.events]

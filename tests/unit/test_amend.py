@@ -11,8 +11,8 @@ from tollmeter.admin.corrections import Place, Plan, identity, plan
 from tollmeter.schemas.control import Correction
 from tollmeter.schemas.priced import H_CORRECTION, H_KIND, H_ROWS, KIND_CORRECTION, MAX_REVISION
 from tollmeter.settings import Settings
+from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import PriceBook, load
-from tollmeter.streams.price.stage import Priced
 from tollmeter.streams.rules.records.decode import PricedBlock, read
 from tollmeter.streams.rules.records.encode import PRICED_DTYPES
 from tollmeter.streams.rules.windows.amend import AmendError, Amendment, Part, amend, changed, parse, records
@@ -34,7 +34,7 @@ class Record:
 
 def priced(book: PriceBook, *events: dict[str, Any]) -> pl.DataFrame:
     """The ledger's rows of events, by PRICE itself."""
-    return Priced([[Record(at, avro(event)) for at, event in enumerate(events)]], book).rows
+    return price_batch([[Record(at, avro(event)) for at, event in enumerate(events)]], book).rows
 
 
 def one(rows: pl.DataFrame) -> dict[str, Any]:

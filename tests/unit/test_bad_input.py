@@ -10,8 +10,8 @@ from tests.usage_rows import AT, as_json, avro, cloudevent, confluent, fields
 from tollmeter.schemas import codec
 from tollmeter.schemas.event import MAX_TOKENS
 from tollmeter.settings import Settings
+from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import PriceBook, load
-from tollmeter.streams.price.stage import Priced
 from tollmeter.streams.rules.events.decode_avro import MAX_BODY_BYTES, REASONS
 
 BODY = codec.encode_body(fields(1))
@@ -105,24 +105,24 @@ def records(values: list[bytes | None], partition: int = 0) -> list[Any]:
 def test_bad_record_is_rejected_and_its_neighbours_are_not(name: str, book: PriceBook) -> None:
     value, reason = BAD[name]
     neighbours = [avro(fields(10)), confluent(fields(11)), as_json(fields(12))]
-    pass_ = Priced([records([neighbours[0], value, neighbours[1], neighbours[2]])], book)
-    assert [(reject.position, reject.reason) for reject in pass_.rejects] == [(1, reason)]
+    priced = price_batch([records([neighbours[0], value, neighbours[1], neighbours[2]])], book)
+    assert [(reject.position, reject.reason) for reject in priced.rejects] == [(1, reason)]
     assert reason in REASONS
-    assert pass_.rows["event_id"].to_list() == [fields(number)["event_id"] for number in (10, 11, 12)]
-    assert pass_.rows["src_offset"].to_list() == [0, 2, 3]
-    assert pass_.rows["cost_nano"].null_count() == 0
+    assert priced.rows["event_id"].to_list() == [fields(number)["event_id"] for number in (10, 11, 12)]
+    assert priced.rows["src_offset"].to_list() == [0, 2, 3]
+    assert priced.rows["cost_nano"].null_count() == 0
 
 
 def test_all_bad_together_in_a_large_pass(book: PriceBook) -> None:
     values: list[bytes | None] = [avro(fields(number)) for number in range(300)]
     for number, (value, _) in enumerate(BAD.values()):
         values.insert(number * 5, value)
-    pass_ = Priced([records(values)], book)
-    assert len(pass_.rejects) == len(BAD)
-    assert pass_.rows.height == 300
-    (source,) = pass_.sources
+    priced = price_batch([records(values)], book)
+    assert len(priced.rejects) == len(BAD)
+    assert priced.rows.height == 300
+    (source,) = priced.sources
     assert source == (0, 0, len(values) - 1, len(values), len(BAD))
-    blocks = [block for part in pass_.blocks(4, book.id, "boot").values() for block in part]
+    blocks = [block for part in priced.blocks(4, book.id, "boot").values() for block in part]
     assert sum(int(dict(block.headers)["rows"]) for block in blocks) == 300
 
 
@@ -140,7 +140,7 @@ def test_all_bad_together_in_a_large_pass(book: PriceBook) -> None:
     ],
 )
 def test_odd_times_are_kept_and_flagged(occurred_at: int, flag: str, book: PriceBook) -> None:
-    rows = Priced([records([avro(fields(1, occurred_at=occurred_at))])], book).rows
+    rows = price_batch([records([avro(fields(1, occurred_at=occurred_at))])], book).rows
     assert rows["flags"].to_list() == [flag]
 
 
@@ -158,7 +158,7 @@ def test_what_is_unknown_is_kept_with_its_status(book: PriceBook) -> None:
             }
         ),
     ]
-    rows = Priced([records(values)], book).rows
+    rows = price_batch([records(values)], book).rows
     assert rows["cost_nano"].to_list()[:2] == [None, 0]
     assert rows["price_status"].to_list()[0] == "UNKNOWN_MODEL"
     assert rows.height == 3
@@ -166,12 +166,12 @@ def test_what_is_unknown_is_kept_with_its_status(book: PriceBook) -> None:
 
 @pytest.mark.parametrize("ip", ["", "203.0.113.7", "203.0.113.0", "2001:db8::1", "9f86d081884c7d65"])
 def test_every_form_of_address_passes(ip: str, book: PriceBook) -> None:
-    assert Priced([records([avro(fields(1, client_ip=ip))])], book).rows["client_ip"].to_list() == [ip]
+    assert price_batch([records([avro(fields(1, client_ip=ip))])], book).rows["client_ip"].to_list() == [ip]
 
 
 def test_every_format_gives_the_same_row(book: PriceBook) -> None:
     values = [encode(fields(1)) for encode in (avro, confluent, as_json, cloudevent)]
-    rows = Priced([records(values)], book).rows.drop("src_offset")
+    rows = price_batch([records(values)], book).rows.drop("src_offset")
     assert rows.height == 4
     assert rows.unique().height == 1
 
@@ -179,7 +179,7 @@ def test_every_format_gives_the_same_row(book: PriceBook) -> None:
 def test_null_and_absent_in_json_mean_the_default(book: PriceBook) -> None:
     few = {k: fields(1)[k] for k in ("event_id", "service", "provider", "model_sent")}
     text = json.dumps({**few, "occurred_at": "2026-11-22T10:00:00Z", "client_ip": None, "latency_ms": None}).encode()
-    rows = Priced([records([text])], book).rows
+    rows = price_batch([records([text])], book).rows
     assert rows["event_time"].dt.epoch("us").to_list() == [AT]
     assert rows["client_ip"].to_list() == [""]
     assert rows["operation"].to_list() == ["chat"]
@@ -187,7 +187,7 @@ def test_null_and_absent_in_json_mean_the_default(book: PriceBook) -> None:
 
 
 def test_empty_pass_says_what_it_has_read(book: PriceBook) -> None:
-    pass_ = Priced([records([b"garbage"])], book)
-    (block,) = pass_.blocks(4, book.id, "boot")[0]
+    priced = price_batch([records([b"garbage"])], book)
+    (block,) = priced.blocks(4, book.id, "boot")[0]
     assert dict(block.headers)["sources"] == b"[[0,0,0,1,1,0]]"
     assert dict(block.headers)["rows"] == b"0"

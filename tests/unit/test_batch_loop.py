@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from tollmeter.streams.engine.loop import BatchLoop, GivenUp
+from tollmeter.broker.layout import Layout
+from tollmeter.settings import Settings
+from tollmeter.streams.engine.line import Line
+from tollmeter.streams.engine.loop import Batching, BatchLoop, GivenUp
 
 
 class Consumer:
@@ -31,6 +34,7 @@ class App:
     def __init__(self) -> None:
         self.consumer = Consumer()
         self.consumer_generation_id = 1
+        self.incidents = self.health = None
         self.should_stop = False
         self.source_topics = ("usage.events",)
         self.queue: asyncio.Queue[Any] = asyncio.Queue()
@@ -43,8 +47,8 @@ class App:
         return self.agents.append
 
     def put(self, offset: int, size: int = 1, generation: int = 1) -> None:
-        message = SimpleNamespace(offset=offset, generation_id=generation)
-        self.queue.put_nowait(SimpleNamespace(value=[offset] * size, message=message))
+        message = SimpleNamespace(offset=offset, generation_id=generation, value=[offset] * size)
+        self.queue.put_nowait(SimpleNamespace(message=message))
 
     def noack(self) -> "App":
         return self
@@ -55,8 +59,22 @@ class App:
             yield await self.queue.get()
 
 
-def offsets(events: list[Any]) -> list[int]:
-    return [event.message.offset for event in events]
+Step = Callable[[list[Any]], Awaitable[Any]]
+Idle = Callable[[float], Awaitable[None]]
+
+
+async def nothing(_now: float) -> None: ...
+
+
+def start(app: App, step: Step, batching: Batching, idle: Idle = nothing) -> None:
+    """Have the loop of a stage read the app's stream."""
+    settings = Settings()
+    line = Line(settings, Layout(1, 1), app, nothing)  # type: ignore[arg-type]  # a stand-in without Faust
+    BatchLoop(line, app, SimpleNamespace(step=step, idle=idle, batching=batching))  # type: ignore[arg-type]
+
+
+def offsets(deliveries: list[Any]) -> list[int]:
+    return [delivery.offset for delivery in deliveries]
 
 
 async def run_for(app: App, seconds: float = 0.15) -> None:
@@ -69,41 +87,41 @@ async def run_for(app: App, seconds: float = 0.15) -> None:
         raise task.exception()  # type: ignore[misc]
 
 
-def test_what_arrives_during_a_pass_is_the_next_pass() -> None:
-    app, passes = App(), []
+def test_what_arrives_during_a_batch_is_the_next_batch() -> None:
+    app, batches = App(), []
 
-    async def step(events: list[Any]) -> None:
-        passes.append(offsets(events))
-        if len(passes) == 1:
+    async def step(deliveries: list[Any]) -> None:
+        batches.append(offsets(deliveries))
+        if len(batches) == 1:
             for number in (2, 3, 4):
                 app.put(number)
             await asyncio.sleep(0.02)
 
-    BatchLoop(app, step, limit=100)  # type: ignore[arg-type]  # a stand-in without Faust
+    start(app, step, Batching(100))
     app.put(1)
     asyncio.run(run_for(app))
-    assert passes == [[1], [2, 3, 4]]
+    assert batches == [[1], [2, 3, 4]]
     assert app.consumer.finished == [1, 2, 3, 4]
 
 
-def test_a_pass_is_bounded_by_weight() -> None:
-    app, passes = App(), []
+def test_a_batch_is_bounded_by_weight() -> None:
+    app, batches = App(), []
 
-    async def step(events: list[Any]) -> None:
-        passes.append(offsets(events))
+    async def step(deliveries: list[Any]) -> None:
+        batches.append(offsets(deliveries))
 
-    BatchLoop(app, step, limit=10)  # type: ignore[arg-type]
+    start(app, step, Batching(10))
     for number in range(4):
         app.put(number, size=6)
     asyncio.run(run_for(app))
-    assert passes == [[0, 1], [2, 3]]
+    assert batches == [[0, 1], [2, 3]]
 
 
 def test_lingering_waits_for_more() -> None:
-    app, passes = App(), []
+    app, batches = App(), []
 
-    async def step(events: list[Any]) -> None:
-        passes.append(offsets(events))
+    async def step(deliveries: list[Any]) -> None:
+        batches.append(offsets(deliveries))
 
     async def feed() -> None:
         for number in range(3):
@@ -113,20 +131,20 @@ def test_lingering_waits_for_more() -> None:
     async def both() -> None:
         await asyncio.gather(run_for(app, 0.4), feed())
 
-    BatchLoop(app, step, limit=100, linger_s=0.2)  # type: ignore[arg-type]
+    start(app, step, Batching(100, linger_s=0.2))
     asyncio.run(both())
-    assert passes == [[0, 1, 2]]
+    assert batches == [[0, 1, 2]]
 
 
 def test_what_a_step_holds_or_gives_up_is_not_finished() -> None:
     app = App()
 
-    async def step(events: list[Any]) -> list[Any]:
-        if offsets(events) == [9]:
+    async def step(deliveries: list[Any]) -> list[Any]:
+        if offsets(deliveries) == [9]:
             raise GivenUp
-        return events[1:2]
+        return deliveries[1:2]
 
-    BatchLoop(app, step, limit=3)  # type: ignore[arg-type]
+    start(app, step, Batching(3))
     for number in (1, 2, 3, 9):
         app.put(number)
     asyncio.run(run_for(app))
@@ -135,24 +153,24 @@ def test_what_a_step_holds_or_gives_up_is_not_finished() -> None:
 
 
 @pytest.mark.parametrize("stale", ["generation", "flow"])
-def test_events_of_lost_partitions_go_back_unseen(stale: str) -> None:
-    app, passes = App(), []
+def test_deliveries_of_lost_partitions_go_back_unseen(stale: str) -> None:
+    app, batches = App(), []
 
-    async def step(events: list[Any]) -> None:
-        passes.append(offsets(events))
+    async def step(deliveries: list[Any]) -> None:
+        batches.append(offsets(deliveries))
 
-    BatchLoop(app, step, limit=100)  # type: ignore[arg-type]
+    start(app, step, Batching(100))
     app.put(1, generation=0 if stale == "generation" else 1)
     app.consumer.flow_active = stale != "flow"
     asyncio.run(run_for(app))
-    assert passes == []
+    assert batches == []
     assert app.consumer.abandoned == [1]
 
 
 def test_idle_never_runs_beside_a_step() -> None:
     app, busy, seen = App(), [False], []
 
-    async def step(events: list[Any]) -> None:
+    async def step(deliveries: list[Any]) -> None:
         busy[0] = True
         await asyncio.sleep(0.05)
         busy[0] = False
@@ -160,7 +178,7 @@ def test_idle_never_runs_beside_a_step() -> None:
     async def idle(now: float) -> None:
         seen.append(busy[0])
 
-    BatchLoop(app, step, limit=1, idle=idle, idle_every_s=0.01)  # type: ignore[arg-type]
+    start(app, step, Batching(1, idle_every_s=0.01), idle)
     for number in range(3):
         app.put(number)
     asyncio.run(run_for(app, 0.3))

@@ -9,7 +9,8 @@ import pytest
 
 from tests import watch_rows
 from tests.laws.test_fold import Record, cells_of, correction_record, rows_record
-from tollmeter.schemas.control import PolicySet, control_record, tick_record
+from tollmeter.schemas.control import PolicySet
+from tollmeter.schemas.envelope import control_record, tick_record
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.priced import VOID
 from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, progress_text, restore, snapshot

@@ -13,7 +13,8 @@ import pyarrow.ipc
 
 from tollmeter.schemas import codec
 from tollmeter.schemas.alert import Alert
-from tollmeter.schemas.control import PolicySet, control_record, tick_record
+from tollmeter.schemas.control import PolicySet
+from tollmeter.schemas.envelope import control_record, tick_record
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.topics import org_partition

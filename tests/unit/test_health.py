@@ -11,7 +11,7 @@ from aiokafka.structs import TopicPartition
 from benchmarks.floods import run_floods
 from tollmeter.streams.engine.gaps import Loss, losses_at_start, losses_between
 from tollmeter.streams.engine.health import Facts, Health
-from tollmeter.streams.engine.loop import PASS_BYTES, within_bytes
+from tollmeter.streams.engine.loop import BATCH_BYTES, Batching
 from tollmeter.streams.engine.metrics import PartitionFacts, WorkerCollector, expose
 from tollmeter.streams.engine.probes import Probes
 
@@ -89,10 +89,10 @@ def test_probes_answer_on_loopback() -> None:
     assert "tollmeter_events_stored_total" in text
 
 
-def test_a_pass_is_full_by_rows_or_by_bytes() -> None:
-    weigh = within_bytes(lambda event: 3, 400)
-    small, large = (SimpleNamespace(message=SimpleNamespace(size=size)) for size in (100, PASS_BYTES))
-    assert (weigh(small), weigh(large)) == (3, 400)
+def test_a_batch_is_full_by_rows_or_by_bytes() -> None:
+    weigh = Batching(400, lambda delivery: 3).within_bytes().weigh
+    small, large = (SimpleNamespace(size=size) for size in (100, BATCH_BYTES))
+    assert (weigh(small), weigh(large)) == (3, 400)  # type: ignore[arg-type]
 
 
 def test_positions_outside_their_log_are_losses() -> None:

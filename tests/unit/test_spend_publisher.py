@@ -35,7 +35,7 @@ def ticked(number: int) -> State:
 def test_a_rebalance_between_two_partitions_is_no_error() -> None:
     states = {number: ticked(number) for number in (0, 1)}
     sender = Sender(states)
-    spending = SpendPublisher(Settings(), sender)  # type: ignore[arg-type]
+    spending = SpendPublisher(Settings(), sender.send)
     asyncio.run(spending.tell(states, 10.0))
     first = list(sender.sent)
     assert len(first) == 1, "partition 1 is somebody else's by then"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.watch_rows import START, frame, new_state, row
 from tollmeter.schemas.alert import Alert, alert_id
-from tollmeter.schemas.control import tick_record
+from tollmeter.schemas.envelope import tick_record
 from tollmeter.schemas.policy import Limit, Policy
 from tollmeter.streams.rules.limits.budgets import Edge, crossed, severity
 from tollmeter.streams.rules.limits.policies import Budget, budgets_of

@@ -5,7 +5,7 @@ checked before the first is written; repeating an interrupted command completes 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from tollmeter.broker.layout import Layout, ProvisionError, read_layout
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import MemberDelete, MemberSet, PolicyDelete, PolicySet, control_record
+from tollmeter.schemas.control import Control, MemberDelete, MemberSet, PolicyDelete, PolicySet
+from tollmeter.schemas.envelope import control_record
 from tollmeter.schemas.policy import Member, Policy
 from tollmeter.schemas.spend import Spend
 from tollmeter.settings import Settings
@@ -177,8 +178,8 @@ async def _write(settings: Settings, changes: Sequence[Change]) -> None:
             await _acknowledged(
                 [await producer.send(topic, change.value, key=change.key, partition=0) for change in changes]
             )
-            told = [change for change in changes if change.control is not None]
-            await _acknowledged([await _send_control(producer, settings, layout, change) for change in told])
+            told = [(change.org_id, change.control) for change in changes if change.control is not None]
+            await _acknowledged([await _send_control(producer, settings, layout, *one) for one in told])
         except KafkaError as error:
             raise PolicyError(
                 f"{settings.kafka} failed while changes were written ({type(error).__name__}): some may be in force; "
@@ -188,10 +189,15 @@ async def _write(settings: Settings, changes: Sequence[Change]) -> None:
         await producer.stop()
 
 
-async def _send_control(producer: AIOKafkaProducer, settings: Settings, layout: Layout, change: Change) -> Any:
-    value, headers = control_record(change.control)
-    partition = topics.org_partition(change.org_id, layout.priced)
-    return await producer.send(settings.topic(topics.PRICED), value, partition=partition, headers=headers)
+async def _send_control(
+    producer: AIOKafkaProducer, settings: Settings, layout: Layout, org_id: str, control: Control
+) -> Awaitable[object]:
+    value, headers = control_record(control)
+    partition = topics.org_partition(org_id, layout.priced)
+    sent: Awaitable[object] = await producer.send(
+        settings.topic(topics.PRICED), value, partition=partition, headers=headers
+    )
+    return sent
 
 
 async def _acknowledged(sent: Sequence[Any]) -> None:

@@ -5,39 +5,17 @@ be joined as they are; it is freed when the last such frame is gone. Keep none b
 """
 
 import io
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import polars as pl
 
-from tollmeter.schemas.priced import (
-    FORMAT_VERSION,
-    H_BOOT,
-    H_FORMAT,
-    H_KIND,
-    H_PRICE_BOOK,
-    H_ROWS,
-    H_SOURCES,
-    KIND_ROWS,
-    MAX_RECORD_BYTES,
-    PRICED_COLUMNS,
-)
+from tollmeter.schemas.envelope import Source, rows_headers
+from tollmeter.schemas.priced import MAX_RECORD_BYTES, PRICED_COLUMNS
+from tollmeter.schemas.record import Headers
 from tollmeter.schemas.topics import org_partition
 
-Headers = list[tuple[str, bytes]]
-
 _OLDEST = pl.CompatLevel.oldest()  # plain Arrow types: every reader knows them
-
-
-class Source(NamedTuple):
-    """The part of one source partition that a batch has read."""
-
-    partition: int
-    first_offset: int
-    last_offset: int
-    records: int
-    rejected: int
 
 
 class Block(NamedTuple):
@@ -140,12 +118,5 @@ def blocks(
 
 def _headers(rows: pl.DataFrame, sources: Sequence[Source], book: str, boot: str) -> Headers:
     counts = dict(rows["src_partition"].value_counts().iter_rows())
-    listed = [[*source, counts.get(source.partition, 0)] for source in sources]
-    return [
-        (H_FORMAT, str(FORMAT_VERSION).encode()),
-        (H_KIND, KIND_ROWS),
-        (H_ROWS, str(rows.height).encode()),
-        (H_SOURCES, json.dumps(listed, separators=(",", ":")).encode()),
-        (H_PRICE_BOOK, book.encode()),
-        (H_BOOT, boot.encode()),
-    ]
+    listed = [(source, counts.get(source.partition, 0)) for source in sources]
+    return rows_headers(rows.height, listed, book, boot)

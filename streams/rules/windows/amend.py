@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from tollmeter.schemas.control import Correction, Headers, correction_headers
+from tollmeter.schemas.control import Correction
+from tollmeter.schemas.envelope import correction_headers
 from tollmeter.schemas.event import micros
 from tollmeter.schemas.priced import MAX_RECORD_BYTES, MAX_REVISION, PRICED_COLUMNS, VOID
+from tollmeter.schemas.record import Headers
 from tollmeter.streams.rules.events.validate import row_problem
 from tollmeter.streams.rules.records.encode import (
     BLOCK_ROWS,

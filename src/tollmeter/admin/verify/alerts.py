@@ -26,7 +26,7 @@ async def read_alerts(settings: Settings, partitions: int) -> list[Raised]:
         begin, end = await consumer.beginning_offsets(bounds), await consumer.end_offsets(bounds)
         for tp in bounds:
             async for record in records(consumer, tp, begin[tp], end[tp]):
-                event = json.loads(record.value)
+                event = json.loads(record.value or b"")
                 caused = datetime.fromisoformat(event["time"]).timestamp()
                 # The first append counts: after a restart an alert may be sent again with the same id.
                 found.setdefault(event["id"], (event, record.timestamp / 1000 - caused))

@@ -3,7 +3,6 @@
 import io
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import polars as pl
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -11,8 +10,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tollmeter.admin.verify.position import Position, reader
 from tollmeter.admin.verify.sources import SourceMap
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import Correction
-from tollmeter.schemas.priced import H_CORRECTION, H_KIND, KIND_CORRECTION, KIND_ROWS
+from tollmeter.schemas.envelope import Corrected, Rows, read_envelope
+from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.events.decode_avro import decode
 from tollmeter.streams.rules.events.validate import validate
@@ -64,26 +63,24 @@ async def read_rows(settings: Settings, position: Position, advance: Advance) ->
         for number, end in position.priced_end.items():
             async for record in records(consumer, TopicPartition(topic, number), position.priced_from[number], end):
                 advance(1)
-                headers = dict(record.headers)
-                kind = headers.get(H_KIND)
-                if kind not in (KIND_ROWS, KIND_CORRECTION):
-                    continue
                 try:
-                    rows = _rows(record, replaced_by(headers), corrected=kind == KIND_CORRECTION)
-                except (KeyError, ValueError, OSError, pl.exceptions.PolarsError):
+                    match read_envelope(record):
+                        case Rows(value=value):
+                            yield _rows(record, value, corrected=False)
+                        case Corrected(correction, value):
+                            yield _rows(record, value, corrected=True)[correction.was :]
+                except (ValueError, OSError, pl.exceptions.PolarsError):
                     continue  # LEDGER dead-letters it
-                yield rows
 
 
-def replaced_by(headers: dict[str, bytes]) -> int:
+def rows_replaced(record: Record) -> int:
     """Return how many rows of a record come first that say what was: none of one of PRICE."""
-    if headers.get(H_KIND) != KIND_CORRECTION:
-        return 0
-    return Correction.model_validate_json(headers[H_CORRECTION]).was
+    envelope = read_envelope(record)
+    return envelope.correction.was if isinstance(envelope, Corrected) else 0
 
 
-def _rows(record: Any, replaced: int, *, corrected: bool) -> pl.DataFrame:
-    frame = pl.read_ipc_stream(io.BytesIO(record.value), columns=list(dict.fromkeys((*COLUMNS, *CONTENT))))[replaced:]
+def _rows(record: Record, value: bytes, *, corrected: bool) -> pl.DataFrame:
+    frame = pl.read_ipc_stream(io.BytesIO(value), columns=list(dict.fromkeys((*COLUMNS, *CONTENT))))
     return frame.select(
         pl.col("event_id").cast(pl.String),
         "event_time",
@@ -189,7 +186,7 @@ def _judged(values: list[bytes | None]) -> tuple[int, int, pl.DataFrame]:
     return len(values), len(decoded.rejects) + len(good.rejects), rows
 
 
-async def records(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Any]:
+async def records(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Record]:
     """Yield the records of a partition in [begin, end)."""
     if begin >= end:
         return

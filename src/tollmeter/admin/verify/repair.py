@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from tollmeter.admin.verify import ledger, rollups, windows
 from tollmeter.admin.verify.count import IDENTITY
 from tollmeter.admin.verify.live import check_windows
-from tollmeter.admin.verify.log import records, replaced_by
+from tollmeter.admin.verify.log import records, rows_replaced
 from tollmeter.admin.verify.position import reader
 from tollmeter.admin.verify.run import Broken, Options, Verdict
 from tollmeter.admin.verify.windows import FOLDED, Progress, WindowCheck, WrongCell
@@ -88,7 +88,7 @@ async def _reinsert(settings: Settings, client: ClickHouse, rows: pl.DataFrame) 
     async with reader(settings) as consumer:
         for number, offset in rows.select("priced_partition", "priced_offset").unique().rows():
             async for record in records(consumer, TopicPartition(topic, number), offset, offset + 1):
-                block = read(PricedBlock(number, record.offset, record.value))[replaced_by(dict(record.headers)) :]
+                block = read(PricedBlock(number, record.offset, record.value or b""))[rows_replaced(record) :]
                 keys = block.select(pl.col(name).cast(wanted.schema[name]) for name in IDENTITY)
                 mine = block.with_row_index("at").filter(pl.Series(_among(keys, wanted))).drop("at")
                 await asyncio.to_thread(client.insert_arrow, "usage_events", to_insert(mine), LEDGER_COLUMNS)
