@@ -32,6 +32,7 @@ lint: $(STAMP) ## lint, format, types and import rules alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests
 	$(BIN)/lint-imports
 
 unit: $(STAMP) ## tables with values worked out by hand

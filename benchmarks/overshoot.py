@@ -17,7 +17,7 @@ from pathlib import Path
 from tollmeter.broker.policies import set_policy
 from tollmeter.embedded.stack import Stack, settings_environment
 from tollmeter.producers.client.client import UsageProducer
-from tollmeter.producers.guard.guard import Guard, overshoot_bound
+from tollmeter.producers.guard.guard import Allow, Guard, overshoot_bound
 from tollmeter.schemas.money import NANO_PER_MICRO, NANO_PER_USD
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
@@ -104,7 +104,7 @@ def work(mode: str, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             decision = guard.check(MODEL, prompt_tokens=TOKENS, max_output_tokens=0, org=ORG, provider="openai")
-            if decision:
+            if isinstance(decision, Allow):
                 calls += 1
                 producer.record(
                     provider="openai",

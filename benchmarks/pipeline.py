@@ -19,6 +19,7 @@ from benchmarks import baseline, delays, line, plain_rates, startup
 from benchmarks.measure import TooLateError
 from benchmarks.preload import preload
 from tollmeter.admin import setup as provision
+from tollmeter.broker.layout import ProvisionError
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.embedded.stack import Stack
 from tollmeter.settings import Settings
@@ -49,7 +50,7 @@ def main() -> int:
         return 2
     try:
         figures = measure(chosen)
-    except (EmbeddedError, provision.ProvisionError, TooLateError, line.WrongError) as error:
+    except (EmbeddedError, ProvisionError, TooLateError, line.WrongError) as error:
         err.print(f"benchmarks: {error}", markup=False, soft_wrap=True)
         return 2
     if chosen.json:

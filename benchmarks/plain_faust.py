@@ -41,7 +41,7 @@ STARTS: dict[str, Callable[[int], int]] = {
     "minute": lambda at_us: at_us // 60_000_000 * 60,
     "hour": lambda at_us: at_us // 3_600_000_000 * 3_600,
     "day": lambda at_us: at_us // 86_400_000_000 * 86_400,
-    "month": lambda at_us: _month(at_us // 86_400_000_000),
+    "month": lambda at_us: _month(at_us // 86_400_000_000),  # type: ignore[has-type]
 }
 """Level -> start of the window of an instant (microseconds since 1970), in seconds."""
 MEASURES = (

@@ -154,6 +154,6 @@ def dumps(rates: PlainRates) -> str:
 
 def loads(text: str) -> PlainRates:
     return {
-        key: [Step(*step[:3], [Leaf(*leaf) for leaf in step[3]]) for step in steps]
+        key: [Step(above, since, until, [Leaf(*leaf) for leaf in leaves]) for above, since, until, leaves in steps]
         for key, steps in json.loads(text).items()
     }

@@ -198,8 +198,8 @@ def serve(address: str) -> list[str]:
             else:
                 continue
             break
-    for stream in (connection, listener, *waiting.values()):
-        stream.close()
+    for one in (connection, listener, *waiting.values()):
+        one.close()
     return _become(wanted, streams, (woken, wakes))
 
 

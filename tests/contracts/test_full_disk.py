@@ -98,6 +98,7 @@ def test_acknowledged_rows_outlive_a_full_disk(disk: Disk, tmp_path: Path) -> No
         found = eventually(lambda: present(client, supervisor))
     finally:
         supervisor.close([[FRONT]])
+    assert found is not None
     lost = set.union(*(writer.stored for writer in writers)) - found
     assert not lost, f"{len(lost)} acknowledged rows are gone"
     assert any("exit" in note and "75" in note for note in notes), notes

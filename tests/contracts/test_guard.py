@@ -199,7 +199,7 @@ def test_the_last_book_is_known_when_it_starts_without_a_broker(
 ) -> None:
     """The cap on one call holds from the first moment, though nobody answers."""
     allowed = guard.check("gpt-4o", **CALL)
-    assert allowed
+    assert isinstance(allowed, Allow)
     kept = list(Path(guard.settings.spool_dir).glob("*.prices.json"))
     assert len(kept) == 1
     away = guard.settings.model_copy(update={"kafka": "127.0.0.1:9"})
@@ -207,7 +207,11 @@ def test_the_last_book_is_known_when_it_starts_without_a_broker(
     cache.save(kept[0].read_bytes())
     with Guard(settings=away) as other:
         other.check("gpt-4o")
-        decided = eventually(lambda: (found := other.check("gpt-4o", **CALL)) and found.est_nano and found, 10.0)
-        assert decided.est_nano == allowed.est_nano
+
+        def priced() -> Allow | None:
+            found = other.check("gpt-4o", **CALL)
+            return found if isinstance(found, Allow) and found.est_nano else None
+
+        assert eventually(priced, 10.0).est_nano == allowed.est_nano
         assert not other.check("gpt-4o", prompt_tokens=1_000_000, provider="openai")
         assert other.staleness_s == float("inf")

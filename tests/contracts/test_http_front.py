@@ -70,7 +70,7 @@ def connect_arguments(stack: Stack, passwords: dict[str, str], user: str = "defa
     return {"host": "127.0.0.1", "port": port, "username": user, "password": passwords[user]}
 
 
-ROWS = [
+ROWS: list[list[Any]] = [
     [1, "a", datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), 10],
     [2, "b'\\\n", datetime(2026, 1, 2, 3, 4, 6, 0, UTC), None],
 ]
@@ -84,7 +84,7 @@ def test_clickhouse_connect_sync(stack: Stack, passwords: dict[str, str], table:
         result = client.query(
             f"SELECT * FROM {table} WHERE id >= {{least:UInt64}} ORDER BY id", parameters={"least": 1}
         )
-        naive = [[row[0], row[1], row[2].replace(tzinfo=None), row[3]] for row in ROWS]
+        naive = [[number, name, at.replace(tzinfo=None), amount] for number, name, at, amount in ROWS]
         assert [[*row[:2], row[2].replace(tzinfo=None), row[3]] for row in result.result_rows] == naive
         assert client.command(f"SELECT count() FROM {table}") == 2
         assert client.query_arrow(f"SELECT sum(amount) AS s FROM {table}").to_pylist() == [{"s": 10}]

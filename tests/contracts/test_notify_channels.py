@@ -15,6 +15,7 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from tests.alert_events import AT, Receiver, alert, event, receiver
+from tollmeter.sinks.channels import config
 from tollmeter.sinks.channels.message import Away, Channel, Message, Refused
 from tollmeter.streams.notify import routes
 from tollmeter.streams.notify.channels import build
@@ -94,7 +95,7 @@ def test_webhook_goes_to_the_address_that_was_checked(hook: Receiver) -> None:
     from tollmeter.sinks.channels.webhook import Webhook
 
     port = urlsplit(hook.url).port
-    wanted = routes.Webhook.model_validate(
+    wanted = config.Webhook.model_validate(
         {"type": "webhook", "url": f"http://rebind.example.org:{port}/hook", "key_env": "K", "allow": ["127.0.0.1"]}
     )
     answers = [["127.0.0.1"], ["10.0.0.1"]]

@@ -32,7 +32,9 @@ Names = dict[tuple[str, str, int, str], int]
 
 def a_log(rng: random.Random) -> tuple[list[Record], Names]:
     """Rows of many names in two months, with a budget on one of them, and who has totals of his own by the rule."""
-    records, calls, number, has_budget = [], defaultdict(int), 0, False
+    calls: Names = defaultdict(int)
+    records: list[Record] = []
+    number, has_budget = 0, False
     value, headers = control_record(PolicySet(policy=WATCHED))
     for offset in range(rng.randint(2, 12)):
         if not has_budget and rng.random() < 0.2:

@@ -322,9 +322,10 @@ def test_windows_equal_the_sum_of_distinct_rows(seed: int) -> None:
         months[key[:3]] = [a + b for a, b in zip(months[key[:3]], values, strict=True)]
     assert state.counters == oracle.counts
     by_month: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0] * len(MEASURES))
-    for key, values in cells_of(state).items():
-        if key[0] == "month" and key[2] != "tag":
-            by_month[key[1:4]] = [a + b for a, b in zip(by_month[key[1:4]], values, strict=False)]
+    for (level, org, kind, name, _bucket), values in cells_of(state).items():
+        if level == "month" and kind != "tag":
+            month = (org, kind, name)
+            by_month[month] = [a + b for a, b in zip(by_month[month], values, strict=False)]
     assert {key: sums for key, sums in by_month.items() if any(sums)} == {
         key: sums for key, sums in months.items() if any(sums)
     }

@@ -14,13 +14,13 @@ from tests.effort import examples
 from tests.price_events import SCHEMA, frame, shipped_book
 from tollmeter.schemas.event import micros
 from tollmeter.schemas.money import MAX_EVENT_NANO
+from tollmeter.schemas.priced import PRICE_STATUSES
 from tollmeter.streams.price.book.book import COMPONENT_COLUMNS, COUNTER_COLUMNS
 from tollmeter.streams.price.book.check import DIFFERENT, EQUAL, check
 from tollmeter.streams.price.book.compile import LATTICE, leaves_of
 from tollmeter.streams.rules.pricing.fx import MAX_PER_USD_NANO, Rate, Rates, convert, convert_columns
 from tollmeter.streams.rules.pricing.model_names import Names
 from tollmeter.streams.rules.pricing.price_columns import (
-    PRICE_STATUSES,
     Columns,
     Table,
     price_columns,

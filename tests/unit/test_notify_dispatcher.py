@@ -40,7 +40,7 @@ def take(dispatcher: Dispatcher, made: Alert, now_s: float = T) -> Notice:
 
 def deliver(dispatcher: Dispatcher, now_s: float) -> list[tuple[str, str, str]]:
     """Deliver everything that is due; return consumer, alert and whether it opened or resolved."""
-    sent = []
+    sent: list[tuple[str, str, str]] = []
     while due := dispatcher.due(now_s):
         for consumer, notice, delivery in due:
             dispatcher.settle(notice.id, delivery, Outcome(), now_s)
