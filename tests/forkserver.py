@@ -53,8 +53,11 @@ class Child:
                 selector.register(self._connection, selectors.EVENT_READ)
                 if not selector.select(timeout):
                     raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            self.returncode = int(_receive(self._connection)[0]["returncode"])
-            self._connection.close()
+            with self._connection:
+                try:
+                    self.returncode = int(_receive(self._connection)[0]["returncode"])
+                except (EOFError, ConnectionError):
+                    self.returncode = -signal.SIGKILL  # the server has ended, and its children with it
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -86,7 +89,7 @@ class ForkServer:
             return
         environment = {**os.environ, **_FEW_THREADS, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
         command = [sys.executable, "-m", "tests.forkserver", self._address]
-        self._process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
 
@@ -132,12 +135,9 @@ class ForkServer:
         return subprocess.CompletedProcess(child.args, code, *said)
 
     def close(self) -> None:
-        """End the server. Children that still run are the test's own business."""
+        """End the server and whatever it still runs."""
         if self._process is not None:
-            self._process.terminate()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-            self._process.wait()
+            self._process.communicate()
         self._folder.cleanup()
 
 
@@ -159,67 +159,83 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     return json.loads(text), streams
 
 
-def serve(address: str) -> list[str]:
-    """Fork a child for each connection and tell its exit code there; return in a child, with its arguments."""
-    for name in PRELOADED:
-        import_module(name)
-    assert threading.active_count() == 1, "a fork has one thread"
-    gc.freeze()
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
-    listener.listen(64)
-    woken, wakes = os.pipe()
-    for end in (woken, wakes):
-        os.set_blocking(end, False)
-    signal.set_wakeup_fd(wakes)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print("ready", flush=True)
-    waiting: dict[int, socket.socket] = {}
-    with selectors.DefaultSelector() as selector:
-        selector.register(listener, selectors.EVENT_READ)
-        selector.register(woken, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
-                if key.fileobj is listener:
-                    connection, _ = listener.accept()
-                    wanted, streams = _receive(connection)
-                    pid = os.fork()
-                    if not pid:
-                        break
-                    for stream in streams:
-                        os.close(stream)
-                    waiting[pid] = connection
-                    _send(connection, {"pid": pid})
-                else:
-                    with suppress(BlockingIOError):
-                        os.read(woken, 4096)
-                    _tell_ends(waiting)
-            else:
-                continue
-            break
-    for one in (connection, listener, *waiting.values()):
-        one.close()
-    return _become(wanted, streams, (woken, wakes))
+class Server:
+    """Forks a child for each connection and tells its exit code there; ends, with every child, when the tests do."""
+
+    def __init__(self, address: str) -> None:
+        for name in PRELOADED:
+            import_module(name)
+        assert threading.active_count() == 1, "a fork has one thread"
+        gc.freeze()
+        self._children: dict[int, socket.socket] = {}
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(address)
+        self._listener.listen(64)
+        self._woken, self._wakes = os.pipe()
+        for end in (self._woken, self._wakes):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(self._wakes)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, frame: self._end())
+
+    def serve(self) -> list[str]:
+        """Return in a child, with its arguments."""
+        print("ready", flush=True)
+        with selectors.DefaultSelector() as selector:
+            for source in (self._listener, self._woken, sys.stdin):
+                selector.register(source, selectors.EVENT_READ)
+            while True:
+                for source in [key.fileobj for key, _ in selector.select()]:
+                    if source is self._listener:
+                        wanted = self._fork()
+                        if wanted is not None:
+                            return _become(*wanted)
+                    elif source is sys.stdin:  # its other end is closed
+                        self._end()
+                    else:
+                        self._tell_ends()
+
+    def _fork(self) -> tuple[dict[str, Any], list[int]] | None:
+        """Return in the child what it shall be, in the server nothing."""
+        connection, _ = self._listener.accept()
+        wanted, streams = _receive(connection)
+        pid = os.fork()
+        if pid:
+            for stream in streams:
+                os.close(stream)
+            self._children[pid] = connection
+            _send(connection, {"pid": pid})
+            return None
+        signal.set_wakeup_fd(-1)
+        for ours in (connection, self._listener, *self._children.values()):
+            ours.close()
+        for end in (self._woken, self._wakes):
+            os.close(end)
+        return wanted, streams
+
+    def _tell_ends(self) -> None:
+        """Say of every child that has ended how."""
+        with suppress(BlockingIOError):
+            os.read(self._woken, 4096)
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            with self._children.pop(pid) as connection, suppress(OSError):
+                _send(connection, {"returncode": os.waitstatus_to_exitcode(status)})
+
+    def _end(self) -> None:
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+        os._exit(0)
 
 
-def _tell_ends(waiting: dict[int, socket.socket]) -> None:
-    """Say of every child that has ended how."""
-    while waiting:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if not pid:
-            return
-        with waiting.pop(pid) as connection, suppress(OSError):
-            _send(connection, {"returncode": os.waitstatus_to_exitcode(status)})
-
-
-def _become(wanted: Mapping[str, Any], streams: Sequence[int], pipe: Sequence[int]) -> list[str]:
+def _become(wanted: Mapping[str, Any], streams: Sequence[int]) -> list[str]:
     """Take on signals, streams, environment and folder as after an exec."""
-    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for end in pipe:
-        os.close(end)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -235,7 +251,7 @@ def _become(wanted: Mapping[str, Any], streams: Sequence[int], pipe: Sequence[in
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = serve(sys.argv[1])
+    sys.argv[1:] = Server(sys.argv[1]).serve()
     from tollmeter.__main__ import main
 
     sys.argv[0] = "tollmeter"
