@@ -36,7 +36,7 @@ lint: $(STAMP) ## lint, format, types and import rules alone
 	$(BIN)/lint-imports
 
 unit: $(STAMP) ## tables with values worked out by hand
-	$(BIN)/python -m pytest -q tests/unit -m "$(FAST)"
+	$(SUITE) -q tests/unit -m "$(FAST)"
 
 laws: $(STAMP) ## laws beside oracles, and the simulator
 	$(SUITE) tests/laws tests/simulation
