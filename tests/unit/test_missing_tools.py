@@ -9,7 +9,7 @@ import pytest
 
 from tests.checkout import ROOT
 
-PLAIN = ("sh", "make", "cat", "cmp", "cp", "rm", "touch")
+PLAIN = ("sh", "bash", "make", "cat", "cmp", "cp", "dirname", "rm", "touch")
 JAVA_17 = 'openjdk version "17.0.9" 2023-10-17'
 JAVA_8 = 'java version "1.8.0_392"'
 
@@ -19,7 +19,7 @@ def tree(tmp_path: Path) -> Path:
     """A checkout without `.venv/`, as far as `make` reads it before the first download."""
     folder = tmp_path / "tree"
     (folder / ".ci").mkdir(parents=True)
-    for name in ("Makefile", ".ci/tools.sh", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", ".ci/tools.sh", ".ci/run", "requirements.lock", "pyproject.toml"):
         shutil.copyfile(ROOT / name, folder / name)
     return folder
 
@@ -31,7 +31,14 @@ def script(path: Path, text: str) -> None:
 
 
 def make(tree: Path, target: str, tools: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
-    """Run `make target` where nothing but a few plain commands and `tools` (name → shell script) is found."""
+    """Run `make target` where nothing but a few plain commands and `tools` is found."""
+    words = [f"{key}={value}" for key, value in more.items() if key == "PYTHON"]
+    rest = {key: value for key, value in more.items() if key != "PYTHON"}
+    return run(["make", target, *words], tree, tools, **rest)
+
+
+def run(command: list[str], tree: Path, tools: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where nothing but a few plain commands and `tools` (name → shell script) is found."""
     binaries = tree.parent / "bin"
     shutil.rmtree(binaries, ignore_errors=True)
     binaries.mkdir()
@@ -40,9 +47,10 @@ def make(tree: Path, target: str, tools: dict[str, str], **more: str) -> subproc
     for name, text in tools.items():
         script(binaries / name, text)
     return subprocess.run(
-        ["make", target, *(f"{key}={value}" for key, value in more.items() if key == "PYTHON")],
+        command,
         cwd=tree,
-        env={"PATH": str(binaries), **{key: value for key, value in more.items() if key != "PYTHON"}},
+        env={"PATH": str(binaries), **more},
+        stdin=subprocess.DEVNULL,
         check=False,
         capture_output=True,
         text=True,
@@ -141,3 +149,27 @@ def test_nothing_is_said_where_nothing_is_missing(tree: Path) -> None:
     done = make(tree, "demo", {"python3": python("3.11 new whole"), "java": java(JAVA_17), "mvn": "exit 0"})
     assert "lacks" not in done.stderr
     assert "asked to make something: -m venv --clear .venv" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("user", "tools", "installs"),
+    [
+        ("0", {}, True),
+        ("0", {"python3": python("3.11 new whole"), "java": java(JAVA_17)}, True),
+        ("0", {"python3": python("3.11 new whole"), "java": java(JAVA_17), "mvn": "exit 0"}, False),
+        ("1000", {}, False),
+    ],
+    ids=["nothing there", "no Maven", "all there", "not root"],
+)
+def test_fresh_machine_run_installs_what_is_missing(
+    tree: Path, user: str, tools: dict[str, str], installs: bool
+) -> None:
+    """Only as root and where something is missing; this apt-get brings nothing, so `make` has the last word."""
+    asked = tree / "asked"
+    done = run(["bash", ".ci/run"], tree, {"id": f"echo {user}", "apt-get": f'echo "$*" >> {asked}', **tools})
+    assert done.returncode == 2
+    assert asked.exists() == installs
+    if installs:
+        update, install = asked.read_text(encoding="utf-8").splitlines()
+        assert update.startswith("update")
+        assert {"make", "python3", "python3-venv", "default-jre-headless", "maven"} <= set(install.split())
