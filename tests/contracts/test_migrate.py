@@ -22,6 +22,7 @@ TABLES = {
     "schema_migrations",
     "token_usage",
     "usage",
+    "alert_list",
     "usage_daily",
     "usage_events",
     "usage_hourly",

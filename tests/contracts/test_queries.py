@@ -21,11 +21,12 @@ NAMES = (
     "costs_today",
     "find_call",
     "operations",
+    "reported",
+    "reported_total",
     "rollup_dirty",
     "rollup_progress",
     "rollup_recompute",
     "spend",
-    "spend_by_model_key",
     "spend_total",
     "token_list",
     "token_summary",
@@ -37,10 +38,14 @@ PARAMETERS: dict[str, Any] = {
     "now": moment(NOW),
     "top": 10,
     "by": ["model", "key"],
-    "day": "2026-11-20",
+    "today": "2026-11-20 00:00:00",
+    "month": "2026-11-01 00:00:00",
+    "zone": "UTC",
     "provider": "",
     "user_id": "",
     "org_id": "",
+    "model": "",
+    "api_key_id": "",
     "limit": 10,
     "offset": 0,
     "id": "nobody's",
@@ -51,7 +56,7 @@ PARAMETERS: dict[str, Any] = {
     "gap_us": 0,
     "minutes": [0, 60],
 }
-EMPTY_ROWS = {"spend_total", "token_summary", "rollup_progress"}
+EMPTY_ROWS = {"spend_total", "reported_total", "token_summary", "rollup_progress"}
 """Queries that answer one row, of zeros, when there is nothing."""
 
 
@@ -211,7 +216,10 @@ def test_top_calls(ledger: ClickHouse) -> None:
         "client_ip": "10.0.0.1",
         "request_id": "r1",
         "api_key_id": "k1",
+        "unpriced": 0,
+        "usd_at_risk": None,
     }
+    assert (found[2]["client_ip"], found[4]["unpriced"], found[4]["usd_at_risk"]) == (None, 1, Decimal("0.007"))
     assert [line["pt"] for line in ask(ledger, "top_calls", top=1)] == [1]
 
 
@@ -222,11 +230,6 @@ SPEND = [
     ("gpt-4o-2024", "k1", 1, 100, 10, Decimal("0.0000")),  # 0.5: to the even 0
     ("new", "k1", 1, 50, 5, None),
 ]
-
-
-def test_spend_by_model_and_key(ledger: ClickHouse) -> None:
-    names = ("model", "api_key_id", "calls", "prompt_tokens", "output_tokens", "usd_est")
-    assert ask(ledger, "spend_by_model_key") == [dict(zip(names, line, strict=True)) for line in SPEND]
 
 
 def test_spend_by_any_columns(ledger: ClickHouse) -> None:
@@ -244,6 +247,76 @@ def test_spend_by_any_columns(ledger: ClickHouse) -> None:
     (all_,) = ask(ledger, "spend", by=[])
     assert (all_["calls"], all_["usd_est"]) == (5, Decimal("2005.0002"))
     assert len(ask(ledger, "spend", top=2)) == 2
+    kiritimati = ask(ledger, "spend", by=["day"], zone="Pacific/Kiritimati")  # 14 hours ahead: one day earlier begins
+    assert [(line["day"], line["calls"]) for line in kiritimati] == [("2026-11-20", 5)]
+
+
+@pytest.mark.parametrize(
+    ("filters", "calls"),
+    [
+        ({"org_id": "o2"}, 1),
+        ({"user_id": "u1"}, 3),
+        ({"provider": "anthropic"}, 0),
+        ({"model": "gpt-4o"}, 2),
+        ({"model": "gpt-4o-2024"}, 2),
+        ({"api_key_id": "k1", "user_id": "u1"}, 2),
+        ({"org_id": "o1' OR '1'='1"}, 0),
+    ],
+)
+def test_filters_hold_in_every_report(ledger: ClickHouse, filters: dict[str, str], calls: int) -> None:
+    for name in ("spend_total", "costs_today", "operations", "spend", "top_calls", "reported_total"):
+        rows = ask(ledger, name, **filters, since=moment(NOW - timedelta(hours=10)))
+        counted = [line for line in rows if not line.get("total")]
+        assert sum(line.get("calls", 1) for line in counted) == calls, name
+
+
+def test_a_sum_of_nothing_but_unknown_cost_is_not_zero(ledger: ClickHouse) -> None:
+    for name in ("spend_total", "operations", "spend"):
+        (found,) = ask(ledger, name, org_id="o2")
+        assert (found["usd_est"], found["unpriced"], found["usd_at_risk"]) == (None, 1, Decimal("0.0070")), name
+    (operation,) = ask(ledger, "operations", org_id="o2")
+    assert operation["cost_usd"] is None
+
+
+def test_a_failed_call_that_used_nothing_is_no_unknown_cost(ledger: ClickHouse) -> None:
+    at = NOW - timedelta(days=40)
+    common = {"event_time": at, "received_at": at, "org_id": "failing", "cost_nano": None}
+    failed = [row(800, **common, status="ERROR", price_status="NO_USAGE")]
+    doubtful = [
+        row(801, **common, status="ERROR", price_status="UNKNOWN_MODEL", input_tokens=5),
+        row(802, **common, status="OK", price_status="NO_USAGE"),
+    ]
+    period = {"since": moment(at), "until": moment(at + timedelta(seconds=1)), "org_id": "failing"}
+    insert(ledger, failed)
+    (found,) = ask(ledger, "spend_total", **period)
+    assert (found["calls"], found["unpriced"], found["usd_est"]) == (1, 0, Decimal(0))
+    insert(ledger, doubtful)
+    (found,) = ask(ledger, "spend_total", **period)
+    assert (found["calls"], found["unpriced"], found["usd_est"]) == (3, 2, None)
+    ledger.command(load("rollup_recompute"), {"minutes": [int(at.timestamp()) // 60 * 60]})
+    for view in ("usage_hourly", "usage_daily"):
+        rows = ledger.query(f"SELECT calls, unpriced, cost_nano, cost_usd FROM {view} WHERE org_id = 'failing'")
+        assert rows == [{"calls": 3, "unpriced": 2, "cost_nano": None, "cost_usd": None}]
+
+
+def test_stated_costs_beside_ours(ledger: ClickHouse) -> None:
+    at = NOW - timedelta(days=41)
+    common = {"event_time": at, "received_at": at, "org_id": "stated"}
+    amounts = [(810, 4_500_000, 4_500_000), (811, 9_000_000, 4_500_000), (812, 1, None), (813, None, 7)]
+    insert(ledger, [row(n, **common, reported_cost_nano=stated, cost_nano=ours) for n, stated, ours in amounts])
+    period = {"since": moment(at), "until": moment(at + timedelta(seconds=1)), "org_id": "stated"}
+    rows = ask(ledger, "reported", **period)
+    assert [line["difference_usd"] for line in rows] == [None, Decimal("-0.0045"), Decimal(0)]
+    (total,) = ask(ledger, "reported_total", **period)
+    assert total == {
+        "calls": 4,
+        "without_reported": 1,
+        "unpriced": 1,
+        "equal": 1,
+        "compared": 2,
+        "reported_usd": Decimal("0.0135"),
+        "cost_usd": Decimal("0.009"),
+    }
 
 
 def test_spend_total(ledger: ClickHouse) -> None:
@@ -254,7 +327,10 @@ def test_spend_total(ledger: ClickHouse) -> None:
             "output_tokens": 19,
             "usd_est": Decimal("2005.0002"),
             "usd_user_billed": Decimal("2000.0050"),
+            "known_nano": 2_005_000_199_999,
             "unpriced": 1,
+            "risk_nano": 7_000_000,
+            "total_nano": 2_005_000_199_999,
             "usd_at_risk": Decimal("0.0070"),
             "blocked": 0,
         }
@@ -262,7 +338,7 @@ def test_spend_total(ledger: ClickHouse) -> None:
 
 
 def test_costs_today(ledger: ClickHouse) -> None:
-    *rows, total = ask(ledger, "costs_today")
+    *rows, total = ask(ledger, "costs_today", since=PARAMETERS["today"])
     assert [(line["model"], line["api_key_id"], line["usd_est"]) for line in rows] == [
         ("o3", "k1", Decimal("2000.0050")),
         ("gpt-4o-2024", "k2", Decimal("0.0002")),
@@ -279,15 +355,23 @@ def test_token_summary(ledger: ClickHouse) -> None:
         "today_total_tokens": 175,
         "today_cost_rub": Decimal("0.0040"),
         "today_requests_count": 3,
+        "today_unpriced": 2,
+        "today_rub_at_risk": Decimal(0),
         "this_month_total_tokens": 179,
         "this_month_cost_rub": Decimal("0.0040"),
         "this_month_requests_count": 5,
+        "this_month_unpriced": 3,
+        "this_month_rub_at_risk": Decimal(0),
         "all_time_total_tokens": 179,
         "all_time_cost_rub": Decimal("0.0040"),
         "all_time_requests_count": 5,
+        "all_time_unpriced": 3,
+        "all_time_rub_at_risk": Decimal(0),
     }
-    (other,) = ask(ledger, "token_summary", org_id="o2", now=moment(NOW + timedelta(days=15)))
+    later = {"now": moment(NOW + timedelta(days=15)), "month": "2026-12-01 00:00:00", "today": "2026-12-05 00:00:00"}
+    (other,) = ask(ledger, "token_summary", org_id="o2", **later)
     assert (other["this_month_requests_count"], other["all_time_requests_count"]) == (0, 1)
+    assert (other["this_month_cost_rub"], other["all_time_cost_rub"]) == (0, None), "of no call, and of an unknown one"
     (nobody,) = ask(ledger, "token_summary", user_id="nobody")
     assert set(nobody.values()) == {0, Decimal(0)}
 
@@ -313,11 +397,12 @@ def test_token_list(ledger: ClickHouse) -> None:
 
 def test_operations_round_half_up(ledger: ClickHouse) -> None:
     month = {"since": "2026-11-01 00:00:00", "until": "2026-12-01 00:00:00"}
-    assert ask(ledger, "operations", **month) == [
+    names = ("operation_name", "calls", "total_tokens", "cost_usd")
+    assert [tuple(line[name] for name in names) for line in ask(ledger, "operations", **month)] == [
         # 2005.000 - 1 nano: down; 4.995 alone would be up
-        {"operation_name": "ingest", "calls": 2, "total_tokens": 4, "cost_usd": Decimal("2005.00")},
-        {"operation_name": "search", "calls": 3, "total_tokens": 175, "cost_usd": Decimal("0.00")},
-        {"operation_name": "old", "calls": 1, "total_tokens": 2, "cost_usd": Decimal("0.00")},
+        ("ingest", 2, 4, Decimal("2005.00")),
+        ("search", 3, 175, Decimal("0.00")),
+        ("old", 1, 2, Decimal("0.00")),
     ]
     (alone,) = ask(
         ledger, "operations", since=moment(NOW - timedelta(hours=21)), until=moment(NOW - timedelta(hours=19))
@@ -352,9 +437,9 @@ def test_alerts_in_order(ledger: ClickHouse) -> None:
 
 
 def test_views_speak_plainly(ledger: ClickHouse) -> None:
-    assert ledger.query("SELECT count() AS n, countIf(cost_usd IS NULL) AS unknown FROM token_usage") == [
-        {"n": 6, "unknown": 1}
-    ]
+    assert ledger.query(
+        "SELECT count() AS n, countIf(cost_usd IS NULL) AS unknown FROM token_usage WHERE user_id != ''"
+    ) == [{"n": 6, "unknown": 1}]
     insert(
         ledger, [call(7, 1, tags=[{"key": "team", "value": "a"}], extra_units=[{"key": "web_searches", "value": 2.0}])]
     )
@@ -362,8 +447,9 @@ def test_views_speak_plainly(ledger: ClickHouse) -> None:
     assert found == {"tags": {"team": "a"}, "extra_units": {"web_searches": 2.0}}
     minutes = [int((NOW - timedelta(hours=hours)).timestamp()) // 60 * 60 for hours in (1, 3, 4, 5)]
     ledger.command(load("rollup_recompute"), {"minutes": sorted(minutes)})
-    hourly = ledger.query("SELECT sum(calls) AS calls, sum(cost_nano) AS cost FROM usage_hourly WHERE model = ''")
-    daily = ledger.query("SELECT sum(calls) AS calls, sum(cost_nano) AS cost FROM usage_daily WHERE day = '2026-11-20'")
+    sums = "SELECT sum(calls) AS calls, sum(cost_nano) AS cost"
+    hourly = ledger.query(f"{sums} FROM usage_hourly WHERE org_id != 'failing'")
+    daily = ledger.query(f"{sums} FROM usage_daily WHERE day = '2026-11-20'")
     assert hourly == daily == [{"calls": 5, "cost": 2_000_005_199_999}]
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner, Result
 
+from tests import terminals
 from tests.priced_rows import insert, row
+from tests.terminals import command
 from tollmeter.cli.alerts import alerts
 from tollmeter.cli.report import report
 from tollmeter.schemas import topics
@@ -22,8 +26,8 @@ NOWHERE = Settings(clickhouse="http://127.0.0.1:1", kafka="127.0.0.1:1")
 
 
 def run(settings: Settings, *arguments: str) -> Result:
-    command = alerts if arguments[0] == "alerts" else report
-    return CliRunner().invoke(command, arguments[1:], obj=settings)
+    group = alerts if arguments[0] == "alerts" else report
+    return CliRunner().invoke(group, arguments[1:], obj=settings)
 
 
 def said(settings: Settings, *arguments: str) -> Any:
@@ -71,10 +75,12 @@ def test_calls(seeded: Settings) -> None:
     rows = said(seeded, "report", "calls", "--top", "2")
     assert [line["est_cost"] for line in rows] == [0.012345678, 0.0045]
     keys = ["ts", "model_sent", "model_used", "pt", "ot", "est_cost", "client_ip", "request_id", "api_key_id"]
-    assert list(rows[0]) == keys
+    assert [list(line) for line in rows] == [keys, keys]
+    assert [line["client_ip"] for line in rows] == [None, "10.0.0.1"]
     assert rows[1]["ts"].endswith("Z")
     assert datetime.fromisoformat(rows[1]["ts"]) < datetime.now(UTC)
-    assert said(seeded, "report", "calls")[2]["est_cost"] is None
+    unknown = said(seeded, "report", "calls")[2]
+    assert (unknown["est_cost"], unknown["unpriced"], unknown["usd_at_risk"]) == (None, 1, 0.02)
 
 
 @pytest.mark.stack
@@ -90,7 +96,16 @@ def test_spend(seeded: Settings) -> None:
             "output_tokens": 200,
             "usd_est": 0.0045,
         },
-        {"model": "new", "api_key_id": "k2", "calls": 1, "prompt_tokens": 0, "output_tokens": 0, "usd_est": None},
+        {
+            "model": "new",
+            "api_key_id": "k2",
+            "calls": 1,
+            "prompt_tokens": 0,
+            "output_tokens": 0,
+            "usd_est": None,
+            "unpriced": 1,
+            "usd_at_risk": 0.02,
+        },
     ]
     assert [line["user_id"] for line in said(seeded, "report", "spend", "--by", "user", "--top", "2")] == ["u2", "u1"]
 
@@ -101,6 +116,7 @@ def test_today_and_summary_and_operations(seeded: Settings) -> None:
     if said(seeded, "report", "calls", "--top", "1")[0]["ts"][:10] != today["day"]:
         assert today["totals"]["calls"] == 0  # midnight passed since the seed: those calls are yesterday's
         return
+    assert today["zone"] == "UTC"
     assert today["totals"] == {
         "calls": 3,
         "prompt_tokens": 1_000,
@@ -115,6 +131,51 @@ def test_today_and_summary_and_operations(seeded: Settings) -> None:
     assert summary == {"success": True, "data": {"today": expected, "this_month": expected, "all_time": expected}}
     operations = said(seeded, "report", "operations", "--provider", "openai")
     assert operations[1] == {"operation_name": "search", "calls": 1, "total_tokens": 1_200, "cost_usd": 0.0}
+    assert list(operations[0]) == ["operation_name", "calls", "total_tokens", "cost_usd", "unpriced", "usd_at_risk"]
+    everybody = said(seeded, "report", "summary")["data"]["today"]
+    assert (everybody["cost_rub"], everybody["unpriced"], everybody["rub_at_risk"]) == (0.405, 2, 0.0)
+
+
+@pytest.mark.stack
+def test_a_period_and_filters(seeded: Settings) -> None:
+    assert [line["api_key_id"] for line in said(seeded, "report", "calls", "--user", "u2")] == ["k2"]
+    assert said(seeded, "report", "spend", "--by", "user", "--model", "gpt-4o", "--key", "k1")[0]["user_id"] == "u1"
+    month = f"{datetime.now(UTC):%Y-%m}"
+    whole = said(seeded, "report", "spend", "--by", "day", "--month", month, "--zone", "UTC")
+    assert sum(line["calls"] for line in whole) in (0, 3)  # 0: the month began since the seed
+    assert said(seeded, "report", "spend", "--since", "2026-01-01", "--until", "2026-01-02T00:00:00Z") == []
+    zoned = run(seeded, "report", "calls", "--zone", "Asia/Kolkata").stdout
+    assert "+0530" in zoned
+    assert " Asia/Kolkata\n" in zoned
+
+
+@pytest.mark.stack
+def test_csv_is_for_spreadsheets(seeded: Settings) -> None:
+    result = run(seeded, "report", "spend", "--by", "model,key", "--csv")
+    assert result.stdout.splitlines() == [
+        "model,api_key_id,calls,prompt_tokens,output_tokens,usd_est,unpriced,usd_at_risk",
+        "o3,k2,1,0,0,0.0123,0,0.0",
+        "gpt-4o,k1,1,1000,200,0.0045,0,0.0",
+        "new,k2,1,0,0,,1,0.02",
+    ]
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("width", [80, 40])
+def test_reports_fit_a_narrow_terminal(seeded: Settings, width: int) -> None:
+    """The real command in a pseudo-terminal of that width, every report."""
+    environment = {
+        "TOLLMETER_CLICKHOUSE": seeded.clickhouse,
+        "TOLLMETER_CLICKHOUSE_USER": seeded.clickhouse_user,
+        "TOLLMETER_CLICKHOUSE_PASSWORD": seeded.clickhouse_password.get_secret_value(),
+        "TOLLMETER_CLICKHOUSE_DATABASE": seeded.clickhouse_database,
+    }
+    for name in ("calls", "spend", "today", "summary", "operations"):
+        shown = terminals.CODES.sub("", terminals.in_terminal(width, "report", name, **environment))
+        table = shown.partition("total: ")[0]
+        assert terminals.widest(table) <= width, shown
+        assert "gpt-4o" in table or name in ("summary", "operations")
+        assert "\x1b" not in terminals.in_terminal(width, "report", name, **environment, NO_COLOR="1")
 
 
 @pytest.mark.stack
@@ -171,6 +232,62 @@ def test_alerts_follow(line_settings: Settings) -> None:
     assert "it's 80 % [of] it" in people.stdout
 
 
+@pytest.mark.stack
+def test_alerts_follow_begins_with_the_last_ones_and_says_that_it_waits(line_settings: Settings) -> None:
+    """A second process, as people run it: what it shows before anything new is raised."""
+    names = ("kafka", "topic_prefix", "group_prefix")
+    environment = {f"TOLLMETER_{name.upper()}": str(getattr(line_settings, name)) for name in names}
+
+    def follow(*options: str, lines: int) -> tuple[list[str], str]:
+        process = subprocess.Popen(
+            command("alerts", "follow", *options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=terminals.environment(environment | {"PYTHONUNBUFFERED": "1"}),
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            waits = process.stderr.readline()
+            asyncio.run(produce(line_settings, replace(alert(9), text="a new one")))
+            return [process.stdout.readline() for _ in range(lines)], waits
+        finally:
+            process.kill()
+            process.communicate()
+
+    new, waits = follow(lines=1)
+    assert waits.startswith("no alert yet; waiting for alerts from 127.0.0.1:")
+    assert "a new one" in new[0]
+    for number in range(8):
+        asyncio.run(produce(line_settings, alert(number % 7)))  # the first once more: it is one alert
+    shown, waits = follow(lines=6)
+    assert waits.startswith("5 of before; waiting for alerts from ")
+    times = [line.split()[0] for line in shown]
+    assert times[:5] == sorted(times[:5])
+    assert sum("a new one" in line for line in shown) == 2, "the last of before, and the one that came"
+    assert follow("--json", lines=1)[1].startswith("waiting for alerts from ")
+
+
+async def produce(settings: Settings, one: Alert) -> None:
+    async with AIOKafkaProducer(**settings.kafka_options()) as producer:
+        await producer.send_and_wait(settings.topic(topics.ALERTS), one.wire(), partition=int(one.id, 16) % 4)
+
+
+@pytest.mark.stack
+def test_an_alert_is_listed_once_however_often_it_was_sent(seeded: Settings) -> None:
+    first = alert(5)
+    again = replace(first, received_at=first.received_at + timedelta(seconds=7))
+    sent = datetime.now(UTC)
+    client = connect(seeded)
+    rows = [(again.wire().decode(), sent + timedelta(seconds=9)), (first.wire().decode(), sent)]
+    client.insert_rows("alerts", ("event", "appended_at"), rows)
+    seen = client.query("SELECT id, text, appended_at FROM alert_list WHERE id = {id:String}", {"id": first.id})
+    client.close()
+    assert [one for one in said(seeded, "alerts", "list") if one["id"] == first.id] == [first.cloudevent()]
+    assert [(row["id"], row["text"]) for row in seen] == [(first.id, first.text)]
+
+
 @pytest.mark.parametrize("command", [["report", "calls"], ["report", "today", "--json"], ["alerts", "list"]])
 def test_an_unreachable_clickhouse_is_one_line(command: list[str]) -> None:
     result = run(NOWHERE, *command)
@@ -211,6 +328,16 @@ def test_an_unreachable_kafka_is_one_line() -> None:
         (["calls", "--since", "-3h"], "no span of time"),
         (["calls", "--top", "0"], "0 is not in the range"),
         (["find"], "Missing argument"),
+        (["calls", "--since", "2026-13-01"], "--since: '2026-13-01' is no time"),
+        (["calls", "--since", "99999999d"], "--since: '99999999d' is too long: at most 36500d"),
+        (["calls", "--since", "1969-01-01"], "--since: '1969-01-01' is out of range"),
+        (["calls", "--until", "tomorrow"], "--until: 'tomorrow' is no time"),
+        (["calls", "--since", "2026-02-02", "--until", "2026-02-02"], "the period is empty"),
+        (["spend", "--month", "2026-13"], "--month: '2026-13-01' is no time"),
+        (["spend", "--month", "May"], "--month: 'May' is no month: write it like 2026-11"),
+        (["spend", "--month", "2026-11", "--since", "48h"], "--month: is a period by itself"),
+        (["spend", "--zone", "Mars/Olympus"], "no time zone"),
+        (["spend", "--csv", "--json"], "one form at a time"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(arguments: list[str], complaint: str) -> None:

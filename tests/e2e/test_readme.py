@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -91,3 +92,30 @@ def test_snippets_as_printed(up: Path, eventually: Callable[..., Any]) -> None:
     calls = eventually(lambda: shown(up) if len(shown(up)) == 4 else None, timeout=60, every=0.5)
     costs = sorted(float(call["est_cost"]) for call in calls)
     assert costs == pytest.approx([0.0, 0.0045, 0.0045, 0.005]), "refused: a row that costs nothing"
+
+
+def test_the_first_minutes_show_an_alert(up: Path) -> None:
+    """The commands below "In a second terminal", as printed; the last one waits, so it is ended once it has shown."""
+    readme = (ROOT / "README.md").read_text()
+    block = readme.partition("In a second terminal:")[2].partition("```sh\n")[2].partition("```")[0]
+    lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+    assert lines[-1] == ["alerts", "follow"]
+    for words in lines[:-1]:
+        done = tollmeter(up, *words)
+        assert done.returncode == 0, (words, done.stderr)
+    follow = subprocess.Popen(
+        [sys.executable, "-m", "tollmeter", *lines[-1]],
+        cwd=up,
+        env=environment() | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert follow.stdout is not None
+    try:
+        shown = follow.stdout.readline()
+    finally:
+        follow.kill()
+        follow.communicate()
+    assert "demo" in shown
+    assert "%" in shown

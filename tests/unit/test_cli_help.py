@@ -74,7 +74,7 @@ def test_every_group_suggests() -> None:
         ("policy lst", "No such command 'lst'. Did you mean 'tollmeter policy list' or 'tollmeter policy set'?"),
         ("frobnicate", "No such command 'frobnicate'. 'tollmeter --help' lists them."),
         ("send --modle gpt-4o", "No such option: --modle Did you mean --model?"),
-        ("report spend --sicne 7d", "No such option: --sicne (Possible options: --json, --since)"),
+        ("policy set --mothly 5", "No such option: --mothly Did you mean --monthly?"),
         ("--versoin", "No such option: --versoin Did you mean --version?"),
     ],
 )

@@ -1,12 +1,18 @@
--- The alerts since a time, oldest first: each the CloudEvent as it was sent, and what notify has made of it, if anything.
-SELECT a.event AS event, a.appended_at AS appended_at, s.state AS state, s.held AS held, s.told AS told
-FROM alerts AS a FINAL
+-- The alerts since a time, oldest first, one row an id: the CloudEvent as it was first sent, and what notify has made of
+-- it, if anything. WATCH sends an alert again after a restart and when its policy is set anew.
+SELECT a.first AS event, a.appended AS appended_at, s.state AS state, s.held AS held, s.told AS told
+FROM
+(
+    SELECT id, argMin(event, (appended_at, event)) AS first, min(appended_at) AS appended, min(received_at) AS at
+    FROM alerts
+    GROUP BY id
+) AS a
 LEFT JOIN
 (
     SELECT id, argMax(state, written_at) AS state, argMax(held, written_at) AS held, argMax(told, written_at) AS told
     FROM alert_states
     GROUP BY id
 ) AS s ON s.id = a.id
-WHERE a.received_at >= {since:DateTime64(6, 'UTC')}
-ORDER BY a.received_at, a.id
+WHERE a.at >= {since:DateTime64(6, 'UTC')}
+ORDER BY a.at, a.id
 LIMIT {limit:UInt32}

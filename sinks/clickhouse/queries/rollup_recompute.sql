@@ -12,7 +12,7 @@ FROM
         toStartOfMinute(e.event_time) AS minute_, e.org_id AS org_id_, e.api_key_id AS api_key_id_,
         e.provider AS provider_, e.model AS model_, e.billing_scope AS billing_scope_,
         count() AS calls_, countIf(e.status = 'ERROR') AS errors_, countIf(e.status = 'BLOCKED') AS blocked_,
-        countIf(e.cost_nano IS NULL) AS unpriced_,
+        countIf(e.cost_nano IS NULL AND NOT (e.status = 'ERROR' AND e.price_status = 'NO_USAGE')) AS unpriced_,
         sum(e.input_tokens) AS input_, sum(e.cache_read_tokens) AS cache_read_,
         sum(e.cache_write_tokens) AS cache_write_, sum(e.output_tokens) AS output_, sum(e.reasoning_tokens) AS reasoning_,
         sum(ifNull(e.cost_nano, 0)) AS cost_, sum(ifNull(e.at_risk_nano, 0)) AS at_risk_,

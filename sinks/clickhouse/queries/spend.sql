@@ -1,4 +1,4 @@
--- Spend of a period by any of these columns: those that `by` does not name are empty.
+-- Spend of a period by any of these columns, dearest first: those that `by` does not name are empty. Days are of `zone`.
 SELECT
     if(has({by:Array(String)}, 'org'), e.org_id, '') AS org_id,
     if(has({by:Array(String)}, 'group'), e.group_id, '') AS group_id,
@@ -11,15 +11,14 @@ SELECT
     if(has({by:Array(String)}, 'key'), e.api_key_id, '') AS api_key_id,
     if(has({by:Array(String)}, 'ip'), e.client_ip, '') AS client_ip,
     if(has({by:Array(String)}, 'status'), e.status, '') AS status,
-    if(has({by:Array(String)}, 'day'), toString(toDate(e.event_time)), '') AS day,
+    if(has({by:Array(String)}, 'day'), toString(toDate(e.event_time, {zone:String})), '') AS day,
     count() AS calls,
     sum(toInt128(e.input_tokens)) AS prompt_tokens,
     sum(toInt128(e.output_tokens)) AS output_tokens,
-    toDecimal128(roundBankers(toDecimal128(sum(toInt128(e.cost_nano)), 0) * toDecimal128('0.000000001', 9), 4), 4) AS usd_est,
-    countIf(e.cost_nano IS NULL) AS unpriced,
-    toDecimal128(roundBankers(toDecimal128(sum(toInt128(e.at_risk_nano)), 0) * toDecimal128('0.000000001', 9), 4), 4) AS usd_at_risk
+    -- include: cost
 FROM usage_events AS e FINAL
-WHERE e.status != 'VOID' AND event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}
+WHERE
+    -- include: asked
 GROUP BY org_id, group_id, user_id, agent, operation_name, service, provider, model, api_key_id, client_ip, status, day
-ORDER BY sum(toInt128(e.cost_nano)) DESC NULLS LAST, model, api_key_id, user_id, org_id, client_ip, day
+ORDER BY total_nano DESC NULLS LAST, model, api_key_id, user_id, org_id, client_ip, day
 LIMIT {top:UInt32}

@@ -19,7 +19,8 @@ FROM
             toString(provider) AS provider, toString(model) AS model, toString(billing_scope) AS billing_scope,
             arrayMap(x -> toInt64(0), range(13)) AS r,
             arrayMap(x -> toInt64(x), [
-                1, status = 'ERROR', status = 'BLOCKED', cost_nano IS NULL, input_tokens, cache_read_tokens,
+                1, status = 'ERROR', status = 'BLOCKED',
+                cost_nano IS NULL AND NOT (status = 'ERROR' AND price_status = 'NO_USAGE'), input_tokens, cache_read_tokens,
                 cache_write_tokens, output_tokens, reasoning_tokens, ifNull(cost_nano, 0), ifNull(at_risk_nano, 0),
                 ifNull(cost_eur_nano, 0), ifNull(cost_rub_nano, 0)]) AS l
         FROM usage_events FINAL

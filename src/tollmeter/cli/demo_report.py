@@ -12,7 +12,9 @@ from tollmeter.broker.policies import list_policies
 from tollmeter.cli import report
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import out, print_table
+from tollmeter.cli.report_options import FILTERS
 from tollmeter.cli.verify import line, tell
+from tollmeter.schemas.money import NANO_PER_USD
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse
@@ -24,8 +26,8 @@ TOP = 10
 def show(settings: Settings, alerts: list[Raised], verdict: Verdict) -> None:
     """Print top calls, model × key, alerts with delays, budgets, and how the counts compare."""
     with click.Context(report.report, obj=settings) as context:
-        context.invoke(report.calls, top=TOP, since=86_400.0, as_json=False)
-        context.invoke(report.spend, by=("model", "key"), since=172_800.0, top=TOP, as_json=False)
+        context.invoke(report.calls, top=TOP)
+        context.invoke(report.spend, top=TOP)
     print_table("alerts", [_alert(event, delay) for event, delay in alerts])
     with reading(settings) as client:
         print_table("budgets", [row for policy in list_policies(settings) for row in _budget(client, policy)])
@@ -75,8 +77,6 @@ def _budget(client: ClickHouse, policy: Policy) -> list[dict[str, Any]]:
 
 
 def _spent(client: ClickHouse, policy: Policy, period: dict[str, str]) -> Decimal:
-    scopes = {"org": ["org"], "user": ["org", "user"]}[policy.scope]
-    for row in client.query(load("spend"), {**period, "by": scopes, "top": 100_000}):
-        if row["org_id"] == policy.org_id and row["user_id"] == policy.name:
-            return Decimal(row["usd_est"] or 0)
-    return Decimal(0)
+    user = policy.name if policy.scope == "user" else ""
+    filters = dict.fromkeys(FILTERS, "") | {"org_id": policy.org_id, "user_id": user}
+    return Decimal(client.query(load("spend_total"), {**period, **filters})[0]["known_nano"]) / NANO_PER_USD

@@ -1,13 +1,17 @@
-"""Parameter types that commands share: spans of time like 90s, 30m, 48h, 7d, and instants in UTC."""
+"""Parameter types that commands share: spans of time like 90s, 30m, 48h, 7d, instants, and time zones."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", re.ASCII)
+LONGEST_DAYS = 36_500
+FIRST, LAST = 1970, 2200
+"""Years of times that are taken."""
 
 
 class Span(click.ParamType):
@@ -21,7 +25,10 @@ class Span(click.ParamType):
         match = _SPAN.fullmatch(str(value).strip())
         if match is None or float(match[1]) == 0:
             self.fail(f"{value!r} is no span of time: write a number and s, m, h or d, for example 30m", param, ctx)
-        return float(match[1]) * _UNITS[match[2]]
+        seconds = float(match[1]) * _UNITS[match[2]]
+        if seconds > LONGEST_DAYS * 86_400:
+            self.fail(f"{value!r} is too long: at most {LONGEST_DAYS}d", param, ctx)
+        return seconds
 
 
 class Instant(click.ParamType):
@@ -30,14 +37,35 @@ class Instant(click.ParamType):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
+        return value if isinstance(value, datetime) else self.of(str(value), UTC, param, ctx)
+
+    def of(
+        self, text: str, zone: tzinfo, param: click.Parameter | None = None, ctx: click.Context | None = None
+    ) -> datetime:
+        """Return the moment; in `zone` unless it names an offset. Raises `BadParameter`."""
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f"{text!r} is no time: write it like 2026-11-22 or 2026-11-22T10:00:00Z", param, ctx)
+        if not FIRST < at.year < LAST:
+            self.fail(f"{text!r} is out of range: years {FIRST + 1} to {LAST - 1}", param, ctx)
+        return at if at.tzinfo else at.replace(tzinfo=zone)
+
+
+class Zone(click.ParamType):
+    """A time zone by its IANA name."""
+
+    name = "zone"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ZoneInfo:
+        if isinstance(value, ZoneInfo):
             return value
         try:
-            at = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time: write it like 2026-11-22T10:00:00Z", param, ctx)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
+            return ZoneInfo(str(value))
+        except (KeyError, ValueError, OSError):
+            self.fail(f"{value!r} is no time zone: write for example UTC or Europe/Berlin", param, ctx)
 
 
 SPAN = Span()
 INSTANT = Instant()
+ZONE = Zone()

@@ -1,20 +1,21 @@
 """Reports from the ledger: the dearest calls, spend by anything, today, token totals, operations, and any one call."""
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 
 from tollmeter.cli.budget import budget
 from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import ALL, plain, reading
-from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import Finding, json_option, out, print_json, print_table
+from tollmeter.cli.report_options import FILTERS, THIS_MONTH, Asked, asking, zone_option
+from tollmeter.cli.report_rows import Form, Row, document, form_option, pick, show, usd
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.queries import load, moment
-
-Row = dict[str, Any]
 
 BY = {
     "model": "model",
@@ -32,8 +33,11 @@ BY = {
 }
 """What `report spend --by` takes, and the column each becomes."""
 
+CALL = ("ts", "model_sent", "model_used", "pt", "ot", "est_cost", "client_ip", "request_id", "api_key_id")
 SPEND = ("calls", "prompt_tokens", "output_tokens", "usd_est")
 DOUBTS = ("unpriced", "usd_at_risk")
+OPERATION = ("operation_name", "calls", "total_tokens", "cost_usd")
+REPORTED = ("ts", "request_id", "model", "api_key_id", "reported_usd", "cost_usd", "difference_usd")
 TABLE_ROWS = 50
 
 _LEDGER_FIELDS = (
@@ -73,86 +77,117 @@ report.add_command(budget)
 
 
 @report.command()
-@click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="How many calls.")
-@click.option("--since", type=SPAN, default="24h", show_default=True, help="How far back: 30m, 48h, 7d.")
-@json_option
+@click.option("--top", type=click.IntRange(1, ALL), default=20, show_default=True, help="How many calls.")
+@asking(since="24h")
+@form_option
 @click.pass_obj
-def calls(settings: Settings, top: int, since: float, as_json: bool) -> None:
+def calls(settings: Settings, asked: Asked, top: int, form: Form) -> None:
     """The dearest calls."""
-    period = _back(since)
     with reading(settings) as ledger:
-        rows = ledger.query(load("top_calls"), {**period, "top": top})
-        total = {} if as_json else ledger.query(load("spend_total"), period)[0]
-    _show("dearest calls", rows, total, as_json)
+        rows = ledger.query(load("top_calls"), {**asked.parameters(), "top": top})
+        total = ledger.query(load("spend_total"), asked.parameters())[0]
+    show("dearest calls", rows, CALL, asked, total, form, spare=("request_id", "client_ip", "model_sent", "api_key_id"))
 
 
 @report.command()
 @click.option("--by", type=Columns(), default="model,key", show_default=True, help=f"Of: {', '.join(BY)}.")
-@click.option("--since", type=SPAN, default="48h", show_default=True, help="How far back: 30m, 48h, 7d.")
-@click.option("--top", type=click.IntRange(1), help=f"How many rows [default: all; {TABLE_ROWS} in a table].")
-@json_option
+@click.option("--top", type=click.IntRange(1, ALL), help=f"How many rows [default: all; {TABLE_ROWS} in a table].")
+@asking(since="48h")
+@form_option
 @click.pass_obj
-def spend(settings: Settings, by: tuple[str, ...], since: float, top: int | None, as_json: bool) -> None:
+def spend(settings: Settings, asked: Asked, by: tuple[str, ...], top: int | None, form: Form) -> None:
     """Spend grouped by model, key, user, and so on, dearest first."""
-    period = _back(since)
-    limit = top or (ALL if as_json else TABLE_ROWS)
+    limit = top or (TABLE_ROWS if form == "table" else ALL)
+    parameters = {**asked.parameters(), "zone": asked.zone.key, "by": list(by), "top": limit}
     with reading(settings) as ledger:
-        rows = ledger.query(load("spend"), {**period, "by": list(by), "top": limit})
-        total = {} if as_json else ledger.query(load("spend_total"), period)[0]
-    columns = [*(BY[name] for name in by), *SPEND, *([] if as_json else DOUBTS)]
-    _show(f"spend by {', '.join(by)}", [_pick(row, columns) for row in rows], total, as_json)
-    if not as_json and not top and len(rows) == TABLE_ROWS:
+        rows = ledger.query(load("spend"), parameters)
+        total = ledger.query(load("spend_total"), asked.parameters())[0]
+    columns = [*(BY[name] for name in by), *SPEND]
+    show(f"spend by {', '.join(by)}", rows, columns, asked, total, form, spare=("output_tokens", "prompt_tokens"))
+    if form == "table" and not top and len(rows) == TABLE_ROWS:
         out.print(f"the dearest {TABLE_ROWS}; --top N shows more")
 
 
 @report.command()
+@zone_option
 @json_option
 @click.pass_obj
-def today(settings: Settings, as_json: bool) -> None:
-    """Today's cost (UTC) per model and key, with totals."""
-    day = datetime.now(UTC).date()
+def today(settings: Settings, zone: ZoneInfo, as_json: bool) -> None:
+    """Today's cost per model and key, with totals."""
+    asked = _day(zone)
     with reading(settings) as ledger:
-        found = ledger.query(load("costs_today"), {"day": day.isoformat()})
-    rows = [_pick(row, ["model", "api_key_id", *SPEND]) for row in found if not row["total"]]
-    total = next((_pick(row, [*SPEND, *DOUBTS]) for row in found if row["total"]), {})
-    total = {name: total.get(name) or 0 for name in (*SPEND, *DOUBTS)}
+        found = ledger.query(load("costs_today"), asked.parameters())
+    rows = [row for row in found if not row["total"]]
+    nothing: Row = dict.fromkeys((*SPEND, "unpriced", "usd_at_risk", "known_nano", "risk_nano", "total_nano"), 0)
+    total = next((row for row in found if row["total"] and row["calls"]), nothing)
+    columns = ("model", "api_key_id", *SPEND)
     if as_json:
-        print_json({"day": day.isoformat(), "rows": [plain(row) for row in rows], "totals": plain(total)})
+        day = f"{asked.since.astimezone(zone):%Y-%m-%d}"
+        totals = plain(pick(total, (*SPEND, *DOUBTS)))
+        print_json({"day": day, "zone": zone.key, "rows": document(rows, columns), "totals": totals})
     else:
-        _show(f"cost of {day} UTC", rows, total, as_json)
+        spare = ("output_tokens", "prompt_tokens")
+        show(f"cost of {asked.since.astimezone(zone):%Y-%m-%d} {zone.key}", rows, columns, asked, total, "table", spare)
 
 
 @report.command()
 @click.option("--user", default="", help="Only this user.")
 @click.option("--org", default="", help="Only this organisation.")
+@zone_option
 @json_option
 @click.pass_obj
-def summary(settings: Settings, user: str, org: str, as_json: bool) -> None:
+def summary(settings: Settings, user: str, org: str, zone: ZoneInfo, as_json: bool) -> None:
     """Tokens, cost in RUB and requests: today, this month, all time."""
-    now = moment(datetime.now(UTC))
+    now = datetime.now(UTC)
+    midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    starts = {"now": moment(now), "today": moment(midnight), "month": moment(midnight.replace(day=1))}
     with reading(settings) as ledger:
-        row = plain(ledger.query(load("token_summary"), {"now": now, "user_id": user, "org_id": org})[0])
+        row = plain(ledger.query(load("token_summary"), {**starts, "user_id": user, "org_id": org})[0])
     names = ("total_tokens", "cost_rub", "requests_count")
-    data = {period: {name: row[f"{period}_{name}"] for name in names} for period in ("today", "this_month", "all_time")}
+    doubts = ("unpriced", "rub_at_risk")
+    periods = ("today", "this_month", "all_time")
+    data = {period: {name: row[f"{period}_{name}"] for name in (*names, *doubts)} for period in periods}
     if as_json:
-        print_json({"success": True, "data": data})
+        shown = {p: values if values["unpriced"] else pick(values, names) for p, values in data.items()}
+        print_json({"success": True, "data": shown})
     else:
-        print_table("tokens", [{"period": period, **values} for period, values in data.items()])
+        print_table(f"tokens; days and months of {zone.key}", [{"period": p, **values} for p, values in data.items()])
 
 
 @report.command()
-@click.option("--provider", default="", help="Only this provider.")
+@asking(since=THIS_MONTH)
+@form_option
+@click.pass_obj
+def operations(settings: Settings, asked: Asked, form: Form) -> None:
+    """Calls, tokens and cost per operation, this month unless another period is named."""
+    with reading(settings) as ledger:
+        rows = ledger.query(load("operations"), asked.parameters())
+        total = ledger.query(load("spend_total"), asked.parameters())[0]
+    if form == "table":
+        rows = [{**row, "cost_usd": usd(row["total_nano"], 2, ROUND_HALF_UP)} for row in rows]
+    show("operations", rows, OPERATION, asked, total, form, spare=("total_tokens",))
+
+
+@report.command()
+@click.option("--top", type=click.IntRange(1, ALL), default=20, show_default=True, help="How many calls.")
+@asking(since="30d")
 @json_option
 @click.pass_obj
-def operations(settings: Settings, provider: str, as_json: bool) -> None:
-    """This month's calls, tokens and cost per operation."""
-    now = datetime.now(UTC)
-    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    period = {"since": moment(start), "until": moment(now + timedelta(microseconds=1))}
+def reported(settings: Settings, asked: Asked, top: int, as_json: bool) -> None:
+    """Costs that logs, providers or services stated, beside ours: the calls that differ most, and the sums."""
     with reading(settings) as ledger:
-        rows = ledger.query(load("operations"), {**period, "provider": provider})
-        total = {} if as_json else ledger.query(load("spend_total"), period)[0]
-    _show(f"operations of {start:%Y-%m} UTC", rows, {} if provider else total, as_json)
+        rows = ledger.query(load("reported"), {**asked.parameters(), "top": top})
+        total = ledger.query(load("reported_total"), asked.parameters())[0]
+    if as_json:
+        print_json({"rows": [plain(row) for row in rows], "totals": plain(total)})
+        return
+    print_table("stated cost and ours, USD", [_said(row) for row in rows], REPORTED, spare=("request_id", "api_key_id"))
+    out.print(
+        f"{total['compared']:,} calls have both: stated {total['reported_usd']:f} USD, ours {total['cost_usd']:f} USD; "
+        f"{total['equal']:,} are equal; {asked.said()}"
+    )
+    if total["unpriced"]:
+        out.print(f"not in it: {total['unpriced']:,} calls with a stated cost whose own cost is not known")
 
 
 @report.command()
@@ -173,13 +208,16 @@ def find(settings: Settings, call_id: str, as_json: bool) -> None:
         raise Finding(f"no call with id {call_id!r} in the ledger")
 
 
-def _back(seconds: float) -> dict[str, str]:
-    now = datetime.now(UTC)
-    return {"since": moment(now - timedelta(seconds=seconds)), "until": moment(now + timedelta(microseconds=1))}
+def _day(zone: ZoneInfo) -> Asked:
+    start = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    end = (start + timedelta(days=1)).replace(fold=0)
+    return Asked(start.astimezone(UTC), end.astimezone(UTC), zone, dict.fromkeys(FILTERS, ""))
 
 
-def _pick(row: Mapping[str, Any], columns: Sequence[str]) -> Row:
-    return {name: row[name] for name in columns}
+def _said(row: Mapping[str, Any]) -> Row:
+    money = ("reported_usd", "cost_usd", "difference_usd")
+    amounts = {name: None if row[name] is None else f"{row[name]:f}" for name in money}
+    return {**plain(row), **amounts}
 
 
 def _parts(row: Row) -> dict[str, Row | None]:
@@ -187,24 +225,3 @@ def _parts(row: Row) -> dict[str, Row | None]:
     ledger = {name: value for name, value in row.items() if name.startswith(_LEDGER_FIELDS)}
     call = {name: value for name, value in row.items() if name not in ledger}
     return {"call": call, "ledger": ledger, "price_rule": {"rule": rule} if rule else None}
-
-
-def _show(title: str, rows: Sequence[Row], total: Mapping[str, Any], as_json: bool) -> None:
-    """Print rows; for people a line with the whole period, and what in it is not known."""
-    if as_json:
-        print_json([plain(row) for row in rows])
-        return
-    print_table(title, [_readable(row) for row in rows])
-    if rows and total:
-        out.print(f"total: {total['usd_est']} USD in {total['calls']} calls")
-        if total["unpriced"]:
-            risk = f", at most about {total['usd_at_risk']} USD" if total["usd_at_risk"] else ""
-            out.print(f"not in it: {total['unpriced']} calls of unknown cost{risk}")
-
-
-def _readable(row: Row) -> Row:
-    return {name: _second(value) if isinstance(value, datetime) else value for name, value in row.items()}
-
-
-def _second(at: datetime | date) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,129 @@
+"""Which calls a report is about: a period in a time zone, and filters. A period is half-open: from ... up to ..."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import click
+
+from tollmeter.cli.options import INSTANT, SPAN, ZONE
+from tollmeter.sinks.clickhouse.queries import moment
+
+Command = Callable[..., Any]
+FILTERS = {
+    "org_id": ("--org", "Only this organisation."),
+    "user_id": ("--user", "Only this user."),
+    "provider": ("--provider", "Only this provider."),
+    "model": ("--model", "Only this model, as it was sent, used or priced."),
+    "api_key_id": ("--key", "Only this key id."),
+}
+THIS_MONTH = "month"
+
+
+class Asked(NamedTuple):
+    """The calls that a report is about. `filters` has a text for each of `FILTERS`; "" = all."""
+
+    since: datetime
+    until: datetime
+    zone: ZoneInfo
+    filters: dict[str, str]
+
+    def parameters(self) -> dict[str, str]:
+        """Return what the named queries ask for."""
+        return {"since": moment(self.since), "until": moment(self.until), **self.filters}
+
+    def said(self) -> str:
+        """Return the period for people, with its zone."""
+        start, end = (at.astimezone(self.zone) for at in (self.since, self.until))
+        return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} {self.zone.key}"
+
+
+zone_option = click.option(
+    "--zone", type=ZONE, default="UTC", show_default=True, help="Time zone of days, months and times without one."
+)
+
+
+def asking(since: str) -> Callable[[Command], Command]:
+    """Give a command the options of a period and the filters; it gets them as one `Asked`.
+
+    `since` is how far back it looks when nothing is said: a span, or `THIS_MONTH`.
+    """
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def run(*args: Any, since: str, until: str | None, month: str | None, zone: ZoneInfo, **rest: Any) -> Any:
+            filters = {name: rest.pop(name) for name in FILTERS}
+            start, end = period(since, until, month, zone, datetime.now(UTC))
+            return command(*args, asked=Asked(start, end, zone, filters), **rest)
+
+        found: Command = run
+        for name, (flag, text) in reversed(FILTERS.items()):
+            found = click.option(flag, name, default="", help=text)(found)
+        for option in (
+            zone_option,
+            click.option("--month", metavar="YYYY-MM", help="A calendar month, in place of --since and --until."),
+            click.option("--until", metavar="TIME", help="Up to this time [default: now]."),
+            click.option(
+                "--since",
+                metavar="SPAN|TIME",
+                default=since,
+                show_default=True,
+                help="How far back (30m, 48h, 7d), or from which time on (2026-11-01, 2026-11-22T10:00:00Z).",
+            ),
+        ):
+            found = option(found)
+        return found
+
+    return decorate
+
+
+def period(
+    since: str, until: str | None, month: str | None, zone: ZoneInfo, now: datetime
+) -> tuple[datetime, datetime]:
+    """Return the period that is meant. Raises `click.BadParameter`."""
+    if month is not None:
+        if until is not None or _given("since"):
+            raise click.BadParameter("is a period by itself: it goes without --since and --until", param_hint="--month")
+        return _month(month, zone)
+    end = now + timedelta(microseconds=1) if until is None else _named("--until", lambda: INSTANT.of(until, zone))
+    start = _named("--since", lambda: _start(since, end, zone))
+    if start >= end:
+        raise click.BadParameter(f"the period is empty: {start.isoformat()} is not before {end.isoformat()}")
+    return start.astimezone(UTC), end.astimezone(UTC)
+
+
+def _start(since: str, end: datetime, zone: ZoneInfo) -> datetime:
+    if since == THIS_MONTH:
+        return end.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0, fold=0)
+    if since[:1].isdigit() and ("-" in since or ":" in since):
+        return INSTANT.of(since, zone)
+    return end - timedelta(seconds=SPAN.convert(since, None, None))
+
+
+def _named(option: str, read: Callable[[], datetime]) -> datetime:
+    try:
+        return read()
+    except click.BadParameter as wrong:
+        wrong.param_hint = option
+        raise
+
+
+def _given(name: str) -> bool:
+    context = click.get_current_context(silent=True)
+    source = context.get_parameter_source(name) if context else None
+    return source is not None and source is not click.core.ParameterSource.DEFAULT
+
+
+def _month(text: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    start = _named("--month", lambda: _first_of(text, zone))
+    following = (start.replace(day=28) + timedelta(days=4)).replace(day=1)
+    return start.astimezone(UTC), following.astimezone(UTC)
+
+
+def _first_of(text: str, zone: ZoneInfo) -> datetime:
+    if re.fullmatch(r"\d{4}-\d{2}", text, re.ASCII) is None:
+        raise click.BadParameter(f"{text!r} is no month: write it like 2026-11")
+    return INSTANT.of(f"{text}-01", zone)
