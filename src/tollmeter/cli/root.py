@@ -50,7 +50,9 @@ COMMANDS = {
     ),
     "prices": Listed("prices", "prices", "What models cost, at which time, and where the figures come from."),
     "probe": Listed("probe", "probe", "Ask a provider for one word: is it reachable?"),
-    "quote": Listed("quote", "quote", "Show the events that the answer in FILE would be recorded as, and their cost."),
+    "quote": Listed(
+        "quote", "quote", "Show the events that the answer in FILE (- for stdin) would be recorded as, and their cost."
+    ),
     "ratelimit": Listed(
         "access", "ratelimit", "How often a key or an address may call, for each guarded process by itself."
     ),
