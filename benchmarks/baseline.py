@@ -14,7 +14,7 @@ from benchmarks import plain_rates
 from benchmarks.line import WrongError
 from benchmarks.plain_faust import MEASURES, VARIANTS
 from benchmarks.plain_rates import PARTS
-from tollmeter.embedded.stack import settings_environment
+from tollmeter.embedded.environment import settings_environment
 from tollmeter.schemas.codec import PLAIN_SCHEMA
 from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.settings import Settings

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tollmeter.broker.policies import set_policy
-from tollmeter.embedded.stack import Stack, settings_environment
+from tollmeter.embedded.environment import settings_environment
+from tollmeter.embedded.stack import Stack
 from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.guard.guard import Allow, Guard, overshoot_bound
 from tollmeter.schemas.money import NANO_PER_MICRO, NANO_PER_USD

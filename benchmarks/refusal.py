@@ -23,7 +23,8 @@ from benchmarks.measure import TooLateError, quantile, wait_for
 from benchmarks.preload import ORGS, SEED, preload
 from tollmeter.admin import setup as provision
 from tollmeter.broker.policies import list_policies
-from tollmeter.embedded.stack import Stack, settings_environment
+from tollmeter.embedded.environment import settings_environment
+from tollmeter.embedded.stack import Stack
 from tollmeter.producers.guard.guard import Guard
 from tollmeter.producers.imports.publish import publish_timed
 from tollmeter.settings import Settings

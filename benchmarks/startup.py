@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import descendants, rss_mb, wait_for
-from tollmeter.embedded import state
+from tollmeter import stacks
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.settings import PREFIX
 
@@ -46,5 +46,5 @@ def run_startup(folder: Path) -> StartResult:
 def _ready(folder: Path, process: subprocess.Popen[bytes], log: Path) -> bool:
     if process.poll() is not None:
         raise EmbeddedError(f"tollmeter up ended with code {process.returncode}: {log.read_text()[-300:].strip()}")
-    running = state.running(folder)
+    running = stacks.running(folder)
     return bool(running and running["ready"])

@@ -16,7 +16,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from tests.forkserver import ForkServer
 from tests.patience import Patience
-from tollmeter.embedded.stack import settings_environment
+from tollmeter.embedded.environment import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.schemas.record import Headers
 from tollmeter.settings import Settings

@@ -191,6 +191,7 @@ def connect_existing(settings: Settings) -> ClickHouse:
 
 
 def _address(settings: Settings) -> str:
+    settings.require_line()
     url = urlsplit(settings.clickhouse)
     try:
         port = url.port

@@ -3,13 +3,23 @@
 Each setting is the variable TOLLMETER_<NAME IN CAPITALS>; `.env.example` lists them. Secrets never show in a repr.
 """
 
+import ipaddress
 import ssl
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
 
 PREFIX = "TOLLMETER_"
 
@@ -20,6 +30,11 @@ NanoUsd = Annotated[int, Field(ge=0)]
 def _as_int(value: object) -> object:
     """A number out of the environment is text."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _address(value: str) -> str:
+    """An address of this machine, as a number: a name may lead elsewhere tomorrow."""
+    return str(ipaddress.ip_address(value))
 
 
 class SettingsError(ValueError):
@@ -56,9 +71,15 @@ class Settings(BaseModel):
     clickhouse_database: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] = "tollmeter"
     clickhouse_timeout_s: Annotated[float, Field(gt=0)] = 30.0
 
-    # Health and metrics of a worker, on loopback
-    health_port: Annotated[int, Field(ge=0, le=65_535)] = 0
-    """0 = any free port: the log names it, and `tollmeter status` for the workers of a stack."""
+    # Health and metrics of a worker
+    health_host: Annotated[str, AfterValidator(_address)] = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 or :: for all. Nothing asks for a password there."""
+    health_port: Annotated[int | None, Field(ge=0, le=65_535)] = None
+    """0 = any free port; None = the stage's own of `HEALTH_PORTS`, or any free one where that is taken."""
+
+    # `tollmeter up`
+    start_limit_s: Annotated[float, Field(gt=0)] = 900.0
+    """It gives up after so many seconds; sooner only when nothing moves for a minute."""
 
     # Retention, days
     retention_events_days: Positive = 400
@@ -119,6 +140,19 @@ class Settings(BaseModel):
     """Key under which provider keys become ids (`producers.privacy.key_id`); the same in every service."""
     data_dir: Path = Path(".tollmeter")
 
+    _no_line: str = PrivateAttr("")
+
+    def without_line(self, why: str) -> "Settings":
+        """Return these settings for where it is not known which line is meant: using one raises `SettingsError`."""
+        copy = self.model_copy()
+        copy._no_line = why
+        return copy
+
+    def require_line(self) -> None:
+        """Raise `SettingsError` when it is not known where Kafka and ClickHouse are."""
+        if self._no_line:
+            raise SettingsError(self._no_line)
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Build from TOLLMETER_* variables. Raises `SettingsError` naming every unknown or wrong one."""
@@ -146,7 +180,8 @@ class Settings(BaseModel):
         return f"{self.group_prefix}-{stage}"
 
     def kafka_options(self) -> dict[str, Any]:
-        """Return the connection arguments that every aiokafka client takes."""
+        """Return the connection arguments that every aiokafka client takes. Raises `SettingsError`: see above."""
+        self.require_line()
         options: dict[str, Any] = {"bootstrap_servers": self.kafka, "security_protocol": self.kafka_security}
         if self.kafka_security.startswith("SASL"):
             options["sasl_mechanism"] = self.kafka_sasl
@@ -156,6 +191,9 @@ class Settings(BaseModel):
             options["ssl_context"] = ssl.create_default_context(cafile=self.kafka_ca_file or None)
         return options
 
+
+HEALTH_PORTS = {"price": 9471, "ledger": 9472, "watch": 9473}
+"""Where a worker answers health checks unless told otherwise."""
 
 NOT_SETTINGS = frozenset({"TOLLMETER_TRACES", "TOLLMETER_READY_FILE", "TOLLMETER_HEALTH_FILE"})
 """Variables with our prefix that are not settings: the trace folder of the tests, and the files that a worker writes

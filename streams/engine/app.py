@@ -21,7 +21,7 @@ from faust.types import TP
 from tollmeter.broker.client import kafka_admin
 from tollmeter.broker.layout import Layout
 from tollmeter.schemas.record import Headers
-from tollmeter.settings import Settings
+from tollmeter.settings import HEALTH_PORTS, Settings
 from tollmeter.streams.engine.facts import assignments, facts, partitions
 from tollmeter.streams.engine.gaps import Loss
 from tollmeter.streams.engine.health import Health
@@ -63,7 +63,9 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
     source_topics: tuple[str, ...] = ()
     health: Health
     incidents: Incidents
-    health_port: int = 0
+    health_host: str = "127.0.0.1"
+    health_port: int | None = 0
+    """None: the stage's own, or any free one where that is taken."""
     miscounted: str = ""
     """Why everything is paused: the partition counts are not those of the layout. "" while they are."""
 
@@ -145,7 +147,7 @@ def build_app(
     )
     app.source_topics = tuple(settings.topic(name) for name in topics)
     app.health = Health(stage, partial(facts, app))
-    app.health_port = settings.health_port
+    app.health_host, app.health_port = settings.health_host, settings.health_port
     app.incidents = Incidents(settings, stage, Sender(app).send, layout)
     return app
 
@@ -221,19 +223,31 @@ def _cut_short() -> None:
 
 
 def serve_probes(app: StageApp) -> None:
-    """Answer health checks and scrapes on loopback. Raises `BrokerError` when the port is taken."""
+    """Answer health checks and scrapes. Raises `BrokerError` when the port that was asked for is taken."""
     collector = WorkerCollector(app.health.stage, lambda: partitions(app, time(), monotonic()))
     collector.waits = lambda: app.health.waits
     collector.assignments = lambda: assignments(app)
+    probes = _listen(app, lambda: expose([collector]))
+    port = probes.start()
+    host = f"[{app.health_host}]" if ":" in app.health_host else app.health_host
+    log.info("health and metrics: http://%s:%d", host, port)
+    probes.watch(_stuck)
+
+
+def _listen(app: StageApp, metrics: Callable[[], bytes]) -> Probes:
+    if app.health_port is None:
+        own = HEALTH_PORTS.get(app.health.stage, 0)
+        try:
+            return Probes(app.health, metrics, own, app.health_host)
+        except OSError as error:
+            log.warning("port %d cannot be used for health checks (%s): another one is taken", own, error.strerror)
     try:
-        probes = Probes(app.health, lambda: expose([collector]), app.health_port)
+        return Probes(app.health, metrics, app.health_port or 0, app.health_host)
     except OSError as error:
         raise BrokerError(
-            f"TOLLMETER_HEALTH_PORT: port {app.health_port} of 127.0.0.1 cannot be used ({error.strerror}): "
-            "choose another, or 0 for any free one"
+            f"TOLLMETER_HEALTH_PORT: port {app.health_port or 0} of {app.health_host} cannot be used "
+            f"({error.strerror}): choose another, or 0 for any free one"
         ) from None
-    log.info("health and metrics: http://127.0.0.1:%d", probes.start())
-    probes.watch(_stuck)
 
 
 def serve(app: StageApp) -> int:

@@ -1,4 +1,4 @@
-"""A small HTTP server on loopback, in a thread of its own: it answers also when the worker's loop hangs.
+"""A small HTTP server, in a thread of its own: it answers also when the worker's loop hangs.
 
 `/livez`, `/readyz`, `/startupz`: 200, or 503 with the reasons. `/metrics`: Prometheus. The same thread ends a worker
 that is not alive for a minute: with the loop stuck nobody else would notice on a machine without an orchestrator.
@@ -7,6 +7,7 @@ that is not alive for a minute: with the loop stuck nobody else would notice on 
 import json
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,13 +30,15 @@ class Probes(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 16
 
-    def __init__(self, health: Health, metrics: Callable[[], bytes], port: int = 0) -> None:
+    def __init__(self, health: Health, metrics: Callable[[], bytes], port: int = 0, host: str = "127.0.0.1") -> None:
         self.health, self.metrics = health, metrics
-        super().__init__(("127.0.0.1", port), _Handler)
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), _Handler)
 
     def start(self) -> int:
         """Serve in a thread; return the port, and write it into the file that the environment names."""
-        threading.Thread(target=self.serve_forever, name="probes", daemon=True).start()
+        # The interval is that of looking for an end; requests are answered at once.
+        threading.Thread(target=self.serve_forever, args=(2.0,), name="probes", daemon=True).start()
         port = int(self.server_address[1])
         if path := os.environ.get(HEALTH_FILE):
             Path(path).write_text(f"{port}\n", encoding="ascii")

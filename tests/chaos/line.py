@@ -21,8 +21,9 @@ from tests.chaos.machine import Disk, Namespace, Tracer
 from tests.chaos.proxy import Proxy
 from tollmeter.admin import setup as provision
 from tollmeter.embedded import probe
+from tollmeter.embedded.environment import settings_environment
 from tollmeter.embedded.ports import choose
-from tollmeter.embedded.stack import BROKER, FRONT, STAGES, Stack, settings_environment
+from tollmeter.embedded.stack import BROKER, FRONT, STAGES, Stack
 from tollmeter.embedded.supervisor import Program
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, Unavailable, connect

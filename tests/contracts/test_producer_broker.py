@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tollmeter.embedded.stack import settings_environment
+from tollmeter.embedded.environment import settings_environment
 from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.client.spool import target_name
 from tollmeter.schemas import codec, topics

@@ -16,7 +16,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.usage_rows import as_json, avro, cloudevent, confluent, fields
 from tests.workers import Workers
-from tollmeter.embedded.stack import Stack, settings_environment
+from tollmeter.embedded.environment import settings_environment
+from tollmeter.embedded.stack import Stack
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect

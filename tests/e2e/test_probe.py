@@ -14,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.fake_provider import FakeServer, serving
-from tollmeter.embedded.stack import settings_environment
+from tollmeter.embedded.environment import settings_environment
 from tollmeter.schemas import codec, topics
 from tollmeter.schemas.secrets import key_id
 from tollmeter.settings import Settings

@@ -16,7 +16,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.usage_rows import avro, fields
-from tollmeter.embedded.stack import settings_environment
+from tollmeter.embedded.environment import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.schemas.codec import SINGLE_OBJECT_HEADER
 from tollmeter.schemas.dead_letter import read_letter

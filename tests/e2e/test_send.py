@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from tollmeter.embedded.stack import settings_environment
+from tollmeter.embedded.environment import settings_environment
 from tollmeter.settings import Settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "produce.py"

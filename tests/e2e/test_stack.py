@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tollmeter.embedded import state
+from tollmeter import stacks
 from tollmeter.embedded.jars import MissingToolError, fetch, java
 from tollmeter.embedded.stack import STAGES
 from tollmeter.schemas.codec import encode
@@ -66,9 +66,9 @@ class Line:
         return document
 
     def settings(self) -> Settings:
-        running = state.running(self.data_dir)
+        running = stacks.running(self.data_dir)
         assert running is not None
-        return state.overlay(Settings(), {}, running)
+        return stacks.overlay(Settings(), {}, running)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_the_foreground_ends_on_a_signal_and_survivors_are_none(line: Line, even
         with log.open("w") as out:
             up = subprocess.Popen(line.command("up"), env=line.environment, stdout=out, stderr=out)
         try:
-            eventually(lambda: state.running(line.data_dir) and line.status()["ready"], timeout=90)
+            eventually(lambda: stacks.running(line.data_dir) and line.status()["ready"], timeout=280)
             processes = pids(line)
             up.send_signal(number)
             code = up.wait(600)
@@ -163,7 +163,7 @@ def test_the_foreground_ends_on_a_signal_and_survivors_are_none(line: Line, even
 
 def test_stopped_while_it_starts(line: Line, eventually: Callable[..., Any]) -> None:
     up = subprocess.Popen(line.command("up"), env=line.environment, stderr=subprocess.PIPE, text=True)
-    eventually(lambda: (state.running(line.data_dir) or {}).get("processes", {}).get("broker"), timeout=60)
+    eventually(lambda: (stacks.running(line.data_dir) or {}).get("processes", {}).get("broker"), timeout=60)
     processes = pids(line)
     up.send_signal(signal.SIGINT)  # what Ctrl-C sends
     _, text = up.communicate(timeout=600)
@@ -196,7 +196,7 @@ def test_taken_ports_are_left_alone(line: Line) -> None:
             line.environment[name] = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
         up = line.run("up", "--detach")
         assert up.returncode == 0, up.stderr
-        running = state.running(line.data_dir)
+        running = stacks.running(line.data_dir)
         assert running is not None
         assert running["kafka"] != line.environment["TOLLMETER_KAFKA"]
         assert running["clickhouse"] != line.environment["TOLLMETER_CLICKHOUSE"]

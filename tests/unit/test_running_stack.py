@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from tollmeter import stacks
 from tollmeter.embedded import ports, state
+from tollmeter.embedded.environment import settings_environment
 from tollmeter.embedded.jars import MissingToolError, cache_dir, fetch, java
-from tollmeter.embedded.stack import settings_environment
 from tollmeter.settings import Settings
 
 STACK = {
@@ -40,7 +41,7 @@ STACK = {
 )
 def test_overlay(environment: dict[str, str], expected: tuple[str, ...]) -> None:
     variables = {f"TOLLMETER_{name}": value for name, value in environment.items()}
-    seen = state.overlay(Settings.from_environment(variables), variables, STACK)
+    seen = stacks.overlay(Settings.from_environment(variables), variables, STACK)
     password = seen.clickhouse_password.get_secret_value()
     found = (seen.kafka, seen.clickhouse, seen.clickhouse_user, password, seen.topic_prefix, seen.clickhouse_database)
     assert found == expected
@@ -48,27 +49,27 @@ def test_overlay(environment: dict[str, str], expected: tuple[str, ...]) -> None
 
 
 def test_a_stack_counts_only_while_its_supervisor_lives(tmp_path: Path) -> None:
-    assert state.running(tmp_path) is None
+    assert stacks.running(tmp_path) is None
     with state.owner(tmp_path):
         state.write(tmp_path, STACK)
-        assert state.running(tmp_path) == STACK
+        assert stacks.running(tmp_path) == STACK
         with pytest.raises(state.AlreadyRunningError, match=r"pid 1.*tollmeter down"), state.owner(tmp_path):
             pass
-    assert state.running(tmp_path) is None
+    assert stacks.running(tmp_path) is None
     state.write(tmp_path, STACK)  # as a killed supervisor leaves it
-    assert state.running(tmp_path) is None
+    assert stacks.running(tmp_path) is None
 
 
 def test_describe_is_what_overlay_reads(tmp_path: Path) -> None:
     settings = Settings(kafka="127.0.0.1:1", clickhouse_password="p", topic_prefix="x.")  # type: ignore[arg-type]
-    assert state.overlay(Settings(), {}, state.describe(settings)) == settings
+    assert stacks.overlay(Settings(), {}, stacks.describe(settings)) == settings
 
 
 def test_the_file_is_private(tmp_path: Path) -> None:
     state.write(tmp_path, STACK)
     state.write(tmp_path, STACK)
-    assert stat.S_IMODE((tmp_path / state.FILE).stat().st_mode) == 0o600
-    assert [file.name for file in tmp_path.iterdir()] == [state.FILE]
+    assert stat.S_IMODE((tmp_path / stacks.FILE).stat().st_mode) == 0o600
+    assert [file.name for file in tmp_path.iterdir()] == [stacks.FILE]
 
 
 @pytest.mark.parametrize(

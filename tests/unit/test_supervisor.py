@@ -139,6 +139,16 @@ def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path, eventually: Callab
     eventually(lambda: not alive(child), timeout=10)
 
 
+def test_what_a_program_writes_is_nobody_elses_to_read(
+    supervisor: Supervisor, tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    made = tmp_path / "made"
+    supervisor.start(program(tmp_path / "logs", f"open({str(made)!r}, 'w').close(); {SLEEPER}"))
+    eventually(made.exists)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (made, tmp_path / "logs", tmp_path / "logs/it.log")}
+    assert modes == {"made": 0o600, "logs": 0o700, "it.log": 0o600}
+
+
 def test_a_long_log_is_put_aside(supervisor: Supervisor, tmp_path: Path) -> None:
     log = tmp_path / "it.log"
     log.write_bytes(b"x" * (11 << 20))

@@ -24,6 +24,7 @@ from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, err, print_json
 from tollmeter.cli.progress import bar
 from tollmeter.cli.verify import run as run_verify
+from tollmeter.embedded import state
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.embedded.stack import Stack
 from tollmeter.embedded.state import AlreadyRunningError
@@ -100,7 +101,7 @@ def play(settings: Settings, events: int, trace: str | None, *, keep: bool, as_j
 @contextmanager
 def _folder(data_dir: Path, keep: bool) -> Iterator[Path]:
     """A fresh folder for the demo alone, removed afterwards."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    state.prepare(data_dir)
     folder = Path(tempfile.mkdtemp(prefix="demo-", dir=data_dir))
     try:
         yield folder

@@ -1,9 +1,9 @@
 """The list of commands. Each lives in a module of its own, which is loaded when the command is used, not to list it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -11,6 +11,9 @@ from tollmeter import __version__
 from tollmeter.cli.groups import Group
 from tollmeter.cli.output import UserError, err
 from tollmeter.installing import how_to_get
+
+if TYPE_CHECKING:
+    from tollmeter.settings import Settings
 
 HELP_OPTIONS = frozenset({"-h", "--help"})
 _HELP = "tollmeter.help"
@@ -64,12 +67,16 @@ COMMANDS = {
     "status": Listed(
         "stack",
         "status",
-        "Show the processes of the stack: up or down, memory, restarts, addresses, records waiting.",
+        "Show the processes of the stack: up or down, memory, restarts, addresses, records and events waiting.",
     ),
     "unblock": Listed(
         "access", "unblock", "Let a key, an address or a user call again; one that is not blocked is no error."
     ),
-    "up": Listed("stack", "up", "Start the broker, ClickHouse and the workers; runs until Ctrl-C. Data is kept."),
+    "up": Listed(
+        "stack",
+        "up",
+        "Start the broker, ClickHouse and the workers; runs until Ctrl-C. Data is kept, and so are the ports.",
+    ),
     "verify": Listed(
         "verify", "verify", "Check that every record of the log stands in the ledger exactly once, with its cost."
     ),
@@ -79,6 +86,11 @@ COMMANDS = {
         "Run a worker of one STAGE until SIGTERM or Ctrl-C; `all` runs the three side by side.",
     ),
 }
+
+STARTERS = frozenset({"demo", "up"})
+"""Commands that start a line of their own."""
+SERVERS = frozenset({"notify", "setup", "worker"})
+"""Commands of one's own cluster: without a word about it they take the default addresses."""
 
 
 class Commands(Group):
@@ -114,7 +126,6 @@ def tollmeter(ctx: click.Context) -> None:
     """LLM usage and cost meter: who spends how much on which model, and is it still allowed?"""
     if ctx.obj is not None:
         return
-    from tollmeter.embedded import state
     from tollmeter.settings import Settings, SettingsError
 
     try:
@@ -123,9 +134,22 @@ def tollmeter(ctx: click.Context) -> None:
         if not ctx.meta[_HELP]:  # help is given whatever the settings are
             raise UserError(str(error)) from None
     else:
-        running = state.running(ctx.obj.data_dir)
-        if running is not None:
-            ctx.obj = state.overlay(ctx.obj, os.environ, running)
+        ctx.obj = _on_the_line(ctx.obj, os.environ, ctx.invoked_subcommand or "")
+
+
+def _on_the_line(settings: "Settings", environment: Mapping[str, str], command: str) -> "Settings":
+    """Point a command at the stack that is meant. Where none is, that is said when it uses Kafka or ClickHouse."""
+    from tollmeter import stacks
+
+    if command in STARTERS:
+        return settings.model_copy(update={"data_dir": stacks.home(environment)})
+    found = stacks.find(environment)
+    if found.folder is not None:
+        settings = settings.model_copy(update={"data_dir": found.folder})
+    if found.document is not None:
+        return stacks.overlay(settings, environment, found.document)
+    default_line = stacks.names_addresses(environment) or (command in SERVERS and not found.ambiguous)
+    return settings.without_line(found.why) if found.why and not default_line else settings
 
 
 def run(arguments: Sequence[str]) -> int:

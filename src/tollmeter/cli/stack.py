@@ -1,16 +1,20 @@
 """`tollmeter up`, `status` and `down`: the whole line on this machine, started, seen and stopped as one."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import click
 
+from tollmeter import stacks
 from tollmeter.broker.layout import ProvisionError
 from tollmeter.cli.notify import read_routes
 from tollmeter.cli.output import Finding, UserError, err, json_option, print_json, print_table
@@ -18,31 +22,40 @@ from tollmeter.embedded import control, state
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.settings import Settings
 
+_ADDRESSES = ("TOLLMETER_KAFKA", "TOLLMETER_CLICKHOUSE")
 _NEXT = (
     "tollmeter send --model gpt-4o --in 1000 --out 200",
     "tollmeter report calls --top 20",
     "tollmeter alerts follow",
 )
+Command = TypeVar("Command", bound=Callable[..., Any])
 data_option = click.option(
     "--data", type=click.Path(file_okay=False, path_type=Path), help="The data folder [default: TOLLMETER_DATA_DIR]."
 )
 
 
+def _port_option(name: str, what: str) -> Callable[[Command], Command]:
+    text = f"Move {what} to this port and keep it; 0 = any free one [default: the port it had]."
+    return click.option(f"--{name}-port", type=click.IntRange(0, 65_535), help=text)
+
+
 @click.command()
 @data_option
 @click.option("--detach", is_flag=True, help="Return when everything is ready and leave it running.")
+@_port_option("kafka", "the broker")
+@_port_option("clickhouse", "ClickHouse")
 @click.pass_obj
-def up(settings: Settings, data: Path | None, detach: bool) -> None:
-    """Start the broker, ClickHouse and the workers; runs until Ctrl-C. Data is kept."""
-    data_dir = data or settings.data_dir
+def up(settings: Settings, /, data: Path | None, detach: bool, **moves: int | None) -> None:
+    """Start the broker, ClickHouse and the workers; runs until Ctrl-C. Data is kept, and so are the ports."""
+    data_dir = (data or settings.data_dir).absolute()
     _check_addresses(settings)
     if detach:
-        _up_detached(data_dir)
+        _up_detached(data_dir, moves)
     else:
-        _up(settings, data_dir)
+        _up(settings, data_dir, moves)
 
 
-def _up(settings: Settings, data_dir: Path) -> None:
+def _up(settings: Settings, data_dir: Path, moves: Mapping[str, int | None]) -> None:
     from tollmeter.embedded.stack import NOTIFY, STAGES, Stack
 
     workers: tuple[str, ...] = STAGES
@@ -53,13 +66,13 @@ def _up(settings: Settings, data_dir: Path) -> None:
         signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
     try:
-        with Stack(data_dir, workers=workers, settings=settings, note=_note) as stack:
+        with Stack(data_dir, workers=workers, settings=settings, note=_note, announced=True, **moves) as stack:
             _note(f"ready in {time.monotonic() - started:.1f} s; data in {data_dir}; stop with Ctrl-C")
             _print_next(data_dir)
             try:
                 while True:
                     stack.write_state()
-                    time.sleep(0.5)
+                    time.sleep(1.0)
             except KeyboardInterrupt:
                 _note("stopping")
                 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -67,30 +80,54 @@ def _up(settings: Settings, data_dir: Path) -> None:
         _note("stopped")
     except KeyboardInterrupt:
         _note("stopped before it was ready")
-    except (EmbeddedError, ProvisionError, state.AlreadyRunningError) as error:
+    except (EmbeddedError, ProvisionError) as error:
         raise UserError(str(error)) from None
 
 
-def _up_detached(data_dir: Path) -> None:
+def _up_detached(data_dir: Path, moves: Mapping[str, int | None]) -> None:
+    """Start the supervisor on its own and repeat what it says until the stack is ready."""
+    try:
+        state.prepare(data_dir)
+    except EmbeddedError as error:
+        raise UserError(str(error)) from None
     log = data_dir / "logs" / "supervisor.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as out:
+    log.parent.mkdir(exist_ok=True, mode=0o700)
+    command = [sys.executable, "-m", "tollmeter", "up", "--data", str(data_dir)]
+    for name, port in moves.items():
+        command += [] if port is None else [f"--{name.replace('_', '-')}", str(port)]
+    with open(log, "w", opener=partial(os.open, mode=0o600)) as out, log.open() as said:
         supervisor = subprocess.Popen(
-            [sys.executable, "-m", "tollmeter", "up", "--data", str(data_dir)],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
+        try:
+            running = _wait_for(supervisor, data_dir, said)
+        except KeyboardInterrupt:
+            _note("it goes on starting: see `tollmeter status`, `tollmeter down`")
+            raise
+    _note(f"ready: kafka {running['kafka']}, clickhouse {running['clickhouse']}; data in {data_dir}")
+    _note("see `tollmeter status`; stop with `tollmeter down`")
+    _print_next(data_dir)
+
+
+def _wait_for(supervisor: "subprocess.Popen[bytes]", data_dir: Path, said: IO[str]) -> Mapping[str, Any]:
+    """Return what the supervisor wrote once it is ready. Raises `UserError` with its last line when it ends."""
+    lines: list[str] = []
     while supervisor.poll() is None:
-        running = state.running(data_dir)
+        running = stacks.running(data_dir)
         if running and running["pid"] == supervisor.pid and running["ready"]:
-            _note(f"ready; data in {data_dir}; stop with `tollmeter down`")
-            _print_next(data_dir)
-            return
+            return running
+        _repeat(said, lines)
         time.sleep(0.05)
-    lines = log.read_text(errors="replace").strip().splitlines()
-    raise UserError(lines[-1].removeprefix("tollmeter: ") if lines else f"the stack did not start: see {log}")
+    problem = said.read().strip().splitlines() or lines
+    raise UserError(problem[-1].removeprefix("tollmeter: ") if problem else f"the stack did not start: see {said.name}")
+
+
+def _repeat(said: IO[str], lines: list[str]) -> None:
+    """Print the supervisor's new notes; its errors are ours to raise."""
+    while line := said.readline():
+        lines.append(line.rstrip("\n"))
+        if line[:1].isdigit():
+            err.print(lines[-1])
 
 
 @click.command()
@@ -98,39 +135,55 @@ def _up_detached(data_dir: Path) -> None:
 @json_option
 @click.pass_obj
 def status(settings: Settings, data: Path | None, as_json: bool) -> None:
-    """Show the processes of the stack: up or down, memory, restarts, addresses, records waiting."""
-    data_dir = data or settings.data_dir
-    running = state.running(data_dir)
-    if running is None:
+    """Show the processes of the stack: up or down, memory, restarts, addresses, records and events waiting."""
+    found = _meant(data)
+    running, data_dir = found.document, found.folder
+    if running is None or data_dir is None:
         if as_json:
             print_json({"running": False, "ready": False, "processes": []})
             raise click.exceptions.Exit(1)
-        raise Finding(f"no stack runs on {data_dir}: start one with `tollmeter up`")
+        raise Finding(found.why)
     rows = control.processes(running)
-    behind = control.lag(state.overlay(settings, {}, running), [row["name"] for row in rows if _is_stage(row)])
+    line = stacks.overlay(settings, {}, running)
+    behind = control.lag(line, [row["name"] for row in rows if _is_stage(row)])
     rows = [{**row, "lag": behind.get(row["name"])} for row in rows]
     total = sum(row["rss_mb"] or 0 for row in rows)
     if as_json:
-        addresses = {"kafka": running["kafka"], "clickhouse": running["clickhouse"]}
+        addresses = {"kafka": running["kafka"], "clickhouse": running["clickhouse"], "data_dir": str(data_dir)}
         print_json({"running": True, "ready": running["ready"], **addresses, "processes": rows, "rss_mb": total})
     else:
         print_table(f"kafka {running['kafka']}, clickhouse {running['clickhouse']}, {total} MB", rows)
-        err.print(f"users of ClickHouse (default, reader) and their passwords: {data_dir / 'users.json'}")
+        for text in _remarks(line, data_dir):
+            err.print(text)
     if not all(row["up"] for row in rows):
         raise click.exceptions.Exit(1)
 
 
+def _remarks(line: Settings, data_dir: Path) -> list[str]:
+    """Return what else there is to say about a running stack, a line each."""
+    return [f"users of ClickHouse (default, reader) and their passwords: {data_dir / 'users.json'}"]
+
+
+def _meant(data: Path | None) -> stacks.Found:
+    """Return the stack that is meant; which of several is not guessed. Addresses of another line do not matter here."""
+    if data is not None:
+        return stacks.at(data)
+    found = stacks.find({name: value for name, value in os.environ.items() if name not in _ADDRESSES})
+    if found.ambiguous:
+        raise UserError(f"{found.why}, or use --data")
+    return found
+
+
 @click.command()
 @data_option
-@click.pass_obj
-def down(settings: Settings, data: Path | None) -> None:
+def down(data: Path | None) -> None:
     """Stop the stack that runs in the data folder; the data stays."""
-    data_dir = data or settings.data_dir
+    found = _meant(data)
     try:
-        stopped = control.down(data_dir)
+        stopped = found.folder is not None and control.down(found.folder)
     except TimeoutError as error:
         raise UserError(str(error)) from None
-    _note("stopped" if stopped else f"no stack runs on {data_dir}")
+    _note("stopped" if stopped else found.why)
 
 
 def _is_stage(row: dict[str, Any]) -> bool:
@@ -157,9 +210,9 @@ def _note(line: str) -> None:
 
 
 def _print_next(data_dir: Path) -> None:
-    prefix = ""
-    if data_dir.absolute() != Settings.from_environment(os.environ).data_dir.absolute():
-        prefix = f"TOLLMETER_DATA_DIR={data_dir} "
+    found = stacks.find(os.environ)
+    here = found.folder is not None and found.folder.absolute() == data_dir.absolute()
+    prefix = "" if here else f"TOLLMETER_DATA_DIR={shlex.quote(str(data_dir))} "
     err.print("try next:")
     for command in _NEXT:
         err.print(f"  {prefix}{command}")

@@ -2,21 +2,18 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from importlib import import_module
 
 import click
 
 from tollmeter.cli.output import UserError, err
-from tollmeter.embedded.backoff import Backoff
+from tollmeter.embedded.supervisor import Program, Supervisor
 from tollmeter.settings import Settings, SettingsError
 
 STAGES = ("price", "ledger", "watch")
-STOP_S = 20.0
-POLL_S = 0.1
 
 
 @click.command()
@@ -24,8 +21,8 @@ POLL_S = 0.1
 @click.option(
     "--health-port",
     type=click.IntRange(0, 65_533),
-    help="Port on 127.0.0.1 of /livez, /readyz, /startupz and /metrics; 0 = any free one, named in the log; "
-    "`all` takes this one and the next two [default: TOLLMETER_HEALTH_PORT].",
+    help="Port of /livez, /readyz, /startupz and /metrics at TOLLMETER_HEALTH_HOST; 0 = any free one, named in the "
+    "log; `all` takes this one and the next two [default: TOLLMETER_HEALTH_PORT, else 9471, 9472 and 9473].",
 )
 @click.pass_obj
 def worker(settings: Settings, stage: str, health_port: int | None) -> int:
@@ -35,7 +32,7 @@ def worker(settings: Settings, stage: str, health_port: int | None) -> int:
     """
     port = settings.health_port if health_port is None else health_port
     if stage == "all":
-        return Children(STAGES, port).run()
+        return _run_all(port)
     from tollmeter.broker.layout import ProvisionError
     from tollmeter.sinks.clickhouse.client import Unavailable
     from tollmeter.streams.engine.app import BrokerError
@@ -51,57 +48,19 @@ def worker(settings: Settings, stage: str, health_port: int | None) -> int:
     os._exit(code)  # an insert that hangs in its thread must not hold up a clean stop
 
 
-class Children:
-    """Child processes of this command line, restarted with a growing pause until this process is told to stop."""
-
-    def __init__(self, stages: tuple[str, ...], health_port: int = 0) -> None:
-        self._stages = stages
-        self._ports = {stage: health_port and health_port + number for number, stage in enumerate(stages)}
-        self._stopping = False
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._started: dict[str, float] = {}
-        self._backoff = {stage: Backoff() for stage in stages}
-
-    def run(self) -> int:
-        """Return 0 after a clean stop."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        due = dict.fromkeys(self._stages, 0.0)
-        while not self._stopping:
-            for stage in self._stages:
-                child = self._running.get(stage)
-                if child is not None and child.poll() is None:
-                    continue
-                if child is not None:
-                    due[stage] = self._after_exit(stage, child.returncode)
-                if stage not in self._running and time.monotonic() >= due[stage]:
-                    self._start(stage)
-            time.sleep(POLL_S)
-        return self._end()
-
-    def _start(self, stage: str) -> None:
-        self._started[stage] = time.monotonic()
-        command = [sys.executable, "-m", "tollmeter", "worker", stage, "--health-port", str(self._ports[stage])]
-        self._running[stage] = subprocess.Popen(command)
-
-    def _after_exit(self, stage: str, code: int) -> float:
-        del self._running[stage]
-        self._backoff[stage], pause = self._backoff[stage].after_exit(time.monotonic() - self._started[stage])
-        if not self._stopping:
-            err.print(f"worker {stage} ended with code {code}; again in {pause:g} s")
-        return time.monotonic() + pause
-
-    def _stop(self, number: int, frame: object) -> None:
-        self._stopping = True
-
-    def _end(self) -> int:
-        for child in self._running.values():
-            child.terminate()
-        deadline = time.monotonic() + STOP_S
-        for child in self._running.values():
-            try:
-                child.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-        return 0
+def _run_all(port: int | None) -> int:
+    """Keep the three stages running as children until told to stop; they end with this process, whatever ends it."""
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    supervisor = Supervisor(lambda line: err.print(line))
+    try:
+        for place, stage in enumerate(STAGES):
+            command = [sys.executable, "-m", "tollmeter", "worker", stage]
+            if port is not None:
+                command += ["--health-port", str(port and port + place)]
+            supervisor.start(Program(stage, command, dict(os.environ)))
+        told.wait()
+    finally:
+        supervisor.close([STAGES])
+    return 0

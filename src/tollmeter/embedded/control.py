@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from tollmeter.embedded import state
+from tollmeter import stacks
 from tollmeter.settings import Settings
 
 _GRACE_S = 60.0
@@ -24,7 +24,7 @@ _TIMEOUT_MS = 5_000
 
 def down(data_dir: Path) -> bool:
     """Stop the stack of this folder and return when it is gone; False when none ran."""
-    document = state.running(data_dir)
+    document = stacks.running(data_dir)
     if document is None:
         return False
     for number, grace_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, 5.0)):
@@ -32,7 +32,7 @@ def down(data_dir: Path) -> bool:
             os.kill(document["pid"], number)
         deadline = time.monotonic() + grace_s
         while time.monotonic() < deadline:
-            if state.running(data_dir) is None and not _alive(document["pid"]):
+            if stacks.running(data_dir) is None and not _alive(document["pid"]):
                 return True
             time.sleep(0.05)
     raise TimeoutError(f"the stack on {data_dir} (pid {document['pid']}) does not stop")
@@ -49,7 +49,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def processes(document: dict[str, Any]) -> list[dict[str, Any]]:
+def processes(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row a process: name, pid, whether it is up, memory, restarts; the supervisor first."""
     rows = [{"name": "supervisor", "pid": document["pid"], "up": True, "restarts": 0}]
     rows += [{"name": name, **fields} for name, fields in document["processes"].items()]

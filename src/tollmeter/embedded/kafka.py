@@ -52,7 +52,7 @@ def prepare(java: str, jars: Path, folder: Path, port: int, controller_port: int
 
     Raises `EmbeddedError` when Java cannot format the storage.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     properties = folder / "server.properties"
     log = str((folder / "log").absolute()).replace("\\", "\\\\")
     properties.write_text(_PROPERTIES.format(port=port, controller_port=controller_port, log=log))
@@ -69,7 +69,7 @@ def _format(start: list[str], properties: Path) -> None:
     # --cluster-id=: an id that begins with a dash would be read as an option
     command = [*start, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties)]
     # An earlier attempt may have been killed half-way.
-    done = subprocess.run([*command, "--ignore-formatted"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--ignore-formatted"], capture_output=True, text=True, check=False, umask=0o077)
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
         raise EmbeddedError(f"the broker's storage could not be formatted ({lines[-1][:300]}); Java 17 is needed")

@@ -28,6 +28,12 @@ def listener(port: int) -> socket.socket:
     raise OSError("no free port on 127.0.0.1")
 
 
+def is_free(port: int) -> bool:
+    """Tell whether a program may listen on the port now."""
+    with listener(port) as made:
+        return bool(made.getsockname()[1] == port)
+
+
 def answers(port: int) -> bool:
     """Tell whether something accepts connections on the port."""
     try:

@@ -3,42 +3,34 @@
 `with Stack(folder) as stack: stack.settings` serves the command line, the tests and the benchmarks alike.
 """
 
-import json
 import os
-import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from tollmeter import stacks
 from tollmeter.admin import setup as provision
 from tollmeter.broker.layout import UnreachableError
 from tollmeter.embedded import class_archive as warm
 from tollmeter.embedded import jars, kafka, ports, probe, state
+from tollmeter.embedded.addresses import Addresses, reachable
+from tollmeter.embedded.environment import FRUGAL, bare_environment, passwords, settings_environment
 from tollmeter.embedded.jars import EmbeddedError
+from tollmeter.embedded.patience import Patience, demand_s
 from tollmeter.embedded.supervisor import Program, Running, Supervisor
-from tollmeter.settings import NOT_SETTINGS, PREFIX, Settings
+from tollmeter.settings import Settings
 
 STAGES = ("price", "ledger", "watch")
 NOTIFY = "notify"
 BROKER, FRONT = "broker", "front"
-_START_S = 60.0
 _ATTEMPTS = 3
-# One core each at most, and no arena per thread: idle memory counts more here than the last percent.
-_FRUGAL = {
-    "MALLOC_ARENA_MAX": "2",
-    # polars gives memory back after 0.5 s, and the next batch takes it again: a sixth of LEDGER's time
-    "_RJEM_MALLOC_CONF": "dirty_decay_ms:5000,muzzy_decay_ms:5000",
-    "POLARS_MAX_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "PYTHONUNBUFFERED": "1",
-}
+_ENDS = 4
+"""A worker that has ended so often while the stack starts has a reason that does not pass."""
 
 
 class _PortTakenError(EmbeddedError):
@@ -55,8 +47,14 @@ class Stack:
         workers: Sequence[str] = STAGES,
         settings: Settings | None = None,
         note: Callable[[str], None] = lambda line: None,
+        kafka_port: int | None = None,
+        clickhouse_port: int | None = None,
+        announced: bool = False,
     ) -> None:
+        """Ports move the stack, 0 to any free one; None: those it had. `announced`: found from any folder."""
         self.data_dir = data_dir.absolute()
+        self._moves = {"kafka": kafka_port, "clickhouse": clickhouse_port}
+        self._announced = announced
         self._wish = (settings or Settings()).model_copy(update={"data_dir": self.data_dir})
         self.settings = self._wish
         self._workers = tuple(workers)
@@ -64,12 +62,17 @@ class Stack:
         self._exit = ExitStack()
         self._ready = False
         self._written: dict[str, Any] = {}
+        self._addresses: Addresses
+        self._looked_at = 0.0
+        self._patience: Patience
         self.supervisor: Supervisor
 
     def __enter__(self) -> "Stack":
         """Return when everything is ready. Raises `EmbeddedError`, `AlreadyRunningError`, `ProvisionError`."""
         with ExitStack() as exit_stack:
-            exit_stack.enter_context(state.owner(self.data_dir))
+            exit_stack.enter_context(state.owner(self.data_dir, announced=self._announced))
+            self._addresses = Addresses(self.data_dir, self._wish, self._moves, self._note)
+            self._patience = Patience(self._wish.start_limit_s, time.monotonic())
             self.supervisor = Supervisor(self._note)
             exit_stack.callback(self._stop)
             self._start()
@@ -100,63 +103,65 @@ class Stack:
             self.start_worker(stage)
         if self._workers:
             self._note(f"starting the workers: {', '.join(self._workers)}")
-        self._await("the workers", lambda: all(self.worker_ready(name) for name in self._workers))
+        self._await(lambda: [name for name in self._workers if not self.worker_ready(name)])
         self._ready = True
         self.write_state()
 
     def _start_servers(self, prepare: Callable[[int, int], list[str]]) -> None:
-        """Start broker and front on free ports. Raises `_PortTakenError` when another program was quicker."""
-        wanted = [_port(self._wish.kafka), _http_port(self._wish), 0]
-        kafka_port, http_port, controller_port = chosen = ports.choose(wanted)
+        """Start broker and front. Raises `_PortTakenError` when another program was quicker."""
+        chosen = self._addresses.choose()
+        kafka_port, http_port, controller_port = chosen
         self.settings = self._wish.model_copy(
             update={
                 "kafka": f"127.0.0.1:{kafka_port}",
                 "clickhouse": f"http://127.0.0.1:{http_port}",
                 "clickhouse_user": "default",
-                "clickhouse_password": SecretStr(_users(self.data_dir)["default"]),
+                "clickhouse_password": SecretStr(passwords(self.data_dir)["default"]),
             }
         )
         self._note(f"starting the broker at {self.settings.kafka} and ClickHouse at {self.settings.clickhouse}")
         self.supervisor.start(self._front(http_port))
         command = prepare(kafka_port, controller_port)
-        self.supervisor.start(Program(BROKER, command, _environment(), self._log(BROKER)))
+        self.supervisor.start(Program(BROKER, command, bare_environment(), self._log(BROKER)))
         try:
-            self._await(
-                "the broker and ClickHouse",
-                lambda: probe.is_our_front(self.settings) and probe.is_our_broker(self.settings, self._broker_dir),
-            )
+            self._await(self._absent_servers)
         except EmbeddedError as error:
             self.supervisor.stop(FRONT)
             self.supervisor.stop(BROKER)
             if ports.choose(chosen) == chosen:
                 raise
             raise _PortTakenError(str(error)) from None
+        self._addresses.keep(kafka_port, http_port)
+
+    def _absent_servers(self) -> list[str]:
+        if not probe.is_our_front(self.settings):
+            return ["the broker", "ClickHouse"]
+        return [] if probe.is_our_broker(self.settings, self._broker_dir) else ["the broker"]
 
     def _provision(self) -> list[provision.Step]:
         """Set up; a broker that listens may need a moment more on a busy machine."""
-        deadline = time.monotonic() + _START_S
         while True:
             try:
                 return provision.apply(self.settings)
-            except UnreachableError:
-                if time.monotonic() > deadline:
-                    raise
+            except UnreachableError as error:
+                self._look(["the set-up"], str(error))
                 time.sleep(0.2)
 
     def _front(self, port: int) -> Program:
         users = self.data_dir / "users.json"
         command = [sys.executable, "-m", "tollmeter.embedded.front", "--data", str(self.data_dir / "clickhouse")]
         command += ["--port", str(port), "--users", str(users)]
-        return Program(FRONT, command, _environment(), self._log(FRONT))
+        return Program(FRONT, command, bare_environment(), self._log(FRONT))
 
     def start_worker(self, stage: str, name: str = "") -> str:
         """Start a worker of a stage, a second one under another name; return its name without waiting."""
         name = name or stage
         ready = self.data_dir / "run" / f"{name}.ready"
-        ready.parent.mkdir(exist_ok=True)
-        environment = {**_environment(), **_FRUGAL, **settings_environment(self.settings)}
+        ready.parent.mkdir(exist_ok=True, mode=0o700)
+        environment = {**bare_environment(), **FRUGAL, **settings_environment(self.settings)}
         environment["TOLLMETER_READY_FILE"] = str(ready)
         environment["TOLLMETER_HEALTH_FILE"] = str(self._health_file(name))
+        environment["TOLLMETER_HEALTH_PORT"] = str(self._addresses.health(name) if self._announced else 0)
         words = (NOTIFY,) if stage == NOTIFY else ("worker", stage)
         command = [sys.executable, "-m", "tollmeter", *words]
         self.supervisor.start(Program(name, command, environment, self._log(name), ready))
@@ -187,7 +192,7 @@ class Stack:
         document = {
             "pid": os.getpid(),
             "ready": self._ready,
-            **state.describe(self.settings),
+            **stacks.describe(self.settings),
             "processes": {
                 name: {
                     "pid": running.process.pid,
@@ -211,7 +216,7 @@ class Stack:
             port = self._health_file(name).read_text(encoding="ascii").strip()
         except OSError:
             return None
-        return f"http://127.0.0.1:{port}" if port else None
+        return f"http://{reachable(self.settings.health_host)}:{port}" if port else None
 
     @property
     def _broker_dir(self) -> Path:
@@ -220,62 +225,33 @@ class Stack:
     def _log(self, name: str) -> Path:
         return self.data_dir / "logs" / f"{name}.log"
 
-    def _await(self, what: str, ready: Callable[[], bool]) -> None:
-        """Return when ready; raise as soon as a process has ended, or after a minute."""
-        deadline = time.monotonic() + _START_S
-        while not ready():
+    def _await(self, missing: Callable[[], Sequence[str]]) -> None:
+        """Return when nothing is missing any more. Raises `EmbeddedError` when it will not come."""
+        while names := missing():
             self.write_state()
             for name, running in self.processes().items():
-                if not running.alive and (name in (BROKER, FRONT) or running.restarts >= 2):
-                    raise EmbeddedError(f"{name} did not start: {_last_line(running.program.log)}")
-            if time.monotonic() > deadline:
-                raise EmbeddedError(f"{what} did not become ready in {_START_S:g} s: see {self.data_dir / 'logs'}")
-            time.sleep(0.02)
+                if not running.alive and (name in (BROKER, FRONT) or running.restarts >= _ENDS):
+                    raise EmbeddedError(f"{name} did not start: {_last_line(self._log(name))}")
+            self._look(names, f"see {self.data_dir / 'logs'}")
+            time.sleep(0.05)
+
+    def _look(self, missing: Sequence[str], detail: str) -> None:
+        """Say what is waited for, and end the wait when nothing moves or the limit is reached."""
+        now = time.monotonic()
+        if now < self._looked_at + 1.0:
+            return
+        self._looked_at = now
+        processes = self.processes()
+        pids = [running.process.pid for running in processes.values()]
+        why = self._patience.look(now, demand_s(pids), (tuple(missing), tuple(pids)))
+        if why:
+            raise EmbeddedError(f"{', '.join(missing)} did not become ready {why}: {detail}")
+        if self._patience.should_say(now):
+            self._note(f"still waiting for {', '.join(missing)} ({self._patience.waited_s(now):.0f} s)")
 
     def _stop(self) -> None:
         names = [name for name in self.processes() if name not in (BROKER, FRONT)]
         self.supervisor.close([names, [FRONT], [BROKER]])
-
-
-def settings_environment(settings: Settings) -> dict[str, str]:
-    """Return the variables from which a child process builds the same settings."""
-    values = {}
-    for name, default in Settings().model_dump().items():
-        value = getattr(settings, name)
-        if value != default or name in ("kafka", "clickhouse", "clickhouse_user"):
-            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-            values[f"{PREFIX}{name.upper()}"] = text
-    return values
-
-
-def _environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment without our settings: a child gets exactly those of the stack."""
-    return {name: value for name, value in environment.items() if not name.startswith(PREFIX) or name in NOT_SETTINGS}
-
-
-def _users(data_dir: Path) -> dict[str, str]:
-    """Write the front's users once and return their passwords.
-
-    Both have one although the front listens on loopback alone: other users of the machine and pages in a browser reach
-    loopback, too.
-    """
-    file = data_dir / "users.json"
-    if not file.exists():
-        users = {
-            "default": {"password": secrets.token_urlsafe(18)},
-            "reader": {"password": secrets.token_urlsafe(18), "readonly": True},
-        }
-        state.write_private(file, json.dumps(users, indent=1))
-    return {name: fields["password"] for name, fields in json.loads(file.read_text()).items()}
-
-
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2])
-
-
-def _http_port(settings: Settings) -> int:
-    port = urlsplit(settings.clickhouse).port
-    return 8123 if port is None else port
 
 
 def _last_line(log: Path) -> str:

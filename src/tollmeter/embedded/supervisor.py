@@ -6,30 +6,30 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from queue import Empty, SimpleQueue
+from typing import IO, Any, TypeVar
 
 from tollmeter.embedded.backoff import LONGEST_S, Backoff
 
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
-_POLL_S = 0.05
+_POLL_S = 0.2
 _LOG_MAX_BYTES = 10 << 20
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run. The log is appended to; the ready file, if any, is removed before each start."""
+    """What to run. The log is appended to (None: our own output); the ready file is removed before each start."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
-    log: Path
+    log: Path | None = None
     ready_file: Path | None = None
     stop_s: float = 20.0
 
@@ -109,6 +109,7 @@ class Supervisor:
         for names in [*order, tuple(self._running)]:
             self._ask(partial(self._stop_all, names))
         self._closing.set()
+        self._ask(lambda: None)  # wakes it
         self._thread.join()
 
     def _ask(self, action: Callable[[], _Value]) -> _Value:
@@ -123,15 +124,14 @@ class Supervisor:
 
     def _watch(self) -> None:
         while not self._closing.is_set():
-            while not self._requests.empty():
-                action, answer = self._requests.get()
+            with suppress(Empty):
+                action, answer = self._requests.get(timeout=_POLL_S)
                 try:
                     answer.put((True, action()))
                 except Exception as error:
                     answer.put((False, error))
             for running in list(self._running.values()):
                 self._look(running)
-            time.sleep(_POLL_S)
 
     def _look(self, running: Running) -> None:
         now = time.monotonic()
@@ -141,7 +141,8 @@ class Supervisor:
             running.backoff, pause = running.backoff.after_exit(now - running.started_at)
             running.restart_at = now + pause
             how = _describe(running.process.returncode)
-            self._note(f"{running.program.name} {how}; again in {pause:g} s (log: {running.program.log})")
+            where = f" (log: {running.program.log})" if running.program.log else ""
+            self._note(f"{running.program.name} {how}; again in {pause:g} s{where}")
         elif now >= running.restart_at:
             try:
                 self._spawn_again(running)
@@ -180,24 +181,31 @@ class Supervisor:
 def _spawn(program: Program) -> subprocess.Popen[bytes]:
     if program.ready_file:
         program.ready_file.unlink(missing_ok=True)
-    _rotate(program.log)
     command = [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), *program.command]
-    with program.log.open("ab") as log:
+    with _output(program.log) as out:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
+            stdout=out,
+            stderr=out and subprocess.STDOUT,
             env=dict(program.environment),
             process_group=0,
+            umask=0o077,  # what it writes is nobody else's to read
         )
 
 
-def _rotate(log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _output(log: Path | None) -> Iterator[IO[bytes] | None]:
+    """Give the file that a process writes to, put aside first when it is long; None for our own output."""
+    if log is None:
+        yield None
+        return
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with suppress(FileNotFoundError):
         if log.stat().st_size > _LOG_MAX_BYTES:
             log.replace(log.with_suffix(".log.1"))
+    with open(log, "ab", opener=partial(os.open, mode=0o600)) as file:
+        yield file
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
