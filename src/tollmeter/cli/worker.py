@@ -53,7 +53,7 @@ def _run_all(port: int | None) -> int:
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
-    supervisor = Supervisor(lambda line: err.print(line))
+    supervisor = Supervisor(err.print)
     try:
         for place, stage in enumerate(STAGES):
             command = [sys.executable, "-m", "tollmeter", "worker", stage]
