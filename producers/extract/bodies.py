@@ -45,9 +45,20 @@ def _answers(response: Any, fields: dict[str, Any]) -> Iterator[Body]:
         for message in messages:
             yield from _answers(message, fields)
     elif _is_stream(response):
-        yield from _many(list(response), fields)
+        yield from _many(_chunks(response), fields)
     else:
         yield Body(response, fields)
+
+
+def _chunks(response: Iterable[Any]) -> list[Any]:
+    """Read a stream to its end, or to where it breaks: what it has said by then counts."""
+    chunks: list[Any] = []
+    try:
+        for chunk in response:
+            chunks.append(chunk)  # noqa: PERF402 - what came before an error must be kept
+    except Exception:
+        return chunks
+    return chunks
 
 
 def _many(chunks: list[Any], fields: dict[str, Any]) -> Iterator[Body]:

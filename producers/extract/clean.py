@@ -58,7 +58,7 @@ def cleaned(fields: Mapping[str, Any]) -> dict[str, Any]:
         else:
             kept[name] = clean
     if left_out:
-        kept["tags"] = with_tag(kept.get("tags", {}), LEFT_OUT, ",".join(left_out))
+        kept["tags"] = with_tag(kept.get("tags", {}), LEFT_OUT, ",".join(sorted(left_out)))
     return kept
 
 

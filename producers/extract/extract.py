@@ -10,7 +10,7 @@ from typing import Any
 
 from tollmeter.producers.client.ids import Ids
 from tollmeter.producers.extract.bodies import Body, answers_of
-from tollmeter.producers.extract.clean import clean_time, cleaned, with_tag
+from tollmeter.producers.extract.clean import clean_text, clean_time, cleaned, with_tag
 from tollmeter.producers.extract.families import read_usage
 from tollmeter.producers.extract.served import names_of, provider_of
 from tollmeter.producers.extract.streams import Merged
@@ -92,6 +92,7 @@ def _events(
     operation = str(fields.get("operation") or "")
     bodies = [body for body in answers_of(response) if not is_unbilled(body.content, operation)]
     events: list[UsageEvent] = []
+    provider = clean_text(provider) if provider is not None else None
     for body in bodies:
         seller = provider or provider_of(body.content, response, str(fields.get("api_host") or ""))
         for content, model, usage in _parts(body.content, seller, apart):
@@ -195,7 +196,8 @@ def _event(
             "model_used": model or given.get("model_used"),
         }
     problem = usage.problem
-    made = cleaned(without_secrets({**found, **{k: v for k, v in given.items() if v is not None}}, pepper))
+    said = cleaned(without_secrets(given, pepper))  # what cannot be used leaves what the answer says
+    made = {**cleaned(without_secrets(found, pepper)), **said}
     if problem:
         made["tags"] = with_tag(made.get("tags", {}), PROBLEM, problem)
     made["model_sent"] = made.get("model_sent") or made.get("model_used", "")
