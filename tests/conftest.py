@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.workers import Workers
     from tollmeter.embedded.stack import Stack
 
-LONGEST_FIRST = ("e2e", "contracts", "simulation", "laws", "unit")
+LONGEST_FIRST = ("acceptance", "e2e", "contracts", "simulation", "laws", "unit")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,7 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _nightly(config: pytest.Config) -> bool:
-    return "nightly" in config.option.markexpr
+    wanted = str(config.option.markexpr)
+    return "nightly" in wanted and "not nightly" not in wanted
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if _nightly(config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("nightly")
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
     if hasattr(config, "workerinput"):  # one of several workers of pytest-xdist
         items.sort(key=_turn)
     if not _nightly(config):
@@ -60,7 +61,7 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
     """A test's time runs as slowly as a busy machine does."""
     if settings.method != "signal":
         return None
-    patience = Patience(settings.timeout)
+    patience = Patience(settings.timeout * (effort.LONG if _nightly(item.config) else 1))
 
     def look(number: int, frame: FrameType | None) -> None:
         if patience.ended():
@@ -89,6 +90,17 @@ def _state_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 def eventually_fixture() -> Callable[..., object]:
     """`eventually(check, timeout)` without an import."""
     return eventually
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Spools and whatever else is kept for the user lie in a folder of the run: his own stay as they are."""
+    before = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    yield
+    del os.environ["XDG_STATE_HOME"]
+    if before is not None:
+        os.environ["XDG_STATE_HOME"] = before
 
 
 @pytest.fixture(scope="session")
