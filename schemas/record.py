@@ -6,6 +6,8 @@ from typing import Protocol
 Headers = list[tuple[str, bytes]]
 Place = tuple[int, int]
 """Partition and offset."""
+UNREADABLE = b"\x00tollmeter: not unpacked"
+"""Stands for the value of each record of a batch that was not unpacked. It is no event, and compared by identity."""
 
 
 class Record(Protocol):

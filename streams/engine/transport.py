@@ -21,6 +21,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from tollmeter.broker.unpack import bound
 from tollmeter.streams.engine.consumer import AccountableConsumer, BatchMessage
 from tollmeter.streams.engine.gaps import log_and_note, of_other_logs, with_log
 
@@ -295,6 +296,7 @@ class Transport(driver.Transport):  # type: ignore[misc]  # Faust is read untype
 
 
 def register() -> str:
-    """Make this transport known to Faust; return the scheme of the broker URLs that select it."""
+    """Make this transport known to Faust and bound what batches unpack to; return the scheme that selects it."""
+    bound()
     TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"
     return SCHEME

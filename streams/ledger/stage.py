@@ -16,8 +16,8 @@ import polars as pl
 from faust.types import TP
 
 from tollmeter.schemas import topics
-from tollmeter.schemas.dead_letter import SourcePlace, dead_letter_headers, letter_value
-from tollmeter.schemas.record import Delivery, Record
+from tollmeter.schemas.dead_letter import VALUE_BYTES, SourcePlace, dead_letter, dead_letter_headers
+from tollmeter.schemas.record import UNREADABLE, Delivery, Record
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import rollup
 from tollmeter.sinks.clickhouse.books import store_book
@@ -205,7 +205,7 @@ class Ledger:
         fields = row.row(0, named=True)
         source = SourcePlace(self._settings.topic(topics.EVENTS), fields["src_partition"], fields["src_offset"])
         headers = dead_letter_headers(self.name, "rejected", str(refusal), source)
-        value = json.dumps(fields, default=str, ensure_ascii=False).encode()
+        value = json.dumps(fields, default=str, ensure_ascii=False).encode()[:VALUE_BYTES]
         await self._line.send(self._settings.topic(topics.DLQ), fields["src_partition"], None, value, headers)
         self._counts["rejected"] += 1
         metrics.DLQ_EVENTS.labels(self.name, "rejected").inc()
@@ -213,8 +213,9 @@ class Ledger:
 
     async def _bury(self, record: Record, problem: str) -> None:
         """Send a record that is no priced record to the dead letters: nobody but PRICE should write there."""
-        headers = dead_letter_headers(self.name, "bad_priced_record", problem, record)
-        await self._line.send(self._settings.topic(topics.DLQ), 0, record.key, letter_value(record.value), headers)
+        value = None if record.value is UNREADABLE else record.value
+        letter = dead_letter(self.name, "bad_priced_record", problem, record, value)
+        await self._line.send(self._settings.topic(topics.DLQ), 0, *letter)
         self._counts["broken"] += 1
         metrics.DLQ_EVENTS.labels(self.name, "bad_priced_record").inc()
         log.warning("%s/%d offset %d is no priced record: %s", record.topic, record.partition, record.offset, problem)

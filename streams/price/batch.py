@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import polars as pl
 
-from tollmeter.schemas.dead_letter import QUARANTINED
+from tollmeter.broker.unpack import BATCH_BYTES
+from tollmeter.schemas.dead_letter import NOT_UNPACKED, QUARANTINED
 from tollmeter.schemas.envelope import Source
-from tollmeter.schemas.record import Place, Record
+from tollmeter.schemas.record import UNREADABLE, Place, Record
 from tollmeter.streams.price.book.book import PriceBook
 from tollmeter.streams.rules.events.decode_avro import Reject, decode
 from tollmeter.streams.rules.events.validate import FLAGS, validate
@@ -57,7 +58,8 @@ def price_batch(
     values, aside = _set_aside(records, quarantined)
     decoded = decode(values)
     good = validate(decoded.frame, decoded.index)
-    rejects = [aside.get(reject.position, reject) for reject in decoded.rejects] + good.rejects
+    found = [aside.get(reject.position, reject) for reject in decoded.rejects] + good.rejects
+    rejects = [_not_unpacked(reject) if records[reject.position].value is UNREADABLE else reject for reject in found]
     at = [records[position] for position in good.index]
     events = event_columns(
         good.frame,
@@ -67,6 +69,10 @@ def price_batch(
     ).with_columns(FLAGS)
     rejected = Counter(records[reject.position].partition for reject in rejects)
     return PricedBatch(records, priced_columns(events, book.price(events)), rejects, _sources(batches, rejected))
+
+
+def _not_unpacked(reject: Reject) -> Reject:
+    return Reject(reject.position, NOT_UNPACKED, f"its batch unpacks to more than {BATCH_BYTES} bytes, or not at all")
 
 
 def _sources(batches: Sequence[Sequence[Record]], rejected: Mapping[int, int]) -> list[Source]:

@@ -18,7 +18,9 @@ from tollmeter.broker.layout import read_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.dead_letter import (
     MAX_ATTEMPTS,
+    NOT_UNPACKED,
     RETRY_STAGE,
+    VALUE_BYTES,
     Letter,
     SourcePlace,
     again_headers,
@@ -27,9 +29,10 @@ from tollmeter.schemas.dead_letter import (
 )
 from tollmeter.settings import Settings
 
-State = Literal["waiting", "retried", "exhausted", "withheld", "foreign"]
+State = Literal["waiting", "retried", "exhausted", "withheld", "cut", "foreign"]
 """waiting: may be tried again. retried: was, and nothing was heard since. exhausted: failed `MAX_ATTEMPTS` times.
-withheld: its value is a secret and not here. foreign: no event of a service, so trying it again means nothing."""
+withheld: its value is a secret and not here. cut: too large, so that only its head is here, or nothing. foreign: no
+event of a service, so trying it again means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +89,19 @@ class Cases:
             if case is not None:
                 case.tried = max(case.tried, letter.attempts)
             return
-        first, attempts = self._became.get(letter.place, (letter.first, letter.attempts))
+        first, attempts = self._became.get(letter.place) or self._as_said(letter)
         letter = letter._replace(first=first, attempts=max(attempts, letter.attempts))
         known = self._cases.get(first)
         if known is None:
             self._cases[first] = _Case(record, letter)
         elif letter.attempts >= known.letter.attempts:
             known.newest, known.letter = record, letter
+
+    def _as_said(self, letter: Letter) -> tuple[SourcePlace, int]:
+        """Return the first place and the attempts that a letter's record claims, if its bytes are those of that one."""
+        claimed = self._cases.get(letter.first)
+        same = claimed is not None and letter.sha256 and claimed.letter.sha256 == letter.sha256
+        return (letter.first, letter.attempts) if same else (letter.place, 1)
 
     def all(self) -> list[Case]:
         """Return the cases, the newest letter first."""
@@ -101,7 +110,7 @@ class Cases:
                 case.letter,
                 self._state(case),
                 datetime.fromtimestamp(case.newest.timestamp / 1000, tz=UTC),
-                len(case.newest.value or b""),
+                len(case.newest.value or b"") if case.letter.size is None else case.letter.size,
                 (case.newest.partition, case.newest.offset),
             )
             for case in self._cases.values()
@@ -114,6 +123,8 @@ class Cases:
             return "foreign"
         if letter.reason == "secret":
             return "withheld"
+        if letter.reason == NOT_UNPACKED or (letter.size or 0) > VALUE_BYTES:
+            return "cut"
         if case.tried > letter.attempts:
             return "retried"
         return "exhausted" if letter.attempts >= MAX_ATTEMPTS else "waiting"

@@ -18,6 +18,7 @@ from tollmeter.streams.rules.events.decode_json import WIRE_DTYPES
 
 MAX_TEXT_CHARS = 256
 MAX_UNITS = 1e9
+MAX_UNIT_KEYS = 64
 FIRST_MICROS = 0
 END_MICROS = 4_102_444_800_000_000  # 2100-01-01
 _FEW = 64  # so few rows are judged sooner than a screen of 80 expressions is set up
@@ -103,6 +104,8 @@ def _map_problem(row: dict[str, Any]) -> str:
     for pair in row["tags"]:
         if max(len(pair["key"]), len(pair["value"])) > MAX_TAG_CHARS:
             return f"a tag is longer than {MAX_TAG_CHARS} characters"
+    if len(row["extra_units"]) > MAX_UNIT_KEYS:
+        return f"{len(row['extra_units'])} extra_units; at most {MAX_UNIT_KEYS} are kept"
     for pair in row["extra_units"]:
         if len(pair["key"]) > MAX_TEXT_CHARS:
             return f"a key of extra_units is longer than {MAX_TEXT_CHARS} characters"
@@ -132,6 +135,7 @@ def _suspect() -> pl.Expr:
     maps = [
         pl.col("tags").list.len() > MAX_TAGS,
         pl.col("tags").list.eval(long_tag).list.any(),
+        pl.col("extra_units").list.len() > MAX_UNIT_KEYS,
         pl.col("extra_units").list.eval(odd_unit).list.any(),
     ]
     return pl.any_horizontal(
