@@ -50,6 +50,15 @@ class BatchMessage(ConsumerMessage):  # type: ignore[misc]  # Faust is read unty
         """Bytes of the values."""
 
 
+class CommittedOnlyThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is read untyped
+    """Reads what was committed: records of a transaction that was aborted never happened."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"  # Faust knows it in its exactly-once mode alone
+        return consumer
+
+
 class AccountableConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is read untyped
     """Knows which offset comes next, and what it is doing."""
 
@@ -71,6 +80,9 @@ class AccountableConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is re
 
     held: dict[TP, str]
     """Partitions that are paused until this worker is started again, with the reason."""
+
+    def _new_consumer_thread(self) -> CommittedOnlyThread:
+        return CommittedOnlyThread(self, loop=self.loop, beacon=self.beacon)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

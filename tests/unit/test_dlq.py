@@ -1,6 +1,7 @@
 """Dead letters as cases: a record counts once however often it was tried, three times at most; secrets are masked."""
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 from tests.usage_rows import avro, fields
 from tollmeter.admin.dead_letters import Cases, select
 from tollmeter.cli.dlq import readable
+from tollmeter.schemas import topics
 from tollmeter.schemas.dead_letter import (
+    VALUE_BYTES,
     SourcePlace,
     again_headers,
+    dead_letter,
     dead_letter_headers,
     read_letter,
     retry_headers,
@@ -20,6 +24,7 @@ from tollmeter.schemas.dead_letter import (
 from tollmeter.schemas.secrets import mask_secrets
 
 EVENTS = "t.usage.events"
+(DLQ_BYTES,) = (topic.max_message_bytes for topic in topics.TOPICS if topic.name == topics.DLQ)
 
 
 def at(offset: int, partition: int = 1, topic: str = EVENTS) -> SourcePlace:
@@ -53,7 +58,7 @@ class Topic:
 
 def test_headers_say_what_they_said_when_read_again() -> None:
     plain = read_letter(dead_letter_headers("price", "bad_avro", "odd", at(7)))
-    assert plain == ("price", "bad_avro", "odd", at(7), 1, at(7), None)
+    assert plain == ("price", "bad_avro", "odd", at(7), 1, at(7), None, None, "")
     again = read_letter(dead_letter_headers("price", "bad_avro", "odd", at(9), again_headers(2, at(7))))
     assert (again.place, again.attempts, again.first) == (at(9), 2, at(7))
     mark = read_letter(retry_headers(at(7), 2, at(7), at(9)))
@@ -62,6 +67,53 @@ def test_headers_say_what_they_said_when_read_again() -> None:
     assert dict(dead_letter_headers("price", "r", "unknown field 'sk-proj-abcdefghijklmnopqrst'", at(1)))["detail"] == (
         b"unknown field '[secret]'"
     )
+
+
+@pytest.mark.parametrize("size", [0, 10, VALUE_BYTES, VALUE_BYTES + 1, 5_000_000])
+def test_a_letter_always_fits_and_says_what_is_cut(size: int) -> None:
+    value, key = b"v" * size, b"k" * (size // 10)
+    noise = [("h" * 1000, b"x" * 100_000)] * 20
+    record = SimpleNamespace(topic=EVENTS, partition=1, offset=7, key=key, value=value, headers=noise)
+    letter = dead_letter("price", "bad_avro", "odd" * 1_000, record, value)
+    headers = dict(letter.headers)
+    total = len(letter.key or b"") + len(letter.value) + sum(len(name) + len(text) for name, text in letter.headers)
+    assert total < DLQ_BYTES
+    assert letter.value == value[:VALUE_BYTES]
+    assert headers["value_bytes"] == str(size).encode()
+    assert headers["value_sha256"].decode() == sha256(value).hexdigest()
+    assert headers.get("key_bytes") == (str(len(key)).encode() if len(key) > 1_000 else None)
+    topic = Topic()
+    topic.append(letter.headers, letter.value)
+    assert [case.state for case in topic.cases.all()] == ["cut" if size > VALUE_BYTES else "waiting"]
+    assert topic.cases.all()[0].size == size
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("attempts", b"abc"), ("first_source", b"x")],
+        [("tollmeter-attempts", b"abc"), ("tollmeter-first-source", b"x")],
+        [("tollmeter-attempts", b"2"), ("tollmeter-first-source", b"\xff\xfe")],
+        [("tollmeter-attempts", b"-1"), ("tollmeter-first-source", b"t/1/1")],
+        [("tollmeter-attempts", b"2"), ("tollmeter-first-source", b"t/-1/1")],
+        [("tollmeter-attempts", b"2"), ("tollmeter-first-source", b"t" * 100_000 + b"/1/1")],
+        [("tollmeter-attempts", b"3"), ("tollmeter-first-source", f"{EVENTS}/1/7".encode())],
+    ],
+)
+def test_what_a_record_claims_of_itself_hides_no_letter(headers: list[tuple[str, bytes]]) -> None:
+    topic = Topic()
+    for offset, value, claimed in ((7, b"one", []), (9, b"other", headers)):
+        record = SimpleNamespace(topic=EVENTS, partition=1, offset=offset, key=None, value=value, headers=claimed)
+        topic.append(dead_letter("price", "bad_avro", "", record, value).headers)
+    assert topic.rows() == [(9, 1, "waiting"), (7, 1, "waiting")]
+
+
+def test_a_record_tried_again_by_somebody_who_died_before_the_mark_is_the_same_case() -> None:
+    topic = Topic()
+    for offset, claimed in ((7, []), (9, again_headers(2, at(7)))):
+        record = SimpleNamespace(topic=EVENTS, partition=1, offset=offset, key=None, value=b"same", headers=claimed)
+        topic.append(dead_letter("price", "bad_avro", "", record, b"same").headers)
+    assert topic.rows() == [(9, 2, "waiting")]
 
 
 def test_a_record_counts_once_however_often_its_letter_was_sent() -> None:

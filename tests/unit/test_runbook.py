@@ -9,7 +9,7 @@ import pytest
 
 from tollmeter.cli.root import COMMANDS
 from tollmeter.producers.guard.refusals import ALERT_KINDS
-from tollmeter.schemas.dead_letter import QUARANTINED
+from tollmeter.schemas.dead_letter import NOT_UNPACKED, QUARANTINED
 from tollmeter.streams.rules.events.decode_avro import REASONS
 
 ROOT = Path(__file__).parents[2]
@@ -80,9 +80,9 @@ def test_every_kind_of_alert_has_its_section() -> None:
 def test_every_reason_of_a_dead_letter_has_its_section() -> None:
     of_ledger = set()
     for name, call in calls("streams"):
-        if name == "dead_letter_headers" and isinstance(call.args[1], ast.Constant):
+        if name in ("dead_letter_headers", "dead_letter") and isinstance(call.args[1], ast.Constant):
             of_ledger |= texts(call.args[1])
-    assert sections("Dead letters").keys() == {*REASONS, QUARANTINED, *of_ledger} - {"retried"}
+    assert sections("Dead letters").keys() == {*REASONS, QUARANTINED, NOT_UNPACKED, *of_ledger} - {"retried"}
     assert {"rejected", "bad_priced_record"} <= of_ledger
 
 

@@ -5,6 +5,7 @@ import inspect
 from importlib.metadata import version
 
 import pytest
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.app.base import App
 from faust.streams import Stream
@@ -45,6 +46,11 @@ READ = [
     ("Thread._fetch_records", Thread._fetch_records, "39a2c6c79fc1455a"),
     ("Thread._commit", Thread._commit, "932852ce7a23f658"),
     ("GroupCoordinator.fetch_committed_offsets", GroupCoordinator.fetch_committed_offsets, "6c049c7379165952"),
+    ("Thread._create_worker_consumer", Thread._create_worker_consumer, "c2701bfc3e6f6cad"),
+    ("driver.Consumer._new_consumer_thread", driver.Consumer._new_consumer_thread, "0870ec53dea75083"),
+    ("PartitionRecords.__next__", PartitionRecords.__next__, "63ac34a08c309098"),
+    ("PartitionRecords._unpack_records", PartitionRecords._unpack_records, "b803e6d46480732c"),
+    ("FetchResult.getall", FetchResult.getall, "3e717e30de5068d5"),
     ("driver.Producer.send_and_wait", driver.Producer.send_and_wait, "c468b00f6fe96311"),
 ]
 

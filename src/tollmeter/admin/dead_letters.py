@@ -90,7 +90,7 @@ class Cases:
                 case.tried = max(case.tried, letter.attempts)
             return
         first, attempts = self._became.get(letter.place) or self._as_said(letter)
-        letter = letter._replace(first=first, attempts=max(attempts, letter.attempts))
+        letter = letter._replace(first=first, attempts=attempts)
         known = self._cases.get(first)
         if known is None:
             self._cases[first] = _Case(record, letter)

@@ -111,6 +111,7 @@ class BoundedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafk
     def __init__(self, tp: Any, records: Any, *options: Any) -> None:
         super().__init__(tp, _Remembering(records), *options)
         self._standing_in: Iterator[ConsumerRecord] | None = None
+        self._records_iterator: Iterator[ConsumerRecord]
 
     def __next__(self) -> ConsumerRecord:
         if self._standing_in is not None:
@@ -150,6 +151,8 @@ class BoundedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafk
 
 class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is read untyped
     """What a fetch of one partition holds, handed over in parts of bounded size."""
+
+    _partition_records: Any
 
     def getall(self, max_records: int | None = None) -> list[ConsumerRecord]:
         """Return records, at most so many, and none behind FETCH_BYTES of values."""

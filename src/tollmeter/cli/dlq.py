@@ -144,6 +144,7 @@ def retry(
 _WHY = {
     "retried": "sent again already, and not refused since",
     "exhausted": f"refused {MAX_ATTEMPTS} times",
+    "cut": "the value was too large to be kept whole; the record itself is in usage.events for seven days",
     "withheld": "the value was a secret and was not kept",
     "foreign": "no event of a service",
 }
