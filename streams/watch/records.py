@@ -190,7 +190,12 @@ async def read_back(
 ) -> AsyncIterator[Sequence[Record] | None]:
     """Yield the records of a partition of usage.priced, see `ReadBack`."""
     tp = TopicPartition(settings.topic(topics.PRICED), partition)
-    consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False, max_partition_fetch_bytes=8 << 20)
+    consumer = AIOKafkaConsumer(
+        **settings.kafka_options(),
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=8 << 20,
+        isolation_level="read_committed",
+    )
     await consumer.start()
     try:
         consumer.assign([tp])

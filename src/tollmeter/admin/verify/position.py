@@ -61,6 +61,7 @@ class Position:
 async def reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer without a group. Raises `LogUnreadableError`."""
     consumer = AIOKafkaConsumer(
+        isolation_level="read_committed",  # as the stages read
         **settings.kafka_options(),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
