@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 
 from pydantic import ValidationError
 
-from tollmeter.producers.imports.log_lines import from_line, is_line
+from tollmeter.producers.imports.log_lines import from_line, is_line, unread_cost
 from tollmeter.producers.imports.publish import Acknowledged, Publisher
 from tollmeter.producers.imports.readers import Bad, read
 from tollmeter.schemas.codec import encode
@@ -43,6 +43,9 @@ class Report:
     expired: int = 0
     """Events older than the ledger's retention."""
     first_bad: list[Bad] = field(default_factory=list)
+    cost_unread: int = 0
+    """Events that are in without the cost that their line states: it is no amount."""
+    first_unread: list[Bad] = field(default_factory=list)
     shifts: dict[str, timedelta] = field(default_factory=dict)
     assigned: bool = False
     """Keys, organisations and models were drawn from the seed."""
@@ -51,6 +54,11 @@ class Report:
         self.bad += 1
         if len(self.first_bad) < SHOWN:
             self.first_bad.append(bad)
+
+    def flag_cost(self, unread: Bad) -> None:
+        self.cost_unread += 1
+        if len(self.first_unread) < SHOWN:
+            self.first_unread.append(unread)
 
 
 class Traces(Protocol):
@@ -145,7 +153,11 @@ def _convert(job: Import, place: str, content: dict[str, Any], report: Report) -
     line = _with_numbers(content)
     if not (is_line(line) or line.keys() >= _USAGE):
         return None
-    return LOG, from_line(line, **({"org_id": job.org} if job.org else {}))
+    event = from_line(line, **({"org_id": job.org} if job.org else {}))
+    unread = unread_cost(line)
+    if unread:
+        report.flag_cost(Bad(place, unread))
+    return LOG, event
 
 
 def _with_numbers(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """`openai_usage` log lines out and in, and the wrappers that log stores put around them. Pure; the same line read twice
 gives the same event id, so importing a file again adds nothing. Money goes through decimals, never through floats.
+
+A line has eleven fields, severity INFO and milliseconds. Further fields say what those cannot: `status` of a call that
+was refused, failed or broken off, `provider` where the name of the model does not tell it.
 """
 
 import json
@@ -21,16 +24,20 @@ LINE_TYPE = "openai_usage"
 SERVICE = "openai_usage"
 _PRODUCER = "openai_usage-log"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_SEVERITY = {"ERROR": "ERROR", "BLOCKED": "WARNING"}
+_STATUS = frozenset({"OK", "ERROR", "BLOCKED", "CANCELLED"})
+_REFUSALS = frozenset({"cost_cap", "blocked", "rate_limited", "budget_exceeded"})
+"""What an `error` of a line says when the call was refused before it was made."""
+_MAKERS = (("claude", "anthropic"), ("gemini", "google"), ("mistral", "mistral"), ("deepseek", "deepseek"))
+_DEFAULT_PROVIDER = "openai"
 
 
 def to_line(event: UsageEvent, est_cost: Decimal | int | float | str | None = None) -> dict[str, Any]:
     """Return the log line of an event. `est_cost` in USD; the event's reported cost when it is left out."""
     if est_cost is None and event.reported_cost_nano is not None:
         est_cost = Decimal(event.reported_cost_nano) / NANO_PER_USD
-    return {
+    line: dict[str, Any] = {
         "t": LINE_TYPE,
-        "severity": _SEVERITY.get(event.status, "INFO"),
+        "severity": "INFO",
         "request_id": event.request_id,
         "client_ip": event.client_ip or None,
         "model_sent": event.model_sent,
@@ -39,8 +46,13 @@ def to_line(event: UsageEvent, est_cost: Decimal | int | float | str | None = No
         "usage": {"prompt_tokens": event.input_tokens, "output_tokens": event.output_tokens},
         "est_cost": None if est_cost is None else float(est_cost),
         "api_key_id": event.api_key_id,
-        "timestamp": event.occurred_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "timestamp": event.occurred_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     }
+    if event.status not in ("OK", "UNKNOWN"):
+        line["status"] = event.status
+    if event.provider != _provider_of(event.model_used or event.model_sent):
+        line["provider"] = event.provider
+    return line
 
 
 def unwrap(obj: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -87,43 +99,91 @@ def is_line(obj: Mapping[str, Any]) -> bool:
 def from_line(obj: Mapping[str, Any], *, pepper: str | None = None, **fields: Any) -> UsageEvent:
     """Return the event of a line, bare or wrapped. Keywords (org_id=..., service=...) fill in what lines do not carry.
 
-    `est_cost` becomes `reported_cost_nano`. Without an `event_id` of its own the id is made from the insertId, else
-    from the whole line. Raises ValueError naming the field and what is wrong with it.
+    `est_cost` becomes `reported_cost_nano`, of a refused call `est_cost_nano`; one that is no amount is left out
+    (`unread_cost` tells). Without an `event_id` of its own the id is made from the insertId, else from the whole line.
+    Raises ValueError naming the field and what is wrong with it.
     """
     line, insert_id = unwrap(obj)
     if line.get("t", LINE_TYPE) != LINE_TYPE:
         raise ValueError(f"t: {str(line['t'])[:32]!r} is not {LINE_TYPE!r}")
-    usage = line.get("usage") or {}
-    if not isinstance(usage, Mapping):
-        raise ValueError("usage: not an object")
-    prompt = _count(usage, "prompt_tokens", "input_tokens")
-    output = _count(usage, "output_tokens", "completion_tokens")
     found = {
         "service": SERVICE,
         "producer": _PRODUCER,
-        "provider": "openai",
         "event_id": _event_id(line, insert_id),
         "occurred_at": _time(line.get("timestamp")),
         "request_id": _text(line, "request_id"),
-        "client_ip": _text(line, "client_ip"),
+        "client_ip": _address(line.get("client_ip")),
         "model_sent": _text(line, "model_sent") or _text(line, "model_used"),
         "model_used": _text(line, "model_used"),
         "api_key_id": _text(line, "api_key_id"),
         "prompt_chars": _whole(line.get("prompt_chars"), "prompt_chars"),
-        "status": "ERROR" if line.get("severity") in ("ERROR", "CRITICAL") else "OK",
-        "usage_source": "NONE" if prompt is None and output is None else "PROVIDER",
-        "input_tokens": prompt or 0,
-        "output_tokens": output or 0,
-        "reported_cost_nano": _cost(line.get("est_cost")),
+        **_outcome(line),
         **fields,
     }
     if not found["model_sent"]:
         raise ValueError("model_sent: missing")
+    named = _text(line, "provider") or _provider_of(found["model_used"] or found["model_sent"])
+    found.setdefault("provider", named)
     try:
         return UsageEvent.model_validate(without_secrets(found, pepper))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'counters'}: {first['msg']}") from None
+
+
+def unread_cost(obj: Mapping[str, Any]) -> str:
+    """Say what is wrong with the `est_cost` of a line that `from_line` takes; "" when it is an amount or absent."""
+    value = unwrap(obj)[0].get("est_cost")
+    if value is None or usd_to_nano(value) is not None:
+        return ""
+    return f"est_cost: {str(value)[:40]!r} is not an amount in USD between 0 and 1000"
+
+
+def _outcome(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return status, usage and cost. A refused call used nothing, whatever was estimated for it."""
+    status = _status(line)
+    cost_nano = None if line.get("est_cost") is None else usd_to_nano(line["est_cost"])
+    if status == "BLOCKED":
+        return {"status": status, "usage_source": "NONE", "est_cost_nano": cost_nano}
+    usage = line.get("usage") or {}
+    if not isinstance(usage, Mapping):
+        raise ValueError("usage: not an object")
+    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    output = _count(usage, "output_tokens", "completion_tokens")
+    nothing = not prompt and not output and (status == "ERROR" or (prompt is None and output is None))
+    return {
+        "status": status,
+        "usage_source": "NONE" if nothing else "PROVIDER",
+        "input_tokens": prompt or 0,
+        "output_tokens": output or 0,
+        "reported_cost_nano": cost_nano,
+    }
+
+
+def _status(line: Mapping[str, Any]) -> str:
+    said = str(line.get("status") or "").upper()
+    if said in _STATUS:
+        return said
+    if line.get("blocked") is True or str(line.get("error") or "").lower() in _REFUSALS:
+        return "BLOCKED"
+    return "ERROR" if line.get("severity") in ("ERROR", "CRITICAL") else "OK"
+
+
+def _provider_of(model: str) -> str:
+    """Return the maker that the name of a model tells; lines of this kind are OpenAI's unless it does."""
+    name = model.lower()
+    return next((maker for mark, maker in _MAKERS if mark in name), _DEFAULT_PROVIDER)
+
+
+def _address(value: Any) -> str:
+    """Return the caller's address: of a list, as proxies write it, the first."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError("client_ip: not text")
+    return value.partition(",")[0].strip()
 
 
 def _event_id(line: Mapping[str, Any], insert_id: str) -> str:
@@ -169,15 +229,6 @@ def _whole(value: Any, name: str) -> int | None:
     if not isinstance(value, bool) and isinstance(value, int | float | Decimal) and value == value // 1:
         return int(value)
     raise ValueError(f"{name}: {str(value)[:40]!r} is not a whole number")
-
-
-def _cost(value: Any) -> int | None:
-    if value is None:
-        return None
-    nano = usd_to_nano(value)
-    if nano is None:
-        raise ValueError(f"est_cost: {str(value)[:40]!r} is not an amount in USD between 0 and 1000")
-    return nano
 
 
 def _text(line: Mapping[str, Any], name: str) -> str:

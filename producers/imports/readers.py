@@ -45,9 +45,10 @@ def read(path: str, position: Callable[[int], None] | None = None) -> Iterator[E
             raw = files.enter_context(_opened(path))
             file = _plain(raw)
             files.enter_context(file)
+            told = position if raw.seekable() else None  # nobody knows how far a pipe is read
             for number, entry in enumerate(_entries(file, files)):
-                if position and number % 1_000 == 0:
-                    position(raw.tell())
+                if told and number % 1_000 == 0:
+                    told(raw.tell())
                 yield entry
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -19,6 +19,7 @@ NOW = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 NAMES = (
     "alerts",
     "costs_today",
+    "export",
     "find_call",
     "operations",
     "reported",
@@ -49,6 +50,10 @@ PARAMETERS: dict[str, Any] = {
     "limit": 10,
     "offset": 0,
     "id": "nobody's",
+    "after_time": "1970-01-01 00:00:00",
+    "after_org": "",
+    "after_id": "",
+    "page": 10,
     "covered_until": moment(datetime(1970, 1, 1, tzinfo=UTC)),
     "oldest": moment(datetime(1970, 1, 1, tzinfo=UTC)),
     "slack_us": 0,

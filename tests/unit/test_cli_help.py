@@ -68,7 +68,7 @@ def test_every_group_suggests() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("repot calls", "No such command 'repot'. Did you mean 'tollmeter report'?"),
+        ("repot calls", "No such command 'repot'. Did you mean 'tollmeter report' or 'tollmeter export'?"),
         ("report cals", "No such command 'cals'. Did you mean 'tollmeter report calls'?"),
         ("alerts fallow", "No such command 'fallow'. Did you mean 'tollmeter alerts follow'?"),
         ("policy lst", "No such command 'lst'. Did you mean 'tollmeter policy list' or 'tollmeter policy set'?"),

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from tollmeter.producers.imports.log_lines import from_line, is_line, parse, to_line, unwrap
+from tollmeter.producers.imports.log_lines import from_line, is_line, parse, to_line, unread_cost, unwrap
 from tollmeter.schemas.event import UsageEvent
 
 LINE: dict[str, Any] = {
@@ -22,13 +22,13 @@ LINE: dict[str, Any] = {
     "usage": {"prompt_tokens": 1000, "output_tokens": 200},
     "est_cost": 0.0045,
     "api_key_id": "a1b2c3d4",
-    "timestamp": "2026-11-22T10:00:00.123456Z",
+    "timestamp": "2026-11-22T10:00:00.123Z",
 }
 
 
 def test_a_line_becomes_an_event() -> None:
     event = from_line(LINE, org_id="acme")
-    assert event.occurred_at == datetime(2026, 11, 22, 10, 0, 0, 123456, tzinfo=UTC)
+    assert event.occurred_at == datetime(2026, 11, 22, 10, 0, 0, 123_000, tzinfo=UTC)
     assert (event.request_id, event.client_ip, event.org_id) == ("r-1", "203.0.113.7", "acme")
     assert (event.model_sent, event.model_used, event.prompt_chars) == ("gpt-4o", "gpt-4o-2024-08-06", 4000)
     assert (event.input_tokens, event.output_tokens, event.reported_cost_nano) == (1000, 200, 4_500_000)
@@ -112,9 +112,6 @@ def test_whole_numbers_that_became_floats_are_whole() -> None:
         ({"usage": {"prompt_tokens": True}}, "usage.prompt_tokens"),
         ({"usage": {"prompt_tokens": -1}}, "input_tokens"),
         ({"usage": {"prompt_tokens": 10**9}}, "input_tokens"),
-        ({"est_cost": -0.1}, "est_cost"),
-        ({"est_cost": "free"}, "est_cost"),
-        ({"est_cost": float("nan")}, "est_cost"),
         ({"request_id": 7}, "request_id: not text"),
         ({"request_id": "x" * 300}, "request_id"),
         ({"prompt_chars": "many"}, "prompt_chars"),
@@ -147,6 +144,94 @@ def test_lines_never_carry_a_key() -> None:
     assert len(event.api_key_id) == 16
 
 
+@pytest.mark.parametrize("cost", ["n/a", "$0.01", "free", -0.1, 1_001, float("nan"), float("inf"), "NaN", True, [], ""])
+def test_a_cost_that_is_no_amount_is_left_out_and_told(cost: Any) -> None:
+    line = {**LINE, "est_cost": cost}
+    event = from_line(line)
+    assert event.reported_cost_nano is None
+    assert (event.input_tokens, event.output_tokens) == (1_000, 200)
+    assert "is not an amount in USD" in unread_cost(line)
+    assert unread_cost({"jsonPayload": line}) == unread_cost(line)
+
+
+@pytest.mark.parametrize("cost", [None, 0, 0.0045, "0.0045", Decimal("1E-9"), 1_000])
+def test_a_cost_that_is_an_amount_is_not_told(cost: Any) -> None:
+    assert unread_cost({**LINE, "est_cost": cost}) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("203.0.113.7, 10.0.0.1", "203.0.113.7"),
+        (" 203.0.113.7 ", "203.0.113.7"),
+        ("2001:db8::7,10.0.0.1,10.0.0.2", "2001:db8::7"),
+        (["203.0.113.7", "10.0.0.1"], "203.0.113.7"),
+        ([], ""),
+        ("", ""),
+        (None, ""),
+        (", ".join(["203.0.113.7"] * 99), "203.0.113.7"),
+    ],
+)
+def test_of_a_list_of_addresses_the_first_is_the_caller(given: Any, address: str) -> None:
+    assert from_line({**LINE, "client_ip": given}).client_ip == address
+
+
+@pytest.mark.parametrize(
+    ("model", "provider"),
+    [
+        ("gpt-4o", "openai"),
+        ("o3", "openai"),
+        ("claude-sonnet-4-5", "anthropic"),
+        ("Claude-3-Haiku", "anthropic"),
+        ("gemini-2.5-flash", "google"),
+        ("mistral-small-2603", "mistral"),
+        ("deepseek-chat", "deepseek"),
+    ],
+)
+def test_the_name_of_a_model_tells_its_provider(model: str, provider: str) -> None:
+    line = {**LINE, "model_sent": model, "model_used": model}
+    event = from_line(line)
+    assert event.provider == provider
+    assert to_line(event) == line, "and is not said twice"
+    assert from_line({**line, "provider": "azure"}).provider == "azure"
+    assert to_line(from_line({**line, "provider": "azure"}))["provider"] == "azure"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"status": "BLOCKED"},
+        {"status": "blocked", "severity": "WARNING"},
+        {"error": "cost_cap"},
+        {"blocked": True},
+    ],
+)
+def test_a_refused_call_stays_refused_and_used_nothing(told: dict[str, Any]) -> None:
+    event = from_line({**LINE, **told})
+    assert (event.status, event.usage_source, event.input_tokens, event.output_tokens) == ("BLOCKED", "NONE", 0, 0)
+    assert (event.reported_cost_nano, event.est_cost_nano) == (None, 4_500_000), "a guess before the call is no cost"
+    line = to_line(event, est_cost=0)
+    assert (line["severity"], line["status"], line["est_cost"]) == ("INFO", "BLOCKED", 0.0)
+    assert list(line)[: len(LINE)] == list(LINE)
+    assert from_line(line).status == "BLOCKED"
+
+
+@pytest.mark.parametrize("status", ["OK", "ERROR", "BLOCKED", "CANCELLED"])
+def test_every_status_survives_going_out_and_in(status: str) -> None:
+    line = to_line(from_line({**LINE, "status": status}))
+    assert line["severity"] == "INFO"
+    assert ("status" in line) == (status != "OK")
+    assert from_line(line).status == status
+
+
+@pytest.mark.parametrize(
+    ("micros", "shown"), [(0, "00.000Z"), (999_999, "00.999Z"), (500, "00.000Z"), (120_000, "00.120Z")]
+)
+def test_times_have_three_digits(micros: int, shown: str) -> None:
+    event = from_line(LINE).model_copy(update={"occurred_at": datetime(2026, 11, 22, 10, 0, 0, micros, tzinfo=UTC)})
+    assert to_line(event)["timestamp"] == f"2026-11-22T10:00:{shown}"
+
+
 def test_what_is_unknown_is_null() -> None:
     at = datetime(2026, 11, 22, tzinfo=UTC)
     event = UsageEvent(
@@ -162,6 +247,6 @@ def test_what_is_unknown_is_null() -> None:
         None,
         None,
         None,
-        "WARNING",
+        "INFO",
     )
     assert to_line(event, est_cost=Decimal("0.25"))["est_cost"] == 0.25

@@ -28,6 +28,8 @@ NOW = datetime(2026, 11, 29, 23, 30, tzinfo=UTC)
         ("24h", None, "2026-10", "Europe/Berlin", "2026-09-30T22:00", "2026-10-31T23:00"),
         ("24h", None, "2026-12", "Pacific/Kiritimati", "2026-11-30T10:00", "2026-12-31T10:00"),
         (THIS_MONTH, None, None, "UTC", "2026-11-01T00:00", "2026-11-29T23:30:00.000001"),
+        # the day on which the clocks went back has 25 hours
+        ("24h", None, "2026-10-25", "Europe/Berlin", "2026-10-24T22:00", "2026-10-25T23:00"),
         # there it is the 30th already; a month of days of its own
         (THIS_MONTH, None, None, "Asia/Kolkata", "2026-10-31T18:30", "2026-11-29T23:30:00.000001"),
     ],
@@ -35,7 +37,7 @@ NOW = datetime(2026, 11, 29, 23, 30, tzinfo=UTC)
 def test_a_period_is_half_open_and_of_its_zone(
     since: str, until: str | None, month: str | None, zone: str, start: str, end: str
 ) -> None:
-    found = period(since, until, month, ZoneInfo(zone), NOW)
+    found = period(since, until, [month] if month else [], ZoneInfo(zone), NOW)
     assert found == tuple(datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (start, end))
 
 

@@ -14,6 +14,11 @@ from tollmeter.producers.imports.publish import NotSentError
 from tollmeter.producers.imports.readers import UnreadableError
 from tollmeter.settings import Settings
 
+EXPECTED = (
+    'openai_usage log lines ("t": "openai_usage", or "usage" and "model_used"), bare or in a Cloud Logging export '
+    "(JSON array, JSON lines or CSV), or the merged traces"
+)
+
 
 @click.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
@@ -30,6 +35,7 @@ def import_file(
 
     FILE holds openai_usage log lines, a Cloud Logging export (JSON array, JSON lines or CSV) or the merged public
     traces (CSV); any of them may be gzipped. Importing a file twice adds nothing; moved to now, it is new traffic.
+    Exit code 1: an entry or its cost could not be read, or nothing was recognised.
     """
     from tollmeter.traffic import sample
 
@@ -45,7 +51,7 @@ def import_file(
         print_json(document(report))
     else:
         _tell(settings, report, seed)
-    return 1 if report.bad or not report.read else 0
+    return 1 if report.bad or report.cost_unread or not report.events else 0
 
 
 def _size(file: str) -> int | None:
@@ -62,14 +68,17 @@ def document(report: Report) -> dict[str, Any]:
         "beyond_retention": report.expired,
         "assigned_from_seed": report.assigned,
         "shift_seconds": {trace: shift.total_seconds() for trace, shift in report.shifts.items()},
+        "cost_unread": report.cost_unread,
         "first_bad": [{"place": bad.place, "reason": bad.reason} for bad in report.first_bad],
+        "first_cost_unread": [{"place": bad.place, "reason": bad.reason} for bad in report.first_unread],
     }
 
 
 def _tell(settings: Settings, report: Report, seed: int) -> None:
     out.print(f"{report.sent:,} events of {report.read:,} entries sent and acknowledged")
-    if not report.read:
-        err.print("nothing to import: the input is empty")
+    if not report.events:
+        found = f"none of {report.read:,} entries is a usage record" if report.read else "the input is empty"
+        err.print(f"nothing to import: {found}; expected is {EXPECTED}")
     if report.assigned:
         out.print(
             f"The trace has no organisation, key, user, address or model: drawn from seed {seed}, not real",
@@ -84,6 +93,10 @@ def _tell(settings: Settings, report: Report, seed: int) -> None:
             f"{report.expired:,} events are older than the retention of {days} days: the ledger keeps them {days} days "
             "from today, live windows and alerts leave them out (--shift-to-now moves them)",
         )
+    for unread in report.first_unread:
+        err.print(f"{unread.place}: {unread.reason}")
+    if report.cost_unread:
+        err.print(f"{report.cost_unread:,} events are in without the cost that their entry states")
     for bad in report.first_bad:
         err.print(f"{bad.place}: {bad.reason}")
     if report.bad:

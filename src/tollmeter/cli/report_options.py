@@ -1,7 +1,7 @@
 """Which calls a report is about: a period in a time zone, and filters. A period is half-open: from ... up to ..."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, NamedTuple
@@ -46,17 +46,19 @@ zone_option = click.option(
 )
 
 
-def asking(since: str) -> Callable[[Command], Command]:
+def asking(since: str, *, day: bool = False) -> Callable[[Command], Command]:
     """Give a command the options of a period and the filters; it gets them as one `Asked`.
 
-    `since` is how far back it looks when nothing is said: a span, or `THIS_MONTH`.
+    `since` is how far back it looks when nothing is said: a span, or `THIS_MONTH`. With `day` it takes --day, too.
     """
+    dates = (("month", "--month", "YYYY-MM"), ("day", "--day", "YYYY-MM-DD"))[: 1 + day]
 
     def decorate(command: Command) -> Command:
         @wraps(command)
-        def run(*args: Any, since: str, until: str | None, month: str | None, zone: ZoneInfo, **rest: Any) -> Any:
+        def run(*args: Any, since: str, until: str | None, zone: ZoneInfo, **rest: Any) -> Any:
             filters = {name: rest.pop(name) for name in FILTERS}
-            start, end = period(since, until, month, zone, datetime.now(UTC))
+            named = [text for name, _, _ in dates if (text := rest.pop(name)) is not None]
+            start, end = period(since, until, named, zone, datetime.now(UTC))
             return command(*args, asked=Asked(start, end, zone, filters), **rest)
 
         found: Command = run
@@ -64,7 +66,7 @@ def asking(since: str) -> Callable[[Command], Command]:
             found = click.option(flag, name, default="", help=text)(found)
         for option in (
             zone_option,
-            click.option("--month", metavar="YYYY-MM", help="A calendar month, in place of --since and --until."),
+            *(click.option(flag, name, metavar=form, help=f"That calendar {name}.") for name, flag, form in dates),
             click.option("--until", metavar="TIME", help="Up to this time [default: now]."),
             click.option(
                 "--since",
@@ -81,13 +83,13 @@ def asking(since: str) -> Callable[[Command], Command]:
 
 
 def period(
-    since: str, until: str | None, month: str | None, zone: ZoneInfo, now: datetime
+    since: str, until: str | None, named: Sequence[str], zone: ZoneInfo, now: datetime
 ) -> tuple[datetime, datetime]:
-    """Return the period that is meant. Raises `click.BadParameter`."""
-    if month is not None:
-        if until is not None or _given("since"):
-            raise click.BadParameter("is a period by itself: it goes without --since and --until", param_hint="--month")
-        return _month(month, zone)
+    """Return the period that is meant; `named` are calendar days and months. Raises `click.BadParameter`."""
+    if len(named) > 1 or (named and (until is not None or _given("since"))):
+        raise click.BadParameter("a calendar day or month is a period by itself: give one, without --since and --until")
+    if named:
+        return _calendar(named[0], zone)
     end = now + timedelta(microseconds=1) if until is None else _named("--until", lambda: INSTANT.of(until, zone))
     start = _named("--since", lambda: _start(since, end, zone))
     if start >= end:
@@ -117,13 +119,10 @@ def _given(name: str) -> bool:
     return source is not None and source is not click.core.ParameterSource.DEFAULT
 
 
-def _month(text: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    start = _named("--month", lambda: _first_of(text, zone))
-    following = (start.replace(day=28) + timedelta(days=4)).replace(day=1)
+def _calendar(text: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    if re.fullmatch(r"\d{4}-\d{2}(-\d{2})?", text, re.ASCII) is None:
+        raise click.BadParameter(f"{text!r} is no calendar day or month: write it like 2026-11-22 or 2026-11")
+    is_month = text.count("-") == 1
+    start = INSTANT.of(f"{text}-01" if is_month else text, zone)
+    following = (start.replace(day=28) + timedelta(days=4)).replace(day=1) if is_month else start + timedelta(days=1)
     return start.astimezone(UTC), following.astimezone(UTC)
-
-
-def _first_of(text: str, zone: ZoneInfo) -> datetime:
-    if re.fullmatch(r"\d{4}-\d{2}", text, re.ASCII) is None:
-        raise click.BadParameter(f"{text!r} is no month: write it like 2026-11")
-    return INSTANT.of(f"{text}-01", zone)

@@ -38,6 +38,11 @@ COMMANDS = {
     "demo": Listed("demo", "demo", "Show everything once, on a stack of its own that is gone afterwards."),
     "dlq": Listed("dlq", "dlq", "Dead letters: records that could not be read, were impossible, or were refused."),
     "down": Listed("stack", "down", "Stop the stack that runs in the data folder; the data stays."),
+    "export": Listed(
+        "export",
+        "export",
+        "Write the calls of a period to standard output, as lines that `import` reads, or with every column.",
+    ),
     "generate": Listed("generate", "generate", "Send made-up traffic that looks like real traffic."),
     "import": Listed("importing", "import_file", 'Import usage from FILE ("-" = standard input).'),
     "member": Listed("member", "member", "The membership: users in groups, and groups inside groups."),

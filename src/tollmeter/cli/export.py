@@ -1,0 +1,94 @@
+"""`tollmeter export`: calls out of the ledger, as `openai_usage` log lines, CSV or JSON lines, oldest first."""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import click
+
+from tollmeter.cli.csv_text import csv_text
+from tollmeter.cli.ledger import plain, reading
+from tollmeter.cli.output import err, print_json
+from tollmeter.cli.report_options import Asked, asking
+from tollmeter.producers.imports.log_lines import to_line
+from tollmeter.schemas.event import UsageEvent
+from tollmeter.schemas.money import NANO_PER_USD
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import ClickHouse
+from tollmeter.sinks.clickhouse.queries import load, moment
+
+PAGE = 5_000
+FORMS = ("openai-usage", "csv", "json")
+_FIRST_ID = "00000000-0000-0000-0000-000000000000"
+_LINE = {
+    "request_id",
+    "client_ip",
+    "provider",
+    "model_sent",
+    "model_used",
+    "prompt_chars",
+    "input_tokens",
+    "output_tokens",
+    "api_key_id",
+    "service",
+    "status",
+}
+"""What a log line takes from a row as it is."""
+Row = dict[str, Any]
+
+
+@click.command()
+@click.option("--format", "form", type=click.Choice(FORMS), default="openai-usage", show_default=True)
+@asking(since="24h", day=True)
+@click.pass_obj
+def export(settings: Settings, asked: Asked, form: str) -> None:
+    """Write the calls of a period to standard output, as lines that `import` reads, or with every column.
+
+    openai-usage: the log line of that name, est_cost as priced here. csv: safe to open in a spreadsheet. json: one
+    document a line. What is not known is null, in CSV an empty cell.
+    """
+    count = 0
+    with reading(settings) as ledger:
+        for page in _pages(ledger, asked):
+            _write(page, form, head=count == 0)
+            count += len(page)
+    err.print(f"{count:,} calls, {asked.said()}")
+
+
+def _pages(ledger: ClickHouse, asked: Asked) -> Iterator[list[Row]]:
+    """Yield the calls in pages, so that a year needs no more memory than a day."""
+    after = {"after_time": moment(asked.since - timedelta(microseconds=1)), "after_org": "", "after_id": _FIRST_ID}
+    while True:
+        page = ledger.query(load("export"), {**asked.parameters(), **after, "page": PAGE})
+        if page:
+            yield page
+        if len(page) < PAGE:
+            return
+        time, org, event_id = (page[-1][name] for name in ("event_time", "org_id", "event_id"))
+        after = {"after_time": moment(time), "after_org": org, "after_id": str(event_id)}
+
+
+def _write(page: Sequence[Row], form: str, *, head: bool) -> None:
+    if form == "csv":
+        text = csv_text(list(page[0]), [{name: _cell(value) for name, value in row.items()} for row in page])
+        click.echo(text if head else text.partition("\n")[2], nl=False)
+        return
+    for row in page:
+        print_json(line(row) if form == "openai-usage" else plain(row))
+
+
+def line(row: Row) -> dict[str, Any]:
+    """Return the log line of a call in the ledger; its est_cost is the cost that was priced, null where unknown."""
+    cost = None if row["cost_nano"] is None else Decimal(row["cost_nano"]) / NANO_PER_USD
+    fields = {name: row[name] for name in _LINE}
+    event = UsageEvent.model_construct(event_id=str(row["event_id"]), occurred_at=row["event_time"], **fields)
+    return to_line(event, est_cost=cost)
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as one cell: times in UTC, maps as JSON, exact amounts as they are."""
+    if isinstance(value, datetime):
+        return plain({"": value})[""]
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
