@@ -25,6 +25,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from tollmeter.embedded.front import MAX_BODY
 from tollmeter.embedded.stack import Stack
 from tollmeter.embedded.unpack import MAX_UNPACKED
+from tollmeter.settings import Settings
 
 pytestmark = pytest.mark.stack
 
@@ -282,6 +283,45 @@ def test_a_reader_reads(stack: Stack, passwords: dict[str, str], table: str) -> 
     assert ask(stack, passwords, f"DESCRIBE TABLE {table}", user="reader")[0] == 200
     final = ask(stack, passwords, "SELECT 1", user="reader", params={"max_threads": "1", "final": "0"})
     assert final[:2] == (200, "1\n")
+
+
+def test_a_reader_reads_every_table_and_view_of_a_line(
+    stack: Stack, passwords: dict[str, str], ledger_settings: Settings
+) -> None:
+    database = {"params": {"database": ledger_settings.clickhouse_database}}
+    names = ask(stack, passwords, "SHOW TABLES", user="reader", **database)[1].split()
+    assert {"usage", "usage_events", "alerts"} <= {*names}
+    for name in names:
+        for text in (f"SELECT * FROM {name} LIMIT 1 FORMAT JSON", f"DESCRIBE TABLE {name}", f"EXISTS TABLE {name}"):
+            status, body, _ = ask(stack, passwords, text, user="reader", params=dict(database["params"]))
+            assert status == 200, body
+
+
+GRAFANA = {
+    "time series": """SELECT toStartOfInterval(event_time, INTERVAL 60 second) AS time, model AS metric,
+        sum(cost_usd) AS "cost, USD/h" FROM usage WHERE event_time >= toDateTime(1700000000)
+        AND event_time <= toDateTime(1800000000) GROUP BY time, model ORDER BY time ASC, "cost, USD/h" DESC""",
+    "window": """WITH days AS (SELECT toDate(event_time) AS day, count() AS calls FROM usage GROUP BY day)
+        SELECT day, calls, sum(calls) OVER (ORDER BY day ROWS BETWEEN 6 PRECEDING AND CURRENT ROW) FROM days""",
+    "subquery": "SELECT model FROM usage WHERE model IN (SELECT model FROM usage GROUP BY model HAVING count() > 1)",
+    "parameters": "SELECT count() FROM usage WHERE model = {model:String} AND event_time > {from:DateTime64(6, 'UTC')}",
+    "columns": "SHOW COLUMNS FROM usage",
+    "databases": "SHOW DATABASES",
+    "plan": "EXPLAIN SELECT count() FROM usage",
+}
+
+
+@pytest.mark.parametrize("form", ["JSON", "CSVWithNames", "TSV", "ArrowStream", "Native", "Parquet"])
+@pytest.mark.parametrize("case", GRAFANA)
+def test_a_reader_asks_as_dashboards_do(
+    stack: Stack, passwords: dict[str, str], ledger_settings: Settings, case: str, form: str
+) -> None:
+    url = {"database": ledger_settings.clickhouse_database, "default_format": form, "max_execution_time": "60"}
+    url |= {"param_model": "it's", "param_from": "2026-01-01 00:00:00", "output_format_json_quote_64bit_integers": "1"}
+    headers = {"X-ClickHouse-User": "reader", "X-ClickHouse-Key": passwords["reader"]}
+    request = urllib.request.Request(f"{stack.settings.clickhouse}/?{urlencode(url)}", GRAFANA[case].encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.headers["X-ClickHouse-Format"] == form
 
 
 def test_a_reader_cannot_lift_its_limits(stack: Stack, passwords: dict[str, str]) -> None:

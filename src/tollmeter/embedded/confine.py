@@ -64,7 +64,15 @@ def confine(folder: Path) -> bool:
 def _code() -> set[str]:
     """Return where Python, its packages and the system's libraries lie."""
     paths = sysconfig.get_paths()
-    return {*(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")), *_LIBRARIES}
+    installed = {path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")}
+    return {
+        paths["stdlib"],
+        paths["platstdlib"],
+        f"{sys.prefix}/lib",
+        f"{sys.base_prefix}/lib",
+        *installed,
+        *_LIBRARIES,
+    }
 
 
 def _allow(libc: ctypes.CDLL, rules: int, paths: Iterable[str], rights: int) -> None:

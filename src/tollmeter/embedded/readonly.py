@@ -132,6 +132,10 @@ class _Judgement:
             if not (setting or value or token.word in _EXPLAINS or token.text in ("=", ",")):
                 raise refused("only queries may be explained for a read-only user.")
             place += 1
+        while self._at(place).text == "(":
+            place += 1
+        if self._at(place).word not in ("SELECT", "WITH", "FROM"):
+            raise refused("only queries may be explained for a read-only user.")
 
     def _check_name(self, place: int, token: Token) -> None:
         name, before = token.value.lower(), self._at(place - 1)
@@ -174,7 +178,8 @@ class _Judgement:
             raise refused("INTO is not allowed for a read-only user.")
         if token.word == "PARALLEL" and following.word == "WITH":
             raise refused("PARALLEL WITH is not allowed for a read-only user.")
-        if token.word == "SETTINGS" and following.named and second.text == "=":
+        behind_operand = self._is_clause(place) or self._at(place - 1).text == "*"
+        if token.word == "SETTINGS" and following.named and (behind_operand or second.text == "="):
             raise refused("SETTINGS in the statement are not allowed for a read-only user.")
         if token.word == "FORMAT" and following.named:
             check_format(following.value)

@@ -1,5 +1,6 @@
 """How much is in work at once: statements, of which readers have fewer than all, and bytes of rows on their way in."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from contextlib import contextmanager
 from tollmeter.embedded.errors import FrontError
 
 MAX_AT_ONCE = 16
-READERS_AT_ONCE = 4
+READERS_AT_ONCE = max(2, min(4, os.cpu_count() or 1))
+"""Each of a reader's statements may take half of the cores (`LIMITS`): writers find some at any time."""
 READERS_WAITING = 32
 WAIT_S = 30.0
 MAX_BYTES = 512 << 20

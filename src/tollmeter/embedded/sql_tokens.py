@@ -49,17 +49,20 @@ class NotTokens(ValueError):  # noqa: N818 -- says what the text is
 
 _NEXT = re.compile(
     r"""
-    (?P<gap>[ \t\n\r\f\v]+|--[^\n]*|\#[ !][^\n]*|/\*(?s:.*?)\*/)
+    (?P<gap>[ \t\n\r\f\v]+|--[^\n]*|//[^\n]*|\#[ !][^\n]*)
+    |(?P<comment>/\*)
     |(?P<string>'(?:[^'\\]|\\(?s:.)|'')*'(?!'))
     |`(?P<back>(?:[^`\\]|\\(?s:.)|``)*)`(?!`)
     |"(?P<double>(?:[^"\\]|\\(?s:.)|"")*)"(?!")
     |\$(?P<tag>[A-Za-z0-9_]*)\$(?P<heredoc>(?s:.*?))\$(?P=tag)\$
     |(?P<number>(?:0[xX][0-9a-fA-F]+|0[bB][01]+|(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?![\w$]))
-    |(?P<word>[A-Za-z_][A-Za-z0-9_]*(?![\w$]))
-    |(?P<sign>->|::|\|\||<=>|<=|>=|<>|==|!=|/(?!\*)|[()\[\]{},.*+\-%=<>:?;])
+    |(?P<bits>[xX]'[0-9a-fA-F]*'|[bB]'[01]*')
+    |(?P<word>(?![bBxX]')[A-Za-z_][A-Za-z0-9_]*(?![\w$]))
+    |(?P<sign>->|::|\|\||<=>|<=|>=|<>|==|!=|[()\[\]{},.*+\-/%=<>:?;])
     """,
     re.VERBOSE | re.ASCII,
 )
+_COMMENT_MARK = re.compile(r"/\*|\*/")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0", "a": "\a", "v": "\v", "e": "\x1b"}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
@@ -78,7 +81,9 @@ def tokens(text: str) -> list[Token]:
         if match is None:
             raise NotTokens(f"{text[place : place + 20]!r} at character {place}")
         place = match.end()
-        if match.lastgroup == "gap":
+        if match.lastgroup == "comment":
+            place, gap = _behind_comment(text, place), True
+        elif match.lastgroup == "gap":
             gap = True
         else:
             found.append(_token(match, gap))
@@ -88,6 +93,16 @@ def tokens(text: str) -> list[Token]:
     if any(token.text == ";" and token.kind is Kind.SIGN for token in found):
         raise NotTokens("several statements")
     return found
+
+
+def _behind_comment(text: str, place: int) -> int:
+    """Return the place behind a comment that has begun; one may stand in another. Raises `NotTokens`."""
+    depth = 1
+    for mark in _COMMENT_MARK.finditer(text, place):
+        depth += 1 if mark.group() == "/*" else -1
+        if not depth:
+            return mark.end()
+    raise NotTokens("a comment without its end")
 
 
 def write(found: Sequence[Token]) -> str:
@@ -113,7 +128,7 @@ def _token(match: re.Match[str], gap: bool) -> Token:
         return Token(Kind.NAME, quoted_name(name), name, gap)
     if group == "heredoc":
         return Token(Kind.STRING, literal(match.group(group)), "", gap)
-    if group == "string":
+    if group == "string" or group == "bits":
         return Token(Kind.STRING, text, "", gap)
     kind = {"number": Kind.NUMBER, "word": Kind.WORD, "sign": Kind.SIGN}[group or ""]
     return Token(kind, text, text, gap)
