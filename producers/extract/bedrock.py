@@ -61,6 +61,24 @@ def _made(counts: Counts, totals: dict[str, int], hour: int = 0) -> Usage:
     )
 
 
+def is_sonic(body: Any) -> bool:
+    return get(body, "usageEvent", "event.usageEvent") is not None
+
+
+def sonic(body: Any, _provider: str) -> Usage:
+    """Nova Sonic: the totals of a session so far, speech and text (userguide/nova speech events, 2026-11-29)."""
+    counts = Counts(get(body, "usageEvent", "event.usageEvent"))
+    return usage_of(
+        counts,
+        {
+            "input_audio_tokens": float(counts.take("details.total.input.speechTokens")),
+            "output_audio_tokens": float(counts.take("details.total.output.speechTokens")),
+        },
+        input_tokens=counts.take("totalInputTokens"),
+        output_tokens=counts.take("totalOutputTokens"),
+    )
+
+
 def is_native(body: Any) -> bool:
     return get(body, *LLAMA, TITAN) is not None
 

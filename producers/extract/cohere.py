@@ -14,7 +14,7 @@ COUNTED = ("usage.tokens", "meta.tokens")
 
 
 def is_cohere(body: Any) -> bool:
-    return get(body, *BILLED) is not None or get(body, "meta.tokens") is not None
+    return get(body, *BILLED, "meta.tokens", "usage.tokens.input_tokens", "usage.tokens.output_tokens") is not None
 
 
 def cohere(body: Any, _provider: str) -> Usage:

@@ -115,9 +115,15 @@ def _parts(body: Any, provider: str, apart: bool) -> list[tuple[Any, str, Usage]
     named = [(body, part.model, part.usage) for _, usage in own for part in usage.others if part.model]
     nameless = [part for _, usage in own for part in usage.others if not part.model]
     if apart:
-        return [(content, "", with_others(first, nameless)), *others, *named]
+        mine = [(content, "", with_others(first, nameless))]
+        return [*(mine if _says_something(first) or not (others or named) else ()), *others, *named]
     rest = [Part(model, usage) for _, model, usage in (*others, *named)]
     return [(content, "", with_others(first, [*nameless, *rest]))]
+
+
+def _says_something(usage: Usage) -> bool:
+    """Say whether an answer used anything beside what its parts did."""
+    return bool(usage.input_tokens or usage.output_tokens or usage.extra_units or usage.problem or not usage.stated)
 
 
 def _by_model(body: Any, provider: str) -> list[tuple[Any, Usage]]:

@@ -48,6 +48,9 @@ RESPONSES = {
 }
 """Realtime and transcription spell the details `input_token_details` (RealtimeResponseUsage, 2026-11-29)."""
 SEARCH_ITEMS = {"web_search_call": "web_searches", "file_search_call": "storage_searches"}
+TOOL_CALLS_AT = "usage.tool_calls_details"
+TOOL_CALLS = {"web_search": "web_searches", "search_web": "web_searches", "fetch_url": "url_fetches"}
+"""Perplexity's Agent API says so how often each tool ran (https://docs.perplexity.ai/api-reference, 2026-11-29)."""
 FREE_ACTIONS = ("open_page", "find_in_page", "find")
 """Actions of a web search call that are no search (https://developers.openai.com/api/docs/guides/tools-web-search)."""
 
@@ -63,6 +66,10 @@ def chat(body: Any, provider: str) -> Usage:
     read, write = counts.take(*CHAT["cache_read"]), counts.take(*CHAT["cache_write"])
     reasoning = counts.take(*CHAT["reasoning"])
     total = Counts(counts.block).take(*CHAT["total"])  # a check and no count: what is wrong with it hurts nothing
+    if not counts.has(*CHAT["input"]):
+        prompt = max(total - completion, 0)
+    if not counts.has(*CHAT["output"]):
+        completion = max(total - prompt, 0)
     extra = modalities(counts, ("prompt_tokens_details",), ("completion_tokens_details",))
     extra["cache_write_12h_tokens"] = counts.take(*CHAT["cache_12h"])
     extra["web_searches"] = counts.take("server_tool_use.web_search_requests")  # OpenRouter, usage accounting
@@ -72,6 +79,9 @@ def chat(body: Any, provider: str) -> Usage:
         write = overlapping(prompt, read, write)
     gap = gaps.explain(text(get(body, "model")), provider, total, prompt, completion, reasoning)
     extra |= gap.extra
+    parts = by_model(body, provider)
+    if parts:  # the top level is their sum
+        return Usage(others=parts, problem=counts.problem)
     return usage_of(
         counts,
         extra,
@@ -82,6 +92,17 @@ def chat(body: Any, provider: str) -> Usage:
         output_tokens=gap.output,
         reasoning_tokens=gap.reasoning,
         operation="embeddings" if is_embedding(body) else "chat",
+    )
+
+
+def by_model(body: Any, provider: str) -> tuple[Part, ...]:
+    """Return the parts of an answer that several models made: Groq's compound systems bill each at its own price.
+
+    https://console.groq.com/docs/compound (usage_breakdown, 2026-11-29).
+    """
+    return tuple(
+        Part(text(get(part, "model")), chat({"usage": get(part, "usage"), "model": get(part, "model")}, provider))
+        for part in items(body, "usage_breakdown.models")
     )
 
 
@@ -133,6 +154,10 @@ def searches(body: Any) -> dict[str, float]:
     if counts.has(*RESPONSES["searches"]):
         billed = counts.take(*RESPONSES["searches"])
         found["web_searches"] = float(billed) if not counts.problem else found.get("web_searches", 0.0)
+    for name in TOOL_CALLS if get(body, TOOL_CALLS_AT) is not None else ():
+        unit = TOOL_CALLS[name]
+        called = counts.take(f"{TOOL_CALLS_AT}.{name}.invocation")
+        found[unit] = max(found.get(unit, 0.0), float(called))
     if containers:  # 20 minutes of a container are one fee, which other calls may share: unpriced, so PARTIAL
         found["container_sessions"] = float(len(containers))
     return found
@@ -160,7 +185,7 @@ def media(body: Any, _provider: str) -> Usage:
         counts,
         extra,
         input_tokens=input_,
-        cache_read_tokens=counts.take(*(f"{name}.cached_tokens" for name in inputs)),
+        cache_read_tokens=counts.take(*(f"{name}.cached_tokens" for name in (*inputs, "prompt_tokens_details"))),
         output_tokens=output,
         reasoning_tokens=counts.take("output_token_details.reasoning_tokens"),
         operation=operation,
@@ -176,6 +201,16 @@ def images(body: Any, _provider: str) -> Usage:
     """Images priced each: the number of them is the usage, and no tokens are a valid count."""
     made = float(len(items(body, "data")))
     return Usage(extra_units={"images": made, **image_variant(body, made)}, operation="image")
+
+
+def is_video(body: Any) -> bool:
+    return get(body, "object") == "video" and get(body, "seconds") is not None
+
+
+def video(body: Any, _provider: str) -> Usage:
+    """Videos are billed by the second (https://developers.openai.com/api/docs/guides/video-generation, 2026-11-29)."""
+    counts = Counts(body)
+    return usage_of(counts, {"video_seconds": counts.amount("seconds")}, operation="video")
 
 
 def image_variant(body: Any, made: float) -> dict[str, float]:

@@ -7,7 +7,7 @@ https://huggingface.github.io/text-generation-inference and https://docs.voyagea
 from typing import Any
 
 from tollmeter.producers.extract.totals import usage_of
-from tollmeter.producers.extract.usage import Counts, Usage, get, items
+from tollmeter.producers.extract.usage import UNEXPLAINED_TOKENS, Counts, Usage, get, items
 
 OLLAMA = ("prompt_eval_count", "eval_count")
 GENERATED = "details.generated_tokens"
@@ -43,14 +43,31 @@ def tgi(body: Any, _provider: str) -> Usage:
     return usage_of(counts, input_tokens=prompt, output_tokens=output)
 
 
+def is_watsonx(body: Any) -> bool:
+    results = items(body, "results")
+    return bool(results) and get(results[0], "generated_token_count", "input_token_count") is not None
+
+
+def watsonx(body: Any, _provider: str) -> Usage:
+    """watsonx.ai: https://cloud.ibm.com/apidocs/watsonx-ai (text generation, 2026-11-29)."""
+    parts = [Counts(result) for result in items(body, "results")]
+    made = [(part.take("input_token_count"), part.take("generated_token_count")) for part in parts]
+    counts = Counts(None)
+    counts.found = any(part.found for part in parts)
+    counts.problem = next((part.problem for part in parts if part.problem), "")
+    return usage_of(counts, input_tokens=sum(one[0] for one in made), output_tokens=sum(one[1] for one in made))
+
+
 def is_total_only(body: Any) -> bool:
-    return get(body, "usage.total_tokens") is not None and items(body, "data") is not None
+    return get(body, "usage.total_tokens") is not None
 
 
 def total_only(body: Any, _provider: str) -> Usage:
-    """Voyage and Jina: embeddings and rerank have input alone."""
+    """Voyage and Jina: embeddings and rerank have input alone. Of anything else a total says too little: unpriced."""
     counts = Counts(get(body, "usage"))
     data = items(body, "data", "results")
+    if not data:
+        return usage_of(counts, {UNEXPLAINED_TOKENS: float(counts.take("total_tokens"))})
     ranked = bool(data) and get(data[0], "relevance_score") is not None
     images = Counts(counts.block).take("image_pixels")
     return usage_of(

@@ -14,7 +14,7 @@ PROVIDER_HOSTS = (
     ("services.ai.azure.com", "azure"),
     ("api.openai.com", "openai"),
     ("api.anthropic.com", "anthropic"),
-    ("api.aws", "anthropic"),  # Claude Platform on AWS: https://docs.aws.amazon.com/claude-platform (2026-11-29)
+    ("api.aws", "aws"),
     ("googleapis.com", "google"),
     ("amazonaws.com", "aws"),
     ("api.mistral.ai", "mistral"),
@@ -54,6 +54,8 @@ _HINTS = (
     ("usage_metadata.prompt_token_count", "google"),
     ("usage.total_input_tokens", "google"),
     ("usage.inputTokens", "aws"),
+    ("usageEvent", "aws"),
+    ("event.usageEvent", "aws"),
     ("amazon-bedrock-invocationMetrics", "aws"),
     ("usage.billed_units", "cohere"),
     ("meta.billed_units", "cohere"),
@@ -102,6 +104,8 @@ _BEDROCK_MODEL = re.compile(r"(?:arn:aws[\w-]*:bedrock:|(?:[a-z-]+\.)?[a-z0-9]+\
 def provider_of(body: Any, response: Any = None, api_host: str = "") -> str:
     """Return the provider: told by the host that was called, the SDK's class, or the shape; "openai" if by nothing."""
     host, port = _address(api_host)
+    if host.startswith("aws-external-anthropic."):  # https://docs.aws.amazon.com/claude-platform (2026-11-29)
+        return "anthropic"
     for known, provider in PROVIDER_HOSTS:
         if host == known or host.endswith(f".{known}"):
             return provider
@@ -136,7 +140,8 @@ def model_of(body: Any) -> str:
     """Return the model that the answer names."""
     names = ("model", "modelVersion", "model_version", "response_metadata.model_name", "response_metadata.model")
     routed = text(get(body, "trace.promptRouter.invokedModelId"))  # Bedrock: the router's choice is billed
-    return routed or text(get(body, *names)).removeprefix("models/")
+    agent = text(get(body, "agent")) if get(body, "object") == "interaction" else ""
+    return routed or text(get(body, *names)).removeprefix("models/") or agent
 
 
 def names_of(body: Any, provider: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ _NAMES = (
     "object",
     "provider",
     "tool_usage",
+    "usage_breakdown",
+    "agent",
     "details",
     "quality",
     "size",
@@ -55,7 +57,8 @@ class Merged(dict[str, Any]):
         self.failed = ""
         self.sample: Any = None
         """The first chunk: its class tells the SDK."""
-        self._before: list[dict[str, Any]] = []
+        self._closed: dict[str, dict[str, Any]] = {}
+        """Earlier answers by their ids."""
         self._key = ""
         self._finished = False
         """A finish was seen since the last usage: what comes with another id is another answer."""
@@ -69,7 +72,7 @@ class Merged(dict[str, Any]):
     @property
     def answers(self) -> list[dict[str, Any]]:
         """Every answer that the stream held, in order."""
-        return [*self._before, dict(self)] if self or not self._before else list(self._before)
+        return [*self._closed.values(), dict(self)] if self or not self._closed else list(self._closed.values())
 
     def add(self, chunk: Any) -> None:
         """Take one chunk in: SDK object or dict."""
@@ -95,12 +98,13 @@ class Merged(dict[str, Any]):
         self.ended = self.ended or kind in _ENDS or kind in _WHOLE[:2] or kind == "response.done" or _finished(chunk)
 
     def _begin(self, key: str) -> None:
-        """Begin another answer when its id is another one than the last that stated usage."""
+        """Begin another answer when its id is another one than the last that stated usage; go on with one of before."""
         if key and self._key and key != self._key and self._has_usage():
-            self._before.append(dict(self))
+            self._closed[self._key] = dict(self)
+            again = self._closed.pop(key, {})
             self.clear()
-        if key:
-            self._key = key
+            self.update(again)
+        self._key = key or self._key
 
     def _has_usage(self) -> bool:
         return "usage" in self or "usageMetadata" in self
@@ -130,7 +134,7 @@ class Merged(dict[str, Any]):
         content = get(chunk, "serverContent.modelTurn", "server_content.model_turn")
         if self._turn_over and (content is not None or (metadata is not None and self._has_usage())):
             if self._has_usage():
-                self._before.append(dict(self))
+                self._closed[f"turn {len(self._closed)}"] = dict(self)
                 self.clear()
             self._turn_over = False
         if get(chunk, "serverContent.turnComplete", "server_content.turn_complete") is True:
@@ -147,6 +151,9 @@ class Merged(dict[str, Any]):
                 self[name] = grown(self.get(name), value)
         if "model" not in self and self._session.get("model"):
             self["model"] = self._session["model"]
+        sonic = get(body, "event.usageEvent")
+        if sonic is not None:
+            self["usageEvent"] = grown(self.get("usageEvent"), plain(sonic))
         usage = get(body, "usage", "x_groq.usage")
         if usage is not None:
             self._usage(usage)
@@ -201,7 +208,7 @@ def _finish(chunk: Any) -> bool:
 def _finished(chunk: Any) -> bool:
     told = ("messageStop", "metadata.usage", "details.finish_reason", "response_metadata.finish_reason")
     ends = get(chunk, *told, "response_metadata.stop_reason", "response_metadata.done_reason") is not None
-    return _finish(chunk) or get(chunk, "done") is True or ends
+    return _finish(chunk) or get(chunk, "done") is True or ends or get(chunk, "event.completionEnd") is not None
 
 
 def _added(old: Any, new: Any) -> Any:

@@ -25,7 +25,7 @@ OPERATIONS = frozenset(
     ("count_tokens", "counttokens", "tokenize", "moderation", "moderations", "list", "files", "models", "assistants")
 )
 """What a caller may say that he did."""
-_BESIDE = frozenset(("input_tokens", "context_management", "object", "usage", "_request_id"))
+_BESIDE = frozenset(("input_tokens", "inputTokens", "context_management", "object", "_request_id", "ResponseMetadata"))
 _COUNTED = ("totalTokens", "total_tokens", "totalBillableCharacters", "cachedContentTokenCount", "promptTokensDetails")
 _LISTS = ("data", "models", "files", "batches", "cachedContents", "tunedModels", "operations")
 
@@ -41,7 +41,15 @@ def is_unbilled(body: Any, operation: str = "") -> bool:
         return False
     if _states_usage(body):
         return False
-    return _is_count(body) or _is_listing(body, kind) or _is_moderation(body)
+    return _is_count(body) or _is_listing(body, kind) or _is_moderation(body) or _is_thing(body)
+
+
+def _is_thing(body: Any) -> bool:
+    """Something that was stored, shown or deleted: Gemini's files, Ollama's models, answers of deletions."""
+    stored = text(get(body, "name", "file.name")).startswith(
+        ("files/", "fileSearchStores/", "corpora/", "tunedModels/")
+    )
+    return stored or get(body, "deleted") is True or get(body, "modelfile", "modelSummaries") is not None
 
 
 def _states_usage(body: Any) -> bool:
@@ -51,12 +59,15 @@ def _states_usage(body: Any) -> bool:
 
 def _is_count(body: Any) -> bool:
     """Token counts of Anthropic and OpenAI, Gemini's countTokens, Cohere's tokenize."""
-    if isinstance(body, Mapping) and get(body, "input_tokens") is not None and set(body) <= _BESIDE:
+    counted = get(body, "input_tokens", "inputTokens") is not None
+    if isinstance(body, Mapping) and counted and set(body) <= _BESIDE:
         return True
     kind = type(body).__name__
     if kind in ("MessageTokensCount", "BetaMessageTokensCount", "CountTokensResponse", "InputTokenCountResponse"):
         return True
     counted = get(body, "totalTokens", "total_tokens") is not None
+    if get(body, "token_ids") is not None:
+        return True
     if isinstance(body, Mapping) and counted and set(body) <= {*_COUNTED, "promptTokensDetails", "sdkHttpResponse"}:
         return True
     return bool(items(body, "tokens")) and get(body, "token_strings") is not None

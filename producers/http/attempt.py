@@ -43,7 +43,11 @@ NOT_SENT = frozenset(
     )
 )
 """Errors of the HTTP library after which the provider has not seen the request: nothing was used."""
-_PROVIDER_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+_HEADERS = {
+    "provider_request_id": ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id"),
+    "service_tier": ("x-gemini-service-tier", "x-amzn-bedrock-service-tier"),
+}
+"""Where the headers of an answer say what its body may leave out."""
 _ids = Ids()
 
 
@@ -75,7 +79,7 @@ class Attempt:
         self._reservation: Any = None
         self._status: int | None = None
         self._ttft_ms: int | None = None
-        self._provider_id = ""
+        self._headers: dict[str, str] = {}
         self._reader: Reader | None = None
         self._over = False
         self._others: list[UsageEvent] = []
@@ -141,7 +145,8 @@ class Attempt:
         """The answer has begun. Never raises."""
         self._status = http_status
         with suppress(Exception):
-            self._provider_id = next((headers[name] for name in _PROVIDER_IDS if headers.get(name)), "")
+            for name, known in _HEADERS.items():
+                self._headers[name] = next((headers[place] for place in known if headers.get(place)), "")
             self._reader = Reader(headers.get("content-type", ""), headers.get("content-encoding", ""))
 
     def feed(self, data: bytes) -> None:
@@ -240,8 +245,12 @@ class Attempt:
         }
         body = self._reader.body if self._reader else {}
         events = extract_all(body, started_at=self._started, provider=self._provider or None, **fields)
-        told = {"provider_request_id": self._provider_id[:256]}
-        return [event if event.provider_request_id else event.model_copy(update=told) for event in events]
+        return [estimates.with_variant(self._told(event), self.wanted.image) for event in events]
+
+    def _told(self, event: UsageEvent) -> UsageEvent:
+        """Return the event with what the headers of the answer say and its body does not."""
+        told = {name: text[:256] for name, text in self._headers.items() if text and not getattr(event, name)}
+        return event.model_copy(update=told) if told else event
 
     def _settle(self, event: UsageEvent, quote: Quote, billed: bool) -> None:
         """Give the guard the real amount for its estimate; for an unknown price what it may be at most."""

@@ -10,6 +10,9 @@ from tollmeter.producers.extract.usage import get, items
 from tollmeter.schemas.event import MAX_TOKENS, UsageEvent
 
 CHARS_PER_TOKEN = 4
+SPOKEN_TOKENS, SPOKEN_CHARS = 1_250, 900
+"""Tokens of audio in a minute (0.015 USD at 12 USD per million: https://developers.openai.com/api/docs/pricing, read
+2026-11-29), and the characters that are spoken in it."""
 
 
 def tokens(chars: int) -> int:
@@ -53,8 +56,18 @@ def _len(value: Any) -> int:
     return len(value) if isinstance(value, str) else 0
 
 
+def with_variant(event: UsageEvent, variant: str) -> UsageEvent:
+    """Return the event of images with the quality and size that were asked for, where only their number is billed."""
+    units = event.extra_units
+    if not variant or "images" not in units or len(units) > 1 or event.input_tokens or event.output_tokens:
+        return event
+    return event.model_copy(update={"extra_units": {**units, f"images_{variant}": units["images"]}})
+
+
 def filled(event: UsageEvent, input_tokens: int, output_tokens: int) -> dict[str, Any]:
     """Return the fields that turn an event's counters into an estimate, given guesses of the whole input and output."""
+    if event.operation == "speech":  # the sound that is the answer cannot be read: the text tells its length
+        output_tokens = -(-(event.prompt_chars or 0) * SPOKEN_TOKENS // SPOKEN_CHARS)
     return {
         "usage_source": "ESTIMATED",
         "input_tokens": event.input_tokens or min(input_tokens, MAX_TOKENS),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tollmeter.producers.extract.openai import variant_name
 from tollmeter.producers.extract.usage import count
 
 OPERATIONS = (
@@ -34,6 +35,16 @@ OPERATIONS = (
     ("/converse", "chat"),
     ("/converse-stream", "chat"),
     ("/rerank", "rerank"),
+    ("/interactions", "responses"),
+    ("/conversations", "chat"),
+    ("/ocr", "ocr"),
+    ("/generate", "chat"),
+    ("/generate_stream", "chat"),
+    ("/invoke", "chat"),
+    ("/invoke-with-response-stream", "chat"),
+    (":predict", "chat"),
+    (":rawpredict", "chat"),
+    (":streamrawpredict", "chat"),
 )
 """How paths of model calls end, and what they do."""
 SPEAKS = (
@@ -47,6 +58,11 @@ SPEAKS = (
     ("/api/embeddings", "ollama"),
     ("/converse", "aws"),
     ("/converse-stream", "aws"),
+    ("/invoke", "aws"),
+    ("/invoke-with-response-stream", "aws"),
+    ("/interactions", "google"),
+    ("/generate", "huggingface"),
+    ("/generate_stream", "huggingface"),
 )
 """Paths that one provider alone has, for hosts that say nothing."""
 UNBILLED = (
@@ -102,6 +118,8 @@ class Asked:
     """The caller's own limit, for all answers that he asks for together; None when he set none."""
     provider: str = ""
     """Whose interface this is, where only one provider has it."""
+    image: str = ""
+    """Quality and size of the images that are wanted, as units of images are named: hd_large, medium ..."""
 
 
 def worth_reading(method: str, path: str, content_type: str) -> bool:
@@ -126,9 +144,10 @@ def read_request(path: str, content_type: str, content: bytes) -> Asked | None:
         operation or "chat",
         model.removeprefix("models/")[:256],
         bool(body.get("stream")) or "stream" in path.rpartition("/")[2].lower() or _streams_unasked(path, body),
-        prompt_chars(body),
+        _spoken_chars(body) if operation == "speech" else prompt_chars(body),
         _limit(body),
         next((provider for end, provider in SPEAKS if path.lower().rstrip("/").endswith(end)), ""),
+        variant_name(str(body.get("quality", "")), str(body.get("size", ""))) if operation == "image" else "",
     )
 
 
@@ -139,6 +158,12 @@ def _operation(path: str) -> str:
 def fetches(method: str, path: str) -> bool:
     """Say whether a request looks at an answer that was asked for in the background."""
     return method == "GET" and _FETCHED.search(path) is not None
+
+
+def _spoken_chars(body: Mapping[str, Any]) -> int:
+    """Return the characters of text to be spoken: they are what is billed, how to speak is not."""
+    spoken = body.get("input")
+    return len(spoken) if isinstance(spoken, str) else 0
 
 
 def prompt_chars(body: Mapping[str, Any]) -> int:

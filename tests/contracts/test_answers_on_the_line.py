@@ -1,6 +1,6 @@
 """What `quote` says of an answer is what the ledger holds after the event went through producer, broker and stages.
 
-TOLLMETER_CASES names a folder of further cases (one in a file, as `quote --case` takes them) for the same journey.
+QUOTE_CASES names a folder of further cases (one in a file, as `quote --case` takes them) for the same journey.
 """
 
 import json
@@ -32,7 +32,7 @@ _SQL = (
 
 
 def everything() -> dict[str, dict[str, Any]]:
-    folder = os.environ.get("TOLLMETER_CASES", "")
+    folder = os.environ.get("QUOTE_CASES", "")
     files = sorted(Path(folder).glob("*.json")) if folder else []
     return cases() | {file.name: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
