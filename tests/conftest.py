@@ -17,6 +17,7 @@ from tests.patience import Patience, eventually
 from tollmeter.settings import Settings
 
 if TYPE_CHECKING:
+    from tests.databases import Databases
     from tests.forkserver import ForkServer
     from tests.workers import Workers
     from tollmeter.embedded.stack import Stack
@@ -125,8 +126,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Stack"]:
         started.close()
 
 
+@pytest.fixture(scope="session")
+def databases(stack: "Stack") -> "Databases":
+    """Empty databases of the stack."""
+    from tests.databases import Databases
+
+    return Databases(stack.settings)
+
+
 @pytest.fixture
-def line_settings(stack: "Stack", tmp_path: Path) -> Iterator[Settings]:
+def line_settings(stack: "Stack", databases: "Databases", tmp_path: Path) -> Iterator[Settings]:
     """Settings of a line that no other test shares, set up: topics, layout record, tables. 4 and 4 partitions."""
     from tollmeter.admin import setup as provision
 
@@ -136,7 +145,7 @@ def line_settings(stack: "Stack", tmp_path: Path) -> Iterator[Settings]:
         update={
             "topic_prefix": f"t{name}.",
             "group_prefix": f"g{name}",
-            "clickhouse_database": f"db_{name}",
+            "clickhouse_database": databases.take(),
             "data_dir": tmp_path / "data",
             "partitions_events": 4,
             "partitions_priced": 4,
@@ -145,6 +154,7 @@ def line_settings(stack: "Stack", tmp_path: Path) -> Iterator[Settings]:
     provision.apply(settings)
     yield settings
     asyncio.run(_forget(settings))
+    databases.give_back(settings.clickhouse_database)
 
 
 async def _forget(settings: Settings) -> None:
