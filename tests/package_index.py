@@ -61,7 +61,8 @@ def _info(name: str, version: str) -> str:
 def hollow(folder: Path, name: str, version: str, like: Distribution) -> Path:
     """Write a wheel with no code that has the extras and needs of `like`, and return its path."""
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
-    lines += [f"{key}: {value}" for key, value in like.metadata.items() if key in ("Provides-Extra", "Requires-Dist")]
+    kept = ("Provides-Extra", "Requires-Dist")
+    lines += [f"{key}: {value}" for key in kept for value in like.metadata.get_all(key) or ()]
     metadata = "\n".join([*lines, "", ""])
     wheel = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     info = _info(name, version)
