@@ -27,8 +27,7 @@ LONGEST_FIRST = ("acceptance", "e2e", "contracts", "simulation", "laws", "unit")
 
 def pytest_configure(config: pytest.Config) -> None:
     """`-m nightly` makes the laws long."""
-    if _nightly(config):
-        effort.lengthen()
+    effort.prepare(long=_nightly(config))
 
 
 def _nightly(config: pytest.Config) -> bool:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
+_SELDOM_S = 0.5
 LOOK_S = 1.0
 """No more than this counts between two looks: what is longer was not ours, such as a suspended machine."""
 
@@ -50,9 +51,9 @@ class Patience:
 def eventually(check: Callable[[], Value], timeout: float = 30.0, every: float = 0.05) -> Value:
     """Return the first truthy result of `check`; fail with its last result or error when patience ends.
 
-    `timeout` counts seconds of an idle machine.
+    `timeout` counts seconds of an idle machine. What takes long is looked for less often: a look costs work, too.
     """
-    patience = Patience(timeout)
+    patience, began = Patience(timeout), time.monotonic()
     while True:
         last: object = None
         try:
@@ -64,4 +65,4 @@ def eventually(check: Callable[[], Value], timeout: float = 30.0, every: float =
             last = error
         if patience.ended():
             raise AssertionError(f"not within {timeout:g} s; last result: {last!r}")
-        time.sleep(every)
+        time.sleep(max(every, min(_SELDOM_S, (time.monotonic() - began) / 8)))

@@ -104,7 +104,11 @@ def _oracle(delivered: list[tuple[int, dict[str, Any]]]) -> dict[tuple[Any, ...]
 
 
 @pytest.mark.stack
-@settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(12),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(sent=batches, steps=st.lists(st.booleans(), min_size=4, max_size=4), forgetful=st.booleans())
 def test_rollup_equals_the_ledger(
     ledger: ClickHouse, ledger_settings: Settings, sent: list[list[Delivery]], steps: list[bool], forgetful: bool
