@@ -128,6 +128,7 @@ def check_tree(node: Any) -> None:
     for part in _parts(node):
         kind, name = part.get("type"), str(part.get("func_name") or part.get("name") or "")
         if kind in ("Function", "ColumnsApplyTransformer") and name:
+            name = name.rpartition(".")[2]
             known = is_function(name) or name.lower() in TABLE_FUNCTIONS | _OF_THE_PARSER
             if not known and name.upper() not in BEFORE_PARENTHESIS:  # no function has a keyword's name
                 raise LeakError(f"function {name}")

@@ -19,10 +19,12 @@ from tollmeter.embedded.sql_tokens import literal, quoted_name
 from tollmeter.embedded.statement import Statement
 
 _SETTING_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_STORES = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*INSERT\b", re.IGNORECASE | re.DOTALL)
+_STORES = re.compile(r"(?>\s+|--[^\n]*\n|/\*.*?\*/)*+INSERT\b", re.IGNORECASE | re.DOTALL)
 _RETURNS_ROWS = re.compile(r"\s*\(*\s*(WITH|SELECT|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN|VALUES)\b", re.IGNORECASE)
 _SETTINGS_AT_END = re.compile(r"\bSETTINGS\b(?:[^'`]|'(?:[^'\\]|\\.)*')*$", re.IGNORECASE | re.DOTALL)
 _FORMAT_AT_END = re.compile(r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^']*)?;?\s*$", re.IGNORECASE | re.ASCII)
+_TAIL = 1_000
+"""Characters at the end of a statement in which its FORMAT is looked for."""
 _LEAVES_TABLES = re.compile(r"\s*\(*\s*(INSERT|SELECT|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN)\b", re.IGNORECASE)
 """What makes, changes and drops no table or view."""
 
@@ -145,7 +147,7 @@ def _checked(name: str) -> str:
 
 def _answer(result: Any, statement: Statement, started: int) -> Answer:
     body = bytes(result.bytes() or b"")
-    clause = _FORMAT_AT_END.search(statement.query)  # a FORMAT clause wins over default_format
+    clause = _FORMAT_AT_END.search(statement.query[-_TAIL:])  # a FORMAT clause wins over default_format
     summary = _summary(
         started,
         read_rows=result.storage_rows_read() or result.rows_read(),

@@ -52,10 +52,13 @@ def _functions() -> frozenset[str]:
 FUNCTIONS = _functions()
 """The lower-case names of the functions that a reader may call."""
 
+_LONGEST_NAME = 200
+"""Combinators are taken off one by one: a name of thousands would keep the interpreter for minutes."""
+
 
 def is_function(name: str) -> bool:
     """Tell whether a reader may call a function: one of the list, or an aggregate of it with combinators."""
-    name = name.lower()
+    name = name.lower() if len(name) < _LONGEST_NAME else ""
     while name not in FUNCTIONS:
         shorter = COMBINATORS.sub("", name)
         if shorter == name:

@@ -5,6 +5,7 @@ of a table function, `KILL QUERY` and several statements in one text; hence this
 tokens, and what it returns is written anew from them.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,8 @@ _NAME_FOLLOWS = words(
     """AS AND OR NOT XOR ON IN LIKE ILIKE BETWEEN IS USING JOIN FROM WHERE PREWHERE HAVING BY SELECT DISTINCT LIMIT
     OFFSET WHEN THEN ELSE CASE DIV MOD QUALIFY REGEXP SAMPLE INTERVAL GLOBAL ESCAPE EXISTS ARRAY"""
 )
+_DEEPEST = 500
+_PATH_IN_STRING = re.compile(r"[/\\:]")
 _OPERAND_ENDS = frozenset({")", "]", "}"})
 _TAKES_FROM = frozenset({"extract", "trim", "ltrim", "rtrim", "substring", "substr", "overlay"})
 _NOTHING = Token(Kind.SIGN, "", "", gap=False)
@@ -65,6 +68,8 @@ class _Level:
     """The arguments of a function that has a FROM of its own: `extract(DAY FROM x)`."""
     tables: bool = False
     """In the list of tables behind FROM."""
+    in_tables: bool = False
+    """A query, or a list of tables: `FROM (select, '/x')` reads the tables `select` and `/x`."""
     sorts: bool = False
     """Behind GROUP BY or ORDER BY."""
 
@@ -85,6 +90,9 @@ class _Judgement:
             at_table = self._is_table(place)
             if at_table and not (token.named or token.text == "("):
                 raise refused(f"{token.text[:40]} in the place of a table is not allowed for a read-only user.")
+            listed = self._levels[-1].in_tables and self._at(place - 1).text in (",", "(")
+            if token.kind is Kind.STRING and listed and _PATH_IN_STRING.search(token.text):
+                raise refused(f"{token.text[:40]} may be a table here: not allowed for a read-only user.")
             if token.named:
                 self._check_name(place, token)
                 self._check_call(place, token, at_table=at_table)
@@ -179,7 +187,7 @@ class _Judgement:
         if token.word == "PARALLEL" and following.word == "WITH":
             raise refused("PARALLEL WITH is not allowed for a read-only user.")
         behind_operand = self._is_clause(place) or self._at(place - 1).text == "*"
-        if token.word == "SETTINGS" and following.named and (behind_operand or second.text == "="):
+        if token.word == "SETTINGS" and following.named and (behind_operand or second.text in ("=", "==")):
             raise refused("SETTINGS in the statement are not allowed for a read-only user.")
         if token.word == "FORMAT" and following.named:
             check_format(following.value)
@@ -211,7 +219,9 @@ class _Judgement:
         if token.text in ("(", "[", "{"):
             takes_from = before.named and before.value.lower() in _TAKES_FROM and token.text == "("
             query = self._at(place + 1).word in _QUERY_BEGINS
-            self._levels.append(_Level(no_tables=takes_from and not query, tables=at_table))
+            self._levels.append(_Level(no_tables=takes_from and not query, tables=at_table, in_tables=at_table))
+            if len(self._levels) > _DEEPEST:
+                raise FrontError(62, "Syntax error: too many parentheses in each other. (SYNTAX_ERROR)")
         elif token.text in (")", "]", "}"):
             if len(self._levels) == 1:
                 raise FrontError(62, f"Syntax error: {token.text} without its beginning. (SYNTAX_ERROR)")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-MAX_CHARACTERS = 256 << 10
+MAX_CHARACTERS = 64 << 10
 
 
 class Kind(Enum):

@@ -39,6 +39,7 @@ _RESERVED = frozenset(
         "http_headers_progress_interval_ms",
     ]
 )
+_PARAMETER = re.compile(r"param_\w{1,100}", re.ASCII)
 _INSERT = re.compile(r"\s*INSERT\s+INTO\b", re.IGNORECASE)
 _INPUT = re.compile(
     r"\b(?:FORMAT\s+(\w+)|(VALUES))\s*$", re.IGNORECASE | re.ASCII
@@ -99,6 +100,8 @@ def parse(
 
 
 def _statement(query: str, fields: Mapping[str, str], headers: Headers, data: bytes | None) -> Statement:
+    if odd := [name for name in fields if name.startswith("param_") and not _PARAMETER.fullmatch(name)]:
+        raise FrontError(36, f"a parameter of the query cannot be called {odd[0][6:][:40]!r}. (BAD_ARGUMENTS)")
     insert_format = ""
     if data is not None and (tail := _INPUT.search(query)):
         insert_format, query = tail.group(1) or "Values", query[: tail.start()].rstrip()
