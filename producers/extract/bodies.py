@@ -1,7 +1,7 @@
 """Whatever a caller has in hand becomes answers: SDK objects, raw responses, streams, batch lines, lists, JSON text."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tollmeter.producers.extract.served import generations
@@ -22,6 +22,8 @@ class Body(NamedTuple):
     streamed: bool = False
     status: str = ""
     """How the stream that held it ended; "" where the answer itself says it."""
+    problem: str = ""
+    """Why it could not be read."""
 
 
 def answers_of(response: Any) -> list[Body]:
@@ -46,6 +48,8 @@ def _answers(response: Any, fields: dict[str, Any]) -> Iterator[Body]:
             yield from _answers(message, fields)
     elif _is_stream(response):
         yield from _many(_chunks(response), fields)
+    elif isinstance(response, AsyncIterable | Awaitable):
+        yield Body({}, fields, problem="asynchronous: it takes aextract")
     else:
         yield Body(response, fields)
 

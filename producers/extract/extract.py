@@ -201,7 +201,7 @@ def _event(
             "model_sent": model or given.get("model_sent"),
             "model_used": model or given.get("model_used"),
         }
-    problem = usage.problem
+    problem = usage.problem or body.problem
     said = cleaned(without_secrets(given, pepper))  # what cannot be used leaves what the answer says
     made = {**cleaned(without_secrets(found, pepper)), **said}
     if problem:

@@ -4,6 +4,7 @@ A later zero never wipes a count, and a later smaller block never replaces a lar
 session (realtime, live, several responses) has counts of its own.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,8 @@ _ENDS = (
 )
 _STATUS = {"response.failed": "ERROR", "response.cancelled": "CANCELLED", "error": "ERROR"}
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+_WRAPPING = frozenset(("event", "data", "id", "retry"))
+"""Fields of a server-sent event."""
 _LIVE = ("serverContent", "server_content", "setupComplete", "setup_complete", "toolCall", "tool_call")
 
 
@@ -75,7 +78,8 @@ class Merged(dict[str, Any]):
         return [*self._closed.values(), dict(self)] if self or not self._closed else list(self._closed.values())
 
     def add(self, chunk: Any) -> None:
-        """Take one chunk in: SDK object or dict."""
+        """Take one chunk in: SDK object or dict, as it is or in the wrapping of its transport."""
+        chunk = unwrapped(chunk)
         if self.sample is None:
             self.sample = chunk
         kind = get(chunk, "type", "event", "event_type")
@@ -186,6 +190,19 @@ class Merged(dict[str, Any]):
         ]
         if queries:
             self["web_queries"] = list(dict.fromkeys([*self.get("web_queries", []), *map(text, queries)]))
+
+
+def unwrapped(chunk: Any) -> Any:
+    """Return what a chunk wraps: bytes of Bedrock's event stream, or an event with its data beside its name."""
+    inner = get(chunk, "chunk.bytes")
+    if inner is None and isinstance(chunk, Mapping) and chunk.keys() <= _WRAPPING and "data" in chunk:
+        inner = chunk["data"]
+    if isinstance(inner, bytes | str):
+        try:
+            inner = json.loads(inner)
+        except (ValueError, RecursionError):
+            return chunk
+    return inner if isinstance(inner, Mapping) else chunk
 
 
 def _usage_in(chunk: Any) -> Any:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from functools import lru_cache
 from operator import index
 from typing import Any
 
@@ -101,13 +102,18 @@ def get(body: Any, *names: str) -> Any:
     """
     for name in names:
         found = body
-        for part in name.split("."):
-            found = _member(found, part)
+        for part in _parts(name):
+            found = found.get(part) if type(found) is dict else _member(found, part)
             if found is None:
                 break
         if found is not None:
             return found
     return None
+
+
+@lru_cache(maxsize=4_096)
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(name.split("."))
 
 
 def _member(body: Any, name: str) -> Any:
@@ -126,8 +132,10 @@ def items(body: Any, *names: str) -> Sequence[Any]:
 
 def text(value: Any) -> str:
     """Return a text or an enum's value as text, at most 256 characters; "" for anything else."""
-    value = get(value, "value") if not isinstance(value, str) and get(value, "value") is not None else value
-    return value[:256] if isinstance(value, str) else ""
+    if value is None or isinstance(value, str):
+        return value[:256] if value else ""
+    named = get(value, "value")
+    return named[:256] if isinstance(named, str) else ""
 
 
 def count(value: Any) -> int | None:

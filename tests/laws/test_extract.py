@@ -149,6 +149,23 @@ def test_values_that_no_event_takes_are_named() -> None:
     assert len(event.tags["a"]) == 128
 
 
+def test_an_async_stream_is_no_silent_nothing() -> None:
+    async def chunks() -> AsyncIterator[Any]:
+        yield {"model": "gpt-4o", "usage": {"prompt_tokens": 1}}
+
+    event = extract(chunks(), model_sent="gpt-4o")
+    assert (event.usage_source, event.tags) == ("NONE", {"usage_problem": "asynchronous: it takes aextract"})
+
+
+def test_chunks_in_the_wrapping_of_their_transport() -> None:
+    chunks = cases()["bedrock: metrics beside Anthropic's own usage"]["stream"]
+    given_ = {"provider": "aws", "model_sent": "us.anthropic.claude-sonnet-4-6"}
+    wanted = counters(extract(chunks, **given_))
+    boto3 = [{"chunk": {"bytes": json.dumps(chunk).encode()}} for chunk in chunks]
+    events = [{"event": chunk["type"], "data": json.dumps(chunk)} for chunk in chunks]
+    assert counters(extract(boto3, **given_)) == counters(extract(events, **given_)) == wanted
+
+
 class Chunks:
     """Can be iterated, and is no iterator."""
 
