@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tollmeter.schemas.money import NANO_PER_USD, pico_to_nano, round_half_even
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.book import load
-from tollmeter.streams.price.book.fx import load_rates
+from tollmeter.streams.price.book.fx_history import load_rates
 from tollmeter.streams.rules.pricing.fx import CURRENCIES, Rates
 from tollmeter.streams.rules.pricing.model_names import Names
 from tollmeter.streams.rules.pricing.rates import COMPONENTS, DAY_SECONDS, FREE, REQUESTS, Band

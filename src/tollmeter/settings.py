@@ -92,6 +92,10 @@ class Settings(BaseModel):
     prices_file: str = ""
     """Override layer in front of the price book; "" = the one that ships with the package."""
     fx_file: str = ""
+    fx_max_age_days: Positive = 7
+    """Amounts in EUR and RUB are NULL where the last rate before a call's day is older."""
+    fx_stale_margin_pct: Annotated[int, Field(ge=0, le=100)] = 5
+    """With such a rate limits go on, at so much more."""
     at_risk_usd_per_mtok: Positive = 75
     """What a model that no source knows puts at risk, for limits; it is never billed."""
     price_batch: Positive = 20_000

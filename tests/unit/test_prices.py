@@ -14,7 +14,7 @@ from tollmeter.schemas.priced import PRICED_COLUMNS
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book import publish
 from tollmeter.streams.price.book.book import PriceBook, load
-from tollmeter.streams.price.book.fx import load_rates
+from tollmeter.streams.price.book.fx_history import load_rates
 from tollmeter.streams.price.book.overrides import load_overrides
 from tollmeter.streams.price.book.relatives import Default
 from tollmeter.streams.rules.pricing.model_names import spellings, tiers, without_date, words

@@ -17,14 +17,15 @@ from tollmeter.schemas.priced import PRICE_STATUSES
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.compile import SOURCE
 from tollmeter.streams.price.book.coverage import Coverage
-from tollmeter.streams.price.book.fx import load_rates
+from tollmeter.streams.price.book.fx_history import load_rates
 from tollmeter.streams.price.book.overrides import Overrides, load_overrides
 from tollmeter.streams.price.book.plans import Planner
 from tollmeter.streams.price.book.relatives import Default
-from tollmeter.streams.rules.pricing.fx import Rate, Rates, convert_columns
+from tollmeter.streams.rules.pricing.fx import Rate, Rates, Staleness, convert_columns
 from tollmeter.streams.rules.pricing.model_names import Names
 from tollmeter.streams.rules.pricing.price_columns import Columns, Priced, Table, price_columns
 from tollmeter.streams.rules.pricing.price_one import DAY_US, FAILED, Amounts, Call, Plan, price_one
+from tollmeter.streams.rules.pricing.rates import LAST_DAY
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -57,12 +58,14 @@ class PriceBook:
         overrides: Overrides,
         fx: Iterable[Rate],
         at_risk: Default,
+        staleness: Staleness,
         coverage: Coverage | None = None,
         remembered: int = REMEMBERED,
     ) -> None:
         self.planner = Planner(overrides, coverage or Coverage(), at_risk)
         self.overrides = overrides
         self.fx = tuple(fx)
+        self._staleness = staleness
         self.id = book_id(self.planner, overrides)
         self._eur, self._rub = (Rates([r for r in self.fx if r.currency == name]) for name in ("EUR", "RUB"))
         self._table = Table()
@@ -158,22 +161,30 @@ class PriceBook:
             _put(priced, row, amounts, self._table.rule_number(amounts.rule_id))
 
     def _in_currencies(self, at_us: Ints, priced: Priced) -> list[pl.Series]:
+        """Return cost and amount at risk in each currency, and the date of the older rate that was used."""
         days = at_us // DAY_US
-        eur_day, eur = self._eur.find(days)
-        rub_day, rub = self._rub.find(days)
-        money = []
-        for name, rate in (("eur", eur), ("rub", rub)):
-            for kind, amount, given in (
-                ("cost", priced.total, priced.known),
-                ("at_risk", priced.at_risk, priced.risky),
-            ):
-                column = f"{kind}_{name}_nano"
-                valid = _validity(given & (rate > 0))
-                money.append(_nullable(column, amount if valid is _NONE else convert_columns(amount, rate), valid))
+        money: dict[str, list[pl.Series]] = {"cost": [], "at_risk": []}
+        oldest = np.full(len(days), LAST_DAY, np.int64)
+        for name, rates in (("eur", self._eur), ("rub", self._rub)):
+            day, rate = rates.find(days)
+            fresh = (rate > 0) & (days - day <= self._staleness.max_age_days)
+            stale = (rate > 0) & ~fresh
+            money["cost"].append(_converted(f"cost_{name}_nano", priced.total, rate, priced.known & fresh))
+            risky, amount = priced.risky & fresh, priced.at_risk
+            if stale.any():  # what is known in USD is at risk in the currency, at the last rate and a margin
+                risky = risky | (stale & (priced.known | priced.risky))
+                amount = np.where(stale & priced.known, priced.total, amount)
+                rate = np.where(stale, self._staleness.raised(rate), rate)
+            money["at_risk"].append(_converted(f"at_risk_{name}_nano", amount, rate, risky))
+            oldest = np.where(fresh, np.minimum(oldest, day), oldest)
         # One date per row: the older of the two, so that it never looks fresher than it is.
-        oldest = np.where(eur == 0, rub_day, np.where(rub == 0, eur_day, np.minimum(eur_day, rub_day)))
-        dates = _nullable("fx_date", oldest, _validity((eur > 0) | (rub > 0))).cast(pl.Int32).cast(pl.Date)
-        return [money[0], money[2], money[1], money[3], dates]
+        dates = _nullable("fx_date", oldest, _validity(oldest < LAST_DAY)).cast(pl.Int32).cast(pl.Date)
+        return [*money["cost"], *money["at_risk"], dates]
+
+
+def _converted(column: str, amount: Ints, rate: Ints, given: Mask) -> pl.Series:
+    valid = _validity(given)
+    return _nullable(column, amount if valid is _NONE else convert_columns(amount, rate), valid)
 
 
 _ALL, _NONE = object(), object()
@@ -221,4 +232,5 @@ def book_id(planner: Planner, overrides: Overrides) -> str:
 def load(settings: Settings) -> PriceBook:
     """Build the book that these settings ask for. Raises `OverridesError` or `FxError` for a wrong file."""
     at_risk = Default(settings.at_risk_usd_per_mtok)
-    return PriceBook(load_overrides(settings.prices_file), load_rates(settings.fx_file), at_risk)
+    staleness = Staleness(settings.fx_max_age_days, settings.fx_stale_margin_pct)
+    return PriceBook(load_overrides(settings.prices_file), load_rates(settings.fx_file), at_risk, staleness)

@@ -1,4 +1,4 @@
-"""Dated exchange rates from a CSV file; the shipped one is a fixed fallback that says how old it is.
+"""Dated exchange rates from a CSV file, as a bank quotes them.
 
 Columns: day, currency, usd_per_unit or units_per_usd (one of the two, as the bank quotes it), source. A wrong file
 raises `FxError`, which names file, line and column of every mistake.
@@ -20,11 +20,6 @@ COLUMNS = ("day", "currency", "usd_per_unit", "units_per_usd", "source")
 
 class FxError(ValueError):
     """The file of exchange rates is wrong; the text has one line per mistake."""
-
-
-def load_rates(own_file: str = "") -> list[Rate]:
-    """Read the rates of the user's file, or the shipped ones. Raises `FxError`."""
-    return sorted(rate_of(cells) for _, cells in read_lines(Path(own_file) if own_file else SHIPPED))
 
 
 def read_lines(path: Path) -> list[tuple[int, tuple[str, ...]]]:

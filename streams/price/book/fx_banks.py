@@ -38,7 +38,7 @@ def read_bank(path: Path) -> list[Cells]:
     except OSError as error:
         raise FxError(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        rows = list(_xml(body) if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else _ecb_csv(body))
+        rows = list(_xml(body) if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else ecb_csv(body))
         for row in rows:
             rate_of(row)
     except FxError as error:
@@ -91,7 +91,7 @@ def _quoted(cells: Cells) -> str:
     return f"{usd_per_unit} USD for 1" if usd_per_unit else f"{units_per_usd} for 1 USD"
 
 
-def _ecb_csv(body: bytes) -> Iterator[Cells]:
+def ecb_csv(body: bytes) -> Iterator[Cells]:
     """Read eurofxref.csv and eurofxref-hist.csv: a column per currency, in units of it for one EUR."""
     try:
         lines = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))

