@@ -136,7 +136,7 @@ def main() -> int:
         work(chosen.worker, chosen.seconds)
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0")
+        wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0", fx_max_age_days=100_000)
         with Stack(Path(folder), workers=("price", "watch"), settings=wanted) as stack:
             result = run(stack.settings, chosen.processes, chosen.seconds)
     figures = {**asdict(result), "overshoot_pct": result.overshoot_pct}

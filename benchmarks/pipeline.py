@@ -123,7 +123,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
 @contextmanager
 def fresh_stack() -> Iterator[Stack]:
     """Start broker and engine in an empty folder on free ports, set up, without workers."""
-    wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0")
+    wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0", fx_max_age_days=100_000)
     with (
         tempfile.TemporaryDirectory(prefix="tollmeter-bench-") as folder,
         Stack(Path(folder), workers=(), settings=wanted) as stack,

@@ -85,7 +85,7 @@ class Crossing(NamedTuple):
 def measure(rate: int, seconds: int, preloaded: int, keys: int) -> list[Crossing]:
     """Return the delays of each crossing. Raises `TooLateError`."""
     with tempfile.TemporaryDirectory() as folder:
-        wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0")
+        wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0", fx_max_age_days=100_000)
         with Stack(Path(folder), workers=(), settings=wanted) as stack:
             provision.apply(stack.settings)
             loaded = preload(stack.settings, preloaded, 600)

@@ -13,6 +13,7 @@ import pytest
 import pytest_timeout
 
 from tests import effort
+from tests.exchange import dated
 from tests.patience import Patience, eventually
 from tollmeter.settings import Settings
 
@@ -111,7 +112,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Stack"]:
 
     folder = tmp_path_factory.mktemp("stack")
     # ports of their own: a stack that the developer runs keeps the defaults
-    wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0")
+    wanted = dated().model_copy(update={"kafka": "127.0.0.1:0", "clickhouse": "http://127.0.0.1:0"})
     try:
         started = Stack(folder, workers=(), settings=wanted)
         started.__enter__()

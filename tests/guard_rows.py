@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from aiokafka import AIOKafkaProducer
 
+from tests.exchange import dated
 from tollmeter.producers.guard.guard import Guard
 from tollmeter.schemas import topics
 from tollmeter.schemas.access import Block, RateLimit
@@ -66,7 +67,7 @@ def real_book() -> Record:
     from tollmeter.streams.price.book.book import load
     from tollmeter.streams.price.book.publish import document
 
-    key, value = document(load(Settings()))
+    key, value = document(load(dated()))
     return topics.PRICES, key.decode(), value
 
 

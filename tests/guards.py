@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+from tests.exchange import dated
 from tollmeter.producers.guard.guard import Guard
 from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.policy import Policy
@@ -14,7 +15,7 @@ from tollmeter.streams.price.book.publish import document
 @cache
 def shipped_book() -> PriceBook:
     """The price book that ships with the package."""
-    return load(Settings())
+    return load(dated())
 
 
 @cache

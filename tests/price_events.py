@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tollmeter.settings import Settings
+from tests.exchange import dated
 from tollmeter.streams.price.book.book import PriceBook, load
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -59,7 +59,7 @@ DEFAULTS: dict[str, Any] = {
 @cache
 def shipped_book() -> PriceBook:
     """The book with the rules that ship with the package."""
-    return load(Settings())
+    return load(dated())
 
 
 def frame(*rows: Mapping[str, Any]) -> pl.DataFrame:

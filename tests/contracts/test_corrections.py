@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import polars as pl
 import pytest
 
+from tests.exchange import dated
 from tests.usage_rows import avro, fields
 from tollmeter.admin.corrections import Place, plan, stored
 from tollmeter.schemas.priced import MAX_RECORD_BYTES
@@ -50,7 +51,7 @@ def test_rows_come_back_as_they_were_written_and_thousands_fit_records(client: C
     }
     unknown = {"model_sent": "nobody-knows", "model_used": ""}
     events = [fields(n, org_id="acme", **(odd if n == 1 else unknown if n == 2 else {})) for n in range(ROWS)]
-    book = load(Settings())
+    book = load(dated())
     rows = price_batch([[Record(at, avro(event)) for at, event in enumerate(events)]], book).rows
     assert rows.filter(pl.col("cost_nano").is_null()).height == 1
     for number, (value, _) in enumerate(blocks(encode_dicts(rows), [], "b", "b")):

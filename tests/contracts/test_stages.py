@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from tests.exchange import dated
 from tests.usage_rows import AT, avro, fields
 from tests.workers import Workers
 from tollmeter.schemas import topics
@@ -27,7 +28,7 @@ from tollmeter.streams.rules.records.encode import Block, blocks, encode_dicts
 
 pytestmark = pytest.mark.stack
 Eventually = Callable[..., Any]
-BOOK = load(Settings())
+BOOK = load(dated())
 
 
 async def _send(line: Settings, topic: str, records: list[tuple[int, bytes, Headers]], transaction: str) -> None:

@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.effort import examples
+from tests.exchange import dated
 from tests.usage_rows import AT, ORGS, avro, fields
 from tollmeter.schemas.envelope import Source
 from tollmeter.schemas.priced import MAX_RECORD_BYTES, PRICED_COLUMNS, row_version
-from tollmeter.settings import Settings
 from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import load
 from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS, PricedBlock, join, to_insert
 from tollmeter.streams.rules.records.encode import PRICED_DTYPES, blocks, by_target, encode_dicts
 
-BOOK = load(Settings())
+BOOK = load(dated())
 SHORT = 20_000  # bytes: forces several records per target
 
 

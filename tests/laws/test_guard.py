@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests import guard_rows as rows
 from tests.effort import examples
+from tests.exchange import dated
 from tests.guard_rows import NOON, Time
 from tollmeter.producers.guard.access import AccessView
 from tollmeter.producers.guard.accounts import Account, Accounts, Bound, Refusal, Reservation
@@ -20,7 +21,6 @@ from tollmeter.producers.guard.prices import Prices, load_prices
 from tollmeter.producers.guard.spend import SpendView
 from tollmeter.schemas.access import RateLimit
 from tollmeter.schemas.policy import Limit
-from tollmeter.settings import Settings
 from tollmeter.streams.price.book.book import PriceBook, load
 from tollmeter.streams.rules.limits.policies import Budget
 from tollmeter.streams.rules.pricing.model_names import Names
@@ -249,7 +249,7 @@ def _bare(record: rows.Record) -> tuple[str, bytes | None]:
 def books() -> tuple[PriceBook, Prices]:
     value = rows.real_book()[2]
     assert value is not None
-    return load(Settings()), load_prices(value, lambda: NOON)
+    return load(dated()), load_prices(value, lambda: NOON)
 
 
 MODELS = (

@@ -6,11 +6,11 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tests.exchange import dated
 from tests.usage_rows import avro, fields
 from tollmeter.admin.corrections import Place, Plan, identity, plan
 from tollmeter.schemas.control import Correction
 from tollmeter.schemas.priced import H_CORRECTION, H_KIND, H_ROWS, KIND_CORRECTION, MAX_REVISION
-from tollmeter.settings import Settings
 from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import PriceBook, load
 from tollmeter.streams.rules.records.decode import PricedBlock, read
@@ -22,7 +22,7 @@ RECEIVED_MS = 1_795_341_700_000
 
 @pytest.fixture(scope="module")
 def book() -> PriceBook:
-    return load(Settings())
+    return load(dated())
 
 
 class Record:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.exchange import dated
 from tests.usage_rows import AT, as_json, avro, cloudevent, confluent, fields
 from tollmeter.schemas import codec
 from tollmeter.schemas.event import MAX_TOKENS
-from tollmeter.settings import Settings
 from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import PriceBook, load
 from tollmeter.streams.rules.events.decode_avro import MAX_BODY_BYTES, REASONS
@@ -91,7 +91,7 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def book() -> PriceBook:
-    return load(Settings())
+    return load(dated())
 
 
 def records(values: list[bytes | None], partition: int = 0) -> list[Any]:

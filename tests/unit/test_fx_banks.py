@@ -1,14 +1,19 @@
 """Rate files of the ECB and the Bank of Russia: what the banks publish, what is broken, and that a day's rate stays."""
 
 import json
+from collections.abc import Callable, Iterator
 from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
 from tollmeter.cli.root import run
-from tollmeter.streams.price.book.fx import FxError, load_rates
-from tollmeter.streams.price.book.fx_banks import merge, read_bank, store
+from tollmeter.streams.price.book.fx import FxError
+from tollmeter.streams.price.book.fx_banks import fetch_bank, merge, read_bank, store
+from tollmeter.streams.price.book.fx_history import load_rates
 
 ECB_SOURCE, RUSSIAN_SOURCE = "European Central Bank reference rate", "Bank of Russia official rate"
 ECB_XML = """<?xml version="1.0" encoding="UTF-8"?>
@@ -112,17 +117,64 @@ def test_a_new_file_begins_with_the_shipped_rates_and_a_day_s_rate_stays(tmp_pat
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ecb, own = written(tmp_path / "e.xml", ECB_XML), tmp_path / "fx.csv"
-    assert run(["prices", "fx", "import", str(ecb)]) == 2
+    assert run(["prices", "fx", "update", str(ecb)]) == 2
     assert "set TOLLMETER_FX_FILE" in capsys.readouterr().err
     monkeypatch.setenv("TOLLMETER_FX_FILE", str(own))
-    assert run(["prices", "fx", "import", str(ecb), str(tmp_path / "none")]) == 2
+    assert run(["prices", "fx", "update", str(ecb), str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err == f"tollmeter: {tmp_path / 'none'}: cannot be read: No such file or directory\n"
     assert not own.exists()
-    assert run(["prices", "fx", "import", "--json", str(ecb)]) == 0
+    assert run(["prices", "fx", "update", "--json", str(ecb)]) == 0
     assert json.loads(capsys.readouterr().out) == {"added": 2, "known": 0, "conflicts": [], "file": str(own)}
     wrong = written(tmp_path / "w.xml", ECB_XML.replace("1.1527", "2"))
-    assert run(["prices", "fx", "import", str(wrong)]) == 1
+    assert run(["prices", "fx", "update", str(wrong)]) == 1
     assert "2026-11-20 EUR: 1.1527 USD for 1 stays" in capsys.readouterr().err
     assert run(["prices", "fx", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["day"] for row in rows] == ["2024-12-31", "2025-01-01", "2026-11-19", "2026-11-20"]
+
+
+@pytest.fixture
+def bank() -> Iterator[Callable[[int, str], str]]:
+    """A server on loopback that answers with this status and text; gives its address."""
+    answer: list[Any] = [200, ""]
+
+    class Bank(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answer[0])
+            self.end_headers()
+            self.wfile.write(answer[1].encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Bank)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+
+    def says(status: int, text: str) -> str:
+        answer[:] = [status, text]
+        return f"http://127.0.0.1:{server.server_port}/rates?since={{since:%Y}}&until={{until:%Y}}"
+
+    yield says
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_rates_fetched_from_a_bank_are_those_of_its_file(tmp_path: Path, bank: Callable[[int, str], str]) -> None:
+    for text in (ECB_XML, RUSSIAN_DAY):
+        of_file = read_bank(written(tmp_path / "rates.xml", text))
+        assert fetch_bank("ecb", date(2026, 11, 29), bank(200, text)) == of_file
+
+
+@pytest.mark.parametrize(("status", "text"), [(404, ECB_XML), (500, ""), (200, ""), (200, "<html>sorry</html>")])
+def test_an_answer_that_is_no_rates_brings_none(bank: Callable[[int, str], str], status: int, text: str) -> None:
+    with pytest.raises(FxError) as wrong:
+        fetch_bank("cbr", date(2026, 11, 29), bank(status, text))
+    assert "127.0.0.1" in str(wrong.value)
+    assert "\n" not in str(wrong.value)
+
+
+def test_a_bank_that_is_not_there() -> None:
+    with pytest.raises(FxError, match="does not answer"):
+        fetch_bank("ecb", date(2026, 11, 29), "http://127.0.0.1:9/rates")

@@ -1,13 +1,16 @@
 """Override and exchange-rate files: every mistake is named with file, line and key; nothing wrong is half-loaded."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.book import load
-from tollmeter.streams.price.book.fx import FxError, load_rates
+from tollmeter.streams.price.book.fx import FxError
+from tollmeter.streams.price.book.fx_history import load_rates, stale_lines
 from tollmeter.streams.price.book.overrides import OverridesError, load_overrides
+from tollmeter.streams.rules.pricing.fx import Rate
 
 RATES = "version: 1\nrates:\n  - name: x\n    provider: openai\n    source: test\n"
 
@@ -62,6 +65,9 @@ def test_a_wrong_override_file_says_where_and_what(tmp_path: Path, text: str, me
     assert str(error.value).startswith(str(file))
 
 
+HEAD = "day,currency,usd_per_unit,units_per_usd,source\n"
+
+
 def test_every_mistake_at_once(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("version: 1\nfree:\n  - {name: a}\n  - {name: b, source: test, colour: red}\n")
@@ -87,14 +93,34 @@ def test_the_shipped_rules_can_be_left_out(tmp_path: Path) -> None:
     assert len(load_overrides().in_force) > 20
 
 
-def test_shipped_rates_have_a_source_and_a_date() -> None:
-    rates = load_rates()
-    assert {rate.currency for rate in rates} == {"EUR", "RUB"}
+def test_rates_without_a_file_of_ones_own() -> None:
+    rates = {(rate.day, rate.currency): rate for rate in load_rates()}
     # 1 / 1.0389 USD per EUR and 101.6797 RUB per USD, in nano
-    assert [rate.per_usd_nano for rate in rates] == [962_556_550, 101_679_700_000]
+    assert rates[date(2024, 12, 31), "EUR"].per_usd_nano == 962_556_550
+    assert rates[date(2025, 1, 1), "RUB"].per_usd_nano == 101_679_700_000
+    assert max(day for day, currency in rates if currency == "EUR") >= date(2026, 10, 30)
+    assert all(rate.source for rate in rates.values())
 
 
-HEAD = "day,currency,usd_per_unit,units_per_usd,source\n"
+def test_a_currency_of_the_own_file_comes_from_it_alone(tmp_path: Path) -> None:
+    own = tmp_path / "fx.csv"
+    own.write_text(HEAD + "2026-11-01,EUR,1.25,,deal\n")
+    rates = load_rates(str(own))
+    assert [(rate.day, rate.per_usd_nano) for rate in rates if rate.currency == "EUR"] == [
+        (date(2026, 11, 1), 800_000_000)
+    ]
+    assert "RUB" in {rate.currency for rate in rates}
+
+
+def test_old_rates_are_said() -> None:
+    rates = [Rate(date(2026, 11, 20), "EUR", 9 * 10**8, "x"), Rate(date(2026, 12, 1), "RUB", 10**11, "x")]
+    assert stale_lines(rates, date(2026, 11, 27), 7) == [
+        "RUB: there is no rate, amounts in RUB are unknown; "
+        "'tollmeter prices fx update --from cbr' or FILE brings rates"
+    ]
+    eur, rub = stale_lines(rates, date(2026, 11, 28), 7)
+    assert eur.startswith("EUR: the last rate is of 2026-11-20, amounts in EUR are unknown;")
+    assert rub.startswith("RUB: there is no rate")
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
+from tests.exchange import dated
 from tests.price_events import frame, price_one_of, priced, shipped_book
 from tollmeter.schemas.money import round_half_even
 from tollmeter.schemas.priced import PRICED_COLUMNS
@@ -17,6 +19,7 @@ from tollmeter.streams.price.book.book import PriceBook, load
 from tollmeter.streams.price.book.fx_history import load_rates
 from tollmeter.streams.price.book.overrides import load_overrides
 from tollmeter.streams.price.book.relatives import Default
+from tollmeter.streams.rules.pricing.fx import Staleness
 from tollmeter.streams.rules.pricing.model_names import spellings, tiers, without_date, words
 
 SONNET = {"provider": "anthropic", "model_sent": "claude-sonnet-4-5"}
@@ -492,7 +495,7 @@ def test_the_newest_rate_on_or_before_the_day(tmp_path: Path) -> None:
         "day,currency,usd_per_unit,units_per_usd,source\n"
         "2026-11-18,EUR,1.25,,test\n2026-11-20,EUR,2,,test\n2026-11-21,EUR,4,,test\n"
     )
-    book = load(Settings(fx_file=str(file)))
+    book = load(Settings(fx_file=str(file), fx_max_age_days=100_000))
     rows = priced(
         book,
         [
@@ -507,8 +510,8 @@ def test_the_newest_rate_on_or_before_the_day(tmp_path: Path) -> None:
 def test_the_name_of_the_book_follows_its_rules(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("version: 1\nfree: [{name: lab, provider: lab, source: our own machines}]\n")
-    book = load(Settings(prices_file=str(own)))
-    assert book.id != shipped_book().id == load(Settings()).id
+    book = load(dated().model_copy(update={"prices_file": str(own)}))
+    assert book.id != shipped_book().id == load(dated()).id
     assert book.id.startswith("genai-prices-0.2.3-")
     assert price_one_of(book, provider="lab", model_sent="x", input_tokens=1)["price_status"] == "FREE"
     assert price_one_of(book, model_sent="dall-e-3", operation="image")["cost_nano"] == 40_000_000
@@ -524,7 +527,7 @@ def test_own_rules_stand_before_the_shipped_ones(tmp_path: Path) -> None:
         "rates:\n"
         "  - {name: gpu, provider: ollama, usd_per_mtok: {input_tokens: 0.01, output_tokens: 0.02}, source: power}\n"
     )
-    book = load(Settings(prices_file=str(own)))
+    book = load(dated().model_copy(update={"prices_file": str(own)}))
     old = at("2026-10-31T12:00:00")
     rows = priced(
         book,
@@ -543,14 +546,14 @@ def test_own_rules_stand_before_the_shipped_ones(tmp_path: Path) -> None:
         ("OVERRIDE", 32_000_000),
         ("OVERRIDE", 10_000),
     ]
-    _, value = publish.document(load(Settings(prices_file=str(own))))
+    _, value = publish.document(load(dated().model_copy(update={"prices_file": str(own)})))
     named = {rule["rule_id"] for rule in json.loads(value)["rules"]}
     assert {row["rule_id"] for row in rows} <= named
 
 
 def test_published_rules_re_price_every_case() -> None:
     """Counts times the published marginal rates give the cost; failing that nobody can check a bill."""
-    book = load(Settings())
+    book = load(dated())
     key, value = publish.document(book)
     assert key == book.id.encode()
     assert len(value) < 8_000_000
@@ -570,7 +573,7 @@ def test_published_rules_re_price_every_case() -> None:
 
 
 def test_a_flood_of_names_is_forgotten_not_kept() -> None:
-    book = PriceBook(load_overrides(), load_rates(), Default(75), remembered=100)
+    book = PriceBook(load_overrides(), load_rates(), Default(75), Staleness(7, 5), remembered=100)
     for start in range(0, 600, 50):
         rows = priced(book, [{"model_sent": f"zeta-{start + i}", "input_tokens": 1} for i in range(25)])
         rows += priced(book, [{"provider": f"acme-{start + i}", "input_tokens": 1} for i in range(25)])
@@ -601,3 +604,34 @@ def test_names() -> None:
     assert words("ft:gpt-4.1-mini:acme") == ("gpt", "4.1", "mini", "acme")
     assert tiers("Priority", "BATCH") == ("batch", "priority")
     assert tiers("standard", "REALTIME") == ()
+
+
+@pytest.mark.parametrize(
+    ("day", "cost", "at_risk", "dated_by"),
+    [
+        pytest.param("2026-11-01", 2_000_000, None, date(2026, 11, 1), id="on its day"),
+        pytest.param("2026-11-08", 2_000_000, None, date(2026, 11, 1), id="seven days old"),
+        # 2,500,000 x 0.8 x 1.05
+        pytest.param("2026-11-09", None, 2_100_000, None, id="eight days old: unknown, and at risk with a margin"),
+        pytest.param("2026-10-31", None, None, None, id="before the first rate"),
+    ],
+)
+def test_a_rate_that_is_too_old_is_no_rate(
+    tmp_path: Path, day: str, cost: int | None, at_risk: int | None, dated_by: date | None
+) -> None:
+    file = tmp_path / "fx.csv"
+    file.write_text("day,currency,usd_per_unit,units_per_usd,source\n2026-11-01,EUR,1.25,,deal\n")
+    book = load(Settings(fx_file=str(file)))
+    known = price_one_of(book, model_used="gpt-4o", input_tokens=1_000, event_time=at(f"{day}T12:00:00"))
+    assert (known["cost_nano"], known["at_risk_nano"]) == (2_500_000, None)
+    assert (known["cost_eur_nano"], known["at_risk_eur_nano"], known["fx_date"]) == (cost, at_risk, dated_by)
+    unknown = price_one_of(
+        book, provider="nobody", model_used="x", input_tokens=1_000, event_time=at(f"{day}T12:00:00")
+    )
+    assert (unknown["cost_eur_nano"], unknown["at_risk_nano"]) == (None, 76_000_000)
+    wanted = {2_000_000: 60_800_000, None: 63_840_000 if at_risk else None}[cost]
+    assert unknown["at_risk_eur_nano"] == wanted
+
+
+def test_a_margin_never_rounds_down() -> None:
+    assert Staleness(7, 5).raised(np.array([1, 10, 962_556_550])).tolist() == [2, 11, 1_010_684_378]

@@ -9,8 +9,8 @@ import pytest
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from tests.exchange import dated
 from tests.usage_rows import AT, avro, fields
-from tollmeter.settings import Settings
 from tollmeter.streams.price import sandbox as sandbox
 from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import load
@@ -313,7 +313,7 @@ def test_real_process_prices_a_pass() -> None:
 
 def test_killers_are_rejected_undecoded_and_their_neighbours_priced() -> None:
     batch = [record(0, n, avro(fields(n))) for n in range(4)] + [record(0, 4, None)]
-    priced = price_batch([batch], load(Settings()), {(0, 2): "ends the process: SIGSEGV"})
+    priced = price_batch([batch], load(dated()), {(0, 2): "ends the process: SIGSEGV"})
     assert priced.rows["src_offset"].to_list() == [0, 1, 3]
     assert sorted((reject.position, reject.reason) for reject in priced.rejects) == [(2, "quarantined"), (4, "empty")]
     (source,) = priced.sources

@@ -9,7 +9,7 @@ import click
 
 from tollmeter.cli.groups import Group
 from tollmeter.cli.options import INSTANT
-from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
+from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
 from tollmeter.cli.progress import bar
 from tollmeter.schemas.money import NANO_PER_USD, PICO_PER_USD
 from tollmeter.settings import Settings
@@ -18,7 +18,8 @@ from tollmeter.streams.price.book.check import DIFFERENT, check, models
 from tollmeter.streams.price.book.compare import Compared, compare, summary
 from tollmeter.streams.price.book.coverage import DifferencesError
 from tollmeter.streams.price.book.fx import FxError
-from tollmeter.streams.price.book.fx_banks import merge, read_bank, store
+from tollmeter.streams.price.book.fx_banks import BANKS, fetch_bank, merge, read_bank, store
+from tollmeter.streams.price.book.fx_history import newest, stale_lines
 from tollmeter.streams.price.book.lookup import Listed, lookup, nearest
 from tollmeter.streams.price.book.overrides import WEEKDAYS, OverridesError
 from tollmeter.streams.price.book.public_map import MapError
@@ -152,40 +153,49 @@ def _short(one: Compared) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def fx(context: click.Context, as_json: bool) -> None:
-    """Exchange rates in use. Amounts take the last rate on or before the day of the call."""
+    """The newest exchange rates, and how old they are; --json has all. Amounts take the last one before the call."""
     if context.invoked_subcommand:
         return
-    rows = [{**row, "day": str(row["day"])} for row in fx_rows(open_book(context.obj))]
+    book, settings, today = open_book(context.obj), context.obj, datetime.now(UTC).date()
     if as_json:
-        print_json(rows)
+        print_json([{**row, "day": str(row["day"])} for row in fx_rows(book)])
         return
     shown = [
         {
-            "day": row["day"],
-            "currency": row["currency"],
-            "for 1 USD": _plain(row["per_usd_nano"], NANO_PER_USD),
-            "source": row["source"],
+            "currency": rate.currency,
+            "day": str(rate.day),
+            "age, days": (today - rate.day).days,
+            "for 1 USD": _plain(rate.per_usd_nano, NANO_PER_USD),
+            "source": rate.source,
         }
-        for row in rows
+        for rate in newest(book.fx, today).values()
+        if rate is not None
     ]
-    print_table("exchange rates", shown)
+    print_table("newest exchange rates", shown)
+    for text in stale_lines(book.fx, today, settings.fx_max_age_days):
+        err.print(text)
 
 
-@fx.command("import")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@fx.command("update")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--from", "bank", type=click.Choice([*BANKS]), help="Fetch them from the bank: EUR ecb, RUB cbr.")
 @json_option
 @click.pass_obj
-def import_fx(settings: Settings, files: tuple[Path, ...], as_json: bool) -> None:
-    """Take over rates from FILES of the ECB (eurofxref, CSV or XML) or the Bank of Russia (XML).
+def update_fx(settings: Settings, files: tuple[Path, ...], bank: str | None, as_json: bool) -> None:
+    """Take over rates from FILES of the ECB (eurofxref, CSV or XML) or the Bank of Russia (XML), or from the bank.
 
     They go into the file of TOLLMETER_FX_FILE, where a day's rate stays once it is there; exit code 1 when a file says
     otherwise.
     """
     if not settings.fx_file:
         raise UserError("no file keeps the rates: set TOLLMETER_FX_FILE to one, also for the workers; it may be new")
+    if not files and bank is None:
+        raise UserError("name a bank's FILE, or say --from ecb or --from cbr")
     target = Path(settings.fx_file)
     try:
-        merged = merge(target, [cells for file in files for cells in read_bank(file)])
+        new = [cells for file in files for cells in read_bank(file)]
+        new += fetch_bank(bank, datetime.now(UTC).date()) if bank is not None else []
+        merged = merge(target, new)
         store(target, merged.cells)
     except FxError as error:
         raise UserError(str(error)) from None

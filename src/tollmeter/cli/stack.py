@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -161,7 +161,14 @@ def status(settings: Settings, data: Path | None, as_json: bool) -> None:
 
 def _remarks(line: Settings, data_dir: Path) -> list[str]:
     """Return what else there is to say about a running stack, a line each."""
-    return [f"users of ClickHouse (default, reader) and their passwords: {data_dir / 'users.json'}"]
+    from tollmeter.streams.price.book.fx import FxError
+    from tollmeter.streams.price.book.fx_history import load_rates, stale_lines
+
+    try:
+        stale = stale_lines(load_rates(line.fx_file), datetime.now(UTC).date(), line.fx_max_age_days)
+    except FxError as error:
+        stale = [str(error)]
+    return [f"users of ClickHouse (default, reader) and their passwords: {data_dir / 'users.json'}", *stale]
 
 
 def _meant(data: Path | None) -> stacks.Found:

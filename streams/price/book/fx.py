@@ -32,7 +32,7 @@ def read_lines(path: Path) -> list[tuple[int, tuple[str, ...]]]:
     if not lines or tuple(lines[0]) != COLUMNS:
         raise FxError(
             f"{path}:1: the first line must be {','.join(COLUMNS)} (a file of the ECB or the Bank of Russia is taken "
-            "over by 'tollmeter prices fx import')"
+            "over by 'tollmeter prices fx update')"
         )
     rates: set[tuple[date, str]] = set()
     found: list[tuple[int, tuple[str, ...]]] = []

@@ -4,10 +4,12 @@ Rates are kept as the bank quotes them. A day that has a rate keeps it: what was
 """
 
 import csv
+import http.client
 import io
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from xml.etree import ElementTree
@@ -31,20 +33,44 @@ class Merged:
     conflicts: tuple[str, ...]
 
 
+BANKS = {
+    "ecb": "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-hist-90d.xml",
+    "cbr": "https://www.cbr.ru/scripts/XML_dynamic.asp?date_req1={since:%d/%m/%Y}&date_req2={until:%d/%m/%Y}&VAL_NM_RQ="
+    + _RUSSIAN_USD,
+}
+"""Where the banks publish the rates of the last 90 days."""
+FETCH_DAYS, FETCH_S, FETCH_BYTES = 90, 20, 8 << 20
+
+
 def read_bank(path: Path) -> list[Cells]:
     """Return a bank's rates as rows of our own format. Raises `FxError`: a file that cannot be read is no rate."""
     try:
         body = path.read_bytes()
     except OSError as error:
         raise FxError(f"{path}: cannot be read: {error.strerror}") from None
+    return _rows(body, str(path))
+
+
+def fetch_bank(bank: str, until: date, address: str = "") -> list[Cells]:
+    """Return the rates of the last 90 days as a bank publishes them. Raises `FxError`; an error page is no rate."""
+    url = (address or BANKS[bank]).format(since=until - timedelta(days=FETCH_DAYS), until=until)
+    try:
+        with urllib.request.urlopen(url, timeout=FETCH_S) as answer:  # noqa: S310 - one of two addresses of our own
+            body = answer.read(FETCH_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise FxError(f"{url.partition('?')[0]} does not answer: {getattr(error, 'reason', error)}") from None
+    return _rows(body, url.partition("?")[0])
+
+
+def _rows(body: bytes, where: str) -> list[Cells]:
     try:
         rows = list(_xml(body) if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else ecb_csv(body))
         for row in rows:
             rate_of(row)
     except FxError as error:
-        raise FxError(f"{path}: {error}") from None
+        raise FxError(f"{where}: {error}") from None
     if not rows:
-        raise FxError(f"{path}: holds no rate of the US dollar")
+        raise FxError(f"{where}: holds no rate of the US dollar")
     return rows
 
 

@@ -3,6 +3,7 @@
 That history has EUR alone and ends with the release of the package that brings it; the one shipped rate of RUB is old.
 """
 
+from collections.abc import Iterable
 from datetime import date
 from functools import cache
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from currency_converter.currency_converter import CURRENCY_FILE
 
 from tollmeter.streams.price.book.fx import SHIPPED, rate_of, read_lines
 from tollmeter.streams.price.book.fx_banks import ecb_csv
-from tollmeter.streams.rules.pricing.fx import Rate
+from tollmeter.streams.rules.pricing.fx import CURRENCIES, Rate
 
 SINCE = date(2024, 1, 1)
 
@@ -24,6 +25,33 @@ def load_rates(own_file: str = "") -> list[Rate]:
     known = {rate.currency for rate in own}
     shipped = {(rate.day, rate.currency): rate for rate in (*map(rate_of, _shipped()), *ecb_history())}
     return sorted([*own, *(rate for rate in shipped.values() if rate.currency not in known)])
+
+
+def newest(rates: Iterable[Rate], today: date) -> dict[str, Rate | None]:
+    """Return the last rate of each currency on or before a day; None where there is none."""
+    found: dict[str, Rate | None] = dict.fromkeys(CURRENCIES)
+    for rate in sorted(rates):
+        if rate.day <= today:
+            found[rate.currency] = rate
+    return found
+
+
+def stale_lines(rates: Iterable[Rate], today: date, max_age_days: int) -> list[str]:
+    """Say of each currency without a rate that is young enough what follows and what to do, a line each."""
+    said = []
+    for currency, rate in newest(rates, today).items():
+        if rate is None or (today - rate.day).days > max_age_days:
+            age = (
+                "there is no rate"
+                if rate is None
+                else f"the last rate is of {rate.day}, {(today - rate.day).days} days"
+            )
+            bank = {"EUR": "ecb", "RUB": "cbr"}[currency]
+            said.append(
+                f"{currency}: {age}, amounts in {currency} are unknown; 'tollmeter prices fx update --from {bank}' "
+                "or FILE brings rates"
+            )
+    return said
 
 
 def _shipped() -> list[tuple[str, ...]]:

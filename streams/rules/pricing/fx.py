@@ -1,6 +1,6 @@
 """Money in another currency at the last rate on or before the event's UTC day: exact, half to even, NULL without one.
 
-A rate that is too old for the day is no rate: the amount is NULL. Limits go on with it and a margin: as an amount at risk.
+A rate that is too old for the day is no rate: the amount is NULL. With a margin it is an amount at risk, for limits.
 
 A rate is an integer: nano units of the currency for one USD. 1e12 nano-USD times 1e15 overflows int64, so columns are
 multiplied in two halves.
