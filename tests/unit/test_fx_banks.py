@@ -134,15 +134,15 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 @pytest.fixture
-def bank() -> Iterator[Callable[[int, str], str]]:
+def bank() -> Iterator[Callable[[int, str | bytes], str]]:
     """A server on loopback that answers with this status and text; gives its address."""
-    answer: list[Any] = [200, ""]
+    answer: list[Any] = [200, b""]
 
     class Bank(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(answer[0])
             self.end_headers()
-            self.wfile.write(answer[1].encode())
+            self.wfile.write(answer[1])
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -151,8 +151,8 @@ def bank() -> Iterator[Callable[[int, str], str]]:
     thread = Thread(target=server.serve_forever)
     thread.start()
 
-    def says(status: int, text: str) -> str:
-        answer[:] = [status, text]
+    def says(status: int, text: str | bytes) -> str:
+        answer[:] = [status, text.encode() if isinstance(text, str) else text]
         return f"http://127.0.0.1:{server.server_port}/rates?since={{since:%Y}}&until={{until:%Y}}"
 
     yield says
@@ -161,14 +161,18 @@ def bank() -> Iterator[Callable[[int, str], str]]:
     server.server_close()
 
 
-def test_rates_fetched_from_a_bank_are_those_of_its_file(tmp_path: Path, bank: Callable[[int, str], str]) -> None:
+def test_rates_fetched_from_a_bank_are_those_of_its_file(
+    tmp_path: Path, bank: Callable[[int, str | bytes], str]
+) -> None:
     for text in (ECB_XML, RUSSIAN_DAY):
         of_file = read_bank(written(tmp_path / "rates.xml", text))
         assert fetch_bank("ecb", date(2026, 11, 29), bank(200, text)) == of_file
 
 
 @pytest.mark.parametrize(("status", "text"), [(404, ECB_XML), (500, ""), (200, ""), (200, "<html>sorry</html>")])
-def test_an_answer_that_is_no_rates_brings_none(bank: Callable[[int, str], str], status: int, text: str) -> None:
+def test_an_answer_that_is_no_rates_brings_none(
+    bank: Callable[[int, str | bytes], str], status: int, text: str
+) -> None:
     with pytest.raises(FxError) as wrong:
         fetch_bank("cbr", date(2026, 11, 29), bank(status, text))
     assert "127.0.0.1" in str(wrong.value)

@@ -113,10 +113,10 @@ def test_a_currency_of_the_own_file_comes_from_it_alone(tmp_path: Path) -> None:
 
 
 def test_old_rates_are_said() -> None:
+    nothing = "there is no rate"
     rates = [Rate(date(2026, 11, 20), "EUR", 9 * 10**8, "x"), Rate(date(2026, 12, 1), "RUB", 10**11, "x")]
     assert stale_lines(rates, date(2026, 11, 27), 7) == [
-        "RUB: there is no rate, amounts in RUB are unknown; "
-        "'tollmeter prices fx update --from cbr' or FILE brings rates"
+        f"RUB: {nothing}, amounts in RUB are unknown; 'tollmeter prices fx update --from cbr' or FILE brings rates"
     ]
     eur, rub = stale_lines(rates, date(2026, 11, 28), 7)
     assert eur.startswith("EUR: the last rate is of 2026-11-20, amounts in EUR are unknown;")

@@ -495,7 +495,7 @@ def test_the_newest_rate_on_or_before_the_day(tmp_path: Path) -> None:
         "day,currency,usd_per_unit,units_per_usd,source\n"
         "2026-11-18,EUR,1.25,,test\n2026-11-20,EUR,2,,test\n2026-11-21,EUR,4,,test\n"
     )
-    book = load(Settings(fx_file=str(file), fx_max_age_days=100_000))
+    book = load(Settings(fx_file=str(file)))
     rows = priced(
         book,
         [

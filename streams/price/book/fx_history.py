@@ -41,11 +41,7 @@ def stale_lines(rates: Iterable[Rate], today: date, max_age_days: int) -> list[s
     said = []
     for currency, rate in newest(rates, today).items():
         if rate is None or (today - rate.day).days > max_age_days:
-            age = (
-                "there is no rate"
-                if rate is None
-                else f"the last rate is of {rate.day}, {(today - rate.day).days} days"
-            )
+            age = "there is no rate" if rate is None else f"the last rate is of {rate.day}"
             bank = {"EUR": "ecb", "RUB": "cbr"}[currency]
             said.append(
                 f"{currency}: {age}, amounts in {currency} are unknown; 'tollmeter prices fx update --from {bank}' "
