@@ -6,6 +6,7 @@ Rates are kept as the bank quotes them. A day that has a rate keeps it: what was
 import csv
 import http.client
 import io
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -57,6 +58,9 @@ def fetch_bank(bank: str, until: date, address: str = "") -> list[Cells]:
     try:
         with urllib.request.urlopen(url, timeout=FETCH_S) as answer:  # noqa: S310 - one of two addresses of our own
             body = answer.read(FETCH_BYTES)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            raise FxError(f"{url.partition('?')[0]} answered {refused.code}") from None
     except (OSError, http.client.HTTPException) as error:
         raise FxError(f"{url.partition('?')[0]} does not answer: {getattr(error, 'reason', error)}") from None
     return _rows(body, url.partition("?")[0])
