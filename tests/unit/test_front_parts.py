@@ -141,6 +141,8 @@ NOT_FOR_READERS = [
     "SELECT * FROM information_schema.key_column_usage",
     "SELECT 1 SETTINGS max_threads = 1",
     "SELECT 1 SETTINGS final",
+    "SELECT FROM SETTINGS format_schema",
+    "SELECT 1 WHERE select SETTINGS a.b",
     "SELECT 1 WHERE select SETTINGS format_schema == '/x'",
     "SELECT * FROM (SELECT, '/x')",
     "SELECT * FROM (SELECT t, '/x' AS y FINAL)",

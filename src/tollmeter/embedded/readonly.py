@@ -186,8 +186,8 @@ class _Judgement:
             raise refused("INTO is not allowed for a read-only user.")
         if token.word == "PARALLEL" and following.word == "WITH":
             raise refused("PARALLEL WITH is not allowed for a read-only user.")
-        behind_operand = self._is_clause(place) or self._at(place - 1).text == "*"
-        if token.word == "SETTINGS" and following.named and (behind_operand or second.text in ("=", "==")):
+        clause = following.word in _NAME_FOLLOWS | _TABLES_END and second.text not in ("=", "==")
+        if token.word == "SETTINGS" and following.named and not clause:
             raise refused("SETTINGS in the statement are not allowed for a read-only user.")
         if token.word == "FORMAT" and following.named:
             check_format(following.value)
