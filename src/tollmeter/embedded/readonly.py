@@ -39,6 +39,7 @@ _NAME_FOLLOWS = words(
 )
 _DEEPEST = 500
 _PATH_IN_STRING = re.compile(r"[/\\:]")
+_CLAUSES = (_NAME_FOLLOWS | _TABLES_END) - {"SETTINGS"}
 _OPERAND_ENDS = frozenset({")", "]", "}"})
 _TAKES_FROM = frozenset({"extract", "trim", "ltrim", "rtrim", "substring", "substr", "overlay"})
 _NOTHING = Token(Kind.SIGN, "", "", gap=False)
@@ -186,7 +187,7 @@ class _Judgement:
             raise refused("INTO is not allowed for a read-only user.")
         if token.word == "PARALLEL" and following.word == "WITH":
             raise refused("PARALLEL WITH is not allowed for a read-only user.")
-        clause = following.word in _NAME_FOLLOWS | _TABLES_END and second.text not in ("=", "==")
+        clause = following.word in _CLAUSES and second.text not in ("=", "==")
         if token.word == "SETTINGS" and following.named and not clause:
             raise refused("SETTINGS in the statement are not allowed for a read-only user.")
         if token.word == "FORMAT" and following.named:
