@@ -12,6 +12,13 @@ CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
 Severity = Literal["info", "warning", "critical"]
 
 
+def whom(org_id: str, scope: str, name: str) -> str:
+    """Name a scope in a sentence; calls may have no organisation."""
+    if scope == "org":
+        return org_id or "the calls without an organisation"
+    return f"{scope} {name} of {org_id}" if org_id else f"{scope} {name}"
+
+
 def alert_id(*parts: str) -> str:
     """Return 32 hex of a hash over length-prefixed parts, so that ("a", "bc") and ("ab", "c") differ."""
     joined = b"".join(len(data).to_bytes(4, "big") + data for data in (part.encode() for part in parts))

@@ -7,7 +7,7 @@ from tollmeter.producers.guard.access import NANO_PER_S, Paced
 from tollmeter.producers.guard.accounts import Refusal
 from tollmeter.producers.guard.decision import NANO_PER_USD, CostLimitExceeded, Deny
 from tollmeter.schemas.access import Block
-from tollmeter.schemas.alert import Alert, alert_id
+from tollmeter.schemas.alert import Alert, alert_id, whom
 from tollmeter.schemas.policy import Limit
 
 SOURCE = "tollmeter/guard"
@@ -114,7 +114,7 @@ def alert_of(deny: Deny, org: str, caller: dict[str, str], at_ms: int) -> Alert 
     at = datetime.fromtimestamp(at_ms / 1_000, UTC)
     hour = at.strftime("%Y-%m-%dT%H")
     facts = {key: value for key, value in deny.body.items() if key not in ("ok", "error", "scope", "name")}
-    whom = org if scope == "org" else f"{scope.replace('_', ' ')} {name} of {org}"
+    who = whom(org, scope.replace("_", " "), name)
     return Alert(
         id=alert_id(kind, org, scope, name, hour),
         kind=kind,
@@ -124,7 +124,7 @@ def alert_of(deny: Deny, org: str, caller: dict[str, str], at_ms: int) -> Alert 
         name=name,
         period=hour,
         received_at=at,
-        text=f"{whom}: {_TEXTS[kind].format(**deny.body)}",
+        text=f"{who}: {_TEXTS[kind].format(**deny.body)}",
         facts=facts,
         source=SOURCE,
     )

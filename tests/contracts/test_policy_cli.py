@@ -77,7 +77,8 @@ def test_a_policy_is_set_shown_replaced_and_deleted(say: Say, line_settings: Set
     )
 
     assert say("policy set --org acme --monthly 10")[1] == (
-        "policy acme/org//pool/USD is in force; alerts at 20 %, 50 %, 80 %, 100 %\n"
+        "policy acme/org//pool/USD is in force (for all calls of the scope together); "
+        "alerts at 20 %, 50 %, 80 %, 100 %\n"
     )
     assert [entry["policy_id"] for entry in json.loads(say("policy list --json")[1])] == [
         "acme/group/web/each_member/EUR",
@@ -103,6 +104,17 @@ def test_a_policy_is_set_shown_replaced_and_deleted(say: Say, line_settings: Set
     code, out, err = say("policy get --org acme --scope group --name web --json")
     assert (code, json.loads(out)) == (1, [])
     assert err == "tollmeter: acme/group/web has no policy: no limit, warn 80 %\n"
+
+
+def test_limits_and_thresholds_of_zero_or_less_are_absent(say: Say, line_settings: Settings) -> None:
+    line = "policy set --org acme --daily 0 --monthly -1 --limit day/tokens=0 --rolling 24=0.0 --warn-pct"
+    code, out, _ = say(f"{line} 0")
+    assert (code, out.endswith("; without a limit\n")) == (0, True)
+    policy = read_rules(line_settings).policies["acme/org//pool/USD"]
+    assert (policy.all_limits, policy.warn_threshold_pct) == ((), 80)
+    assert say(f"{line} -5 --weekly 3")[0] == 0
+    policy = read_rules(line_settings).policies["acme/org//pool/USD"]
+    assert ([limit.key for limit in policy.all_limits], policy.warn_threshold_pct) == (["week/money"], 80)
 
 
 def test_an_unknown_user_is_refused_until_created_or_seen(say: Say, line_settings: Settings) -> None:

@@ -98,12 +98,34 @@ def test_a_known_user_without_calls_has_zeros_and_no_keys(ledger: ClickHouse) ->
     assert document["cost_remaining_today_micro_eur"] == 1_000_000
 
 
-def test_own_keys_are_shown_apart_and_have_no_limits(ledger: ClickHouse) -> None:
+def test_own_keys_are_shown_apart_with_what_would_remain(ledger: ClickHouse) -> None:
     document = spend_status(ledger, rules(ORG, GROUP), "acme", "ann", NOW, billing_scope_org=False).document()
-    assert not [name for name in document if name.startswith(("cost_limit", "cost_remaining"))]
+    assert not [name for name in document if name.startswith("cost_limit")]
     assert (document["billing_scope_org"], document["cost_used_today_micro_eur"]) == (False, 90_000)
-    assert (document["requests_used_today"], document["tokens_used_month"]) == (1, 7)
+    assert document["cost_remaining_today_micro_eur"] == 1_000_000 - 90_000
+    assert document["cost_remaining_month_micro_eur"] == 1_500_000 - 90_000
+    assert (document["requests_used_today"], document["tokens_used_month"]) == (5, 1_262), "all calls, whoever pays"
     assert document["warn_threshold_pct"] == 60
+    assert not {"limits", "applies"} & document.keys(), "no limit concerns them"
+    free = spend_status(ledger, rules(), "acme", "ann", NOW, billing_scope_org=False).document()
+    assert "cost_remaining_today_micro_eur" not in free
+
+
+def test_the_limit_that_binds_is_shown_in_its_own_currency(ledger: ClickHouse) -> None:
+    """In EUR nothing limits her; in USD and in requests something does."""
+    pool = Policy(org_id="acme", daily_limit_micro=1)  # 1,000 nano-USD; call 1 cost one of them
+    web = Policy(org_id="acme", scope="group", name="blue", limits=(Limit(period="day", measure="requests", amount=2),))
+    other = Policy(org_id="acme", scope="group", name="red", daily_limit_micro=1)
+    found = spend_status(ledger, rules(pool, web, other), "acme", "ann", NOW)
+    assert "cost_limit_today_micro_eur" not in found.document()
+    assert found.limits is not None
+    assert [
+        (limit.scope, limit.name, limit.unit, limit.limit, limit.used, limit.percent) for limit in found.limits
+    ] == [
+        ("group", "blue", "requests", 2, 0, 0),
+        ("org", "", "USD", 1_000, 1, 0),
+    ]
+    assert found.applies == "pool"
 
 
 def test_the_user_s_own_policy_wins_whole(ledger: ClickHouse) -> None:
@@ -123,6 +145,30 @@ def test_a_day_is_the_policy_s_own(ledger: ClickHouse) -> None:
     larger = kolkata.model_copy(update={"daily_limit_micro": 3_000_000})
     found = spend_status(ledger, rules(larger, both), "acme", "ann", NOW)
     assert (found.cost_limit_today_micro_eur, found.cost_remaining_today_micro_eur) == (1_500_003, 1_000_001)
+
+
+USED_UP = [
+    (Policy(org_id="usd", daily_limit_micro=5), "daily cost"),
+    (Policy(org_id="usd", applies="each_member", monthly_limit_micro=5), "monthly cost"),
+    (Policy(org_id="usd", scope="user", name="ann", daily_limit_micro=5, monthly_limit_micro=5), "daily cost"),
+    (Policy(org_id="usd", limits=(Limit(period="week", amount=5),)), "weekly cost"),
+    (Policy(org_id="usd", limits=(Limit(period="day", measure="requests", amount=1),)), "daily request"),
+    (Policy(org_id="usd", daily_limit_micro=6), ""),
+    (Policy(org_id="usd", scope="group", name="elsewhere", daily_limit_micro=1), ""),
+]
+
+
+@pytest.mark.parametrize(("policy", "said"), USED_UP, ids=[f"{said} {case.policy_id}" for case, said in USED_UP])
+def test_a_limit_in_any_currency_ends_what_is_available(ledger: ClickHouse, policy: Policy, said: str) -> None:
+    insert(ledger, [call(500, "2026-11-22T09:00", org_id="usd", cost_nano=5_000)], offset=40)
+    if not said:
+        assert_available(ledger, rules(policy), "usd", "ann", NOW)
+        return
+    with pytest.raises(CostLimitExceeded, match=f"^llm cost limit exceeded: {said} limit reached$"):
+        assert_available(ledger, rules(policy), "usd", "ann", NOW)
+    found = spend_status(ledger, rules(policy), "usd", "ann", NOW).limits
+    assert found is not None
+    assert (found[0].remaining, found[0].percent) == (0, 100)
 
 
 AVAILABLE = [
@@ -170,7 +216,9 @@ def test_the_dearest_twenty_keys(ledger_settings: Settings, ledger: ClickHouse) 
     insert(ledger, many, offset=9)
     keys = spend_status(ledger, rules(), "acme", "cat", NOW).by_provider_keys
     assert keys is not None
-    assert [key.fingerprint for key in keys] == [f"k{n:02}" for n in range(24, 4, -1)]
+    assert [key.fingerprint for key in keys] == [*(f"k{n:02}" for n in range(24, 4, -1)), ""]
+    assert (keys[-1].label, keys[-1].cost_month_micro_eur) == ("other", 0 + 1 + 2 + 3 + 4)
+    assert sum(key.cost_month_micro_eur for key in keys) == sum(range(25)), "the rows add up to the month"
 
 
 SCOPES = [

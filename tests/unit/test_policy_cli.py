@@ -4,24 +4,24 @@ import pytest
 
 from tollmeter.cli.root import run
 
+NO_DELETE = "cannot delete org policy: take its limits away, tollmeter policy set"
 USER = "policy set --org acme --scope user --name ann"
 NO_LIMIT = "a policy needs a limit: give --daily, --monthly or another one, or --no-limits alone"
 LINES = [
     (USER, NO_LIMIT),
     (f"{USER} --daily 5 --no-limits", NO_LIMIT),
-    (f"{USER} --daily -5", "--daily: -5 must be above 0 and have at most six decimals"),
-    (f"{USER} --monthly 0", "--monthly: 0 must be above 0 and have at most six decimals"),
+    (f"{USER} --limit day/tokens=1.5", "--limit day/tokens: '1.5' must be a whole number above 0"),
+    ("policy delete --org acme", f"{NO_DELETE} --org acme --no-limits"),
+    ("policy delete --org acme --scope org --currency EUR", f"{NO_DELETE} --org acme --no-limits"),
     (f"{USER} --weekly five", "--weekly: 'five' is not an amount; write for example 25 or 0.5"),
     (f"{USER} --rolling 24", "--rolling 24: write HOURS=AMOUNT, for example 24=5"),
     (f"{USER} --rolling 24=x", "--limit rolling24h/money: 'x' is not an amount; write for example 25 or 0.5"),
     (f"{USER} --limit day/tokens", "--limit day/tokens: write KIND=AMOUNT, for example day/tokens=1000000"),
-    (f"{USER} --limit day/tokens=-1", "--limit day/tokens: '-1' must be a whole number above 0"),
     (
         f"{USER} --limit year/money=1",
         "'year/money' is no limit: write day, week, month or rolling24h, a slash, and money, tokens or requests",
     ),
     (f"{USER} --daily 5 --limit day/money=6", "two limits of day/money: give one"),
-    (f"{USER} --daily 5 --warn-pct 0", "--warn-pct: Input should be greater than 0"),
     (f"{USER} --daily 5 --warn-pct 500", "--warn-pct: Input should be less than or equal to 100"),
     (f"{USER} --daily 5 --currency GBP", "Invalid value for '--currency': 'GBP' is not one of 'USD', 'EUR', 'RUB'."),
     (

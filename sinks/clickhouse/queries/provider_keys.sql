@@ -1,4 +1,5 @@
--- A user's dearest keys of a period, apart by who pays; `provider` is the one that took most of the key's money.
+-- A user's keys of a period, dearest first, apart by who pays; calls without a key are the key ''. `provider` is the one
+-- that took most of the key's money.
 SELECT
     fingerprint,
     billing_scope,
@@ -12,7 +13,7 @@ FROM
         provider,
         sum(toInt128(ifNull(cost_eur_nano, 0)) + ifNull(at_risk_eur_nano, 0)) AS nano
     FROM usage_events FINAL
-    WHERE status != 'VOID' AND org_id = {org:String} AND user_id = {user:String} AND api_key_id != ''
+    WHERE status != 'VOID' AND org_id = {org:String} AND user_id = {user:String}
         AND event_time >= {since:DateTime64(6, 'UTC')}
         AND least(event_time, received_at) >= {since:DateTime64(6, 'UTC')}
         AND least(event_time, received_at) < {until:DateTime64(6, 'UTC')}
@@ -20,4 +21,3 @@ FROM
 )
 GROUP BY fingerprint, billing_scope
 ORDER BY eur_nano DESC, fingerprint, billing_scope
-LIMIT 20

@@ -12,13 +12,17 @@ from pydantic import BaseModel, ConfigDict
 
 from tollmeter.broker.policies import Rules
 from tollmeter.producers.guard.decision import CostLimitExceeded
+from tollmeter.producers.guard.refusals import limit_text
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load, moment
 from tollmeter.streams.rules.limits.periods import period_of
-from tollmeter.streams.rules.limits.policies import Budget, effective
+from tollmeter.streams.rules.limits.policies import Budget, effective, pool_limits
 
 _LABEL_LENGTH = 8
+_DEAREST = 20
+"""So many keys have a row of their own."""
+OTHER = "other"
 
 
 class UserNotFoundError(LookupError):
@@ -40,8 +44,29 @@ class ProviderKey(BaseModel):
     billing_scope: Literal["ORG", "USER"]
 
 
+class BindingLimit(BaseModel):
+    """One limit that binds the user's calls, in its own unit: nano-units of a currency, tokens or requests."""
+
+    model_config = ConfigDict(frozen=True)
+
+    policy_id: str
+    applies: str
+    scope: str
+    name: str
+    period: str
+    unit: str
+    limit: int
+    used: int
+    remaining: int
+    percent: int
+
+
 class SpendStatus(BaseModel):
-    """The fields that clients know; `document` leaves out what is absent."""
+    """The fields that clients know; `document` leaves out what is absent.
+
+    Amounts in micro-EUR are compared with limits in EUR alone. `limits` are all that bind, in their own currencies, the
+    one that is used most first; `applies` is that one's.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,6 +87,8 @@ class SpendStatus(BaseModel):
     tokens_limit: int = 0
     requests_remaining: int = 0
     tokens_remaining: int = 0
+    applies: str | None = None
+    limits: tuple[BindingLimit, ...] | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the fields as JSON carries them."""
@@ -125,32 +152,75 @@ def spend_status(
 ) -> SpendStatus:
     """Return the status of a user. Raises `UserNotFoundError`, `Unavailable`.
 
-    With `billing_scope_org` false it tells what the user spent on his own keys, which no limit concerns. Of limits in
-    several time zones the one with the least remaining is shown, with its own day or month; without a limit it is UTC.
+    With `billing_scope_org` false it tells what the user spent on his own keys: no limit concerns that, and what would
+    remain of the limits is said all the same. Of limits in several time zones the one with the least remaining is
+    shown, with its own day or month; without a limit it is UTC. Requests and tokens are all the user's, whoever pays.
     """
     if not is_known(ledger, rules, org, user):
         raise UserNotFoundError
     found = effective(rules.policies.values(), org, user, rules.groups.of(org, user))
-    budgets = found.budgets if billing_scope_org else ()
     at_s = int(now.timestamp())
 
     def window(kind: str) -> _Window:
-        limits = [budget for budget in budgets if budget.unit == "EUR" and budget.limit.window == kind]
+        limits = [budget for budget in found.budgets if budget.unit == "EUR" and budget.limit.window == kind]
         return _tightest(ledger, (org, user), kind, limits, at_s, own_keys=not billing_scope_org)
 
     today, month = window("day"), window("month")
+    limits = binding_limits(ledger, rules, org, user, at_s) if billing_scope_org else []
+    others = {
+        kind: use_of(ledger, org, "user", user, shown.period, own_keys=billing_scope_org)
+        for kind, shown in (("day", today), ("month", month))
+    }
     return SpendStatus(
         cost_used_today_micro_eur=today.used_micro,
-        cost_limit_today_micro_eur=today.limit_micro,
+        cost_limit_today_micro_eur=today.limit_micro if billing_scope_org else None,
         cost_used_month_micro_eur=month.used_micro,
-        cost_limit_month_micro_eur=month.limit_micro,
+        cost_limit_month_micro_eur=month.limit_micro if billing_scope_org else None,
         cost_remaining_today_micro_eur=today.remaining_micro,
         cost_remaining_month_micro_eur=month.remaining_micro,
         warn_threshold_pct=found.warn_threshold_pct,
         billing_scope_org=billing_scope_org,
         by_provider_keys=_provider_keys(ledger, org, user, month.period) or None,
-        requests_used_today=today.use.requests,
-        tokens_used_month=month.use.tokens,
+        requests_used_today=today.use.requests + others["day"].requests,
+        tokens_used_month=month.use.tokens + others["month"].tokens,
+        applies=limits[0].applies if limits else None,
+        limits=tuple(limits) or None,
+    )
+
+
+def binding_limits(ledger: ClickHouse, rules: Rules, org: str, user: str, at_s: int) -> list[BindingLimit]:
+    """Return what limits the user's calls on the organisation's keys, most used first. Raises `Unavailable`.
+
+    Those are his own limits and the pools of the organisation and of his groups. Limits of a key, a model or an address
+    depend on the call: `policy explain` shows them.
+    """
+    found = [_binding(budget, used) for budget, used in _used(ledger, rules, org, user, at_s)]
+    return sorted(found, key=lambda limit: (-limit.percent, limit.policy_id, limit.period, limit.unit))
+
+
+def _used(ledger: ClickHouse, rules: Rules, org: str, user: str, at_s: int) -> list[tuple[Budget, int]]:
+    groups = rules.groups.of(org, user)
+    policies = rules.policies.values()
+    pools = pool_limits(policies, org, {("group", group) for group in groups})
+    found = []
+    for budget in (*effective(policies, org, user, groups).budgets, *pools):
+        period = period_of(budget.limit.window, budget.timezone, at_s)
+        found.append((budget, use_of(ledger, org, budget.scope, budget.name, period).of(budget.unit)))
+    return found
+
+
+def _binding(budget: Budget, used: int) -> BindingLimit:
+    return BindingLimit(
+        policy_id=budget.policy_id,
+        applies=budget.applies,
+        scope=budget.scope,
+        name=budget.name,
+        period=budget.period,
+        unit=budget.unit,
+        limit=budget.amount,
+        used=used,
+        remaining=max(0, budget.amount - used),
+        percent=used * 100 // budget.amount,
     )
 
 
@@ -159,15 +229,22 @@ def assert_available(
 ) -> None:
     """Return when the user may spend. Raises `CostLimitExceeded`, `UserNotFoundError`, `Unavailable`.
 
-    A call on the user's own key passes before anybody asks who the user is.
+    A call on the user's own key passes before anybody asks who the user is. Of several used-up limits the daily one of
+    cost is named first, then the monthly one.
     """
     if billing_scope == "USER":
         return
-    status = spend_status(ledger, rules, org, user, now)
-    if status.cost_remaining_today_micro_eur == 0:
-        raise CostLimitExceeded("llm cost limit exceeded: daily cost limit reached")
-    if status.cost_remaining_month_micro_eur == 0:
-        raise CostLimitExceeded("llm cost limit exceeded: monthly cost limit reached")
+    if not is_known(ledger, rules, org, user):
+        raise UserNotFoundError
+    used = _used(ledger, rules, org, user, int(now.timestamp()))
+    used_up = [budget.limit for budget, amount in used if _counted(budget, amount) >= budget.limit.amount]
+    if used_up:
+        raise CostLimitExceeded(limit_text(min(used_up, key=lambda limit: (limit.measure != "money", limit.period))))
+
+
+def _counted(budget: Budget, used: int) -> int:
+    """Return what was used in the unit of the limit; money rounded up to micro-units, as everywhere it is shown."""
+    return -(-used // NANO_PER_MICRO) if budget.limit.measure == "money" else used
 
 
 def _tightest(
@@ -186,15 +263,26 @@ def _tightest(
 
 
 def _provider_keys(ledger: ClickHouse, org: str, user: str, month: tuple[int, int]) -> tuple[ProviderKey, ...]:
+    """Return the dearest keys, and as one more row what all the others took: the rows add up to the month."""
     rows = ledger.query(load("provider_keys"), {"org": org, "user": user, **_span(month)})
-    return tuple(_provider_key(row) for row in rows)
+    keys = [_provider_key(row["fingerprint"], _label(row), int(row["eur_nano"]), row) for row in rows[:_DEAREST]]
+    others = rows[_DEAREST:]
+    if others:
+        payer = max(others, key=lambda row: int(row["eur_nano"]))
+        keys.append(_provider_key("", OTHER, sum(int(row["eur_nano"]) for row in others), payer))
+    return tuple(keys)
 
 
-def _provider_key(row: dict[str, Any]) -> ProviderKey:
-    micro = -(-int(row["eur_nano"]) // NANO_PER_MICRO)
+def _label(row: dict[str, Any]) -> str:
+    end = row["fingerprint"][-_LABEL_LENGTH:]
+    return f"{row['provider']} ···{end}" if end else str(row["provider"])
+
+
+def _provider_key(fingerprint: str, label: str, eur_nano: int, row: dict[str, Any]) -> ProviderKey:
+    micro = -(-eur_nano // NANO_PER_MICRO)
     return ProviderKey(
-        fingerprint=row["fingerprint"],
-        label=f"{row['provider']} ···{row['fingerprint'][-_LABEL_LENGTH:]}",
+        fingerprint=fingerprint,
+        label=label,
         cost_month_micro_eur=micro,
         cost_month_eur=micro / 1_000_000,
         billing_scope=row["billing_scope"],

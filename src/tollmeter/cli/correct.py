@@ -73,7 +73,8 @@ def correct(
             amendment = Amendment(void=True) if void else parse(assignments)
             found = plan(stored(client, wanted), wanted, Place(org_id, event_time), amendment, book.price)
             if not found.was:
-                raise UserError(f"nothing to change: {found.unchanged} calls are as they shall be")
+                _tell_nothing(found.unchanged, reason, dry_run=dry_run, as_json=as_json)
+                return
             if not is_known(client, book.id):
                 err.print(f"note: no PRICE worker has used the price book {book.id}: is its file the same as theirs?")
             outcome = None
@@ -84,7 +85,9 @@ def correct(
             raise UserError(str(problem)) from None
     _tell(found, outcome, reason, as_json=as_json)
     if outcome is not None and outcome.conflicts:
-        raise Finding("\n".join(outcome.conflicts))
+        for text in outcome.conflicts:
+            err.print(text)
+        raise Finding(f"{len(outcome.conflicts)} calls were corrected otherwise first")
 
 
 def _tell(found: "Plan", outcome: "Outcome | None", reason: str, *, as_json: bool) -> None:
@@ -109,6 +112,26 @@ def _tell(found: "Plan", outcome: "Outcome | None", reason: str, *, as_json: boo
     out.print(f"{len(rows)} calls, cost {after - before:+,} nano-USD{more}")
     if outcome is not None and not outcome.stored:
         out.print("sent, and not in the ledger yet: is the ledger worker running?")
+
+
+def _tell_nothing(unchanged: int, reason: str, *, dry_run: bool, as_json: bool) -> None:
+    """Say that all is as it shall be: repeated, a correction is done."""
+    if not as_json:
+        out.print(f"nothing to change: {unchanged} calls are as they shall be")
+        return
+    print_json(
+        {
+            "calls": 0,
+            "unchanged": unchanged,
+            "difference_nano": 0,
+            "unpriced": 0,
+            "dry_run": dry_run,
+            "stored": True,
+            "conflicts": (),
+            "reason": reason,
+            "rows": [],
+        }
+    )
 
 
 def _line(was: Any, now: Any, names: Sequence[str]) -> dict[str, Any]:

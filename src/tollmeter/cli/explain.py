@@ -90,7 +90,7 @@ def explain(
 @json_option
 @click.pass_obj
 def status(settings: Settings, org: str, user: str, own_keys: bool, as_json: bool) -> None:
-    """What a user spent today and this month against his limits, in EUR; exit code 1 for one whom nobody knows."""
+    """What a user spent against the limits that bind, and in EUR; exit code 1 for one whom nobody knows."""
     with doing(), reading(settings) as ledger:
         try:
             found = spend_status(
@@ -101,6 +101,23 @@ def status(settings: Settings, org: str, user: str, own_keys: bool, as_json: boo
     if as_json:
         print_json(found.document())
         return
+    limits = [
+        {
+            "scope": f"{limit.scope} {limit.name}".strip(),
+            "applies": limit.applies,
+            "period": limit.period,
+            "unit": limit.unit,
+            "limit": _shown(limit.limit, limit.unit),
+            "used": _shown(limit.used, limit.unit),
+            "remaining": _shown(limit.remaining, limit.unit, down=True),
+            "%": limit.percent,
+        }
+        for limit in found.limits or ()
+    ]
+    if limits:
+        print_table(f"limits that bind calls of {user}", limits, spare=("remaining", "applies"))
+    elif not own_keys:
+        out.print(f"no limit binds calls of {user}")
     rows = [
         {
             "": name,
@@ -110,7 +127,7 @@ def status(settings: Settings, org: str, user: str, own_keys: bool, as_json: boo
         }
         for name in ("today", "month")
     ]
-    print_table(f"spend of {user}, EUR; warned at {found.warn_threshold_pct} %", rows)
+    print_table(f"spend of {user}, EUR, against limits in EUR; warned at {found.warn_threshold_pct} %", rows)
     if found.by_provider_keys:
         shown = [
             {"key": key.label, "paid by": key.billing_scope, "this month": amount_text(key.cost_month_micro_eur)}
@@ -154,6 +171,7 @@ def _row(budget: Budget, why: str, ledger: ClickHouse | None, live: dict[str, Sp
     return {
         "scope": budget.scope,
         "name": budget.name,
+        "applies": budget.applies,
         "period": budget.period,
         "unit": budget.unit,
         "starts_at": _instant(period[0]),
@@ -177,6 +195,7 @@ def _print(document: dict[str, Any]) -> None:
     rows = [
         {
             "scope": f"{row['scope']} {row['name']}".strip(),
+            "applies": row["applies"],
             "period": row["period"],
             "unit": row["unit"],
             "limit": _shown(row["limit"], row["unit"]),
@@ -192,7 +211,7 @@ def _print(document: dict[str, Any]) -> None:
     if not rows:
         out.print("no limit binds these calls")
         return
-    print_table("limits in force", rows)
+    print_table("limits in force", rows, spare=("guards see", "remaining", "applies"))
     lost = [
         {
             "policy": row["policy_id"],

@@ -1,6 +1,7 @@
 """`tollmeter policy`: set, get, list and delete limits; amounts in currency units with up to six decimals."""
 
 from collections.abc import Callable, Iterable
+from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
 import click
@@ -35,6 +36,9 @@ _OPTIONS = {
 }
 
 
+_APPLIES = {"pool": "for all calls of the scope together", "each_member": "for each member by himself"}
+
+
 @click.group(cls=Group)
 def policy() -> None:
     """Limits of organisations, groups, users, keys, IPs, agents, models, providers and tags."""
@@ -61,7 +65,13 @@ def policy() -> None:
 )
 @currency_option
 @click.option("--timezone", default="UTC", show_default=True, help="Zone whose days, weeks and months count.")
-@click.option("--warn-pct", type=int, default=DEFAULT_WARN_PCT, show_default=True, help="One more alert, in percent.")
+@click.option(
+    "--warn-pct",
+    type=int,
+    default=DEFAULT_WARN_PCT,
+    show_default=True,
+    help="One more alert, in percent; 0 or less is the default.",
+)
 @click.option("--alert-pct", "alert_pcts", type=int, multiple=True, help="Threshold in percent; may be repeated.")
 @click.option("--alert-remaining", help="Alert when less than this amount of a money limit remains.")
 @click.option("--create", is_flag=True, help="Add a user whom nobody knows yet to the membership.")
@@ -84,9 +94,10 @@ def set_(
     as_json: bool,
     **limits: Any,
 ) -> None:
-    """Set the limits of a scope, in place of any it had in this currency."""
-    written = _limits(**limits)
-    if bool(written) == no_limits:
+    """Set the limits of a scope, in place of any it had in this currency. A limit of 0 or less is no limit."""
+    given = _limits(**limits)
+    written = {kind: amount for kind, amount in given.items() if not _is_none(amount)}
+    if bool(given) == no_limits:
         raise UserError("a policy needs a limit: give --daily, --monthly or another one, or --no-limits alone")
     made = _readable(
         lambda: policy_of(
@@ -97,7 +108,7 @@ def set_(
                 "applies": applies,
                 "currency": currency,
                 "timezone": timezone,
-                "warn_threshold_pct": warn_pct,
+                "warn_threshold_pct": warn_pct if warn_pct > 0 else DEFAULT_WARN_PCT,
                 "alert_pcts": alert_pcts or DEFAULT_ALERT_PCTS,
                 "alert_remaining_micro": alert_remaining and amount_of(alert_remaining, "alert_remaining"),
             },
@@ -111,7 +122,8 @@ def set_(
         print_json(document(made))
     else:
         alerts = ", ".join(f"{pct} %" for pct in made.thresholds)
-        out.print(f"policy {made.policy_id} is in force; alerts at {alerts}")
+        what = f"alerts at {alerts}" if made.all_limits else "without a limit"
+        out.print(f"policy {made.policy_id} is in force ({_APPLIES[made.applies]}); {what}")
 
 
 @policy.command()
@@ -148,7 +160,9 @@ def list_(settings: Settings, org: str | None, as_json: bool) -> None:
 @click.option("--currency", type=click.Choice(["USD", "EUR", "RUB"]), help="Which one, where the scope has several.")
 @click.pass_obj
 def delete(settings: Settings, org: str, scope: str, name: str, applies: str | None, currency: str | None) -> None:
-    """Delete the policy of a scope; an absent one is no error."""
+    """Delete the policy of a scope, but not an organisation's; an absent one is no error."""
+    if scope == "org":
+        raise UserError(f"cannot delete org policy: take its limits away, tollmeter policy set --org {org} --no-limits")
     with doing():
         found = [
             entry
@@ -187,6 +201,14 @@ def _limits(
         if given is not None:
             found[kind] = given
     return found
+
+
+def _is_none(amount: str) -> bool:
+    """Return whether an amount is a number of zero or less: clients that know no absent limit write it so."""
+    try:
+        return Decimal(amount) <= 0
+    except InvalidOperation:
+        return False
 
 
 def _readable(make: Callable[[], _Value]) -> _Value:

@@ -13,12 +13,22 @@ from tollmeter.settings import Settings
 ACKNOWLEDGE_S = 10.0
 LAND_S = 5.0
 SHOWN = ("event_id", "model", "input_tokens", "output_tokens", "price_status", "cost_usd")
+MAX_IMAGES = 1_000
+_WHY = {
+    "NO_USAGE": "nothing was counted, so there is nothing to price: give --in, --out or --images",
+    "PARTIAL": "priced by the nearest known rate, or not in all its parts: 'tollmeter prices show' has the rule",
+    "INVALID": "the counts contradict each other, so they are not priced",
+}
 
 
 @click.command()
 @click.option("--model", required=True, help="Model that was called, for example gpt-4o.")
 @click.option("--in", "input_tokens", type=click.IntRange(0, MAX_TOKENS), default=0, help="Input tokens.")
 @click.option("--out", "output_tokens", type=click.IntRange(0, MAX_TOKENS), default=0, help="Output tokens.")
+@click.option("--images", type=click.IntRange(1, MAX_IMAGES), help="Images that were made, for example by dall-e-3.")
+@click.option(
+    "--image-variant", default="", metavar="QUALITY_SIZE", help="For example hd_1024x1792, as prices name it."
+)
 @click.option("--provider", default="openai", show_default=True)
 @click.option("--org", "org_id", default="demo", show_default=True, help="Paying organisation.")
 @click.option("--user", "user_id", default="", help="End user.")
@@ -28,14 +38,27 @@ SHOWN = ("event_id", "model", "input_tokens", "output_tokens", "price_status", "
 @click.option("--service", default="tollmeter-send", show_default=True)
 @json_option
 @click.pass_obj
-def send(settings: Settings, /, model: str, as_json: bool, **fields: Any) -> None:
+def send(
+    settings: Settings, /, model: str, images: int | None, image_variant: str, as_json: bool, **fields: Any
+) -> None:
     """Send one usage event and see it land."""
+    if image_variant and images is None:
+        raise UserError("--image-variant says what --images are: give their number, too")
+    if images is not None:
+        fields |= {"operation": "image", "extra_units": image_units(images, image_variant)}
     event_id = _publish(settings, model_sent=model, **fields)
     row = _landed(settings, event_id)
+    reason = {} if row is None else _reason(row, fields["provider"])
     if as_json:
-        print_json({"event_id": event_id, "acknowledged": True, "row": row})
+        print_json({"event_id": event_id, "acknowledged": True, "row": row, **reason})
     elif row is not None:
-        print_table("In the ledger", [row], SHOWN)
+        print_table("In the ledger", [row], SHOWN, spare=("event_id", "input_tokens", "output_tokens"))
+        if reason:
+            out.print(reason["why"])
+        if reason.get("nearest"):
+            out.print(
+                f"nearest names: {', '.join(reason['nearest'])}; a rate of your own goes into TOLLMETER_PRICES_FILE"
+            )
         out.print(f"Next: tollmeter report calls --top 5   or   tollmeter report spend --by {_most_telling(fields)}")
     else:
         out.print(f"{event_id} is in Kafka, acknowledged.")
@@ -101,6 +124,25 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
     cost = row["cost_nano"]
     return {**row, "cost_usd": None if cost is None else nano_to_text(cost, 6)}
+
+
+def image_units(images: int, variant: str) -> dict[str, float]:
+    """Return the units of images as events carry them: a variant has a rate of its own, beside the number."""
+    return {"images": float(images)} | ({f"images_{variant}": float(images)} if variant else {})
+
+
+def _reason(row: dict[str, Any], provider: str) -> dict[str, Any]:
+    """Return why a price is missing or not exact, with the names most like an unknown model; {} when it is exact."""
+    status = row["price_status"]
+    if status != "UNKNOWN_MODEL":
+        return {"why": _WHY[status]} if status in _WHY else {}
+    from tollmeter.schemas.money import nano_to_text
+    from tollmeter.streams.price.book.lookup import nearest
+
+    risk = row["at_risk_nano"]
+    counted = f"limits count {nano_to_text(risk, 6)} USD at risk" if risk else "limits count nothing for it"
+    why = f"no price is known for {row['model_sent']} at {provider}, so its cost is unknown, not 0; {counted}"
+    return {"why": why, "nearest": nearest(row["model_sent"])}
 
 
 def _most_telling(fields: dict[str, Any]) -> str:

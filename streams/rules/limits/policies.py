@@ -31,6 +31,11 @@ class Budget:
     """The policy that decided."""
 
     @property
+    def applies(self) -> str:
+        """Whether it is compared with what one member spends (each_member) or what all spend together (pool)."""
+        return self.policy_id.split("/")[3]
+
+    @property
     def unit(self) -> Unit:
         """The currency of money, else what is counted."""
         return self.currency if self.limit.measure == "money" else self.limit.measure

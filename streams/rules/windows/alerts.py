@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tollmeter.schemas.alert import Alert, Severity, alert_id
+from tollmeter.schemas.alert import Alert, Severity, alert_id, whom
 from tollmeter.schemas.event import EPOCH
 from tollmeter.schemas.money import NANO_PER_MICRO, nano_to_text
 from tollmeter.streams.rules.limits.budgets import Edge, level_of, period_level_of, severity, used
@@ -70,7 +70,7 @@ def budget_alert(
     """A scope's use reached an edge of one of its budgets: a percentage, or so much that too little remains."""
     period = period_text(period_level_of(bound), bucket)
     (org, kind, name), limit = state.scopes.names[scope], _amount(bound, bound.amount)
-    whom = org if kind == "org" else f"{kind} {name} of {org}"
+    who = whom(org, kind, name)
     what = f"the {_WINDOW_NAMES.get(bound.limit.window, bound.limit.window)} budget of {limit}"
     rest = f"less than {nano_to_text((bound.alert_remaining_micro or 0) * NANO_PER_MICRO, 2)} {bound.unit} remain"
     identity = (bound.policy_id, bound.limit.key, str(bound.amount), kind, name, period, edge.label)
@@ -83,7 +83,7 @@ def budget_alert(
         name=name,
         period=period,
         received_at=instant(received_ms),
-        text=f"{whom} reached {edge.pct} % of {what}" if edge.pct is not None else f"{rest} of {what} for {whom}",
+        text=f"{who} reached {edge.pct} % of {what}" if edge.pct is not None else f"{rest} of {what} for {who}",
         facts={**_budget_facts(bound, reached), "threshold_pct": edge.pct},
     )
 
@@ -92,7 +92,6 @@ def late_spend_alert(state: State, bound: Budget, scope: int, bucket: int, late:
     """Spend arrived in a period that is over; one alert per budget, period and total, dated by the period's end."""
     period = period_text(level_of(bound), bucket)
     org, kind, name = state.scopes.names[scope]
-    whom = org if kind == "org" else f"{kind} {name} of {org}"
     return Alert(
         id=alert_id("late_spend", bound.policy_id, bound.limit.key, kind, name, period, str(total)),
         kind="late_spend",
@@ -102,7 +101,7 @@ def late_spend_alert(state: State, bound: Budget, scope: int, bucket: int, late:
         name=name,
         period=period,
         received_at=instant(bucket_end_s(level_of(bound), bucket) * 1000),
-        text=f"{_amount(bound, late)} arrived late in {period}, which is over: {whom} now stands at "
+        text=f"{_amount(bound, late)} arrived late in {period}, which is over: {whom(org, kind, name)} now stands at "
         f"{_amount(bound, total)} of {_amount(bound, bound.amount)}",
         facts={**_budget_facts(bound, total), "late": late},
     )
@@ -175,7 +174,8 @@ def unpriced_alert(state: State, day: int, scope: int, calls: int, count: int, r
         name=name,
         period=period,
         received_at=instant(received_ms),
-        text=f"{count:,} of {calls:,} calls of {org} have no known price; see: tollmeter prices show MODEL",
+        text=f"{count:,} of {calls:,} calls{f' of {org}' if org else ''} have no known price; "
+        "see: tollmeter prices show MODEL",
         facts={"calls": calls, "unknown_model": count, "window": "day"},
     )
 
@@ -201,7 +201,7 @@ def _key_alert(
         name=name,
         period=hour,
         received_at=instant(received_ms),
-        text=f"key {name} of {org} {text}",
+        text=f"{whom(org, 'key', name)} {text}",
         facts=facts,
     )
 
