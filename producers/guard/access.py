@@ -8,6 +8,7 @@ import threading
 from typing import NamedTuple
 
 from tollmeter.schemas.access import BLOCK_PREFIX, EVERYONE, Block, RateLimit
+from tollmeter.schemas.addresses import comparable, network_of, width
 
 MAX_BUCKETS = 100_000
 """Beyond it the full buckets are forgotten: they say nothing."""
@@ -38,6 +39,8 @@ class AccessView:
         self.blocks: dict[tuple[str, str, str], tuple[Block, int | None]] = {}
         self.rates: dict[tuple[str, str, str], _Rate] = {}
         self._keys: dict[str, tuple[str, str, str]] = {}
+        self._widths: tuple[tuple[int, int], ...] = ()
+        """Of the networks that are blocked: a caller is looked up once for each, however many there are."""
         self._full_at: dict[tuple[str, str, str], int] = {}
         self.renew_lock()
 
@@ -51,34 +54,49 @@ class AccessView:
             gone = self._keys.pop(key, None)
             if gone is not None:
                 (self.blocks if key.startswith(BLOCK_PREFIX) else self.rates).pop(gone, None)
+                self._see_networks()
             return
         if key.startswith(BLOCK_PREFIX):
             block = Block.model_validate_json(value)
-            where: tuple[str, str, str] = (block.org_id, block.scope, block.name)
+            where: tuple[str, str, str] = (block.org_id, block.scope, _name(block.scope, block.name))
             self.blocks[where] = block, None if block.until is None else int(block.until.timestamp() * 1_000)
         else:
             limit = RateLimit.model_validate_json(value)
-            where = limit.org_id, limit.scope, limit.name
+            where = limit.org_id, limit.scope, _name(limit.scope, limit.name)
             step = limit.window_s * NANO_PER_S // limit.requests
             until = None if limit.until is None else int(limit.until.timestamp() * 1_000)
             self.rates[where] = _Rate(limit, step, step * (limit.burst - 1), until)
         self._keys[key] = where
+        self._see_networks()
+
+    def _see_networks(self) -> None:
+        names = {name for _, scope, name in self.blocks if scope == "client_ip"}
+        self._widths = tuple({found for name in names if (found := width(name)) is not None})
 
     def blocked(self, org: str, callers: tuple[tuple[str, str], ...], wall_ms: int) -> Block | None:
         """Return the block that holds for one of the (scope, name) pairs, if any."""
         for scope, name in callers:
-            if name:
+            for which in self._names(scope, name) if name else ():
                 for whose in (org, EVERYONE):
-                    found = self.blocks.get((whose, scope, name))
+                    found = self.blocks.get((whose, scope, which))
                     if found is not None and (found[1] is None or wall_ms < found[1]):
                         return found[0]
         return None
+
+    def _names(self, scope: str, name: str) -> tuple[str, ...]:
+        """Return what a caller may be blocked as: an address by itself and by its networks."""
+        if scope != "client_ip":
+            return (name,)
+        address = comparable(name)
+        around = (network_of(address, found) for found in self._widths)
+        return (address, *(network for network in around if network is not None))
 
     def take(self, org: str, callers: tuple[tuple[str, str], ...], wall_ms: int, mono_ns: int) -> Paced | None:
         """Take one call out of the bucket of every caller, or out of none and say which is empty."""
         due = []
         with self._lock:
-            for scope, name in callers:
+            for scope, called in callers:
+                name = _name(scope, called)
                 rate = self._rate_of(org, scope, name, wall_ms) if name else None
                 if rate is None:
                     continue
@@ -100,3 +118,7 @@ class AccessView:
             if found is not None and (found.until_ms is None or wall_ms < found.until_ms):
                 return found
         return None
+
+
+def _name(scope: str, name: str) -> str:
+    return comparable(name) if scope == "client_ip" and name else name

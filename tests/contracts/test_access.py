@@ -74,6 +74,7 @@ def test_blocks_come_and_go(line_settings: Settings) -> None:
     done(line_settings, "unblock", "ip", "10.1.2.3")
     done(line_settings, "unblock", "ip", "10.9.9.9")
     assert {entry["name"] for entry in said(line_settings, "block", "list")} == {"bbbb3f2a", "ann@example.org"}
+    _addresses(line_settings)
     assert "blocked" in done(line_settings, "block", "list")
 
     made = said(line_settings, "ratelimit", "set", "ip", "--requests", "1", "--per", "1m")
@@ -100,13 +101,33 @@ def test_blocks_come_and_go(line_settings: Settings) -> None:
     assert said(line_settings, "ratelimit", "list") == []
 
 
+def _addresses(line: Settings) -> None:
+    """Networks and every spelling of an address; unblocking says what it found."""
+    for given, name in (("::ffff:1.2.3.4", "1.2.3.4"), ("2001:0DB8::2", "2001:db8::2"), ("10.1.2.3/8", "10.0.0.0/8")):
+        assert said(line, "block", "ip", given)["name"] == name
+    assert done(line, "unblock", "ip", "10.7.7.7") == (
+        "ip 10.7.7.7 was not blocked (all organisations)\nit is blocked still: ip 10.0.0.0/8 is (all organisations)\n"
+    )
+    assert done(line, "unblock", "ip", "10.0.0.0/8") == "ip 10.0.0.0/8 may call again (all organisations)\n"
+    assert done(line, "unblock", "ip", "2001:DB8:0::2") == "ip 2001:db8::2 may call again (all organisations)\n"
+    assert done(line, "unblock", "ip", "::ffff:1.2.3.4") == "ip 1.2.3.4 may call again (all organisations)\n"
+    said(line, "block", "ip", "10.9.9.9", "--org", "other")
+    assert "it is blocked still: ip 10.9.9.9 is (organisation other)" in done(line, "unblock", "ip", "10.9.9.9")
+    done(line, "unblock", "ip", "10.9.9.9", "--org", "other")
+    assert "had no rate limit" in done(line, "ratelimit", "delete", "ip", "10.9.9.9")
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (("block", "key", "k", "--for", "soon"), "--for"),
         (("block", "key", "k", "--for", "0h"), "--for"),
         (("block", "key", "…f2a"), "four"),
-        (("block", "ip", ""), "name"),
+        (("block", "ip", ""), "no address"),
+        (("block", "ip", "203.0.113.9:8080"), "no address and no network"),
+        (("block", "ip", "300.1.1.1"), "no address and no network"),
+        (("block", "key", ""), "name"),
+        (("ratelimit", "set", "ip", "10.0.0.0/8", "--requests", "1", "--per", "1m"), "is a network"),
         (("ratelimit", "set", "ip", "--requests", "0", "--per", "1m"), "requests"),
         (("ratelimit", "set", "ip", "--requests", "1", "--per", "60"), "--per"),
         (("ratelimit", "set", "ip", "--requests", "1", "--per", "1m", "--burst", "-1"), "burst"),

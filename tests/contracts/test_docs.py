@@ -1,4 +1,4 @@
-"""The pages that others build on: each event of docs/json.md goes through the line, each query of docs/queries.md runs."""
+"""Pages that others build on: each event of docs/json.md goes through the line, each query of docs/queries.md runs."""
 
 import json
 import re
@@ -54,9 +54,9 @@ def test_events_as_printed_reach_the_ledger_with_their_cost(
             "PRICED",
             4_000_000 + 10_000_000,
         ),  # 400 of the input cached at 1.25, and a search at 10 USD per 1,000
-        ("dall-e-3", "UNKNOWN", "PRICED", 80_000_000),  # two images at 0.04 USD
+        ("dall-e-3", "UNKNOWN", "OVERRIDE", 80_000_000),  # two images at 0.04 USD
         ("claude-haiku-4-5", "ERROR", "NO_USAGE", None),
-        ("gpt-4o", "BLOCKED", "PRICED", 0),
+        ("gpt-4o", "BLOCKED", "FREE", 0),
         ("gpt-4o", "UNKNOWN", "PRICED", 35_000),
     }
     _sent_by_hand(settings_environment(line))
@@ -67,7 +67,7 @@ def _sent_by_hand(environment: dict[str, str]) -> None:
     images = in_pipe("send", "--model", "dall-e-3", "--images", "2", "--json", **environment)
     assert images.returncode == 0, images.stderr
     row = json.loads(images.stdout)["row"]
-    assert (row["price_status"], row["cost_nano"]) == ("PRICED", 80_000_000)
+    assert (row["price_status"], row["cost_nano"]) == ("OVERRIDE", 80_000_000)
     unknown = in_pipe("send", "--model", "gpt-4oo", "--in", "10", **environment)
     text = unknown.stdout.decode()
     assert "no price is known for gpt-4oo at openai, so its cost is unknown, not 0" in text

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import click
@@ -14,12 +15,14 @@ from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.schemas.access import EVERYONE, Block, RateLimit
+from tollmeter.schemas.addresses import address_or_network, comparable, network_of, width
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.queries import load
 
 SCOPES = {"key": "api_key", "ip": "client_ip", "user": "user"}
 _DURATION = re.compile(r"(\d{1,5})\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_HASHED = re.compile(r"[0-9a-f]{16}")
 _SHORT = re.compile(r"^(?:…|\.\.\.)")
 REASON = "blocked by an operator"
 
@@ -44,6 +47,7 @@ def _block_command(what: str) -> None:
     @click.pass_obj
     def command(settings: Settings, id_: str, org: str, reason: str, for_: str | None, as_json: bool) -> None:
         org_id, name = _resolve(settings, SCOPES[what], id_, org)
+        name = _normal(what, name)
         made = _made(Block, org_id=org_id, scope=SCOPES[what], name=name, reason=reason, until=_until(for_))
         _do(lambda: access.put(settings, made))
         if as_json:
@@ -77,17 +81,39 @@ def list_(settings: Settings, as_json: bool) -> None:
 @click.pass_obj
 def unblock(settings: Settings, what: str, id_: str, org: str) -> None:
     """Let a key, an address or a user call again; one that is not blocked is no error."""
-    short = _SHORT.match(id_) is not None
-    if short:
-        ends = id_[_SHORT.match(id_).end() :]  # type: ignore[union-attr]
-        blocked = [row for row in _do(lambda: access.blocks(settings)) if row.scope == SCOPES[what]]
-        candidates = [(row.org_id, row.name) for row in blocked if row.name.endswith(ends)]
+    ends = _SHORT.match(id_)
+    blocked = [row for row in _do(lambda: access.blocks(settings)) if row.scope == SCOPES[what]]
+    if ends is not None:
+        candidates = [(row.org_id, row.name) for row in blocked if row.name.endswith(id_[ends.end() :])]
         org, name = _only([pair for pair in candidates if org in (EVERYONE, pair[0])], what, id_, "blocked")
     else:
-        name = id_
-    gone = _made(Block, org_id=org, scope=SCOPES[what], name=name, reason=REASON)
-    _do(lambda: access.take_away(settings, gone))
-    out.print(f"{what} {name} may call again ({_whose(org)})")
+        name = _normal(what, id_)
+    gone = [row for row in blocked if (row.org_id, comparable(row.name)) == (org, comparable(name))]
+    for row in gone:
+        _do(partial(access.take_away, settings, row))
+    said = "may call again" if gone else "was not blocked"
+    out.print(f"{what} {name} {said} ({_whose(org)})")
+    for row in blocked:
+        if row not in gone and _covers(row, name):
+            out.print(f"it is blocked still: {what} {row.name} is ({_whose(row.org_id)})")
+
+
+def _covers(row: Block, name: str) -> bool:
+    around = width(row.name)
+    same = comparable(row.name) == comparable(name)
+    return same or (around is not None and network_of(comparable(name), around) == row.name)
+
+
+def _normal(what: str, name: str) -> str:
+    """Return an address or a network in the form that guards compare; a hashed address is what events call it."""
+    if what != "ip" or _HASHED.fullmatch(name):
+        return name
+    try:
+        return address_or_network(name)
+    except ValueError:
+        raise UserError(
+            f"{name!r} is no address and no network: write it without a port, like 203.0.113.9, 2001:db8::7, 10.0.0.0/8"
+        ) from None
 
 
 @click.group(cls=Group)
@@ -121,7 +147,9 @@ def rate_set(
     as_json: bool,
 ) -> None:
     """Limit one key or address, or (without ID) each of them by itself."""
-    name = id_ if id_ == EVERYONE else _resolve(settings, SCOPES[what], id_, org)[1]
+    name = id_ if id_ == EVERYONE else _normal(what, _resolve(settings, SCOPES[what], id_, org)[1])
+    if what == "ip" and "/" in name:
+        raise UserError(f"{name} is a network: a rate limit is of one address, or without ID of each by itself")
     made = _made(
         RateLimit,
         org_id=org,
@@ -162,9 +190,13 @@ def rate_list(settings: Settings, as_json: bool) -> None:
 @click.pass_obj
 def rate_delete(settings: Settings, what: str, id_: str, org: str) -> None:
     """End a rate limit; an absent one is no error."""
-    gone = _made(RateLimit, org_id=org, scope=SCOPES[what], name=id_, requests=1, window_s=1)
-    _do(lambda: access.take_away(settings, gone))
-    out.print(f"the rate limit of {what} {id_} is gone ({_whose(org)})")
+    name = id_ if id_ == EVERYONE else _normal(what, id_)
+    limits = [row for row in _do(lambda: access.rate_limits(settings)) if row.scope == SCOPES[what]]
+    gone = [row for row in limits if (row.org_id, comparable(row.name)) == (org, name)]
+    for row in gone:
+        _do(partial(access.take_away, settings, row))
+    said = f"the rate limit of {what} {name} is gone" if gone else f"{what} {name} had no rate limit"
+    out.print(f"{said} ({_whose(org)})")
 
 
 def _resolve(settings: Settings, scope: str, id_: str, org: str) -> tuple[str, str]:

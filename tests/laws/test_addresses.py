@@ -1,0 +1,83 @@
+"""Whatever way an address is written, the block and the caller that mean it meet; a network holds whom it contains."""
+
+import ipaddress
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollmeter.producers.guard.access import AccessView
+from tollmeter.schemas.access import Block, RateLimit
+from tollmeter.schemas.addresses import address_or_network, comparable
+
+V4 = st.ip_addresses(v=4)
+V6 = st.ip_addresses(v=6).filter(lambda one: one.ipv4_mapped is None)
+ORGS = st.sampled_from(["acme", "*"])
+
+
+def spellings(one: ipaddress.IPv4Address | ipaddress.IPv6Address) -> st.SearchStrategy[str]:
+    if one.version == 4:
+        return st.sampled_from([str(one), f"::ffff:{one}", f"::FFFF:{one}", f" {one} ", f"{one}/32"])
+    return st.sampled_from([str(one), one.exploded, one.exploded.upper(), f"{one}/128"])
+
+
+def view(*names: str, org: str = "*") -> AccessView:
+    made = AccessView()
+    for name in names:
+        block = Block(org_id=org, scope="client_ip", name=name, reason="r")
+        made.apply(block.key, block.model_dump_json().encode())
+    return made
+
+
+@given(one=V4 | V6, data=st.data(), org=ORGS)
+def test_a_blocked_address_is_refused_however_it_is_written(
+    one: ipaddress.IPv4Address | ipaddress.IPv6Address, data: st.DataObject, org: str
+) -> None:
+    name = address_or_network(data.draw(spellings(one)))
+    caller = data.draw(spellings(one)).partition("/")[0]
+    found = view(name, org=org).blocked("acme", (("client_ip", caller),), 0)
+    assert found is not None
+    assert found.name == name
+
+
+@given(one=V4 | V6, other=V4 | V6, bits=st.integers(0, 128))
+def test_a_network_refuses_those_within_and_nobody_else(
+    one: ipaddress.IPv4Address | ipaddress.IPv6Address, other: ipaddress.IPv4Address | ipaddress.IPv6Address, bits: int
+) -> None:
+    network = ipaddress.ip_network((one, min(bits, one.max_prefixlen)), strict=False)
+    known = view(address_or_network(str(network)), "198.51.100.0/24", "2001:db8::/32")
+    for caller in (one, other, network.network_address, network.broadcast_address):
+        networks = (network, ipaddress.ip_network("198.51.100.0/24"), ipaddress.ip_network("2001:db8::/32"))
+        inside = any(caller.version == each.version and caller in each for each in networks)
+        assert (known.blocked("acme", (("client_ip", str(caller)),), 0) is not None) == inside
+
+
+@given(st.text(max_size=30))
+def test_any_text_compares_and_normal_forms_stay(text: str) -> None:
+    assert comparable(comparable(text)) == comparable(text)
+
+
+def test_a_network_that_is_unblocked_is_forgotten() -> None:
+    known = view("10.0.0.0/8")
+    caller = (("client_ip", "10.1.2.3"),)
+    assert known.blocked("acme", caller, 0)
+    known.apply(Block(scope="client_ip", name="10.0.0.0/8", reason="r").key, None)
+    assert known.blocked("acme", caller, 0) is None
+
+
+def test_an_address_written_before_in_another_form_is_refused_and_limited() -> None:
+    known = view("2001:0DB8::2")
+    assert known.blocked("acme", (("client_ip", "2001:db8::2"),), 0)
+    limit = RateLimit(scope="client_ip", name="::ffff:10.0.0.1", requests=1, window_s=60)
+    known.apply(limit.key, json.dumps(limit.model_dump(mode="json")).encode())
+    assert known.take("acme", (("client_ip", "10.0.0.1"),), 0, 0) is None
+    assert known.take("acme", (("client_ip", "::ffff:10.0.0.1"),), 0, 0) is not None, "one caller, one bucket"
+
+
+@pytest.mark.parametrize(
+    "text", ["300.1.1.1", "203.0.113.9:8080", "[::1]:80", "fe80::1%eth0", "010.0.0.1", "", "ann", "10.0.0.0/33"]
+)
+def test_what_is_no_address_is_none(text: str) -> None:
+    with pytest.raises(ValueError):
+        address_or_network(text)
