@@ -96,9 +96,9 @@ def _is_stream(response: Any) -> bool:
 
 
 def _inside(response: Any) -> list[Any]:
-    """Return the answers within a stream's helper that knows its final message, or a LangGraph state."""
-    messages = items(response, "messages")
-    return [one for one in messages if get(one, "usage_metadata") is not None]
+    """Return the answers within the result of a framework: a state of LangGraph, a run of OpenAI's Agents."""
+    answers = [*items(response, "messages"), *items(response, "raw_responses")]
+    return [one for one in answers if get(one, "usage_metadata", "usage.input_tokens") is not None]
 
 
 def _raw(response: Any) -> tuple[Any, dict[str, Any]] | None:

@@ -47,6 +47,8 @@ RESPONSES = {
     "searches": ("tool_usage.web_search.num_requests",),
 }
 """Realtime and transcription spell the details `input_token_details` (RealtimeResponseUsage, 2026-11-29)."""
+HEARD = ("duration", "audio_duration")
+"""Seconds of a transcript (verbose_json, https://developers.openai.com/api/reference, 2026-11-29; AssemblyAI)."""
 SEARCH_ITEMS = {"web_search_call": "web_searches", "file_search_call": "storage_searches"}
 TOOL_CALLS_AT = "usage.tool_calls_details"
 TOOL_CALLS = {"web_search": "web_searches", "search_web": "web_searches", "fetch_url": "url_fetches"}
@@ -164,7 +166,8 @@ def searches(body: Any) -> dict[str, float]:
 
 
 def is_media(body: Any) -> bool:
-    return get(body, "usage.input_tokens", "usage.output_tokens", "usage.seconds") is not None
+    stated = get(body, "usage.input_tokens", "usage.output_tokens", "usage.seconds") is not None
+    return stated or (get(body, "text") is not None and get(body, *HEARD) is not None)
 
 
 def media(body: Any, _provider: str) -> Usage:
@@ -178,6 +181,9 @@ def media(body: Any, _provider: str) -> Usage:
     elif get(body, "text") is not None or get(body, "usage.type") == "duration":
         operation = "transcription"
     extra["audio_seconds"] = counts.amount("seconds")
+    if counts.block is None:  # verbose_json of those who state no usage
+        counts = Counts(body)
+        extra["audio_seconds"], operation = counts.amount(*HEARD), "transcription"
     input_, output = counts.take("input_tokens"), counts.take("output_tokens")
     if operation == "image" and counts.found and not (input_ or output):
         extra |= image_variant(body, extra["images"])

@@ -70,6 +70,20 @@ _HINTS = (
 """Fields that one provider alone has."""
 _LANGCHAIN = {"google_genai": "google", "google_vertexai": "google", "bedrock": "aws", "bedrock_converse": "aws"}
 _LANGCHAIN |= {"xai": "x-ai", "mistralai": "mistral", "azure_openai": "azure", "azure": "azure"}
+_PREFIXES = {
+    **{name: name for name in ("anthropic", "openai", "azure", "mistral", "groq", "deepseek", "cohere", "perplexity")},
+    **{name: name for name in ("openrouter", "ollama", "cerebras", "huggingface")},
+    "vertex_ai": "google",
+    "gemini": "google",
+    "bedrock": "aws",
+    "xai": "x-ai",
+    "ollama_chat": "ollama",
+    "together_ai": "together",
+    "fireworks_ai": "fireworks",
+    "voyage": "voyageai",
+    "moonshot": "moonshotai",
+}
+"""Names of providers before a slash: https://docs.litellm.ai/docs/providers (2026-11-29)."""
 _MAKERS = (("claude", "anthropic"), ("sonar", "perplexity"), ("gemini", "google"), ("voyage-", "voyageai"))
 """Beginnings of names that one maker alone gives, for answers that say nothing else."""
 
@@ -124,6 +138,9 @@ def provider_of(body: Any, response: Any = None, api_host: str = "") -> str:
     if get(body, "type") == "message":
         return "anthropic"
     model = model_of(body).lower()
+    prefix, _, rest = model.partition("/")  # LiteLLM writes the provider before the name
+    if rest and prefix in _PREFIXES:
+        return _PREFIXES[prefix]
     chatty = get(body, "usage.prompt_tokens", "usage_metadata.input_tokens", "usage.total_tokens") is not None
     return next((maker for start, maker in _MAKERS if chatty and model.startswith(start)), "openai")
 

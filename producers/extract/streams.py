@@ -36,6 +36,7 @@ _NAMES = (
     "ResponseMetadata",
     "response_metadata",
 )
+_RUN_ENDS = ("completed", "failed", "cancelled", "expired", "incomplete")
 _BLOCKS = ("details", "metrics", "response_metadata", "amazon-bedrock-invocationMetrics")
 _COUNTED = ("prompt_eval_count", "eval_count", "prompt_token_count", "generation_token_count")
 _WHOLE = ("response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done")
@@ -122,6 +123,8 @@ class Merged(dict[str, Any]):
             self._begin(text(get(chunk, "id")))
         if usage is not None:
             self._key = self._key or text(get(chunk, "id"))
+        if usage is not None and text(get(chunk, "object")) == "thread.run.step":
+            self._begin(text(get(chunk, "id")))
         inner = get(chunk, "interaction")  # Gemini's interactions: the whole stands in the last event
         self._whole(inner if inner is not None else chunk, *(("status", "outputs") if inner is not None else ()))
         if get(chunk, "metadata.usage") is not None:  # Bedrock's last event
@@ -129,9 +132,16 @@ class Merged(dict[str, Any]):
         if usage is not None:
             self._usage(usage)
         self._finished = usage is None and (self._finished or _finish(chunk))
-        if get(chunk, "object") in ("thread.run", "thread.run.step"):
-            self["object"] = "thread.run"
+        self._run(chunk)
         self._grounding(chunk)
+
+    def _run(self, chunk: Any) -> None:
+        """Steps of an assistant's run each state their own usage, the run at its end the sum of them."""
+        if text(get(chunk, "object")) == "thread.run" and get(chunk, "status") in _RUN_ENDS:
+            self.ended = True
+            if get(chunk, "usage") is not None:
+                self._closed.clear()
+                self["usage"] = plain(get(chunk, "usage"))
 
     def _live(self, chunk: Any, metadata: Any) -> None:
         """The turns of a live session each have counts of their own."""
