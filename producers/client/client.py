@@ -2,30 +2,29 @@
 
 What survives what: an acknowledged event is in Kafka (acks=all); a spooled one is on disk and goes out later, with the
 same id and time, even if this process dies. Events still in memory (normally the last few tens of milliseconds) are
-lost with a kill -9; `flush()` waits for them, and a normal exit does.
+lost with a kill -9; `flush()` waits for them, and so does every end in order: return, `sys.exit`, an exception, and the
+end of a child of `multiprocessing`. `os._exit`, `os.exec*` and signals that nobody handles are none.
 """
 
 import atexit
-import contextlib
-import fcntl
-import json
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from tollmeter import __version__
+from tollmeter import __version__, stacks
 from tollmeter.producers.client.destinations import RateLimited, Route
 from tollmeter.producers.client.encoding import RefusedError, build, to_bytes
+from tollmeter.producers.client.lookup import Lookup
 from tollmeter.producers.client.queue import Counters, Entry, Outbox
 from tollmeter.producers.client.sender import Sender
 from tollmeter.producers.extract.extract import extract_all
-from tollmeter.schemas import topics
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.secrets import key_id
 from tollmeter.settings import Settings
@@ -40,10 +39,11 @@ EXIT_TIMEOUT_S = 5.0
 class UsageProducer:
     """Publishes usage events. One per process is enough; share it between threads and with async code.
 
-    `brokers` defaults to TOLLMETER_KAFKA, else to the stack that `tollmeter up` runs in this folder, else to
-    127.0.0.1:9092. Further keywords are defaults of every event (org_id="acme", environment="prod"). Modes: `kafka`;
-    `disabled` does nothing; `memory` keeps validated events in `.events`, for the tests of the service. A fork is safe:
-    the child starts with an empty queue and a thread of its own. `spool_bytes=0` turns the disk spool off.
+    `brokers` defaults to TOLLMETER_KAFKA, else to the stack that `tollmeter up` runs: that of TOLLMETER_DATA_DIR, of
+    this folder or one above, or the only one of this user, also when it starts later or moves. Further keywords are
+    defaults of every event (org_id="acme", environment="prod"). Modes: `kafka`; `disabled` does nothing; `memory` keeps
+    validated events in `.events`, for the tests of the service. A fork is safe: the child starts with an empty queue
+    and a thread of its own. `spool_bytes=0` turns the disk spool off.
 
     Raises `SettingsError` when the TOLLMETER_* variables are wrong; nothing else here ever raises.
     """
@@ -62,23 +62,22 @@ class UsageProducer:
     ) -> None:
         if mode not in ("kafka", "disabled", "memory"):
             raise ValueError(f"mode is {mode!r}; it can be kafka, disabled or memory")
-        settings = settings or settings_here(os.environ)
+        lookup = Lookup(settings, brokers)
+        settings, _ = lookup.now()
         self.mode: Mode = mode
         self.events: list[UsageEvent] = []
         self._defaults = {"producer": f"tollmeter-python/{__version__}", "service": service, **defaults}
         self._pepper = settings.pepper.get_secret_value()
         self._queue_size = queue_size
-        options = settings.kafka_options()
-        if brokers is not None:
-            options["bootstrap_servers"] = brokers
-        folder = Path(spool_dir or settings.spool_dir or state_folder()) if spool_bytes > 0 else None
-        self._route = Route(options, settings.topic(topics.EVENTS), folder, spool_bytes)
+        settings.kafka_options()  # what is wrong with them is said here
+        chosen = spool_dir or settings.spool_dir or state_folder()
+        self._route = Route(lookup, Path(chosen) if chosen and spool_bytes > 0 else None, spool_bytes)
         self._invalid = RateLimited(60.0)
         self._begin()
         _producers.add(self)
 
     def __repr__(self) -> str:
-        return f"UsageProducer(mode={self.mode!r}, brokers={self._route.options['bootstrap_servers']!r})"
+        return f"UsageProducer(mode={self.mode!r}, brokers={self._route.lookup})"
 
     def _begin(self) -> None:
         self._outbox = Outbox(self._queue_size)
@@ -194,34 +193,10 @@ def _further(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in ("event_id", "model_sent", "model_used")}
 
 
-def settings_here(environment: Mapping[str, str], folder: Path | None = None) -> Settings:
-    """Return the settings of the environment; without TOLLMETER_KAFKA, a stack running in this folder is found."""
-    settings = Settings.from_environment(environment)
-    if environment.get("TOLLMETER_KAFKA"):
-        return settings
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        folder = folder or settings.data_dir
-        stack = json.loads((folder / "stack.json").read_text(encoding="utf-8"))
-        if _held(folder / "lock"):
-            prefix = settings.topic_prefix or str(stack.get("topic_prefix", ""))
-            return settings.model_copy(update={"kafka": str(stack["kafka"]), "topic_prefix": prefix})
-    return settings
-
-
-def _held(lock: Path) -> bool:
-    """Say whether a running stack holds its lock; one that was killed leaves its file behind."""
-    with lock.open() as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
-
-
-def state_folder() -> Path:
-    """Return where a service keeps what must outlive it, unless it is told."""
-    base = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
-    return Path(base) / "tollmeter" / "spool"
+def state_folder() -> Path | None:
+    """Return where a service keeps what must outlive it, unless it is told; None for a user without a home."""
+    home = stacks.state_home()
+    return home and home / "spool"
 
 
 _producers: "weakref.WeakSet[UsageProducer]" = weakref.WeakSet()
@@ -232,6 +207,27 @@ def _after_fork_in_child() -> None:
     for producer in list(_producers):
         producer.events = list(producer.events)
         producer._begin()
+    _know_multiprocessing()
+
+
+def _know_multiprocessing() -> None:
+    """Have its children close at their end, where `atexit` does not run. At their begin they forget earlier wishes."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.register_after_fork(_producers, _close_at_the_end_of_a_child)
+
+
+def _close_at_the_end_of_a_child(_: object) -> None:
+    from multiprocessing import util
+
+    util.Finalize(None, _at_the_end_of_a_child, exitpriority=-100)
+
+
+def _at_the_end_of_a_child() -> None:
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()  # the interpreter is about to wait for it as well, and until then it may record
+    _at_exit()
 
 
 def _at_exit() -> None:
@@ -241,3 +237,6 @@ def _at_exit() -> None:
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)
+_know_multiprocessing()
+if (_process := sys.modules.get("multiprocessing.process")) and _process.parent_process() is not None:
+    _close_at_the_end_of_a_child(None)  # the child itself has loaded us

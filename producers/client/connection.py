@@ -5,12 +5,16 @@ import logging
 import random
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaConnectionError
+
+from tollmeter.broker.cluster import NotOursError, require_ours
+from tollmeter.schemas import topics
+from tollmeter.settings import Settings
 
 log = logging.getLogger("tollmeter.producer")
 
@@ -27,14 +31,16 @@ class AwayError(Exception):
 class Connection:
     """An idempotent producer (acks=all, lz4) and the topic's partitions, filled one batch after the other."""
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: Sequence[int]) -> None:
+    def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: Sequence[int], cluster: str) -> None:
+        self.cluster = cluster
         self._producer, self._topic, self._partitions = producer, topic, partitions
         # Batches go round the partitions: nothing downstream depends on where an event lands.
         self._turn = random.randrange(len(partitions))
 
     @classmethod
-    async def open(cls, options: Mapping[str, Any], topic: str) -> "Connection":
-        """Connect and learn the topic's partitions. Raises `AwayError`."""
+    async def open(cls, settings: Settings) -> "Connection":
+        """Connect, and learn the cluster and the topic's partitions. Raises `AwayError`, also when it is not ours."""
+        options, topic = settings.kafka_options(), settings.topic(topics.EVENTS)
         await knock(str(options["bootstrap_servers"]))
         producer = AIOKafkaProducer(
             **options,
@@ -50,16 +56,17 @@ class Connection:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await producer.start()
+                cluster = await require_ours(producer.client, options, topic, settings.topic(topics.POLICIES))
                 partitions = sorted(await producer.partitions_for(topic))
-        except UnknownTopicOrPartitionError:
+        except NotOursError as refused:
             await close_producer(producer)
-            raise AwayError(f"topic {topic} does not exist (run: tollmeter setup)") from None
+            raise AwayError(f"{refused}: nothing is sent to it; set TOLLMETER_KAFKA or TOLLMETER_DATA_DIR") from None
         except BaseException as error:
             await close_producer(producer)
             if isinstance(error, Exception):
                 raise AwayError(reason_of(error)) from None
             raise
-        return cls(producer, topic, partitions)
+        return cls(producer, topic, partitions, cluster)
 
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Return when the broker has acknowledged every body; raise `AwayError` when some may not be there."""
@@ -154,6 +161,26 @@ class SenderLoop(asyncio.SelectorEventLoop):
         except RuntimeError:  # no new threads at shutdown: then this loop waits for the answer itself
             return socket.getaddrinfo(host, port, **how)
         return await answer
+
+
+class _Hush(logging.Filter):
+    """Passes over what aiokafka says on our threads: a thousand lines about one broker, which we name in one.
+
+    What the service itself does with aiokafka is logged as it ever was.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not threading.current_thread().name.startswith("tollmeter-") or log.isEnabledFor(logging.DEBUG)
+
+
+def hush() -> None:
+    """Let our threads' clients be quiet. A filter holds for its own logger alone, so each module's has one."""
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("aiokafka")]:
+        logging.getLogger(name).addFilter(_hush)
+
+
+_hush = _Hush()
+hush()
 
 
 def quiet(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -3,13 +3,14 @@
 import logging
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tollmeter.producers.client.spool import Backlog, MemoryBacklog, Spool, Waiting, adopt, create, target_name
+from tollmeter.producers.client.backlog import Backlog, MemoryBacklog, Waiting
+from tollmeter.producers.client.lookup import Lookup
+from tollmeter.producers.client.spool import Spool, adopt, create
 
 log = logging.getLogger("tollmeter.producer")
 WARNING_EVERY_S = 60.0
@@ -19,14 +20,9 @@ WARNING_EVERY_S = 60.0
 class Route:
     """Where events go and where they wait. `folder` None: no disk, they wait in memory."""
 
-    options: Mapping[str, Any]
-    topic: str
+    lookup: Lookup
     folder: Path | None
     max_bytes: int
-
-    @property
-    def brokers(self) -> str:
-        return str(self.options["bootstrap_servers"])
 
 
 class RateLimited:
@@ -50,7 +46,10 @@ class Store:
 
     def __init__(self, route: Route, memory_limit: int) -> None:
         self._route, self._memory_limit = route, memory_limit
-        self._target = target_name(route.brokers, route.topic)
+        settings, _ = route.lookup.now()
+        self._targets: Sequence[str] = route.lookup.targets(settings)
+        self.elsewhere = 0
+        """Events of this process that wait on disk for a cluster that is not the present one."""
         self._backlog: Backlog = MemoryBacklog(memory_limit)
         self._warning = RateLimited()
         self.lost = 0
@@ -64,11 +63,28 @@ class Store:
         """Whether what waits is on disk."""
         return self._backlog.durable
 
+    def reached(self, target: str, looked_for: Sequence[str]) -> None:
+        """Say which cluster was reached, and by which names it was looked for before.
+
+        What waits for another one stays on disk for that: it comes back, or somebody has to decide.
+        """
+        self._targets = [target, *looked_for]
+        backlog = self._backlog
+        if not isinstance(backlog, Spool) or backlog.target == target:
+            return
+        if backlog.target in looked_for:
+            with suppress(OSError, sqlite3.Error):  # under its old name it is found as well
+                backlog.belongs_to(target)
+            return
+        self._warning.warn("%d usage events wait on disk for the cluster of before: this is another one", len(backlog))
+        self.elsewhere += len(backlog)
+        self.close()
+
     def append(self, events: list[tuple[int, bytes]]) -> tuple[int, int]:
         """Add (seq, body) pairs; return the row of the last one and how many did not fit."""
         try:
             if not len(self._backlog) and not self._backlog.durable and self._route.folder is not None:
-                self._backlog = create(self._route.folder, self._target, self._route.max_bytes)
+                self._backlog = create(self._route.folder, self._targets[0], self._route.max_bytes)
             return self._backlog.append(events)
         except (sqlite3.Error, OSError) as error:
             text = "no spool on disk (%s): events wait in memory, and are dropped when that is full"
@@ -112,11 +128,11 @@ class Store:
         self._backlog = MemoryBacklog(self._memory_limit)
 
     def adopt(self) -> Spool | None:
-        """Return the spool of a process that died, if there is one for the same brokers and topic."""
+        """Return the spool of a process that died, if there is one for the same cluster and topic."""
         if self._route.folder is None:
             return None
         try:
-            return adopt(self._route.folder, self._target, self._route.max_bytes)
+            return adopt(self._route.folder, self._targets, self._route.max_bytes)
         except (sqlite3.Error, OSError) as error:
             self._warning.warn("cannot look for spool files of earlier processes: %s", error)
             return None

@@ -16,7 +16,8 @@ from tollmeter.producers.client.connection import AwayError, Connection, SenderL
 from tollmeter.producers.client.destinations import RateLimited, Route, Store, shut
 from tollmeter.producers.client.encoding import RefusedError
 from tollmeter.producers.client.queue import Entry, Outbox
-from tollmeter.producers.client.spool import Spool
+from tollmeter.producers.client.spool import Spool, cluster_name
+from tollmeter.schemas import topics
 
 log = logging.getLogger("tollmeter.producer")
 
@@ -27,6 +28,7 @@ AWAKE_S = 1.0  # after an event we look for more every LINGER_S: waking a sleepe
 SPILL_S = 1.0  # a chunk unacknowledged for so long is written to disk
 KEEP_S = 0.05
 ADOPT_EVERY_S = 30.0
+STILL_AWAY_S = 60.0  # so often it is said again that events wait
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -48,7 +50,8 @@ class Sender:
         self._outbox, self._encode, self._route = outbox, encode, route
         self._store = Store(route, outbox.size)
         self._chunk: Chunk | None = None
-        self._away = ""
+        self._settings, _ = route.lookup.now()
+        self._away, self._said_at, self._lineless = "", 0.0, False
         self._down_since: float | None = time.monotonic()
         self._busy = asyncio.Event()
         self._busy.set()
@@ -85,7 +88,7 @@ class Sender:
         failures = 0
         while True:
             try:
-                connection = await Connection.open(self._route.options, self._route.topic)
+                connection = await self._open()
             except AwayError as away:
                 self._say_away(str(away))
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
@@ -101,6 +104,19 @@ class Sender:
                 self._down_since = time.monotonic()
                 self._spill()
                 await connection.close()
+
+    async def _open(self) -> Connection:
+        """Connect to the line that there is now. Raises `AwayError`."""
+        settings, why = self._route.lookup.now()
+        self._lineless = bool(why)
+        if why:
+            raise AwayError(why)
+        self._settings = settings
+        connection = await Connection.open(settings)
+        looked_for = self._route.lookup.targets(settings)
+        mine = cluster_name(connection.cluster, settings.topic(topics.EVENTS)) if connection.cluster else looked_for[0]
+        self._store.reached(mine, looked_for)
+        return connection
 
     async def _send_all(self, connection: Connection) -> None:
         looked, active = -ADOPT_EVERY_S, time.monotonic()
@@ -234,18 +250,22 @@ class Sender:
         lost, self._store.lost = self._store.lost, 0
         self._outbox.add(dropped=lost)
         waiting = len(self._store)
-        on_disk = waiting if self._store.durable else 0
+        on_disk = self._store.elsewhere + (waiting if self._store.durable else 0)
         flying = len(self._chunk.events) if self._chunk is not None and not self._chunk.stored else 0
-        self._outbox.progress(floor, flying + waiting - on_disk, on_disk)
+        self._outbox.progress(floor, flying + (0 if self._store.durable else waiting), on_disk)
 
     def _say_away(self, reason: str) -> None:
-        if not self._away:
+        """Say so at once, and then now and then: the reason may have changed."""
+        now = time.monotonic()
+        if not self._away or now >= self._said_at + STILL_AWAY_S:
             where = "on disk" if self._route.folder is not None else "in memory"
-            log.warning("Kafka at %s is away (%s): usage events wait %s", self._route.brokers, reason, where)
+            text = reason if self._lineless else f"Kafka at {self._settings.kafka} is away ({reason})"
+            log.warning("%s: %susage events wait %s", text, f"{len(self._store)} " if self._away else "", where)
+            self._said_at = now
         self._away = self._outbox.problem = reason
 
     def _say_back(self) -> None:
         self._down_since = None
         if self._away:
-            log.warning("Kafka at %s is back; %d usage events were waiting", self._route.brokers, len(self._store))
+            log.warning("Kafka at %s is back; %d usage events were waiting", self._settings.kafka, len(self._store))
         self._away = self._outbox.problem = ""

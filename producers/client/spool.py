@@ -1,88 +1,24 @@
-"""What could not be sent waits in order: on disk, one SQLite file per process, or in memory where there is no disk.
+"""What could not be sent waits on disk in order, one SQLite file per process.
 
 Written rows survive kill -9 of the process (write-ahead log; not a power cut in the same second). Each row carries a
-CRC: one that fails it is dropped and counted, and its neighbours go out. The file of a process that died is taken over
-by the next one with the same brokers and topic. A process owns a file by a lock (`flock`) on the `.lock` beside it.
+CRC: one that fails it is dropped and counted, and its neighbours go out. A file belongs to a cluster and topic; one
+begun before any broker was reached, to the address or stack that was looked for. That of a process that died is taken
+over by the next one that reaches the same. A process owns a file by a lock (`flock`) on the `.lock` beside it.
 """
 
 import fcntl
+import hashlib
 import os
 import sqlite3
 import threading
 import weakref
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
 from uuid import uuid4
 from zlib import crc32
 
-
-class Waiting(NamedTuple):
-    """One encoded event in a backlog. `row` is its place there; `seq` its number in this process, 0 if not its own."""
-
-    row: int
-    seq: int
-    body: bytes
-
-
-class Backlog(Protocol):
-    """Events that wait, oldest first."""
-
-    durable: bool
-
-    def append(self, events: Sequence[tuple[int, bytes]]) -> tuple[int, int]:
-        """Add (seq, body) pairs; return the row of the last one and how many did not fit."""
-
-    def first(self, count: int) -> tuple[list[Waiting], int]:
-        """Return up to `count` of the oldest, and how many broken rows were dropped on the way."""
-
-    def remove(self, last_row: int) -> None:
-        """Forget all up to this row: they are acknowledged, and it is never given out again."""
-
-    def oldest(self) -> int | None:
-        """Return the number (`seq`) of the oldest event, None when there is none."""
-
-    def __len__(self) -> int: ...
-
-    def close(self) -> None:
-        """Let go; what is on disk stays there for the next process."""
-
-
-class MemoryBacklog:
-    """The backlog without a disk: bounded by a number of events, gone with the process."""
-
-    durable = False
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._last = 0
-        self._events: deque[Waiting] = deque()
-
-    def append(self, events: Sequence[tuple[int, bytes]]) -> tuple[int, int]:
-        kept = events[: max(0, self._limit - len(self._events))]
-        for seq, body in kept:
-            self._last += 1
-            self._events.append(Waiting(self._last, seq, body))
-        return (self._last if kept else 0), len(events) - len(kept)
-
-    def first(self, count: int) -> tuple[list[Waiting], int]:
-        return list(islice(self._events, count)), 0
-
-    def remove(self, last_row: int) -> None:
-        while self._events and self._events[0].row <= last_row:
-            self._events.popleft()
-
-    def oldest(self) -> int | None:
-        return self._events[0].seq if self._events else None
-
-    def __len__(self) -> int:
-        return len(self._events)
-
-    def close(self) -> None:
-        return
+from tollmeter.producers.client.backlog import Waiting
 
 
 class Spool:
@@ -91,6 +27,7 @@ class Spool:
     durable = True
 
     def __init__(self, path: Path, lock: int, max_bytes: int, *, own: bool) -> None:
+        self.target = _target_of(path)
         self._path, self._lock, self._max_bytes, self._own = path, lock, max_bytes, own
         self._guard = threading.RLock()
         self._database: sqlite3.Connection | None = None
@@ -192,6 +129,17 @@ class Spool:
             os.close(self._lock)
             self._lock = -1
 
+    def belongs_to(self, target: str) -> None:
+        """Rename the file: now it is known where its events belong."""
+        fresh = self._path.with_name(self._path.name.replace(f"spool-{self.target}-", f"spool-{target}-", 1))
+        with self._guard:
+            self.rest()
+            # Under both names the lock is held before the file has the new one, and until it has lost the old one.
+            fresh.with_suffix(".lock").hardlink_to(self._path.with_suffix(".lock"))
+            self._path.rename(fresh)
+            self._path.with_suffix(".lock").unlink(missing_ok=True)
+            self._path, self.target = fresh, target
+
     def set_aside(self) -> None:
         """Rename a file that SQLite cannot read, so that a fresh one can take its place."""
         with self._guard:
@@ -205,8 +153,13 @@ class Spool:
                 self._lock = -1
 
 
-def target_name(brokers: str, topic: str) -> str:
+def cluster_name(cluster: str, topic: str) -> str:
     """Return the part of a file name that says where its events belong: nobody else's broker may get them."""
+    return hashlib.sha256(f"{cluster}\n{topic}".encode()).hexdigest()[:16]
+
+
+def target_name(brokers: str, topic: str) -> str:
+    """Return that part for events of a process that has not reached its broker yet, by where it looks for it."""
     together = ",".join(sorted(part.strip() for part in brokers.split(","))) + "\n" + topic
     return f"{crc32(together.encode()):08x}"
 
@@ -221,9 +174,9 @@ def create(folder: Path, target: str, max_bytes: int) -> Spool:
     return Spool(path, lock, max_bytes, own=True)
 
 
-def adopt(folder: Path, target: str, max_bytes: int) -> Spool | None:
-    """Take over the file of a process that died, if there is one for the same target."""
-    for path in sorted(folder.glob(f"spool-{target}-*.db")):
+def adopt(folder: Path, targets: Iterable[str], max_bytes: int) -> Spool | None:
+    """Take over the file of a process that died, if there is one for these targets."""
+    for path in sorted(path for target in targets for path in folder.glob(f"spool-{target}-*.db")):
         lock = _try_lock(path.with_suffix(".lock"))
         if lock is None:
             continue
@@ -233,6 +186,23 @@ def adopt(folder: Path, target: str, max_bytes: int) -> Spool | None:
             os.close(lock)
             path.rename(path.with_suffix(".broken"))
     return None
+
+
+def waiting(folder: Path) -> dict[str, int]:
+    """Return how many events wait in a folder, by target, whoever has the files. Files that cannot be read count 0."""
+    found: dict[str, int] = {}
+    for path in folder.glob("spool-*.db"):
+        with (
+            suppress(sqlite3.Error, OSError),
+            closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database,
+        ):
+            [count] = database.execute("SELECT count(*) FROM spool").fetchone()
+            found[_target_of(path)] = found.get(_target_of(path), 0) + int(count)
+    return found
+
+
+def _target_of(path: Path) -> str:
+    return path.name.split("-")[1]
 
 
 def _try_lock(path: Path) -> int | None:

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from tollmeter.producers.client.client import UsageProducer, settings_here
+from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.client.destinations import RateLimited
+from tollmeter.producers.client.lookup import Lookup
 from tollmeter.producers.guard import refusals
 from tollmeter.producers.guard.accounts import Reservation, overshoot_bound
 from tollmeter.producers.guard.alert_queue import AlertQueue
@@ -72,9 +73,8 @@ class Guard:
     ) -> None:
         if mode not in ("kafka", "disabled", "memory"):
             raise ValueError(f"mode is {mode!r}; it can be kafka, disabled or memory")
-        self.settings = settings or settings_here(os.environ)
-        if brokers is not None:
-            self.settings = self.settings.model_copy(update={"kafka": brokers})
+        self._lookup = Lookup(settings, brokers)
+        self.settings, _ = self._lookup.now()
         self.mode: Mode = mode
         self._producer = producer
         self._tokenizer = tokenizer
@@ -94,7 +94,7 @@ class Guard:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._alerts = AlertQueue()
-        self._reader = Reader(self.settings, self._known, self._alerts)
+        self._reader = Reader(self._lookup, self._known, self._alerts)
 
     def check(self, model: str, **about: Any) -> Allow | Deny:
         """Decide about one call; never raises, never waits for anything slow.

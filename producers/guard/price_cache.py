@@ -17,7 +17,7 @@ class PriceCache:
     """One file per line (brokers and topic), replaced whole. A disk that fails costs the copy, nothing else."""
 
     def __init__(self, settings: Settings) -> None:
-        folder = Path(settings.spool_dir or state_folder())
+        folder = Path(settings.spool_dir or state_folder() or os.devnull)  # without a home nothing is kept
         self._path = folder / f"{target_name(settings.kafka, settings.topic(PRICES))}.prices.json"
 
     def save(self, book: bytes) -> None:

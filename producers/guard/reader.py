@@ -8,14 +8,17 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
+from tollmeter.broker.cluster import NotOursError, require_ours
 from tollmeter.producers.client.connection import AwayError, SenderLoop, close_producer, knock, quiet, reason_of
 from tollmeter.producers.client.destinations import RateLimited
+from tollmeter.producers.client.lookup import Lookup
 from tollmeter.producers.guard.alert_queue import AlertQueue
 from tollmeter.producers.guard.peers import Peers
 from tollmeter.producers.guard.price_cache import PriceCache
@@ -23,7 +26,6 @@ from tollmeter.producers.guard.snapshot import Snapshot, Source
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE
 from tollmeter.schemas.guards import BEAT_EVERY_S, PREFIX, Beat
-from tollmeter.settings import Settings
 
 log = logging.getLogger("tollmeter.guard")
 
@@ -43,7 +45,9 @@ BACKOFF_S = (0.1, 0.2, 0.5, 1.0)  # close() waits for no more than this
 class Reader:
     """Keeps one snapshot up to date. `run` is the whole life of its thread."""
 
-    def __init__(self, settings: Settings, snapshot: Snapshot, alert_queue: AlertQueue) -> None:
+    def __init__(self, lookup: Lookup, snapshot: Snapshot, alert_queue: AlertQueue) -> None:
+        settings, _ = lookup.now()
+        self._lookup, self._cluster = lookup, ""
         self._settings, self._known, self._alert_queue = settings, snapshot, alert_queue
         self._sources = {settings.topic(name): source for source, name in SOURCES}
         self._positions: dict[TopicPartition, int] = {}
@@ -85,7 +89,12 @@ class Reader:
                 self._failures += 1
 
     async def _connect_and_follow(self) -> None:
-        options = self._settings.kafka_options()
+        settings, why = self._lookup.now()
+        if why:
+            raise AwayError(why)
+        self._settings = settings
+        self._sources = {settings.topic(name): source for source, name in SOURCES}
+        options = settings.kafka_options()
         await knock(str(options["bootstrap_servers"]))
         consumer = AIOKafkaConsumer(
             **options,
@@ -99,6 +108,7 @@ class Reader:
             async with asyncio.timeout(START_S):
                 await consumer.start()
                 await producer.start()
+                await self._check(producer, options)
                 await self._beat(producer)  # before we ask where the topic ends: then we hear all who began before us
                 ends = await self._assign(consumer)
             await self._follow(consumer, producer, ends)
@@ -106,6 +116,17 @@ class Reader:
         finally:
             await close_producer(producer)
             await _close_consumer(consumer)
+
+    async def _check(self, producer: AIOKafkaProducer, options: Mapping[str, Any]) -> None:
+        """Write nothing to a broker that is not ours; begin anew in another cluster than the last."""
+        spend, policies = (self._settings.topic(name) for name in (topics.SPEND, topics.POLICIES))
+        try:
+            cluster = await require_ours(producer.client, options, spend, policies)
+        except NotOursError as refused:
+            raise AwayError(str(refused)) from None
+        if cluster != self._cluster:
+            self._positions.clear()
+        self._cluster = cluster
 
     async def _assign(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
         known = await consumer.topics()

@@ -7,6 +7,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from tollmeter.broker.cluster import NotOursError, require_ours
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 
@@ -46,8 +47,15 @@ class Publisher:
         )
         try:
             await self._producer.start()
+            policies = self._settings.topic(topics.POLICIES)
+            await require_ours(self._producer.client, self._settings.kafka_options(), self._topic, policies)
             self._partitions = sorted(await self._producer.partitions_for(self._topic))
-        except KafkaError as error:
+        except NotOursError as refused:
+            await self._producer.stop()
+            raise NotSentError(
+                f"Kafka at {self._settings.kafka} gets nothing ({refused}): set TOLLMETER_KAFKA or TOLLMETER_DATA_DIR"
+            ) from None
+        except (KafkaError, TimeoutError) as error:
             await self._producer.stop()
             raise NotSentError(_unreachable(self._settings, self._topic, error)) from None
         return self
@@ -127,7 +135,7 @@ async def publish_timed(
     return publisher.sent
 
 
-def _unreachable(settings: Settings, topic: str, error: KafkaError) -> str:
+def _unreachable(settings: Settings, topic: str, error: Exception) -> str:
     return (
         f"cannot send to {topic} at {settings.kafka} ({type(error).__name__}): "
         "start a stack with 'tollmeter up' or set TOLLMETER_KAFKA"

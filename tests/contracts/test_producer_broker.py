@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from tollmeter.broker.client import kafka_admin
 from tollmeter.embedded.environment import settings_environment
 from tollmeter.producers.client.client import UsageProducer
-from tollmeter.producers.client.spool import target_name
+from tollmeter.producers.client.spool import target_name, waiting
 from tollmeter.schemas import codec, topics
 from tollmeter.settings import Settings
 
@@ -207,10 +208,14 @@ def test_a_dead_process_leaves_its_spool_to_the_next(
     assert list(folder.iterdir()) == []
 
 
-def test_a_broker_killed_in_between_costs_nothing(
-    stack: Any, line_settings: Settings, producer_for: Callable[..., UsageProducer], eventually: Eventually
+def test_a_broker_killed_in_between_costs_nothing_and_one_line(
+    stack: Any,
+    line_settings: Settings,
+    producer_for: Callable[..., UsageProducer],
+    eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with producer_for() as producer:
+    with caplog.at_level(logging.WARNING), producer_for() as producer:
         ids = [producer.record(**CALL, input_tokens=number) for number in range(100)]
         assert producer.flush(20)
         stack.kill("broker", signal.SIGKILL, restart=False)
@@ -220,12 +225,64 @@ def test_a_broker_killed_in_between_costs_nothing(
         ids += [producer.record(**CALL, input_tokens=number) for number in range(200, 300)]
         assert producer.flush(60)
         assert producer.counters.acknowledged == 300
+    away, back = [record.getMessage() for record in caplog.records]
+    assert "is away" in away
+    assert "is back" in back
     assert sorted({event["event_id"] for event in arrived(line_settings)}) == sorted(ids)
 
 
 def test_another_broker_gets_nothing_of_ours(tmp_path: Path) -> None:
     assert target_name("a:1,b:2", "t") == target_name("b:2, a:1", "t")
     assert len({target_name("a:1", "t"), target_name("a:2", "t"), target_name("a:1", "u")}) == 3
+
+
+FOREIGN = "foreign."
+
+
+def test_a_broker_that_is_not_ours_gets_nothing(
+    line_settings: Settings, tmp_path: Path, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = line_settings.model_copy(update={"topic_prefix": FOREIGN})
+    with (
+        caplog.at_level(logging.WARNING),
+        UsageProducer(service="shop", settings=settings, spool_dir=tmp_path / "spool") as producer,
+    ):
+        for _ in range(20):
+            producer.record(**CALL)
+        eventually(lambda: producer.counters.on_disk == 20)
+        assert "not set up for tollmeter" in producer.problem
+        assert not producer.flush(0.1)
+    [line] = [record.getMessage() for record in caplog.records]
+    for word in (settings.kafka, "usage events wait on disk", "TOLLMETER_KAFKA", "TOLLMETER_DATA_DIR"):
+        assert word in line
+    assert asyncio.run(_topics(settings)).isdisjoint({settings.topic(topic.name) for topic in topics.TOPICS})
+    assert sum(waiting(tmp_path / "spool").values()) == 20
+
+
+@pytest.mark.parametrize("arguments", [("send", "--model", "gpt-4o"), ("import", "-")])
+def test_commands_write_nothing_to_a_broker_that_is_not_ours(
+    line_settings: Settings, arguments: tuple[str, ...]
+) -> None:
+    settings = line_settings.model_copy(update={"topic_prefix": FOREIGN})
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("TOLLMETER_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tollmeter", *arguments],
+        input='{"time": "2026-11-01T00:00:00Z", "model": "gpt-4o", "prompt_tokens": 1, "completion_tokens": 2}\n',
+        env=bare | settings_environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "not set up for tollmeter" in done.stderr
+    assert asyncio.run(_topics(settings)).isdisjoint({settings.topic(topic.name) for topic in topics.TOPICS})
+
+
+async def _topics(settings: Settings) -> set[str]:
+    async with kafka_admin(settings) as admin:
+        return set(await admin.list_topics())
 
 
 class Gate:

@@ -50,7 +50,7 @@ def test_an_unreachable_broker_is_one_line(tmp_path: Path) -> None:
     settings = Settings(kafka="127.0.0.1:1")
     done = run("-m", "tollmeter", "send", "--model", "gpt-4o", settings=settings, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("tollmeter: Kafka at 127.0.0.1:1 is not reachable")
+    assert done.stderr.startswith("tollmeter: nothing was sent to Kafka at 127.0.0.1:1 (")
     assert done.stderr.count("\n") == 1
 
 

@@ -15,7 +15,6 @@ import pytest
 
 from tollmeter import UsageProducer
 from tollmeter.producers.client import spool
-from tollmeter.producers.client.client import settings_here
 from tollmeter.producers.client.ids import Ids
 from tollmeter.producers.client.queue import Counters
 from tollmeter.schemas import codec
@@ -125,7 +124,7 @@ def test_a_broker_away_fills_the_spool_in_order(
         assert "refused" in producer.problem or "failed" in producer.problem
     (line,) = [record.getMessage() for record in caplog.records if record.name == "tollmeter.producer"]
     assert NOWHERE in line
-    left = spool.adopt(tmp_path / "spool", spool.target_name(NOWHERE, "usage.events"), 10**9)
+    left = spool.adopt(tmp_path / "spool", [spool.target_name(NOWHERE, "usage.events")], 10**9)
     assert left is not None
     waiting, broken = left.first(1_000)
     bodies = [codec.decode_body(event.body[10:]) for event in waiting]
@@ -212,20 +211,6 @@ def test_a_wrong_mode_or_setting_is_said_at_once(monkeypatch: pytest.MonkeyPatch
         UsageProducer(mode="disabled")
 
 
-def test_a_running_stack_is_found_and_a_dead_one_is_not(tmp_path: Path) -> None:
-    (tmp_path / "stack.json").write_text('{"kafka": "127.0.0.1:29092", "pid": 1}')
-    (tmp_path / "lock").write_text("")
-    assert settings_here({}, tmp_path).kafka == "127.0.0.1:9092"
-    import fcntl
-
-    with (tmp_path / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert settings_here({}, tmp_path).kafka == "127.0.0.1:29092"
-        assert settings_here({"TOLLMETER_KAFKA": "k:1"}, tmp_path).kafka == "k:1"
-        (tmp_path / "stack.json").write_text("{")
-        assert settings_here({}, tmp_path).kafka == "127.0.0.1:9092"
-
-
 def test_secrets_are_not_in_a_repr() -> None:
     settings = Settings(kafka_password="hunter2", pepper="salt", kafka_security="SASL_PLAINTEXT")  # type: ignore[arg-type]
     text = repr(UsageProducer(mode="disabled", settings=settings))
@@ -279,7 +264,7 @@ def test_a_process_that_just_ends_leaves_its_events_on_disk(tmp_path: Path) -> N
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
-    left = spool.adopt(tmp_path / "spool", spool.target_name(NOWHERE, "usage.events"), 10**9)
+    left = spool.adopt(tmp_path / "spool", [spool.target_name(NOWHERE, "usage.events")], 10**9)
     assert left is not None
     assert len(left) == 1
     left.close()

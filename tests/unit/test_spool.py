@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tollmeter.producers.client.spool import Backlog, MemoryBacklog, Spool, adopt, create
+from tollmeter.producers.client.backlog import Backlog, MemoryBacklog
+from tollmeter.producers.client.spool import Spool, adopt, create
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -63,7 +64,7 @@ def test_a_torn_file_is_set_aside(tmp_path: Path, cut: int) -> None:
     (file,) = tmp_path.glob("*.db")
     data = file.read_bytes()
     file.write_bytes(data[:cut] if cut else b"no database at all" * 300)
-    again = adopt(tmp_path, "t", 100_000)
+    again = adopt(tmp_path, ["t"], 100_000)
     if again is not None:  # SQLite could open it: then what it gives out is whole
         try:
             found, _ = again.first(1_000)
@@ -77,12 +78,12 @@ def test_a_torn_file_is_set_aside(tmp_path: Path, cut: int) -> None:
 def test_a_file_has_one_owner(tmp_path: Path) -> None:
     spool = create(tmp_path, "t", 1_000)
     spool.append(events(1, 2))
-    assert adopt(tmp_path, "t", 1_000) is None, "its owner lives"
+    assert adopt(tmp_path, ["t"], 1_000) is None, "its owner lives"
     spool.close()
-    assert adopt(tmp_path, "other", 1_000) is None, "it belongs to another broker"
-    adopted = adopt(tmp_path, "t", 1_000)
+    assert adopt(tmp_path, ["other"], 1_000) is None, "it belongs to another broker"
+    adopted = adopt(tmp_path, ["t"], 1_000)
     assert adopted is not None
-    assert adopt(tmp_path, "t", 1_000) is None
+    assert adopt(tmp_path, ["t"], 1_000) is None
     found, _ = adopted.first(9)
     assert [(event.seq, event.body) for event in found] == [(0, body) for _, body in events(1, 2)]
     adopted.remove(found[-1].row)
@@ -104,7 +105,7 @@ def test_a_fork_leaves_the_file_to_the_parent(tmp_path: Path) -> None:
     spool.append(events(3))
     assert [event.seq for event in spool.first(9)[0]] == [1, 3]
     spool.close()
-    adopted = adopt(tmp_path, "t", 1_000)
+    adopted = adopt(tmp_path, ["t"], 1_000)
     assert isinstance(adopted, Spool), "no copy of the lock stayed behind"
     adopted.close()
 

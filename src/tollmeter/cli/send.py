@@ -79,7 +79,7 @@ def _publish(settings: Settings, **fields: Any) -> str:
             problem = producer.problem
             if problem or time.monotonic() > deadline:
                 raise UserError(
-                    f"Kafka at {settings.kafka} is not reachable ({problem or 'no answer'}): "
+                    f"nothing was sent to Kafka at {settings.kafka} ({problem or 'no answer'}): "
                     "start a stack with `tollmeter up`, or set TOLLMETER_KAFKA"
                 )
     finally:

@@ -150,7 +150,10 @@ def status(settings: Settings, data: Path | None, as_json: bool) -> None:
     total = sum(row["rss_mb"] or 0 for row in rows)
     if as_json:
         addresses = {"kafka": running["kafka"], "clickhouse": running["clickhouse"], "data_dir": str(data_dir)}
-        print_json({"running": True, "ready": running["ready"], **addresses, "processes": rows, "rss_mb": total})
+        _, here, elsewhere = control.waiting_events(line, data_dir)
+        waits = {"events_waiting": here, "events_waiting_elsewhere": elsewhere}
+        ready = {"running": True, "ready": running["ready"]}
+        print_json({**ready, **addresses, "processes": rows, "rss_mb": total, **waits})
     else:
         print_table(f"kafka {running['kafka']}, clickhouse {running['clickhouse']}, {total} MB", rows)
         for text in _remarks(line, data_dir):
@@ -168,7 +171,13 @@ def _remarks(line: Settings, data_dir: Path) -> list[str]:
         stale = stale_lines(load_rates(line.fx_file), datetime.now(UTC).date(), line.fx_max_age_days)
     except FxError as error:
         stale = [str(error)]
-    return [f"users of ClickHouse (default, reader) and their passwords: {data_dir / 'users.json'}", *stale]
+    folder, here, elsewhere = control.waiting_events(line, data_dir)
+    remarks = [f"users of ClickHouse (default, reader) and their passwords: {data_dir / 'users.json'}"]
+    if here:
+        remarks.append(f"{here:,} events of services wait on disk for this stack, in {folder}")
+    if elsewhere:
+        remarks.append(f"{elsewhere:,} events of services wait on disk for other stacks or clusters, in {folder}")
+    return [*remarks, *stale]
 
 
 def _meant(data: Path | None) -> stacks.Found:

@@ -16,6 +16,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from tollmeter import stacks
+from tollmeter.embedded.kafka import cluster_id
+from tollmeter.producers.client import spool
+from tollmeter.producers.client.client import state_folder
+from tollmeter.schemas.topics import EVENTS
 from tollmeter.settings import Settings
 
 _GRACE_S = 60.0
@@ -69,6 +73,21 @@ def _rss_mb(pids: Iterable[int]) -> dict[int, int]:
             pages = int(Path("/proc", pid, "statm").read_text().split()[1])
             found[int(pid)] = pages * os.sysconf("SC_PAGE_SIZE") >> 20
     return found
+
+
+def waiting_events(settings: Settings, data_dir: Path) -> tuple[Path | None, int, int]:
+    """Return the folder where this user's services keep events while a broker is away, and how many wait there.
+
+    First those for this stack, then those for others, among them those of services that have never reached one.
+    """
+    chosen = settings.spool_dir or state_folder()
+    folder = Path(chosen) if chosen else None
+    if folder is None:
+        return None, 0, 0
+    found, topic = spool.waiting(folder), settings.topic(EVENTS)
+    ours = (spool.cluster_name(cluster_id(data_dir / "kafka"), topic), spool.target_name(settings.kafka, topic))
+    here = sum(found.get(target, 0) for target in ours)
+    return folder, here, sum(found.values()) - here
 
 
 def lag(settings: Settings, stages: Iterable[str]) -> dict[str, int | None]:

@@ -64,6 +64,15 @@ def prepare(java: str, jars: Path, folder: Path, port: int, controller_port: int
     return [java, *JVM, *options, *_LOG, *classes, "kafka.Kafka", str(properties)]
 
 
+def cluster_id(folder: Path) -> str:
+    """Return the id that the storage of a folder was formatted with, "" when it was not yet."""
+    try:
+        lines = (folder / "log" / "meta.properties").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition("=")[2] for line in lines if line.startswith("cluster.id=")), "")
+
+
 def _format(start: list[str], properties: Path) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     # --cluster-id=: an id that begins with a dash would be read as an option

@@ -9,6 +9,7 @@ from pathlib import Path
 from aiokafka.errors import KafkaError
 
 from tollmeter.broker.client import kafka_admin
+from tollmeter.embedded.kafka import cluster_id
 from tollmeter.embedded.ports import answers
 from tollmeter.settings import Settings
 
@@ -21,8 +22,7 @@ def is_our_broker(settings: Settings, folder: Path) -> bool:
         return False
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
-        lines = (folder / "log" / "meta.properties").read_text().splitlines()
-        return f"cluster.id={asyncio.run(_cluster_id(settings))}" in lines
+        return asyncio.run(_cluster_id(settings)) == cluster_id(folder)
     except (KafkaError, OSError, TimeoutError):
         return False
 
