@@ -21,8 +21,8 @@ def test_what_passes_is_harmless_to_an_engine_that_nothing_confines() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     counts = json.loads(done.stdout.splitlines()[-1])
     assert counts["inputs"] == 3000
-    assert 100 < counts["trees"] <= counts["of_which_statements"] <= counts["passed"] < 2700
-    assert counts["executed"] > 30
+    assert 40 < counts["trees"] <= counts["of_which_statements"] <= counts["passed"] < 2700
+    assert counts["executed"] > 10
 
 
 def test_statements_are_drawn_from_the_seed_and_judging_raises_nothing_else() -> None:
