@@ -174,40 +174,42 @@ def _event(
     given = dict(fields)
     api_key, pepper = given.pop("api_key", None), given.pop("pepper", None)
     pepper = pepper or os.environ.get("TOLLMETER_PEPPER")
-    event_id, now_us = _ids.next()
-    now = EPOCH + timedelta(microseconds=now_us)
-    began = _time(started_at)
-    content = body.content
-    found: dict[str, Any] = {
-        "event_id": event_id,
-        "occurred_at": began or now,
-        "service": "",
-        "provider": provider or "",
-        "status": body.status or _status(content),
-        "latency_ms": _latency(began, now),
-        "stream": body.streamed,
-        **names_of(content, provider or "", given),
-        **_counters(usage, given),
-        **body.fields,
-    }
+    found = _answered(body, usage, provider or "", started_at, given)
     if model:
         found["model_used"] = model
     if api_key:
         found["api_key_id"] = key_id(api_key, pepper)
     if further:
         given.pop("event_id", None)
-        given = {
-            **given,
-            "model_sent": model or given.get("model_sent"),
-            "model_used": model or given.get("model_used"),
-        }
-    problem = usage.problem or body.problem
+        given |= {name: model for name in ("model_sent", "model_used") if model}
     said = cleaned(without_secrets(given, pepper))  # what cannot be used leaves what the answer says
     made = {**cleaned(without_secrets(found, pepper)), **said}
+    problem = usage.problem or body.problem
     if problem:
         made["tags"] = with_tag(made.get("tags", {}), PROBLEM, problem)
     made["model_sent"] = made.get("model_sent") or made.get("model_used", "")
     return _validated({**_required(found), **made})
+
+
+def _answered(
+    body: Body, usage: Usage, provider: str, started_at: datetime | None, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the fields that the answer itself tells."""
+    event_id, now_us = _ids.next()
+    now = EPOCH + timedelta(microseconds=now_us)
+    began = _time(started_at)
+    return {
+        "event_id": event_id,
+        "occurred_at": began or now,
+        "service": "",
+        "provider": provider,
+        "status": body.status or _status(body.content),
+        "latency_ms": _latency(began, now),
+        "stream": body.streamed,
+        **names_of(body.content, provider, given),
+        **_counters(usage, given),
+        **body.fields,
+    }
 
 
 def _required(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a finished call cost, as this process knows it: the guard's copy of the price book, by the event's counters.
 
-Not the last word: PRICE has every tier, region and override, and the ledger keeps what PRICE said. So a tier that the
-guard's copy leaves out makes the price PARTIAL here. Estimated usage is priced in the same way as stated usage.
+Not the last word: PRICE has every tier, region and override, and the ledger keeps what PRICE said. So a tier or place
+that the guard's copy leaves out makes the price PARTIAL here. Estimated usage is priced as stated usage is.
 """
 
 from collections.abc import Sequence
@@ -47,9 +47,18 @@ def _price_of(event: UsageEvent, guard: Quoting | None) -> Quote:
         quote = guard.quote(event.provider, name, **counts)
         if quote.status != "UNKNOWN_MODEL":
             break
-    if quote.status in ("PRICED", "OVERRIDE") and tiers(event.service_tier, event.processing):
+    apart = tiers(event.service_tier, event.processing) or _surcharged_place(event)
+    if quote.status in ("PRICED", "OVERRIDE") and apart:
         return quote._replace(status="PARTIAL")
     return quote
+
+
+def _surcharged_place(event: UsageEvent) -> bool:
+    """Say whether the place may change the price, which the guard's copy leaves out as it does tiers.
+
+    Bedrock tells its regions apart by the model's name; only GovCloud is dearer as a whole.
+    """
+    return event.region.startswith("us-gov") if event.provider == "aws" else event.region not in ("", "global")
 
 
 def counts_of(event: UsageEvent) -> dict[str, Any]:
