@@ -18,7 +18,7 @@ import faust
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from tollmeter.broker.client import kafka_admin
+from tollmeter.broker.client import BrokerAway, BrokerError, kafka_admin
 from tollmeter.broker.layout import Layout
 from tollmeter.schemas.record import Headers
 from tollmeter.settings import HEALTH_PORTS, Settings
@@ -46,10 +46,6 @@ GC_OBJECTS = 200_000
 looking through them every 700 objects took a tenth of PRICE's time."""
 
 log = logging.getLogger("tollmeter")
-
-
-class BrokerError(Exception):
-    """The broker cannot be reached, or it lacks topics; the text is one line for the user."""
 
 
 class LogReplacedError(Exception):
@@ -188,10 +184,7 @@ async def preflight(settings: Settings, topics: Sequence[str]) -> dict[str, int]
         async with kafka_admin(settings, PREFLIGHT_MS) as admin:
             found = await admin.describe_topics([settings.topic(name) for name in topics])
     except (KafkaError, OSError) as error:
-        raise BrokerError(
-            f"no Kafka broker answers at {settings.kafka} ({type(error).__name__}): "
-            "start one with 'tollmeter up' or set TOLLMETER_KAFKA"
-        ) from None
+        raise BrokerAway(settings, error) from None
     counts = {entry["topic"]: len(entry["partitions"]) for entry in found if not entry["error_code"]}
     missing = [settings.topic(name) for name in topics if not counts.get(settings.topic(name))]
     if missing:

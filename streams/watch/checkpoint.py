@@ -8,16 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import orjson
 import polars as pl
 
 from tollmeter.schemas.event import EPOCH
 from tollmeter.schemas.policy import Member, Policy
+from tollmeter.schemas.progress import Progress
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.rules.limits.bindings import MEMBER
-from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, Snapshot, progress_text
+from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, Snapshot
 from tollmeter.streams.rules.windows.state import HISTORY_DAYS, HISTORY_HOURS
 
 EXTRA_DAYS = 64
@@ -28,9 +28,9 @@ _PROGRESS_COLUMNS = ("priced_partition", "applied", "stamp", "state")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What was saved of a partition: progress as text, cells with the columns of CELL_SCHEMA, live rules."""
+    """What was saved of a partition: progress, cells with the columns of CELL_SCHEMA, live rules."""
 
-    progress: str
+    progress: Progress
     cells: pl.DataFrame
     policies: list[Policy | Member]
 
@@ -53,9 +53,9 @@ class CheckpointStore:
         found = client.query(load("watch_progress"), {"partition": partition})
         if not found:
             return None
-        progress = str(found[0]["state"])
+        progress = Progress.read(str(found[0]["state"]))
         policies = client.query(load("watch_policies"), {"partition": partition})
-        since = EPOCH + timedelta(milliseconds=orjson.loads(progress).get("watermark_ms") or 0)
+        since = EPOCH + timedelta(milliseconds=progress.watermark_ms or 0)
         wanted = {"partition": partition, **_windows_in_memory(since, self._settings.horizon_s)}
         cells = pl.read_ipc_stream(io.BytesIO(client.arrow(load("watch_cells"), wanted)))
         return Checkpoint(
@@ -89,7 +89,7 @@ class CheckpointStore:
         self._connected().insert_rows("watch_policies", _POLICY_COLUMNS, rows)
 
     def _write_progress(self, taken: Snapshot) -> None:
-        progress = (taken.partition, taken.applied, max(taken.applied, 0), progress_text(taken.progress))
+        progress = (taken.partition, taken.applied, max(taken.applied, 0), taken.progress.text())
         self._connected().insert_rows("watch_progress", _PROGRESS_COLUMNS, [progress])
 
 

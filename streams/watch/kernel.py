@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.progress import LogPosition
 from tollmeter.settings import Settings
 from tollmeter.streams.engine import metrics
 from tollmeter.streams.rules.windows import epochs
@@ -56,8 +57,8 @@ class WatchKernel:
 
     def fold(self, state: State, records: Sequence[Any], on_barrier: OnBarrier) -> list[Alert]:
         """Fold records in offset order; return the alerts they cause. Snapshots may be taken in `on_barrier` alone."""
-        if state.base:
-            records = [replace(record, offset=record.offset + state.base) for record in records]
+        if epoch := LogPosition.of(state.base).epoch:
+            records = [replace(record, offset=LogPosition(epoch, record.offset).stamp) for record in records]
         before = state.counters.copy()
         alerts = fold_records(state, records, on_barrier)
         metrics.folded(state, before)

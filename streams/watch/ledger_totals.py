@@ -9,12 +9,12 @@ import polars as pl
 
 from tollmeter.schemas.event import EPOCH
 from tollmeter.schemas.policy import SCOPE_COLUMNS
+from tollmeter.schemas.progress import LogPosition
 from tollmeter.sinks.clickhouse.client import ClickHouse, Unavailable
 from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.rules.limits.periods import STEP_S
 from tollmeter.streams.rules.windows.backfill import Backfill, missing_cells
 from tollmeter.streams.rules.windows.cardinality import SCOPES_PER_ORG, fold_names
-from tollmeter.streams.rules.windows.epochs import real_offset
 from tollmeter.streams.rules.windows.repair import cells_of_round, sealed
 from tollmeter.streams.rules.windows.totals import MEASURES, QUARTER, bucket_at, bucket_start_s
 
@@ -94,7 +94,7 @@ def extra_cells(client: ClickHouse, backfill: Backfill) -> pl.DataFrame:
             "partition": backfill.partition,
             "from": from_s,
             "until": until_s,
-            "upto": real_offset(backfill.applied),
+            "upto": LogPosition.of(backfill.applied).offset,
             "step": seconds,
             "kinds": sorted({kind for kind, _ in backfill.scopes}),
         }

@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 import polars as pl
 import polars.selectors as cs
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
+from tollmeter.broker.client import kafka_consumer
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import Control as ControlBody
 from tollmeter.schemas.control import Correction, MemberDelete, MemberSet, PolicyDelete, PolicySet, Round, Tick
 from tollmeter.schemas.envelope import Broken, Control, Corrected, Newer, Repair, Rows, read_envelope
 from tollmeter.schemas.priced import H_KIND, KIND_CORRECTION, KIND_ROWS
+from tollmeter.schemas.progress import LogPosition
 from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.records.concat import read_concat
@@ -176,7 +178,7 @@ async def remember(read_back: ReadBack, state: State) -> None:
     """
     since_us = state.remember_from_us
     since_ms = max(0, (timedelta(microseconds=since_us) - SLACK) // timedelta(milliseconds=1))
-    end = state.applied + 1 - state.base
+    end = LogPosition.of(state.applied).next_offset
     async for records in read_back(state.partition, since_ms, end):
         if records is None:
             missing(state, open_hours(state))
@@ -190,14 +192,7 @@ async def read_back(
 ) -> AsyncIterator[Sequence[Record] | None]:
     """Yield the records of a partition of usage.priced, see `ReadBack`."""
     tp = TopicPartition(settings.topic(topics.PRICED), partition)
-    consumer = AIOKafkaConsumer(
-        **settings.kafka_options(),
-        enable_auto_commit=False,
-        max_partition_fetch_bytes=8 << 20,
-        isolation_level="read_committed",
-    )
-    await consumer.start()
-    try:
+    async with kafka_consumer(settings) as consumer:
         consumer.assign([tp])
         found = (await consumer.offsets_for_times({tp: since_ms}))[tp]
         first, last = (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
@@ -208,8 +203,6 @@ async def read_back(
         end = min(end, last)
         while await consumer.position(tp) < end:
             yield (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, [])
-    finally:
-        await consumer.stop()
 
 
 def _identities(records: Sequence[Record]) -> Iterator[pl.DataFrame]:

@@ -22,6 +22,7 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.control import Round
 from tollmeter.schemas.envelope import repair_headers
 from tollmeter.schemas.priced import MAX_RECORD_BYTES
+from tollmeter.schemas.progress import LogPosition
 from tollmeter.schemas.record import Headers
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect
@@ -29,7 +30,6 @@ from tollmeter.streams.engine.gaps import of_other_logs
 from tollmeter.streams.engine.line import Send
 from tollmeter.streams.engine.runtime import RUNTIME, Runtime
 from tollmeter.streams.rules.windows.backfill import Backfill
-from tollmeter.streams.rules.windows.epochs import real_offset
 from tollmeter.streams.rules.windows.repair import due
 from tollmeter.streams.rules.windows.snapshot import Snapshot
 from tollmeter.streams.watch.ledger_totals import extra_cells, repair_cells
@@ -103,10 +103,10 @@ class Repairs:
 
     async def after(self, saved: Snapshot) -> None:
         """Send what can be repaired as of this checkpoint; when ClickHouse or the ledger lag, the next one tries."""
-        deferred = {(org, hour): offset for org, hour, offset in saved.progress["deferred"]}
-        if saved.progress["watermark_ms"] is None:  # of a source partition nobody knows the time: nothing is sealed
+        deferred = {(org, hour): offset for org, hour, offset in saved.progress.deferred}
+        if saved.progress.watermark_ms is None:  # of a source partition nobody knows the time: nothing is sealed
             return
-        watermark_s = saved.progress["watermark_ms"] // 1000
+        watermark_s = saved.progress.watermark_ms // 1000
         rounds = due(deferred, watermark_s, self._settings.horizon_s)
         rounds |= {backfill.org_id: rounds.get(backfill.org_id, ()) for backfill in saved.unsettled}
         if not rounds or not await self._ledger_caught_up(saved):
@@ -148,7 +148,7 @@ class Repairs:
     async def _ledger_caught_up(self, saved: Snapshot) -> bool:
         """Tell whether LEDGER has committed beyond the checkpoint, waiting a while for it."""
         for _ in range(int(PATIENCE_S / POLL_S)):
-            if await self.ledger_beyond(saved.partition, saved.progress["log_id"], real_offset(saved.applied)):
+            if await self.ledger_beyond(saved.partition, saved.progress.log_id, LogPosition.of(saved.applied).offset):
                 return True
             await asyncio.sleep(POLL_S)
         return False

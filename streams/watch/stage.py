@@ -15,6 +15,7 @@ from faust.types import TP
 
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE, Alert
+from tollmeter.schemas.progress import LogPosition
 from tollmeter.schemas.record import Delivery, Record
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import Unavailable
@@ -118,7 +119,7 @@ class Watch:
             for load in loads:
                 load.cancel()
             await asyncio.gather(*loads, return_exceptions=True)
-        return {tp: self._states[number].applied + 1 - self._states[number].base for number, tp in ours.items()}
+        return {tp: LogPosition.of(self._states[number].applied).next_offset for number, tp in ours.items()}
 
     async def _load(self, number: int, turns: asyncio.Semaphore) -> State:
         async with turns:
@@ -155,7 +156,7 @@ class Watch:
             state.unread.append((loss.first, loss.last))
 
     def _renew(self, state: State) -> None:
-        state.unread.append((state.applied - state.base + 1, LAST_OFFSET))
+        state.unread.append((LogPosition.of(state.applied).next_offset, LAST_OFFSET))
         self._kernel.renew(state, self._log_id)
 
     async def _look_behind(self, state: State) -> None:
@@ -208,7 +209,9 @@ class Watch:
 
     async def _halt(self, state: State) -> None:
         tp = TP(self._settings.topic(topics.PRICED), state.partition)
-        await self._line.stop_reading(tp, state.applied + 1 - state.base, f"{state.halted}; upgrade this worker")
+        await self._line.stop_reading(
+            tp, LogPosition.of(state.applied).next_offset, f"{state.halted}; upgrade this worker"
+        )
 
     def _snapshot_if_due(self, taken: list[Snapshot], state: State) -> None:
         now = self._runtime.monotonic()
@@ -266,7 +269,7 @@ class Watch:
         last = self._repairing.get(saved.partition)
         if last is not None and last.done() and (error := last.exception()) is not None:
             self._runtime.crash(error)
-        if (saved.progress["deferred"] or saved.unsettled) and (last is None or last.done()):
+        if (saved.progress.deferred or saved.unsettled) and (last is None or last.done()):
             self._repairing[saved.partition] = asyncio.create_task(self._repairs.after(saved))
 
     def _settle(self, number: int, saving: Saving) -> None:

@@ -21,7 +21,8 @@ from tests.watch_rows import START, new_state, row
 from tollmeter.schemas.control import MemberSet, PolicySet
 from tollmeter.schemas.envelope import control_record
 from tollmeter.schemas.policy import Limit, Member, Policy
-from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, progress_text, restore, snapshot
+from tollmeter.schemas.progress import Progress
+from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, restore, snapshot
 from tollmeter.streams.watch.records import fold_records
 
 GROUPS = {"ann": ("dev",), "ben": ("dev", "ops"), "cid": ()}
@@ -178,7 +179,7 @@ def check(seed: int) -> int:
                 store_cell(stored, cell)
             cells = pl.DataFrame(list(stored.values()), schema=CELL_SCHEMA)
             state = new_state()
-            restore(state, progress_text(taken.progress), cells, _rules(controls, record.offset))
+            restore(state, Progress.read(taken.progress.text()), cells, _rules(controls, record.offset))
             remember_like_the_log(state, records)
     ids = [alert.id for alert in found if alert.kind in ("budget", "remaining")]
     assert len(ids) == len(set(ids)), "an alert was raised twice"

@@ -15,8 +15,9 @@ from tests.laws.test_fold import Record, rows_record
 from tollmeter.schemas.control import PolicySet
 from tollmeter.schemas.envelope import control_record
 from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.progress import Progress
 from tollmeter.streams.rules.windows.cardinality import OTHER, fold_names
-from tollmeter.streams.rules.windows.snapshot import progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.snapshot import restore, snapshot
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import MEASURES, bucket_at
 from tollmeter.streams.watch.records import fold_records
@@ -97,7 +98,7 @@ def test_names_have_their_places_by_the_log_alone(seed: int) -> None:
             cells = pl.DataFrame(list(saved.values()), schema=taken.cells.schema)
             policies = list(cut.budgets.policies.values())
             cut = State(0, RULES)
-            restore(cut, progress_text(taken.progress), cells, policies)
+            restore(cut, Progress.read(taken.progress.text()), cells, policies)
     assert live(cut) == expected
 
 

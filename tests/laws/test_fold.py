@@ -18,8 +18,9 @@ from tollmeter.schemas.control import Correction, MemberDelete, MemberSet, Polic
 from tollmeter.schemas.envelope import control_record, correction_headers, tick_record
 from tollmeter.schemas.policy import SCOPE_COLUMNS, Limit, Member, Policy
 from tollmeter.schemas.priced import VOID
+from tollmeter.schemas.progress import Progress
 from tollmeter.streams.rules.windows.fold import COLUMNS_READ
-from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, Snapshot, progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, Snapshot, restore, snapshot
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import COLUMNS, MEASURES
 from tollmeter.streams.watch.records import fold_records, remember
@@ -383,7 +384,7 @@ def test_a_half_written_checkpoint_is_completed_not_counted_twice(seed: int, rng
                     policies.pop(policy_id, None)
                 else:
                     policies[policy_id] = policy
-            progress = progress_text(snap.progress)
+            progress = Progress.read(snap.progress.text())
     state = watch_rows.new_state()
     if progress is not None:
         restore(state, progress, pl.DataFrame(list(stored.values()), schema=CELL_SCHEMA), list(policies.values()))

@@ -12,8 +12,9 @@ from tests.effort import examples
 from tests.laws import test_fold as laws
 from tollmeter.schemas.control import Round
 from tollmeter.schemas.envelope import tick_record
+from tollmeter.schemas.progress import Progress
 from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, cells_of_round, due, sealed
-from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, restore, snapshot
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import MEASURES, bucket_at, bucket_of, bucket_start_s
 from tollmeter.streams.watch.records import fold_records
@@ -54,13 +55,13 @@ class Store:
 
     def __init__(self) -> None:
         self.cells: dict[tuple[Any, ...], dict[str, Any]] = {}
-        self.progress = ""
+        self.progress = Progress(applied=-1)
 
     def save(self, state: State) -> None:
         taken = snapshot(state)
         for row in taken.cells.to_dicts():
             laws.store_cell(self.cells, row)
-        self.progress = progress_text(taken.progress)
+        self.progress = Progress.read(taken.progress.text())
 
     def load(self) -> State:
         state: State = laws.watch_rows.new_state()

@@ -15,6 +15,7 @@ from tests.simulation.tags import tag_of
 from tests.simulation.world import Process
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import H_KIND, KIND_CORRECTION, KIND_REPAIR, KIND_ROWS, VOID
+from tollmeter.schemas.progress import LogPosition
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.windows.fold import COLUMNS_READ
 from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA
@@ -32,8 +33,8 @@ class ColumnFolding(WatchKernel):
         self._broker, self._process = broker, process
 
     def fold(self, state: Any, records: Sequence[Any], on_barrier: Any) -> list[Any]:
-        if state.base:
-            records = [record._replace(offset=record.offset + state.base) for record in records]
+        if epoch := LogPosition.of(state.base).epoch:
+            records = [record._replace(offset=LogPosition(epoch, record.offset).stamp) for record in records]
         return fold_records(state, [encoded(self._broker, record) for record in records], on_barrier)
 
     async def read_back(self, number: int, since_ms: int, end: int) -> AsyncIterator[Sequence[Any] | None]:

@@ -15,6 +15,7 @@ from tests.simulation.rows import Row
 from tollmeter.schemas.control import Correction
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.priced import H_CORRECTION, H_KIND
+from tollmeter.schemas.progress import Progress
 
 LEVELS = ("minute", "hour", "day", "month")
 SLICE_US = 600_000_000
@@ -96,6 +97,12 @@ class RowState:
         return min(self.clocks.values()) if len(self.clocks) >= self.sources else None
 
 
+class RowProgress(Progress):
+    """Progress of a row state, with a counter of its own."""
+
+    accepted: int
+
+
 def snapshot(state: RowState) -> Any:
     """Drain what changed; the fields that WATCH, its store and its repairs read."""
     cells = [(key, cell.calls, cell.cost_nano) for key, cell in sorted(state.cells.items()) if cell.dirty]
@@ -103,20 +110,20 @@ def snapshot(state: RowState) -> Any:
         cell.dirty = False
     policies = tuple((name, state.policies[name] if kept else None) for name, kept in sorted(state.changed.items()))
     state.changed.clear()
-    progress = {
-        "applied": state.applied,
-        "base": state.base,
-        "log_id": state.log_id,
-        "epochs": list(state.epochs),
-        "unread": [list(span) for span in state.unread],
-        "high": dict(state.high),
-        "clocks": dict(state.clocks),
-        "watermark_ms": state.watermark_ms(),
-        "remember_from_us": state.remember_from_us,
-        "accepted": state.accepted,
-        "deferred": [[org, hour, offset] for (org, hour), offset in sorted(state.deferred.items())],
-        "repaired": {org: list(last) for org, last in state.repaired.items()},
-    }
+    progress = RowProgress(
+        applied=state.applied,
+        base=state.base,
+        log_id=state.log_id,
+        epochs=tuple(state.epochs),
+        unread=tuple(state.unread),
+        high=state.high,
+        clocks=state.clocks,
+        watermark_ms=state.watermark_ms(),
+        remember_from_us=state.remember_from_us,
+        accepted=state.accepted,
+        deferred=tuple((org, hour, offset) for (org, hour), offset in sorted(state.deferred.items())),
+        repaired=state.repaired,
+    )
     return SimpleNamespace(
         partition=state.partition,
         applied=state.applied,

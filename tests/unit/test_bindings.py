@@ -9,11 +9,12 @@ import pytest
 from tests.watch_rows import START, frame, new_state, row
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.policy import Limit, Member, Policy
+from tollmeter.schemas.progress import Progress
 from tollmeter.streams.rules.limits.budgets import Watchlist
 from tollmeter.streams.rules.windows.barriers import barrier, move_clocks
 from tollmeter.streams.rules.windows.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
 from tollmeter.streams.rules.windows.fold import columns_read, fold_rows
-from tollmeter.streams.rules.windows.snapshot import progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.snapshot import restore, snapshot
 from tollmeter.streams.rules.windows.state import State
 
 MONDAY = int(datetime(2026, 11, 23, tzinfo=UTC).timestamp())
@@ -188,7 +189,7 @@ def test_a_restored_state_has_the_same_budgets_and_goes_on_where_it_was() -> Non
     taken = snapshot(line.state)
     again = Line()
     rules = [rule for _, rule in taken.policies if rule is not None]
-    restore(again.state, progress_text(taken.progress), taken.cells, rules)
+    restore(again.state, Progress.read(taken.progress.text()), taken.cells, rules)
     again.number = line.number
     assert _bound(again.state) == _bound(line.state)
     assert again.state.budgets.groups.members == line.state.budgets.groups.members

@@ -13,7 +13,8 @@ from tollmeter.schemas.control import PolicySet
 from tollmeter.schemas.envelope import control_record, tick_record
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.priced import VOID
-from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, progress_text, restore, snapshot
+from tollmeter.schemas.progress import Progress
+from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, restore, snapshot
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import CALLS, COST
 from tollmeter.streams.watch.records import fold_records, remember
@@ -76,7 +77,7 @@ def test_a_restarted_worker_knows_which_revisions_it_has_folded() -> None:
     fold_records(before, log)
     taken = snapshot(before)
     state: State = watch_rows.new_state()
-    restore(state, progress_text(taken.progress), pl.DataFrame(taken.cells.to_dicts(), schema=CELL_SCHEMA), [])
+    restore(state, Progress.read(taken.progress.text()), pl.DataFrame(taken.cells.to_dicts(), schema=CELL_SCHEMA), [])
 
     async def read_back(_partition: int, _since_ms: int, end: int) -> AsyncIterator[list[Record]]:
         yield log[:end]

@@ -11,9 +11,10 @@ from tests import watch_rows
 from tests.laws.test_fold import Record, rows_record
 from tollmeter.schemas.control import Round
 from tollmeter.schemas.priced import H_SOURCE_ID
-from tollmeter.streams.rules.windows.epochs import missing, open_hours, real_offset, renew
+from tollmeter.schemas.progress import LogPosition, Progress
+from tollmeter.streams.rules.windows.epochs import missing, open_hours, renew
 from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, fold_repair
-from tollmeter.streams.rules.windows.snapshot import progress_text, restore, snapshot
+from tollmeter.streams.rules.windows.snapshot import restore, snapshot
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.watch.records import fold_records, remember
 
@@ -48,7 +49,7 @@ def test_a_source_made_anew_is_not_taken_for_a_replay() -> None:
     assert set(state.clocks) == {0}
     again = State(0, RULES)
     taken = snapshot(state)
-    restore(again, progress_text(taken.progress), taken.cells, [])
+    restore(again, Progress.read(taken.progress.text()), taken.cells, [])
     assert fold_records(again, [of_source(rows_record(4, rows(5, 6, first_offset=1)), "two")]) == []
     assert (calls(again), again.counters["replays"]) == (6, 4)
 
@@ -75,9 +76,11 @@ def test_small_offsets_of_a_renewed_log_are_folded_and_stamps_go_on_rising() -> 
     after = snapshot(state)
     assert calls(state) == 3
     assert int(after.cells["stamp"].min()) > int(before.cells["stamp"].max())  # type: ignore[call-overload,arg-type]
-    assert real_offset(state.applied) == 0
+    assert LogPosition.of(state.applied).offset == 0
     again = State(0, RULES)
-    restore(again, progress_text(after.progress), pl.concat([before.cells, after.cells])[-after.cells.height :], [])
+    restore(
+        again, Progress.read(after.progress.text()), pl.concat([before.cells, after.cells])[-after.cells.height :], []
+    )
     assert (again.base, again.log_id, again.applied) == (state.base, "another", state.applied)
 
 
@@ -93,7 +96,7 @@ def test_behind_a_gap_the_hours_it_held_wait_for_a_repair() -> None:
 
 @pytest.mark.parametrize(("offset", "real"), [(-1, -1), (7, 7), ((3 << 40) - 1, -1), ((3 << 40) + 7, 7)])
 def test_offsets_as_the_broker_knows_them(offset: int, real: int) -> None:
-    assert real_offset(offset) == real
+    assert LogPosition.of(offset).offset == real
 
 
 def test_each_log_has_offsets_of_its_own_even_if_nothing_was_read_of_it() -> None:

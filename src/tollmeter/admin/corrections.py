@@ -15,9 +15,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import polars as pl
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from tollmeter.broker.client import BrokerAway, kafka_producer
 from tollmeter.broker.layout import ProvisionError, read_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import IDENTITY, VOID
@@ -171,8 +171,7 @@ def send(settings: Settings, parts: Iterable[Part], reason: str) -> None:
         asyncio.run(_send(settings, list(parts), reason))
     except (KafkaError, OSError) as error:
         raise CorrectionError(
-            f"no Kafka broker answers at {settings.kafka} ({type(error).__name__}): start one with 'tollmeter up' or "
-            "set TOLLMETER_KAFKA, then repeat the command: what was sent already counts once"
+            f"{BrokerAway(settings, error)}, then repeat the command: what was sent already counts once"
         ) from None
     except ProvisionError as error:
         raise CorrectionError(str(error)) from None
@@ -181,15 +180,11 @@ def send(settings: Settings, parts: Iterable[Part], reason: str) -> None:
 async def _send(settings: Settings, parts: Sequence[Part], reason: str) -> None:
     layout = await read_layout(settings)
     topic, correction_id = settings.topic(topics.PRICED), uuid.uuid4().hex
-    producer = AIOKafkaProducer(**settings.kafka_options(), acks="all", enable_idempotence=True)
-    await producer.start()
-    try:
+    async with kafka_producer(settings) as producer:
         for part in parts:
             partition = topics.org_partition(part.org_id, layout.priced)
             for value, headers in records(part, correction_id, reason):
                 await producer.send_and_wait(topic, value, partition=partition, headers=headers)
-    finally:
-        await producer.stop()
 
 
 @dataclass(frozen=True, slots=True)

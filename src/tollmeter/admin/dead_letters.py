@@ -5,15 +5,15 @@ records that these became. A case has at most `MAX_ATTEMPTS` attempts, the first
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from tollmeter.admin.verify.log import records
 from tollmeter.admin.verify.position import reader
+from tollmeter.broker.client import kafka_producer, read_all, read_between
 from tollmeter.broker.layout import read_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.dead_letter import (
@@ -27,6 +27,7 @@ from tollmeter.schemas.dead_letter import (
     read_letter,
     retry_headers,
 )
+from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
 
 State = Literal["waiting", "retried", "exhausted", "withheld", "cut", "foreign"]
@@ -137,8 +138,7 @@ async def read_cases(settings: Settings) -> list[Case]:
     async with reader(settings) as consumer:
         layout = await read_layout(settings)
         bounds = [TopicPartition(topic, number) for number in range(layout.events)]
-        begin, end = await consumer.beginning_offsets(bounds), await consumer.end_offsets(bounds)
-        held = [record for tp in bounds async for record in _light(consumer, tp, begin[tp], end[tp])]
+        held = [_light(record) async for record in read_all(consumer, bounds)]
     for record in sorted(held, key=lambda record: (record.timestamp, record.partition, record.offset)):
         cases.add(record)
     return cases.all()
@@ -151,13 +151,12 @@ class _Light:
     partition: int
     offset: int
     timestamp: int
-    headers: Any
+    headers: Sequence[tuple[str, bytes]]
     value: range
 
 
-async def _light(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[_Light]:
-    async for record in records(consumer, tp, begin, end):
-        yield _Light(record.partition, record.offset, record.timestamp, record.headers, range(len(record.value or b"")))
+def _light(record: Record) -> _Light:
+    return _Light(record.partition, record.offset, record.timestamp, record.headers, range(len(record.value or b"")))
 
 
 async def read_value(settings: Settings, case: Case) -> bytes | None:
@@ -169,7 +168,7 @@ async def read_value(settings: Settings, case: Case) -> bytes | None:
 async def _value_at(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> bytes | None:
     kept = (await consumer.beginning_offsets([tp]))[tp] <= offset < (await consumer.end_offsets([tp]))[tp]
     if kept:
-        async for record in records(consumer, tp, offset, offset + 1):
+        async for record in read_between(consumer, tp, offset, offset + 1):
             return bytes(record.value) if record.value is not None else None
     return None
 
@@ -189,16 +188,11 @@ async def retry(settings: Settings, chosen: Sequence[Case], rate: float) -> Outc
     """
     outcome = Outcome()
     loop = asyncio.get_running_loop()
-    producer = AIOKafkaProducer(**settings.kafka_options(), acks="all", enable_idempotence=True)
-    await producer.start()
-    try:
-        async with reader(settings) as consumer:
-            started = loop.time()
-            for case in chosen:
-                await asyncio.sleep(max(0.0, started + outcome.retried / rate - loop.time()))
-                await _retry_one(settings, consumer, producer, case, outcome)
-    finally:
-        await producer.stop()
+    async with kafka_producer(settings) as producer, reader(settings) as consumer:
+        started = loop.time()
+        for case in chosen:
+            await asyncio.sleep(max(0.0, started + outcome.retried / rate - loop.time()))
+            await _retry_one(settings, consumer, producer, case, outcome)
     return outcome
 
 

@@ -8,15 +8,13 @@ import json
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 
-from tollmeter.broker.client import kafka_admin
+from tollmeter.broker.client import TIMEOUT_MS, kafka_admin, kafka_producer
 from tollmeter.broker.layout import (
-    TIMEOUT_MS,
     Layout,
     ProvisionError,
     UnreachableError,
@@ -164,15 +162,9 @@ def _new_topic(settings: Settings, topic: Topic) -> NewTopic:
 
 async def _store(settings: Settings) -> None:
     document = {"events": settings.partitions_events, "priced": settings.partitions_priced, "hash": HASH_VERSION}
-    producer = AIOKafkaProducer(
-        **settings.kafka_options(), acks="all", enable_idempotence=True, request_timeout_ms=TIMEOUT_MS
-    )
-    try:
-        await producer.start()
+    async with kafka_producer(settings, TIMEOUT_MS) as producer:
         await producer.send_and_wait(settings.topic(POLICIES), json.dumps(document).encode(), key=LAYOUT_KEY)
-    finally:
-        await producer.stop()
 
 
-def _run(settings: Settings, work: Coroutine[Any, Any, _Value]) -> _Value:
+def _run(settings: Settings, work: Coroutine[object, object, _Value]) -> _Value:
     return asyncio.run(guarded(settings, work))

@@ -4,20 +4,18 @@ It lies in the compacted topic of policies; everybody compares it with the broke
 """
 
 import json
-import logging
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from tollmeter.broker.client import kafka_admin
+from tollmeter.broker.client import TIMEOUT_MS, BrokerAway, kafka_admin, kafka_consumer, quiet, read_all
 from tollmeter.schemas.topics import HASH_VERSION, LAYOUT_KEY, POLICIES, TOPICS, Topic
 from tollmeter.settings import Settings
 
-TIMEOUT_MS = 20_000
 _Value = TypeVar("_Value")
 
 
@@ -108,23 +106,12 @@ def partitions_of(topic: Topic, layout: Layout) -> int:
 
 async def stored(settings: Settings) -> Layout | None:
     """Return the newest layout record, None when there is none."""
-    partition = TopicPartition(settings.topic(POLICIES), 0)
-    consumer = AIOKafkaConsumer(
-        **settings.kafka_options(), enable_auto_commit=False, request_timeout_ms=TIMEOUT_MS, fetch_max_wait_ms=100
-    )
-    try:
-        await consumer.start()
-        consumer.assign([partition])
-        await consumer.seek_to_beginning(partition)
-        end = (await consumer.end_offsets([partition]))[partition]
-        layout = None
-        while await consumer.position(partition) < end:
-            for record in (await consumer.getmany(partition, timeout_ms=1_000)).get(partition, []):
-                if record.key == LAYOUT_KEY:
-                    layout = _decode(settings, record.value)
-        return layout
-    finally:
-        await consumer.stop()
+    layout = None
+    async with kafka_consumer(settings, TIMEOUT_MS) as consumer:
+        async for record in read_all(consumer, [TopicPartition(settings.topic(POLICIES), 0)]):
+            if record.key == LAYOUT_KEY:
+                layout = _decode(settings, record.value or b"")
+    return layout
 
 
 def _decode(settings: Settings, value: bytes) -> Layout:
@@ -143,11 +130,8 @@ def _decode(settings: Settings, value: bytes) -> Layout:
 
 async def guarded(settings: Settings, work: Awaitable[_Value]) -> _Value:
     """Turn what a user can mend into one line."""
-    logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # its own complaints double ours
+    quiet()
     try:
         return await work
     except (KafkaError, OSError, TimeoutError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UnreachableError(
-            f"Kafka at {settings.kafka} cannot be used ({reason}): start it, or set TOLLMETER_KAFKA"
-        ) from None
+        raise UnreachableError(str(BrokerAway(settings, error))) from None

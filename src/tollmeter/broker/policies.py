@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
+from tollmeter.broker.client import BrokerAway, kafka_consumer, kafka_producer, read_all
 from tollmeter.broker.layout import Layout, ProvisionError, read_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Control, MemberDelete, MemberSet, PolicyDelete, PolicySet
@@ -156,23 +157,18 @@ def list_policies(settings: Settings) -> list[Policy]:
     return list(read_rules(settings).policies.values())
 
 
-def _reach(settings: Settings, work: Coroutine[Any, Any, _Value]) -> _Value:
+def _reach(settings: Settings, work: Coroutine[object, object, _Value]) -> _Value:
     try:
         return asyncio.run(work)
     except (KafkaError, OSError) as error:
-        raise PolicyError(
-            f"no Kafka broker answers at {settings.kafka} ({type(error).__name__}): "
-            "start one with 'tollmeter up' or set TOLLMETER_KAFKA"
-        ) from None
+        raise PolicyError(str(BrokerAway(settings, error))) from None
     except ProvisionError as error:
         raise PolicyError(str(error)) from None
 
 
 async def _write(settings: Settings, changes: Sequence[Change]) -> None:
     layout = await read_layout(settings)
-    producer = AIOKafkaProducer(**settings.kafka_options(), acks="all", enable_idempotence=True)
-    try:
-        await producer.start()
+    async with kafka_producer(settings) as producer:
         topic = settings.topic(topics.POLICIES)
         try:
             await _acknowledged(
@@ -185,8 +181,6 @@ async def _write(settings: Settings, changes: Sequence[Change]) -> None:
                 f"{settings.kafka} failed while changes were written ({type(error).__name__}): some may be in force; "
                 "repeating the command completes them"
             ) from None
-    finally:
-        await producer.stop()
 
 
 async def _send_control(
@@ -200,24 +194,16 @@ async def _send_control(
     return sent
 
 
-async def _acknowledged(sent: Sequence[Any]) -> None:
+async def _acknowledged(sent: Sequence[Awaitable[object]]) -> None:
     await asyncio.gather(*sent)
 
 
 async def _read(settings: Settings, topic: str, take: Callable[[bytes, bytes | None], None]) -> None:
     """Give key and value of every record of a compacted topic to `take`, in their order."""
     tp = TopicPartition(settings.topic(topic), 0)
-    consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
-    try:
-        await consumer.start()
+    async with kafka_consumer(settings) as consumer:
         if tp.topic not in await consumer.topics():  # asked for its end it would be waited for
             raise PolicyError(f"topic {tp.topic} does not exist on {settings.kafka}: run 'tollmeter setup'")
-        consumer.assign([tp])
-        await consumer.seek_to_beginning(tp)
-        end = (await consumer.end_offsets([tp]))[tp]
-        while await consumer.position(tp) < end:
-            for record in (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, []):
-                if record.key is not None:
-                    take(record.key, record.value)
-    finally:
-        await consumer.stop()
+        async for record in read_all(consumer, [tp]):
+            if record.key is not None:
+                take(record.key, record.value)

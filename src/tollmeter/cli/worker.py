@@ -33,9 +33,9 @@ def worker(settings: Settings, stage: str, health_port: int | None) -> int:
     port = settings.health_port if health_port is None else health_port
     if stage == "all":
         return _run_all(port)
+    from tollmeter.broker.client import BrokerError
     from tollmeter.broker.layout import ProvisionError
     from tollmeter.sinks.clickhouse.client import Unavailable
-    from tollmeter.streams.engine.app import BrokerError
 
     settings = settings.model_copy(update={"health_port": port})
     run: Callable[[Settings], int] = import_module(f"tollmeter.streams.{stage}.stage").run

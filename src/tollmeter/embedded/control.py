@@ -1,7 +1,6 @@
 """What another process sees of a running stack, and how it ends it: by the supervisor's files and signals alone."""
 
 import asyncio
-import logging
 import os
 import signal
 import subprocess
@@ -11,11 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from tollmeter import stacks
+from tollmeter.broker.client import kafka_admin, kafka_consumer, quiet
 from tollmeter.embedded.kafka import cluster_id
 from tollmeter.producers.client import spool
 from tollmeter.producers.client.client import state_folder
@@ -92,7 +91,7 @@ def waiting_events(settings: Settings, data_dir: Path) -> tuple[Path | None, int
 
 def lag(settings: Settings, stages: Iterable[str]) -> dict[str, int | None]:
     """Return how many records each stage has yet to commit; None where the broker does not say."""
-    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+    quiet()
     try:
         return asyncio.run(_lag(settings, tuple(stages)))
     except (KafkaError, OSError, TimeoutError):
@@ -102,11 +101,7 @@ def lag(settings: Settings, stages: Iterable[str]) -> dict[str, int | None]:
 async def _lag(settings: Settings, stages: tuple[str, ...]) -> dict[str, int | None]:
     if not stages:
         return {}
-    options = {**settings.kafka_options(), "request_timeout_ms": _TIMEOUT_MS}
-    admin, consumer = AIOKafkaAdminClient(**options), AIOKafkaConsumer(**options, enable_auto_commit=False)
-    try:
-        await admin.start()
-        await consumer.start()
+    async with kafka_admin(settings, _TIMEOUT_MS) as admin, kafka_consumer(settings, _TIMEOUT_MS) as consumer:
         result: dict[str, int | None] = {}
         for stage in stages:
             committed = await admin.list_consumer_group_offsets(settings.group(stage))
@@ -114,6 +109,3 @@ async def _lag(settings: Settings, stages: tuple[str, ...]) -> dict[str, int | N
             behind = [max(0, ends[at] - max(0, committed[at].offset)) for at in committed]
             result[stage] = sum(behind) if behind else None
         return result
-    finally:
-        await consumer.stop()
-        await admin.close()

@@ -1,6 +1,6 @@
 """Logs made anew: a topic that is deleted and made again counts from 0, and old marks must not hide its records.
 
-Inside the state offsets never fall: those of the n-th log of a partition begin at n << 40. A source topic is known by
+Inside the state offsets never fall, see `LogPosition`. A source topic is known by
 the id that PRICE writes on each record; its partitions get numbers of their own in each epoch.
 """
 
@@ -12,10 +12,10 @@ import polars as pl
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.schemas.event import EPOCH
+from tollmeter.schemas.progress import LogPosition
 from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.state import State
 
-LOG_BITS = 40
 SOURCE_BITS = 16
 PIPELINE = "pipeline"
 """The scope of alerts about the line itself: they belong to no organisation."""
@@ -42,8 +42,8 @@ def renew(state: State, log_id: str) -> None:
 
     What the memory of ids was rebuilt from is the new log: all of it would be taken for resends.
     """
-    state.base = ((max(state.applied, state.base) >> LOG_BITS) + 1) << LOG_BITS
-    state.applied = state.base - 1
+    begin = LogPosition.of(max(state.applied, state.base)).new_log()
+    state.applied, state.base = begin.stamp, begin.stamp + 1
     state.log_id = log_id
     state.seen = Dedupe(state.rules.seen_cap)
 
@@ -64,11 +64,6 @@ def open_hours(state: State) -> list[tuple[str, int]]:
             orgs = np.flatnonzero(state.scopes.of_kind(cells.scopes, "org"))
             found |= {(state.scopes.names[number][0], hour) for number in cells.scopes[orgs].tolist()}
     return sorted(found)
-
-
-def real_offset(offset: int) -> int:
-    """Return an offset as the broker knows it; -1 before the first of a log."""
-    return ((offset + 1) & ((1 << LOG_BITS) - 1)) - 1
 
 
 def _new_source(source_id: str, appended_ms: int) -> Alert:

@@ -4,15 +4,14 @@ Written in that order; whatever part of it is missing after a crash is completed
 cell takes a record at or below its own stamp.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from tollmeter.schemas.policy import Member, Policy
+from tollmeter.schemas.progress import Progress
 from tollmeter.streams.rules.windows.backfill import Backfill, backfills
 from tollmeter.streams.rules.windows.state import COUNTERS, State
 from tollmeter.streams.rules.windows.totals import COLUMNS, Matrix, Vector, bucket_at, bucket_start_s
@@ -38,7 +37,7 @@ class Snapshot:
     cells: pl.DataFrame
     policies: tuple[tuple[str, Policy | Member | None], ...]
     """Policies, and members under "member:<id>"; None = deleted."""
-    progress: dict[str, Any]
+    progress: Progress
     written: tuple[tuple[str, int, Vector, Matrix], ...]
     """(level, bucket, scope numbers, values) of the cells, to put them back should the write be given up."""
     unsettled: tuple[Backfill, ...] = ()
@@ -64,7 +63,7 @@ def snapshot(state: State) -> Snapshot:
     )
 
 
-def _frame(state: State, level: str, bucket: int, scopes: Any, values: Any) -> pl.DataFrame:
+def _frame(state: State, level: str, bucket: int, scopes: Vector, values: Matrix) -> pl.DataFrame:
     names = state.scopes.names
     chosen = [names[number] for number in scopes.tolist()]
     height = len(chosen)
@@ -85,50 +84,42 @@ def _frame(state: State, level: str, bucket: int, scopes: Any, values: Any) -> p
     )
 
 
-def _progress(state: State) -> dict[str, Any]:
-    return {
-        "applied": state.applied,
-        "base": state.base,
-        "log_id": state.log_id,
-        "epochs": state.epochs.copy(),
-        "high": state.high.copy(),
-        "clocks": state.clocks.copy(),
-        "watermark_ms": state.watermark_ms(),
-        "closed_minute": state.closed_minute,
-        "closed_hour": state.closed_hour,
-        "touched": sorted(state.touched),
-        "counters": state.counters.copy(),
-        "deferred": [[org, hour, offset] for (org, hour), offset in sorted(state.deferred.items())],
-        "unread": [list(span) for span in state.unread],
-        "unsettled": state.unsettled.copy(),
-        "repaired": {org: list(last) for org, last in state.repaired.items()},
-        "raised": state.raised.copy(),
-        "remember_from_us": state.remember_from_us,
-    }
+def _progress(state: State) -> Progress:
+    return Progress(
+        applied=state.applied,
+        base=state.base,
+        log_id=state.log_id,
+        epochs=tuple(state.epochs),
+        high=state.high,
+        clocks=state.clocks,
+        watermark_ms=state.watermark_ms(),
+        closed_minute=state.closed_minute,
+        closed_hour=state.closed_hour,
+        touched=tuple(sorted(state.touched)),
+        counters=state.counters,
+        deferred=tuple((org, hour, offset) for (org, hour), offset in sorted(state.deferred.items())),
+        unread=tuple(state.unread),
+        unsettled=state.unsettled,
+        repaired=state.repaired,
+        raised=state.raised,
+        remember_from_us=state.remember_from_us,
+    )
 
 
-def progress_text(progress: dict[str, Any]) -> str:
-    """Return a progress record as JSON text."""
-    return json.dumps(progress, separators=(",", ":"), sort_keys=True)
-
-
-def restore(state: State, progress: str, cells: pl.DataFrame, policies: Sequence[Policy | Member]) -> None:
-    """Fill a new state from a checkpoint: progress as text, cells as in CELL_SCHEMA, live policies and members."""
-    data = json.loads(progress)
-    state.applied = data["applied"]
-    state.base, state.log_id, state.epochs = data.get("base", 0), data.get("log_id", ""), data.get("epochs", [])
-    state.high = {int(source): offset for source, offset in data["high"].items()}
-    for source, clock in data["clocks"].items():
-        state.move_clock(int(source), clock)
-    state.closed_minute, state.closed_hour = data["closed_minute"], data["closed_hour"]
-    state.touched = {(level, bucket) for level, bucket in data["touched"]}
-    state.counters = {name: data["counters"][name] for name in COUNTERS}
-    state.raised = dict(data["raised"])
-    state.deferred = {(org, hour): offset for org, hour, offset in data["deferred"]}
-    state.unread = [(first, last) for first, last in data.get("unread", [])]
-    state.unsettled = dict(data["unsettled"])
-    state.repaired = {org: (round_id, offset) for org, (round_id, offset) in data["repaired"].items()}
-    state.remember_from_us = data["remember_from_us"]
+def restore(state: State, progress: Progress, cells: pl.DataFrame, policies: Sequence[Policy | Member]) -> None:
+    """Fill a new state from a checkpoint: its progress, cells as in CELL_SCHEMA, live policies and members."""
+    state.applied, state.base, state.log_id = progress.applied, progress.base, progress.log_id
+    state.epochs, state.high = list(progress.epochs), dict(progress.high)
+    for source, clock in progress.clocks.items():
+        state.move_clock(source, clock)
+    state.closed_minute, state.closed_hour = progress.closed_minute, progress.closed_hour
+    state.touched = set(progress.touched)
+    state.counters = {name: progress.counters[name] for name in COUNTERS}
+    state.raised = dict(progress.raised)
+    state.deferred = {(org, hour): offset for org, hour, offset in progress.deferred}
+    state.unread, state.unsettled = list(progress.unread), dict(progress.unsettled)
+    state.repaired = dict(progress.repaired)
+    state.remember_from_us = progress.remember_from_us
     for (level, start), part in cells.group_by(["level", "bucket"], maintain_order=True):
         bucket = bucket_at(str(level), int(start.timestamp()))
         numbers = [state.scopes.number(scope) for scope in part.select("org_id", "scope", "name").iter_rows()]

@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
-from aiokafka import AIOKafkaProducer
-
 from tollmeter.admin.verify.count import Difference
+from tollmeter.broker.client import kafka_producer
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE, Alert, alert_id
 from tollmeter.settings import Settings
@@ -46,9 +45,7 @@ def alerts(differences: Iterable[Difference], now: datetime) -> list[Alert]:
 
 async def send(settings: Settings, raised: Iterable[Alert]) -> None:
     """Return when every alert is acknowledged."""
-    producer = AIOKafkaProducer(**settings.kafka_options(), acks="all", enable_idempotence=True)
-    await producer.start()
-    try:
+    async with kafka_producer(settings) as producer:
         for alert in raised:
             await producer.send_and_wait(
                 settings.topic(topics.ALERTS),
@@ -57,5 +54,3 @@ async def send(settings: Settings, raised: Iterable[Alert]) -> None:
                 partition=0,
                 headers=CONTENT_TYPE,
             )
-    finally:
-        await producer.stop()

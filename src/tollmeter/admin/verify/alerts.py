@@ -8,8 +8,8 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from tollmeter.admin.verify.log import records
 from tollmeter.admin.verify.position import reader
+from tollmeter.broker.client import read_all
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 
@@ -23,13 +23,11 @@ async def read_alerts(settings: Settings, partitions: int) -> list[Raised]:
     topic = settings.topic(topics.ALERTS)
     async with reader(settings) as consumer:
         bounds = [TopicPartition(topic, number) for number in range(partitions)]
-        begin, end = await consumer.beginning_offsets(bounds), await consumer.end_offsets(bounds)
-        for tp in bounds:
-            async for record in records(consumer, tp, begin[tp], end[tp]):
-                event = json.loads(record.value or b"")
-                caused = datetime.fromisoformat(event["time"]).timestamp()
-                # The first append counts: after a restart an alert may be sent again with the same id.
-                found.setdefault(event["id"], (event, record.timestamp / 1000 - caused))
+        async for record in read_all(consumer, bounds):
+            event = json.loads(record.value or b"")
+            caused = datetime.fromisoformat(event["time"]).timestamp()
+            # The first append counts: after a restart an alert may be sent again with the same id.
+            found.setdefault(event["id"], (event, record.timestamp / 1000 - caused))
     return sorted(found.values(), key=lambda raised: (raised[0]["time"], raised[0]["id"]))
 
 

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tollmeter.admin.verify.position import Position, reader
 from tollmeter.admin.verify.sources import SourceMap
+from tollmeter.broker.client import read_between
 from tollmeter.schemas import topics
 from tollmeter.schemas.envelope import Corrected, Rows, read_envelope
 from tollmeter.schemas.record import Record
@@ -61,7 +62,8 @@ async def read_rows(settings: Settings, position: Position, advance: Advance) ->
     topic = settings.topic(topics.PRICED)
     async with reader(settings) as consumer:
         for number, end in position.priced_end.items():
-            async for record in records(consumer, TopicPartition(topic, number), position.priced_from[number], end):
+            tp = TopicPartition(topic, number)
+            async for record in read_between(consumer, tp, position.priced_from[number], end):
                 advance(1)
                 try:
                     match read_envelope(record):
@@ -116,7 +118,7 @@ async def read_letters(settings: Settings, position: Position, sources: SourceMa
     found = Letters()
     async with reader(settings) as consumer:
         for number, end in position.dlq_end.items():
-            async for record in records(consumer, TopicPartition(topic, number), position.dlq_begin[number], end):
+            async for record in read_between(consumer, TopicPartition(topic, number), position.dlq_begin[number], end):
                 headers = dict(record.headers)
                 if headers.get("source_topic") != events:
                     continue
@@ -167,7 +169,7 @@ async def read_sources(
     async with reader(settings) as consumer:
         for number, end in position.price_done.items():
             chunk: list[bytes | None] = []
-            async for record in records(consumer, TopicPartition(topic, number), begin[number], end):
+            async for record in read_between(consumer, TopicPartition(topic, number), begin[number], end):
                 chunk.append(b"" if (number, record.offset) in killers else record.value)
                 if len(chunk) == CHUNK:
                     advance(CHUNK)
@@ -184,15 +186,3 @@ def _judged(values: list[bytes | None]) -> tuple[int, int, pl.DataFrame]:
         "event_id", pl.col("occurred_at").alias("event_time").cast(pl.Datetime("us", "UTC")), "org_id"
     )
     return len(values), len(decoded.rejects) + len(good.rejects), rows
-
-
-async def records(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Record]:
-    """Yield the records of a partition in [begin, end)."""
-    if begin >= end:
-        return
-    consumer.assign([tp])
-    consumer.seek(tp, begin)
-    while (await consumer.position(tp)) < end:
-        for record in (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, []):
-            if record.offset < end:
-                yield record

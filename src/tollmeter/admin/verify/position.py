@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from tollmeter.broker.client import kafka_admin
+from tollmeter.broker.client import BrokerAway, kafka_admin, kafka_consumer
 from tollmeter.broker.layout import ProvisionError, read_layout
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
@@ -60,25 +60,11 @@ class Position:
 @asynccontextmanager
 async def reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer without a group. Raises `LogUnreadableError`."""
-    consumer = AIOKafkaConsumer(
-        isolation_level="read_committed",  # as the stages read
-        **settings.kafka_options(),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=8 << 20,
-        fetch_max_bytes=32 << 20,
-    )
     try:
-        await consumer.start()
-        await asyncio.sleep(0)  # stopped before its own tasks have begun, it raises CancelledError
-        yield consumer
+        async with kafka_consumer(settings) as consumer:
+            yield consumer
     except KafkaError as error:
-        raise LogUnreadableError(
-            f"the log at {settings.kafka} cannot be read ({type(error).__name__}): "
-            "start a stack with 'tollmeter up' or set TOLLMETER_KAFKA"
-        ) from None
-    finally:
-        await consumer.stop()
+        raise LogUnreadableError(str(BrokerAway(settings, error))) from None
 
 
 async def position(

@@ -17,10 +17,11 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from tollmeter.admin.verify import ledger, rollups, windows
 from tollmeter.admin.verify.count import IDENTITY
 from tollmeter.admin.verify.live import check_windows
-from tollmeter.admin.verify.log import records, rows_replaced
+from tollmeter.admin.verify.log import rows_replaced
 from tollmeter.admin.verify.position import reader
 from tollmeter.admin.verify.run import Broken, Options, Verdict
 from tollmeter.admin.verify.windows import FOLDED, Progress, WindowCheck, WrongCell
+from tollmeter.broker.client import kafka_producer, read_between
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Round
 from tollmeter.settings import Settings
@@ -87,7 +88,7 @@ async def _reinsert(settings: Settings, client: ClickHouse, rows: pl.DataFrame) 
     wanted = rows.select(IDENTITY)
     async with reader(settings) as consumer:
         for number, offset in rows.select("priced_partition", "priced_offset").unique().rows():
-            async for record in records(consumer, TopicPartition(topic, number), offset, offset + 1):
+            async for record in read_between(consumer, TopicPartition(topic, number), offset, offset + 1):
                 block = read(PricedBlock(number, record.offset, record.value or b""))[rows_replaced(record) :]
                 keys = block.select(pl.col(name).cast(wanted.schema[name]) for name in IDENTITY)
                 mine = block.with_row_index("at").filter(pl.Series(_among(keys, wanted))).drop("at")
@@ -128,13 +129,9 @@ class Totals:
 
     async def _send(self, found: WindowCheck, *, move: bool) -> None:
         progress = await asyncio.to_thread(windows.progress, self._client)
-        producer = AIOKafkaProducer(**self._settings.kafka_options(), acks="all", enable_idempotence=True)
-        await producer.start()
-        try:
+        async with kafka_producer(self._settings) as producer:
             for number, wrong in found.wrong.items():
                 self._sent[number] = await self._send_rounds(producer, progress[number], wrong, move=move)
-        finally:
-            await producer.stop()
 
     async def _send_rounds(
         self, producer: AIOKafkaProducer, at: Progress, wrong: Sequence[WrongCell], *, move: bool

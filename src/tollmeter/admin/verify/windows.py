@@ -1,6 +1,5 @@
 """Do WATCH's totals equal the ledger as of the offset that its checkpoint speaks of? Every scope, open buckets too."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -8,9 +7,10 @@ from typing import NamedTuple
 
 from tollmeter.admin.verify.count import Difference
 from tollmeter.schemas.policy import SCOPE_COLUMNS
+from tollmeter.schemas.progress import LogPosition
+from tollmeter.schemas.progress import Progress as StoredProgress
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load
-from tollmeter.streams.rules.windows.epochs import real_offset
 from tollmeter.streams.rules.windows.repair import sealed
 from tollmeter.streams.rules.windows.totals import MEASURES, bucket_at, bucket_start_s
 
@@ -93,11 +93,10 @@ def progress(client: ClickHouse) -> dict[int, Progress]:
     """Return the newest checkpoint of each partition."""
     found = {}
     for row in client.query(load("verify_progress")):
-        state = json.loads(row["state"])
-        number, applied = row["priced_partition"], state["applied"]
-        watermark_ms = state.get("watermark_ms") or 0
-        deferred = frozenset((org, hour) for org, hour, _ in state["deferred"])
-        found[number] = Progress(number, real_offset(applied), applied, watermark_ms // 1000, deferred)
+        saved, number = StoredProgress.read(row["state"]), row["priced_partition"]
+        deferred = frozenset((org, hour) for org, hour, _ in saved.deferred)
+        offset, watermark_s = LogPosition.of(saved.applied).offset, (saved.watermark_ms or 0) // 1000
+        found[number] = Progress(number, offset, saved.applied, watermark_s, deferred)
     return found
 
 
