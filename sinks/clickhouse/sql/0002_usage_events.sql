@@ -90,5 +90,6 @@ TTL greatest(event_time, received_at) + INTERVAL {retention_events_days} DAY DEL
 SETTINGS
     ttl_only_drop_parts = 1,
     materialize_ttl_recalculate_only = 1,
-    -- Inserted parts stay in one file each instead of a hundred: a fifth less CPU per row at the insert.
-    min_bytes_for_wide_part = 268435456
+    -- What one insert brings stays in one file instead of a hundred: a fifth less CPU per row. From 64 MB on parts stand
+    -- in a file per column: merged column by column they take a third less CPU than row by row.
+    min_bytes_for_wide_part = 67108864

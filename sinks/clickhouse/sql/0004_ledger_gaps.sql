@@ -1,4 +1,5 @@
--- Offsets of usage.priced that were gone before they were read: declared, never silent.
+-- Offsets that were gone before they were read: declared, never silent. A log made anew has the name and offsets of the
+-- one before.
 CREATE TABLE IF NOT EXISTS ledger_gaps
 (
     stage            LowCardinality(String),                  -- ledger | watch
@@ -6,7 +7,10 @@ CREATE TABLE IF NOT EXISTS ledger_gaps
     first_offset     UInt64,
     last_offset      UInt64,
     reason           String,
-    found_at         DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC')
+    found_at         DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
+    topic            LowCardinality(String),
+    topic_id         String                                   -- "" where the broker gives none
 )
 ENGINE = ReplacingMergeTree(found_at)
-ORDER BY (stage, priced_partition, first_offset)
+PRIMARY KEY (stage, priced_partition, first_offset)
+ORDER BY (stage, priced_partition, first_offset, topic, topic_id)

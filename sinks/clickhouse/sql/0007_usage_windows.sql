@@ -1,5 +1,6 @@
 -- WATCH's cells: the totals of one scope in one bucket, as of a priced offset (`stamp`); the highest stamp wins.
 -- cost_nano, at_risk_nano and the spend of other currencies are org-billed; byok_cost_nano is the users' own money.
+-- What users' own keys take of calls (blocked ones left out) and tokens counts toward no limit of the organisation.
 CREATE TABLE IF NOT EXISTS usage_windows
 (
     level             LowCardinality(String),                 -- minute | hour | day | month
@@ -21,6 +22,8 @@ CREATE TABLE IF NOT EXISTS usage_windows
     at_risk_nano      Int64 CODEC(T64, ZSTD(1)),
     spend_eur_nano    Int64 CODEC(T64, ZSTD(1)),
     spend_rub_nano    Int64 CODEC(T64, ZSTD(1)),
+    byok_calls        Int64 DEFAULT 0 CODEC(T64, ZSTD(1)),
+    byok_tokens       Int64 DEFAULT 0 CODEC(T64, ZSTD(1)),
     peak_minute_nano  Int64 CODEC(T64, ZSTD(1)),
     peak_hour_nano    Int64 CODEC(T64, ZSTD(1)),
     written_at        DateTime('UTC') DEFAULT now('UTC') CODEC(DoubleDelta, ZSTD(1))

@@ -1,4 +1,4 @@
--- One row per call, duplicates and replaced revisions gone; maps for tags and units; money in USD beside nano-USD.
+-- One row per call, duplicates, replaced revisions and void calls gone; maps for tags and units; money in USD beside nano-USD.
 CREATE VIEW IF NOT EXISTS usage AS
 SELECT
     * EXCEPT (tags, extra_units),
@@ -8,3 +8,4 @@ SELECT
     toDecimal128(at_risk_nano, 0) * toDecimal128('0.000000001', 9) AS at_risk_usd,
     toStartOfMinute(event_time) AS minute
 FROM usage_events FINAL
+WHERE status != 'VOID'

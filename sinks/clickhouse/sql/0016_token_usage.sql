@@ -1,4 +1,4 @@
--- A billing page's table, one row per call. An unknown cost is NULL, never 0.
+-- A billing page's table, one row per call, void ones left out. An unknown cost is NULL, never 0.
 CREATE VIEW IF NOT EXISTS token_usage AS
 SELECT
     user_id,
@@ -12,3 +12,4 @@ SELECT
     toDecimal128(cost_rub_nano, 0) * toDecimal128('0.000000001', 9) AS cost_rub,
     event_time AS created_at
 FROM usage_events FINAL
+WHERE status != 'VOID'
