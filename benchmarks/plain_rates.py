@@ -7,7 +7,7 @@ import json
 import time
 from typing import Any, NamedTuple
 
-from tollmeter.schemas.money import NANO_PER_USD, pico_to_nano, round_half_even
+from tollmeter.schemas.money import NANO_PER_USD, round_half_even
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.book import load
 from tollmeter.streams.price.book.fx_history import load_rates
@@ -78,7 +78,7 @@ def costs(rates: PlainRates, event: dict[str, Any]) -> Costs | None:
         for name, sign in terms:
             count += sign * int(used.get(name, 0))
         pico[component] += count * price
-    total = pico_to_nano(sum(pico))
+    total = round_half_even(sum(pico), 1_000)
     return total, _rounded(pico, total)
 
 

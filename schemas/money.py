@@ -19,11 +19,6 @@ def round_half_even(numerator: int, denominator: int) -> int:
     return quotient + (doubled > denominator or (doubled == denominator and quotient % 2 == 1))
 
 
-def pico_to_nano(pico: int) -> int:
-    """Round an exact amount in pico-USD to nano-USD."""
-    return round_half_even(pico, 1_000)
-
-
 def nano_to_text(nano: int | None, places: int = 4) -> str:
     """Show an amount with `places` decimals, half to even; unknown is an em dash, never 0."""
     if nano is None:

@@ -46,11 +46,6 @@ def key_id(secret: str | bytes, pepper: str | bytes | None = None, *, compatible
     return hmac.new(key or DEFAULT_PEPPER, data, sha256).hexdigest()[:16]
 
 
-def looks_secret(text: str) -> bool:
-    """Say whether a text carries what looks like a provider key, a bearer token or a JWT."""
-    return _SECRET.search(text) is not None
-
-
 def mask_secrets(text: str) -> str:
     """Return the text for people to read: whatever is or is named like a secret is a mask."""
     return _NAMED_SECRET.sub(rf"\1{MASK}", _PEM.sub(MASK, _SECRET_ANYWHERE.sub(MASK, text)))

@@ -14,8 +14,6 @@ class AlertQueue:
     def __init__(self) -> None:
         self._waiting: deque[Alert] = deque(maxlen=MAX_WAITING)
         self._said: OrderedDict[str, None] = OrderedDict()
-        self.refused = 0
-        """How many refusals there were, whether they alerted or not."""
 
     def put(self, alert: Alert) -> None:
         """Take an alert in, unless it was said before."""

@@ -29,7 +29,6 @@ NAMES = (
     "rollup_recompute",
     "spend",
     "spend_total",
-    "token_list",
     "token_summary",
     "top_calls",
 )
@@ -379,25 +378,6 @@ def test_token_summary(ledger: ClickHouse) -> None:
     assert (other["this_month_cost_rub"], other["all_time_cost_rub"]) == (0, None), "of no call, and of an unknown one"
     (nobody,) = ask(ledger, "token_summary", user_id="nobody")
     assert set(nobody.values()) == {0, Decimal(0)}
-
-
-def test_token_list(ledger: ClickHouse) -> None:
-    found = ask(ledger, "token_list", user_id="u1", limit=2, offset=1)
-    assert [line["created_at"] for line in found] == [NOW - timedelta(hours=3), NOW - timedelta(hours=5)]
-    assert list(found[0]) == [
-        "user_id",
-        "agent_id",
-        "ai_provider",
-        "ai_model",
-        "prompt_tokens",
-        "completion_tokens",
-        "total_tokens",
-        "cost_usd",
-        "cost_rub",
-        "created_at",
-    ]
-    assert (found[0]["total_tokens"], found[0]["cost_usd"], found[0]["cost_rub"]) == (10, Decimal("0.00015"), None)
-    assert found[1]["cost_usd"] is None
 
 
 def test_operations_round_half_up(ledger: ClickHouse) -> None:

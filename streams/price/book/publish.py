@@ -72,20 +72,6 @@ def _clause(clause: Any) -> Row | None:
     return {kind.rstrip("_"): parts}
 
 
-def price_rule_rows(book: PriceBook) -> list[Row]:
-    """Return the rows of the table price_rules: every rule that this book may name in `rule_id`."""
-    return [
-        {
-            "price_book": book.id,
-            "rule_id": band.rule_id,
-            "provider": band.provider,
-            "model": band.model,
-            "rule": json.dumps(rule_of(band), separators=(",", ":"), ensure_ascii=False),
-        }
-        for band in rules(book)
-    ]
-
-
 def fx_rows(book: PriceBook) -> list[Row]:
     """Return the exchange rates in use."""
     return [rate._asdict() for rate in book.fx]

@@ -26,18 +26,6 @@ def period_of(window: str, zone: str, at_s: int) -> tuple[int, int]:
     return start, end
 
 
-def next_period(window: str, zone: str, at_s: int) -> tuple[int, int]:
-    """Return the period after the one that holds an instant; a rolling one moves by a step."""
-    start, end = period_of(window, zone, at_s)
-    return (start + STEP_S, end + STEP_S) if window.startswith("rolling") else period_of(window, zone, end)
-
-
-def previous_period(window: str, zone: str, at_s: int) -> tuple[int, int]:
-    """Return the period before the one that holds an instant; a rolling one moves by a step."""
-    start, end = period_of(window, zone, at_s)
-    return (start - STEP_S, end - STEP_S) if window.startswith("rolling") else period_of(window, zone, start - 1)
-
-
 def period_name(window: str, zone: str, at_s: int) -> str:
     """Return what people call the period: 2026-11-20, 2026-W47, 2026-11; a rolling one is named by its end in UTC."""
     _, end, first = _period(window, zone, at_s // STEP_S)
