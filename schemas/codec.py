@@ -24,7 +24,7 @@ def schema_text() -> str:
     return (resources.files(__package__) / "avro" / "usage_event.v1.avsc").read_text(encoding="utf-8")
 
 
-def _plain(node: Any) -> Any:
+def _plain(node: object) -> Any:
     """Drop logical types (same fingerprint): at run time we want plain text and integers."""
     if isinstance(node, dict):
         if "logicalType" in node and set(node) <= {"type", "logicalType"}:

@@ -51,10 +51,10 @@ def mask_secrets(text: str) -> str:
     return _NAMED_SECRET.sub(rf"\1{MASK}", _PEM.sub(MASK, _SECRET_ANYWHERE.sub(MASK, text)))
 
 
-def without_secrets(fields: Mapping[str, Any], pepper: str | bytes | None = None) -> dict[str, Any]:
+def without_secrets(fields: Mapping[str, object], pepper: str | bytes | None = None) -> dict[str, Any]:
     """Return the fields with every secret in them replaced by its id, in nested labels and their names too."""
 
-    def clean(value: Any) -> Any:
+    def clean(value: object) -> object:
         if isinstance(value, str):
             return _SECRET.sub(lambda found: key_id(found[0], pepper), value)
         if isinstance(value, dict):

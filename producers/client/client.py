@@ -58,7 +58,7 @@ class UsageProducer:
         spool_dir: str | Path | None = None,
         spool_bytes: int = SPOOL_BYTES,
         settings: Settings | None = None,
-        **defaults: Any,
+        **defaults: object,
     ) -> None:
         if mode not in ("kafka", "disabled", "memory"):
             raise ValueError(f"mode is {mode!r}; it can be kafka, disabled or memory")
@@ -84,7 +84,7 @@ class UsageProducer:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def record(self, event: UsageEvent | Sequence[UsageEvent] | None = None, /, **fields: Any) -> str:
+    def record(self, event: UsageEvent | Sequence[UsageEvent] | None = None, /, **fields: object) -> str:
         """Take note of one call and return its event id; "" when it is refused (queue full, closed, disabled).
 
         Give an event (of `extract`), its fields, or both: fields win. Id and time are fixed here, once. Several events

@@ -88,7 +88,7 @@ class Connection:
                 future.cancel()
             raise AwayError(reason_of(error)) from None
 
-    async def _hand_over(self, batch: Any) -> "asyncio.Future[Any]":
+    async def _hand_over(self, batch: object) -> "asyncio.Future[Any]":
         self._turn = (self._turn + 1) % len(self._partitions)
         partition = self._partitions[self._turn]
         future: asyncio.Future[Any] = await self._producer.send_batch(batch, self._topic, partition=partition)
@@ -143,7 +143,7 @@ class SenderLoop(asyncio.SelectorEventLoop):
     async def getaddrinfo(self, host: Any, port: Any, **how: Any) -> Any:
         answer: asyncio.Future[Any] = self.create_future()
 
-        def deliver(result: Any, error: Exception | None) -> None:
+        def deliver(result: object, error: Exception | None) -> None:
             if not answer.done():
                 answer.set_result(result) if error is None else answer.set_exception(error)
 

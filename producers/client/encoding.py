@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,7 +17,7 @@ class RefusedError(ValueError):
     """The event cannot be sent; the text names the field and what is wrong, and never carries its value."""
 
 
-def build(entry: Entry, defaults: Mapping[str, Any], pepper: str = "") -> UsageEvent:
+def build(entry: Entry, defaults: Mapping[str, object], pepper: str = "") -> UsageEvent:
     """Return the event of an entry. A field given for the call wins over the event's, which wins over the defaults."""
     values = dict(defaults)
     if entry.event is not None:

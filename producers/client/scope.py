@@ -3,10 +3,10 @@
 The middleware sets it per request; `calling` sets it anywhere else; what calls a model reads it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from tollmeter.schemas.event import UsageEvent
 
@@ -32,13 +32,13 @@ class Scope(NamedTuple):
     counted: frozenset[str] = frozenset()
     """Kinds of caller (client_ip, api_key) that were counted for this request at the door: its calls are not again."""
 
-    def with_fields(self, fields: Mapping[str, Any]) -> "Scope":
+    def with_fields(self, fields: Mapping[str, object]) -> "Scope":
         """Return this scope with more known of it; None means "not known", `groups` are the user's.
 
         Ids may be numbers or UUIDs, and are cut to what an event holds. Raises ValueError for what is no such field.
         """
         known = {name: value for name, value in fields.items() if value is not None}
-        groups = known.pop("groups", self.groups)
+        groups = cast("Iterable[object]", known.pop("groups", self.groups))
         unknown = known.keys() - FIELDS
         if unknown:
             raise ValueError(f"no event field that a caller can fix: {', '.join(sorted(unknown))}")
@@ -66,7 +66,7 @@ def leave(token: Token[Scope]) -> None:
 
 
 @contextmanager
-def calling(**fields: Any) -> Iterator[Scope]:
+def calling(**fields: object) -> Iterator[Scope]:
     """Say who the calls inside are for: `with calling(user_id="ann", feature="summarise", groups=["staff"]): ...`
 
     Keywords are fields of the usage event, and `groups`; inner ones add to outer ones.

@@ -5,7 +5,6 @@ Where its documentation puts usage (https://platform.claude.com/docs/en/api/mess
 """
 
 from dataclasses import replace
-from typing import Any
 
 from tollmeter.producers.extract.totals import usage_of
 from tollmeter.producers.extract.usage import Counts, Part, Usage, get, items, text
@@ -28,7 +27,7 @@ MESSAGE = "message"
 _Totals = dict[str, int]
 
 
-def is_anthropic(body: Any) -> bool:
+def is_anthropic(body: object) -> bool:
     stated = get(
         body,
         "usage.cache_read_input_tokens",
@@ -42,7 +41,7 @@ def is_anthropic(body: Any) -> bool:
     )
 
 
-def messages(body: Any, _provider: str) -> Usage:
+def messages(body: object, _provider: str) -> Usage:
     """The answer of a message, whole or merged from its stream."""
     counts = Counts(get(body, "usage"))
     own = _read(counts)

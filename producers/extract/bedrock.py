@@ -4,8 +4,6 @@ Where its documentation puts usage (https://docs.aws.amazon.com/bedrock/latest/A
 and /userguide/model-parameters.html, read 2026-11-29). Inputs exclude each other, as with Anthropic.
 """
 
-from typing import Any
-
 from tollmeter.producers.extract.totals import usage_of
 from tollmeter.producers.extract.usage import Counts, Usage, get, items, text
 
@@ -32,11 +30,11 @@ LLAMA = ("prompt_token_count", "generation_token_count")
 TITAN = "inputTextTokenCount"
 
 
-def is_converse(body: Any) -> bool:
+def is_converse(body: object) -> bool:
     return get(body, "usage.inputTokens", "usage.outputTokens", METRICS) is not None
 
 
-def converse(body: Any, _provider: str) -> Usage:
+def converse(body: object, _provider: str) -> Usage:
     """Converse, Nova, and any body with the metrics: the block of usage and the metrics say the same counts."""
     usage, metrics = Counts(get(body, "usage")), Counts(get(body, METRICS))
     totals = {name: max(usage.take(*places), metrics.take(*places)) for name, places in USAGE.items()}
@@ -61,11 +59,11 @@ def _made(counts: Counts, totals: dict[str, int], hour: int = 0) -> Usage:
     )
 
 
-def is_sonic(body: Any) -> bool:
+def is_sonic(body: object) -> bool:
     return get(body, "usageEvent", "event.usageEvent") is not None
 
 
-def sonic(body: Any, _provider: str) -> Usage:
+def sonic(body: object, _provider: str) -> Usage:
     """Nova Sonic: the totals of a session so far, speech and text (userguide/nova speech events, 2026-11-29)."""
     counts = Counts(get(body, "usageEvent", "event.usageEvent"))
     return usage_of(
@@ -79,11 +77,11 @@ def sonic(body: Any, _provider: str) -> Usage:
     )
 
 
-def is_native(body: Any) -> bool:
+def is_native(body: object) -> bool:
     return get(body, *LLAMA, TITAN) is not None
 
 
-def native(body: Any, _provider: str) -> Usage:
+def native(body: object, _provider: str) -> Usage:
     """Llama's and Titan's own bodies."""
     counts = Counts(body)
     results = items(body, "results")
@@ -101,11 +99,11 @@ def native(body: Any, _provider: str) -> Usage:
     )
 
 
-def is_in_headers(body: Any) -> bool:
+def is_in_headers(body: object) -> bool:
     return get(get(body, HEADERS), USAGE["input"][-1], USAGE["output"][-1]) is not None
 
 
-def in_headers(body: Any, _provider: str) -> Usage:
+def in_headers(body: object, _provider: str) -> Usage:
     """Models whose body says nothing (Mistral, Cohere): the headers of the answer do."""
     counts = Counts(get(body, HEADERS))
     return _made(counts, {name: counts.take(places[-1]) for name, places in USAGE.items()})

@@ -26,7 +26,7 @@ class Body(NamedTuple):
     """Why it could not be read."""
 
 
-def answers_of(response: Any) -> list[Body]:
+def answers_of(response: object) -> list[Body]:
     """Return the answers within a response, in order; usually one. Streams are read to their end. Never raises."""
     try:
         return list(_answers(response, {}))
@@ -54,7 +54,7 @@ def _answers(response: Any, fields: dict[str, Any]) -> Iterator[Body]:
         yield Body(response, fields)
 
 
-def _chunks(response: Iterable[Any]) -> list[Any]:
+def _chunks(response: Iterable[object]) -> list[Any]:
     """Read a stream to its end, or to where it breaks: what it has said by then counts."""
     chunks: list[Any] = []
     try:
@@ -77,7 +77,7 @@ def _many(chunks: list[Any], fields: dict[str, Any]) -> Iterator[Body]:
     yield Body(merged, fields, True, merged.status)
 
 
-def _is_whole(body: Any) -> bool:
+def _is_whole(body: object) -> bool:
     if text(get(body, "object")) in WHOLE_OBJECTS:
         return True
     if text(get(body, "type")) == "message" and get(body, "usage") is not None:
@@ -85,7 +85,7 @@ def _is_whole(body: Any) -> bool:
     return get(body, "generated_text", "response_metadata.model_name") is not None and get(body, "token") is None
 
 
-def _is_stream(response: Any) -> bool:
+def _is_stream(response: object) -> bool:
     """An object may be iterated over its fields and yet be no stream: models of pydantic, messages, mappings."""
     if isinstance(response, Iterator | list | tuple):
         return True
@@ -95,13 +95,13 @@ def _is_stream(response: Any) -> bool:
     return not any(hasattr(kind, name) for name in ("model_fields", "model_dump", "__dataclass_fields__"))
 
 
-def _inside(response: Any) -> list[Any]:
+def _inside(response: object) -> list[Any]:
     """Return the answers within the result of a framework: a state of LangGraph, a run of OpenAI's Agents."""
     answers = [*items(response, "messages"), *items(response, "raw_responses")]
     return [one for one in answers if get(one, "usage_metadata", "usage.input_tokens") is not None]
 
 
-def _raw(response: Any) -> tuple[Any, dict[str, Any]] | None:
+def _raw(response: object) -> tuple[Any, dict[str, Any]] | None:
     """Return the body and the fields of a raw HTTP response (httpx, requests, the SDKs' with_raw_response)."""
     inner = get(response, "http_response")
     response = inner if inner is not None else response
@@ -121,7 +121,7 @@ def _raw(response: Any) -> tuple[Any, dict[str, Any]] | None:
     return body, {name: value for name, value in fields.items() if value is not None}
 
 
-def _batch_line(body: Any) -> Any:
+def _batch_line(body: object) -> Any:
     """Return the answer in one line of a batch's results; {} for one that failed; None when it is no such line.
 
     OpenAI and Mistral (response.body), Anthropic (result.message), Gemini (response), Bedrock (modelOutput).

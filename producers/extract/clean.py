@@ -36,7 +36,7 @@ _INTEGERS = {
 }
 
 
-def cleaned(fields: Mapping[str, Any]) -> dict[str, Any]:
+def cleaned(fields: Mapping[str, object]) -> dict[str, Any]:
     """Return the fields that an event takes; the names of the others stand in the tag `left_out_fields`.
 
     Raises `ValueError` for a name that no event has: that is a mistake in the program, not in its data.
@@ -68,7 +68,7 @@ def with_tag(tags: Mapping[str, str], name: str, value: str) -> dict[str, str]:
     return {**dict(others), name: value[:MAX_TAG_CHARS]}
 
 
-def clean_text(value: Any, most: int = MAX_CHARS) -> str | None:
+def clean_text(value: object, most: int = MAX_CHARS) -> str | None:
     """Return a value as text that UTF-8 can hold, cut; None for what has no text of its own."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -80,7 +80,7 @@ def clean_text(value: Any, most: int = MAX_CHARS) -> str | None:
     return str(value)[:most].encode("utf-8", "replace").decode("utf-8")
 
 
-def _cleaner(name: str) -> Callable[[Any], Any]:
+def _cleaner(name: str) -> Callable[[object], object]:
     if name in _WORDS:
         return lambda value: word if (word := str(value).upper()) in _WORDS[name] else None
     if name in _INTEGERS:
@@ -94,13 +94,13 @@ def _cleaner(name: str) -> Callable[[Any], Any]:
     return special.get(name, clean_text)
 
 
-def _integer(value: Any, most: int) -> int | None:
+def _integer(value: object, most: int) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return round(value) if 0 <= value <= most else None
 
 
-def clean_time(value: Any) -> datetime | None:
+def clean_time(value: object) -> datetime | None:
     """Return an aware UTC time; one without a zone is UTC."""
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
@@ -109,14 +109,14 @@ def clean_time(value: Any) -> datetime | None:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _tags(value: Any) -> dict[str, str] | None:
+def _tags(value: object) -> dict[str, str] | None:
     if not isinstance(value, Mapping):
         return None
     pairs = ((clean_text(name, MAX_TAG_CHARS), clean_text(item, MAX_TAG_CHARS)) for name, item in value.items())
     return dict([(name, item) for name, item in pairs if name and item is not None][:MAX_TAGS])
 
 
-def _units(value: Any) -> dict[str, float] | None:
+def _units(value: object) -> dict[str, float] | None:
     if not isinstance(value, Mapping):
         return None
     pairs = ((clean_text(name), amount(item)) for name, item in value.items())

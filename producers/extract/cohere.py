@@ -3,8 +3,6 @@
 Where its documentation puts usage: https://docs.cohere.com/reference (v1 `meta`, v2 `usage`; read 2026-11-29).
 """
 
-from typing import Any
-
 from tollmeter.producers.extract.totals import usage_of
 from tollmeter.producers.extract.usage import Counts, Usage, get
 
@@ -13,11 +11,11 @@ COUNTED = ("usage.tokens", "meta.tokens")
 """Only where nothing billed is stated."""
 
 
-def is_cohere(body: Any) -> bool:
+def is_cohere(body: object) -> bool:
     return get(body, *BILLED, "meta.tokens", "usage.tokens.input_tokens", "usage.tokens.output_tokens") is not None
 
 
-def cohere(body: Any, _provider: str) -> Usage:
+def cohere(body: object, _provider: str) -> Usage:
     counts = Counts(get(body, *BILLED) if get(body, *BILLED) is not None else get(body, *COUNTED))
     searches = counts.take("search_units", "searchUnits")
     reranks = get(body, "results") is not None

@@ -4,7 +4,6 @@ Where its documentation puts usage: https://api-docs.deepseek.com/api/create-cha
 """
 
 from dataclasses import replace
-from typing import Any
 
 from tollmeter.producers.extract import openai
 from tollmeter.producers.extract.usage import Counts, Usage, get
@@ -12,11 +11,11 @@ from tollmeter.producers.extract.usage import Counts, Usage, get
 HIT, MISS = "usage.prompt_cache_hit_tokens", "usage.prompt_cache_miss_tokens"
 
 
-def is_own(body: Any) -> bool:
+def is_own(body: object) -> bool:
     return get(body, HIT, MISS) is not None
 
 
-def read(body: Any, _provider: str) -> Usage:
+def read(body: object, _provider: str) -> Usage:
     """The parts stand for the prompt where it is left out."""
     usage, counts = openai.chat(body, "deepseek"), Counts(body)
     parts = counts.take(HIT) + counts.take(MISS)

@@ -29,7 +29,7 @@ _ids = Ids()
 
 
 def extract(
-    response: Any, *, provider: str | None = None, started_at: datetime | None = None, **fields: Any
+    response: object, *, provider: str | None = None, started_at: datetime | None = None, **fields: object
 ) -> UsageEvent:
     """Return the event of a finished call.
 
@@ -47,7 +47,7 @@ def extract(
 
 
 def extract_all(
-    response: Any, *, provider: str | None = None, started_at: datetime | None = None, **fields: Any
+    response: object, *, provider: str | None = None, started_at: datetime | None = None, **fields: object
 ) -> tuple[UsageEvent, ...]:
     """Return the events of a call: one for each model that it used, one for each line of a batch, none for a call that
     bills nothing (counting tokens, listings, files). Takes and raises what `extract` does.
@@ -56,7 +56,7 @@ def extract_all(
 
 
 async def aextract_all(
-    response: Any, *, provider: str | None = None, started_at: datetime | None = None, **fields: Any
+    response: object, *, provider: str | None = None, started_at: datetime | None = None, **fields: object
 ) -> tuple[UsageEvent, ...]:
     """`extract_all` for async streams, which are read to their end; takes everything else, too."""
     if isinstance(response, AsyncIterable):
@@ -68,7 +68,7 @@ async def aextract_all(
 
 
 async def aextract(
-    response: Any, *, provider: str | None = None, started_at: datetime | None = None, **fields: Any
+    response: object, *, provider: str | None = None, started_at: datetime | None = None, **fields: object
 ) -> UsageEvent:
     """`extract` for async streams, which are read to their end; takes everything else, too."""
     if isinstance(response, AsyncIterable):
@@ -79,7 +79,7 @@ async def aextract(
     return extract(response, provider=provider, started_at=started_at, **fields)
 
 
-def _take_in(merged: Merged, chunk: Any) -> None:
+def _take_in(merged: Merged, chunk: object) -> None:
     try:
         merged.add(chunk)
     except Exception:  # a chunk may do anything when it is looked at
@@ -87,7 +87,7 @@ def _take_in(merged: Merged, chunk: Any) -> None:
 
 
 def _events(
-    response: Any, provider: str | None, started_at: datetime | None, fields: dict[str, Any], *, apart: bool
+    response: object, provider: str | None, started_at: datetime | None, fields: dict[str, Any], *, apart: bool
 ) -> tuple[UsageEvent, ...]:
     operation = str(fields.get("operation") or "")
     bodies = [body for body in answers_of(response) if not is_unbilled(body.content, operation)]
@@ -104,7 +104,7 @@ def _events(
     return (_event(bodies[0], _joined(events, rest), "", provider or events[0].provider, started_at, fields),)
 
 
-def _parts(body: Any, provider: str, apart: bool) -> list[tuple[Any, str, Usage]]:
+def _parts(body: object, provider: str, apart: bool) -> list[tuple[Any, str, Usage]]:
     """Return the usage of each model of an answer with what it said of itself; all in one where not `apart`.
 
     The model is "" where the answer is the model's own and names it.
@@ -126,7 +126,7 @@ def _says_something(usage: Usage) -> bool:
     return bool(usage.input_tokens or usage.output_tokens or usage.extra_units or usage.problem or not usage.stated)
 
 
-def _by_model(body: Any, provider: str) -> list[tuple[Any, Usage]]:
+def _by_model(body: object, provider: str) -> list[tuple[Any, Usage]]:
     """Return the answers of a stream by model, those of one model added up; in a usual stream there is but one."""
     if not isinstance(body, Merged) or len(body.answers) < 2:
         return [(body, read_usage(body, provider))]
@@ -192,7 +192,7 @@ def _event(
 
 
 def _answered(
-    body: Body, usage: Usage, provider: str, started_at: datetime | None, given: Mapping[str, Any]
+    body: Body, usage: Usage, provider: str, started_at: datetime | None, given: Mapping[str, object]
 ) -> dict[str, Any]:
     """Return the fields that the answer itself tells."""
     event_id, now_us = _ids.next()
@@ -212,7 +212,7 @@ def _answered(
     }
 
 
-def _required(found: Mapping[str, Any]) -> dict[str, Any]:
+def _required(found: Mapping[str, object]) -> dict[str, Any]:
     return {name: found[name] for name in ("event_id", "occurred_at", "service", "provider")}
 
 
@@ -232,14 +232,14 @@ def _validated(made: dict[str, Any]) -> UsageEvent:
             return UsageEvent.model_validate(fallback)
 
 
-def _time(started_at: Any) -> datetime | None:
+def _time(started_at: object) -> datetime | None:
     try:
         return clean_time(started_at)
     except Exception:
         return None
 
 
-def _status(body: Any) -> str:
+def _status(body: object) -> str:
     if isinstance(body, Merged):
         return body.status
     stated = get(body, "status")
@@ -247,7 +247,7 @@ def _status(body: Any) -> str:
     return "ERROR" if failed else "CANCELLED" if stated == "cancelled" else "OK"
 
 
-def _counters(usage: Usage, given: Mapping[str, Any]) -> dict[str, Any]:
+def _counters(usage: Usage, given: Mapping[str, object]) -> dict[str, Any]:
     if usage.problem or not usage.stated:
         spoken = _spoken(usage, given)
         return spoken or {"usage_source": "NONE"}
@@ -265,7 +265,7 @@ def _counters(usage: Usage, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _spoken(usage: Usage, given: Mapping[str, Any]) -> dict[str, Any]:
+def _spoken(usage: Usage, given: Mapping[str, object]) -> dict[str, Any]:
     """Speech comes as sound: what is billed by the character is the text that was sent (OpenAI's tts-1)."""
     chars = given.get("prompt_chars")
     model = str(given.get("model_sent") or "")

@@ -55,7 +55,7 @@ FAMILIES: tuple[tuple[Belongs, Read], ...] = (
 """How shapes are told apart, first that fits."""
 
 
-def read_usage(body: Any, provider: str = "") -> Usage:
+def read_usage(body: object, provider: str = "") -> Usage:
     """Return the usage that an answer states. `provider` settles what its shape leaves open. Never raises.
 
     A stream that held several answers gives their sum, whatever models they name: `extract_all` tells them apart.
@@ -65,7 +65,7 @@ def read_usage(body: Any, provider: str = "") -> Usage:
     return _read_one(body, provider)
 
 
-def _read_one(body: Any, provider: str) -> Usage:
+def _read_one(body: object, provider: str) -> Usage:
     for belongs, read in FAMILIES:
         try:
             if belongs(body):
@@ -75,7 +75,7 @@ def _read_one(body: Any, provider: str) -> Usage:
     return _completed(Usage(stated=False), body)
 
 
-def _completed(usage: Usage, body: Any) -> Usage:
+def _completed(usage: Usage, body: object) -> Usage:
     heard = openai.transcribed(body) if openai.is_session(body) else ()
     others = tuple(Part(part.model, whole(part.usage)) for part in (*usage.others, *heard))
     return replace(usage, reported_cost_nano=reported_cost(body), others=others)

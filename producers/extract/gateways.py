@@ -5,8 +5,6 @@ https://ai-sdk.dev/docs/reference (usage) and https://replicate.com/docs (metric
 OpenRouter keep OpenAI's shape and are read there.
 """
 
-from typing import Any
-
 from tollmeter.producers.extract.totals import usage_of
 from tollmeter.producers.extract.usage import Counts, Usage, get
 
@@ -14,11 +12,11 @@ LANGCHAIN = "usage_metadata.input_tokens"
 AI_SDK = ("usage.cachedInputTokens", "usage.reasoningTokens", "usage.inputTokenDetails")
 
 
-def is_langchain(body: Any) -> bool:
+def is_langchain(body: object) -> bool:
     return get(body, LANGCHAIN, "usage_metadata.output_tokens") is not None
 
 
-def langchain(body: Any, _provider: str) -> Usage:
+def langchain(body: object, _provider: str) -> Usage:
     """A message's usage_metadata is inclusive; writes of one hour stand beside those of five minutes."""
     counts = Counts(get(body, "usage_metadata"))
     hour = counts.take("input_token_details.ephemeral_1h_input_tokens")
@@ -39,11 +37,11 @@ def langchain(body: Any, _provider: str) -> Usage:
     )
 
 
-def is_ai_sdk(body: Any) -> bool:
+def is_ai_sdk(body: object) -> bool:
     return get(body, *AI_SDK) is not None
 
 
-def ai_sdk(body: Any, _provider: str) -> Usage:
+def ai_sdk(body: object, _provider: str) -> Usage:
     """Vercel's AI SDK: inclusive."""
     counts = Counts(get(body, "totalUsage", "usage"))
     return usage_of(
@@ -56,11 +54,11 @@ def ai_sdk(body: Any, _provider: str) -> Usage:
     )
 
 
-def is_replicate(body: Any) -> bool:
+def is_replicate(body: object) -> bool:
     return get(body, "metrics.input_token_count", "metrics.output_token_count") is not None
 
 
-def replicate(body: Any, _provider: str) -> Usage:
+def replicate(body: object, _provider: str) -> Usage:
     counts = Counts(get(body, "metrics"))
     return usage_of(
         counts, input_tokens=counts.take("input_token_count"), output_tokens=counts.take("output_token_count")

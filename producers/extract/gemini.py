@@ -7,7 +7,6 @@ cumulative within one answer; the turns of a live session add up.
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from tollmeter.producers.extract.totals import usage_of
 from tollmeter.producers.extract.usage import Counts, Usage, get, items, text
@@ -52,14 +51,14 @@ _BY_QUERY = re.compile(r"gemini-(?:[3-9]|\d\d)")
 """Models whose grounding is billed by the query; older ones by the grounded prompt (pricing page, 2026-11-29)."""
 
 
-def is_gemini(body: Any) -> bool:
+def is_gemini(body: object) -> bool:
     return (
         get(body, "usageMetadata", "usage_metadata", "usage.total_input_tokens", "usage.total_output_tokens")
         is not None
     )
 
 
-def gemini(body: Any, _provider: str) -> Usage:
+def gemini(body: object, _provider: str) -> Usage:
     """generateContent, live turns and interactions: output excludes thoughts, the prompt what tools put in."""
     counts = Counts(get(body, "usageMetadata", "usage_metadata", "usage"))
     if text(get(body, "name")).startswith("cachedContents/"):  # storage by the hour, at a price of its own
@@ -95,7 +94,7 @@ def _modalities(counts: Counts) -> dict[str, float]:
     return extra
 
 
-def _grounding(body: Any) -> dict[str, float]:
+def _grounding(body: object) -> dict[str, float]:
     """Count the searches that are billed: each distinct query, or each grounded prompt; empty queries are none."""
     queries = {query for query in _queries(body) if query.strip()}
     if not queries:
@@ -104,7 +103,7 @@ def _grounding(body: Any) -> dict[str, float]:
     return {"web_searches": float(len(queries)) if _BY_QUERY.search(model.lower()) else 1.0}
 
 
-def _queries(body: Any) -> Iterator[str]:
+def _queries(body: object) -> Iterator[str]:
     for candidate in items(body, "candidates"):
         names = ("groundingMetadata.webSearchQueries", "grounding_metadata.web_search_queries")
         yield from (text(query) for query in items(candidate, *names))
@@ -113,14 +112,14 @@ def _queries(body: Any) -> Iterator[str]:
     yield from (text(query) for query in items(body, "web_queries"))  # what a stream has said so far
 
 
-def is_prediction(body: Any) -> bool:
+def is_prediction(body: object) -> bool:
     """Vertex AI's predict: embeddings with their statistics, or images."""
     made = items(body, "predictions", "generatedImages", "generated_images")
     known = ("embeddings.statistics", "bytesBase64Encoded", "image", "mimeType")
     return bool(made) and get(made[0], *known) is not None
 
 
-def prediction(body: Any, _provider: str) -> Usage:
+def prediction(body: object, _provider: str) -> Usage:
     made = items(body, "predictions", "generatedImages", "generated_images")
     tokens, counts = 0, Counts(None)
     for item in made:
@@ -132,11 +131,11 @@ def prediction(body: Any, _provider: str) -> Usage:
     return Usage(extra_units={"images": float(len(made))}, operation="image")
 
 
-def is_embedded(body: Any) -> bool:
+def is_embedded(body: object) -> bool:
     return bool(items(body, "embeddings")) and get(items(body, "embeddings")[0], "statistics") is not None
 
 
-def embedded(body: Any, _provider: str) -> Usage:
+def embedded(body: object, _provider: str) -> Usage:
     """embedContent of Vertex AI: each embedding states its own tokens."""
     counts, tokens = Counts(None), 0
     for item in items(body, "embeddings"):

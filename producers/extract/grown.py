@@ -8,7 +8,7 @@ from tollmeter.producers.extract.usage import amount, get
 _DEPTH = 12
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: object, depth: int = 0) -> object:
     """Return an SDK's object as dicts and lists, without what says nothing. Bounded in depth; never raises."""
     if depth > _DEPTH:
         return None
@@ -28,7 +28,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     return plain(fields, depth + 1) if isinstance(fields, Mapping) else value
 
 
-def grown(old: Any, new: Any) -> Any:
+def grown(old: object, new: object) -> object:
     """Return the larger of two counts, the longer of two lists, the later of two texts; blocks field by field."""
     if new is None:
         return old
@@ -42,7 +42,7 @@ def grown(old: Any, new: Any) -> Any:
     return new
 
 
-def _lists(old: list[Any], new: list[Any]) -> list[Any]:
+def _lists(old: list[object], new: list[object]) -> list[object]:
     """Lists by modality meet by their modality; others are the same list as it grows."""
     if any(get(item, "modality") is not None for item in (*old, *new)):
         by_kind: dict[str, Any] = {}

@@ -4,7 +4,6 @@ Where its documentation puts usage: https://docs.mistral.ai/api (read 2026-11-29
 """
 
 from dataclasses import replace
-from typing import Any
 
 from tollmeter.producers.extract import openai
 from tollmeter.producers.extract.totals import usage_of
@@ -17,11 +16,11 @@ CONNECTOR_TOKENS = "usage.connector_tokens"
 CONNECTOR_UNITS = {"web_search": "web_searches", "web_search_premium": "premium_web_searches"}
 
 
-def is_pages(body: Any) -> bool:
+def is_pages(body: object) -> bool:
     return get(body, PAGES) is not None
 
 
-def pages(body: Any, _provider: str) -> Usage:
+def pages(body: object, _provider: str) -> Usage:
     """Pages that were read; annotated ones are dearer."""
     counts = Counts(body)
     read = counts.amount(PAGES)
@@ -32,11 +31,11 @@ def pages(body: Any, _provider: str) -> Usage:
     return usage_of(counts, units, operation="ocr")
 
 
-def is_own(body: Any) -> bool:
+def is_own(body: object) -> bool:
     return get(body, AUDIO_SECONDS, CONNECTORS, CONNECTOR_TOKENS) is not None
 
 
-def chat(body: Any, provider: str) -> Usage:
+def chat(body: object, provider: str) -> Usage:
     """Chat with audio, transcription, conversations."""
     usage = openai.chat(body, provider)
     counts = Counts(body)

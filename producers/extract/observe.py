@@ -18,13 +18,13 @@ Record = Callable[[UsageEvent], Any]
 class StreamUsage:
     """Accumulates one stream. Keywords are those of `extract`."""
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, **fields: object) -> None:
         self._fields = {"started_at": datetime.now(UTC), **fields}
         self._merged = Merged()
         self._began = time.perf_counter()
         self._error: BaseException | None = None
 
-    def add(self, chunk: Any) -> None:
+    def add(self, chunk: object) -> None:
         """Take a chunk in. Never raises."""
         if self._merged.sample is None:
             self._fields.setdefault("ttft_ms", round((time.perf_counter() - self._began) * 1_000))
@@ -51,7 +51,7 @@ class StreamUsage:
         return fields
 
 
-def observe(stream: Iterable[Chunk], record: Record, **fields: Any) -> Iterator[Chunk]:
+def observe(stream: Iterable[Chunk], record: Record, **fields: object) -> Iterator[Chunk]:
     """Yield the chunks of a stream and record its usage at the end; a caller that stops early closes the stream.
 
     `for chunk in observe(client.chat.completions.create(..., stream=True), producer.record, service="shop"): ...`
@@ -71,7 +71,7 @@ def observe(stream: Iterable[Chunk], record: Record, **fields: Any) -> Iterator[
             close()
 
 
-async def aobserve(stream: AsyncIterable[Chunk], record: Record, **fields: Any) -> AsyncIterator[Chunk]:
+async def aobserve(stream: AsyncIterable[Chunk], record: Record, **fields: object) -> AsyncIterator[Chunk]:
     """`observe` for async streams."""
     usage = StreamUsage(**fields)
     try:

@@ -4,8 +4,6 @@ Where its documentation puts usage (https://developers.openai.com/api/reference 
 2026-11-29), with what gateways make of the same shape. A path is written "a.b".
 """
 
-from typing import Any
-
 from tollmeter.producers.extract import gaps
 from tollmeter.producers.extract.totals import overlapping, usage_of
 from tollmeter.producers.extract.usage import Counts, Part, Usage, get, items, text
@@ -57,11 +55,11 @@ FREE_ACTIONS = ("open_page", "find_in_page", "find")
 """Actions of a web search call that are no search (https://developers.openai.com/api/docs/guides/tools-web-search)."""
 
 
-def is_chat(body: Any) -> bool:
+def is_chat(body: object) -> bool:
     return get(body, "usage.prompt_tokens", "usage.completion_tokens") is not None
 
 
-def chat(body: Any, provider: str) -> Usage:
+def chat(body: object, provider: str) -> Usage:
     """Chat completions and embeddings: OpenAI, Azure, Mistral, Groq, DeepSeek, xAI, OpenRouter, vLLM, LiteLLM ..."""
     counts = Counts(get(body, "usage"))
     prompt, completion = counts.take(*CHAT["input"]), counts.take(*CHAT["output"])
@@ -97,7 +95,7 @@ def chat(body: Any, provider: str) -> Usage:
     )
 
 
-def by_model(body: Any, provider: str) -> tuple[Part, ...]:
+def by_model(body: object, provider: str) -> tuple[Part, ...]:
     """Return the parts of an answer that several models made: Groq's compound systems bill each at its own price.
 
     https://console.groq.com/docs/compound (usage_breakdown, 2026-11-29).
@@ -108,17 +106,17 @@ def by_model(body: Any, provider: str) -> tuple[Part, ...]:
     )
 
 
-def is_embedding(body: Any) -> bool:
+def is_embedding(body: object) -> bool:
     data = items(body, "data")
     return bool(data) and get(data[0], "embedding") is not None
 
 
-def is_responses(body: Any) -> bool:
+def is_responses(body: object) -> bool:
     details = get(body, "usage.input_tokens_details.cached_tokens", "usage.output_tokens_details.reasoning_tokens")
     return details is not None or (get(body, "object") == "response" and get(body, "usage.input_tokens") is not None)
 
 
-def responses(body: Any, provider: str) -> Usage:
+def responses(body: object, provider: str) -> Usage:
     counts = Counts(get(body, "usage"))
     input_, output = counts.take(*RESPONSES["input"]), counts.take(*RESPONSES["output"])
     read, write = counts.take(*RESPONSES["cache_read"]), counts.take(*RESPONSES["cache_write"])
@@ -141,7 +139,7 @@ def responses(body: Any, provider: str) -> Usage:
     )
 
 
-def searches(body: Any) -> dict[str, float]:
+def searches(body: object) -> dict[str, float]:
     """Count the server-side tool calls that are billed apart: searches, not the opening of what was found."""
     found: dict[str, float] = {}
     containers = set()
@@ -165,12 +163,12 @@ def searches(body: Any) -> dict[str, float]:
     return found
 
 
-def is_media(body: Any) -> bool:
+def is_media(body: object) -> bool:
     stated = get(body, "usage.input_tokens", "usage.output_tokens", "usage.seconds") is not None
     return stated or (get(body, "text") is not None and get(body, *HEARD) is not None)
 
 
-def media(body: Any, _provider: str) -> Usage:
+def media(body: object, _provider: str) -> Usage:
     """Images, speech, transcription and realtime: token counts by modality, or seconds."""
     counts = Counts(get(body, "usage"))
     inputs = ("input_tokens_details", "input_token_details")
@@ -198,28 +196,28 @@ def media(body: Any, _provider: str) -> Usage:
     )
 
 
-def is_images(body: Any) -> bool:
+def is_images(body: object) -> bool:
     data = items(body, "data")
     return bool(data) and get(data[0], "b64_json", "url", "revised_prompt") is not None
 
 
-def images(body: Any, _provider: str) -> Usage:
+def images(body: object, _provider: str) -> Usage:
     """Images priced each: the number of them is the usage, and no tokens are a valid count."""
     made = float(len(items(body, "data")))
     return Usage(extra_units={"images": made, **image_variant(body, made)}, operation="image")
 
 
-def is_video(body: Any) -> bool:
+def is_video(body: object) -> bool:
     return get(body, "object") == "video" and get(body, "seconds") is not None
 
 
-def video(body: Any, _provider: str) -> Usage:
+def video(body: object, _provider: str) -> Usage:
     """Videos are billed by the second (https://developers.openai.com/api/docs/guides/video-generation, 2026-11-29)."""
     counts = Counts(body)
     return usage_of(counts, {"video_seconds": counts.amount("seconds")}, operation="video")
 
 
-def image_variant(body: Any, made: float) -> dict[str, float]:
+def image_variant(body: object, made: float) -> dict[str, float]:
     """Return the unit of images of another quality or size than usual, where the answer says so."""
     name = variant_name(text(get(body, "quality")), text(get(body, "size")))
     return {f"images_{name}": made} if name else {}
@@ -233,11 +231,11 @@ def variant_name(quality: str, size: str) -> str:
     return "_".join(filter(None, (quality, large)))
 
 
-def is_session(body: Any) -> bool:
+def is_session(body: object) -> bool:
     return bool(items(body, "transcriptions"))
 
 
-def transcribed(body: Any) -> tuple[Part, ...]:
+def transcribed(body: object) -> tuple[Part, ...]:
     """Return what a realtime session transcribed beside its answers, by a model of its own."""
     parts = []
     for item in items(body, "transcriptions"):

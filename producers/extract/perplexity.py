@@ -5,7 +5,6 @@ Where its documentation puts usage: https://docs.perplexity.ai/api-reference/cha
 """
 
 from dataclasses import replace
-from typing import Any
 
 from tollmeter.producers.extract import openai
 from tollmeter.producers.extract.usage import UNEXPLAINED_TOKENS, Counts, Usage, get, text
@@ -17,11 +16,11 @@ SEARCHES = "usage.num_search_queries"
 REASONING = "usage.reasoning_tokens"
 
 
-def is_own(body: Any) -> bool:
+def is_own(body: object) -> bool:
     return get(body, CONTEXT, CITATIONS, SEARCHES) is not None
 
 
-def read(body: Any, _provider: str) -> Usage:
+def read(body: object, _provider: str) -> Usage:
     """Citations and reasoning lie outside completion_tokens: the total is prompt and completion alone."""
     counts = Counts(body)
     citations, reasoning = counts.take(CITATIONS), counts.take(REASONING)

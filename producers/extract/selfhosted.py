@@ -4,8 +4,6 @@ Where their documentation puts usage: https://github.com/ollama/ollama/blob/main
 https://huggingface.github.io/text-generation-inference and https://docs.voyageai.com/reference (read 2026-11-29).
 """
 
-from typing import Any
-
 from tollmeter.producers.extract.totals import usage_of
 from tollmeter.producers.extract.usage import UNEXPLAINED_TOKENS, Counts, Usage, get, items
 
@@ -14,11 +12,11 @@ GENERATED = "details.generated_tokens"
 """Of /generate; the last event of /generate_stream has it too, with `input_length`."""
 
 
-def is_ollama(body: Any) -> bool:
+def is_ollama(body: object) -> bool:
     return get(body, *OLLAMA) is not None
 
 
-def ollama(body: Any, _provider: str) -> Usage:
+def ollama(body: object, _provider: str) -> Usage:
     counts = Counts(body)
     return usage_of(
         counts,
@@ -28,11 +26,11 @@ def ollama(body: Any, _provider: str) -> Usage:
     )
 
 
-def is_tgi(body: Any) -> bool:
+def is_tgi(body: object) -> bool:
     return get(body, GENERATED) is not None
 
 
-def tgi(body: Any, _provider: str) -> Usage:
+def tgi(body: object, _provider: str) -> Usage:
     """The prompt's tokens are counted only where they were asked for (`decoder_input_details`)."""
     counts = Counts(body)
     best = [Counts(other) for other in items(body, "details.best_of_sequences")]
@@ -43,12 +41,12 @@ def tgi(body: Any, _provider: str) -> Usage:
     return usage_of(counts, input_tokens=prompt, output_tokens=output)
 
 
-def is_watsonx(body: Any) -> bool:
+def is_watsonx(body: object) -> bool:
     results = items(body, "results")
     return bool(results) and get(results[0], "generated_token_count", "input_token_count") is not None
 
 
-def watsonx(body: Any, _provider: str) -> Usage:
+def watsonx(body: object, _provider: str) -> Usage:
     """watsonx.ai: https://cloud.ibm.com/apidocs/watsonx-ai (text generation, 2026-11-29)."""
     parts = [Counts(result) for result in items(body, "results")]
     made = [(part.take("input_token_count"), part.take("generated_token_count")) for part in parts]
@@ -58,11 +56,11 @@ def watsonx(body: Any, _provider: str) -> Usage:
     return usage_of(counts, input_tokens=sum(one[0] for one in made), output_tokens=sum(one[1] for one in made))
 
 
-def is_total_only(body: Any) -> bool:
+def is_total_only(body: object) -> bool:
     return get(body, "usage.total_tokens") is not None
 
 
-def total_only(body: Any, _provider: str) -> Usage:
+def total_only(body: object, _provider: str) -> Usage:
     """Voyage and Jina: embeddings and rerank have input alone. Of anything else a total says too little: unpriced."""
     counts = Counts(get(body, "usage"))
     data = items(body, "data", "results")

@@ -115,7 +115,7 @@ _REGIONAL_HOSTS = (
 _BEDROCK_MODEL = re.compile(r"(?:arn:aws[\w-]*:bedrock:|(?:[a-z-]+\.)?[a-z0-9]+\.[a-z0-9])")
 
 
-def provider_of(body: Any, response: Any = None, api_host: str = "") -> str:
+def provider_of(body: object, response: object = None, api_host: str = "") -> str:
     """Return the provider: told by the host that was called, the SDK's class, or the shape; "openai" if by nothing."""
     host, port = _address(api_host)
     if host.startswith("aws-external-anthropic."):  # https://docs.aws.amazon.com/claude-platform (2026-11-29)
@@ -153,7 +153,7 @@ def _address(api_host: str) -> tuple[str, int | None]:
         return "", None
 
 
-def model_of(body: Any) -> str:
+def model_of(body: object) -> str:
     """Return the model that the answer names."""
     names = ("model", "modelVersion", "model_version", "response_metadata.model_name", "response_metadata.model")
     routed = text(get(body, "trace.promptRouter.invokedModelId"))  # Bedrock: the router's choice is billed
@@ -161,7 +161,7 @@ def model_of(body: Any) -> str:
     return routed or text(get(body, *names)).removeprefix("models/") or agent
 
 
-def names_of(body: Any, provider: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def names_of(body: object, provider: str, given: Mapping[str, object]) -> dict[str, Any]:
     """Return the model, the provider's id of the call, and what of tier and place changes the price."""
     tier = _tier(body)
     model = model_of(body)
@@ -188,7 +188,7 @@ def names_of(body: Any, provider: str, given: Mapping[str, Any]) -> dict[str, An
     return names
 
 
-def _tier(body: Any) -> str:
+def _tier(body: object) -> str:
     for place in TIERS:
         tier = text(get(body, place))
         if tier:
@@ -202,11 +202,11 @@ def region_of(api_host: str) -> str:
     return next((found["region"] for pattern in _REGIONAL_HOSTS if (found := pattern.fullmatch(host))), "")
 
 
-def generations(body: Any) -> list[Any]:
+def generations(body: object) -> list[Any]:
     """Return the messages of LangChain's LLMResult."""
     found = [get(one, "message") for row in items(body, "generations") for one in (row if _is_list(row) else [row])]
     return [message for message in found if message is not None]
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: object) -> bool:
     return isinstance(value, list | tuple)

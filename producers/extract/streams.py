@@ -78,7 +78,7 @@ class Merged(dict[str, Any]):
         """Every answer that the stream held, in order."""
         return [*self._closed.values(), dict(self)] if self or not self._closed else list(self._closed.values())
 
-    def add(self, chunk: Any) -> None:
+    def add(self, chunk: object) -> None:
         """Take one chunk in: SDK object or dict, as it is or in the wrapping of its transport."""
         chunk = unwrapped(chunk)
         if self.sample is None:
@@ -114,7 +114,7 @@ class Merged(dict[str, Any]):
     def _has_usage(self) -> bool:
         return "usage" in self or "usageMetadata" in self
 
-    def _plain(self, chunk: Any, kind: str) -> None:
+    def _plain(self, chunk: object, kind: str) -> None:
         metadata = get(chunk, "usageMetadata", "usage_metadata")
         if any(get(chunk, name) is not None for name in _LIVE):
             self._live(chunk, metadata)
@@ -135,7 +135,7 @@ class Merged(dict[str, Any]):
         self._run(chunk)
         self._grounding(chunk)
 
-    def _run(self, chunk: Any) -> None:
+    def _run(self, chunk: object) -> None:
         """Steps of an assistant's run each state their own usage, the run at its end the sum of them."""
         if text(get(chunk, "object")) == "thread.run" and get(chunk, "status") in _RUN_ENDS:
             self.ended = True
@@ -143,7 +143,7 @@ class Merged(dict[str, Any]):
                 self._closed.clear()
                 self["usage"] = plain(get(chunk, "usage"))
 
-    def _live(self, chunk: Any, metadata: Any) -> None:
+    def _live(self, chunk: object, metadata: object) -> None:
         """The turns of a live session each have counts of their own."""
         content = get(chunk, "serverContent.modelTurn", "server_content.model_turn")
         if self._turn_over and (content is not None or (metadata is not None and self._has_usage())):
@@ -154,7 +154,7 @@ class Merged(dict[str, Any]):
         if get(chunk, "serverContent.turnComplete", "server_content.turn_complete") is True:
             self._turn_over = self.ended = True
 
-    def _whole(self, body: Any, *more: str) -> None:
+    def _whole(self, body: object, *more: str) -> None:
         for name in (*_NAMES, *more):
             value = get(body, name)
             if value is not None:
@@ -177,22 +177,22 @@ class Merged(dict[str, Any]):
             key = "usage_metadata" if langchain else "usageMetadata"
             self[key] = _added(self.get(key), plain(metadata)) if langchain else grown(self.get(key), plain(metadata))
 
-    def _usage(self, usage: Any) -> None:
+    def _usage(self, usage: object) -> None:
         self["usage"] = grown(self.get("usage"), plain(usage))
 
-    def _sets(self, session: Any) -> None:
+    def _sets(self, session: object) -> None:
         heard = get(session, "audio.input.transcription.model", "input_audio_transcription.model")
         for name, value in (("model", get(session, "model")), ("heard", heard)):
             if text(value):
                 self._session[name] = text(value)
 
-    def _transcription(self, chunk: Any) -> None:
+    def _transcription(self, chunk: object) -> None:
         """What the user said, written down by a model of its own, billed apart."""
         made = {"item": text(get(chunk, "item_id")), "model": self._session.get("heard", "")}
         others = [item for item in self.get("transcriptions", []) if not made["item"] or item["item"] != made["item"]]
         self["transcriptions"] = [*others, {**made, "usage": plain(get(chunk, "usage"))}]
 
-    def _grounding(self, chunk: Any) -> None:
+    def _grounding(self, chunk: object) -> None:
         queries = [
             query
             for candidate in items(chunk, "candidates")
@@ -202,7 +202,7 @@ class Merged(dict[str, Any]):
             self["web_queries"] = list(dict.fromkeys([*self.get("web_queries", []), *map(text, queries)]))
 
 
-def unwrapped(chunk: Any) -> Any:
+def unwrapped(chunk: object) -> Any:
     """Return what a chunk wraps: bytes of Bedrock's event stream, or an event with its data beside its name."""
     inner = get(chunk, "chunk.bytes")
     if inner is None and isinstance(chunk, Mapping) and chunk.keys() <= _WRAPPING and "data" in chunk:
@@ -215,7 +215,7 @@ def unwrapped(chunk: Any) -> Any:
     return inner if isinstance(inner, Mapping) else chunk
 
 
-def _usage_in(chunk: Any) -> Any:
+def _usage_in(chunk: object) -> Any:
     """Return the block of usage wherever a chunk has one beside its top level."""
     found = get(chunk, "usage", "metadata.usage", "delta.usage", "message.usage")  # Bedrock; Cohere's last event
     if found is not None:
@@ -224,7 +224,7 @@ def _usage_in(chunk: Any) -> Any:
     return get(choices[0], "usage") if choices else None  # Moonshot
 
 
-def _finish(chunk: Any) -> bool:
+def _finish(chunk: object) -> bool:
     return any(
         get(item, "finish_reason", "finishReason") is not None
         for name in ("choices", "candidates")
@@ -232,13 +232,13 @@ def _finish(chunk: Any) -> bool:
     )
 
 
-def _finished(chunk: Any) -> bool:
+def _finished(chunk: object) -> bool:
     told = ("messageStop", "metadata.usage", "details.finish_reason", "response_metadata.finish_reason")
     ends = get(chunk, *told, "response_metadata.stop_reason", "response_metadata.done_reason") is not None
     return _finish(chunk) or get(chunk, "done") is True or ends or get(chunk, "event.completionEnd") is not None
 
 
-def _added(old: Any, new: Any) -> Any:
+def _added(old: object, new: object) -> Any:
     """Chunks of LangChain add up: each states what is new in it."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {name: _added(old.get(name), new.get(name)) for name in (*old, *(key for key in new if key not in old))}

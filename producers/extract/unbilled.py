@@ -5,7 +5,6 @@ https://docs.cohere.com/reference, read 2026-11-29.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from tollmeter.producers.extract.usage import get, items, text
 
@@ -30,7 +29,7 @@ _COUNTED = ("totalTokens", "total_tokens", "totalBillableCharacters", "cachedCon
 _LISTS = ("data", "models", "files", "batches", "cachedContents", "tunedModels", "operations")
 
 
-def is_unbilled(body: Any, operation: str = "") -> bool:
+def is_unbilled(body: object, operation: str = "") -> bool:
     """Say whether an answer is of a call that bills nothing."""
     if operation.lower() in OPERATIONS:
         return True
@@ -44,7 +43,7 @@ def is_unbilled(body: Any, operation: str = "") -> bool:
     return _is_count(body) or _is_listing(body, kind) or _is_moderation(body) or _is_thing(body)
 
 
-def _is_thing(body: Any) -> bool:
+def _is_thing(body: object) -> bool:
     """Something that was stored, shown or deleted: Gemini's files, Ollama's models, answers of deletions."""
     stored = text(get(body, "name", "file.name")).startswith(
         ("files/", "fileSearchStores/", "corpora/", "tunedModels/")
@@ -52,12 +51,12 @@ def _is_thing(body: Any) -> bool:
     return stored or get(body, "deleted") is True or get(body, "modelfile", "modelSummaries") is not None
 
 
-def _states_usage(body: Any) -> bool:
+def _states_usage(body: object) -> bool:
     names = ("usage", "usageMetadata", "usage_metadata", "meta", "usage_info", "eval_count", "prompt_eval_count")
     return get(body, *names) is not None
 
 
-def _is_count(body: Any) -> bool:
+def _is_count(body: object) -> bool:
     """Token counts of Anthropic and OpenAI, Gemini's countTokens, Cohere's tokenize."""
     counted = get(body, "input_tokens", "inputTokens") is not None
     if isinstance(body, Mapping) and counted and set(body) <= _BESIDE:
@@ -73,7 +72,7 @@ def _is_count(body: Any) -> bool:
     return bool(items(body, "tokens")) and get(body, "token_strings") is not None
 
 
-def _is_listing(body: Any, kind: str) -> bool:
+def _is_listing(body: object, kind: str) -> bool:
     data = next((get(body, name) for name in _LISTS if isinstance(get(body, name), list)), None)
     if data is None:
         return False
@@ -81,10 +80,10 @@ def _is_listing(body: Any, kind: str) -> bool:
     return not made and (kind == "list" or get(body, "has_more", "nextPageToken") is not None or _only(body))
 
 
-def _only(body: Any) -> bool:
+def _only(body: object) -> bool:
     return isinstance(body, Mapping) and set(body) <= {*_LISTS, "object", "first_id", "last_id", "has_more"}
 
 
-def _is_moderation(body: Any) -> bool:
+def _is_moderation(body: object) -> bool:
     results = items(body, "results")
     return bool(results) and get(results[0], "flagged") is not None

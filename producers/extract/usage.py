@@ -56,7 +56,7 @@ class Part:
 class Counts:
     """Reads one block of usage and remembers whether it said anything, and what in it was no count."""
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: object) -> None:
         self.block = block
         self.found = False
         self.problem = ""
@@ -95,7 +95,7 @@ class Counts:
         return get(self.block, *places) is not None
 
 
-def get(body: Any, *names: str) -> Any:
+def get(body: object, *names: str) -> Any:
     """Return the first of these keys or attributes that is there and not None; a path is written "a.b". Never raises.
 
     Methods count as absent: an SDK's object may have one of the same name.
@@ -116,7 +116,7 @@ def _parts(name: str) -> tuple[str, ...]:
     return tuple(name.split("."))
 
 
-def _member(body: Any, name: str) -> Any:
+def _member(body: object, name: str) -> Any:
     try:
         found = body.get(name) if isinstance(body, Mapping) else getattr(body, name, None)
     except Exception:  # a property may do anything
@@ -124,13 +124,13 @@ def _member(body: Any, name: str) -> Any:
     return None if callable(found) else found
 
 
-def items(body: Any, *names: str) -> Sequence[Any]:
+def items(body: object, *names: str) -> Sequence[Any]:
     """Return the first of these fields as a list; nothing at all when it is none."""
     found = get(body, *names)
     return found if isinstance(found, list | tuple) else ()
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """Return a text or an enum's value as text, at most 256 characters; "" for anything else."""
     if value is None or isinstance(value, str):
         return value[:256] if value else ""
@@ -138,7 +138,7 @@ def text(value: Any) -> str:
     return named[:256] if isinstance(named, str) else ""
 
 
-def count(value: Any) -> int | None:
+def count(value: object) -> int | None:
     """Return a token count, None for anything that cannot be one. It may be spelt 12.0 or "12"; true is not 1."""
     number = _integer(value)
     return number if number is not None and 0 <= number <= MAX_TOKENS else None
@@ -158,7 +158,7 @@ def _integer(value: Any) -> int | None:
         return None
 
 
-def amount(value: Any) -> float | None:
+def amount(value: object) -> float | None:
     """Return an amount of a billed unit, None for what is none: text that is no number, negative, infinite, absurd."""
     if isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
         value = float(value)
@@ -171,7 +171,7 @@ def amount(value: Any) -> float | None:
     return number if math.isfinite(number) and 0 <= number <= MAX_UNITS else None
 
 
-def why_no_count(value: Any) -> str:
+def why_no_count(value: object) -> str:
     """Say in a few words why a value is no count; the value itself is never repeated."""
     if isinstance(value, bool):
         return "true or false"
@@ -185,7 +185,7 @@ def why_no_count(value: Any) -> str:
     return "text" if isinstance(value, str) else "no number"
 
 
-def reported_cost(body: Any) -> int | None:
+def reported_cost(body: object) -> int | None:
     """Return the cost that the provider or gateway states, in nano-USD: exact decimals, half to even.
 
     OpenRouter states its fee as `cost` and, with a key of one's own, what the provider charges beside it.
@@ -212,7 +212,7 @@ def reported_cost(body: Any) -> int | None:
 XAI_TICKS_PER_NANO = 10
 
 
-def usd_to_nano(usd: Any) -> int | None:
+def usd_to_nano(usd: object) -> int | None:
     """Return an amount in USD (number or text) as nano-USD by its decimal digits, None when it is none."""
     if isinstance(usd, bool) or not isinstance(usd, int | float | str | Decimal):
         return None

@@ -5,7 +5,6 @@ Where its documentation puts usage: https://docs.x.ai/docs/api-reference, /docs/
 """
 
 from dataclasses import replace
-from typing import Any
 
 from tollmeter.producers.extract import openai
 from tollmeter.producers.extract.usage import Counts, Usage, get
@@ -24,11 +23,11 @@ TOOL_UNITS = {
 }
 
 
-def is_own(body: Any) -> bool:
+def is_own(body: object) -> bool:
     return get(body, SOURCES, *TOOLS) is not None
 
 
-def read(body: Any, _provider: str) -> Usage:
+def read(body: object, _provider: str) -> Usage:
     """Chat or responses, with what was searched."""
     usage = (openai.chat if openai.is_chat(body) else openai.responses)(body, "x-ai")
     counts, extra = Counts(body), dict(usage.extra_units)

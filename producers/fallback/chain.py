@@ -68,8 +68,8 @@ class FallbackChain:
 
     def __init__(
         self,
-        config: FallbackConfig | Mapping[str, Any],
-        clients: Mapping[str, Callable[..., Any] | Client],
+        config: FallbackConfig | Mapping[str, object],
+        clients: Mapping[str, Callable[..., object] | Client],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config if isinstance(config, FallbackConfig) else FallbackConfig.from_dict(config)
@@ -84,7 +84,7 @@ class FallbackChain:
         self._lock = threading.Lock()
         self._clock = clock
 
-    def run(self, operation: str, /, **arguments: Any) -> Any:
+    def run(self, operation: str, /, **arguments: object) -> object:
         """Return the first reply. Raises `ExhaustedError` when nobody serves, `KeyError` for an unknown operation."""
         plan = self._plan(operation, arguments)
         try:
@@ -94,7 +94,7 @@ class FallbackChain:
         except StopIteration as served:
             return served.value
 
-    async def arun(self, operation: str, /, **arguments: Any) -> Any:
+    async def arun(self, operation: str, /, **arguments: object) -> object:
         """`run` for clients whose calls are awaited."""
         plan = self._plan(operation, arguments)
         try:

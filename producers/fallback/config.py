@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -67,7 +67,7 @@ class FallbackConfig(_Strict):
         return self.clients[client].provider or PROVIDERS.get(client, "")
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any], where: str = "fallback") -> "FallbackConfig":
+    def from_dict(cls, document: Mapping[str, object], where: str = "fallback") -> "FallbackConfig":
         """Build from what a YAML or JSON file holds. Raises `ConfigError`."""
         try:
             return cls.model_validate(document)

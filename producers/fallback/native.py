@@ -174,7 +174,7 @@ def _system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
     return system, [one for one in messages if one["role"] != "system"]
 
 
-def _text(body: Mapping[str, Any]) -> str:
+def _text(body: Mapping[str, object]) -> str:
     choice, candidate = items(body, "choices")[:1], items(body, "candidates")[:1]
     found = [get(one, "message.content") for one in choice]
     found += [get(part, "text") for one in candidate for part in items(one, "content.parts")]
@@ -183,7 +183,7 @@ def _text(body: Mapping[str, Any]) -> str:
     return "".join(text for text in found if isinstance(text, str))
 
 
-def _object(data: bytes) -> Mapping[str, Any]:
+def _object(data: bytes) -> Mapping[str, object]:
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
@@ -191,6 +191,6 @@ def _object(data: bytes) -> Mapping[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _one_line(found: Any) -> str:
+def _one_line(found: object) -> str:
     text = found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
     return " ".join(text.split())[:200] or "no reason given"

@@ -96,7 +96,7 @@ class Guard:
         self._alerts = AlertQueue()
         self._reader = Reader(self._lookup, self._known, self._alerts)
 
-    def check(self, model: str, **about: Any) -> Allow | Deny:
+    def check(self, model: str, **about: object) -> Allow | Deny:
         """Decide about one call; never raises, never waits for anything slow.
 
         Keywords are the fields of `Question`: prompt_chars, prompt_tokens or prompt, max_output_tokens, org, user,
@@ -127,7 +127,7 @@ class Guard:
         api_key_id: str = "",
         client_ip: str = "",
         kept_ip: str | None = None,
-        **event: Any,
+        **event: object,
     ) -> Deny | None:
         """Decide about a request at an application's door, before any model is named; never raises.
 

@@ -13,7 +13,7 @@ Key = tuple[str, str]
 _COMPACT_DATE = re.compile(r"^(.*)-(\d{4})(\d{2})(\d{2})$")
 
 
-def test_of(clause: Any) -> Test:
+def test_of(clause: object) -> Test:
     """Return the test that a clause stands for: equals, starts_with, ends_with, contains, regex, or, and."""
     if not isinstance(clause, Mapping) or len(clause) != 1:
         raise ValueError(f"no such clause: {str(clause)[:80]}")
@@ -43,7 +43,7 @@ def test_of(clause: Any) -> Test:
 class Seller:
     """One provider of the book: what it is called, which names are its own, whose models it sells too."""
 
-    def __init__(self, entry: Mapping[str, Any]) -> None:
+    def __init__(self, entry: dict[str, Any]) -> None:
         self.id = str(entry["id"])
         self.called = test_of(entry["called"]) if entry.get("called") else None
         self.makes = test_of(entry["makes"]) if entry.get("makes") else None
@@ -54,7 +54,7 @@ class Seller:
 class Catalogue:
     """Finds provider and model id of the book for the names of a call. A name that nobody knows stays unknown."""
 
-    def __init__(self, entries: Sequence[Mapping[str, Any]], also_called: Mapping[str, str]) -> None:
+    def __init__(self, entries: Sequence[dict[str, Any]], also_called: Mapping[str, str]) -> None:
         self.sellers = {seller.id: seller for seller in map(Seller, entries)}
         self._also_called = also_called
 

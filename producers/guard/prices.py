@@ -5,7 +5,7 @@ dearest of its family, else of its provider, else the default that the book stat
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -78,7 +78,7 @@ UNPRICED = Quote(None, "UNKNOWN_MODEL")
 class Prices:
     """One price book. Immutable but for what it remembers; for any thread."""
 
-    def __init__(self, document: Mapping[str, Any], now_s: Callable[[], int]) -> None:
+    def __init__(self, document: dict[str, Any], now_s: Callable[[], int]) -> None:
         self.id = str(document["price_book"])
         self._now_s = now_s
         self._known: dict[Key, Listing] = {}
@@ -103,7 +103,7 @@ class Prices:
         self.per_usd_nano = _latest_rates(document.get("fx", ()))
         """Nano-units of a currency for one USD."""
 
-    def _add(self, entry: Mapping[str, Any], left_out: frozenset[str], sold_by: Mapping[str, str]) -> None:
+    def _add(self, entry: dict[str, Any], left_out: frozenset[str], sold_by: Mapping[str, str]) -> None:
         rule = _rule(entry)
         head, _, rest = rule.rule_id.partition(":")
         if head != "override":
@@ -207,7 +207,7 @@ def load_prices(value: bytes, now_s: Callable[[], int]) -> Prices:
         raise ValueError(f"no price book: {type(error).__name__} {error}") from None
 
 
-def _rule(entry: Mapping[str, Any]) -> Rule:
+def _rule(entry: dict[str, Any]) -> Rule:
     first, last = _days(entry)
     seconds = int(entry.get("from_second", 0)), int(entry.get("to_second", DAY_SECONDS))
     weekdays, above = int(entry.get("weekdays", EVERY_DAY)), int(entry.get("above_input", -1))
@@ -233,7 +233,7 @@ def _rule(entry: Mapping[str, Any]) -> Rule:
     )
 
 
-def _days(entry: Mapping[str, Any]) -> tuple[int, int]:
+def _days(entry: dict[str, Any]) -> tuple[int, int]:
     first, last = (
         date.fromisoformat(text) if (text := entry.get(name)) else None for name in ("valid_from", "valid_to")
     )
@@ -267,7 +267,7 @@ def _at_risk(rules: tuple[Rule, ...], input_tokens: int, counts: Mapping[str, in
     return UNPRICED._replace(at_risk_nano=min(worst, MAX_EVENT_NANO)) if worst else UNPRICED
 
 
-def _exact_names(rules: Any) -> list[dict[str, Any]]:
+def _exact_names(rules: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """A book that does not say how its models may be written: only their own ids are known."""
     models: dict[str, dict[str, Any]] = {}
     for rule in rules:
@@ -276,11 +276,11 @@ def _exact_names(rules: Any) -> list[dict[str, Any]]:
     return [{"id": provider, "models": named} for provider, named in models.items()]
 
 
-def _conditional(entry: Mapping[str, Any]) -> bool:
+def _conditional(entry: Mapping[str, object]) -> bool:
     return any(entry.get(name, "*") != "*" for name in _CONDITIONS)
 
 
-def _conditional_names(overrides: Any) -> frozenset[str]:
+def _conditional_names(overrides: Iterable[dict[str, Any]]) -> frozenset[str]:
     return frozenset(
         str(entry["name"])
         for part in overrides
@@ -294,5 +294,5 @@ def _any_fits(names: set[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _latest_rates(rows: Any) -> dict[str, int]:
+def _latest_rates(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
     return {row["currency"]: int(row["per_usd_nano"]) for row in sorted(rows, key=lambda row: str(row["day"]))}

@@ -34,7 +34,7 @@ class Question(NamedTuple):
     """Further fields of the event of a refusal (feature, request_id ...)."""
 
     @classmethod
-    def of(cls, model: str, about: Mapping[str, Any]) -> Self:
+    def of(cls, model: str, about: dict[str, Any]) -> Self:
         """Return the question about a model; keywords that are no field of a question belong to the event."""
         if about.keys() <= _ASKED:
             return cls(model, **about)

@@ -117,7 +117,7 @@ class Reader:
             await close_producer(producer)
             await _close_consumer(consumer)
 
-    async def _check(self, producer: AIOKafkaProducer, options: Mapping[str, Any]) -> None:
+    async def _check(self, producer: AIOKafkaProducer, options: Mapping[str, object]) -> None:
         """Write nothing to a broker that is not ours; begin anew in another cluster than the last."""
         spend, policies = (self._settings.topic(name) for name in (topics.SPEND, topics.POLICIES))
         try:

@@ -58,7 +58,7 @@ class Answer:
         return {PREFIX + name: str(value) for name, value in found.items() if value not in (None, "")}
 
 
-def answer_of(reply: Any) -> Answer | None:
+def answer_of(reply: object) -> Answer | None:
     """Return what tollmeter says about a reply; None when it did not pass a metered client.
 
     Takes the HTTP response itself or what holds one: the SDK's raw response (`with_raw_response`), its stream, or the

@@ -292,6 +292,6 @@ class Attempt:
         return round((time.perf_counter() - self._began) * 1_000)
 
 
-def _error_type(body: Any) -> str:
+def _error_type(body: object) -> str:
     found = get(body, "error.code", "error.type", "error.status", "error")
     return str(found)[:256] if isinstance(found, str | int) else ""

@@ -20,7 +20,7 @@ def tokens(chars: int) -> int:
     return min(-(-chars // CHARS_PER_TOKEN), MAX_TOKENS)
 
 
-def reply_chars(part: Any) -> int:
+def reply_chars(part: object) -> int:
     """Return how many characters of answer stand in a whole answer or one chunk of a stream."""
     found = 0
     for choice in items(part, "choices"):
@@ -37,14 +37,14 @@ def reply_chars(part: Any) -> int:
     return found
 
 
-def _delta(part: Any) -> int:
+def _delta(part: object) -> int:
     delta = get(part, "delta")
     if isinstance(delta, str):  # response.output_text.delta and its like
         return len(delta)
     return sum(_len(get(delta, name)) for name in ("text", "partial_json", "thinking"))
 
 
-def _said(block: Any) -> int:
+def _said(block: object) -> int:
     """Return the characters of one message or block, its thoughts and the arguments of its tool calls."""
     found = sum(_len(get(block, name)) for name in ("content", "text", "reasoning_content", "thinking", "arguments"))
     found += sum(_len(get(inner, "text")) for inner in items(block, "content"))
@@ -52,7 +52,7 @@ def _said(block: Any) -> int:
     return found + sum(_len(get(call, "function.arguments")) for call in calls)
 
 
-def _len(value: Any) -> int:
+def _len(value: object) -> int:
     return len(value) if isinstance(value, str) else 0
 
 

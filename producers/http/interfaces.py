@@ -1,7 +1,7 @@
 """What a meter is given: an HTTP request as values, a producer, a guard; and what it gives back to refuse a call."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import parse_qs
 
 from tollmeter.producers.guard.decision import Allow, Deny
@@ -22,7 +22,7 @@ class Producing(Protocol):
 class Guarding(Quoting, Protocol):
     """What a meter needs of a `Guard`."""
 
-    def check(self, model: str, **question: Any) -> Allow | Deny: ...
+    def check(self, model: str, **question: object) -> Allow | Deny: ...
 
 
 class Request(NamedTuple):

@@ -6,12 +6,15 @@
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, TypeVar, cast
 
 from tollmeter.producers.client.scope import Scope
+from tollmeter.producers.http import library
 from tollmeter.producers.http.answer import EXTENSION
 from tollmeter.producers.http.attempt import Attempt, begin
 from tollmeter.producers.http.interfaces import Guarding, Producing, Refusal, Request
+from tollmeter.producers.http.library import AsyncBody, Body, Exit, HttpRequest, HttpResponse, Library, Transport
 from tollmeter.producers.http.meter import Meter
 from tollmeter.producers.http.poll import Fetch, fetch
 from tollmeter.producers.http.request import worth_reading
@@ -30,7 +33,7 @@ def metered(
     tokenizer: Callable[[str, bytes], int] | None = None,
     org: str | None = None,
     hold_s: float = 0.0,
-    **fields: Any,
+    **fields: object,
 ) -> Client:
     """Return the same HTTP client, `Client` or `AsyncClient` of httpx or httpx2, now checking and recording its calls.
 
@@ -62,7 +65,7 @@ def metered(
     return client
 
 
-def replace_estimate(client: Any, response: Any) -> bool:
+def replace_estimate(client: object, response: object) -> bool:
     """Give the usage of an earlier answer of a metered client: a whole response, with its id, as `extract` reads it.
 
     False when it is too late, because the estimate has been recorded, or nothing was estimated.
@@ -73,7 +76,7 @@ def replace_estimate(client: Any, response: Any) -> bool:
     return transport._meter.holding.replace(response)
 
 
-def _library(client: Any) -> tuple[Any, bool]:
+def _library(client: object) -> tuple[object, bool]:
     """Return the module that a client comes from, and whether it is the asynchronous one."""
     for name in LIBRARIES:
         http: Any = sys.modules.get(name)
@@ -85,20 +88,18 @@ def _library(client: Any) -> tuple[Any, bool]:
 class Wrapper:
     """What both transports share."""
 
-    def __init__(self, inner: Any, meter: Meter) -> None:
-        self._inner, self._meter = inner, meter
-
-    _http: Any
+    _http: Library
     _stream: type
+    _meter: Meter
 
-    def _begin(self, request: Any, content: bytes) -> Attempt | None:
+    def _begin(self, request: HttpRequest, content: bytes) -> Attempt | None:
         url = request.url
         default = {"http": 80, "https": 443}.get(url.scheme)
         host = url.host if url.port in (None, default) else f"{url.host}:{url.port}"
         headers = {name.lower(): value for name, value in request.headers.items()}
         return begin(self._meter, Request(host, url.path, url.query.decode("ascii"), headers, content))
 
-    def _refused(self, request: Any, refusal: Refusal, attempt: Attempt) -> Any:
+    def _refused(self, request: HttpRequest, refusal: Refusal, attempt: Attempt) -> HttpResponse:
         return self._http.Response(
             refusal.http_status,
             headers=refusal.headers,
@@ -107,19 +108,19 @@ class Wrapper:
             extensions={EXTENSION: attempt.answer},
         )
 
-    def _fetched(self, response: Any, look: Fetch | None) -> Any:
+    def _fetched(self, response: HttpResponse, look: Fetch | None) -> HttpResponse:
         if look is not None:
             look.opened(response.status_code, response.headers)
             response.stream = self._stream(response.stream, look)
         return response
 
-    def _watched(self, response: Any, attempt: Attempt) -> Any:
+    def _watched(self, response: HttpResponse, attempt: Attempt) -> HttpResponse:
         attempt.opened(response.status_code, response.headers)
         response.extensions[EXTENSION] = attempt.answer
         response.stream = self._stream(response.stream, attempt)
         return response
 
-    def _with_body(self, response: Any, attempt: Attempt, parts: list[bytes]) -> Any:
+    def _with_body(self, response: HttpResponse, attempt: Attempt, parts: list[bytes]) -> HttpResponse:
         """Put back an answer that was read, with what is now known of it among its headers."""
         response.stream = self._http.ByteStream(b"".join(parts))
         response.headers.update(attempt.answer.headers())
@@ -129,7 +130,10 @@ class Wrapper:
 class SyncTransport(Wrapper):
     """In place of an `HTTPTransport`."""
 
-    def handle_request(self, request: Any) -> Any:
+    def __init__(self, inner: Transport, meter: Meter) -> None:
+        self._inner, self._meter = inner, meter
+
+    def handle_request(self, request: HttpRequest) -> HttpResponse:
         attempt = self._begin(request, request.read()) if _worth_reading(request) else None
         if attempt is None:
             look = fetch(self._meter, request.method, request.url.path)
@@ -147,10 +151,11 @@ class SyncTransport(Wrapper):
         if not attempt.whole:
             response.headers.update(attempt.answer.headers())
             return response
+        body = cast("Body", response.stream)
         try:
-            parts = list(response.stream)
+            parts = list(body)
         finally:
-            response.stream.close()
+            body.close()
         return self._with_body(response, attempt, parts)
 
     def close(self) -> None:
@@ -161,15 +166,18 @@ class SyncTransport(Wrapper):
         self._inner.__enter__()
         return self
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, kind: Exit, error: BaseException | None, at: TracebackType | None) -> None:
         self._meter.holding.expire(everything=True)
-        self._inner.__exit__(*exc)
+        self._inner.__exit__(kind, error, at)
 
 
 class AsyncTransport(Wrapper):
     """In place of an `AsyncHTTPTransport`."""
 
-    async def handle_async_request(self, request: Any) -> Any:
+    def __init__(self, inner: library.AsyncTransport, meter: Meter) -> None:
+        self._inner, self._meter = inner, meter
+
+    async def handle_async_request(self, request: HttpRequest) -> HttpResponse:
         attempt = self._begin(request, await request.aread()) if _worth_reading(request) else None
         if attempt is None:
             look = fetch(self._meter, request.method, request.url.path)
@@ -187,10 +195,11 @@ class AsyncTransport(Wrapper):
         if not attempt.whole:
             response.headers.update(attempt.answer.headers())
             return response
+        body = cast("AsyncBody", response.stream)
         try:
-            parts = [part async for part in response.stream]
+            parts = [part async for part in body]
         finally:
-            await response.stream.aclose()
+            await body.aclose()
         return self._with_body(response, attempt, parts)
 
     async def aclose(self) -> None:
@@ -201,15 +210,15 @@ class AsyncTransport(Wrapper):
         await self._inner.__aenter__()
         return self
 
-    async def __aexit__(self, *exc: Any) -> None:
+    async def __aexit__(self, kind: Exit, error: BaseException | None, at: TracebackType | None) -> None:
         self._meter.holding.expire(everything=True)
-        await self._inner.__aexit__(*exc)
+        await self._inner.__aexit__(kind, error, at)
 
 
 class SyncTee:
     """The body of an answer, seen as it passes."""
 
-    def __init__(self, inner: Any, attempt: Attempt | Fetch) -> None:
+    def __init__(self, inner: Body, attempt: Attempt | Fetch) -> None:
         self._inner, self._attempt = inner, attempt
 
     def __iter__(self) -> Iterator[bytes]:
@@ -232,7 +241,7 @@ class SyncTee:
 class AsyncTee:
     """`SyncTee` for async clients."""
 
-    def __init__(self, inner: Any, attempt: Attempt | Fetch) -> None:
+    def __init__(self, inner: AsyncBody, attempt: Attempt | Fetch) -> None:
         self._inner, self._attempt = inner, attempt
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -252,12 +261,12 @@ class AsyncTee:
             self._attempt.done()
 
 
-def _worth_reading(request: Any) -> bool:
+def _worth_reading(request: HttpRequest) -> bool:
     return worth_reading(request.method, request.url.path, request.headers.get("content-type", ""))
 
 
 @cache
-def _classes(http: Any) -> tuple[type, type]:
+def _classes(http: Library) -> tuple[type, type]:
     """Return the transports for one library: it wants bodies to be streams of its own kind."""
     tee = type("Tee", (SyncTee, http.SyncByteStream), {})
     async_tee = type("AsyncTee", (AsyncTee, http.AsyncByteStream), {})

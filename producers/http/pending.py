@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tollmeter.producers.client.destinations import RateLimited
 from tollmeter.producers.extract.extract import extract
@@ -73,7 +73,7 @@ class Holding:
         if pushed is not None:
             _record(pushed, pushed.event)
 
-    def replace(self, response: Any) -> bool:
+    def replace(self, response: object) -> bool:
         """Take the usage that a later answer states; False when it states none, or its event is not held (any more)."""
         stated = extract(response)
         if stated.usage_source != "PROVIDER":

@@ -160,19 +160,19 @@ def fetches(method: str, path: str) -> bool:
     return method == "GET" and _FETCHED.search(path) is not None
 
 
-def _spoken_chars(body: Mapping[str, Any]) -> int:
+def _spoken_chars(body: Mapping[str, object]) -> int:
     """Return the characters of text to be spoken: they are what is billed, how to speak is not."""
     spoken = body.get("input")
     return len(spoken) if isinstance(spoken, str) else 0
 
 
-def prompt_chars(body: Mapping[str, Any]) -> int:
+def prompt_chars(body: Mapping[str, object]) -> int:
     """Return how many characters of text a request body carries, definitions of tools included."""
     text = sum(map(len, _texts({name: body[name] for name in _TEXTS if name in body}, 0)))
     return text + sum(len(json.dumps(body[name], separators=(",", ":"))) for name in _TOOLS if body.get(name))
 
 
-def _texts(value: Any, depth: int) -> Iterator[str]:
+def _texts(value: object, depth: int) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list) and depth < _DEPTH:
@@ -202,7 +202,7 @@ def _limit(body: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _streams_unasked(path: str, body: Mapping[str, Any]) -> bool:
+def _streams_unasked(path: str, body: Mapping[str, object]) -> bool:
     """Ollama's own interface streams unless told not to."""
     return path.endswith(("/api/chat", "/api/generate")) and body.get("stream") is not False
 

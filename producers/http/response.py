@@ -43,7 +43,7 @@ class Reader:
         return self._merged.failed == "ERROR"
 
     @property
-    def body(self) -> Any:
+    def body(self) -> object:
         """The answer so far, whole or merged; {} when nothing could be read."""
         if self._whole is not None:
             return self._whole
@@ -97,7 +97,7 @@ class Reader:
         else:
             self.problem = "no JSON object"
 
-    def _chunk(self, chunk: Any) -> None:
+    def _chunk(self, chunk: object) -> None:
         if isinstance(chunk, dict):
             self.chars += reply_chars(chunk)
             self._merged.add(chunk)
@@ -106,7 +106,7 @@ class Reader:
             self.ended = self.ended or self._merged.ended
 
 
-def _parsed(data: bytes) -> Any:
+def _parsed(data: bytes) -> object:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):

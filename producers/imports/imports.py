@@ -66,8 +66,8 @@ class Traces(Protocol):
 
     COLUMNS: frozenset[str]
 
-    def trace_of(self, content: Mapping[str, Any], /) -> str: ...
-    def event_of(self, content: Mapping[str, Any], place: str, seed: int, org: str, /) -> UsageEvent: ...
+    def trace_of(self, content: Mapping[str, object], /) -> str: ...
+    def event_of(self, content: Mapping[str, object], place: str, seed: int, org: str, /) -> UsageEvent: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def _with_numbers(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "jsonPayload": changed} if "jsonPayload" in content else changed
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     """Return text that spells a number as that number, anything else as it is."""
     if not isinstance(value, str):
         return value

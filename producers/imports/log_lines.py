@@ -55,7 +55,7 @@ def to_line(event: UsageEvent, est_cost: Decimal | int | float | str | None = No
     return line
 
 
-def unwrap(obj: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def unwrap(obj: Mapping[str, object]) -> tuple[dict[str, Any], str]:
     """Return the line within a Cloud Logging entry (`jsonPayload`, or `textPayload` with JSON) and its insertId.
 
     What is a bare line already is returned as it is, with "". Missing fields of the line are taken from the entry.
@@ -78,7 +78,7 @@ def unwrap(obj: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     return line, str(obj.get("insertId") or "")
 
 
-def parse(text: str) -> Any:
+def parse(text: str) -> object:
     """Parse one JSON document with its numbers as exact decimals. Raises ValueError in one line."""
     try:
         return json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
@@ -88,7 +88,7 @@ def parse(text: str) -> Any:
         raise ValueError(f"not JSON: {error}") from None
 
 
-def is_line(obj: Mapping[str, Any]) -> bool:
+def is_line(obj: Mapping[str, object]) -> bool:
     """Say whether a parsed object is an `openai_usage` line, bare or wrapped."""
     inner = obj.get("jsonPayload", obj)
     text = obj.get("textPayload")
@@ -131,7 +131,7 @@ def from_line(obj: Mapping[str, Any], *, pepper: str | None = None, **fields: An
         raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'counters'}: {first['msg']}") from None
 
 
-def unread_cost(obj: Mapping[str, Any]) -> str:
+def unread_cost(obj: Mapping[str, object]) -> str:
     """Say what is wrong with the `est_cost` of a line that `from_line` takes; "" when it is an amount or absent."""
     value = unwrap(obj)[0].get("est_cost")
     if value is None or usd_to_nano(value) is not None:
@@ -139,7 +139,7 @@ def unread_cost(obj: Mapping[str, Any]) -> str:
     return f"est_cost: {str(value)[:40]!r} is not an amount in USD between 0 and 1000"
 
 
-def _outcome(line: Mapping[str, Any]) -> dict[str, Any]:
+def _outcome(line: Mapping[str, object]) -> dict[str, Any]:
     """Return status, usage and cost. A refused call used nothing, whatever was estimated for it."""
     status = _status(line)
     cost_nano = None if line.get("est_cost") is None else usd_to_nano(line["est_cost"])
@@ -160,7 +160,7 @@ def _outcome(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _status(line: Mapping[str, Any]) -> str:
+def _status(line: Mapping[str, object]) -> str:
     said = str(line.get("status") or "").upper()
     if said in _STATUS:
         return said
@@ -175,7 +175,7 @@ def _provider_of(model: str) -> str:
     return next((maker for mark, maker in _MAKERS if mark in name), _DEFAULT_PROVIDER)
 
 
-def _address(value: Any) -> str:
+def _address(value: object) -> str:
     """Return the caller's address: of a list, as proxies write it, the first."""
     if isinstance(value, list):
         value = value[0] if value else None
@@ -186,7 +186,7 @@ def _address(value: Any) -> str:
     return value.partition(",")[0].strip()
 
 
-def _event_id(line: Mapping[str, Any], insert_id: str) -> str:
+def _event_id(line: Mapping[str, object], insert_id: str) -> str:
     own = line.get("event_id")
     if isinstance(own, str) and _UUID.fullmatch(own.lower()):
         return own.lower()
@@ -196,12 +196,12 @@ def _event_id(line: Mapping[str, Any], insert_id: str) -> str:
     return str(uuid5(NAMESPACE_OID, text))
 
 
-def _plain(value: Any) -> float | str:
+def _plain(value: object) -> float | str:
     """Spell a decimal as the same float, so that one line has one id however it was parsed."""
     return float(value) if isinstance(value, Decimal) else str(value)
 
 
-def _time(value: Any) -> datetime:
+def _time(value: object) -> datetime:
     if not isinstance(value, str):
         raise ValueError("timestamp: missing" if value is None else "timestamp: not text")
     # Log stores write nanoseconds; Python reads six digits.
@@ -215,14 +215,14 @@ def _time(value: Any) -> datetime:
     return at
 
 
-def _count(usage: Mapping[str, Any], *names: str) -> int | None:
+def _count(usage: Mapping[str, object], *names: str) -> int | None:
     for name in names:
         if usage.get(name) is not None:
             return _whole(usage[name], f"usage.{name}")
     return None
 
 
-def _whole(value: Any, name: str) -> int | None:
+def _whole(value: object, name: str) -> int | None:
     """Return a whole number; log stores turn 12 into 12.0 on the way."""
     if value is None:
         return None
@@ -231,7 +231,7 @@ def _whole(value: Any, name: str) -> int | None:
     raise ValueError(f"{name}: {str(value)[:40]!r} is not a whole number")
 
 
-def _text(line: Mapping[str, Any], name: str) -> str:
+def _text(line: Mapping[str, object], name: str) -> str:
     value = line.get(name)
     if value is None:
         return ""
@@ -240,5 +240,5 @@ def _text(line: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is no number")

@@ -60,7 +60,7 @@ class Publisher:
             raise NotSentError(_unreachable(self._settings, self._topic, error)) from None
         return self
 
-    async def __aexit__(self, kind: Any, *_: object) -> None:
+    async def __aexit__(self, kind: object, *_: object) -> None:
         try:
             if kind is None:
                 await self.drain()
@@ -93,7 +93,7 @@ class Publisher:
         self._turn += 1
         self._pending.add(asyncio.create_task(self._deliver(batch, batch.record_count(), partition)))
 
-    async def _deliver(self, batch: Any, count: int, partition: int) -> None:
+    async def _deliver(self, batch: object, count: int, partition: int) -> None:
         try:
             await (await self._producer.send_batch(batch, self._topic, partition=partition))
         except KafkaError as error:

@@ -25,7 +25,7 @@ Identify = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 class Admitting(Protocol):
     """What the door needs of a `Guard`."""
 
-    def admit(self, **question: Any) -> Deny | None: ...
+    def admit(self, **question: object) -> Deny | None: ...
 
 
 class Entry(NamedTuple):
@@ -59,7 +59,7 @@ class Admission:
             ipaddress.ip_network(network, strict=False)
         mask_ip("192.0.2.1", self.ip_mode, self.ip_salt)
 
-    def enter(self, headers: Iterable[tuple[str, str]], peer: str | None, request: Mapping[str, Any]) -> Entry:
+    def enter(self, headers: Iterable[tuple[str, str]], peer: str | None, request: Mapping[str, object]) -> Entry:
         """Return what is known of a request; never raises. `identify` that fails leaves the caller unknown."""
         request_id, _ = _ids.next()
         address = caller_address(headers, peer, self.trusted_proxies)
@@ -70,7 +70,7 @@ class Admission:
             scope = scope._replace(counted=frozenset(kind for kind, name in kinds.items() if name))
         return Entry(request_id, scope, self._refused(scope, address, kept))
 
-    def _identified(self, request: Mapping[str, Any]) -> Scope:
+    def _identified(self, request: Mapping[str, object]) -> Scope:
         try:
             return Scope().with_fields((self.identify(request) if self.identify is not None else None) or {})
         except Exception as error:

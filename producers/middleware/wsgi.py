@@ -40,7 +40,7 @@ class MeterWSGI:
             start_response(f"{status} {responses.get(status, '')}", [*pairs, ("Content-Length", str(len(body)))])
             return [body]
 
-        def starting(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+        def starting(status: str, headers: list[tuple[str, str]], *more: object) -> object:
             others = [header for header in headers if header[0].lower() != REQUEST_ID_HEADER]
             return start_response(status, [*others, (HEADER, entry.request_id)], *more)
 

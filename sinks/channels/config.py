@@ -2,7 +2,7 @@
 
 import re
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -12,18 +12,18 @@ from tollmeter.sinks.channels.address import Network, is_allowed
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
-def seconds(value: Any) -> Any:
+def seconds(value: object) -> object:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError("write a span of time, for example 90s, 10m, 6h or 2d")
     return float(match[1]) * _UNITS[match[2]]
 
 
-def network(value: Any) -> Any:
+def network(value: object) -> object:
     return ip_network(value) if isinstance(value, str) else value
 
 
-def words(value: Any) -> Any:
+def words(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 

@@ -13,7 +13,6 @@ import ssl
 import time
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -110,8 +109,8 @@ class Webhook:
 
 
 class _Pinned(http.client.HTTPConnection):
-    def __init__(self, address: str, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, address: str, host: str, port: int, *, timeout: float) -> None:
+        super().__init__(host, port, timeout=timeout)
         self._address = address
 
     def connect(self) -> None:
@@ -119,8 +118,8 @@ class _Pinned(http.client.HTTPConnection):
 
 
 class _PinnedTls(http.client.HTTPSConnection):
-    def __init__(self, address: str, *args: Any, context: ssl.SSLContext, **options: Any) -> None:
-        super().__init__(*args, context=context, **options)
+    def __init__(self, address: str, host: str, port: int, *, timeout: float, context: ssl.SSLContext) -> None:
+        super().__init__(host, port, timeout=timeout, context=context)
         self._address, self._tls = address, context
 
     def connect(self) -> None:

@@ -139,7 +139,7 @@ class ClickHouse:
         with self._errors(insert=True):
             self._client.raw_insert(table, columns, ipc_stream, settings=self._insert_settings, fmt="ArrowStream")
 
-    def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Insert a few rows of Python values (aware datetimes); no row, no request. Raises as `insert_arrow` does."""
         block = b"\n".join(orjson.dumps(row) for row in rows)
         if block:
@@ -147,18 +147,18 @@ class ClickHouse:
                 settings = self._insert_settings
                 self._client.raw_insert(table, columns, block, settings=settings, fmt="JSONCompactEachRow")
 
-    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
         """Return all rows; `{name:Type}` in the text is bound by the server, never pasted. Datetimes are aware."""
         with self._errors():
             return list(self._client.query(sql, parameters=_bound(parameters)).named_results())
 
-    def arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> bytes:
+    def arrow(self, sql: str, parameters: Mapping[str, object] | None = None) -> bytes:
         """Return the rows as one Arrow IPC stream."""
         with self._errors():
             answer = self._client.raw_query(sql, parameters=_bound(parameters), fmt="ArrowStream")
             return bytes(answer)
 
-    def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
+    def command(self, sql: str, parameters: Mapping[str, object] | None = None) -> None:
         """Run a statement that returns no rows."""
         with self._errors():
             self._client.command(sql, parameters=_bound(parameters))
@@ -222,7 +222,7 @@ def _client(settings: Settings, database: str | None) -> Client:
     )
 
 
-def _bound(parameters: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _bound(parameters: Mapping[str, object] | None) -> dict[str, Any] | None:
     return dict(parameters) if parameters else None
 
 

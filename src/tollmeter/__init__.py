@@ -1,7 +1,6 @@
 """tollmeter: LLM usage and cost meter."""
 
 from importlib import import_module
-from typing import Any
 
 __version__ = "0.1.0"
 
@@ -48,7 +47,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load the public names on first use: a service that only extracts never loads the Kafka client."""
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)

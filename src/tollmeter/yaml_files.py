@@ -1,11 +1,12 @@
 """YAML that people write: decimals and dates stay text, a key given twice is refused, every mistake has its line."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 
 class YamlError(ValueError):
@@ -45,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -77,12 +78,12 @@ def parse_yaml(text: str, path: str) -> YamlFile:
         raise YamlError(f"{path}:1: no valid YAML: {reason}") from None
 
 
-def words(problem: Any) -> str:
+def words(problem: ErrorDetails) -> str:
     """Return what pydantic says about one mistake, in the words of these files."""
     return "no such key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
 
 
-def _line(node: Any, location: Iterable[int | str]) -> int:
+def _line(node: yaml.Node, location: Iterable[int | str]) -> int:
     line: int = node.start_mark.line + 1
     for part in location:
         if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):

@@ -102,50 +102,48 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
         """Write nothing: there are no tables."""
 
 
-def build_app(
-    settings: Settings,
-    stage: str,
-    topics: Sequence[str],
-    layout: Layout,
-) -> StageApp:
+def build_app(settings: Settings, stage: str, topics: Sequence[str], layout: Layout) -> StageApp:
     """Return the app of a stage that consumes these topics of `schemas.topics`; nothing is connected yet.
 
     It pauses while the broker's partition counts are not those of the layout.
     """
-    scheme = register()
-    app = StageApp(
-        settings.group(stage),
-        broker=";".join(f"{scheme}://{address.strip()}" for address in settings.kafka.split(",")),
-        store="memory://",
-        autodiscover=False,
-        web_enabled=False,  # it would listen on 0.0.0.0:6066 without authentication
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        table_standby_replicas=0,  # no tables: the plain round-robin assignor is chosen
-        agent_supervisor="mode.CrashingSupervisor",
-        stream_buffer_maxsize=16,  # counts batches here
-        stream_wait_empty=True,
-        broker_client_id=f"tollmeter-{stage}",
-        broker_commit_interval=1.0,
-        broker_session_timeout=settings.session_timeout_s,
-        broker_max_poll_interval=settings.poll_interval_s,
-        broker_heartbeat_interval=min(3.0, settings.session_timeout_s / 3),
-        broker_max_poll_records=10_000,
-        consumer_max_fetch_size=4 << 20,
-        consumer_auto_offset_reset="earliest",
-        consumer_metadata_max_age_ms=10_000,  # a broker that just started names no topics: ask again soon, not in 5 min
-        producer_acks=-1,
-        producer_linger=0,
-        producer_compression_type=None,  # the blocks are compressed already
-        producer_max_request_size=MAX_REQUEST_BYTES,
-        producer_request_timeout=30.0,
-        **_credentials(settings),
-    )
+    app = StageApp(settings.group(stage), broker_client_id=f"tollmeter-{stage}", **_options(settings))
     app.source_topics = tuple(settings.topic(name) for name in topics)
     app.health = Health(stage, partial(facts, app))
     app.health_host, app.health_port = settings.health_host, settings.health_port
     app.incidents = Incidents(settings, stage, Sender(app).send, layout)
     return app
+
+
+def _options(settings: Settings) -> dict[str, object]:
+    """Return how Faust is used here: without tables, without a server of its own, and with acknowledged sends."""
+    scheme = register()
+    return {
+        "broker": ";".join(f"{scheme}://{address.strip()}" for address in settings.kafka.split(",")),
+        "store": "memory://",
+        "autodiscover": False,
+        "web_enabled": False,  # it would listen on 0.0.0.0:6066 without authentication
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "table_standby_replicas": 0,  # no tables: the plain round-robin assignor is chosen
+        "agent_supervisor": "mode.CrashingSupervisor",
+        "stream_buffer_maxsize": 16,  # counts batches here
+        "stream_wait_empty": True,
+        "broker_commit_interval": 1.0,
+        "broker_session_timeout": settings.session_timeout_s,
+        "broker_max_poll_interval": settings.poll_interval_s,
+        "broker_heartbeat_interval": min(3.0, settings.session_timeout_s / 3),
+        "broker_max_poll_records": 10_000,
+        "consumer_max_fetch_size": 4 << 20,
+        "consumer_auto_offset_reset": "earliest",
+        "consumer_metadata_max_age_ms": 10_000,  # a broker that just started names no topics: ask again soon
+        "producer_acks": -1,
+        "producer_linger": 0,
+        "producer_compression_type": None,  # the blocks are compressed already
+        "producer_max_request_size": MAX_REQUEST_BYTES,
+        "producer_request_timeout": 30.0,
+        **_credentials(settings),
+    }
 
 
 def _credentials(settings: Settings) -> dict[str, object]:

@@ -4,7 +4,7 @@ Base of the batch consumer in `transport`; like it, this leans on private names 
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -53,7 +53,7 @@ class BatchMessage(ConsumerMessage):  # type: ignore[misc]  # Faust is read unty
 class CommittedOnlyThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is read untyped
     """Reads what was committed: records of a transaction that was aborted never happened."""
 
-    def _create_worker_consumer(self, transport: Any) -> Any:
+    def _create_worker_consumer(self, transport: object) -> object:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # Faust knows it in its exactly-once mode alone
         return consumer
@@ -84,7 +84,7 @@ class AccountableConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is re
     def _new_consumer_thread(self) -> CommittedOnlyThread:
         return CommittedOnlyThread(self, loop=self.loop, beacon=self.beacon)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._inflight = defaultdict(deque)
         self._done, self._next, self.held, self.done_at = {}, {}, {}, {}
@@ -173,7 +173,7 @@ class AccountableConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is re
                 await self._declare(loss, running=True)
         self._next[tp] = max(expected, message.offset + 1)
 
-    async def _bounds(self, tps: Any) -> tuple[Mapping[TP, int], Mapping[TP, int]]:
+    async def _bounds(self, tps: Iterable[TP]) -> tuple[Mapping[TP, int], Mapping[TP, int]]:
         return await self.earliest_offsets(*tps), await self.highwaters(*tps)
 
     async def _declare(self, loss: Loss, *, running: bool) -> None:

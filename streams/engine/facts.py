@@ -1,13 +1,25 @@
 """What the consumer of an app says about itself, for health checks and metrics; read from another thread."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
+
+from faust.types import TP
 
 from tollmeter.streams.engine.consumer import AccountableConsumer
 from tollmeter.streams.engine.health import Facts
 from tollmeter.streams.engine.metrics import PartitionFacts
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
-def facts(app: Any) -> Facts | None:
+
+class Rebalancing(Protocol):
+    """What is asked of Faust's app itself."""
+
+    rebalancing: bool
+
+
+def facts(app: Rebalancing) -> Facts | None:
     """Return what the app's consumer does; None before it exists."""
     consumer = _consumer(app)
     if consumer is None:
@@ -23,7 +35,7 @@ def facts(app: Any) -> Facts | None:
     )
 
 
-def partitions(app: Any, now: float, monotonic_now: float) -> dict[tuple[str, int], PartitionFacts]:
+def partitions(app: object, now: float, monotonic_now: float) -> dict[tuple[str, int], PartitionFacts]:
     """Return the facts of each assigned partition. `now` in seconds since 1970."""
     consumer = _consumer(app)
     if consumer is None:
@@ -34,13 +46,13 @@ def partitions(app: Any, now: float, monotonic_now: float) -> dict[tuple[str, in
     }
 
 
-def assignments(app: Any) -> int:
+def assignments(app: object) -> int:
     """Return how often partitions were assigned since this process began."""
     consumer = _consumer(app)
     return consumer.assignments if consumer is not None else 0
 
 
-def _partition(consumer: Any, tp: Any, done: int, now: float, monotonic_now: float) -> PartitionFacts:
+def _partition(consumer: AccountableConsumer, tp: TP, done: int, now: float, monotonic_now: float) -> PartitionFacts:
     waiting = list(consumer._inflight[tp]) if tp in consumer._inflight else []
     lag = max(0, (consumer.highwater(tp) or 0) - done)
     oldest = waiting[0].value[0].timestamp / 1000 if waiting else consumer.done_at.get(tp, now)
@@ -54,12 +66,12 @@ def _partition(consumer: Any, tp: Any, done: int, now: float, monotonic_now: flo
     )
 
 
-def _consumer(app: Any) -> AccountableConsumer | None:
+def _consumer(app: object) -> AccountableConsumer | None:
     consumer = getattr(app, "_consumer", None)
     return consumer if isinstance(consumer, AccountableConsumer) else None
 
 
-def _copy(mapping: Any) -> list[tuple[Any, Any]]:
+def _copy(mapping: Mapping[_Key, _Value]) -> list[tuple[_Key, _Value]]:
     """Return the items; the loop's thread may be changing them, and then the next try finds them whole."""
     while True:
         try:

@@ -20,8 +20,10 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode import Service
 
 from tollmeter.broker.unpack import bound
+from tollmeter.schemas.record import Record
 from tollmeter.streams.engine.consumer import AccountableConsumer, BatchMessage
 from tollmeter.streams.engine.gaps import log_and_note, of_other_logs, with_log
 
@@ -51,15 +53,13 @@ class BatchConsumer(AccountableConsumer):
 
     _sought: int | None
     """The generation whose positions have been sought. Without it nothing is fetched."""
-
     _quiet: dict[TP, tuple[int, int]]
     """Fetch position and the number of the fetch at which it was first seen, where nothing but markers may follow."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._fetches = self._drops = 0
-        self._quiet = {}
-        self._sought = None
+        self._quiet, self._sought = {}, None
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Forget the last generation: what it did not commit is fetched again, by whoever owns it now.
@@ -84,9 +84,8 @@ class BatchConsumer(AccountableConsumer):
         fresh = [TopicPartition(tp.topic, tp.partition) for tp in self.assignment() if not self._read_offset[tp]]
         if fresh:
             await self._thread.seek_to_beginning(*fresh)
-        positions = {}
-        if not self.app.stage.own_position:  # a stage with a state of its own knows which log that belongs to
-            positions = await self.leave_other_logs(await self._committed(self.assignment()))
+        own = self.app.stage.own_position  # then it knows which log that belongs to
+        positions = {} if own else await self.leave_other_logs(await self._committed(self.assignment()))
         wanted = await self.app.stage.assigned(self.assignment())
         assigned = self.assignment()
         positions = {tp: offset for tp, offset in {**positions, **wanted}.items() if tp in assigned}
@@ -98,7 +97,7 @@ class BatchConsumer(AccountableConsumer):
         # A fetch may return, and be dropped, while this waits: its records lie behind a position sought before that.
         self._sought = generation if self._drops == drops else None
 
-    async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, list[Any]], set[TP]]:  # noqa: ASYNC109
+    async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, list[Record]], set[TP]]:  # noqa: ASYNC109
         """Fetch; but nothing while rebalancing, and nothing before the positions of this generation are sought.
 
         Upstream resumes partitions before it clears the queues at the end of a rebalance, so records fetched in
@@ -142,7 +141,7 @@ class BatchConsumer(AccountableConsumer):
         self._drops += 1
         self._sought = None
 
-    async def _drain_messages(self, fetcher: Any) -> None:
+    async def _drain_messages(self, fetcher: Service) -> None:
         """Feed the agents; upstream wraps each delivery in four asyncio tasks, most of all CPU time.
 
         A delivery blocks while the flow is suspended and may end after the rebalance. The read offset is therefore set
@@ -205,14 +204,13 @@ class BatchConsumer(AccountableConsumer):
 
     async def _committed(self, tps: Iterable[TP]) -> dict[TP, tuple[int, str]]:
         """Return offset and metadata of the last commit of each partition that has one."""
-        asked = [TopicPartition(tp.topic, tp.partition) for tp in tps]
-        if not asked:
+        if not (asked := [TopicPartition(tp.topic, tp.partition) for tp in tps]):
             return {}
         coordinator = self._thread._ensure_consumer()._coordinator
         found = await self._thread.call_thread(coordinator.fetch_committed_offsets, asked)
         return {TP(tp.topic, tp.partition): (at.offset, at.metadata) for tp, at in found.items() if at.offset >= 0}
 
-    def _filter_tps_with_pending_acks(self, topics: Iterable[Any] | None = None) -> Iterator[TP]:
+    def _filter_tps_with_pending_acks(self, topics: Iterable[object] | None = None) -> Iterator[TP]:
         """Look at every partition with deliveries: upstream's lists are thrown away before the last commit."""
         wanted = None if topics is None else set(topics)
         return (tp for tp in list(self._inflight) if wanted is None or tp in wanted or tp.topic in wanted)

@@ -5,7 +5,7 @@ After a failure ClickHouse is left alone for half a minute: an outage costs one 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -86,7 +86,7 @@ def span(notice: Notice) -> tuple[float, float]:
         return until - 3_600, until + 1
 
 
-def shares(scope: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Cause, ...]:
+def shares(scope: str, rows: Sequence[dict[str, Any]]) -> tuple[Cause, ...]:
     """Return what rows of `alert_causes` say: a part of a model's bill, and through what it came."""
     found = []
     for row in rows:

@@ -65,7 +65,7 @@ class Dispatcher:
 
     # ---- alerts come in
 
-    def take(self, event: Mapping[str, Any], now_s: float) -> Notice | None:
+    def take(self, event: dict[str, Any], now_s: float) -> Notice | None:
         """Return the notice of an alert that is new, None for one that is known. Raises `ValueError` for no alert."""
         if not isinstance(event.get("id"), str) or not event["id"] or not isinstance(event.get("data"), dict):
             raise ValueError("no alert: a CloudEvent with id and data is expected")

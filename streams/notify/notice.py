@@ -4,7 +4,6 @@ Times are seconds since 1970 UTC by notify's clock.
 """
 
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -71,7 +70,7 @@ class Notice(BaseModel):
         return self._text("org_id"), self._text("scope"), self._text("name")
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """Return the data of the event."""
         data = self.event.get("data")
         return data if isinstance(data, dict) else {}

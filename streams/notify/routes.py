@@ -3,10 +3,11 @@
 import re
 from datetime import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from tollmeter.schemas.alert import Severity
 from tollmeter.schemas.policy import TimeZone
@@ -59,7 +60,7 @@ class Retry(Strict):
     give_up: Span = 48 * 3_600.0
 
 
-def _clock(value: Any) -> Any:
+def _clock(value: object) -> object:
     if not isinstance(value, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
         raise ValueError('write the hour in quotes, "09:00"')  # without quotes YAML reads 09:00 as a number
     return time.fromisoformat(value)
@@ -128,13 +129,13 @@ def parse(text: str, where: str) -> Routes:
     return routes
 
 
-def _place(where: str, node: Any, problem: Any) -> str:
+def _place(where: str, node: yaml.Node | None, problem: ErrorDetails) -> str:
     words = problem["msg"].removeprefix("Value error, ")
     path = ".".join(str(part) for part in problem["loc"])
     return f"{where} line {_line(node, problem['loc'])}: {path}: {words}"
 
 
-def _line(node: Any, path: tuple[Any, ...]) -> int:
+def _line(node: yaml.Node | None, path: tuple[int | str, ...]) -> int:
     """Return the line (from 1) of the deepest part of a path that the text has."""
     for part in path:
         if isinstance(node, yaml.MappingNode):
@@ -144,4 +145,4 @@ def _line(node: Any, path: tuple[Any, ...]) -> int:
         else:
             inside = None
         node = inside or node  # a union's tag stands in the path but not in the text
-    return int(node.start_mark.line) + 1
+    return 1 if node is None else int(node.start_mark.line) + 1

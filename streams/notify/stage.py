@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 from tollmeter.broker.layout import read_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE
+from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
 from tollmeter.sinks.channels.message import Away, Channel, Message, Refused
 from tollmeter.streams.notify import texts
@@ -93,7 +94,7 @@ class Notifier:
         log.info("in charge: %d alerts known, %d messages wait", len(dispatcher.notices), waiting)
         return dispatcher
 
-    async def _take(self, records: list[Any]) -> None:
+    async def _take(self, records: Sequence[Record]) -> None:
         """Return when the notices of these alerts are durable."""
         dispatcher = self.dispatcher
         assert dispatcher is not None
@@ -271,8 +272,8 @@ def readable(value: bytes | None) -> dict[str, Any]:
     return event
 
 
-def _appended(record: Any) -> int:
-    return int(record.timestamp)
+def _appended(record: Record) -> int:
+    return record.timestamp
 
 
 def attempt_once(consumer: Channel, told: Message) -> Outcome:

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from time import time
-from typing import Any
 
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect_existing
@@ -21,7 +20,7 @@ PAUSE_S = 15.0
 AT_ONCE = 5_000
 
 
-def row(notice: Notice, written_s: float) -> tuple[Any, ...]:
+def row(notice: Notice, written_s: float) -> tuple[object, ...]:
     """Return the columns of a notice; `told` reads like "ops: sent, hook: pending (3 attempts: it answered 500)"."""
     told = ", ".join(
         f"{d.consumer}: {d.status}" + (f" ({d.attempts} attempts: {d.error})" if d.error else "")
@@ -82,7 +81,7 @@ class States:
             self._waiting = piece | self._waiting
             log.warning("the states of %d alerts wait for ClickHouse: %s", len(self._waiting), error)
 
-    def _insert(self, rows: list[tuple[Any, ...]]) -> None:
+    def _insert(self, rows: list[tuple[object, ...]]) -> None:
         if self._client is None:
             self._client = connect_existing(self._settings)
         self._client.insert_rows("alert_states", COLUMNS, rows)

@@ -53,7 +53,7 @@ def whom(facts: Facts) -> str:
     return f"{_KINDS.get(scope, scope)} {shown} of {org}" if org else f"{_KINDS.get(scope, scope)} {shown}"
 
 
-def printable(text: Any) -> str:
+def printable(text: object) -> str:
     """Return text that cannot begin a line of its own: names come from outside."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:MOST])
 

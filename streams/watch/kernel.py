@@ -6,10 +6,10 @@ Holds no state itself: everything that the fold knows is in the `State` that goe
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.progress import LogPosition
+from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
 from tollmeter.streams.engine import metrics
 from tollmeter.streams.rules.windows import epochs
@@ -55,10 +55,10 @@ class WatchKernel:
             log.info("partition %d goes on at offset %d (%d scopes)", number, state.applied + 1, len(state.scopes))
         return state
 
-    def fold(self, state: State, records: Sequence[Any], on_barrier: OnBarrier) -> list[Alert]:
+    def fold(self, state: State, records: Sequence[Record], on_barrier: OnBarrier) -> list[Alert]:
         """Fold records in offset order; return the alerts they cause. Snapshots may be taken in `on_barrier` alone."""
         if epoch := LogPosition.of(state.base).epoch:
-            records = [replace(record, offset=LogPosition(epoch, record.offset).stamp) for record in records]
+            records = [_placed(record, LogPosition(epoch, record.offset).stamp) for record in records]
         before = state.counters.copy()
         alerts = fold_records(state, records, on_barrier)
         metrics.folded(state, before)
@@ -80,3 +80,9 @@ class WatchKernel:
     def missing(self, state: State, hours: list[tuple[str, int]]) -> None:
         """Have hours of organisations repaired from the ledger."""
         epochs.missing(state, hours)
+
+
+def _placed(record: Record, stamp: int) -> Record:
+    """Return a record of aiokafka at another place."""
+    moved: Record = replace(record, offset=stamp)  # type: ignore[type-var]  # its records are dataclasses
+    return moved

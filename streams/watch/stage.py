@@ -165,11 +165,9 @@ class Watch:
             first, last = span
             passed = 0 if last == LAST_OFFSET else last  # of an old log nothing comes once LEDGER reads the new one
             if await self._repairs.ledger_beyond(state.partition, state.log_id, passed):
-                self._kernel.missing(state, await self._hours_at(state.partition, first, last))
+                ask = partial(self._store.hours_at, state.partition, first, last)
+                self._kernel.missing(state, await self._patiently(state.partition, ask))
                 state.unread.remove(span)
-
-    async def _hours_at(self, number: int, first: int, last: int) -> list[tuple[str, int]]:
-        return await self._patiently(number, partial(self._store.hours_at, number, first, last))
 
     async def _checkpoint(self, number: int) -> Checkpoint | None:
         return await self._patiently(number, partial(self._store.load, number))

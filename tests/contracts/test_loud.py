@@ -162,8 +162,9 @@ def test_watch_goes_on_behind_a_gap_and_in_a_log_made_anew(
         send(line, topics.PRICED, [(0, block.value, block.headers) for block in found] + [(0, *tick)])
 
     put(0, 1)
+    saved = "SELECT max(applied) AS n FROM watch_progress WHERE priced_partition = 0"
     worker = workers("watch", line)
-    eventually(lambda: client.query(months)[0]["n"] == 2, 60)
+    eventually(lambda: client.query(months)[0]["n"] == 2 and client.query(saved)[0]["n"] == 2, 60)
     worker.process.kill()
     worker.process.wait()
     put(2, 3)

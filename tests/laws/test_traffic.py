@@ -12,7 +12,8 @@ from tollmeter.schemas.codec import SINGLE_OBJECT_HEADER, decode_body, encode_bo
 from tollmeter.schemas.event import EPOCH, UsageEvent
 from tollmeter.traffic.calls import Traffic
 from tollmeter.traffic.company import company
-from tollmeter.traffic.encode import encode_calls, fields_of, fragments, varint
+from tollmeter.traffic.encode import encode_calls, fragments, varint
+from tollmeter.traffic.fields import fields_of
 from tollmeter.traffic.models import LEAK_CHOICES
 from tollmeter.traffic.stream import Wire
 

@@ -13,7 +13,7 @@ from tollmeter.streams.price.book.book import load
 from tollmeter.streams.rules.pricing.model_names import Names
 from tollmeter.streams.rules.pricing.price_one import Call, price_one
 from tollmeter.traffic.company import company
-from tollmeter.traffic.encode import fields_of
+from tollmeter.traffic.fields import fields_of
 from tollmeter.traffic.stream import Wire
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc: not Linux")

@@ -12,7 +12,7 @@ from tollmeter.schemas.topics import org_partition
 from tollmeter.traffic import derive
 from tollmeter.traffic.calls import OUTCOMES, Traffic
 from tollmeter.traffic.company import company, org_names
-from tollmeter.traffic.encode import fields_of
+from tollmeter.traffic.fields import fields_of
 from tollmeter.traffic.stream import Wire
 from tollmeter.traffic.table import TABLE, WORKLOADS
 

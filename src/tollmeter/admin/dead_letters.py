@@ -77,7 +77,7 @@ class Cases:
         self._cases: dict[SourcePlace, _Case] = {}
         self._became: dict[SourcePlace, tuple[SourcePlace, int]] = {}
 
-    def add(self, record: Any) -> None:
+    def add(self, record: "Record | _Light") -> None:
         """Take in a record of usage.dlq; what is no letter is passed over."""
         try:
             letter = read_letter(record.headers)

@@ -28,13 +28,14 @@ from tollmeter.yaml_files import YamlError, YamlFile, read_yaml, words
 
 CSV_COLUMNS = ("org", "kind", "name", "group")
 _Item = TypeVar("_Item", Policy, Member)
+_Entry = TypeVar("_Entry", bound=BaseModel)
 
 
 class FileError(ValueError):
     """The file is wrong; the text has one line per mistake."""
 
 
-def _number_text(value: Any) -> Any:
+def _number_text(value: object) -> object:
     """Take 25 as "25": decimals are text already. True and lists stay what they are, which is wrong."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -138,8 +139,8 @@ def members_csv(members: Iterable[Member]) -> str:
 def _read_entries(
     path: Path,
     section: str,
-    entry: "type[PolicyEntry] | type[MemberEntry]",
-    make: Callable[[Any], _Item],
+    entry: type[_Entry],
+    make: Callable[[_Entry], _Item],
     key: Callable[[_Item], str],
 ) -> list[_Item]:
     try:
@@ -224,7 +225,7 @@ class _Plain(str):
 class _Dumper(yaml.SafeDumper):
     """Writes amounts as they are."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -233,5 +234,5 @@ _Dumper.add_representer(
 )
 
 
-def _dump(section: str, entries: Sequence[Any]) -> str:
+def _dump(section: str, entries: Sequence[object]) -> str:
     return yaml.dump({section: list(entries)}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -6,7 +6,6 @@ Limits of zero or less, unknown zones and currencies, and a second limit of one 
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -69,7 +68,7 @@ def limit_text(limit: Limit) -> tuple[str, str]:
     return limit.key, amount_text(limit.amount) if limit.measure == "money" else str(limit.amount)
 
 
-def policy_of(fields: Mapping[str, Any], limits: Mapping[str, str]) -> Policy:
+def policy_of(fields: Mapping[str, object], limits: Mapping[str, str]) -> Policy:
     """Return the policy of these fields; limits of money per day and month get the fields that they have of old.
 
     Raises `PolicyTextError`.

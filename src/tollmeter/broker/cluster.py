@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
@@ -20,7 +19,7 @@ class NotOursError(Exception):
     """The broker has not our layout record, or not our topics; the text says so, without the address."""
 
 
-async def require_ours(client: AIOKafkaClient, options: Mapping[str, Any], topic: str, policies: str) -> str:
+async def require_ours(client: AIOKafkaClient, options: Mapping[str, object], topic: str, policies: str) -> str:
     """Return the id of the cluster to which a client is connected, "" from a broker that has none.
 
     `topic` is the one to be written to, `policies` the one that holds the layout record. A user who may not read that
@@ -43,7 +42,7 @@ async def require_ours(client: AIOKafkaClient, options: Mapping[str, Any], topic
         return cluster
 
 
-async def _has_record(options: Mapping[str, Any], policies: str) -> bool:
+async def _has_record(options: Mapping[str, object], policies: str) -> bool:
     """Tell whether the layout record stands in the log; set-up writes it first, so little is read."""
     partition = TopicPartition(policies, 0)
     consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, fetch_max_wait_ms=100)

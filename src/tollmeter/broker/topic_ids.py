@@ -5,7 +5,7 @@ aiokafka asks for metadata in a version that has no ids yet; this is the same re
 
 import logging
 from collections.abc import Iterable
-from typing import Any
+from io import BytesIO
 from uuid import UUID
 
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
@@ -37,7 +37,7 @@ class _Uuid:
         return value.bytes
 
     @classmethod
-    def decode(cls, data: Any) -> UUID:
+    def decode(cls, data: BytesIO) -> UUID:
         return UUID(bytes=data.read(16))
 
     @classmethod

@@ -8,7 +8,7 @@ import mmap
 import threading
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import cramjam
 from aiokafka.codec import snappy_decode
@@ -27,11 +27,20 @@ _XERIAL = b"\x82SNAPPY\x00"
 _local = threading.local()
 
 
+Payload = bytes | bytearray | memoryview
+
+
+class Codec(Protocol):
+    """What is used of a codec of cramjam."""
+
+    def decompress_into(self, payload: bytes, room: mmap.mmap) -> int: ...
+
+
 class NotUnpackedError(Exception):
     """A batch is too large when unpacked, or cannot be unpacked at all."""
 
 
-def gzip_bounded(payload: Any) -> bytes:
+def gzip_bounded(payload: Payload) -> bytes:
     """Unpack gzip, of one or several members. Raises `NotUnpackedError`."""
     parts, left, size = [], bytes(payload), 0
     while left:
@@ -48,7 +57,7 @@ def gzip_bounded(payload: Any) -> bytes:
     return b"".join(parts)
 
 
-def snappy_bounded(payload: Any) -> bytes:
+def snappy_bounded(payload: Payload) -> bytes:
     """Unpack snappy, whose blocks state their size. Raises `NotUnpackedError`."""
     data = bytes(payload)
     total, at = 0, 16
@@ -69,17 +78,17 @@ def snappy_bounded(payload: Any) -> bytes:
         raise NotUnpackedError(str(error)) from None
 
 
-def lz4_bounded(payload: Any) -> bytes:
+def lz4_bounded(payload: Payload) -> bytes:
     """Unpack lz4. Raises `NotUnpackedError`."""
     return _into(cramjam.lz4, payload)
 
 
-def zstd_bounded(payload: Any) -> bytes:
+def zstd_bounded(payload: Payload) -> bytes:
     """Unpack zstd. Raises `NotUnpackedError`."""
     return _into(cramjam.zstd, payload)
 
 
-def _into(codec: Any, payload: Any) -> bytes:
+def _into(codec: Codec, payload: Payload) -> bytes:
     """Unpack into a buffer of the largest size: only what is written of it takes memory."""
     room = getattr(_local, "room", None)
     if room is None:
@@ -100,7 +109,7 @@ class _Remembering:
         self.batch: Any = None
         self.has_next = records.has_next
 
-    def next_batch(self) -> Any:
+    def next_batch(self) -> object:
         self.batch = self._records.next_batch()
         return self.batch
 
@@ -108,7 +117,7 @@ class _Remembering:
 class BoundedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is read untyped
     """Records of one partition; those of a batch that is not unpacked come without key, value and headers."""
 
-    def __init__(self, tp: Any, records: Any, *options: Any) -> None:
+    def __init__(self, tp: object, records: object, *options: object) -> None:
         super().__init__(tp, _Remembering(records), *options)
         self._standing_in: Iterator[ConsumerRecord] | None = None
         self._records_iterator: Iterator[ConsumerRecord]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from pydantic import ValidationError
@@ -30,6 +30,9 @@ _org = click.option("--org", default=EVERYONE, show_default=True, help="Organisa
 _what = click.argument("what", type=click.Choice(list(SCOPES)))
 _id = click.argument("id_")
 _for = click.option("--for", "for_", metavar="TIME", help="Until so much later: 30m, 2h, 7d. Without: until undone.")
+
+_Shape = TypeVar("_Shape")
+_Answer = TypeVar("_Answer")
 
 
 @click.group(cls=Group)
@@ -242,7 +245,7 @@ def _whose(org: str) -> str:
     return "all organisations" if org == EVERYONE else f"organisation {org}"
 
 
-def _made(shape: type[Any], **fields: Any) -> Any:
+def _made(shape: type[_Shape], **fields: object) -> _Shape:
     try:
         return shape(**fields)
     except ValidationError as error:
@@ -250,7 +253,7 @@ def _made(shape: type[Any], **fields: Any) -> Any:
         raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _do(action: Callable[[], Any]) -> Any:
+def _do(action: Callable[[], _Answer]) -> _Answer:
     try:
         return action()
     except PolicyError as error:

@@ -125,7 +125,7 @@ def _readable(event: dict[str, Any], appended_at: datetime | None = None) -> dic
     return line | {"period": said.get("period", ""), "text": said.get("text", "")}
 
 
-def _delay_s(time: Any, appended_at: datetime) -> float | None:
+def _delay_s(time: object, appended_at: datetime) -> float | None:
     try:
         return round((appended_at - datetime.fromisoformat(str(time))).total_seconds(), 3)
     except (TypeError, ValueError):  # not an alert of WATCH

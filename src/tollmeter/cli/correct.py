@@ -59,10 +59,7 @@ def correct(
     """
     if bool(assignments) + void + reprice != 1:
         raise UserError("say what to correct: --set FIELD=VALUE, --void or --reprice, one of the three")
-    wanted = list(dict.fromkeys(event_id.lower() for event_id in ids))
-    for event_id in wanted:
-        if not _UUID.fullmatch(event_id):
-            raise UserError(f"{event_id!r} is no event id: 'tollmeter report find ID' shows it")
+    wanted = _event_ids(ids)
     from tollmeter.admin.corrections import CorrectionError, Place, await_stored, is_known, plan, send, stored
     from tollmeter.cli.prices import open_book
     from tollmeter.streams.rules.windows.amend import AmendError, Amendment, parse
@@ -88,6 +85,14 @@ def correct(
         for text in outcome.conflicts:
             err.print(text)
         raise Finding(f"{len(outcome.conflicts)} calls were corrected otherwise first")
+
+
+def _event_ids(ids: Sequence[str]) -> list[str]:
+    wanted = list(dict.fromkeys(event_id.lower() for event_id in ids))
+    for event_id in wanted:
+        if not _UUID.fullmatch(event_id):
+            raise UserError(f"{event_id!r} is no event id: 'tollmeter report find ID' shows it")
+    return wanted
 
 
 def _tell(found: "Plan", outcome: "Outcome | None", reason: str, *, as_json: bool) -> None:
@@ -153,7 +158,7 @@ def _said(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={_text(value)}" for name, value in values.items())
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, list):
         return " ".join(f"{pair['key']}={pair['value']}" for pair in value)
     return "—" if value is None else str(value)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tollmeter.admin.verify.alerts import Raised
-from tollmeter.admin.verify.run import Verdict
+from tollmeter.admin.verify.verdict import Verdict
 from tollmeter.broker.policies import list_policies
 from tollmeter.cli import report
 from tollmeter.cli.ledger import reading

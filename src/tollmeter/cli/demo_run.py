@@ -15,7 +15,7 @@ from typing import Any
 
 from tollmeter.admin.verify.alerts import Raised, percentile, read_alerts
 from tollmeter.admin.verify.position import LogUnreadableError, position
-from tollmeter.admin.verify.run import Verdict
+from tollmeter.admin.verify.verdict import Verdict
 from tollmeter.broker.layout import ProvisionError
 from tollmeter.broker.policies import PolicyError, set_policy
 from tollmeter.cli import demo_report
@@ -148,7 +148,7 @@ def _trace(settings: Settings, path: str) -> Run:
 
 
 def _load(
-    settings: Settings, text: str, total: int | None, send: Callable[[Acknowledged], Coroutine[Any, Any, int]]
+    settings: Settings, text: str, total: int | None, send: Callable[[Acknowledged], Coroutine[object, object, int]]
 ) -> float:
     """Send, wait until all of it is in the ledger, and return the events a second. `send` returns how many it sent."""
 

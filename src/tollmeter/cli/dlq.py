@@ -200,7 +200,7 @@ def _is_text(value: bytes) -> bool:
         return False
 
 
-def _reach(settings: Settings, work: Coroutine[Any, Any, Result]) -> Result:
+def _reach(settings: Settings, work: Coroutine[object, object, Result]) -> Result:
     from aiokafka.errors import KafkaError
 
     from tollmeter.admin.verify.position import LogUnreadableError

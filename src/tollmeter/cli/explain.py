@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tollmeter.admin.policy_text import amount_text
-from tollmeter.admin.spend_status import UserNotFoundError, is_known, spend_status, use_of
+from tollmeter.admin.spend_status import SpendStatus, UserNotFoundError, is_known, spend_status, use_of
 from tollmeter.broker.policies import Rules, read_rules, read_spend
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
@@ -17,7 +17,7 @@ from tollmeter.schemas.spend import Spend, spend_key
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.streams.rules.limits.periods import period_of
-from tollmeter.streams.rules.limits.policies import Budget, Effective, effective, pool_limits
+from tollmeter.streams.rules.limits.policies import Budget, Effective, Lost, effective, pool_limits
 
 _REASONS = {
     "own_policy": "the user's own policy wins whole",
@@ -65,22 +65,18 @@ def explain(
         "warn_threshold_pct": own.warn_threshold_pct,
         "warn_policy_id": own.warn_policy_id,
         "budgets": rows,
-        "lost": [
-            {
-                "policy_id": lost.budget.policy_id,
-                "period": lost.budget.period,
-                "unit": lost.budget.unit,
-                "limit": lost.budget.amount,
-                "reason": lost.reason,
-                "to": lost.to,
-            }
-            for lost in own.lost
-        ],
+        "lost": [_lost(lost) for lost in own.lost],
     }
     if as_json:
         print_json(document)
     else:
         _print(document)
+
+
+def _lost(lost: Lost) -> dict[str, Any]:
+    budget = lost.budget
+    own = {"policy_id": budget.policy_id, "period": budget.period, "unit": budget.unit, "limit": budget.amount}
+    return {**own, "reason": lost.reason, "to": lost.to}
 
 
 @click.command()
@@ -101,6 +97,10 @@ def status(settings: Settings, org: str, user: str, own_keys: bool, as_json: boo
     if as_json:
         print_json(found.document())
         return
+    _print_status(found, user, own_keys=own_keys)
+
+
+def _print_status(found: SpendStatus, user: str, *, own_keys: bool) -> None:
     limits = [
         {
             "scope": f"{limit.scope} {limit.name}".strip(),

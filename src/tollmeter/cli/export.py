@@ -87,7 +87,7 @@ def line(row: Row) -> dict[str, Any]:
     return to_line(event, est_cost=cost)
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     """Return a value as one cell: times in UTC, maps as JSON, exact amounts as they are."""
     if isinstance(value, datetime):
         return plain({"": value})[""]

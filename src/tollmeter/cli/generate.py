@@ -42,7 +42,7 @@ SHARE = click.FloatRange(0, 0.5)
 @click.option("--poison", type=SHARE, default=0.0, show_default=True, help="Bad records, as a share of events.")
 @json_option
 @click.pass_obj
-def generate(settings: Settings, /, as_json: bool, **options: Any) -> None:
+def generate(settings: Settings, /, as_json: bool, **options: object) -> None:
     """Send made-up traffic that looks like real traffic.
 
     Token counts and arrivals follow public traces; organisations, users, keys and addresses are drawn from the seed.

@@ -39,12 +39,12 @@ def reading(settings: Settings) -> Iterator[ClickHouse]:
         raise UserError(f"{error} (run 'tollmeter setup' if the schema is older than this version)") from None
 
 
-def plain(row: Mapping[str, Any]) -> dict[str, Any]:
+def plain(row: Mapping[str, object]) -> dict[str, Any]:
     """Return a row as JSON carries it: money as a number, times as text in UTC."""
     return {name: _plain(value) for name, value in row.items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, datetime):

@@ -10,7 +10,6 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import click
 
@@ -63,14 +62,14 @@ class Finding(click.ClickException):
     exit_code = 1
 
 
-def print_json(document: Any) -> None:
+def print_json(document: object) -> None:
     """Print exactly one JSON document on stdout."""
     text = json.dumps(document, ensure_ascii=False, default=str)
     click.echo(_BESIDE_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_table(
-    title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = (), *, spare: Sequence[str] = ()
+    title: str, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = (), *, spare: Sequence[str] = ()
 ) -> None:
     """Print rows as a table; an empty result says so.
 

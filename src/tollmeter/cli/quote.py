@@ -64,7 +64,7 @@ class Priced(NamedTuple):
 @json_option
 @click.pass_context
 def quote(
-    context: click.Context, /, file: str | None, at: datetime | None, case: bool, as_json: bool, **given: Any
+    context: click.Context, /, file: str | None, at: datetime | None, case: bool, as_json: bool, **given: object
 ) -> None:
     """Show the events that the answer in FILE (- for stdin) would be recorded as, and their cost.
 
@@ -87,7 +87,7 @@ def quote(
         show(priced)
 
 
-def price_answer(book: PriceBook, answer: Any, keywords: Mapping[str, Any], at: datetime | None) -> list[Priced]:
+def price_answer(book: PriceBook, answer: object, keywords: dict[str, Any], at: datetime | None) -> list[Priced]:
     """Return the events of an answer with their prices; none for a call that bills nothing. Keywords: of `extract`."""
     events = extract_all(answer, started_at=at or datetime.now(UTC), **{"service": SERVICE, **keywords})
     if not events:
@@ -96,12 +96,12 @@ def price_answer(book: PriceBook, answer: Any, keywords: Mapping[str, Any], at: 
     return [_priced(event, row) for event, row in zip(events, rows, strict=True)]
 
 
-def _priced(event: UsageEvent, row: Mapping[str, Any]) -> Priced:
+def _priced(event: UsageEvent, row: dict[str, Any]) -> Priced:
     parts = {name: row[f"cost_{name}_nano"] for name in COMPONENTS}
     return Priced(event, row["cost_nano"], row["price_status"], parts, row["rule_id"] or "", row["at_risk_nano"])
 
 
-def _read(name: str) -> Any:
+def _read(name: str) -> object:
     try:
         data = sys.stdin.buffer.read(MAX_BYTES + 1) if name == "-" else Path(name).read_bytes()
     except OSError as error:
@@ -133,7 +133,7 @@ def show(priced: Sequence[Priced]) -> None:
         out.print(f"{one.price_status} by {one.rule_id or 'no rule'}{risk}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -142,7 +142,7 @@ def _usd(nano: int | None) -> str | None:
 
 
 def _compare(
-    book: PriceBook, name: str, case: Any, keywords: Mapping[str, Any], at: datetime | None, as_json: bool
+    book: PriceBook, name: str, case: Any, keywords: dict[str, Any], at: datetime | None, as_json: bool
 ) -> None:
     given = (case.get("stream") or case.get("input")) if isinstance(case, dict) else None
     if given is None or not isinstance(case.get("right"), dict) or not isinstance(case.get("keywords", {}), dict):
@@ -162,7 +162,7 @@ def _compare(
         out.print(f"{name}: as it should be")
 
 
-def differences(priced: Sequence[Priced], right: Mapping[str, Any]) -> list[str]:
+def differences(priced: Sequence[Priced], right: Mapping[str, object]) -> list[str]:
     """Say which of the right values the events differ from.
 
     `cost_nano` is that of all events together; other names are fields of the first event. A status may name several

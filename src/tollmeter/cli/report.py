@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -60,7 +59,7 @@ class Columns(click.ParamType):
 
     name = "columns"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         names = value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(","))
         for name in names:
             if name not in BY:
@@ -214,7 +213,7 @@ def _day(zone: ZoneInfo) -> Asked:
     return Asked(start.astimezone(UTC), end.astimezone(UTC), zone, dict.fromkeys(FILTERS, ""))
 
 
-def _said(row: Mapping[str, Any]) -> Row:
+def _said(row: Mapping[str, object]) -> Row:
     money = ("reported_usd", "cost_usd", "difference_usd")
     amounts = {name: None if row[name] is None else f"{row[name]:f}" for name in money}
     return {**plain(row), **amounts}

@@ -55,7 +55,7 @@ def asking(since: str, *, day: bool = False) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         @wraps(command)
-        def run(*args: Any, since: str, until: str | None, zone: ZoneInfo, **rest: Any) -> Any:
+        def run(*args: Any, since: str, until: str | None, zone: ZoneInfo, **rest: Any) -> object:
             filters = {name: rest.pop(name) for name in FILTERS}
             named = [text for name, _, _ in dates if (text := rest.pop(name)) is not None]
             start, end = period(since, until, named, zone, datetime.now(UTC))

@@ -21,11 +21,11 @@ PLACES = 4
 DOUBTS = ("unpriced", "usd_at_risk")
 
 
-def form_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def form_option(command: Callable[..., object]) -> Callable[..., object]:
     """Give a command --json and --csv; it gets them as `form`."""
 
     @wraps(command)
-    def run(*args: Any, as_json: bool, as_csv: bool, **rest: Any) -> Any:
+    def run(*args: object, as_json: bool, as_csv: bool, **rest: object) -> object:
         if as_json and as_csv:
             raise UserError("one form at a time: --json or --csv")
         return command(*args, form="json" if as_json else "csv" if as_csv else "table", **rest)
@@ -34,21 +34,21 @@ def form_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return csv_option(json_option(run))
 
 
-def pick(row: Mapping[str, Any], columns: Sequence[str]) -> Row:
+def pick(row: Mapping[str, object], columns: Sequence[str]) -> Row:
     return {name: row[name] for name in columns}
 
 
-def document(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[Row]:
+def document(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> list[Row]:
     """Return rows as JSON carries them; where a cost is unknown, with how many calls that are and their risk."""
     return [plain(pick(row, [*columns, *(DOUBTS if row["unpriced"] else ())])) for row in rows]
 
 
 def show(
     title: str,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, object]],
     columns: Sequence[str],
     asked: Asked,
-    total: Mapping[str, Any],
+    total: dict[str, Any],
     form: Form,
     spare: Sequence[str] = (),
 ) -> None:
@@ -80,7 +80,7 @@ def usd(nano: int | None, places: int = PLACES, rounding: str = ROUND_HALF_EVEN)
     return f"<{unit}" if nano > 0 and amount == 0 else f"{amount}"
 
 
-def _small(row: Mapping[str, Any]) -> Mapping[str, Any]:
+def _small(row: Mapping[str, Any]) -> Mapping[str, object]:
     """Return the row with sums that say "<0.0001" where they would read 0."""
     if "total_nano" not in row:
         return row
@@ -92,7 +92,7 @@ def _readable(row: Row, zone: ZoneInfo) -> Row:
     return {name: _said(name, value, zone) for name, value in row.items()}
 
 
-def _said(name: str, value: Any, zone: ZoneInfo) -> Any:
+def _said(name: str, value: Any, zone: ZoneInfo) -> object:
     if isinstance(value, datetime):
         local = value.astimezone(zone)
         return f"{local:%Y-%m-%d %H:%M:%S}{'Z' if zone.key == 'UTC' else local.strftime('%z')}"

@@ -65,7 +65,7 @@ def send(
         out.print("It is not in the ledger yet: see `tollmeter status` for the workers and ClickHouse.")
 
 
-def _publish(settings: Settings, **fields: Any) -> str:
+def _publish(settings: Settings, **fields: object) -> str:
     """Return the event id once the broker has acknowledged it; nothing is left behind on disk when it does not."""
     from tollmeter.producers.client.client import UsageProducer
 

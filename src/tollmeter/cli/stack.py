@@ -109,7 +109,7 @@ def _up_detached(data_dir: Path, moves: Mapping[str, int | None]) -> None:
     _print_next(data_dir)
 
 
-def _wait_for(supervisor: "subprocess.Popen[bytes]", data_dir: Path, said: IO[str]) -> Mapping[str, Any]:
+def _wait_for(supervisor: "subprocess.Popen[bytes]", data_dir: Path, said: IO[str]) -> Mapping[str, object]:
     """Return what the supervisor wrote once it is ready. Raises `UserError` with its last line when it ends."""
     lines: list[str] = []
     while supervisor.poll() is None:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 NONE = "—"
 GAP = 2
@@ -49,7 +49,9 @@ def fold(text: str, width: int) -> list[str]:
     return [*lines, line]
 
 
-def layout(names: Sequence[str], rows: Sequence[Mapping[str, Any]], spare: Sequence[str], width: int | None) -> Table:
+def layout(
+    names: Sequence[str], rows: Sequence[Mapping[str, object]], spare: Sequence[str], width: int | None
+) -> Table:
     """Return rows as a table; None for `width` means that every line may be as long as it is."""
     texts = {name: [_text(row.get(name)) for row in rows] for name in names}
     right = {name for name in names if all(_is_number(row.get(name)) for row in rows)}
@@ -62,11 +64,11 @@ def layout(names: Sequence[str], rows: Sequence[Mapping[str, Any]], spare: Seque
     return Table(_blocks(texts, len(rows), width or 80))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return NONE if value is None else printable(str(value))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, int | float | Decimal) and not isinstance(value, bool))
 
 

@@ -15,7 +15,7 @@ from tollmeter.cli.progress import bar
 from tollmeter.settings import Settings
 
 if TYPE_CHECKING:
-    from tollmeter.admin.verify.run import Options, Verdict
+    from tollmeter.admin.verify.verdict import Options, Verdict
     from tollmeter.sinks.clickhouse.client import ClickHouse
 
 SHOWN = 20
@@ -51,7 +51,7 @@ def verify(
     event, coverage of the source log, the minute rollup group by group, and live totals scope by scope.
     """
     from tollmeter.admin.verify import alarm
-    from tollmeter.admin.verify.run import Options
+    from tollmeter.admin.verify.verdict import Options
 
     verdict, done = check_and_mend(settings, Options(wait, since, windows, deep), mend=mend)
     if alert:
@@ -69,7 +69,7 @@ def verify(
 
 def run(settings: Settings, wait_s: float) -> "Verdict":
     """Verify with a progress bar. Raises `UserError` when log or ledger cannot be read."""
-    from tollmeter.admin.verify.run import Options
+    from tollmeter.admin.verify.verdict import Options
 
     return check_and_mend(settings, Options(wait_s), mend=False)[0]
 

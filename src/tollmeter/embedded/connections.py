@@ -6,7 +6,10 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 MAX_CONNECTIONS = 128
 
@@ -94,7 +97,7 @@ class TimedStream(io.RawIOBase):
         """From now on everything must be done in so many seconds."""
         self._deadline, self._head_s = time.monotonic() + seconds, 0.0
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: "WriteableBuffer") -> int:
         """Read some bytes. Raises `TimeoutError`."""
         self._limit()
         size = self._socket.recv_into(buffer)
@@ -102,7 +105,7 @@ class TimedStream(io.RawIOBase):
             self.within(self._head_s)
         return size
 
-    def write(self, data: Any) -> int:
+    def write(self, data: "ReadableBuffer") -> int:
         """Write some bytes. Raises `TimeoutError`."""
         self._limit()
         return self._socket.send(data)

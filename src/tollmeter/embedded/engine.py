@@ -112,7 +112,7 @@ class Engine:
         """Merge parts in the background, or end what is being merged and begin nothing."""
         self._keep.query("SYSTEM START MERGES" if on else "SYSTEM STOP MERGES")
 
-    def _result(self, handle: Any, statement: Statement) -> Any:
+    def _result(self, handle: Any, statement: Statement) -> object:
         """Run a statement; an INSERT with rows has them in a file.
 
         Not chDB's streaming `send_insert`: it reports rows as written when a constraint, a view or the disk refuses

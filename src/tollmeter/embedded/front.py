@@ -67,7 +67,7 @@ class Front(ThreadingHTTPServer):
         self.connections.remove(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         """Say in one line what ended a connection; its client being gone is nothing."""
         error = sys.exc_info()[1]
         if not isinstance(error, ConnectionError | TimeoutError):
@@ -113,7 +113,7 @@ class _Request(BaseHTTPRequestHandler):
         self.rfile = io.BufferedReader(self._stream, 1 << 16)
         self.wfile = io.BufferedWriter(cast("io.RawIOBase", self._stream))
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the name is the base class's
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name is the base class's
         """Log nothing: statements may hold data."""
 
     def handle_one_request(self) -> None:

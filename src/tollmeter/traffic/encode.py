@@ -4,15 +4,14 @@ The bytes equal what `schemas.codec.encode` writes for the same fields (`fields_
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from tollmeter.schemas.codec import DEFAULTS, SCHEMA, SINGLE_OBJECT_HEADER
+from tollmeter.schemas.codec import SCHEMA, SINGLE_OBJECT_HEADER
 from tollmeter.traffic.calls import OUTCOMES, VARIANTS, Bytes, Calls, Ints
-from tollmeter.traffic.company import Caller, Company
+from tollmeter.traffic.company import Company
 from tollmeter.traffic.models import MODELS, Model
 
 PRODUCER = "tollmeter-traffic/1"
@@ -83,21 +82,21 @@ def fragments(company: Company) -> Fragments:
         ],
         route=[[_route(model, variant) for variant in VARIANTS] for model in MODELS],
         outcome=[_enum("status", o.status) + _optional(o.http_status) + text(o.error_type) for o in OUTCOMES],
-        units=[_map([(k, struct.pack("<d", v)) for k, v in _units(model).items()]) for model in MODELS],
+        units=[_map([(k, struct.pack("<d", v)) for k, v in units_of(model).items()]) for model in MODELS],
         tags=[_map([(k, text(v)) for k, v in c.tags]) for c in company.callers],
     )
 
 
-def _units(model: Model) -> dict[str, float]:
+def units_of(model: Model) -> dict[str, float]:
     return IMAGE_UNITS if model.images else {}
 
 
-def _tier(model: Model, variant: str) -> str:
+def tier_of(model: Model, variant: str) -> str:
     return model.tiers[0] if model.tiers and variant.startswith("tier") else ""
 
 
 def _route(model: Model, variant: str) -> bytes:
-    names = (model.provider, model.host, "", model.operation, model.sent, model.used, "", "", _tier(model, variant))
+    names = (model.provider, model.host, "", model.operation, model.sent, model.used, "", "", tier_of(model, variant))
     processing = _enum("processing", "BATCH" if variant == "batch" else "REALTIME")
     return texts(*names) + processing + (b"\x01" if variant.endswith("stream") else b"\x00")
 
@@ -112,26 +111,10 @@ def encode_calls(parts: Fragments, calls: Calls) -> list[bytes]:
     counters, counter_ends = _pack(_counter_columns(calls))
     absent = np.zeros_like(calls.prompt_chars)
     chars, char_ends = _pack([absent, absent, _present(calls.prompt_chars)])
-    rows = zip(
-        calls.caller.tolist(),
-        calls.ip.tolist(),
-        calls.model.tolist(),
-        calls.variant.tolist(),
-        calls.outcome.tolist(),
-        counter_ends[:-1],
-        counter_ends[1:],
-        char_ends[:-1],
-        char_ends[1:],
-        strict=True,
-    )
-    origin, payer, route, outcome, units, tags = (
-        parts.origin,
-        parts.payer,
-        parts.route,
-        parts.outcome,
-        parts.units,
-        parts.tags,
-    )
+    chosen = (numbers.tolist() for numbers in (calls.caller, calls.ip, calls.model, calls.variant, calls.outcome))
+    rows = zip(*chosen, counter_ends[:-1], counter_ends[1:], char_ends[:-1], char_ends[1:], strict=True)
+    origin, payer, route = parts.origin, parts.payer, parts.route
+    outcome, units, tags = parts.outcome, parts.units, parts.tags
     join = b"".join
     return [
         join(
@@ -163,7 +146,7 @@ def _heads(calls: Calls) -> Bytes:
     parts = [
         np.broadcast_to(frame, (count, len(frame))),
         np.full((count, 1), 72, dtype=np.uint8),
-        _uuids(calls.ids[:, :16]),
+        uuids_of(calls.ids[:, :16]),
         at,
         _hex_text(calls.ids[:, 16:24]),
         np.full((count, 1), 2 * 25, dtype=np.uint8),
@@ -184,7 +167,7 @@ def _hex_text(data: Bytes) -> Bytes:
     return np.hstack([length, _hex(data)])
 
 
-def _uuids(data: Bytes) -> Bytes:
+def uuids_of(data: Bytes) -> Bytes:
     """Version 4 UUIDs as text."""
     data = data.copy()
     data[:, 6] = data[:, 6] & 0x0F | 0x40
@@ -238,67 +221,3 @@ def _pack(columns: list[Ints]) -> tuple[bytes, list[int]]:
     keep = np.hstack(kept)
     ends = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
     return np.hstack(blocks)[keep].tobytes(), ends.tolist()
-
-
-def fields_of(company: Company, calls: Calls) -> Iterator[dict[str, Any]]:
-    """Yield the wire fields of each call, slowly: the reference of `encode_calls`, and what JSON producers send."""
-    for i in range(len(calls)):
-        caller, model = company.callers[int(calls.caller[i])], MODELS[int(calls.model[i])]
-        yield {**DEFAULTS, **_identity(calls, i), **_origin(caller, int(calls.ip[i])), **_result(calls, i, model)}
-
-
-def _identity(calls: Calls, i: int) -> dict[str, Any]:
-    raw = calls.ids[i].tobytes()
-    return {
-        "event_id": _uuids(calls.ids[i : i + 1, :16]).tobytes().decode(),
-        "occurred_at": int(calls.at_us[i]),
-        "request_id": raw[16:24].hex(),
-        "provider_request_id": "call-" + raw[24:34].hex(),
-        "session_id": raw[34:40].hex(),
-        "prompt_hash": raw[40:48].hex(),
-    }
-
-
-def _origin(caller: Caller, ip: int) -> dict[str, Any]:
-    return {
-        "service": caller.service,
-        "environment": caller.environment,
-        "producer": PRODUCER,
-        "org_id": caller.org,
-        "group_id": caller.group,
-        "user_id": caller.user,
-        "agent": caller.agent,
-        "feature": caller.feature,
-        "api_key_id": caller.key,
-        "billing_scope": caller.billing_scope,
-        "client_ip": caller.ips[ip % len(caller.ips)],
-        "tags": dict(caller.tags),
-    }
-
-
-def _result(calls: Calls, i: int, model: Model) -> dict[str, Any]:
-    variant, outcome = VARIANTS[int(calls.variant[i])], OUTCOMES[int(calls.outcome[i])]
-    answered, stream = outcome.status != "BLOCKED", variant.endswith("stream")
-    return {
-        "provider": model.provider,
-        "api_host": model.host,
-        "operation": model.operation,
-        "model_sent": model.sent,
-        "model_used": model.used,
-        "service_tier": _tier(model, variant),
-        "stream": stream,
-        "processing": "BATCH" if variant == "batch" else "REALTIME",
-        "status": outcome.status,
-        "http_status": outcome.http_status,
-        "error_type": outcome.error_type,
-        "usage_source": outcome.usage_source,
-        "latency_ms": int(calls.latency_ms[i]) if answered else None,
-        "ttft_ms": int(calls.ttft_ms[i]) if answered and stream else None,
-        "input_tokens": int(calls.input[i]),
-        "cache_read_tokens": int(calls.cache_read[i]),
-        "cache_write_tokens": int(calls.cache_write[i]),
-        "output_tokens": int(calls.output[i]),
-        "reasoning_tokens": int(calls.reasoning[i]),
-        "extra_units": _units(model),
-        "prompt_chars": int(calls.prompt_chars[i]),
-    }

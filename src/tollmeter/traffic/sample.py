@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 from uuid import uuid5
 from zlib import crc32
 
@@ -55,12 +54,12 @@ def payer(seed: int, name: str, org: str) -> Payer:
     )
 
 
-def trace_of(row: Mapping[str, Any]) -> str:
+def trace_of(row: Mapping[str, object]) -> str:
     """Name the trace of a row: each has a calendar of its own."""
     return f"{row.get('source', '')}/{row.get('workload', '')}"
 
 
-def event_of(row: Mapping[str, Any], place: str, seed: int, org: str = "") -> UsageEvent:
+def event_of(row: Mapping[str, object], place: str, seed: int, org: str = "") -> UsageEvent:
     """Return the event of a row. The same row, place, seed and organisation give the same id. Raises ValueError."""
     trace, at = trace_of(row), datetime.fromisoformat(str(row.get("ts", "")))
     who = row.get("client") or row.get("session") or f"#{crc32(f'{seed}/{place}'.encode()) % UNNAMED_CLIENTS}"
@@ -97,7 +96,7 @@ def event_of(row: Mapping[str, Any], place: str, seed: int, org: str = "") -> Us
     )
 
 
-def _count(row: Mapping[str, Any], name: str) -> int:
+def _count(row: Mapping[str, object], name: str) -> int:
     text = str(row.get(name, "") or "0")
     if not text.isdecimal():
         raise ValueError(f"{name} is {text!r}, not a count")

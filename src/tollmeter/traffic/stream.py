@@ -9,7 +9,8 @@ import numpy as np
 
 from tollmeter.traffic.calls import BLOCK, Calls, Traffic
 from tollmeter.traffic.company import Company, Leak
-from tollmeter.traffic.encode import encode_calls, fields_of, fragments
+from tollmeter.traffic.encode import encode_calls, fragments
+from tollmeter.traffic.fields import fields_of
 from tollmeter.traffic.poison import poison
 
 RESEND_WITHIN = 2_000

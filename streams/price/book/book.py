@@ -191,7 +191,7 @@ _ALL, _NONE = object(), object()
 _NULL = pl.Series([None], dtype=pl.Int64)
 
 
-def _validity(mask: Mask) -> Any:
+def _validity(mask: Mask) -> object:
     """Return the mask, or a mark that every or no row is valid, which spares the work on whole columns."""
     return _ALL if mask.all() else mask if mask.any() else _NONE
 

@@ -63,7 +63,7 @@ def listed(book: PriceBook) -> list[list[Any]]:
     ]
 
 
-def _clause(clause: Any) -> Row | None:
+def _clause(clause: object) -> Row | None:
     """Return a match rule of the book as JSON: {"starts_with": "gpt-"}, {"or": [...]}."""
     if clause is None:
         return None

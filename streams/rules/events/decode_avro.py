@@ -7,17 +7,17 @@ Whether a record is accepted therefore never depends on the batch it came in.
 """
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import methodcaller
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import fastavro
 import polars as pl
 
 from tollmeter.schemas import codec
+from tollmeter.streams.rules.events.avro_block import ROW_SCHEMA, read_block, with_names
 from tollmeter.streams.rules.events.decode_json import WIRE_DTYPES, decode_json
 
 MAX_BODY_BYTES = 64 * 1024
@@ -38,9 +38,7 @@ REASONS = (
 )
 """Every reason for which PRICE sends a record to the dead letters."""
 
-_ID_BYTES = 36
 _ID_LENGTH = b"\x48"  # 36 as Avro writes it
-_BLOCK = 2_000  # records of one Avro block: what it fills while decoding stays in the processor's cache
 _LINEAR = 96  # blocks up to this size are searched record by record
 
 
@@ -71,7 +69,7 @@ def decode(values: Sequence[bytes | None]) -> Decoded:
     """Decode records of any accepted format; rows keep the order of their values."""
     quick = _all_ours(values)
     if quick is not None:
-        return Decoded(_with_names(quick), list(range(len(values))), [])
+        return Decoded(with_names(quick), list(range(len(values))), [])
     sorted_ = _sort_out(values)
     rejects = sorted_.rejects
     frames: list[pl.DataFrame] = []
@@ -103,7 +101,7 @@ def _all_ours(values: Sequence[bytes | None]) -> pl.DataFrame | None:
         return None
     if not lengths or max(lengths) > MAX_BODY_BYTES or not all(map(_SOUND_START, values)):
         return None
-    return _read_block([value[_FRAMING:] for value in values])  # type: ignore[index]
+    return read_block([value[_FRAMING:] for value in values])  # type: ignore[index]
 
 
 def _sort_out(values: Sequence[bytes | None]) -> _Sorted:
@@ -153,15 +151,15 @@ def _decode_bodies(bodies: list[bytes]) -> tuple[pl.DataFrame, list[int], _Bad]:
             good.append(body)
         else:
             bad.append((at, "bad_event_id", "event_id is not 36 characters long"))
-    frame = _read_block(good)
+    frame = read_block(good)
     if frame is None:
         culprits = _culprits(good)
         bad += [(kept[at], *body_problem(good[at])) for at in sorted(culprits)]
         kept = [position for at, position in enumerate(kept) if at not in culprits]
         good = [body for at, body in enumerate(good) if at not in culprits]
-        frame = _read_block(good)
+        frame = read_block(good)
         assert frame is not None, "records that decode alone decode together"
-    return _with_names(frame), kept, bad
+    return with_names(frame), kept, bad
 
 
 def _culprits(bodies: list[bytes]) -> set[int]:
@@ -170,7 +168,7 @@ def _culprits(bodies: list[bytes]) -> set[int]:
     open_ranges = [(0, len(bodies))]
     while open_ranges:
         begin, end = open_ranges.pop()
-        if _read_block(bodies[begin:end]) is not None:
+        if read_block(bodies[begin:end]) is not None:
             continue
         if end - begin == 1:
             culprits.add(begin)
@@ -204,7 +202,7 @@ def body_problem(body: bytes) -> tuple[str, str]:
     """Say what is wrong with a body that does not decode alone."""
     stream = io.BytesIO(body)
     try:
-        fastavro.schemaless_reader(stream, _ROW_SCHEMA, None)
+        fastavro.schemaless_reader(stream, ROW_SCHEMA, None)
     except Exception as error:  # fastavro raises EOFError, IndexError, UnicodeDecodeError and more
         return "bad_avro", f"{type(error).__name__} at byte {stream.tell()} of {len(body)}"
     if stream.tell() < len(body):
@@ -213,96 +211,3 @@ def body_problem(body: bytes) -> tuple[str, str]:
 
 
 # --- the container file in memory ---------------------------------------------------------------------------------
-
-_SYNC = b"tollmeter-blocks"
-
-
-def _column_schema(node: Any, name: str = "") -> Any:
-    """Return a schema with the same bytes that has none of what polars lacks: enums are ints, maps lists of pairs."""
-    if isinstance(node, list):
-        return [_column_schema(branch) for branch in node]
-    if not isinstance(node, dict):
-        return node
-    if node["type"] == "enum":
-        return "int"
-    if node["type"] == "map":
-        pair = [{"name": "key", "type": "string"}, {"name": "value", "type": node["values"]}]
-        return {"type": "array", "items": {"type": "record", "name": f"{name}_pair", "fields": pair}}
-    return _column_schema(node["type"], name)
-
-
-def _long(value: int) -> bytes:
-    """Return an integer as Avro writes it: zigzag, seven bits a byte, low bits first."""
-    rest, out = value << 1 if value >= 0 else (-value << 1) - 1, bytearray()
-    while rest > 0x7F:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
-
-
-def _header() -> bytes:
-    fields = [
-        {"name": field["name"], "type": _column_schema(field["type"], field["name"])}
-        for field in codec.PLAIN_SCHEMA["fields"]
-    ]
-    schema = json.dumps({"type": "record", "name": "UsageEvent", "fields": fields}).encode()
-    return b"Obj\x01" + _long(1) + _long(11) + b"avro.schema" + _long(len(schema)) + schema + _long(0) + _SYNC
-
-
-_HEADER = _header()
-_ROW_SCHEMA = fastavro.parse_schema(json.loads(json.dumps(codec.PLAIN_SCHEMA)))
-_ENUMS: dict[str, list[str]] = {
-    field["name"]: field["type"]["symbols"]
-    for field in codec.PLAIN_SCHEMA["fields"]
-    if isinstance(field["type"], dict) and field["type"]["type"] == "enum"
-}
-_SENTINEL_ID = "ffffffff-0000-4000-8000-746f6c6c6d65"
-_SENTINEL = codec.encode_body(
-    {**codec.DEFAULTS, "event_id": _SENTINEL_ID, "occurred_at": 0, "service": "", "provider": "", "model_sent": ""}
-)
-
-
-def _read_block(bodies: Sequence[bytes]) -> pl.DataFrame | None:
-    """Decode joined bodies; None unless every row was read from exactly its own bytes."""
-    if not bodies:
-        return _EMPTY_BLOCK
-    records = [*bodies, _SENTINEL]
-    parts = [_HEADER]
-    for begin in range(0, len(records), _BLOCK):
-        block = b"".join(records[begin : begin + _BLOCK])
-        parts += (_long(min(_BLOCK, len(records) - begin)), _long(len(block)), block, _SYNC)
-    try:
-        frame = pl.read_avro(io.BytesIO(b"".join(parts)))
-    except (Exception, pl.exceptions.PanicException):  # lengths that lie make polars panic, which is no Exception
-        return None
-    ids = [body[1 : 1 + _ID_BYTES] for body in bodies]
-    ids.append(_SENTINEL_ID.encode())
-    if frame.height != len(ids) or not (frame["event_id"].cast(pl.Binary) == pl.Series(ids, dtype=pl.Binary)).all():
-        return None
-    # What a block holds behind its last record goes unnoticed: records there are read once more, before a sentinel.
-    ends = [bodies[end - 1] for end in range(_BLOCK, len(bodies) + 1, _BLOCK)]
-    if frame.row(-1) != _SENTINEL_ROW or (ends and ends != list(bodies) and _read_block(ends) is None):
-        return None
-    return frame.head(-1)
-
-
-_ENUM_NAMES = [
-    pl.col(name).replace_strict(list(range(len(symbols))), symbols, default=None, return_dtype=pl.String)
-    for name, symbols in _ENUMS.items()
-]
-
-
-def _with_names(frame: pl.DataFrame) -> pl.DataFrame:
-    """Turn enum numbers into names; a number without a name becomes null, which validation refuses."""
-    return frame.with_columns(_ENUM_NAMES)
-
-
-def _read_sentinel() -> pl.DataFrame:
-    file = b"".join((_HEADER, _long(1), _long(len(_SENTINEL)), _SENTINEL, _SYNC))
-    return pl.read_avro(io.BytesIO(file))
-
-
-_SENTINEL_FRAME = _read_sentinel()
-_SENTINEL_ROW = _SENTINEL_FRAME.row(0)
-_EMPTY_BLOCK = _SENTINEL_FRAME.clear()

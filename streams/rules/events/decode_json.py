@@ -21,21 +21,21 @@ _INT64 = 2**63
 Check = Callable[[Any], bool]
 
 
-def _are_units(value: Any) -> bool:
+def _are_units(value: dict[str, Any]) -> bool:
     return all(
         type(amount) is float or (type(amount) is int and -_INT64 <= amount < _INT64) for amount in value.values()
     )
 
 
-def _are_tags(value: Any) -> bool:
+def _are_tags(value: dict[str, Any]) -> bool:
     return all(type(text) is str for text in value.values())
 
 
-def _is_long(value: Any) -> bool:
+def _is_long(value: int) -> bool:
     return bool(-_INT64 <= value < _INT64)
 
 
-def _is_int(value: Any) -> bool:
+def _is_int(value: int) -> bool:
     return bool(-(2**31) <= value < 2**31)
 
 
@@ -53,7 +53,7 @@ _TYPES: dict[str, tuple[pl.DataType, type, Check | None, str]] = {
 }
 
 
-def _kind(schema: Any) -> str:
+def _kind(schema: object) -> str:
     if isinstance(schema, list):
         return str(schema[1])
     if isinstance(schema, dict):

@@ -97,19 +97,9 @@ async def position(
         for stage in ("ledger", "watch"):
             until = deadline if stage in stages else 0.0
             done[stage] = await _wait(admin, settings, stage, topics.PRICED, priced_begin, priced_end, until)
-    return Position(
-        events_begin,
-        events_end,
-        priced_begin,
-        priced_end,
-        priced_from,
-        dlq_begin,
-        dlq_end,
-        first,
-        done["price"],
-        done["ledger"],
-        done["watch"],
-    )
+    priced = priced_begin, priced_end, priced_from
+    stood = done["price"], done["ledger"], done["watch"]
+    return Position(events_begin, events_end, *priced, dlq_begin, dlq_end, first, *stood)
 
 
 async def _bounds(consumer: AIOKafkaConsumer, topic: str, count: int) -> tuple[dict[int, int], dict[int, int]]:

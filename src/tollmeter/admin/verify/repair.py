@@ -19,7 +19,7 @@ from tollmeter.admin.verify.count import IDENTITY
 from tollmeter.admin.verify.live import check_windows
 from tollmeter.admin.verify.log import rows_replaced
 from tollmeter.admin.verify.position import reader
-from tollmeter.admin.verify.run import Broken, Options, Verdict
+from tollmeter.admin.verify.verdict import Broken, Options, Verdict
 from tollmeter.admin.verify.windows import FOLDED, Progress, WindowCheck, WrongCell
 from tollmeter.broker.client import kafka_producer, read_between
 from tollmeter.schemas import topics
