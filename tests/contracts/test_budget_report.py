@@ -40,6 +40,17 @@ def calls(count: int, tokens_in: int, tokens_out: int, first: int, **changes: An
     return [row(first + number, **common | changes) for number in range(count)]
 
 
+def test_a_call_that_failed_and_used_nothing_is_no_unknown_cost(line_settings: Settings) -> None:
+    set_policy(line_settings, Policy(org_id="acme", scope="provider", name="openai", monthly_limit_micro=10_000_000))
+    client = connect(line_settings)
+    failed = calls(2, 0, 0, 1, status="ERROR", price_status="NO_USAGE", cost_nano=None, operation_name="a\x1b[31m")
+    insert(client, [*failed, *calls(1, 5, 0, 9, price_status="UNKNOWN_MODEL", cost_nano=None)])
+    client.close()
+    (fields,) = json.loads(run(line_settings, "--json").stdout)["budgets"]
+    assert (fields["calls"], fields["unpriced"]) == (3, 1)
+    assert "\x1b" not in run(line_settings).stdout
+
+
 def test_golden_report_and_what_does_not_count(line_settings: Settings) -> None:
     missing = run(line_settings)
     assert missing.exit_code == 1

@@ -6,7 +6,7 @@ import click
 
 from tollmeter.broker.policies import PolicyError, list_policies
 from tollmeter.cli.ledger import reading
-from tollmeter.cli.output import UserError, json_option, print_json
+from tollmeter.cli.output import UserError, json_option, out, print_json
 from tollmeter.schemas.policy import SCOPE_KINDS
 from tollmeter.settings import Settings
 from tollmeter.streams.notify import budget as report
@@ -35,5 +35,6 @@ def budget(settings: Settings, org: str, scope: str, name: str, as_json: bool) -
     if as_json:
         print_json(report.document(budgets, now_s))
     else:
-        click.echo(report.text(budgets, now_s))
+        for line in report.text(budgets, now_s).split("\n"):
+            out.print(line)
     return 1 if any(entry.alert for entry in budgets) else 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tollmeter.cli.groups import Group
-from tollmeter.cli.options import INSTANT, SPAN
+from tollmeter.cli.options import INSTANT, SPAN, Number
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.schemas import codec, topics
 from tollmeter.schemas.dead_letter import MAX_ATTEMPTS, QUARANTINED, source_place
@@ -91,7 +91,7 @@ def show(settings: Settings, letter: str, as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Every letter that may be tried again.")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=100.0,
     show_default=True,
     help="At most so many a second.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tollmeter.cli.options import INSTANT, SPAN
+from tollmeter.cli.options import INSTANT, SPAN, Number
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.cli.progress import Bar, bar
 from tollmeter.producers.imports.publish import NotSentError, publish, publish_timed
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 STEP_S = 0.05
 """Live traffic goes out in steps of this length."""
-SHARE = click.FloatRange(0, 0.5)
+SHARE = Number(0, 0.5)
 
 
 @click.command()
 @click.option("--events", type=click.IntRange(1), help="How many events; default 10000, or rate x duration when live.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Live: events per second, stamped now.")
+@click.option("--rate", type=Number(0, 1e6, min_open=True), help="Live: events per second, stamped now.")
 @click.option("--for", "duration", type=SPAN, help="Live: for how long; default 60s.")
 @click.option("--span", type=SPAN, default="30m", show_default=True, help="In bulk: spread over so much time.")
 @click.option("--start", type=INSTANT, help="In bulk: first event time; default: the span ends now.")

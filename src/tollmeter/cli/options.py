@@ -1,5 +1,6 @@
 """Parameter types that commands share: spans of time like 90s, 30m, 48h, 7d, instants, and time zones."""
 
+import math
 import re
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
@@ -49,6 +50,16 @@ class Instant(click.ParamType):
         if not FIRST < at.year < LAST:
             self.fail(f"{text!r} is out of range: years {FIRST + 1} to {LAST - 1}", param, ctx)
         return at if at.tzinfo else at.replace(tzinfo=zone)
+
+
+class Number(click.FloatRange):
+    """A number within bounds; what is no number lies within none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 class Zone(click.ParamType):

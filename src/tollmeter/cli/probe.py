@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from tollmeter.cli.options import Number
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
 from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.fallback.chain import PROBE_OPERATION
@@ -58,7 +59,7 @@ KNOWN = {
 @click.option("--model", default="", help="Model to ask; default: a small one of the provider.")
 @click.option("--url", default="", help="Base address, where it is not the provider's own.")
 @click.option("--key-file", type=click.Path(path_type=Path), default=None, help="File that holds the provider key.")
-@click.option("--timeout", type=click.FloatRange(0.1, 600), default=20.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=Number(0.1, 600), default=20.0, show_default=True, help="Seconds to wait.")
 @click.option("--org", "org_id", default="demo", show_default=True, help="Paying organisation of the call.")
 @json_option
 @click.pass_obj
