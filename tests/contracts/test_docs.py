@@ -36,6 +36,15 @@ def test_queries_run(ledger: ClickHouse, query: str) -> None:
     assert ledger.query(query) == []
 
 
+@pytest.mark.parametrize("view", ["usage", "usage_hourly", "usage_daily", "token_usage", "alert_list"])
+def test_every_column_of_a_view_says_what_it_is(ledger: ClickHouse, view: str) -> None:
+    columns = {row["name"]: row["comment"] for row in ledger.query(f"DESCRIBE TABLE {view}")}
+    assert [name for name, comment in columns.items() if not comment] == []
+    for name, comment in columns.items():
+        for ending, unit in (("_usd", "USD"), ("_nano", "nano-"), ("_ms", "milliseconds")):
+            assert not name.endswith(ending) or unit in comment or "_nano in USD" in comment, name
+
+
 def test_events_as_printed_reach_the_ledger_with_their_cost(
     line: Settings, workers: Workers, eventually: Callable[..., Any]
 ) -> None:

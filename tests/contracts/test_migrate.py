@@ -40,7 +40,10 @@ def test_files_are_numbered_without_a_gap_and_hold_one_statement_each() -> None:
         statement = re.sub(r"--.*", "", step.template).strip()
         assert ";" not in statement
         assert statement.startswith(("CREATE ", "ALTER TABLE "))
-        assert any(again in statement for again in ("IF NOT EXISTS", "OR REPLACE VIEW", "MODIFY SETTING"))
+        assert any(
+            again in statement
+            for again in ("IF NOT EXISTS", "OR REPLACE VIEW", "MODIFY SETTING", "COMMENT COLUMN IF EXISTS")
+        )
 
 
 def test_retention_is_filled_in_and_does_not_change_the_checksum() -> None:
