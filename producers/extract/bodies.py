@@ -115,7 +115,8 @@ def _raw(response: object) -> tuple[Any, dict[str, Any]] | None:
     told = next((names[name] for name in ("x-request-id", "request-id", "x-amzn-requestid") if names.get(name)), None)
     fields["provider_request_id"] = told if isinstance(body, list) or get(body, "id") is None else None
     if isinstance(body, dict):
-        body = {**body, "ResponseMetadata": {"HTTPHeaders": names}}
+        if any(name.startswith("x-amzn-bedrock-") for name in names):
+            body = {**body, "ResponseMetadata": {"HTTPHeaders": names}}
         if names.get("x-litellm-response-cost"):
             body.setdefault("response_cost", names["x-litellm-response-cost"])
     return body, {name: value for name, value in fields.items() if value is not None}
@@ -133,10 +134,8 @@ def _batch_line(body: object) -> Any:
         return get(body, "response.body") or {}
     if get(body, "modelOutput") is not None or (get(body, "recordId") is not None and get(body, "error") is not None):
         return get(body, "modelOutput") or {}
-    named = get(body, "key", "request") is not None
-    if named and isinstance(get(body, "response"), Mapping):
-        return get(body, "response")
-    return None
+    answered = get(body, "response.usageMetadata", "response.usage_metadata", "response.usage") is not None
+    return get(body, "response") if answered and get(body, "key", "request") is not None else None
 
 
 def from_text(content: str | bytes | bytearray) -> Any:

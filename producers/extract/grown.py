@@ -1,6 +1,7 @@
 """Of two statements about the same usage the larger one holds, field by field."""
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 from tollmeter.producers.extract.usage import amount, get
@@ -18,13 +19,13 @@ def plain(value: object, depth: int = 0) -> object:
         return [plain(item, depth + 1) for item in value]
     if value is None or isinstance(value, str | int | float):
         return value
-    dump = getattr(value, "model_dump", None)
+    if isinstance(value, Enum):
+        return plain(value.value, depth + 1)
     try:
-        fields = dump() if callable(dump) else vars(value)
+        dump = getattr(value, "model_dump", None)
+        fields = dump() if callable(dump) else vars(value) if hasattr(value, "__dict__") else None
     except Exception:  # an SDK's object may do anything when it is looked at
         return None
-    if not fields and not callable(dump):
-        return value
     return plain(fields, depth + 1) if isinstance(fields, Mapping) else value
 
 

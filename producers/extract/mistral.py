@@ -6,6 +6,7 @@ Where its documentation puts usage: https://docs.mistral.ai/api (read 2026-11-29
 from dataclasses import replace
 
 from tollmeter.producers.extract import openai
+from tollmeter.producers.extract.grown import plain
 from tollmeter.producers.extract.totals import usage_of
 from tollmeter.producers.extract.usage import UNEXPLAINED_TOKENS, Counts, Usage, get, items
 
@@ -46,7 +47,7 @@ def chat(body: object, provider: str) -> Usage:
         extra.pop(UNEXPLAINED_TOKENS, None)  # the total holds tokens for the audio, which is billed by the second
     if tokens and extra.get(UNEXPLAINED_TOKENS, 0) <= tokens:
         extra.pop(UNEXPLAINED_TOKENS, None)
-    used = get(body, CONNECTORS)
+    used = plain(get(body, CONNECTORS))
     for name in used if isinstance(used, dict) else ():
         unit = CONNECTOR_UNITS.get(str(name), "connector_calls")
         extra[unit] = extra.get(unit, 0.0) + counts.take(f"{CONNECTORS}.{name}")

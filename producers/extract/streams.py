@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tollmeter.producers.extract.grown import grown, plain
-from tollmeter.producers.extract.usage import get, items, text
+from tollmeter.producers.extract.usage import count, get, items, text
 
 _NAMES = (
     "id",
@@ -205,14 +205,15 @@ class Merged(dict[str, Any]):
 def unwrapped(chunk: object) -> Any:
     """Return what a chunk wraps: bytes of Bedrock's event stream, or an event with its data beside its name."""
     inner = get(chunk, "chunk.bytes")
-    if inner is None and isinstance(chunk, Mapping) and chunk.keys() <= _WRAPPING and "data" in chunk:
-        inner = chunk["data"]
+    if inner is None and isinstance(get(chunk, "event"), str):
+        bare = not isinstance(chunk, Mapping) or chunk.keys() <= _WRAPPING
+        inner = get(chunk, "data") if bare else None
     if isinstance(inner, bytes | str):
         try:
             inner = json.loads(inner)
         except (ValueError, RecursionError):
             return chunk
-    return inner if isinstance(inner, Mapping) else chunk
+    return inner if isinstance(inner, Mapping) or hasattr(inner, "__dict__") else chunk
 
 
 def _usage_in(chunk: object) -> Any:
@@ -242,6 +243,7 @@ def _added(old: object, new: object) -> Any:
     """Chunks of LangChain add up: each states what is new in it."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {name: _added(old.get(name), new.get(name)) for name in (*old, *(key for key in new if key not in old))}
-    if isinstance(old, int) and isinstance(new, int):
-        return old + new
+    before, after = count(old), count(new)
+    if before is not None and after is not None:
+        return before + after
     return old if new is None else new

@@ -59,7 +59,7 @@ def _states_usage(body: object) -> bool:
 def _is_count(body: object) -> bool:
     """Token counts of Anthropic and OpenAI, Gemini's countTokens, Cohere's tokenize."""
     counted = get(body, "input_tokens", "inputTokens") is not None
-    if isinstance(body, Mapping) and counted and set(body) <= _BESIDE:
+    if counted and _names(body) <= _BESIDE:
         return True
     kind = type(body).__name__
     if kind in ("MessageTokensCount", "BetaMessageTokensCount", "CountTokensResponse", "InputTokenCountResponse"):
@@ -67,9 +67,19 @@ def _is_count(body: object) -> bool:
     counted = get(body, "totalTokens", "total_tokens") is not None
     if get(body, "token_ids") is not None:
         return True
-    if isinstance(body, Mapping) and counted and set(body) <= {*_COUNTED, "promptTokensDetails", "sdkHttpResponse"}:
+    if counted and _names(body) <= {*_COUNTED, "sdkHttpResponse"}:
         return True
     return bool(items(body, "tokens")) and get(body, "token_strings") is not None
+
+
+def _names(body: object) -> set[str]:
+    """Return the names of what a body says, of a dict or an object."""
+    if isinstance(body, Mapping):
+        return {str(name) for name in body}
+    try:
+        return {name for name, value in vars(body).items() if value is not None and not name.startswith("_")}
+    except Exception:  # an SDK's object may do anything when it is looked at
+        return {""}
 
 
 def _is_listing(body: object, kind: str) -> bool:
@@ -81,7 +91,7 @@ def _is_listing(body: object, kind: str) -> bool:
 
 
 def _only(body: object) -> bool:
-    return isinstance(body, Mapping) and set(body) <= {*_LISTS, "object", "first_id", "last_id", "has_more"}
+    return _names(body) <= {*_LISTS, "object", "first_id", "last_id", "has_more"}
 
 
 def _is_moderation(body: object) -> bool:

@@ -190,8 +190,9 @@ def reported_cost(body: object) -> int | None:
 
     OpenRouter states its fee as `cost` and, with a key of one's own, what the provider charges beside it.
     """
-    ticks = get(body, "usage.cost_in_usd_ticks")  # https://docs.x.ai/docs/api-reference (1e-10 USD, 2026-11-29)
-    if isinstance(ticks, int) and not isinstance(ticks, bool):
+    # https://docs.x.ai/docs/api-reference (1e-10 USD, 2026-11-29)
+    ticks = _integer(get(body, "usage.cost_in_usd_ticks"))
+    if ticks is not None:
         return _within(Decimal(ticks) / XAI_TICKS_PER_NANO)
     cost = get(
         body,

@@ -7,11 +7,13 @@ from datetime import datetime
 from itertools import permutations
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_golden_payloads import cases
+from tests.unit.test_payloads import _thing
 from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.extract.extract import aextract, aextract_all, extract, extract_all
 from tollmeter.producers.extract.families import read_usage
@@ -199,6 +201,30 @@ def test_every_way_to_hold_a_stream_says_the_same(name: str) -> None:
     assert counters(asyncio.run(aextract(Chunks(chunks), **given_))) == wanted
     apart = [counters(one) for one in extract_all(chunks, **given_)]
     assert [counters(one) for one in asyncio.run(aextract_all(Chunks(chunks), **given_))] == apart
+
+
+def whole(event: UsageEvent) -> dict[str, Any]:
+    varies = {"event_id", "occurred_at", "latency_ms", "http_status"}
+    return event.model_dump(exclude=varies)
+
+
+@pytest.mark.parametrize("name", [name for name in cases() if "headers alone" not in name])
+def test_objects_texts_raw_responses_and_counts_as_text_say_the_same(name: str) -> None:
+    """The answer as SDKs give it, as it travelled, and with every count written as text."""
+    answer = cases()[name].get("stream") or cases()[name].get("input")
+    given_ = cases()[name].get("keywords", {})
+    wanted = [whole(event) for event in extract_all(answer, **given_)]
+    forms = (_thing(answer), json.dumps(answer), httpx.Response(200, json=answer), as_text(answer))
+    for form in forms if "problem" not in str(wanted) else forms[:3]:
+        assert [whole(event) for event in extract_all(form, **given_)] == wanted
+
+
+def as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: as_text(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [as_text(item) for item in value]
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @pytest.mark.parametrize("name", STREAMS)
