@@ -4,12 +4,15 @@ import json
 from collections.abc import AsyncIterable, Awaitable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tollmeter.producers.extract.grown import grown, plain
 from tollmeter.producers.extract.served import generations
 from tollmeter.producers.extract.streams import Merged
-from tollmeter.producers.extract.usage import get, items, text
+from tollmeter.producers.extract.usage import count, get, items, text
 
 HTTP_ERROR = 400
 WHOLE_OBJECTS = ("chat.completion", "response", "text_completion", "interaction", "list", "thread.run")
+_STATED = ("usage", "usageMetadata", "usage_metadata", "meta", "usage_info", "eval_count")
+_ENVELOPES = ("response", "result", "body", "message", "completion", "x_groq")
 MAX_ANSWERS = 100_000
 """So many answers of one list are read."""
 
@@ -51,7 +54,26 @@ def _answers(response: Any, fields: dict[str, Any]) -> Iterator[Body]:
     elif isinstance(response, AsyncIterable | Awaitable):
         yield Body({}, fields, problem="asynchronous: it takes aextract")
     else:
-        yield Body(response, fields)
+        yield Body(_opened(response), fields)
+
+
+def _opened(body: Any) -> Any:
+    """Return the answer out of an envelope: one event of a session, Cloudflare's result, usage that choices state."""
+    if get(body, *_STATED) is not None:
+        return body
+    for name in _ENVELOPES:
+        inner = get(body, name)
+        if get(inner, *_STATED) is not None:
+            return inner
+    usages = [usage for choice in items(body, "choices") if (usage := plain(get(choice, "usage"))) is not None]
+    if not usages:
+        return body
+    usage = usages[0]
+    if all(count(get(one, "completion_tokens")) is not None for one in usages[1:]):
+        for one in usages[1:]:  # choices share a prompt, which is billed once
+            made = (count(get(usage, "completion_tokens")) or 0) + (count(get(one, "completion_tokens")) or 0)
+            usage = {**grown(usage, one), "completion_tokens": made, "total_tokens": None}
+    return {"id": get(body, "id"), "model": get(body, "model"), "usage": usage}
 
 
 def _chunks(response: Iterable[object]) -> list[Any]:
