@@ -72,7 +72,8 @@ def _opened(body: Any) -> Any:
     if all(count(get(one, "completion_tokens")) is not None for one in usages[1:]):
         for one in usages[1:]:  # choices share a prompt, which is billed once
             made = (count(get(usage, "completion_tokens")) or 0) + (count(get(one, "completion_tokens")) or 0)
-            usage = {**grown(usage, one), "completion_tokens": made, "total_tokens": None}
+            both = grown(usage, one)
+            usage = {**(both if isinstance(both, dict) else {}), "completion_tokens": made, "total_tokens": None}
     return {"id": get(body, "id"), "model": get(body, "model"), "usage": usage}
 
 
