@@ -39,6 +39,7 @@ GOALS = {
     "alert_delay_p95_s": ("at most 1", "event that crosses → alert, p95, s"),
     "ready_s": ("at most 25", "`tollmeter up` → ready, s"),
     "idle_rss_mb": ("at most 1200", "memory of all its processes when idle, MB"),
+    "idle_cpu_pct": ("at most 5", "processor time of all its processes when idle, % of one"),
 }
 err = Console(stderr=True, highlight=False)
 
@@ -116,6 +117,8 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "row_delay_p99_s": round(late.row_p99_s, 3),
         "alert_delay_p95_s": None if late.alert_p95_s is None else round(late.alert_p95_s, 3),
         "idle_rss_mb": round(start.idle_rss_mb),
+        "idle_cpu_pct": start.idle_cpu_total_pct,
+        "idle_cpu_pct_by_process": start.idle_cpu_pct,
         "ready_s": round(start.ready_s, 1),
     }
 

@@ -48,6 +48,7 @@ class Outbox:
     def __init__(self, size: int) -> None:
         self.size = size
         self.closing_at: float | None = None  # monotonic deadline, set by close()
+        self.left_behind = 0  # events that wait on disk for another cluster than the present one
         self.done = False  # the sender has ended
         self.problem = ""  # why the broker cannot be reached, "" when it can
         self._ids = Ids()
@@ -115,13 +116,13 @@ class Outbox:
         """Return True when all that was accepted before this call is settled, False when time runs out first."""
         deadline = time.monotonic() + timeout
         with self._moved:
-            target, lost = self._counts["accepted"], self._counts["dropped"]
+            target, lost, elsewhere = self._counts["accepted"], self._counts["dropped"], self.left_behind
             while self._floor <= target:
                 left = deadline - time.monotonic()
                 if left <= 0 or self.done:
                     return False
                 self._moved.wait(left)
-            return self._counts["dropped"] == lost
+            return self._counts["dropped"] == lost and self.left_behind == elsewhere
 
     def close(self, deadline: float) -> None:
         """Take no more; the sender ends when all is settled, or at the deadline (monotonic)."""

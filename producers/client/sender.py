@@ -116,6 +116,7 @@ class Sender:
         looked_for = self._route.lookup.targets(settings)
         mine = cluster_name(connection.cluster, settings.topic(topics.EVENTS)) if connection.cluster else looked_for[0]
         self._store.reached(mine, looked_for)
+        self._outbox.left_behind = self._store.elsewhere
         return connection
 
     async def _send_all(self, connection: Connection) -> None:

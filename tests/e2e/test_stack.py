@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaProducer
 from tollmeter import stacks
 from tollmeter.embedded.jars import MissingToolError, fetch, java
 from tollmeter.embedded.stack import STAGES
+from tollmeter.producers.client.spool import waiting
 from tollmeter.schemas.codec import encode
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.topics import EVENTS
@@ -227,3 +228,59 @@ def test_a_missing_tool_names_both_ways_out(line: Line, tmp_path: Path, tool: st
         assert len(up.stderr.splitlines()) == 1
         assert f"{tool} was not found" in up.stderr
         assert "docker compose up" in up.stderr
+
+
+SERVICE = """
+import sys
+from tollmeter import UsageProducer
+producer = UsageProducer(service="shop", org_id="acme", spool_dir=sys.argv[1])
+for _ in sys.stdin:
+    for _ in range(10):
+        producer.record(provider="openai", model_sent="gpt-4o", status="OK", input_tokens=1, output_tokens=1)
+    print(producer.flush(20), producer.counters.on_disk, flush=True)
+"""
+
+
+def test_a_running_service_finds_its_stack_again(line: Line, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    """It was started elsewhere, without a setting; the stack stops, loses its port, and comes back at another."""
+    elsewhere, spools = tmp_path / "elsewhere", tmp_path / "spool"
+    elsewhere.mkdir()
+    bare = {name: value for name, value in line.environment.items() if not name.startswith("TOLLMETER_")}
+    assert line.run("up", "--detach").returncode == 0
+    before = line.settings().kafka
+    service = subprocess.Popen(
+        [sys.executable, "-c", SERVICE, str(spools)],
+        cwd=elsewhere,
+        env=bare,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def call() -> str:
+        assert service.stdin is not None
+        assert service.stdout is not None
+        service.stdin.write("\n")
+        service.stdin.flush()
+        return service.stdout.readline().strip()
+
+    with service:
+        assert call() == "True 0"
+        assert line.run("down").returncode == 0
+        assert call() == "False 10"
+        with socket.socket() as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stranger.bind(("127.0.0.1", int(before.rpartition(":")[2])))
+            stranger.listen()
+            refused = line.run("up")
+            assert refused.returncode == 2
+            assert "--kafka-port" in refused.stderr
+            assert line.run("up", "--detach", "--kafka-port", "0").returncode == 0
+            settings = line.settings()
+            assert settings.kafka != before
+            eventually(lambda: not sum(waiting(spools).values()), timeout=60)
+            assert call() == "True 0"
+            eventually(lambda: calls(settings) == 30, timeout=60)
+    assert line.run("down").returncode == 0
+    assert line.run("up", "--detach").returncode == 0
+    assert line.settings().kafka == settings.kafka, "and that is its port from now on"

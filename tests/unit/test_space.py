@@ -66,3 +66,22 @@ def test_a_statement_that_stores_is_known_behind_its_comments(query: str) -> Non
 @pytest.mark.parametrize("query", ["SELECT 'INSERT INTO t'", "-- INSERT INTO t\nSELECT 1", "TRUNCATE TABLE t", ""])
 def test_a_statement_that_reads_or_makes_room_does_not_store(query: str) -> None:
     assert not stores(query)
+
+
+@pytest.mark.parametrize(
+    ("free", "pause_s"),
+    [
+        (0, space.LOOK_S),
+        (space.LEAST_BYTES, space.LOOK_S),
+        (space.LEAST_BYTES + space.FILLED_PER_S // 100, space.LOOK_S),
+        (space.LEAST_BYTES + space.FILLED_PER_S, 0.5),
+        (1 << 50, space.SELDOM_S),
+    ],
+)
+def test_the_next_look_comes_before_the_disk_can_be_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, pause_s: float
+) -> None:
+    watched = Space(str(tmp_path))
+    monkeypatch.setattr(watched, "_free", lambda: free)
+    assert watched._pause_s() == pause_s
+    assert pause_s == space.LOOK_S or pause_s * space.FILLED_PER_S <= free - space.LEAST_BYTES

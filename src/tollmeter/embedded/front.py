@@ -281,7 +281,7 @@ def main() -> None:
         signal.signal(number, lambda *_: threading.Thread(target=front.shutdown).start())
     ended = threading.Event()
     threading.Thread(target=front.watch_space, args=(ended,), daemon=True).start()
-    front.serve_forever(poll_interval=0.1)
+    front.serve_forever(poll_interval=0.5)
     ended.set()
     if not front.close() or front.again:
         os._exit(_AGAIN if front.again else 0)  # a query may go on; the folder stands a kill at any moment

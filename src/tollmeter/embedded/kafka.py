@@ -28,6 +28,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 log.cleaner.dedupe.buffer.size=8388608
 log.cleaner.io.buffer.size=262144
+# A no-op twice a second tells followers that the leader lives; here is one node.
+metadata.max.idle.interval.ms=0
 num.network.threads=2
 num.io.threads=4
 background.threads=2
@@ -39,6 +41,7 @@ JVM = (
     "-XX:+UseSerialGC",
     "-XX:MaxHeapFreeRatio=40",
     "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",
     "-XX:+ExitOnOutOfMemoryError",
 )
 _LOG = tuple(

@@ -16,6 +16,9 @@ from tollmeter.embedded.errors import FrontError
 LEAST_BYTES = 64 << 20
 """Less free space than this is a shortage: more than an INSERT in work may take until it is noticed."""
 LOOK_S = 0.05
+SELDOM_S = 1.0
+FILLED_PER_S = 4 << 30
+"""Bytes a second that no disk of one machine exceeds by much: with more free than that a look may come later."""
 
 
 class Space:
@@ -48,10 +51,14 @@ class Space:
 
     def wait(self, ended: threading.Event, *, short: bool) -> bool:
         """Wait until there is a shortage, or until twice the least is free; False when it ended before that."""
-        while not ended.wait(LOOK_S):
+        while not ended.wait(self._pause_s()):
             if self.look() if short else not self.look() and self._free() >= 2 * LEAST_BYTES:
                 return True
         return False
+
+    def _pause_s(self) -> float:
+        """Return the time until the next look: no shortage can arise earlier."""
+        return min(SELDOM_S, max(LOOK_S, (self._free() - LEAST_BYTES) / FILLED_PER_S / 2))
 
     def _free(self) -> int:
         state = os.statvfs(self._folder)
