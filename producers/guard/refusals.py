@@ -48,6 +48,7 @@ def over_budget(status: int, refusal: Refusal, now_s: int) -> Deny:
         "scope": budget.scope,
         "name": budget.name,
         "policy_id": budget.policy_id,
+        "applies": budget.applies,
         "period": budget.period,
         "unit": budget.unit,
         "limit": limit,

@@ -111,6 +111,7 @@ def _budget_facts(bound: Budget, reached: int) -> dict[str, Any]:
     unit = "nano" if bound.limit.measure == "money" else bound.unit
     facts: dict[str, Any] = {
         "policy_id": bound.policy_id,
+        "applies": bound.applies,
         "limit_" + unit: bound.amount,
         "spent_" + unit: reached,
         "unit": bound.unit,
