@@ -9,8 +9,10 @@ from tollmeter.producers.client.queue import Entry
 from tollmeter.schemas import codec
 from tollmeter.schemas.event import EPOCH, UsageEvent
 from tollmeter.schemas.secrets import without_secrets
+from tollmeter.schemas.texts import clean_tags, clean_text
 
 MAX_EVENT_BYTES = 65_536
+_TEXTS = frozenset(name for name, field in UsageEvent.model_fields.items() if field.annotation is str) - {"event_id"}
 
 
 class RefusedError(ValueError):
@@ -28,13 +30,20 @@ def build(entry: Entry, defaults: Mapping[str, object], pepper: str = "") -> Usa
     values["event_id"] = entry.event_id
     values["occurred_at"] = EPOCH + timedelta(microseconds=at) if isinstance(at, int) else at
     # A service passes on what it has: None means "not known", which our texts say with "".
-    known = {name: value for name, value in values.items() if value is not None}
+    known = {name: _fit(name, value) for name, value in values.items() if value is not None}
     try:
         return UsageEvent.model_validate(without_secrets(known, pepper or None))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "counters"
         raise RefusedError(f"{where}: {first['msg']}") from None
+
+
+def _fit(name: str, value: Any) -> Any:
+    """Return a value as an event can hold it: what services pass on of their users must not cost the event."""
+    if name in _TEXTS:
+        return clean_text(value)
+    return clean_tags(value) if name == "tags" else value
 
 
 def to_bytes(event: UsageEvent) -> bytes:

@@ -9,6 +9,7 @@ from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, cast
 
 from tollmeter.schemas.event import UsageEvent
+from tollmeter.schemas.texts import clean_text
 
 FIELDS = frozenset(UsageEvent.model_fields) - {
     "event_id",
@@ -21,7 +22,6 @@ FIELDS = frozenset(UsageEvent.model_fields) - {
 }
 """Fields of an event that can be known before the call; the others only the call itself can say."""
 _TEXTS = frozenset(name for name in FIELDS if UsageEvent.model_fields[name].annotation is str)
-MAX_CHARS = 256
 
 
 class Scope(NamedTuple):
@@ -42,7 +42,7 @@ class Scope(NamedTuple):
         unknown = known.keys() - FIELDS
         if unknown:
             raise ValueError(f"no event field that a caller can fix: {', '.join(sorted(unknown))}")
-        texts = {name: str(value)[:MAX_CHARS] for name, value in known.items() if name in _TEXTS}
+        texts = {name: clean_text(value) for name, value in known.items() if name in _TEXTS}
         return self._replace(fields={**self.fields, **known, **texts}, groups=tuple(map(str, groups)))
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from tollmeter.schemas.access import BLOCK_PREFIX, EVERYONE, Block, RateLimit
 from tollmeter.schemas.addresses import comparable, network_of, width
 
-MAX_BUCKETS = 100_000
-"""Beyond it the full buckets are forgotten: they say nothing."""
+MAX_BUCKETS = 50_000
+"""When so many buckets are young they become the old ones, and the old are forgotten: a check costs the same always."""
 NANO_PER_S = 1_000_000_000
 
 
@@ -42,6 +42,7 @@ class AccessView:
         self._widths: tuple[tuple[int, int], ...] = ()
         """Of the networks that are blocked: a caller is looked up once for each, however many there are."""
         self._full_at: dict[tuple[str, str, str], int] = {}
+        self._old: dict[tuple[str, str, str], int] = {}
         self.renew_lock()
 
     def renew_lock(self) -> None:
@@ -101,14 +102,14 @@ class AccessView:
                 if rate is None:
                     continue
                 bucket = org, scope, name
-                full_at = max(self._full_at.get(bucket, 0), mono_ns)
+                full_at = max(self._full_at.get(bucket) or self._old.get(bucket, 0), mono_ns)
                 wait = full_at - mono_ns - rate.room_ns
                 if wait > 0:
                     return Paced(rate.limit, scope, name, wait)
                 due.append((bucket, full_at + rate.step_ns))
             self._full_at.update(due)
-            if len(self._full_at) > MAX_BUCKETS:
-                self._full_at = {bucket: at for bucket, at in self._full_at.items() if at > mono_ns}
+            if len(self._full_at) >= MAX_BUCKETS:
+                self._old, self._full_at = self._full_at, {}
         return None
 
     def _rate_of(self, org: str, scope: str, name: str, wall_ms: int) -> _Rate | None:

@@ -29,6 +29,8 @@ from tollmeter.producers.guard.prices import UNPRICED, Quote
 from tollmeter.producers.guard.question import Question
 from tollmeter.producers.guard.reader import Reader
 from tollmeter.producers.guard.snapshot import Snapshot, Source
+from tollmeter.schemas.event import MAX_TOKENS
+from tollmeter.schemas.texts import clean_text, worst_count
 from tollmeter.settings import Settings
 
 __all__ = [
@@ -109,15 +111,18 @@ class Guard:
             if self._thread is None and self.mode == "kafka":
                 self._start()
             question = Question.of(model, about)
-            output = question.max_output_tokens
-            output = self._output_tokens if output is None else output
-            decided = self._decider.decide(question, self._prompt_tokens(question), output)
-            if isinstance(decided, Deny):
-                self._refused(decided, question.event_fields())
-            return decided
+            decided = self._decider.decide(question, self._prompt_tokens(question), self._output(question))
         except Exception as error:
             self._faults.warn("a call was not checked: %s", f"{type(error).__name__}: {error}")
             return Allow(None, Reservation(None), "", stale=True)
+        if isinstance(decided, Deny):
+            self._tell(decided, question.event_fields())
+        return decided
+
+    def _output(self, question: Question) -> int:
+        if question.max_output_tokens is not None:
+            return question.max_output_tokens
+        return min(self._output_tokens * max(question.answers or 1, 1), MAX_TOKENS)
 
     def admit(
         self,
@@ -139,32 +144,35 @@ class Guard:
         try:
             if self._thread is None and self.mode == "kafka":
                 self._start()
-            deny = self._decider.admit(org, user, api_key_id, client_ip)
-            if deny is not None:
-                self._refused(
-                    deny,
-                    {
-                        "model_sent": "",
-                        "provider": "",
-                        "org_id": org,
-                        "user_id": user,
-                        "api_key_id": api_key_id,
-                        "client_ip": client_ip if kept_ip is None else kept_ip,
-                        **event,
-                    },
-                )
-            return deny
+            names = [clean_text(name) for name in (org, user, api_key_id, client_ip)]
+            deny = self._decider.admit(*names)
         except Exception as error:
             self._faults.warn("a request was not checked: %s", f"{type(error).__name__}: {error}")
             return None
+        if deny is not None:
+            kept = client_ip if kept_ip is None else kept_ip
+            caller = {"org_id": org, "user_id": user, "api_key_id": api_key_id, "client_ip": kept}
+            self._tell(deny, {"model_sent": "", "provider": "", **caller, **event})
+        return deny
 
     def _prompt_tokens(self, question: Question) -> int:
         if question.prompt_tokens is not None:
             return question.prompt_tokens
         prompt = question.prompt
+        chars = len(prompt or "") if question.prompt_chars is None else question.prompt_chars
         if prompt is not None and self._tokenizer is not None:
-            return self._tokenizer(prompt, question.model)
-        return -(-(len(prompt or "") if question.prompt_chars is None else question.prompt_chars) // 4)
+            try:
+                return worst_count(self._tokenizer(prompt, question.model)) or 0
+            except Exception as error:  # the application's own code: the decision does not depend on it
+                self._faults.warn("the tokenizer failed: %s", type(error).__name__)
+        return -(-chars // 4)
+
+    def _tell(self, deny: Deny, fields: dict[str, Any]) -> None:
+        """Record a refusal; it stands, whether that works or not."""
+        try:
+            self._refused(deny, fields)
+        except Exception as error:
+            self._faults.warn("a refusal was not recorded: %s", f"{type(error).__name__}: {error}")
 
     def _refused(self, deny: Deny, fields: dict[str, Any]) -> None:
         """Record the refusal as an event of cost 0, and tell those who follow alerts."""

@@ -263,6 +263,8 @@ def _cost(rates: Mapping[str, int], counts: Mapping[str, int]) -> int:
 
 
 def _at_risk(rules: tuple[Rule, ...], input_tokens: int, counts: Mapping[str, int]) -> Quote:
+    if not any(counts.values()):
+        return UNPRICED
     worst = max((_cost(rule.rates, counts) for rule in rules if input_tokens > rule.above_input), default=0)
     return UNPRICED._replace(at_risk_nano=min(worst, MAX_EVENT_NANO)) if worst else UNPRICED
 

@@ -1,9 +1,15 @@
-"""What a guard is asked about one call: frozen, with the names that the call's event will bear."""
+"""What a guard is asked about one call: frozen, with the names that the call's event will bear.
 
-from collections.abc import Collection, Mapping
+Whatever an application passes on of its users, there is a question: names are cleaned, what is no count is the worst.
+"""
+
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Self
 
 from tollmeter.producers.guard.limits import Caller, tag_names
+from tollmeter.schemas.texts import clean_tags, clean_text, worst_count
+
+FAR = 1 << 62
 
 
 class Question(NamedTuple):
@@ -19,6 +25,8 @@ class Question(NamedTuple):
     prompt_tokens: int | None = None
     prompt: str | None = None
     max_output_tokens: int | None = None
+    answers: int | None = None
+    """How many answers are asked for, where `max_output_tokens` does not say it: each may be as long as is usual."""
     user: str | None = ""
     groups: Collection[str] = ()
     org: str | None = ""
@@ -36,10 +44,10 @@ class Question(NamedTuple):
     @classmethod
     def of(cls, model: str, about: dict[str, Any]) -> Self:
         """Return the question about a model; keywords that are no field of a question belong to the event."""
-        if about.keys() <= _ASKED:
-            return cls(model, **about)
-        event = {name: value for name, value in about.items() if name not in _ASKED}
-        return cls(model, **{name: value for name, value in about.items() if name in _ASKED}, event=event)
+        asked = {name: _CLEAN[name](value) for name, value in about.items() if name in _ASKED}
+        if len(asked) < len(about):
+            asked["event"] = {name: value for name, value in about.items() if name not in _ASKED}
+        return cls(clean_text(model), **asked)
 
     @property
     def paying(self) -> tuple[tuple[str, str], ...]:
@@ -71,4 +79,21 @@ class Question(NamedTuple):
         }
 
 
-_ASKED = frozenset(Question._fields) - {"model", "event"}
+def _names(value: Any) -> tuple[str, ...]:
+    """Return several names; one text is one name."""
+    if isinstance(value, str) or not isinstance(value, Collection):
+        return (clean_text(value),) if value else ()
+    return tuple(map(clean_text, value))
+
+
+_CLEAN: dict[str, Callable[[Any], Any]] = {
+    "prompt_chars": worst_count,
+    "prompt_tokens": worst_count,
+    "prompt": lambda value: value if value is None or isinstance(value, str) else clean_text(value, FAR),
+    "max_output_tokens": worst_count,
+    "answers": worst_count,
+    "groups": _names,
+    "tags": clean_tags,
+    "counted": _names,
+} | dict.fromkeys(("user", "org", "api_key_id", "client_ip", "provider", "agent", "billing_scope"), clean_text)
+_ASKED = _CLEAN.keys()

@@ -26,6 +26,7 @@ from tollmeter.producers.http.quote import price_of
 from tollmeter.producers.http.request import Asked, read_request
 from tollmeter.producers.http.response import Reader
 from tollmeter.schemas.event import UsageEvent
+from tollmeter.schemas.texts import worst_count
 
 UNFINISHED = ("queued", "in_progress")
 BACKGROUND_S = 900.0
@@ -54,7 +55,8 @@ _ids = Ids()
 def begin(meter: Meter, request: Request) -> "Attempt | None":
     """Return the attempt to watch; None for a request that calls no model, or when the meter itself fails."""
     try:
-        wanted = read_request(request.path, request.headers.get("content-type", ""), request.content)
+        encoding = request.headers.get("content-encoding", "")
+        wanted = read_request(request.path, request.headers.get("content-type", ""), request.content, encoding)
         return None if wanted is None else Attempt(meter, request, wanted)
     except Exception as error:
         faults.warn("metering failed, the call itself is unaffected: %s", said(error))
@@ -110,8 +112,9 @@ class Attempt:
             **asking,
             "event_id": self.answer.event_id,
             "prompt_chars": self.wanted.prompt_chars,
-            "prompt_tokens": self._prompt_tokens,
+            "prompt_tokens": max(self._prompt_tokens, self.wanted.weight),
             "max_output_tokens": self.wanted.max_output_tokens,
+            "answers": self.wanted.answers,
             "groups": self._scope.groups,
             "counted": self._scope.counted,
             "provider": self._provider or provider_of({}, None, self._request.host),
@@ -285,7 +288,7 @@ class Attempt:
     def _count_prompt(self) -> int:
         if self._meter.tokenizer is not None:
             with suppress(Exception):
-                return self._meter.tokenizer(self.wanted.model, self._request.content)
+                return worst_count(self._meter.tokenizer(self.wanted.model, self._request.content)) or 0
         return estimates.tokens(self.wanted.prompt_chars)
 
     def _elapsed_ms(self) -> int:

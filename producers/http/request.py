@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tollmeter.producers.extract.openai import variant_name
-from tollmeter.producers.extract.usage import count
+from tollmeter.producers.http.weight import answers, output_limit, prompt_tokens, read_object
+from tollmeter.schemas.event import MAX_TOKENS
+from tollmeter.schemas.texts import clean_text
 
 OPERATIONS = (
     ("/chat/completions", "chat"),
@@ -118,6 +119,10 @@ class Asked:
     """The caller's own limit, for all answers that he asks for together; None when he set none."""
     provider: str = ""
     """Whose interface this is, where only one provider has it."""
+    answers: int = 1
+    """How many answers are asked for."""
+    weight: int = 0
+    """Tokens of input that the guard counts at least: images, files and arguments of tools included."""
     image: str = ""
     """Quality and size of the images that are wanted, as units of images are named: hd_large, medium ..."""
 
@@ -128,13 +133,17 @@ def worth_reading(method: str, path: str, content_type: str) -> bool:
     return method == "POST" and not path.endswith(UNBILLED) and ("json" in content_type or _operation(path) != "")
 
 
-def read_request(path: str, content_type: str, content: bytes) -> Asked | None:
-    """Return what a request worth reading asks for; None when it calls no model."""
+def read_request(path: str, content_type: str, content: bytes, encoding: str = "") -> Asked | None:
+    """Return what a request worth reading asks for; None when it calls no model.
+
+    A call whose body cannot be read weighs the most that there is: a limit must not be passed by what nobody can read.
+    """
     operation = _operation(path.lower().rstrip("/"))
     if "multipart/form-data" in content_type:
         named = _MODEL_IN_FORM.search(content)
         return Asked(operation, named[1].decode("utf-8", "replace") if named else "") if operation else None
-    body = _object(content)
+    read = read_object(content, encoding.strip().lower())
+    body = read or {}
     model = body.get("model") or body.get("modelId")
     in_path = _MODEL_IN_PATH.search(path)
     model = model if isinstance(model, str) else in_path[1] if in_path else ""
@@ -142,11 +151,13 @@ def read_request(path: str, content_type: str, content: bytes) -> Asked | None:
         return None
     return Asked(
         operation or "chat",
-        model.removeprefix("models/")[:256],
+        clean_text(model.removeprefix("models/")),
         bool(body.get("stream")) or "stream" in path.rpartition("/")[2].lower() or _streams_unasked(path, body),
         _spoken_chars(body) if operation == "speech" else prompt_chars(body),
-        _limit(body),
+        output_limit(body),
         next((provider for end, provider in SPEAKS if path.lower().rstrip("/").endswith(end)), ""),
+        answers(body),
+        MAX_TOKENS if read is None else prompt_tokens(body),
         variant_name(str(body.get("quality", "")), str(body.get("size", ""))) if operation == "image" else "",
     )
 
@@ -184,32 +195,6 @@ def _texts(value: object, depth: int) -> Iterator[str]:
                 yield from _texts(item, depth + 1)
 
 
-def _limit(body: Mapping[str, Any]) -> int | None:
-    places = (
-        body,
-        body.get("generationConfig"),
-        body.get("generation_config"),
-        body.get("inferenceConfig"),
-        body.get("options"),
-    )
-    names = ("max_completion_tokens", "max_output_tokens", "maxOutputTokens", "max_tokens", "maxTokens", "num_predict")
-    for place in places:
-        for name in names if isinstance(place, Mapping) else ():
-            found = count(place.get(name))  # type: ignore[union-attr]
-            if found:
-                answers = count(body.get("n")) or 1
-                return found * answers
-    return None
-
-
 def _streams_unasked(path: str, body: Mapping[str, object]) -> bool:
     """Ollama's own interface streams unless told not to."""
     return path.endswith(("/api/chat", "/api/generate")) and body.get("stream") is not False
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, dict) else {}

@@ -560,13 +560,13 @@ def test_disabled_guard_lets_all_pass() -> None:
     assert decision.est_usd is None
 
 
-def test_a_fault_of_the_guard_refuses_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tokenizer_that_fails_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
     def broken(_prompt: str, _model: str) -> int:
         raise RuntimeError("no vocabulary")
 
-    decision = allowed(guard_at(tokenizer=broken).check("gpt-a", prompt="x"))
-    assert decision.stale
-    assert "no vocabulary" in caplog.text
+    by_characters = allowed(guard_at().check("gpt-a", prompt="x" * 400)).est_nano
+    assert allowed(guard_at(tokenizer=broken).check("gpt-a", prompt="x" * 400)).est_nano == by_characters
+    assert "the tokenizer failed: RuntimeError" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -134,11 +134,18 @@ class Coverage:
                 index.setdefault((line.seller, form), []).append(line)
         return index
 
-    def lines(self, provider: str, forms: Iterable[str], region: str, *, host: str = "") -> list[Listed]:
-        """Return what the map says of a name: of its region if it names one, of the first seller that has it."""
+    def lines(
+        self, provider: str, forms: Iterable[str], region: str, *, host: str = "", in_book: bool = False
+    ) -> list[Listed]:
+        """Return what the map says of a name: of its region if it names one, of the first seller that has it.
+
+        Google sells by two lists: without a host of Vertex AI, what the book knows is compared with the other one.
+        """
         sellers = SELLERS.get(provider, (provider,))
         if provider == "google" and "aiplatform" in host:
             sellers = (*sellers[1:], sellers[0])
+        elif provider == "google" and in_book:
+            sellers = sellers[:1]
         plain = list(dict.fromkeys(form for name in forms for form in short_forms(name, provider)))
         tried = [*(f"{region}/{form}" for form in plain if region), *plain]
         return next((found for form in tried for seller in sellers if (found := self._index.get((seller, form)))), [])

@@ -101,7 +101,7 @@ class Planner:
         targets = self._targets(provider, forms, where)
         known = {*forms, *(target.key[1] for target in targets)}
         rules = tuple(rule for rule in self._rules if rule.matches(provider, known, where))
-        listed = self.coverage.lines(provider, forms, where["region"], host=where["api_host"])
+        listed = self.coverage.lines(provider, forms, where["region"], host=where["api_host"], in_book=bool(targets))
         return Meaning(provider, name, targets, rules, tuple(listed))
 
     def _targets(self, provider: str, forms: Sequence[str], where: dict[str, str]) -> tuple[Target, ...]:

@@ -1,0 +1,122 @@
+"""How much a request body may cost at most, for the guard: every text counts, and so do images, files and answers.
+
+Pure. Never less than the provider would bill for the same body, as far as characters tell; what cannot be read is the
+most that there is. The walk needs no recursion: a body may be nested as deep as its sender likes.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from tollmeter.schemas.event import MAX_TOKENS
+from tollmeter.schemas.texts import worst_count
+
+CHARS_PER_TOKEN = 4
+IMAGE_TOKENS, FILE_TOKENS = 1_600, 3_000
+"""The least that an image or a file counts. A large image is 1,105 tokens at OpenAI and about 1,600 at Anthropic (their
+pages on vision, read 2026-11-29); a page of a PDF is 1,500 to 3,000 (Anthropic, PDF support, read 2026-11-29)."""
+BASE64_CHARS_PER_TOKEN = 40
+"""Beyond that, for files whose size shows: a page of text is some 2,000 characters."""
+INFLATED_BYTES = 32 << 20
+_LIMITS = (
+    "max_completion_tokens",
+    "max_output_tokens",
+    "maxOutputTokens",
+    "max_tokens",
+    "maxTokens",
+    "max_tokens_to_sample",
+    "max_new_tokens",
+    "num_predict",
+)
+_LIMIT_PLACES = ("generationConfig", "generation_config", "inferenceConfig", "options", "parameters")
+_IMAGES = frozenset(("image", "image_url", "input_image", "inline_data", "inlinedata", "images"))
+_FILES = frozenset(("file", "input_file", "document", "file_data", "filedata", "input_audio", "audio", "video"))
+_BINARY = frozenset(("data", "url", "bytes", "b64_json", "file_data", "image_url", "file_id", "fileuri", "file_uri"))
+_LONG = 1_024
+"""A text below such a key that is shorter is text."""
+
+
+def read_object(content: bytes, encoding: str = "") -> dict[str, Any] | None:
+    """Return the JSON object of a body; None when there is one that cannot be read, {} when there is none."""
+    if encoding in ("gzip", "deflate"):
+        unpacker = zlib.decompressobj(wbits=47)
+        try:
+            content = unpacker.decompress(content, INFLATED_BYTES)
+        except zlib.error:
+            return None
+        if unpacker.unconsumed_tail:
+            return None
+    elif encoding not in ("", "identity"):
+        return None
+    if not content.strip():
+        return {}
+    try:
+        body = json.loads(content)
+    except (UnicodeDecodeError, ValueError):
+        try:  # a provider may be more lenient than Python about bytes that are no UTF-8
+            body = json.loads(content.decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return None
+    except RecursionError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def output_limit(body: Mapping[str, Any]) -> int | None:
+    """Return the most tokens that all answers together may have by the caller's own limits; None without any."""
+    places = (body, *(body.get(name) for name in _LIMIT_PLACES))
+    stated = [
+        worst_count(place[name])
+        for place in places
+        if isinstance(place, Mapping)
+        for name in _LIMITS
+        if place.get(name) is not None
+    ]
+    found = max((limit for limit in stated if limit), default=0)
+    return min(found * answers(body), MAX_TOKENS) if found else None
+
+
+def answers(body: Mapping[str, Any]) -> int:
+    """Return how many answers are asked for: `n` or `best_of` of each prompt of a list, `candidateCount`."""
+    config = body.get("generationConfig")
+    counts = [body.get("n"), body.get("best_of"), config.get("candidateCount") if isinstance(config, Mapping) else None]
+    each = max([1, *(worst_count(count) or 1 for count in counts)])
+    prompt = body.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) and any(isinstance(one, str | list) for one in prompt) else 1
+    return min(each * max(prompts, 1), MAX_TOKENS)
+
+
+def prompt_tokens(body: Mapping[str, Any]) -> int:
+    """Return how many tokens of input a body is at least counted as."""
+    chars = tokens = 0
+    waiting: list[tuple[str, Any]] = [("", body)]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, str):
+            if key in _BINARY and len(value) >= _LONG:
+                tokens += len(value) // BASE64_CHARS_PER_TOKEN if key not in ("url", "image_url") else 0
+            else:
+                chars += len(value)
+        elif isinstance(value, Mapping):
+            tokens += _attached(key, value)
+            for name, item in value.items():
+                chars += len(name)
+                waiting.append((name.lower(), item))
+        elif isinstance(value, list):
+            if value and all(isinstance(item, int) for item in value):
+                tokens += len(value)  # a prompt of token ids
+            else:
+                waiting += [(key, item) for item in value]
+        elif value is not None:
+            chars += 4
+    return min(-(-chars // CHARS_PER_TOKEN) + tokens, MAX_TOKENS)
+
+
+def _attached(key: str, value: Mapping[str, Any]) -> int:
+    """Return what an image or a file counts by itself."""
+    kind = value.get("type")
+    names = {key, kind.lower() if isinstance(kind, str) else ""}
+    if names & _FILES:
+        return FILE_TOKENS
+    return IMAGE_TOKENS if names & _IMAGES else 0
