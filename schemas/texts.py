@@ -5,14 +5,13 @@ Whoever passes on what his users sent must not lose an event, or slip past a blo
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from tollmeter.schemas.event import MAX_TAG_CHARS, MAX_TAGS, MAX_TOKENS
 
 MAX_TEXT_CHARS = 256
 
 
-def clean_text(value: Any, most: int = MAX_TEXT_CHARS) -> str:
+def clean_text(value: object, most: int = MAX_TEXT_CHARS) -> str:
     """Return a value as text of at most so many characters; a lone surrogate is a question mark. Never raises."""
     try:
         text = value if type(value) is str else "" if value is None else str(value)
@@ -22,7 +21,7 @@ def clean_text(value: Any, most: int = MAX_TEXT_CHARS) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def clean_tags(tags: Any) -> dict[str, str]:
+def clean_tags(tags: object) -> dict[str, str]:
     """Return the first tags, as many and as long as an event holds; what is no mapping has none. Never raises."""
     if not isinstance(tags, Mapping):
         return {}
@@ -34,7 +33,7 @@ def clean_tags(tags: Any) -> dict[str, str]:
     return kept
 
 
-def worst_count(value: Any) -> int | None:
+def worst_count(value: object) -> int | None:
     """Return a count of tokens for limits: None stays None, and what is no count is the most that an event holds.
 
     A negative count would be a credit, and one that cannot be read must not be taken for nothing.

@@ -39,7 +39,7 @@ def build(entry: Entry, defaults: Mapping[str, object], pepper: str = "") -> Usa
         raise RefusedError(f"{where}: {first['msg']}") from None
 
 
-def _fit(name: str, value: Any) -> Any:
+def _fit(name: str, value: object) -> object:
     """Return a value as an event can hold it: what services pass on of their users must not cost the event."""
     if name in _TEXTS:
         return clean_text(value)

@@ -79,7 +79,7 @@ class Question(NamedTuple):
         }
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _names(value: object) -> tuple[str, ...]:
     """Return several names; one text is one name."""
     if isinstance(value, str) or not isinstance(value, Collection):
         return (clean_text(value),) if value else ()

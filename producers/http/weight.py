@@ -63,7 +63,7 @@ def read_object(content: bytes, encoding: str = "") -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def output_limit(body: Mapping[str, Any]) -> int | None:
+def output_limit(body: Mapping[str, object]) -> int | None:
     """Return the most tokens that all answers together may have by the caller's own limits; None without any."""
     places = (body, *(body.get(name) for name in _LIMIT_PLACES))
     stated = [
@@ -77,7 +77,7 @@ def output_limit(body: Mapping[str, Any]) -> int | None:
     return min(found * answers(body), MAX_TOKENS) if found else None
 
 
-def answers(body: Mapping[str, Any]) -> int:
+def answers(body: Mapping[str, object]) -> int:
     """Return how many answers are asked for: `n` or `best_of` of each prompt of a list, `candidateCount`."""
     config = body.get("generationConfig")
     counts = [body.get("n"), body.get("best_of"), config.get("candidateCount") if isinstance(config, Mapping) else None]
@@ -87,10 +87,10 @@ def answers(body: Mapping[str, Any]) -> int:
     return min(each * max(prompts, 1), MAX_TOKENS)
 
 
-def prompt_tokens(body: Mapping[str, Any]) -> int:
+def prompt_tokens(body: Mapping[str, object]) -> int:
     """Return how many tokens of input a body is at least counted as."""
     chars = tokens = 0
-    waiting: list[tuple[str, Any]] = [("", body)]
+    waiting: list[tuple[str, object]] = [("", body)]
     while waiting:
         key, value = waiting.pop()
         if isinstance(value, str):
@@ -113,7 +113,7 @@ def prompt_tokens(body: Mapping[str, Any]) -> int:
     return min(-(-chars // CHARS_PER_TOKEN) + tokens, MAX_TOKENS)
 
 
-def _attached(key: str, value: Mapping[str, Any]) -> int:
+def _attached(key: str, value: Mapping[str, object]) -> int:
     """Return what an image or a file counts by itself."""
     kind = value.get("type")
     names = {key, kind.lower() if isinstance(kind, str) else ""}
