@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,15 +112,17 @@ def run(work: Coroutine[Any, Any, Value]) -> Value:
     return asyncio.run(work)
 
 
-def send(line: Settings, topic: str, records: list[Sent]) -> None:
-    """Send records one after the other."""
+def send(line: Settings, topic: str, records: list[Sent], transaction: str = "") -> None:
+    """Send records one after the other, or all in one transaction of this name."""
 
     async def work() -> None:
-        producer = AIOKafkaProducer(**line.kafka_options())
+        options = {"transactional_id": transaction} if transaction else {}
+        producer = AIOKafkaProducer(**line.kafka_options(), **options)
         await producer.start()
         try:
-            for partition, value, headers in records:
-                await producer.send_and_wait(line.topic(topic), value, partition=partition, headers=headers)
+            async with producer.transaction() if transaction else nullcontext():
+                for partition, value, headers in records:
+                    await producer.send_and_wait(line.topic(topic), value, partition=partition, headers=headers)
         finally:
             await producer.stop()
 
@@ -168,6 +171,21 @@ def commit(line: Settings, stage: str, topic: str, offsets: dict[int, int]) -> N
             await consumer.stop()
 
     run(work())
+
+
+def committed(line: Settings, stage: str, topic: str, partitions: int = 4) -> dict[int, int]:
+    """Return the offsets that a stage has committed, 0 where it has none."""
+
+    async def work() -> dict[int, int]:
+        consumer = AIOKafkaConsumer(**line.kafka_options(), group_id=line.group(stage), enable_auto_commit=False)
+        await consumer.start()
+        try:
+            tps = [TopicPartition(line.topic(topic), number) for number in range(partitions)]
+            return {tp.partition: await consumer.committed(tp) or 0 for tp in tps}
+        finally:
+            await consumer.stop()
+
+    return run(work())
 
 
 async def _with_admin(line: Settings, work: Callable[[AIOKafkaAdminClient], Awaitable[None]]) -> None:

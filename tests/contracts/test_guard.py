@@ -1,7 +1,5 @@
 """The guard on the real topics: what is written there decides in another process within a moment, with no restart."""
 
-import asyncio
-import json
 import os
 import signal
 import time
@@ -10,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests import guard_rows as rows
 from tests.patience import Patience
+from tests.workers import alerts
 from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.guard.guard import Allow, Deny, Guard
 from tollmeter.producers.guard.price_cache import PriceCache
@@ -103,23 +101,6 @@ def refused(guard: Guard, eventually: Eventually) -> Deny:
     return found[0]
 
 
-async def _alerts(settings: Settings) -> list[dict[str, Any]]:
-    topic = settings.topic(topics.ALERTS)
-    consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        parts = [TopicPartition(topic, number) for number in range(settings.partitions_priced)]
-        consumer.assign(parts)
-        ends = await consumer.end_offsets(parts)
-        found = []
-        while any([await consumer.position(part) < ends[part] for part in parts]):
-            for records in (await consumer.getmany(timeout_ms=200)).values():
-                found += [json.loads(record.value) for record in records]
-        return found
-    finally:
-        await consumer.stop()
-
-
 def test_refusals_are_events_and_one_alert(line_settings: Settings, guard: Guard, eventually: Eventually) -> None:
     for _ in range(3):
         denied = guard.check("gpt-4o", **{**CALL, "prompt_tokens": 100_000})
@@ -127,7 +108,7 @@ def test_refusals_are_events_and_one_alert(line_settings: Settings, guard: Guard
         assert denied.event_id
     assert guard._producer is not None
     assert [(event.status, event.error_type) for event in guard._producer.events] == [("BLOCKED", "cost_cap")] * 3
-    (alert,) = eventually(lambda: asyncio.run(_alerts(line_settings)), 15.0)
+    (alert,) = eventually(lambda: alerts(line_settings, "cap_refused"), 15.0)
     assert (alert["source"], alert["data"]["kind"], alert["data"]["scope"]) == (
         "tollmeter/guard",
         "cap_refused",

@@ -10,16 +10,15 @@ from typing import Any
 
 import polars as pl
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from tests.exchange import dated
 from tests.usage_rows import AT, avro, fields
-from tests.workers import Workers
+from tests.workers import Workers, read, send
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import PolicyDelete, Tick
 from tollmeter.schemas.envelope import control_record, tick_record
 from tollmeter.schemas.priced import KIND_ROWS, KIND_TICK
-from tollmeter.schemas.record import Headers
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 from tollmeter.streams.price.batch import price_batch
@@ -29,46 +28,6 @@ from tollmeter.streams.rules.records.encode import Block, blocks, encode_dicts
 pytestmark = pytest.mark.stack
 Eventually = Callable[..., Any]
 BOOK = load(dated())
-
-
-async def _send(line: Settings, topic: str, records: list[tuple[int, bytes, Headers]], transaction: str) -> None:
-    options = {"transactional_id": transaction} if transaction else {}
-    producer = AIOKafkaProducer(**line.kafka_options(), **options)
-    await producer.start()
-    try:
-        if transaction:
-            await producer.begin_transaction()
-        for partition, value, headers in records:
-            await producer.send_and_wait(line.topic(topic), value, partition=partition, headers=headers)
-        if transaction:
-            await producer.commit_transaction()
-    finally:
-        await producer.stop()
-
-
-def send(line: Settings, topic: str, records: list[tuple[int, bytes, Headers]], transaction: str = "") -> None:
-    asyncio.run(_send(line, topic, records, transaction))
-
-
-async def _read(line: Settings, topic: str) -> list[Any]:
-    consumer = AIOKafkaConsumer(**line.kafka_options(), enable_auto_commit=False)
-    await consumer.start()
-    try:
-        tps = [TopicPartition(line.topic(topic), number) for number in range(4)]
-        consumer.assign(tps)
-        await consumer.seek_to_beginning(*tps)
-        ends = await consumer.end_offsets(tps)
-        found: list[Any] = []
-        while any([await consumer.position(tp) < ends[tp] for tp in tps]):
-            for records in (await consumer.getmany(timeout_ms=500)).values():
-                found += records
-        return found
-    finally:
-        await consumer.stop()
-
-
-def read(line: Settings, topic: str) -> list[Any]:
-    return asyncio.run(_read(line, topic))
 
 
 def priced(*numbers: int, **changed: pl.Expr) -> Block:

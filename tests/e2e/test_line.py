@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from tests.usage_rows import as_json, avro, cloudevent, confluent, fields
-from tests.workers import Workers
+from tests.workers import Workers, committed, read
 from tollmeter.embedded.environment import settings_environment
 from tollmeter.embedded.stack import Stack
 from tollmeter.schemas import topics
@@ -47,33 +47,6 @@ async def _send(line: Settings, values: Sequence[bytes], rng: random.Random) -> 
 def send(line: Settings, values: Sequence[bytes], rng: random.Random) -> list[tuple[int, int]]:
     """Produce values to random partitions; return partition and offset of each."""
     return asyncio.run(_send(line, values, rng))
-
-
-async def _dead_letters(line: Settings) -> list[Any]:
-    consumer = AIOKafkaConsumer(**line.kafka_options(), enable_auto_commit=False)
-    await consumer.start()
-    try:
-        tps = [TopicPartition(line.topic(topics.DLQ), number) for number in range(4)]
-        consumer.assign(tps)
-        await consumer.seek_to_beginning(*tps)
-        ends = await consumer.end_offsets(tps)
-        found: list[Any] = []
-        while any([await consumer.position(tp) < ends[tp] for tp in tps]):
-            for records in (await consumer.getmany(timeout_ms=500)).values():
-                found += records
-        return found
-    finally:
-        await consumer.stop()
-
-
-async def _committed(line: Settings, stage: str, topic: str) -> dict[int, int]:
-    consumer = AIOKafkaConsumer(**line.kafka_options(), group_id=line.group(stage), enable_auto_commit=False)
-    await consumer.start()
-    try:
-        tps = [TopicPartition(line.topic(topic), number) for number in range(4)]
-        return {tp.partition: await consumer.committed(tp) or 0 for tp in tps}
-    finally:
-        await consumer.stop()
 
 
 def totals(client: ClickHouse) -> dict[str, int]:
@@ -142,7 +115,7 @@ def test_kill_9_of_each_worker_loses_and_doubles_nothing(
     client = connect(line)
     wanted = expected_totals(events)
     eventually(lambda: totals(client) == wanted, timeout=60)
-    letters = asyncio.run(_dead_letters(line))
+    letters = read(line, topics.DLQ)
     found = {
         (int(h["source_partition"]), int(h["source_offset"]), record.value or b"")
         for record in letters
@@ -155,7 +128,7 @@ def test_kill_9_of_each_worker_loses_and_doubles_nothing(
     for worker in running.values():
         worker.process.send_signal(signal.SIGTERM)
     assert [worker.process.wait(timeout=300) for worker in running.values()] == [0, 0, 0, 0]
-    assert sum(asyncio.run(_committed(line, "price", topics.EVENTS)).values()) == sent
+    assert sum(committed(line, "price", topics.EVENTS).values()) == sent
 
 
 def test_ledger_waits_for_clickhouse(line: Settings, workers: Workers, stack: Stack, eventually: Eventually) -> None:
@@ -167,7 +140,7 @@ def test_ledger_waits_for_clickhouse(line: Settings, workers: Workers, stack: St
     stack.kill("front", signal.SIGKILL, restart=False)
     try:
         send(line, [avro(event) for event in events[1_000:]], random.Random(2))
-        eventually(lambda: sum(asyncio.run(_committed(line, "price", topics.EVENTS)).values()) == 3_000, timeout=30)
+        eventually(lambda: sum(committed(line, "price", topics.EVENTS).values()) == 3_000, timeout=30)
         assert ledger.poll() is None
     finally:
         stack.resume("front")

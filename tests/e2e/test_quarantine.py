@@ -13,9 +13,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from tests.usage_rows import avro, fields
+from tests.workers import read
 from tollmeter.embedded.environment import settings_environment
 from tollmeter.schemas import topics
 from tollmeter.schemas.codec import SINGLE_OBJECT_HEADER
@@ -66,27 +67,10 @@ async def _publish(line: Settings, numbers: tuple[int, ...]) -> None:
         await producer.stop()
 
 
-async def _read(line: Settings, topic: str) -> list[Any]:
-    consumer = AIOKafkaConsumer(**line.kafka_options(), enable_auto_commit=False)
-    await consumer.start()
-    try:
-        tps = [TopicPartition(line.topic(topic), number) for number in range(4)]
-        consumer.assign(tps)
-        await consumer.seek_to_beginning(*tps)
-        ends = await consumer.end_offsets(tps)
-        found: list[Any] = []
-        while any([await consumer.position(tp) < ends[tp] for tp in tps]):
-            for records in (await consumer.getmany(timeout_ms=300)).values():
-                found += records
-        return found
-    finally:
-        await consumer.stop()
-
-
 def priced(line: Settings) -> set[str]:
     """Ids of the rows in usage.priced."""
     found: set[str] = set()
-    for record in asyncio.run(_read(line, topics.PRICED)):
+    for record in read(line, topics.PRICED):
         if dict(record.headers)["kind"] == b"rows":
             found |= set(pl.read_ipc_stream(io.BytesIO(record.value), columns=["event_id"])["event_id"].to_list())
     return found
@@ -105,9 +89,9 @@ def test_killer_is_set_aside_at_the_third_start_and_everything_behind_it_flows(
             if number < 2:
                 assert worker.wait(900) == -signal.SIGSEGV
                 died += 1
-                assert asyncio.run(_read(line, topics.DLQ)) == []
+                assert read(line, topics.DLQ) == []
                 continue
-            letters = eventually(lambda: asyncio.run(_read(line, topics.DLQ)), 150, every=0.5)
+            letters = eventually(lambda: read(line, topics.DLQ), 150, every=0.5)
             asyncio.run(_publish(line, (50, 51)))
             eventually(lambda: priced(line) == WANTED, 60, every=0.5)
             assert worker.poll() is None
@@ -122,7 +106,7 @@ def test_killer_is_set_aside_at_the_third_start_and_everything_behind_it_flows(
     assert letter.value == KILLER
     sources = [
         source
-        for record in asyncio.run(_read(line, topics.PRICED))
+        for record in read(line, topics.PRICED)
         for name, value in record.headers
         if name == H_SOURCES
         for source in json.loads(value)

@@ -1,19 +1,16 @@
 """WATCH under kill -9, with two workers: every window equals the ledger, every threshold alerts under one id."""
 
 import asyncio
-import json
 import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.workers import Workers
+from tests.workers import Workers, alerts
 from tollmeter.broker.policies import delete_policy, list_policies, set_policy
 from tollmeter.producers.imports.publish import publish
-from tollmeter.schemas import topics
 from tollmeter.schemas.money import NANO_PER_USD
 from tollmeter.schemas.policy import SCOPE_COLUMNS, Policy
 from tollmeter.settings import Settings
@@ -61,23 +58,6 @@ def _sums(row: dict[str, Any]) -> tuple[int, ...]:
     return tuple(int(row[name]) for name in ("calls", "input_tokens", "output_tokens", "cost", "risk"))
 
 
-async def alerts_of(settings: Settings) -> list[dict[str, Any]]:
-    consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
-    await consumer.start()
-    try:
-        tps = [TopicPartition(settings.topic(topics.ALERTS), number) for number in range(4)]
-        consumer.assign(tps)
-        await consumer.seek_to_beginning(*tps)
-        ends = await consumer.end_offsets(tps)
-        found: list[dict[str, Any]] = []
-        while any([await consumer.position(tp) < ends[tp] for tp in tps]):
-            for records in (await consumer.getmany(timeout_ms=500)).values():
-                found += [json.loads(record.value) for record in records]
-        return found
-    finally:
-        await consumer.stop()
-
-
 @pytest.mark.parametrize("events", [6_000, pytest.param(12_000, marks=pytest.mark.nightly)])
 def test_windows_and_alerts_survive_kill_9(
     line: Settings, workers: Workers, eventually: Callable[..., Any], events: int
@@ -113,8 +93,7 @@ def test_windows_and_alerts_survive_kill_9(
 
 def _check_alerts(line: Settings, client: ClickHouse, policy: Policy) -> None:
     """Every threshold at or below the spend of the period alerted, under one id; none above it did."""
-    found = [event for event in asyncio.run(alerts_of(line)) if event["data"]["kind"] == "budget"]
-    ours = [event for event in found if event["data"]["policy_id"] == policy.policy_id]
+    ours = [event for event in alerts(line, "budget") if event["data"]["policy_id"] == policy.policy_id]
     assert policy.daily_limit_micro
     assert policy.monthly_limit_micro
     for level, limit_micro in (("day", policy.daily_limit_micro), ("month", policy.monthly_limit_micro)):
