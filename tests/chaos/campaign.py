@@ -22,6 +22,7 @@ from tests.chaos.oracle import NAMES, Alerts, Wrong, judge
 from tests.chaos.outcome import Outcome, Score
 from tests.chaos.producers import Traffic
 from tests.chaos.progress import Progress
+from tests.patience import Patience
 from tollmeter.broker.policies import set_policy
 from tollmeter.embedded.stack import FRONT
 from tollmeter.schemas import topics
@@ -129,7 +130,8 @@ class Campaign:
         while time.monotonic() < healed_at + LEAST_S:
             scene.wait(0.3)
         began_at: float | None = None
-        while time.monotonic() < healed_at + RECOVERY_S:
+        patience = Patience(RECOVERY_S)
+        while not patience.ended():
             self._progress.look()
             if self._progress.caught_up():
                 began_at = began_at or time.monotonic()
@@ -161,11 +163,11 @@ class Campaign:
     def _compared(self) -> Wrong:
         if not self._background.call(self._traffic.settle(PATIENCE_S), PATIENCE_S + 30):
             return {"lost": {"producers could not get rid of their events"}}
-        until = time.monotonic() + PATIENCE_S
+        patience = Patience(PATIENCE_S)
         while True:
             self._progress.look()
             new = self._newly_wrong()
-            if not any(new.values()) or time.monotonic() > until:
+            if not any(new.values()) or patience.ended():
                 return new
             self._awaited = [name for name, keys in new.items() if keys]
             time.sleep(0.5)

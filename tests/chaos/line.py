@@ -27,6 +27,7 @@ from tollmeter.embedded.stack import BROKER, FRONT, STAGES, Stack
 from tollmeter.embedded.supervisor import Program
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, Unavailable, connect
+from tollmeter.stacks import LOCK
 
 SETTINGS = {
     "session_timeout_s": 6.0,
@@ -58,6 +59,7 @@ class Line:
         with ExitStack() as undo:
             undo.callback(self.namespace.close)
             undo.callback(self.disk.close)
+            (self.folder / LOCK).touch()  # a data folder from now on, whatever is mounted in it
             self.no_namespace, self.no_disk = self.namespace.missing(), self.disk.missing()
             self.no_tracer = self.tracer.missing()
             wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0", **SETTINGS)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from itertools import islice
 from pathlib import Path
@@ -44,25 +45,32 @@ def command(settings: Settings, *arguments: str, text: bytes | None = None) -> t
     return int(done.return_value or 0), json.loads(done.stdout)
 
 
-FLAT = {"input": Decimal("0.14"), "cached": Decimal("0.0028"), "output": Decimal("0.28")}
-"""deepseek-v4-flash until 2026-08-17, USD per million: the library knows hours or dates, never both."""
+ALWAYS = datetime(2000, 1, 1, tzinfo=UTC)
+BATCH_AT_HALF_SINCE = {"openai": datetime(2024, 4, 15, tzinfo=UTC)} | dict.fromkeys(
+    ("google", "anthropic", "mistral"), ALWAYS
+)
+"""Their batches cost half; of some models the library does not know it."""
 
 
 def nano_usd(event: UsageEvent) -> int:
     """The cost of an event by the price library itself, in decimals, rounded once; by hand where that errs."""
     if event.provider == "ollama":
         return 0
-    if event.model_used == "deepseek-v4-flash":
-        assert event.occurred_at.year < 2026
-        fresh, cached = event.input_tokens - event.cache_read_tokens, event.cache_read_tokens
-        nano = (fresh * FLAT["input"] + cached * FLAT["cached"] + event.output_tokens * FLAT["output"]) * 1_000
-        return int(nano.quantize(Decimal(1), ROUND_HALF_EVEN))
+    usd = by_the_library(event, None)
+    if event.processing == "BATCH":
+        of_batches = by_the_library(event, {"processing": "batch"})
+        since = BATCH_AT_HALF_SINCE.get(event.provider)
+        half = of_batches == usd and since is not None and event.occurred_at >= since
+        usd = usd / 2 if half else of_batches
+    return int((usd * 10**9).quantize(Decimal(1), ROUND_HALF_EVEN))
+
+
+def by_the_library(event: UsageEvent, context: dict[str, str] | None) -> Decimal:
     usage = Usage(
         input_tokens=event.input_tokens,
         cache_read_tokens=event.cache_read_tokens or None,
         output_tokens=event.output_tokens,
     )
-    context = {"processing": "batch"} if event.processing == "BATCH" else None
     price = calc_price(
         usage,
         event.model_used,
@@ -70,7 +78,7 @@ def nano_usd(event: UsageEvent) -> int:
         genai_request_timestamp=event.occurred_at,
         price_context=context,
     )
-    return int((price.total_price * 10**9).quantize(Decimal(1), ROUND_HALF_EVEN))
+    return price.total_price
 
 
 def sums(found: list[UsageEvent]) -> dict[tuple[str, str, str], list[int]]:
