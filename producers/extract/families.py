@@ -28,6 +28,7 @@ FAMILIES: tuple[tuple[Belongs, Read], ...] = (
     (gateways.is_langchain, gateways.langchain),
     (gemini.is_gemini, gemini.gemini),
     (cohere.is_cohere, cohere.cohere),
+    (gateways.is_by_model, gateways.by_model),
     (gateways.is_ai_sdk, gateways.ai_sdk),
     (bedrock.is_converse, bedrock.converse),
     (mistral.is_pages, mistral.pages),

@@ -5,10 +5,13 @@ https://ai-sdk.dev/docs/reference (usage) and https://replicate.com/docs (metric
 OpenRouter keep OpenAI's shape and are read there.
 """
 
+from tollmeter.producers.extract.grown import plain
 from tollmeter.producers.extract.totals import usage_of
-from tollmeter.producers.extract.usage import Counts, Usage, get
+from tollmeter.producers.extract.usage import Counts, Part, Usage, get
 
 LANGCHAIN = "usage_metadata.input_tokens"
+BY_MODEL = "modelUsage"
+"""Of a result of the Claude Agent SDK (https://platform.claude.com/docs/en/agent-sdk/cost-tracking, 2026-11-29)."""
 AI_SDK = ("usage.cachedInputTokens", "usage.reasoningTokens", "usage.inputTokenDetails")
 
 
@@ -35,6 +38,29 @@ def langchain(body: object, _provider: str) -> Usage:
         output_tokens=counts.take("output_tokens"),
         reasoning_tokens=counts.take("output_token_details.reasoning"),
     )
+
+
+def is_by_model(body: object) -> bool:
+    return isinstance(plain(get(body, BY_MODEL)), dict)
+
+
+def by_model(body: object, _provider: str) -> Usage:
+    """The result of an agent's run states the usage of each model; the three inputs exclude each other."""
+    parts = []
+    stated = plain(get(body, BY_MODEL))
+    for model, block in stated.items() if isinstance(stated, dict) else ():
+        counts = Counts(block)
+        read, written = counts.take("cacheReadInputTokens"), counts.take("cacheCreationInputTokens")
+        usage = usage_of(
+            counts,
+            {"web_searches": float(counts.take("webSearchRequests"))},
+            input_tokens=counts.take("inputTokens") + read + written,
+            cache_read_tokens=read,
+            cache_write_tokens=written,
+            output_tokens=counts.take("outputTokens"),
+        )
+        parts.append(Part(str(model), usage))
+    return Usage(stated=bool(parts), others=tuple(parts))
 
 
 def is_ai_sdk(body: object) -> bool:
