@@ -57,7 +57,7 @@ def _answers(response: Any, fields: dict[str, Any]) -> Iterator[Body]:
         yield Body(_opened(response), fields)
 
 
-def _opened(body: Any) -> Any:
+def _opened(body: Any) -> object:
     """Return the answer out of an envelope: one event of a session, Cloudflare's result, usage that choices state."""
     if get(body, *_STATED) is not None:
         return body
@@ -161,7 +161,7 @@ def _batch_line(body: object) -> Any:
     return get(body, "response") if answered and get(body, "key", "request") is not None else None
 
 
-def from_text(content: str | bytes | bytearray) -> Any:
+def from_text(content: str | bytes | bytearray) -> object:
     """Return what a text holds: one JSON document, or the list of chunks of server-sent events or JSON lines."""
     given = content if isinstance(content, str) else bytes(content).decode("utf-8", "replace")
     whole = _parsed(given)

@@ -202,7 +202,7 @@ class Merged(dict[str, Any]):
             self["web_queries"] = list(dict.fromkeys([*self.get("web_queries", []), *map(text, queries)]))
 
 
-def unwrapped(chunk: object) -> Any:
+def unwrapped(chunk: object) -> object:
     """Return what a chunk wraps: bytes of Bedrock's event stream, or an event with its data beside its name."""
     inner = get(chunk, "chunk.bytes")
     if inner is None and isinstance(get(chunk, "event"), str):
@@ -216,7 +216,7 @@ def unwrapped(chunk: object) -> Any:
     return inner if isinstance(inner, Mapping) or hasattr(inner, "__dict__") else chunk
 
 
-def _usage_in(chunk: object) -> Any:
+def _usage_in(chunk: object) -> object:
     """Return the block of usage wherever a chunk has one beside its top level."""
     found = get(chunk, "usage", "metadata.usage", "delta.usage", "message.usage")  # Bedrock; Cohere's last event
     if found is not None:
@@ -239,7 +239,7 @@ def _finished(chunk: object) -> bool:
     return _finish(chunk) or get(chunk, "done") is True or ends or get(chunk, "event.completionEnd") is not None
 
 
-def _added(old: object, new: object) -> Any:
+def _added(old: object, new: object) -> object:
     """Chunks of LangChain add up: each states what is new in it."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {name: _added(old.get(name), new.get(name)) for name in (*old, *(key for key in new if key not in old))}

@@ -116,7 +116,7 @@ def _parts(name: str) -> tuple[str, ...]:
     return tuple(name.split("."))
 
 
-def _member(body: object, name: str) -> Any:
+def _member(body: object, name: str) -> object:
     try:
         found = body.get(name) if isinstance(body, Mapping) else getattr(body, name, None)
     except Exception:  # a property may do anything

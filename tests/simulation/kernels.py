@@ -117,7 +117,7 @@ class RowCheckpoints(CheckpointStore):
 
 
 def repair_cells(store: Store, client: Client, org: str, hours: tuple[int, ...], watermark_s: int) -> Iterator[Any]:
-    """Compute the cells of a round from the ledger and the live hours, as `sinks.repair` does; a question at a time."""
+    """Compute the cells of a round from the ledger and the live hours, as production does; a question at a time."""
     client._ask()
     late = [row for row in store.events.values() if row.org == org and row.charged_us // 3_600_000_000 in hours]
     minutes, is_ = totals_of("minute", late), totals_of("hour", late)
