@@ -174,7 +174,7 @@ def test_reports_fit_a_narrow_terminal(seeded: Settings, width: int) -> None:
         shown = terminals.CODES.sub("", terminals.in_terminal(width, "report", name, **environment))
         table = shown.partition("total: ")[0]
         assert terminals.widest(table) <= width, shown
-        assert "gpt-4o" in table or name in ("summary", "operations")
+        assert "gpt-4o" in table or name in ("summary", "operations"), "a call without its model says little"
         assert "\x1b" not in terminals.in_terminal(width, "report", name, **environment, NO_COLOR="1")
 
 

@@ -39,8 +39,9 @@ class Lines:
 
     def print(self, text: str = "", *, dim: bool = False, bold: bool = False) -> None:
         """Print one line."""
-        plain = not self.is_terminal or bool(os.environ.get("NO_COLOR"))
-        shown = printable(text) if plain else click.style(printable(text), dim=dim or None, bold=bold or None)
+        shown = printable(text)
+        if (dim or bold) and self.is_terminal and not os.environ.get("NO_COLOR"):
+            shown = click.style(shown, dim=dim or None, bold=bold or None)
         click.echo(shown, err=self._error)
 
 

@@ -85,7 +85,7 @@ def calls(settings: Settings, asked: Asked, top: int, form: Form) -> None:
     with reading(settings) as ledger:
         rows = ledger.query(load("top_calls"), {**asked.parameters(), "top": top})
         total = ledger.query(load("spend_total"), asked.parameters())[0]
-    show("dearest calls", rows, CALL, asked, total, form, spare=("request_id", "client_ip", "model_sent", "api_key_id"))
+    show("dearest calls", rows, CALL, asked, total, form, spare=("model_used", "api_key_id", "client_ip", "request_id"))
 
 
 @report.command()
