@@ -4,10 +4,13 @@ IPv6 is short and in lower case, an IPv4 address that a dual-stack listener show
 """
 
 import ipaddress
+import re
 from functools import lru_cache
 
 MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 CACHED = 4_096
+HASHED = re.compile(r"[0-9a-f]{16}")
+"""What events may keep in place of an address."""
 
 
 def address(text: str) -> str:
@@ -29,6 +32,51 @@ def address_or_network(text: str) -> str:
         mapped = network.network_address.ipv4_mapped
         return address_or_network(f"{mapped}/{network.prefixlen - MAPPED.prefixlen}")
     return str(network) if network.prefixlen < network.max_prefixlen else str(network.network_address)
+
+
+_WRITTEN = re.compile(r"\[([^\[\]]*)\](?::\d{1,5})?|([\d.]+):\d{1,5}|([^%\[\]]*:[^%\[\]]*)%.*")
+"""An address as servers and proxies write it: IPv6 in brackets or with a zone, IPv4 plain; a port behind."""
+
+
+@lru_cache(CACHED)
+def caller_form(text: str) -> str:
+    """Return what is known of a caller: an address in its normal form without port and zone, any other text as it is.
+
+    Unlike a rule, which an admin can write anew, a caller is as servers and proxies show it.
+    """
+    plain = text.strip()
+    found = _WRITTEN.fullmatch(plain)
+    host = next((part for part in found.groups() if part), "") if found else plain
+    try:
+        return address(host.partition("%")[0])
+    except ValueError:
+        return plain
+
+
+def parsed_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address of a caller, None for text that is none."""
+    try:
+        return ipaddress.ip_address(caller_form(text))
+    except ValueError:
+        return None
+
+
+def normal_address(text: str) -> str:
+    """Return the address of a caller in its normal form; "" for text that is none."""
+    return caller_form(text) if parsed_address(text) is not None else ""
+
+
+def named_address(text: str) -> str:
+    """Return the form under which a budget keeps an address, or the hash of one. Raises `ValueError` for what is none.
+
+    A budget is of one address: nothing sums up those of a network.
+    """
+    if HASHED.fullmatch(text):
+        return text
+    try:
+        return address(text)
+    except ValueError:
+        raise ValueError(f"{text[:64]!r} is no address: write it like 203.0.113.9 or 2001:db8::7") from None
 
 
 @lru_cache(CACHED)

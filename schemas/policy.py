@@ -3,7 +3,9 @@
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from tollmeter.schemas.addresses import named_address
 
 SCOPE_KINDS = ("org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag")
 ScopeKind = Literal["org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag"]
@@ -95,6 +97,11 @@ class Policy(BaseModel):
     alert_pcts: tuple[Percent, ...] = DEFAULT_ALERT_PCTS
     alert_remaining_micro: Amount | None = None
     """Alert once a period when less than this remains of a money limit."""
+
+    @field_validator("name")
+    @classmethod
+    def _one_form(cls, name: str, known: ValidationInfo) -> str:
+        return named_address(name) if known.data.get("scope") == "client_ip" and name else name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any, Literal
 
+from tollmeter.schemas.addresses import caller_form, parsed_address
+
 DEFAULT_PEPPER = b"tollmeter"
 """Used when no pepper is set: ids are stable everywhere, but whoever holds a leaked key can recognise its id."""
 
@@ -79,12 +81,8 @@ def client_ip(headers: Mapping[str, str], peer: str | None, trusted_proxies: Ite
 
 
 def _within(address: str, networks: Iterable[str]) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None) or parsed
-    return any(mapped in ipaddress.ip_network(network, strict=False) for network in networks)
+    parsed = parsed_address(address)
+    return parsed is not None and any(parsed in ipaddress.ip_network(network, strict=False) for network in networks)
 
 
 def mask_ip(ip: str | None, mode: IpMode = "full", salt: str | bytes = b"") -> str:
@@ -95,6 +93,7 @@ def mask_ip(ip: str | None, mode: IpMode = "full", salt: str | bytes = b"") -> s
     """
     if not ip or mode == "none":
         return ""
+    ip = caller_form(ip)
     if mode == "full":
         return ip
     if mode == "hashed":
@@ -102,10 +101,8 @@ def mask_ip(ip: str | None, mode: IpMode = "full", salt: str | bytes = b"") -> s
         if not key:
             raise ValueError("hashing addresses needs a salt")
         return hmac.new(key, ip.encode(), sha256).hexdigest()[:16]
-    try:
-        parsed = ipaddress.ip_address(ip)
-    except ValueError:
+    parsed = parsed_address(ip)
+    if parsed is None:
         return ""
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
     bits = 24 if parsed.version == 4 else 48
     return str(ipaddress.ip_network((parsed, bits), strict=False).network_address)

@@ -55,7 +55,8 @@ class AccessView:
             gone = self._keys.pop(key, None)
             if gone is not None:
                 (self.blocks if key.startswith(BLOCK_PREFIX) else self.rates).pop(gone, None)
-                self._see_networks()
+                if "/" in gone[2]:
+                    self._see_networks()
             return
         if key.startswith(BLOCK_PREFIX):
             block = Block.model_validate_json(value)
@@ -68,10 +69,11 @@ class AccessView:
             until = None if limit.until is None else int(limit.until.timestamp() * 1_000)
             self.rates[where] = _Rate(limit, step, step * (limit.burst - 1), until)
         self._keys[key] = where
-        self._see_networks()
+        if "/" in where[2]:
+            self._see_networks()
 
     def _see_networks(self) -> None:
-        names = {name for _, scope, name in self.blocks if scope == "client_ip"}
+        names = {name for _, scope, name in self.blocks if scope == "client_ip" and "/" in name}
         self._widths = tuple({found for name in names if (found := width(name)) is not None})
 
     def blocked(self, org: str, callers: tuple[tuple[str, str], ...], wall_ms: int) -> Block | None:

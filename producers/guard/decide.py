@@ -9,6 +9,7 @@ from tollmeter.producers.guard.limits import Caller
 from tollmeter.producers.guard.prices import UNPRICED
 from tollmeter.producers.guard.question import Question
 from tollmeter.producers.guard.snapshot import Snapshot
+from tollmeter.schemas.addresses import caller_form, normal_address
 from tollmeter.settings import Settings
 
 
@@ -26,12 +27,17 @@ class Decider:
         self._closed = settings.guard_fail == "closed"
         self._stale_ms = round(settings.guard_stale_s * 1_000)
 
-    def admit(self, org: str, user: str, api_key: str, client_ip: str) -> Deny | None:
-        """Decide about a request before any model is named, by blocks and rate limits alone."""
+    def admit(self, org: str, user: str, api_key: str, client_ip: str, kept_ip: str) -> Deny | None:
+        """Decide about a request before any model is named, by blocks and rate limits alone.
+
+        `kept_ip` is what events keep of the address: the hash of one may be blocked by what reports show.
+        """
         mono_ns = self._monotonic_ns()
         wall_ms = mono_ns // 1_000_000 + self._known.clock.offset_ms
-        paying = (("api_key", api_key), ("client_ip", client_ip))
-        block = self._known.access.blocked(org, (*paying, ("user", user)), wall_ms)
+        paying = (("api_key", api_key), ("client_ip", caller_form(client_ip)))
+        hashed = "" if normal_address(kept_ip) else kept_ip
+        blockable = (*paying, ("client_ip", hashed), ("user", user))
+        block = self._known.access.blocked(org, blockable, wall_ms)
         if block is not None:
             return refusals.blocked(block)
         paced = self._known.access.take(org, paying, wall_ms, mono_ns)
@@ -46,7 +52,7 @@ class Decider:
         if access.blocks:
             callers = (
                 ("api_key", question.api_key_id or ""),
-                ("client_ip", question.client_ip or ""),
+                ("client_ip", question.address),
                 ("user", question.user or ""),
             )
             block = access.blocked(org, callers, wall_ms)

@@ -29,6 +29,7 @@ from tollmeter.producers.guard.prices import UNPRICED, Quote
 from tollmeter.producers.guard.question import Question
 from tollmeter.producers.guard.reader import Reader
 from tollmeter.producers.guard.snapshot import Snapshot, Source
+from tollmeter.schemas.addresses import caller_form
 from tollmeter.schemas.event import MAX_TOKENS
 from tollmeter.schemas.texts import clean_text, worst_count
 from tollmeter.settings import Settings
@@ -145,12 +146,12 @@ class Guard:
             if self._thread is None and self.mode == "kafka":
                 self._start()
             names = [clean_text(name) for name in (org, user, api_key_id, client_ip)]
-            deny = self._decider.admit(*names)
+            kept = caller_form(names[3]) if kept_ip is None else clean_text(kept_ip)
+            deny = self._decider.admit(*names, kept)
         except Exception as error:
             self._faults.warn("a request was not checked: %s", f"{type(error).__name__}: {error}")
             return None
         if deny is not None:
-            kept = client_ip if kept_ip is None else kept_ip
             caller = {"org_id": org, "user_id": user, "api_key_id": api_key_id, "client_ip": kept}
             self._tell(deny, {"model_sent": "", "provider": "", **caller, **event})
         return deny

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Self
 
 from tollmeter.producers.guard.limits import Caller, tag_names
+from tollmeter.schemas.addresses import caller_form
 from tollmeter.schemas.texts import clean_tags, clean_text, worst_count
 
 FAR = 1 << 62
@@ -50,16 +51,21 @@ class Question(NamedTuple):
         return cls(clean_text(model), **asked)
 
     @property
+    def address(self) -> str:
+        """The caller's address in its one form; "" when it is not known."""
+        return caller_form(str(self.client_ip)) if self.client_ip else ""
+
+    @property
     def paying(self) -> tuple[tuple[str, str], ...]:
         """Kind and name of each caller that a rate limit is about, but for those counted already."""
-        paying = (("api_key", self.api_key_id or ""), ("client_ip", self.client_ip or ""))
+        paying = (("api_key", self.api_key_id or ""), ("client_ip", self.address))
         return tuple(one for one in paying if one[0] not in self.counted) if self.counted else paying
 
     def caller(self, provider: str) -> Caller:
         """Return the names by which budgets are found; `provider` as the price book calls it."""
         tags = tag_names(self.tags) if self.tags else ()
-        key, address = self.api_key_id or "", self.client_ip or ""
-        return self.user or "", tuple(self.groups), key, address, self.agent or "", self.model, provider, tags
+        key = self.api_key_id or ""
+        return self.user or "", tuple(self.groups), key, self.address, self.agent or "", self.model, provider, tags
 
     def event_fields(self) -> dict[str, Any]:
         """Return the fields of the event that records a refusal."""
@@ -69,7 +75,7 @@ class Question(NamedTuple):
             "user_id": self.user,
             "group_id": next(iter(self.groups), ""),
             "api_key_id": self.api_key_id,
-            "client_ip": self.client_ip,
+            "client_ip": self.address,
             "provider": self.provider,
             "agent": self.agent,
             "tags": dict(self.tags or {}),

@@ -16,6 +16,7 @@ from uuid import NAMESPACE_OID, NAMESPACE_URL, uuid5
 from pydantic import ValidationError
 
 from tollmeter.producers.extract.usage import usd_to_nano
+from tollmeter.schemas.addresses import caller_form
 from tollmeter.schemas.event import UsageEvent, micros
 from tollmeter.schemas.money import NANO_PER_USD
 from tollmeter.schemas.secrets import without_secrets
@@ -183,7 +184,7 @@ def _address(value: object) -> str:
         return ""
     if not isinstance(value, str):
         raise ValueError("client_ip: not text")
-    return value.partition(",")[0].strip()
+    return caller_form(value.partition(",")[0])
 
 
 def _event_id(line: Mapping[str, object], insert_id: str) -> str:

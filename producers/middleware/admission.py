@@ -13,6 +13,7 @@ from tollmeter.producers.client.ids import Ids
 from tollmeter.producers.client.scope import Scope
 from tollmeter.producers.guard.decision import Deny
 from tollmeter.producers.http.meter import faults, said
+from tollmeter.schemas.addresses import normal_address
 from tollmeter.schemas.secrets import IpMode, client_ip, mask_ip
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -91,15 +92,10 @@ class Admission:
 
 
 def caller_address(headers: Iterable[tuple[str, str]], peer: str | None, trusted_proxies: Iterable[str]) -> str:
-    """Return the caller's address without a port; "" when nobody said it, or what was said is no address.
+    """Return the caller's address in its one form; "" when nobody said it, or what was said is no address.
 
     Of several X-Forwarded-For lines the first counts: together they are one list.
     """
     forwarded = next((value for name, value in headers if name.lower() == "x-forwarded-for"), None)
     found = client_ip({} if forwarded is None else {"x-forwarded-for": forwarded}, peer, trusted_proxies) or ""
-    for text in (found, found.rpartition(":")[0].strip("[]"), found.strip("[]")):
-        try:
-            return str(ipaddress.ip_address(text))
-        except ValueError:
-            continue
-    return ""
+    return normal_address(found)

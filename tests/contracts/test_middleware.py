@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -236,6 +237,26 @@ def test_who_cannot_be_identified_is_served(identify: Any) -> None:
     entry = Admission(identify=identify).enter([], "192.0.2.1", {})
     assert entry.deny is None
     assert entry.scope.fields == {"request_id": entry.request_id, "client_ip": "192.0.2.1"}
+
+
+def test_a_blocked_caller_is_refused_on_a_listener_of_both_families() -> None:
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"served"})
+
+    blocked = guard_with(Block(scope="client_ip", name="127.0.0.0/8", reason="scan"))
+    for guard, status in ((guard_with(), 200), (blocked, 403)):
+        listener = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+        server = uvicorn.Server(uvicorn.Config(MeterASGI(app, guard=guard), log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
+            while not server.started:
+                thread.join(0.01)
+            assert httpx2.get(f"http://127.0.0.1:{listener.getsockname()[1]}/").status_code == status
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,19 @@
 import ipaddress
 import json
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.guards import guard_with
 from tollmeter.producers.guard.access import AccessView
+from tollmeter.producers.middleware.admission import Admission
 from tollmeter.schemas.access import Block, RateLimit
-from tollmeter.schemas.addresses import address_or_network, comparable
+from tollmeter.schemas.addresses import address_or_network, caller_form, comparable, normal_address
+from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.secrets import IpMode, mask_ip
+from tollmeter.streams.rules.events.addresses import normal_addresses
 
 V4 = st.ip_addresses(v=4)
 V6 = st.ip_addresses(v=6).filter(lambda one: one.ipv4_mapped is None)
@@ -81,3 +87,54 @@ def test_an_address_written_before_in_another_form_is_refused_and_limited() -> N
 def test_what_is_no_address_is_none(text: str) -> None:
     with pytest.raises(ValueError):
         address_or_network(text)
+
+
+@st.composite
+def arriving(draw: st.DrawFn, one: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """Return an address as servers and proxies show it: with a port, in brackets, with a zone."""
+    plain = draw(spellings(one)).partition("/")[0].strip()
+    if ":" in plain and "." not in plain and draw(st.booleans()):
+        plain = f"{plain}%eth0"
+    if draw(st.booleans()):
+        plain = f"[{plain}]:443" if ":" in plain else f"{plain}:443"
+    return draw(st.sampled_from(["", " ", "\t"])) + plain
+
+
+@given(one=V4 | V6, data=st.data())
+def test_a_caller_is_one_however_servers_show_it(
+    one: ipaddress.IPv4Address | ipaddress.IPv6Address, data: st.DataObject
+) -> None:
+    shown, again = data.draw(arriving(one)), data.draw(arriving(one))
+    assert caller_form(shown) == normal_address(again) == str(one)
+    guard = guard_with(Block(scope="client_ip", name=address_or_network(data.draw(spellings(one))), reason="leak"))
+    assert not guard.check("gpt-4o", client_ip=shown, prompt_chars=1)
+    assert Admission(guard).enter((), shown, {}).deny is not None
+    assert Admission(guard, ip_mode="hashed", ip_salt="s").enter((), again, {}).deny is not None
+    written = data.draw(spellings(one)).partition("/")[0]
+    assert Policy(org_id="acme", scope="client_ip", name=written, daily_limit_micro=1).name == str(one)
+    others = ["", "9f86d081884c7d65", "not an address"]
+    assert normal_addresses(pl.Series([shown, *others])).to_list() == [str(one), *others]
+    modes: tuple[IpMode, ...] = ("full", "truncated", "hashed")
+    for mode in modes:
+        assert mask_ip(shown, mode, "s") == mask_ip(again, mode, "s")
+
+
+def test_a_hash_of_an_address_can_be_blocked_as_reports_show_it() -> None:
+    guard = guard_with(Block(scope="client_ip", name=mask_ip("203.0.113.9", "hashed", "today"), reason="leak"))
+    door = Admission(guard, ip_mode="hashed", ip_salt="today")
+    assert door.enter((), "::ffff:203.0.113.9", {}).deny is not None
+    assert door.enter((), "203.0.113.10", {}).deny is None
+
+
+@given(V4 | V6)
+def test_a_truncated_address_is_no_address_of_its_own(one: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    base = mask_ip(str(one), "truncated")
+    guard = guard_with(Block(scope="client_ip", name=base, reason="leak"))
+    refused = Admission(guard, ip_mode="truncated").enter((), str(one), {}).deny is not None
+    assert refused == (ipaddress.ip_address(base) == one)
+
+
+@pytest.mark.parametrize("name", ["10.0.0.0/8", "300.1.1.1", "ann"])
+def test_a_budget_is_of_one_address(name: str) -> None:
+    with pytest.raises(ValueError, match="is no address"):
+        Policy(org_id="acme", scope="client_ip", name=name, daily_limit_micro=1)

@@ -15,14 +15,14 @@ from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.schemas.access import EVERYONE, Block, RateLimit
-from tollmeter.schemas.addresses import address_or_network, comparable, network_of, width
+from tollmeter.schemas.addresses import HASHED, address_or_network, comparable, network_of, width
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.queries import load
 
 SCOPES = {"key": "api_key", "ip": "client_ip", "user": "user"}
 _DURATION = re.compile(r"(\d{1,5})\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_HASHED = re.compile(r"[0-9a-f]{16}")
+
 _SHORT = re.compile(r"^(?:…|\.\.\.)")
 REASON = "blocked by an operator"
 
@@ -109,7 +109,7 @@ def _covers(row: Block, name: str) -> bool:
 
 def _normal(what: str, name: str) -> str:
     """Return an address or a network in the form that guards compare; a hashed address is what events call it."""
-    if what != "ip" or _HASHED.fullmatch(name):
+    if what != "ip" or HASHED.fullmatch(name):
         return name
     try:
         return address_or_network(name)

@@ -12,6 +12,7 @@ from tollmeter.broker.policies import Rules, read_rules, read_spend
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
 from tollmeter.cli.policy_options import doing, org_option
+from tollmeter.schemas.addresses import caller_form
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.schemas.spend import Spend, spend_key
 from tollmeter.settings import Settings
@@ -46,6 +47,7 @@ def explain(
     for tag in tags:
         if "=" not in tag:
             raise UserError(f"--tag {tag}: write KEY=VALUE")
+    named["client_ip"] = caller_form(named["client_ip"] or "")
     scopes = {(kind, name) for kind in _SCOPES if (name := named[kind])} | {("tag", tag) for tag in tags}
     with ExitStack() as opened:
         opened.enter_context(doing())

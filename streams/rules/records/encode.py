@@ -14,6 +14,7 @@ from tollmeter.schemas.envelope import Source, rows_headers
 from tollmeter.schemas.priced import MAX_RECORD_BYTES, PRICED_COLUMNS
 from tollmeter.schemas.record import Headers
 from tollmeter.schemas.topics import org_partition
+from tollmeter.streams.rules.events.addresses import normal_addresses
 
 _OLDEST = pl.CompatLevel.oldest()  # plain Arrow types: every reader knows them
 
@@ -55,12 +56,16 @@ MODEL = pl.when(pl.col("model_used") == "").then(pl.col("model_sent")).otherwise
 def event_columns(
     wire: pl.DataFrame, partitions: pl.Series, offsets: pl.Series, received_ms: pl.Series
 ) -> pl.DataFrame:
-    """Return the priced columns that do not depend on prices; `model` is the one in the response, else the one sent."""
+    """Return the priced columns that do not depend on prices, addresses in their one form.
+
+    `model` is the one in the response, else the one sent.
+    """
     return wire.select(*_WIRE, MODEL).with_columns(
         partitions.alias("src_partition").cast(pl.UInt16),
         offsets.alias("src_offset").cast(pl.Int64),
         received_ms.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").alias("received_at"),
         pl.lit(0, dtype=pl.UInt16).alias("revision"),
+        normal_addresses(wire["client_ip"]).alias("client_ip"),
     )
 
 
