@@ -145,9 +145,9 @@ class Guard:
         try:
             if self._thread is None and self.mode == "kafka":
                 self._start()
-            names = [clean_text(name) for name in (org, user, api_key_id, client_ip)]
-            kept = caller_form(names[3]) if kept_ip is None else clean_text(kept_ip)
-            deny = self._decider.admit(*names, kept)
+            org, user, api_key_id, client_ip = map(clean_text, (org, user, api_key_id, client_ip))
+            kept = caller_form(client_ip) if kept_ip is None else clean_text(kept_ip)
+            deny = self._decider.admit(org, user, api_key_id, client_ip, kept)
         except Exception as error:
             self._faults.warn("a request was not checked: %s", f"{type(error).__name__}: {error}")
             return None

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.guards import guard_with
 from tollmeter.producers.guard.access import AccessView
+from tollmeter.producers.guard.guard import Guard
 from tollmeter.producers.middleware.admission import Admission
 from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.addresses import address_or_network, caller_form, comparable, normal_address
@@ -89,6 +89,13 @@ def test_what_is_no_address_is_none(text: str) -> None:
         address_or_network(text)
 
 
+def blocking(block: Block) -> Guard:
+    """Return a guard that knows this block and no prices."""
+    guard = Guard(mode="memory")
+    assert guard.apply("policies", block.key, block.model_dump_json().encode())
+    return guard
+
+
 @st.composite
 def arriving(draw: st.DrawFn, one: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     """Return an address as servers and proxies show it: with a port, in brackets, with a zone."""
@@ -106,7 +113,7 @@ def test_a_caller_is_one_however_servers_show_it(
 ) -> None:
     shown, again = data.draw(arriving(one)), data.draw(arriving(one))
     assert caller_form(shown) == normal_address(again) == str(one)
-    guard = guard_with(Block(scope="client_ip", name=address_or_network(data.draw(spellings(one))), reason="leak"))
+    guard = blocking(Block(scope="client_ip", name=address_or_network(data.draw(spellings(one))), reason="leak"))
     assert not guard.check("gpt-4o", client_ip=shown, prompt_chars=1)
     assert Admission(guard).enter((), shown, {}).deny is not None
     assert Admission(guard, ip_mode="hashed", ip_salt="s").enter((), again, {}).deny is not None
@@ -120,7 +127,7 @@ def test_a_caller_is_one_however_servers_show_it(
 
 
 def test_a_hash_of_an_address_can_be_blocked_as_reports_show_it() -> None:
-    guard = guard_with(Block(scope="client_ip", name=mask_ip("203.0.113.9", "hashed", "today"), reason="leak"))
+    guard = blocking(Block(scope="client_ip", name=mask_ip("203.0.113.9", "hashed", "today"), reason="leak"))
     door = Admission(guard, ip_mode="hashed", ip_salt="today")
     assert door.enter((), "::ffff:203.0.113.9", {}).deny is not None
     assert door.enter((), "203.0.113.10", {}).deny is None
@@ -129,7 +136,7 @@ def test_a_hash_of_an_address_can_be_blocked_as_reports_show_it() -> None:
 @given(V4 | V6)
 def test_a_truncated_address_is_no_address_of_its_own(one: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     base = mask_ip(str(one), "truncated")
-    guard = guard_with(Block(scope="client_ip", name=base, reason="leak"))
+    guard = blocking(Block(scope="client_ip", name=base, reason="leak"))
     refused = Admission(guard, ip_mode="truncated").enter((), str(one), {}).deny is not None
     assert refused == (ipaddress.ip_address(base) == one)
 
