@@ -15,10 +15,10 @@ RESOLVE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.
 export PIP_USER := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint unit laws contracts e2e nightly chaos bench dist install lock clean tools
+.PHONY: help demo test check lint unit laws contracts e2e acceptance nightly chaos bench dist install lock clean tools
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## from nothing to priced calls, budgets and alerts in two minutes; TRACE=FILE plays a real trace
 	$(BIN)/tollmeter demo $(if $(TRACE),--trace "$(TRACE)")
@@ -46,6 +46,9 @@ contracts: $(STAMP) ## every border, on the real broker, engine and SDKs
 
 e2e: $(STAMP) ## events in, sums out, workers killed in the middle
 	$(SUITE) tests/e2e
+
+acceptance: $(STAMP) ## every row of docs/features.md on one stack: which work, which in part
+	$(BIN)/python -m tests.acceptance
 
 nightly: $(STAMP) ## the long forms: all that `make test` samples or leaves out
 	$(SUITE) -m nightly
@@ -85,6 +88,6 @@ $(STAMP): requirements.lock pyproject.toml | tools
 	@touch $@
 
 # Asked on every call, before anything is made: the broker is Java's, and Maven fetches it.
-ON_BROKER := demo test laws contracts e2e nightly chaos bench
+ON_BROKER := demo test laws contracts e2e acceptance nightly chaos bench
 tools:
 	@PYTHON="$(PYTHON)" sh .ci/tools.sh $(if $(filter $(ON_BROKER),$(MAKECMDGOALS)),java maven)

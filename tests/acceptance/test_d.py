@@ -1,0 +1,211 @@
+"""Usage sent over HTTP, and its page: rows D1 to D10."""
+
+import json
+import re
+import sqlite3
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from typing import Any
+
+from tests.acceptance.checks import ROW, Check, Lacking
+from tests.acceptance.stack import KEYS, Answer, Line
+
+pytestmark = ROW
+
+ADMIN = {"x_api_key": KEYS["API_KEY"]}
+INGEST = {"x_ingest_key": KEYS["INGEST_KEY"]}
+CALL = {"model": "gpt-4o", "prompt_tokens": 1_000, "completion_tokens": 200, "total_tokens": 1_200}
+
+
+def token(line: Line, name: str = "acceptance") -> dict[str, Any]:
+    """Make a tracking token."""
+    made = line.http("POST", "/ingest/tokens", {"name": name}, **ADMIN)
+    assert made.status in (200, 201), made.body[:300]
+    document = made.document
+    found: dict[str, Any] = document.get("token", document) if isinstance(document.get("token"), dict) else document
+    return found
+
+
+def post(line: Line, document: dict[str, Any], path: str = "/ingest", **headers: str) -> Answer:
+    """Send one call."""
+    return line.http("POST", path, document, **(headers or INGEST))
+
+
+def test_d1(check: Check, line: Line) -> None:
+    with check.step("a token is made: id, name, value of 22 characters, active, created_at"):
+        made = token(line, check.org)
+        assert (made["name"], made["active"], len(made["value"])) == (check.org, True, 22)
+        assert datetime.fromisoformat(made["created_at"])
+    with check.step("listed, switched off and on, deleted"):
+        made = token(line, check.org)
+        assert made["value"] in line.http("GET", "/ingest/tokens", **ADMIN).body.decode()
+        off = line.http("PATCH", f"/ingest/tokens/{made['id']}/active", {"active": False}, **ADMIN)
+        assert off.status == 200
+        assert post(line, CALL | {"tracking_token": made["value"]}).status == 403
+        assert line.http("DELETE", f"/ingest/tokens/{made['id']}", **ADMIN).status in (200, 204)
+    with check.step("all of it under X-API-Key only"):
+        for method, path in (("GET", "/ingest/tokens"), ("POST", "/ingest/tokens"), ("DELETE", "/ingest/tokens/1")):
+            assert line.http(method, path, {} if method == "POST" else None).status == 401, path
+
+
+def test_d2(check: Check, line: Line) -> None:
+    with check.step("a call is stored and priced, stamped now"):
+        value = token(line)["value"]
+        answer = post(line, CALL | {"tracking_token": value, "event_id": f"{check.org}-1"})
+        assert answer.status == 201
+        line.until(lambda: line.sql(f"SELECT cost_nano FROM usage WHERE position(toString(tags), '{value}') > 0"))
+    with check.step("an unknown or inactive token is 403, a wrong key 401"):
+        assert post(line, CALL | {"tracking_token": "nobodyknowsthistoken00"}).status == 403
+        assert post(line, CALL | {"tracking_token": "x" * 22}, x_ingest_key="wrong").status == 401
+    with check.step("a total below the sum is 400; a larger one is stored and flagged"):
+        value = token(line)["value"]
+        assert post(line, CALL | {"tracking_token": value, "total_tokens": 1_199}).status == 400
+        assert post(line, CALL | {"tracking_token": value, "total_tokens": 1_300}).status == 201
+    with check.step("a repeat by Idempotency-Key, event_id, or an equal call with its time is counted, not stored"):
+        value = token(line)["value"]
+        at = datetime.now(UTC).isoformat()
+        repeats: list[tuple[dict[str, Any], dict[str, str]]] = [
+            ({"event_id": f"{check.org}-2"}, {}),
+            ({}, {"idempotency_key": f"{check.org}-3"}),
+            ({"timestamp": at}, {}),
+        ]
+        for more, headers in repeats:
+            document = CALL | {"tracking_token": value} | more
+            assert [post(line, document, **INGEST, **headers).status for _ in range(2)] == [201, 200], more
+    with check.step("without id or time each POST is a call of its own"):
+        value = token(line)["value"]
+        assert [post(line, CALL | {"tracking_token": value}).status for _ in range(2)] == [201, 201]
+    with check.step("POST /log still works and says that it is deprecated"):
+        value = token(line)["value"]
+        answer = post(line, CALL | {"tracking_token": value}, path="/log")
+        assert answer.status in (200, 201)
+        assert "deprecation" in answer.headers
+
+
+def test_d3(check: Check, line: Line) -> None:
+    with check.step("ping and health for everybody"):
+        assert line.http("GET", "/ping").status == 200
+        health = line.http("GET", "/health").document
+        assert (health["status"], health["version"]) == ("healthy", "1.0.0")
+        assert datetime.fromisoformat(health["timestamp"])
+        assert list(health) == ["status", "timestamp", "version"]
+    with check.step("data with filters and pages, and models, for the admin key"):
+        for path in ("/data?model=gpt-4o&limit=2", "/models"):
+            assert line.http("GET", path, **ADMIN).status == 200, path
+            assert line.http("GET", path).status == 401, path
+    with check.step("metrics for the admin key or a read key as Bearer"):
+        assert line.http("GET", "/metrics", **ADMIN).status == 200
+        assert line.http("GET", "/metrics", authorization=f"Bearer {KEYS['READ_KEY']}").status == 200
+    with check.step("reset takes all back only when confirmed"):
+        assert line.http("DELETE", "/reset", **ADMIN).status in (400, 428)
+
+
+def test_d4(check: Check, line: Line) -> None:
+    with check.step("JSON with exactly these keys"):
+        document = line.http("GET", "/metrics", **ADMIN).document
+        assert document["version"] == "1"
+        assert set(document["ingest"]) == {"rpm", "burst", "auth_enabled"}
+        assert set(document["counters"]) == {"ingest_success", "ingest_duplicate", "ingest_bad_auth"}
+        assert set(document["db"]) == {"usage_rows", "active_tokens", "last_usage_at"}
+        assert set(document) == {"version", "env", "ingest", "counters", "db"}
+    with check.step("Prometheus text by negotiation"):
+        answer = line.http("GET", "/metrics", accept="text/plain", **ADMIN)
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert re.search(rb"^tollmeter_\w+ ", answer.body, re.MULTILINE) or b"# TYPE" in answer.body
+
+
+def test_d5(check: Check, line: Line) -> None:
+    with check.step("above the limit 429 with Retry-After; ping, health and dashboard are exempt"):
+        answers = [post(line, CALL | {"tracking_token": "x" * 22}, x_ingest_key=KEYS["INGEST_KEY"]) for _ in range(130)]
+        late = [answer for answer in answers if answer.status == 429]
+        assert late
+        assert int(late[0].headers["retry-after"]) >= 1
+        assert {line.http("GET", "/ping").status for _ in range(130)} == {200}
+
+
+def test_d6(check: Check, line: Line) -> None:
+    with check.step("a page with a table, filters and totals"):
+        page = line.http("GET", "/dashboard")
+        assert page.status in (200, 302, 303)
+        assert page.status != 200 or b"<table" in page.body
+    with check.step("CSV that no spreadsheet runs as a formula"):
+        answer = line.http("GET", "/dashboard/calls.csv", **ADMIN)
+        assert answer.status == 200
+        assert not re.search(rb"(^|,)\"?[=+@]", answer.body, re.MULTILINE)
+    with check.step("sign-in, live rows and tokens in a browser"):
+        raise_unless_chromium()
+        raise AssertionError("no page to open")
+
+
+def raise_unless_chromium() -> None:
+    """Raise `Lacking` without a browser that tests can drive."""
+    if find_spec("playwright") is None:
+        raise Lacking("no playwright")
+
+
+def test_d7(check: Check, line: Line) -> None:
+    with check.step("browsers of allowed origins only"):
+        origin = {"origin": "https://evil.example.org", "access_control_request_method": "POST"}
+        answer = line.http("OPTIONS", "/ingest", **origin)
+        assert "access-control-allow-origin" not in answer.headers
+    with check.step("production without keys does not start, in one line"):
+        done = line.run("serve", ENV="production", API_KEY="", INGEST_KEY="", SERVER_PORT="0")
+        assert done.code == 2
+        assert "API_KEY" in done.err
+        assert len(done.err.strip().splitlines()) == 1
+    with check.step("errors are problem documents without internals"):
+        answer = line.http("POST", "/ingest", body=b"{", **INGEST)
+        assert (answer.status, answer.headers["content-type"]) == (400, "application/problem+json")
+        assert b"Traceback" not in answer.body
+
+
+def test_d8(check: Check, line: Line) -> None:
+    with check.step("settings that no longer mean anything are named in a warning"):
+        said = line.run("serve", "--check", PROVIDER="openai", OPENAI_MODEL="gpt-4o", SERVER_PORT="5001")
+        assert said.code == 0, said.err.strip()
+        assert "OPENAI_MODEL" in said.err
+        assert "PROVIDER" in said.err
+
+
+def test_d9(check: Check, line: Line) -> None:
+    with check.step("/keys/* is 404"):
+        for method in ("GET", "POST"):
+            assert line.http(method, "/keys/openai", {} if method == "POST" else None, **ADMIN).status == 404
+
+
+def test_d10(check: Check, line: Line) -> None:
+    file = line.folder / f"{check.org}.sqlite"
+    with sqlite3.connect(file) as old:
+        old.execute(
+            "CREATE TABLE ingest_tokens "
+            "(id INTEGER PRIMARY KEY, name TEXT, value TEXT, active INTEGER, created_at TEXT)"
+        )
+        old.execute(
+            "CREATE TABLE usage_log (id INTEGER PRIMARY KEY, tracking_token TEXT, model TEXT, prompt_tokens INTEGER, "
+            "completion_tokens INTEGER, total_tokens INTEGER, timestamp TEXT)"
+        )
+        old.execute("INSERT INTO ingest_tokens VALUES (1, 'shop', 'abcdefghijklmnopqrstuv', 1, '2026-01-01T00:00:00Z')")
+        at = datetime.now(UTC).isoformat()
+        old.execute("INSERT INTO usage_log VALUES (1, 'abcdefghijklmnopqrstuv', 'gpt-4o', 1000, 200, 1200, ?)", (at,))
+    old.close()
+    with check.step("usage_log.sqlite with its tokens"):
+        assert line.json("import", str(file), "--org", check.org)["acknowledged"] == 1
+        line.landed(f"org_id = '{check.org}' AND cost_nano = 4500000", 1)
+    with check.step("token_usage and llm_operations"):
+        rows = [
+            {
+                "user_id": "ann",
+                "agent_id": "bot",
+                "ai_provider": "openai",
+                "ai_model": "gpt-4o",
+                "prompt_tokens": 1_000,
+                "completion_tokens": 200,
+                "total_tokens": 1_200,
+                "cost_usd": 0.0045,
+                "created_at": at,
+            },
+        ]
+        (line.folder / "token_usage.json").write_text(json.dumps(rows), encoding="utf-8")
+        done = line.run("import", "token_usage.json", "--org", f"{check.org}-t", "--json")
+        assert done.code == 0, done.err.strip()
+        line.landed(f"org_id = '{check.org}-t' AND user_id = 'ann'", 1)

@@ -1,0 +1,247 @@
+"""What people asked for in 2026: rows Q1 to Q10."""
+
+import json
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.acceptance.checks import ROW, Check
+from tests.acceptance.shop import ASK, Shop
+from tests.acceptance.stack import KEYS, Line
+from tests.acceptance.world import event, wire
+
+pytestmark = ROW
+
+INGEST = {"x_ingest_key": KEYS["INGEST_KEY"]}
+
+
+def attributes(**values: Any) -> list[dict[str, Any]]:
+    """Return attributes as OTLP/JSON writes them."""
+    kinds = {int: "intValue", float: "doubleValue", str: "stringValue"}
+    return [
+        {"key": name.replace("__", "."), "value": {kinds[type(value)]: str(value) if type(value) is int else value}}
+        for name, value in values.items()
+    ]
+
+
+def test_q1(check: Check, line: Line) -> None:
+    now = str(int(datetime.now(UTC).timestamp() * 1e9))
+    record = {
+        "timeUnixNano": now,
+        "body": {"stringValue": "claude_code.api_request"},
+        "attributes": [
+            *attributes(
+                event__name="api_request", model="claude-sonnet-4-5-20250929", input_tokens=100, output_tokens=70
+            ),
+            *attributes(cache_read_tokens=2_000, cache_creation_tokens=500, cost_usd=0.0035, event__sequence=7),
+            *attributes(session__id=f"{check.org}-s", user__email="dev@example.org"),
+        ],
+    }
+    resource = {"attributes": attributes(service__name="claude-code")}
+    logs = {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [record]}]}]}
+    with check.step("Claude Code's log records become calls per developer and session"):
+        assert line.http("POST", "/v1/logs", logs, **INGEST).status == 200
+        line.landed(f"session_id = '{check.org}-s' AND user_id = 'dev@example.org' AND input_tokens = 2600", 1)
+    with check.step("calls paid by a subscription are SUBSCRIPTION, never spend"):
+        paid = record | {"attributes": [*record["attributes"], *attributes(subscription__type="max")]}  # type: ignore[misc]
+        logs["resourceLogs"][0]["scopeLogs"] = [{"logRecords": [paid]}]
+        assert line.http("POST", "/v1/logs", logs, **INGEST).status == 200
+        line.landed("price_status = 'SUBSCRIPTION' AND cost_nano = 0", 1)
+    with check.step("cost per developer, repository, session and model"):
+        assert line.json("report", "spend", "--by", "user,session,model")
+
+
+def test_q2(check: Check, line: Line, shop: Shop) -> None:
+    org = check.org
+    start = int(datetime.now(UTC).timestamp() * 1e9)
+    span = {
+        "traceId": "5b8efff798038103d269b633813fc60c",
+        "spanId": "eee19b7ec3c1b174",
+        "name": "chat gpt-4o",
+        "startTimeUnixNano": str(start),
+        "endTimeUnixNano": str(start + 10**9),
+        "attributes": [
+            *attributes(
+                gen_ai__operation__name="chat", gen_ai__provider__name="openai", gen_ai__request__model="gpt-4o"
+            ),
+            *attributes(gen_ai__response__model="gpt-4o", gen_ai__usage__input_tokens=1_000),
+            *attributes(gen_ai__usage__output_tokens=200, gen_ai__conversation__id=org),
+        ],
+    }
+    with check.step("OTLP traces"):
+        traces = {"resourceSpans": [{"resource": {"attributes": []}, "scopeSpans": [{"spans": [span]}]}]}
+        assert line.http("POST", "/v1/traces", traces, **INGEST).status == 200
+        line.landed(f"session_id = '{org}' AND cost_nano = 4500000", 1)
+    with check.step("LiteLLM's generic_api callback"):
+        payload = {
+            "id": f"{org}-l",
+            "litellm_call_id": f"{org}-l",
+            "call_type": "acompletion",
+            "status": "success",
+            "custom_llm_provider": "openai",
+            "model": "gpt-4o",
+            "prompt_tokens": 1_000,
+            "completion_tokens": 200,
+            "total_tokens": 1_200,
+            "response_cost": 0.0045,
+            "startTime": start / 1e9,
+            "endTime": start / 1e9 + 1,
+        }
+        assert line.http("POST", "/ingest/litellm", [payload], **INGEST).status in (200, 202)
+        line.landed(f"request_id = '{org}-l'", 1)
+    with check.step("CloudEvents at OpenMeter's path"):
+        envelope = {
+            "specversion": "1.0",
+            "type": "litellm_tokens",
+            "id": f"{org}-c",
+            "source": "litellm-proxy",
+            "subject": org,
+            "data": {"model": "gpt-4o", "prompt_tokens": 1_000, "completion_tokens": 200, "total_tokens": 1_200},
+        }
+        answer = line.http("POST", "/api/v1/events", envelope, content_type="application/cloudevents+json", **INGEST)
+        assert answer.status in (202, 204)
+        line.landed(f"user_id = '{org}'", 1)
+    with check.step("a metering proxy by its base URL"):
+        body = json.dumps({"model": "gpt-4o", "messages": ASK, "max_tokens": 50}).encode()
+        answer = line.http(
+            "POST", "/proxy/openai/v1/chat/completions", body=body, authorization=f"Bearer {KEYS['INGEST_KEY']}"
+        )
+        assert answer.status == 200
+    with check.step("`tollmeter run -- python app.py`"):
+        assert line.run("run", "--", "python", "-c", "print('ran')").out.strip() == "ran"
+
+
+def test_q3(check: Check, line: Line, shop: Shop) -> None:
+    org = check.org
+    question: dict[str, Any] = {"org": org, "provider": "openai", "max_output_tokens": 10}
+    with check.step("a default budget for every user that has none"):
+        line.ok("policy", "set", "--org", org, "--scope", "user", "--name", "*", "--daily", "0.01")
+        line.arrive([event(org_id=org, user_id="ann", output_tokens=2_000)])
+        shop.denied(user="ann", **question)
+        assert shop.guard.check("gpt-4o", user="bob", **question)
+    with check.step("a budget per session: an agent that loops is stopped before its next call"):
+        line.ok("policy", "set", "--org", org, "--scope", "session", "--name", "*", "--monthly", "0.01")
+        line.arrive([event(org_id=org, session_id="loop", output_tokens=2_000)])
+        shop.denied(session_id="loop", **question)
+        assert shop.guard.check("gpt-4o", session_id="other", **question)
+    with check.step("a budget per agent"):
+        line.ok("policy", "set", "--org", f"{org}-a", "--scope", "agent", "--name", "bot", "--monthly", "0.01")
+        line.arrive([event(org_id=f"{org}-a", agent="bot", output_tokens=2_000)])
+        question["org"] = f"{org}-a"
+        shop.denied(agent="bot", **question)
+        assert shop.guard.check("gpt-4o", agent="other", **question)
+
+
+def test_q4(check: Check, line: Line, shop: Shop) -> None:
+    org = check.org
+    line.ok("policy", "set", "--org", org, "--daily", "0.01")
+    line.arrive([event(org_id=org, output_tokens=2_000)])
+    question: dict[str, Any] = {"org": org, "provider": "openai", "max_output_tokens": 10}
+    shop.denied(**question)
+    with check.step("raised until a time, with who and why"):
+        until = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="seconds")
+        line.ok("policy", "raise", "--org", org, "--daily", "1", "--until", until, "--reason", "launch", "--by", "ann")
+        line.until(lambda: shop.guard.check("gpt-4o", **question))
+    with check.step("reset: what was used so far no longer counts"):
+        line.ok("policy", "reset", "--org", org, "--reason", "refund", "--by", "ann")
+        line.until(lambda: shop.guard.check("gpt-4o", **question))
+    with check.step("the history is kept"):
+        history = json.dumps(line.json("policy", "history", "--org", org))
+        assert "launch" in history
+        assert "refund" in history
+
+
+def test_q5(check: Check, line: Line, shop: Shop) -> None:
+    org = check.org
+    with check.step("a model that is not allowed is refused; others may use it, and the allowed one passes"):
+        line.ok(
+            "policy", "models", "--org", org, "--scope", "user", "--name", "ann", "--allow", "gpt-4o-mini", "--create"
+        )
+        status, body = shop.refused(org, user_id="ann", model="gpt-4o", most=10)
+        assert status in (402, 403)
+        assert "gpt-4o-mini" in json.dumps(body)
+        assert shop.refusal(org, user_id="bob", model="gpt-4o", most=10) is None
+        assert shop.refusal(org, user_id="ann", model="gpt-4o-mini", most=10) is None
+    with check.step("or the call is made with a cheaper model"):
+        allow = ("--allow", "gpt-4o-mini", "--downgrade-to", "gpt-4o-mini", "--create")
+        line.ok("policy", "models", "--org", f"{org}-d", "--scope", "user", "--name", "ann", *allow)
+        line.until(lambda: shop.ask(f"{org}-d", user_id="ann", model="gpt-4o", most=10).parse().model == "gpt-4o-mini")
+
+
+def test_q6(check: Check, line: Line) -> None:
+    line.arrive([event(org_id=check.org, user_id="ann", output_tokens=10_000) for _ in range(3)])
+    with check.step("what a policy would have refused in 30 days, when and for whom"):
+        trial = ("policy", "try", "--org", check.org, "--scope", "user", "--name", "ann", "--daily", "0.15")
+        shown = json.dumps(line.json(*trial))
+        assert "ann" in shown
+    with check.step("a budget that no traffic can reach is named"):
+        shown = json.dumps(line.json("policy", "try", "--org", check.org, "--daily", "1000000"))
+        assert "reach" in shown
+
+
+def test_q7(check: Check, line: Line) -> None:
+    # 23:30 UTC yesterday is today in Berlin
+    at = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(minutes=30)
+    line.arrive([event(at, org_id=check.org, output_tokens=10_000)])
+    with check.step("reports take a zone, with half-open local days, and print it"):
+        shown = line.ok("report", "spend", "--by", "day", "--zone", "Europe/Berlin", "--org", check.org)
+        assert f"{(at + timedelta(hours=1)).date()}" in shown
+        assert "Europe/Berlin" in shown
+    with check.step("a zone in every report and export"):
+        for command in (["report", "today"], ["report", "operations"], ["report", "summary"], ["report", "calls"]):
+            assert "Europe/Berlin" in line.ok(*command, "--zone", "Europe/Berlin"), command
+        day = f"{(at + timedelta(hours=1)).date()}"
+        exported = line.ok("export", "--day", day, "--zone", "Europe/Berlin", "--org", check.org, "--format", "json")
+        assert len(exported.splitlines()) == 1
+    with check.step("a zone over HTTP"):
+        answer = line.http("GET", "/api/costs/today?zone=Europe/Berlin", authorization=f"Bearer {KEYS['READ_KEY']}")
+        assert "Europe/Berlin" in answer.body.decode()
+    with check.step("a budget's day is the local one"):
+        zone = "Asia/Tokyo"
+        line.ok("policy", "set", "--org", check.org, "--daily", "1", "--timezone", zone)
+        (budget,) = line.json("policy", "explain", "--org", check.org)["budgets"]
+        assert zone in json.dumps(budget)
+
+
+def test_q8(check: Check, line: Line) -> None:
+    with check.step("every total says its age"):
+        for command in (["report", "spend"], ["report", "operations"], ["report", "today"]):
+            assert "age" in json.dumps(line.json(*command)), command
+    with check.step("every total says how much is estimated, unpriced, at risk, corrected"):
+        for command in (["report", "spend"], ["report", "operations"], ["report", "today"]):
+            text = json.dumps(line.json(*command))
+            assert all(word in text for word in ("estimated", "unpriced", "at_risk", "corrected")), command
+
+
+def test_q9(check: Check, line: Line) -> None:
+    hello = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+    }
+    ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    ask = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+    with check.step("tools spend_by, why, top_calls and budgets over MCP"):
+        done = line.run("mcp", text="".join(json.dumps(one) + "\n" for one in (hello, ready, ask)))
+        answers = [json.loads(text) for text in done.out.splitlines()]
+        (listed,) = [answer for answer in answers if answer.get("id") == 2]
+        assert {"spend_by", "why", "top_calls", "budgets"} <= {tool["name"] for tool in listed["result"]["tools"]}
+
+
+def test_q10(check: Check, line: Line) -> None:
+    line.refresh()
+    line.produce("usage.events", wire([event(org_id=check.org, api_key_id="acc-top", output_tokens=1_000)]))
+    for dimension in ("key", "user", "model", "ip"):
+        with check.step(f"live by {dimension}"):
+            shown = line.run("top", "--once", "--by", dimension, "--json")
+            assert shown.code == 0, shown.err.strip()
+    with check.step("also with ClickHouse away"):
+        pid = line.state["processes"]["front"]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            shown = line.run("top", "--once", "--by", "key", "--json")
+            assert shown.code == 0, shown.err.strip()
+        finally:
+            os.kill(pid, signal.SIGCONT)
