@@ -144,7 +144,7 @@ def _record(key: str, value: bytes) -> ConsumerRecord[Any, Any]:
 
 def measure(guard: Guard, rows: list[Spend], per_s: int, seconds: float) -> tuple[int, list[int]]:
     """Return how many updates were applied, and what each check took meanwhile, nanoseconds."""
-    reader = Reader(guard.settings, guard._known, AlertQueue())
+    reader = Reader(guard._lookup, guard._known, AlertQueue())
     callers = min(MOST_CALLERS, (guard._known.limits.policies - 1 - GROUPS) // 3)
     bursts, applied, done = updates(guard, rows, per_s, seconds), 0, threading.Event()
 

@@ -36,9 +36,9 @@ def hook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Receiver]:
     ("arguments", "said"),
     [
         (["notify", "--routes", "/none.yaml"], "routes file /none.yaml cannot be read: No such file or directory"),
-        (["notify"], "Kafka at 127.0.0.1:1"),
-        (["alerts", "ack", "abc"], "Kafka at 127.0.0.1:1"),
-        (["alerts", "mute", "--kind", "budget", "--for", "2h"], "Kafka at 127.0.0.1:1"),
+        (["notify"], " at 127.0.0.1:1 "),
+        (["alerts", "ack", "abc"], " at 127.0.0.1:1 "),
+        (["alerts", "mute", "--kind", "budget", "--for", "2h"], " at 127.0.0.1:1 "),
         (["alerts", "mute", "--kind", "budget"], "say for how long (--for 2h), or --off to end a mute"),
         (["alerts", "mute", "--for", "2h"], "say what to mute: --kind, --org, --scope or --name"),
         (["report", "budget"], "127.0.0.1:1"),
