@@ -7,7 +7,7 @@ MINUTES ?= 10
 SEED ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-SUITE := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+SUITE := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 FAST := not stack and not docker and not node
 RESOLVE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"

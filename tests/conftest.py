@@ -38,12 +38,10 @@ def _nightly(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long forms run when `-m` names them. A file stays on one worker, since its tests share what they start."""
+    """Long forms run when `-m` names them."""
     for item in items:
         if _nightly(config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("nightly")
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
     if hasattr(config, "workerinput"):  # one of several workers of pytest-xdist
         items.sort(key=_turn)
     if not _nightly(config):
