@@ -19,6 +19,7 @@ from aiokafka.protocol.admin import DescribeGroupsRequest_v3, DescribeGroupsResp
 from tests.chaos.background import Background
 from tests.chaos.machine import Disk, Namespace, Tracer
 from tests.chaos.proxy import Proxy
+from tests.patience import Patience
 from tollmeter.admin import setup as provision
 from tollmeter.embedded import probe
 from tollmeter.embedded.environment import settings_environment
@@ -194,10 +195,10 @@ class Line:
 
     @staticmethod
     def wait_for(what: str, look: Callable[[], bool], seconds: float) -> None:
-        """Return when it is so. Raises `LineError` after so many seconds."""
-        until = time.monotonic() + seconds
+        """Return when it is so. Raises `LineError` after so many seconds of an idle machine."""
+        patience = Patience(seconds)
         while not look():
-            if time.monotonic() > until:
+            if patience.ended():
                 raise LineError(f"{what} did not become ready in {seconds:g} s")
             time.sleep(0.2)
 
