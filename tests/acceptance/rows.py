@@ -41,10 +41,7 @@ ROWS = (
     Row(
         "U1",
         "A producer library that never blocks or breaks the call, survives outages and forks, and counts its drops",
-        gaps=(
-            "children of a fork deliver their own, however they end",
-            "each request is flushed where the platform freezes the process",
-        ),
+        gaps=("each request is flushed where the platform freezes the process",),
     ),
     Row("U2", "Every call is priced at the price in force when it was made"),
     Row(
@@ -60,7 +57,7 @@ ROWS = (
     Row(
         "U5",
         "Calls and totals in ClickHouse for anyone's SQL: a read-only user, plain views, example queries",
-        gaps=("every column of the views says what it is", "example queries, each of which runs"),
+        gaps=("example queries, each of which runs",),
     ),
     Row("U6", "Grafana boards and alert rules, shipped as code", missing=True),
     Row("U7", "Alerts reach a log, a signed webhook, mail and chat: at least once, told once, retried, digested"),
@@ -72,7 +69,11 @@ ROWS = (
     Row("A1", "The 20 dearest calls of the last 24 hours: who, what, from where, what it cost"),
     Row("A2", "The last 48 hours by model and key, dearest first, in USD with four decimals"),
     Row("A3", "Today's cost per model and key over HTTP, for a read token or an identity token", missing=True),
-    Row("A4", "A cap on what one call may cost, checked before it leaves; the refusal is an event that costs nothing"),
+    Row(
+        "A4",
+        "A cap on what one call may cost, checked before it leaves; the refusal is an event that costs nothing",
+        gaps=("the estimate counts a quarter of the prompt's characters",),
+    ),
     Row(
         "A5",
         "The structured log line, exported and imported from files, pipes and Google Cloud Logging",
@@ -99,11 +100,7 @@ ROWS = (
     Row(
         "A11",
         "Keys, addresses and users are blocked and unblocked, with reason and expiry",
-        gaps=(
-            "a network is blocked, and an address in any spelling",
-            "what is no address is exit code 2",
-            "the proxy refuses a blocked caller",
-        ),
+        gaps=("the proxy refuses a blocked caller",),
     ),
     Row("A12", "A registry of keys: label, owner, cost centre; old and new key under one label", missing=True),
     Row("A13", "A day's calls as CSV"),
@@ -119,41 +116,15 @@ ROWS = (
         gaps=("a table that was dropped is there again after the next start",),
     ),
     Row("B4", "Cost in RUB and EUR at the rate of the call's day; unknown where there is no rate"),
-    Row(
-        "C1",
-        "Limits per organisation, group and user in micro-EUR, for each member or for all together",
-        gaps=("a warning of 0 or less means 80", "guard, status, explain and alerts name which"),
-    ),
-    Row(
-        "C2",
-        "Which limits bind a user: his own policy whole, else the tightest of organisation and groups",
-        gaps=("limits of 0 or less are absent, and never win",),
-    ),
-    Row(
-        "C3",
-        "What a user has spent and may still spend, in the document that clients know",
-        gaps=(
-            "requests and tokens count all of the user's calls, whoever pays",
-            "own keys: remaining from the limits and own use",
-        ),
-    ),
-    Row(
-        "C4",
-        "A user's month by provider key: the 20 dearest, the rest in one line, adding up to the total",
-        gaps=(
-            "calls without a key are a row, labelled by the provider",
-            "beyond the dearest twenty one line `other`; the lines add up to the month",
-        ),
-    ),
+    Row("C1", "Limits per organisation, group and user in micro-EUR, for each member or for all together"),
+    Row("C2", "Which limits bind a user: his own policy whole, else the tightest of organisation and groups"),
+    Row("C3", "What a user has spent and may still spend, in the document that clients know"),
+    Row("C4", "A user's month by provider key: the 20 dearest, the rest in one line, adding up to the total"),
     Row(
         "C5", "Calls on a user's own key are nobody else's: never counted against the organisation, never refused by it"
     ),
     Row("C6", "A spent limit is the error CostLimitExceeded with its two exact texts"),
-    Row(
-        "C7",
-        "Policies are set, read and deleted; the organisation's cannot be; members decide by data",
-        gaps=("cannot delete org policy",),
-    ),
+    Row("C7", "Policies are set, read and deleted; the organisation's cannot be; members decide by data"),
     Row("C8", "Spend, usage summary and price list of a user over HTTP", missing=True),
     Row("C9", "`explain` says which policy decided, and why"),
     Row("C10", "Usage that an answer lacks is estimated, and replaced when it becomes known"),
@@ -238,11 +209,7 @@ ROWS = (
         "For whoever runs it: doctor, dry-run set-up with grants, upgrades, sizing, backup",
         gaps=("the dry run names access rules and grants", "`doctor` says what is wrong", "a table of sizes"),
     ),
-    Row(
-        "P17",
-        "The first minutes: send a call, see it land, learn why a cost is empty",
-        gaps=("an empty cost says why, with the nearest name", "an image can be sent"),
-    ),
+    Row("P17", "The first minutes: send a call, see it land, learn why a cost is empty"),
     Row(
         "Q1",
         "Coding agents by their own telemetry: cost per developer, repository, session; subscriptions apart",
@@ -260,11 +227,7 @@ ROWS = (
     Row("Q4", "A budget raised until a time, or reset, with who and why", missing=True),
     Row("Q5", "Which models a key, user or group may use; else refused or downgraded", missing=True),
     Row("Q6", "A policy tried out on the last 30 days", missing=True),
-    Row(
-        "Q7",
-        "One reporting time zone everywhere, printed beside each total",
-        gaps=("a zone in every report and export", "a zone over HTTP"),
-    ),
+    Row("Q7", "One reporting time zone everywhere, printed beside each total", gaps=("a zone over HTTP",)),
     Row("Q8", "No total without its age, and how much of it is estimated, unpriced, at risk, corrected", missing=True),
     Row("Q9", "A read-only MCP server: spend, why, top calls, budgets", missing=True),
     Row("Q10", "`tollmeter top`: live spend, also with ClickHouse away", missing=True),

@@ -268,7 +268,8 @@ def test_u5(check: Check, line: Line) -> None:
     with check.step("example queries, each of which runs"):
         files = sorted([*ROOT.glob("examples/**/*.sql"), *ROOT.glob("docs/**/*.sql")])
         texts = [file.read_text(encoding="utf-8") for file in files]
-        for page in ROOT.glob("docs/*.md"):
+        page = ROOT / "docs" / "queries.md"
+        if page.is_file():
             texts += re.findall(r"^```sql\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
         statements = [one.strip() for text in texts for one in re.split(r";\s*$", text, flags=re.MULTILINE)]
         assert len(statements) >= 5
