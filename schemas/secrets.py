@@ -1,9 +1,9 @@
-"""No secret and no more of a caller's address than wanted leaves the service: keys are hashed, proxies are checked."""
+"""No secret leaves the service, and no more of an address than wanted: keys are hashed, addresses cut to policy."""
 
 import hmac
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -64,25 +64,6 @@ def without_secrets(fields: Mapping[str, object], pepper: str | bytes | None = N
         return value
 
     return {name: clean(value) for name, value in fields.items()}
-
-
-def client_ip(headers: Mapping[str, str], peer: str | None, trusted_proxies: Iterable[str] = ()) -> str | None:
-    """Return the caller's address: the first of X-Forwarded-For when `peer` is a trusted proxy, else `peer` itself.
-
-    `trusted_proxies` are addresses or networks ("10.0.0.0/8"). None when nobody said who calls: no peer, or a trusted
-    proxy that sent no such header.
-    """
-    if peer is not None and _within(peer, trusted_proxies):
-        for name, value in headers.items():
-            if name.lower() == "x-forwarded-for":
-                return value.split(",")[0].strip() or None
-        return None
-    return peer or None
-
-
-def _within(address: str, networks: Iterable[str]) -> bool:
-    parsed = parsed_address(address)
-    return parsed is not None and any(parsed in ipaddress.ip_network(network, strict=False) for network in networks)
 
 
 def mask_ip(ip: str | None, mode: IpMode = "full", salt: str | bytes = b"") -> str:

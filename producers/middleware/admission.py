@@ -3,7 +3,6 @@
 The same for ASGI and WSGI, and without either. Refusals look as the guard words them.
 """
 
-import ipaddress
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from tollmeter.producers.client.ids import Ids
 from tollmeter.producers.client.scope import Scope
 from tollmeter.producers.guard.decision import Deny
 from tollmeter.producers.http.meter import faults, said
-from tollmeter.schemas.addresses import normal_address
-from tollmeter.schemas.secrets import IpMode, client_ip, mask_ip
+from tollmeter.producers.middleware.forwarded import Proxies, caller_address, checked_proxies
+from tollmeter.schemas.secrets import IpMode, mask_ip
 
 REQUEST_ID_HEADER = "x-request-id"
 _ids = Ids()
@@ -46,18 +45,18 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Admission:
-    """`trusted_proxies` are addresses or networks whose X-Forwarded-For is believed. `ip_mode` says how much of the
-    address events keep (full, truncated, hashed with `ip_salt`, none); the guard looks at the whole of it."""
+    """`trusted_proxies` are addresses or networks whose X-Forwarded-For is believed, or how many proxies there are.
+    `ip_mode` says how much of the address events keep (full, truncated, hashed with `ip_salt`, none); the guard looks
+    at the whole of it."""
 
     guard: Admitting | None = None
     identify: Identify | None = None
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: Proxies = ()
     ip_mode: IpMode = "full"
     ip_salt: str = ""
 
     def __post_init__(self) -> None:
-        for network in self.trusted_proxies:  # wrong ones are said at the start, not at the first request
-            ipaddress.ip_network(network, strict=False)
+        checked_proxies(self.trusted_proxies)
         mask_ip("192.0.2.1", self.ip_mode, self.ip_salt)
 
     def enter(self, headers: Iterable[tuple[str, str]], peer: str | None, request: Mapping[str, object]) -> Entry:
@@ -89,13 +88,3 @@ class Admission:
         except Exception as error:
             faults.warn("the guard failed, the request goes on unchecked: %s", said(error))
             return None
-
-
-def caller_address(headers: Iterable[tuple[str, str]], peer: str | None, trusted_proxies: Iterable[str]) -> str:
-    """Return the caller's address in its one form; "" when nobody said it, or what was said is no address.
-
-    Of several X-Forwarded-For lines the first counts: together they are one list.
-    """
-    forwarded = next((value for name, value in headers if name.lower() == "x-forwarded-for"), None)
-    found = client_ip({} if forwarded is None else {"x-forwarded-for": forwarded}, peer, trusted_proxies) or ""
-    return normal_address(found)

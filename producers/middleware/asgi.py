@@ -5,6 +5,7 @@ from typing import Any
 
 from tollmeter.producers.client.scope import enter, leave
 from tollmeter.producers.middleware.admission import REQUEST_ID_HEADER, Admission, Admitting, Entry, Identify
+from tollmeter.producers.middleware.forwarded import checked_proxies
 from tollmeter.schemas.secrets import IpMode
 
 Message = MutableMapping[str, Any]
@@ -28,12 +29,12 @@ class MeterASGI:
         *,
         guard: Admitting | None = None,
         identify: Identify | None = None,
-        trusted_proxies: Iterable[str] = (),
+        trusted_proxies: int | Iterable[str] = (),
         ip_mode: IpMode = "full",
         ip_salt: str = "",
     ) -> None:
         self.app = app
-        self._admission = Admission(guard, identify, tuple(trusted_proxies), ip_mode, ip_salt)
+        self._admission = Admission(guard, identify, checked_proxies(trusted_proxies), ip_mode, ip_salt)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):

@@ -6,6 +6,7 @@ from typing import Any
 
 from tollmeter.producers.client.scope import Scope, enter, leave
 from tollmeter.producers.middleware.admission import REQUEST_ID_HEADER, Admission, Admitting, Identify
+from tollmeter.producers.middleware.forwarded import checked_proxies
 from tollmeter.schemas.secrets import IpMode
 
 Environ = dict[str, Any]
@@ -23,12 +24,12 @@ class MeterWSGI:
         *,
         guard: Admitting | None = None,
         identify: Identify | None = None,
-        trusted_proxies: Iterable[str] = (),
+        trusted_proxies: int | Iterable[str] = (),
         ip_mode: IpMode = "full",
         ip_salt: str = "",
     ) -> None:
         self.app = app
-        self._admission = Admission(guard, identify, tuple(trusted_proxies), ip_mode, ip_salt)
+        self._admission = Admission(guard, identify, checked_proxies(trusted_proxies), ip_mode, ip_salt)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         forwarded = environ.get("HTTP_X_FORWARDED_FOR")

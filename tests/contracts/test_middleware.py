@@ -25,13 +25,13 @@ from tollmeter.producers.client import scope
 from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.guard.guard import Guard
 from tollmeter.producers.http.metered import metered
-from tollmeter.producers.middleware.admission import Admission, caller_address
+from tollmeter.producers.middleware.admission import Admission
 from tollmeter.producers.middleware.asgi import MeterASGI
 from tollmeter.producers.middleware.wsgi import MeterWSGI
 from tollmeter.schemas.access import Block, RateLimit
 
 ASK: Any = [{"role": "user", "content": "hello"}]
-VIA_PROXY = {"X-Forwarded-For": "203.0.113.7 , 10.0.0.9"}
+VIA_PROXY = {"X-Forwarded-For": "9.9.9.9, 203.0.113.7 "}
 
 
 @pytest.fixture
@@ -257,45 +257,6 @@ def test_a_blocked_caller_is_refused_on_a_listener_of_both_families() -> None:
         finally:
             server.should_exit = True
             thread.join()
-
-
-@pytest.mark.parametrize(
-    ("headers", "peer", "proxies", "expected"),
-    [
-        ([("X-Forwarded-For", " 203.0.113.7 , 10.0.0.1")], "10.0.0.1", ["10.0.0.0/8"], "203.0.113.7"),
-        ([("x-forwarded-for", "203.0.113.7"), ("x-forwarded-for", "::1")], "10.0.0.1", ["10.0.0.0/8"], "203.0.113.7"),
-        ([("x-forwarded-for", "203.0.113.7")], "198.51.100.2", ["10.0.0.0/8"], "198.51.100.2"),
-        ([("x-forwarded-for", "203.0.113.7")], "10.0.0.1", [], "10.0.0.1"),
-        ([("x-forwarded-for", "203.0.113.7:51234")], "10.0.0.1", ["10.0.0.1"], "203.0.113.7"),
-        ([("x-forwarded-for", "[2001:db8::1]:443")], "10.0.0.1", ["10.0.0.1"], "2001:db8::1"),
-        ([("x-forwarded-for", "2001:DB8:0::1")], "10.0.0.1", ["10.0.0.1"], "2001:db8::1"),
-        ([("x-forwarded-for", "unknown")], "10.0.0.1", ["10.0.0.1"], ""),
-        ([("x-forwarded-for", "a" * 5000)], "10.0.0.1", ["10.0.0.1"], ""),
-        ([("x-forwarded-for", "")], "10.0.0.1", ["10.0.0.1"], ""),
-        ([], "10.0.0.1", ["10.0.0.1"], ""),
-        ([], "192.0.2.1", ["10.0.0.1"], "192.0.2.1"),
-        ([], None, ["10.0.0.1"], ""),
-        ([("x-forwarded-for", "203.0.113.7")], "a socket", ["10.0.0.1"], ""),
-    ],
-    ids=[
-        "first, trimmed",
-        "first line",
-        "stranger",
-        "no proxy configured",
-        "port",
-        "six with port",
-        "one spelling",
-        "no address",
-        "too long",
-        "empty",
-        "proxy says nothing",
-        "direct",
-        "nobody",
-        "unix socket",
-    ],
-)
-def test_caller_address(headers: Any, peer: str | None, proxies: list[str], expected: str) -> None:
-    assert caller_address(headers, peer, proxies) == expected
 
 
 def test_ids_fit_into_events() -> None:
