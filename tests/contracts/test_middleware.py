@@ -31,7 +31,7 @@ from tollmeter.producers.middleware.wsgi import MeterWSGI
 from tollmeter.schemas.access import Block, RateLimit
 
 ASK: Any = [{"role": "user", "content": "hello"}]
-VIA_PROXY = {"X-Forwarded-For": "9.9.9.9, 203.0.113.7 "}
+VIA_PROXY = {"X-Forwarded-For": "9.9.9.9,203.0.113.7"}
 
 
 @pytest.fixture
