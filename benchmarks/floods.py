@@ -36,7 +36,8 @@ _NAMES = {
     "api_key_id": "k",
     "client_ip": "10.0.0.1",
     "model": "gpt-4o",
-    "provider": "openai",
+    "model_id": "gpt-4o",
+    "provider_id": "openai",
 }
 
 

@@ -1,14 +1,16 @@
 """A policy: the rule an admin wrote about a scope. Limits are integers, their measure names the unit; absent = none."""
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tollmeter.schemas.addresses import named_address
+from tollmeter.schemas.names import plain_model, plain_provider, without_date
 
-SCOPE_KINDS = ("org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag")
-ScopeKind = Literal["org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag"]
+SCOPE_KINDS = ("org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag", "version")
+ScopeKind = Literal["org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag", "version"]
 SCOPE_COLUMNS = {
     "org": "org_id",
     "group": "group_id",
@@ -16,10 +18,12 @@ SCOPE_COLUMNS = {
     "api_key": "api_key_id",
     "client_ip": "client_ip",
     "agent": "agent",
-    "model": "model",
-    "provider": "provider",
+    "model": "model_id",
+    "provider": "provider_id",
+    "version": "model",
 }
-"""The priced column that names each kind of scope that every row is folded into. Every scope belongs to one
+"""The priced column that names each kind of scope that every row is folded into. A model is all its versions together,
+a version one of them, by the exact name in the answer. Every scope belongs to one
 organisation. A tag scope has no column: its name is "key=value", and it is folded only where a policy asks for it."""
 
 DEFAULT_WARN_PCT = 80
@@ -74,6 +78,14 @@ class Limit(BaseModel):
         return f"{self.window}/{self.measure}"
 
 
+_FORMS: Mapping[str, Callable[[str], str]] = {
+    "client_ip": named_address,
+    "model": plain_model,
+    "provider": plain_provider,
+    "version": str.strip,
+}
+
+
 class Policy(BaseModel):
     """Limits of one scope of one organisation. `name` is "" for the organisation itself.
 
@@ -98,10 +110,17 @@ class Policy(BaseModel):
     alert_remaining_micro: Amount | None = None
     """Alert once a period when less than this remains of a money limit."""
 
-    @field_validator("name")
+    @model_validator(mode="before")
     @classmethod
-    def _one_form(cls, name: str, known: ValidationInfo) -> str:
-        return named_address(name) if known.data.get("scope") == "client_ip" and name else name
+    def _one_form(cls, fields: object) -> object:
+        """Keep names as both sides of a comparison know them; a model's name with a date is a version of it."""
+        if not isinstance(fields, dict) or not isinstance(name := fields.get("name"), str) or not name:
+            return fields
+        scope = fields.get("scope")
+        if scope == "model" and without_date(name.strip()):
+            return {**fields, "scope": "version", "name": name.strip()}
+        form = _FORMS.get(scope) if isinstance(scope, str) else None
+        return fields if form is None else {**fields, "name": form(name)}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -61,7 +61,7 @@ PRICED_COLUMNS: tuple[Column, ...] = (
     *_made("i64?", "cost_output_nano", "cost_other_nano", "at_risk_nano"),
     *_made("i64?", "cost_eur_nano", "cost_rub_nano", "at_risk_eur_nano", "at_risk_rub_nano"),
     *_made("date?", "fx_date"),
-    *_made("dict", "price_book", "rule_id"),
+    *_made("dict", "price_book", "rule_id", "provider_id", "model_id"),
 )
 
 PRICE_STATUSES = ("PRICED", "PARTIAL", "FREE", "UNKNOWN_MODEL", "NO_USAGE", "INVALID", "OVERRIDE")

@@ -51,6 +51,9 @@ def row(number: int, **changed: Any) -> dict[str, Any]:
     """One priced row; `number` makes its id."""
     unknown = changed.keys() - DEFAULTS.keys()
     assert not unknown, f"no such column: {unknown}"
+    for name in ("model", "provider"):
+        if name in changed:
+            changed.setdefault(f"{name}_id", changed[name])
     return {**DEFAULTS, "event_id": event_id(number), **changed}
 
 

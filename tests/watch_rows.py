@@ -23,7 +23,8 @@ DEFAULTS: dict[str, Any] = {
     "api_key_id": "k",
     "client_ip": "10.0.0.1",
     "model": "gpt-4o",
-    "provider": "openai",
+    "model_id": "gpt-4o",
+    "provider_id": "openai",
     "status": "OK",
     "price_status": "PRICED",
     "billing_scope": "ORG",
@@ -49,6 +50,10 @@ def row(
 ) -> dict[str, Any]:
     """One priced row; `number` makes its id and, unless given, its source offset. `at_s` is its event time."""
     received = changed.pop("received_s", at_s)
+    if "model" in changed:
+        changed.setdefault("model_id", changed["model"])
+    if "provider" in changed:
+        changed["provider_id"] = changed.pop("provider")
     return {
         **DEFAULTS,
         "event_id": f"00000000-0000-4000-8000-{number:012x}",

@@ -10,6 +10,7 @@ from tollmeter.producers.guard.prices import UNPRICED
 from tollmeter.producers.guard.question import Question
 from tollmeter.producers.guard.snapshot import Snapshot
 from tollmeter.schemas.addresses import caller_form, normal_address
+from tollmeter.schemas.names import plain_model, plain_provider
 from tollmeter.settings import Settings
 
 
@@ -71,9 +72,11 @@ class Decider:
                 return refusals.paced(paced)
         if question.billing_scope == "USER":
             return Allow(est, Reservation(None), status)
-        if not provider and prices is not None:
-            provider = prices.provider_of(provider, model)
-        caller = question.caller(provider)
+        if prices is None:
+            provider, model = plain_provider(provider), plain_model(model)
+        else:
+            provider, model = prices.identity(provider, model)
+        caller = question.caller(provider, model)
         return self._reserve(org, caller, est, status, tokens + output, wall_ms, mono_ns // 1_000_000)
 
     def _reserve(

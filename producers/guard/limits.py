@@ -17,7 +17,7 @@ _MONEY = 3
 """The first units are money."""
 
 Caller = tuple[Any, ...]
-"""user, groups, api_key_id, client_ip, agent, model, provider, tags."""
+"""user, groups, api_key_id, client_ip, agent, model_id, provider_id, tags, the model's exact name."""
 
 
 class Binding(NamedTuple):
@@ -144,7 +144,7 @@ class LimitView:
 
 
 def _pools(org_id: str, org: _Org, groups: Collection[str], caller: Caller) -> tuple[Budget, ...]:
-    _, _, api_key, client_ip, agent, model, provider, tags = caller
+    _, _, api_key, client_ip, agent, model, provider, tags, version = caller
     named = [
         ("org", ""),
         *(("group", name) for name in groups),
@@ -153,6 +153,7 @@ def _pools(org_id: str, org: _Org, groups: Collection[str], caller: Caller) -> t
         ("agent", agent),
         ("model", model),
         ("provider", provider),
+        ("version", version),
         *(("tag", name) for name in tags),
     ]
     rules = [policy for scope in named for policy in org.policies.get(scope, {}).values()]

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tollmeter.streams.rules.pricing.model_names import spellings, without_date, words
+from tollmeter.schemas.names import model_id, without_date
+from tollmeter.streams.rules.pricing.model_names import spellings, words
 
 Test = Callable[[str], bool]
 Key = tuple[str, str]
@@ -83,6 +84,15 @@ class Catalogue:
                 return found, False
         shorter = without_date((spellings(name, provider) or [""])[-1])
         return (self._find(provider, shorter), True) if shorter else (None, False)
+
+    def identity(self, provider: str, name: str) -> str:
+        """Return which model the line counts a call under that is sent to this name."""
+
+        def known(name: str) -> str | None:
+            keys = (self.model(seller, name)[0] for seller in dict.fromkeys((provider, self.maker(name))))
+            return next((key[1] for key in keys if key is not None), None)
+
+        return model_id((name,), known)
 
     def forms(self, name: str, provider: str) -> list[str]:
         """Return the spellings of a name to look up, last the one without any other word for the seller in front."""

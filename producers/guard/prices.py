@@ -56,6 +56,7 @@ class Listing(NamedTuple):
     dearest: tuple[Rule, ...]
     """Relatives, for a model without a price."""
     seller: str
+    model_id: str
 
 
 class Quote(NamedTuple):
@@ -151,9 +152,10 @@ class Prices:
         counts = {"input_tokens": input_tokens, "output_tokens": output_tokens}
         return _at_risk(listing.dearest, input_tokens, counts).at_risk_nano, "UNKNOWN_MODEL"
 
-    def provider_of(self, provider: str, model: str) -> str:
-        """Return the provider's id in the book, from its name or the model's."""
-        return (self._known.get((provider, model)) or self._listing(provider, model)).seller
+    def identity(self, provider: str, model: str) -> tuple[str, str]:
+        """Return provider and model as the line counts calls with these names."""
+        listing = self._known.get((provider, model)) or self._listing(provider, model)
+        return listing.seller, listing.model_id
 
     def in_currency(self, nano_usd: int, currency: str) -> int:
         """Convert at the latest rate; 0 where none is known."""
@@ -171,7 +173,11 @@ class Prices:
         if single:
             rules, relative = [*single], True
         found = Listing(
-            (*rules, *own), relative and not own, () if rules or own else self._relatives(seller, model), seller
+            (*rules, *own),
+            relative and not own,
+            () if rules or own else self._relatives(seller, model),
+            seller,
+            self._catalogue.identity(seller, model),
         )
         if len(self._known) >= REMEMBERED:
             self._known = {}

@@ -61,11 +61,11 @@ class Question(NamedTuple):
         paying = (("api_key", self.api_key_id or ""), ("client_ip", self.address))
         return tuple(one for one in paying if one[0] not in self.counted) if self.counted else paying
 
-    def caller(self, provider: str) -> Caller:
-        """Return the names by which budgets are found; `provider` as the price book calls it."""
+    def caller(self, provider: str, model: str) -> Caller:
+        """Return the names by which budgets are found; provider and model as the line counts them."""
         tags = tag_names(self.tags) if self.tags else ()
-        key = self.api_key_id or ""
-        return self.user or "", tuple(self.groups), key, self.address, self.agent or "", self.model, provider, tags
+        known = self.user or "", tuple(self.groups), self.api_key_id or "", self.address, self.agent or ""
+        return *known, model, provider, tags, self.model.strip()
 
     def event_fields(self) -> dict[str, Any]:
         """Return the fields of the event that records a refusal."""

@@ -25,7 +25,7 @@ SCOPES = {
     "api_key": "api_key",
     "client_ip": "client_ip",
     "agent": "agent",
-    "model": "model",
+    "version": "model",
     "provider": "provider",
 }
 SUMS = ("calls", "input_tokens", "output_tokens", "cost_nano")
@@ -52,7 +52,7 @@ _WINDOWS = """
 SELECT toString(level) AS level, toInt64(toUnixTimestamp(bucket)) AS start_s, toString(org_id) AS org,
     toString(scope) AS scope, name, calls, input_tokens, output_tokens, cost_nano + byok_cost_nano AS cost_nano
 FROM usage_windows FINAL
-WHERE calls != 0 AND scope IN ('org', 'group', 'user', 'api_key', 'client_ip', 'agent', 'model', 'provider')
+WHERE calls != 0 AND scope IN ('org', 'group', 'user', 'api_key', 'client_ip', 'agent', 'provider', 'version')
 """
 _ROLLUP = """
 SELECT toInt64(toUnixTimestamp(minute)) AS start_s, toString(org_id) AS org, toString(api_key_id) AS api_key,

@@ -12,6 +12,7 @@ import pytest
 from tests.exchange import dated
 from tests.price_events import frame, price_one_of, priced, shipped_book
 from tollmeter.schemas.money import round_half_even
+from tollmeter.schemas.names import without_date
 from tollmeter.schemas.priced import PRICED_COLUMNS
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book import publish
@@ -20,7 +21,7 @@ from tollmeter.streams.price.book.fx_history import load_rates
 from tollmeter.streams.price.book.overrides import load_overrides
 from tollmeter.streams.price.book.relatives import Default
 from tollmeter.streams.rules.pricing.fx import Staleness
-from tollmeter.streams.rules.pricing.model_names import spellings, tiers, without_date, words
+from tollmeter.streams.rules.pricing.model_names import spellings, tiers, words
 
 SONNET = {"provider": "anthropic", "model_sent": "claude-sonnet-4-5"}
 GEMINI = {"provider": "google", "model_sent": "gemini-2.5-pro", "output_tokens": 1_000}

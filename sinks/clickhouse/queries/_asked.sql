@@ -3,6 +3,7 @@
     AND e.event_time >= {since:DateTime64(6, 'UTC')} AND e.event_time < {until:DateTime64(6, 'UTC')}
     AND ({org_id:String} = '' OR e.org_id = {org_id:String})
     AND ({user_id:String} = '' OR e.user_id = {user_id:String})
-    AND ({provider:String} = '' OR e.provider = {provider:String})
-    AND ({model:String} = '' OR {model:String} IN (e.model, e.model_sent, e.model_used))
+    AND ({provider:String} = '' OR e.provider = {provider:String} OR e.provider_id = lower(trimBoth({provider:String})))
+    AND ({model:String} = '' OR {model:String} IN (e.model, e.model_sent, e.model_used)
+        OR e.model_id = lower(trimBoth({model:String})))
     AND ({api_key_id:String} = '' OR e.api_key_id = {api_key_id:String})

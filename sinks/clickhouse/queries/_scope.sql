@@ -6,7 +6,8 @@
         {scope:String} = 'api_key', e.api_key_id = {name:String},
         {scope:String} = 'client_ip', e.client_ip = {name:String},
         {scope:String} = 'agent', e.agent = {name:String},
-        {scope:String} = 'model', e.model = {name:String},
-        {scope:String} = 'provider', e.provider = {name:String},
+        {scope:String} = 'model', e.model_id = {name:String},
+        {scope:String} = 'provider', e.provider_id = {name:String},
+        {scope:String} = 'version', e.model = {name:String},
         {scope:String} = 'tag', arrayExists(tag -> concat(tag.key, '=', tag.value) = {name:String}, e.tags),
         false)

@@ -54,8 +54,8 @@ FROM
                     if(byok, 0, ifNull(cost_rub_nano, 0) + ifNull(at_risk_rub_nano, 0)),
                     byok AND status != 'BLOCKED', if(byok, input_tokens + output_tokens, 0)]) AS m,
                 [('org', ''), ('group', toString(group_id)), ('user', toString(user_id)), ('api_key', toString(api_key_id)),
-                 ('client_ip', toString(client_ip)), ('agent', toString(agent)), ('model', toString(model)),
-                 ('provider', toString(provider))] AS pairs
+                 ('client_ip', toString(client_ip)), ('agent', toString(agent)), ('model', toString(model_id)),
+                 ('provider', toString(provider_id)), ('version', toString(model))] AS pairs
             FROM usage_events FINAL
             WHERE status != 'VOID' AND priced_partition = {partition:UInt16} AND event_time >= toDateTime({from:UInt32}, 'UTC') AND (sure OR late)
         )

@@ -1,6 +1,6 @@
 -- The ledger: one row per event. A set: delivered again, in any order and batching, it is the same table. Read with FINAL.
 -- The identity is (event_time, org_id, event_id), fixed once by the producer; a correction keeps it and raises `version`.
--- Columns up to rule_id are those of usage.priced in their order. Unknown money is NULL, never 0.
+-- Columns up to model_id are those of usage.priced in their order. Unknown money is NULL, never 0.
 -- Kept N days from the call or from its arrival, whichever is later: an imported old trace does not vanish at once.
 CREATE TABLE IF NOT EXISTS usage_events
 (
@@ -72,6 +72,8 @@ CREATE TABLE IF NOT EXISTS usage_events
     fx_date               Nullable(Date) CODEC(ZSTD(1)),
     price_book            LowCardinality(String) CODEC(ZSTD(1)),
     rule_id               LowCardinality(String) CODEC(ZSTD(1)),
+    provider_id           LowCardinality(String) CODEC(ZSTD(1)),
+    model_id              LowCardinality(String) CODEC(ZSTD(1)),
     priced_partition      UInt16 CODEC(ZSTD(1)),
     priced_offset         UInt64 CODEC(DoubleDelta, ZSTD(1)),
     -- Corrections win; among equals the first in the log wins (see schemas/priced.py, row_version).

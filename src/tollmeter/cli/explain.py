@@ -1,11 +1,13 @@
 """`tollmeter policy explain|status`: which limits bind a call, which policy decided, why, and what was used of them."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
+from tollmeter.admin.names import identity
 from tollmeter.admin.policy_text import amount_text
 from tollmeter.admin.spend_status import SpendStatus, UserNotFoundError, is_known, spend_status, use_of
 from tollmeter.broker.policies import Rules, read_rules, read_spend
@@ -25,7 +27,7 @@ _REASONS = {
     "smaller_limit": "a smaller limit of its kind is in force",
     "equal_limit": "an equal limit of its kind is in force",
 }
-_SCOPES = ("api_key", "client_ip", "agent", "model", "provider")
+_SCOPES = ("api_key", "client_ip", "agent", "model", "provider", "version")
 
 
 @click.command()
@@ -47,8 +49,8 @@ def explain(
     for tag in tags:
         if "=" not in tag:
             raise UserError(f"--tag {tag}: write KEY=VALUE")
-    named["client_ip"] = caller_form(named["client_ip"] or "")
-    scopes = {(kind, name) for kind in _SCOPES if (name := named[kind])} | {("tag", tag) for tag in tags}
+    meant = _meant(settings, named)
+    scopes = {(kind, name) for kind in _SCOPES if (name := meant.get(kind))} | {("tag", tag) for tag in tags}
     with ExitStack() as opened:
         opened.enter_context(doing())
         rules, live = read_rules(settings), read_spend(settings)
@@ -63,6 +65,7 @@ def explain(
         "org": org,
         "user": user,
         "known": known,
+        "meant": {kind: name for kind, name in meant.items() if name},
         "groups": list(groups),
         "warn_threshold_pct": own.warn_threshold_pct,
         "warn_policy_id": own.warn_policy_id,
@@ -73,6 +76,15 @@ def explain(
         print_json(document)
     else:
         _print(document)
+
+
+def _meant(settings: Settings, named: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the names by which the line and the guards know what was asked for."""
+    given = {kind: name or "" for kind, name in named.items()} | {"client_ip": caller_form(named["client_ip"] or "")}
+    if given["model"] or given["provider"]:
+        provider, model = identity(settings, given["provider"], given["model"])
+        given |= {"provider": provider, "model": model, "version": given["model"].strip()}
+    return given
 
 
 def _lost(lost: Lost) -> dict[str, Any]:
@@ -192,6 +204,9 @@ def _print(document: dict[str, Any]) -> None:
     who = f"user {document['user'] or '(none)'} of {document['org']}"
     inside = f" in {', '.join(document['groups'])}" if document["groups"] else ""
     out.print(f"{who}{inside}; warned at {document['warn_threshold_pct']} %")
+    known = [f"{kind} {document['meant'][kind]}" for kind in ("provider", "model") if kind in document["meant"]]
+    if known:
+        out.print(f"counted as {', '.join(known)}")
     if document["user"] and document["known"] is False:
         out.print("nobody knows this user: not in the membership, never seen in an event")
     rows = [

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import click
 
+from tollmeter.admin.names import known_as, resolved
 from tollmeter.admin.policy_text import PolicyTextError, amount_of, amount_text, limits_text, policy_of
-from tollmeter.broker.policies import Rules, policy_delete, policy_set, read_rules, write
+from tollmeter.broker.policies import policy_delete, policy_set, read_rules, write
 from tollmeter.cli.explain import explain, status
 from tollmeter.cli.groups import Group
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
@@ -116,6 +117,7 @@ def set_(
         )
     )
     with doing():
+        made = resolved(settings, made)
         added = known_or_created(settings, read_rules(settings), [made], create=create)
         write(settings, [*added, policy_set(made)])
     if as_json:
@@ -123,6 +125,8 @@ def set_(
     else:
         alerts = ", ".join(f"{pct} %" for pct in made.thresholds)
         what = f"alerts at {alerts}" if made.all_limits else "without a limit"
+        if made.scope != "org" and made.name != name:
+            out.print(f"{scope} {name!r} is known as {made.name}")
         out.print(f"policy {made.policy_id} is in force ({_APPLIES[made.applies]}); {what}")
 
 
@@ -135,7 +139,7 @@ def set_(
 def get(settings: Settings, org: str, scope: str, name: str, as_json: bool) -> None:
     """Show every policy of one scope; exit code 1 where it has none."""
     with doing():
-        found = _of_scope(read_rules(settings), org, scope, name)
+        found = _of_scope(settings, org, scope, name)
     _show(found, as_json)
     if not found:
         raise Finding(f"{org}/{scope}/{name} has no policy: no limit, warn {DEFAULT_WARN_PCT} %")
@@ -166,7 +170,7 @@ def delete(settings: Settings, org: str, scope: str, name: str, applies: str | N
     with doing():
         found = [
             entry
-            for entry in _of_scope(read_rules(settings), org, scope, name)
+            for entry in _of_scope(settings, org, scope, name)
             if applies in (None, entry.applies) and currency in (None, entry.currency)
         ]
         if len(found) > 1:
@@ -221,8 +225,10 @@ def _readable(make: Callable[[], _Value]) -> _Value:
         raise UserError(f"{option}: {error.text}" if option else error.text) from None
 
 
-def _of_scope(rules: Rules, org: str, scope: str, name: str) -> list[Policy]:
-    return [entry for entry in rules.policies.values() if (entry.org_id, entry.scope, entry.name) == (org, scope, name)]
+def _of_scope(settings: Settings, org: str, scope: str, name: str) -> list[Policy]:
+    scope, name = known_as(settings, scope, name)
+    found = read_rules(settings).policies.values()
+    return [entry for entry in found if (entry.org_id, entry.scope, entry.name) == (org, scope, name)]
 
 
 def _show(found: list[Policy], as_json: bool) -> None:

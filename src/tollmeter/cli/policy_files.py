@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import click
 
+from tollmeter.admin.names import resolved_all
 from tollmeter.admin.policy_files import members_csv, members_yaml, policies_yaml, read_members, read_policies
 from tollmeter.admin.policy_text import amount_text, limits_text
 from tollmeter.broker.policies import Change, Rules, check, member_set, policy_set, read_rules, write
@@ -29,7 +30,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Show the difference and
 def import_policies(settings: Settings, file: Path, dry_run: bool, create: bool, as_json: bool) -> None:
     """Put the policies of a YAML file in force; those it does not name stay as they are."""
     with doing():
-        wanted = {policy.policy_id: policy for policy in read_policies(file)}
+        wanted = {policy.policy_id: policy for policy in resolved_all(settings, read_policies(file))}
         rules = read_rules(settings)
         added = known_or_created(settings, rules, wanted.values(), create=create)
         difference = _Difference(rules.policies, wanted, _policy_facts)

@@ -7,7 +7,7 @@ but those that state billed units beside tokens.
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -50,6 +50,14 @@ REMEMBERED = 50_000
 """Combinations of names kept; a flood of new ones starts the memory afresh."""
 
 
+class _Resolved(NamedTuple):
+    """What a combination of names stands for: the number of its plan with two bits for its status, and its identity."""
+
+    number: int
+    provider_id: str
+    model_id: str
+
+
 class PriceBook:
     """Prices events. Not thread-safe: the memory of resolved names grows while pricing."""
 
@@ -70,14 +78,15 @@ class PriceBook:
         self._eur, self._rub = (Rates([r for r in self.fx if r.currency == name]) for name in ("EUR", "RUB"))
         self._table = Table()
         self._remembered = remembered
-        self._known: dict[tuple[str, ...], int] = {}
+        self._known: dict[tuple[str, ...], _Resolved] = {}
         self._statuses = pl.Series("price_status", PRICE_STATUSES)
         self._rule_ids = pl.Series("rule_id", [""])
         self._id = pl.Series("price_book", [self.id])
 
     def price(self, events: pl.DataFrame) -> pl.DataFrame:
         """Return the price columns of these events, in their order."""
-        columns = self._columns(events)
+        resolved, group = self._resolved(events)
+        columns = _columns(events, _of_rows([found.number for found in resolved], group))
         priced = price_columns(self._table, columns)
         rules = self._rules()
         units = events["extra_units"]
@@ -93,6 +102,8 @@ class PriceBook:
             *self._in_currencies(columns.at_us, priced),
             self._id.new_from_index(0, len(events)),
             rules.gather(priced.rule),
+            pl.Series("provider_id", [found.provider_id for found in resolved], pl.String).gather(group),
+            pl.Series("model_id", [found.model_id for found in resolved], pl.String).gather(group),
         ]
         return pl.DataFrame(made)
 
@@ -108,37 +119,27 @@ class PriceBook:
 
     # ------------------------------------------------------------------ columns in
 
-    def _columns(self, events: pl.DataFrame) -> Columns:
-        tokens = [_ints(events[name]) for name in COUNTER_COLUMNS]
-        coded = self._plans(events)
-        return Columns(
-            plan=coded >> 2,
-            at_us=_ints(events["event_time"].to_physical()),
-            blocked=(coded & 2) != 0,
-            failed=(coded & 1) != 0,
-            tokens=(tokens[0], tokens[1], tokens[2], tokens[3], tokens[4], tokens[5]),
-        )
-
-    def _plans(self, events: pl.DataFrame) -> Ints:
-        """Return the number of each row's plan and two bits for its status, resolving what was not seen before."""
+    def _resolved(self, events: pl.DataFrame) -> tuple[list["_Resolved"], Ints]:
+        """Return what each distinct combination of names stands for, and which of them each row has."""
         groups = events.select(KEY).with_row_index("row").group_by(KEY).agg("row")
-        numbers = np.fromiter((self._number(key) for key in groups.select(KEY).rows()), np.int64, len(groups))
+        found = [self._resolve(key) for key in groups.select(KEY).rows()]
         rows = groups["row"]
-        plan = np.empty(len(events), np.int64)
+        group = np.empty(len(events), np.int64)
         if len(groups):
-            plan[rows.explode().to_numpy()] = np.repeat(numbers, rows.list.len().to_numpy())
-        return plan
+            group[rows.explode().to_numpy()] = np.repeat(np.arange(len(groups)), rows.list.len().to_numpy())
+        return found, group
 
-    def _number(self, key: tuple[str | None, ...]) -> int:
-        number = self._known.get(key)  # type: ignore[arg-type]
-        if number is None:
+    def _resolve(self, key: tuple[str | None, ...]) -> "_Resolved":
+        found = self._known.get(key)  # type: ignore[arg-type]
+        if found is None:
             if len(self._known) >= self._remembered:
                 self._known.clear()
-            *names, status = (text or "" for text in key)
-            number = self._table.add(self.planner.plan(Names(*names))) << 2 | (status == "BLOCKED") << 1
+            *texts, status = (text or "" for text in key)
+            names = Names(*texts)
+            number = self._table.add(self.planner.plan(names)) << 2 | (status == "BLOCKED") << 1
             number |= status in FAILED
-            self._known[key] = number  # type: ignore[index]
-        return number
+            found = self._known[key] = _Resolved(number, *self.planner.identity(names))  # type: ignore[index]
+        return found
 
     # ------------------------------------------------------------------ columns out
 
@@ -185,6 +186,21 @@ class PriceBook:
 def _converted(column: str, amount: Ints, rate: Ints, given: Mask) -> pl.Series:
     valid = _validity(given)
     return _nullable(column, amount if valid is _NONE else convert_columns(amount, rate), valid)
+
+
+def _columns(events: pl.DataFrame, coded: Ints) -> Columns:
+    tokens = [_ints(events[name]) for name in COUNTER_COLUMNS]
+    return Columns(
+        plan=coded >> 2,
+        at_us=_ints(events["event_time"].to_physical()),
+        blocked=(coded & 2) != 0,
+        failed=(coded & 1) != 0,
+        tokens=(tokens[0], tokens[1], tokens[2], tokens[3], tokens[4], tokens[5]),
+    )
+
+
+def _of_rows(numbers: list[int], group: Ints) -> Ints:
+    return np.asarray(numbers, np.int64)[group]
 
 
 _ALL, _NONE = object(), object()

@@ -9,11 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from genai_prices.types import ModelInfo
 
+from tollmeter.schemas.names import model_id, without_date
 from tollmeter.streams.price.book.bands import apply_rules, scale, tiers_named
 from tollmeter.streams.price.book.compile import PROVIDERS, compile_book, contexts
 from tollmeter.streams.price.book.coverage import Coverage, Verdict, bands_of, differs, lacks_cache, short_forms
@@ -21,7 +22,7 @@ from tollmeter.streams.price.book.overrides import Alias, Factor, Free, Override
 from tollmeter.streams.price.book.providers import MODELS, maker_of, provider_of
 from tollmeter.streams.price.book.public_map import Listed
 from tollmeter.streams.price.book.relatives import Default, Key, Relatives
-from tollmeter.streams.rules.pricing.model_names import Names, spellings, tiers, without_date
+from tollmeter.streams.rules.pricing.model_names import Names, spellings, tiers
 from tollmeter.streams.rules.pricing.price_one import Plan
 from tollmeter.streams.rules.pricing.rates import Band, clip
 
@@ -77,6 +78,26 @@ class Planner:
         return self._make(self.meaning(names), names)
 
     # ------------------------------------------------------------------ names
+
+    def identity(self, names: Names) -> tuple[str, str]:
+        """Return provider and model by which limits and reports know calls with these names, whatever they cost.
+
+        Rules of ours play no part: an alias has a time, an identity has none.
+        """
+        provider = provider_of(names)
+        own = (names.model_used, names.model_sent, names.deployment)
+        return provider, model_id(own, partial(self._named, provider))
+
+    def _named(self, provider: str, name: str) -> str | None:
+        """Return the book's name of a model as its provider sells it, else as its maker does."""
+        for seller in dict.fromkeys((provider, maker_of(name))):
+            plain = spellings(name, seller) or [""]
+            forms = [form for spelling in plain for form in short_forms(spelling, seller)]
+            for form in (*forms, without_date(forms[-1])):
+                key = self.find(seller, form) if form else None
+                if key is not None:
+                    return key[1]
+        return None
 
     def meaning(self, names: Names) -> Meaning:
         """Return what the first of the names that anything is known of stands for."""

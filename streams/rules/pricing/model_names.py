@@ -8,9 +8,6 @@ STANDARD_TIERS = frozenset(
 )
 """Tier names that providers use for the ordinary price."""
 
-_DATE = re.compile(
-    r"[-@](?:20\d{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])|20\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))$"
-)
 _SEPARATORS = re.compile(r"[-_:/@ ]+")
 _PATHS = re.compile(r"^(?:projects/[^/]+/locations/[^/]+/)?(?:publishers/[^/]+/)?(?:tuned)?models/")
 
@@ -34,12 +31,6 @@ def spellings(name: str, provider: str) -> list[str]:
     plain = name.strip().lower()
     forms = [plain, _PATHS.sub("", plain), plain.removeprefix(f"{provider}/")]
     return [form for form in dict.fromkeys(forms) if form]
-
-
-def without_date(name: str) -> str:
-    """Return a name without the date of its version; "" when it has none."""
-    shorter = _DATE.sub("", name)
-    return shorter if shorter != name else ""
 
 
 def words(name: str) -> tuple[str, ...]:

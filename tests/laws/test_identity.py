@@ -1,0 +1,88 @@
+"""A model and a provider are known by one name, whoever writes it: PRICE's rows, the guard's question, the policy."""
+
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.guards import price_record, shipped_book
+from tollmeter.producers.guard.prices import Prices, load_prices
+from tollmeter.schemas.policy import SCOPE_KINDS, Policy
+from tollmeter.streams.price.book.compile import PROVIDERS
+from tollmeter.streams.rules.pricing.model_names import Names
+
+
+@cache
+def guard_prices() -> Prices:
+    return load_prices(price_record()[1], lambda: 1_795_348_800)
+
+
+def counted(provider: str, sent: str, answered: str = "") -> tuple[str, str]:
+    """Return provider and model that PRICE counts a call under."""
+    names = Names(provider, answered, sent, "", "", "", "chat", "", "REALTIME")
+    return shipped_book().planner.identity(names)
+
+
+def policy(scope: str, name: str) -> Policy:
+    return Policy.model_validate({"org_id": "acme", "scope": scope, "name": name, "daily_limit_micro": 1})
+
+
+NAMES = st.one_of(
+    st.sampled_from([(provider.id, model.id) for provider in PROVIDERS for model in provider.models]),
+    st.tuples(st.sampled_from(["", "openai", "nobody", "azure"]), st.text("abgpt4o-./ 2026", min_size=1, max_size=14)),
+)
+DATES = st.sampled_from(["", "-2026-08-06", "-20260806", "@20260806"])
+CASES = st.sampled_from([str.lower, str.upper, str.title, str])
+BLANKS = st.sampled_from(["", " ", "\t"])
+
+
+@given(NAMES, DATES, CASES, BLANKS)
+def test_line_and_guard_know_a_call_by_one_name(names: tuple[str, str], date: str, cased: object, blank: str) -> None:
+    provider, model = names
+    assert callable(cased)
+    sent = f"{blank}{cased(model)}{date}{blank}"
+    if not sent.strip():
+        return
+    provider_id, model_id = counted(provider, sent)
+    assert guard_prices().identity(provider, sent) == (provider_id, model_id)
+    if model_id:
+        assert policy("model", model_id).name == model_id, "a policy can name every model that is counted"
+    if provider_id:
+        assert policy("provider", provider_id).name == provider_id
+
+
+@given(CASES, BLANKS, st.sampled_from(["", "openai/", "OpenAI/"]), st.sampled_from(["openai", "OpenAI", " openai "]))
+def test_every_spelling_meets_the_policy(cased: object, blank: str, path: str, provider: str) -> None:
+    assert callable(cased)
+    written = f"{blank}{path}{cased('gpt-4o')}{blank}"
+    assert (policy("model", written).scope, policy("model", written).name) == ("model", "gpt-4o")
+    assert policy("provider", provider).name == "openai"
+    assert counted(provider, written, "gpt-4o-2024-08-06") == ("openai", "gpt-4o")
+    assert guard_prices().identity(provider, written) == ("openai", "gpt-4o")
+
+
+@pytest.mark.parametrize(
+    ("provider", "sent", "answered", "model"),
+    [
+        ("openai", "gpt-4o", "gpt-4o-2024-08-06", "gpt-4o"),
+        ("openai", "gpt-4o", "gpt-4o-2024-05-13", "gpt-4o"),
+        ("openai", "gpt-4o-mini", "gpt-4o-mini-2024-07-18", "gpt-4o-mini"),
+        ("openai", "gpt-4", "gpt-4-0613", "gpt-4"),
+        ("openai", "gpt-3.5-turbo", "gpt-3.5-turbo-0125", "gpt-3.5-turbo"),
+        ("anthropic", "claude-sonnet-4-5", "claude-sonnet-4-5-20250929", "claude-sonnet-4-5"),
+        ("openrouter", "openai/gpt-4o", "openai/gpt-4o", "gpt-4o"),
+        ("azure", "gpt-4o", "gpt-4o-2024-08-06", "gpt-4o"),
+        ("nobody", "our-model", "our-model-2026-01-02", "our-model"),
+    ],
+)
+def test_a_dated_answer_is_the_model_that_was_asked(provider: str, sent: str, answered: str, model: str) -> None:
+    assert counted(provider, sent, answered) == (provider, model)
+    assert guard_prices().identity(provider, sent) == (provider, model)
+    assert guard_prices().identity(provider, answered) == (provider, model)
+
+
+def test_a_name_with_a_date_is_a_version() -> None:
+    made = policy("model", " gpt-4o-2024-08-06")
+    assert (made.scope, made.name) == ("version", "gpt-4o-2024-08-06")
+    assert "version" in SCOPE_KINDS
