@@ -10,6 +10,7 @@ from tollmeter.schemas import codec
 from tollmeter.schemas.event import EPOCH, UsageEvent
 from tollmeter.schemas.secrets import without_secrets
 from tollmeter.schemas.texts import clean_tags, clean_text
+from tollmeter.schemas.times import EXPECTED, is_number, micros_of
 
 MAX_EVENT_BYTES = 65_536
 _TEXTS = frozenset(name for name, field in UsageEvent.model_fields.items() if field.annotation is str) - {"event_id"}
@@ -26,9 +27,8 @@ def build(entry: Entry, defaults: Mapping[str, object], pepper: str = "") -> Usa
         given = {name: getattr(entry.event, name) for name in entry.event.model_fields_set}
         values.update({name: value for name, value in given.items() if value != "" or name not in defaults})
     values.update(entry.fields)
-    at = entry.occurred_at
     values["event_id"] = entry.event_id
-    values["occurred_at"] = EPOCH + timedelta(microseconds=at) if isinstance(at, int) else at
+    values["occurred_at"] = _moment(entry.occurred_at)
     # A service passes on what it has: None means "not known", which our texts say with "".
     known = {name: _fit(name, value) for name, value in values.items() if value is not None}
     try:
@@ -37,6 +37,16 @@ def build(entry: Entry, defaults: Mapping[str, object], pepper: str = "") -> Usa
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "counters"
         raise RefusedError(f"{where}: {first['msg']}") from None
+
+
+def _moment(at: object) -> object:
+    """Return the time that a number means by its magnitude; what is no number as it is. Raises `RefusedError`."""
+    if isinstance(at, bool) or not (isinstance(at, int | float) or (isinstance(at, str) and is_number(at))):
+        return at
+    moment = micros_of(at)
+    if moment is None:
+        raise RefusedError(f"occurred_at: {EXPECTED}")
+    return EPOCH + timedelta(microseconds=moment)
 
 
 def _fit(name: str, value: object) -> object:

@@ -18,6 +18,7 @@ from tollmeter.producers.imports.publish import Acknowledged, Publisher
 from tollmeter.producers.imports.readers import Bad, read
 from tollmeter.schemas.codec import encode
 from tollmeter.schemas.event import UsageEvent
+from tollmeter.schemas.times import H_BACKFILL
 from tollmeter.settings import Settings
 
 FORMATS = ("auto", "sample", "openai-usage", "cloud-logging")
@@ -100,7 +101,7 @@ async def import_events(
     with _rereadable(job) as job:
         if job.shift_to is not None:
             report.shifts = {trace: job.shift_to - last for trace, last in _last_times(job).items()}
-        async with Publisher(settings, acknowledged=acknowledged) as publisher:
+        async with Publisher(settings, acknowledged=acknowledged, headers=[(H_BACKFILL, b"1")]) as publisher:
             block: list[bytes] = []
             for trace, event in events(job, report, position):
                 moved = _moved(event, report.shifts.get(trace))

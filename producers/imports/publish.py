@@ -1,7 +1,7 @@
 """Send many records fast: whole batches built here, partitions in turn, no keys, every record acknowledged."""
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -22,14 +22,21 @@ class NotSentError(Exception):
 
 
 class Publisher:
-    """Async context manager around one idempotent producer. `send` waits for room, `drain` for acknowledgements."""
+    """Async context manager around one idempotent producer. `send` waits for room, `drain` for acknowledgements.
+
+    Every record gets the `headers`.
+    """
 
     def __init__(
-        self, settings: Settings, topic: str = topics.EVENTS, acknowledged: Acknowledged | None = None
+        self,
+        settings: Settings,
+        topic: str = topics.EVENTS,
+        acknowledged: Acknowledged | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
         self._settings = settings
         self._topic = settings.topic(topic)
-        self._acknowledged = acknowledged
+        self._acknowledged, self._headers = acknowledged, list(headers)
         self._partitions: list[int] = []
         self._turn = 0
         self._pending: set[asyncio.Task[None]] = set()
@@ -73,10 +80,10 @@ class Publisher:
         """Hand records over as batches; returns when at most a few are unacknowledged. Raises `NotSentError`."""
         batch = self._producer.create_batch()
         for value in values:
-            if batch.append(key=None, value=value, timestamp=None) is None:
+            if batch.append(key=None, value=value, timestamp=None, headers=self._headers) is None:
                 await self._submit(batch)
                 batch = self._producer.create_batch()
-                if batch.append(key=None, value=value, timestamp=None) is None:
+                if batch.append(key=None, value=value, timestamp=None, headers=self._headers) is None:
                     raise NotSentError(f"a record of {len(value)} bytes does not fit into a batch of {BATCH_BYTES}")
         if batch.record_count():
             await self._submit(batch)

@@ -11,6 +11,7 @@ from tollmeter.schemas.dead_letter import NOT_UNPACKED, QUARANTINED
 from tollmeter.schemas.envelope import Source
 from tollmeter.schemas.record import UNREADABLE, Place, Record
 from tollmeter.streams.price.book.book import PriceBook
+from tollmeter.streams.rules.events.arrival import within_reach
 from tollmeter.streams.rules.events.decode_avro import Reject, decode
 from tollmeter.streams.rules.events.validate import FLAGS, validate
 from tollmeter.streams.rules.records.encode import (
@@ -57,7 +58,7 @@ def price_batch(
     records = [record for batch in batches for record in batch]
     values, aside = _set_aside(records, quarantined)
     decoded = decode(values)
-    good = validate(decoded.frame, decoded.index)
+    good = within_reach(validate(decoded.frame, decoded.index), records)
     found = [aside.get(reject.position, reject) for reject in decoded.rejects] + good.rejects
     rejects = [_not_unpacked(reject) if records[reject.position].value is UNREADABLE else reject for reject in found]
     at = [records[position] for position in good.index]

@@ -96,7 +96,9 @@ def book() -> PriceBook:
 
 def records(values: list[bytes | None], partition: int = 0) -> list[Any]:
     return [
-        SimpleNamespace(value=value, partition=partition, offset=at, timestamp=AT // 1000, topic="usage.events")
+        SimpleNamespace(
+            value=value, partition=partition, offset=at, timestamp=AT // 1000, topic="usage.events", headers=()
+        )
         for at, value in enumerate(values)
     ]
 
@@ -130,18 +132,49 @@ def test_all_bad_together_in_a_large_pass(book: PriceBook) -> None:
     ("occurred_at", "flag"),
     [
         pytest.param(AT, "", id="now"),
-        pytest.param(0, "before_2020", id="1970"),
-        pytest.param(1_577_836_799_999_999, "before_2020", id="end of 2019"),
         pytest.param(AT - 35 * DAY, "", id="35 days old"),
         pytest.param(AT - 36 * DAY, "old", id="36 days old"),
         pytest.param(AT + 300_000_000, "", id="5 minutes ahead"),
         pytest.param(AT + 301_000_000, "ahead", id="more than 5 minutes ahead"),
         pytest.param(AT + 31 * DAY, "ahead", id="a month ahead"),
+        pytest.param(AT - 400 * DAY, "old", id="400 days old"),
+        pytest.param(AT + 400 * DAY, "ahead", id="400 days ahead"),
     ],
 )
 def test_odd_times_are_kept_and_flagged(occurred_at: int, flag: str, book: PriceBook) -> None:
     rows = price_batch([records([avro(fields(1, occurred_at=occurred_at))])], book).rows
     assert rows["flags"].to_list() == [flag]
+
+
+@pytest.mark.parametrize(
+    ("occurred_at", "said"),
+    [
+        (0, "days before the event arrived"),
+        (AT // 1_000, "days before the event arrived"),
+        (AT // 1_000_000, "days before the event arrived"),
+        (AT - 400 * DAY - 1_000, "400 days before the event arrived"),
+        (AT + 400 * DAY + 1_000, "400 days after the event arrived"),
+        (4_070_908_800_000_000, "days after the event arrived"),
+    ],
+)
+@pytest.mark.parametrize("neighbours", [0, 200])
+def test_a_time_of_another_year_is_refused(occurred_at: int, said: str, neighbours: int, book: PriceBook) -> None:
+    good = [avro(fields(number)) for number in range(2, 2 + neighbours)]
+    priced = price_batch([records([*good, avro(fields(1, occurred_at=occurred_at)), b""])], book)
+    assert sorted((reject.position, reject.reason) for reject in priced.rejects) == [
+        (neighbours, "time_out_of_range"),
+        (neighbours + 1, "empty"),
+    ]
+    assert said in next(reject.detail for reject in priced.rejects if reject.position == neighbours)
+    assert priced.rows["src_offset"].to_list() == list(range(neighbours))
+
+
+def test_a_time_of_another_year_that_is_marked_as_backfill_is_kept(book: PriceBook) -> None:
+    source = records([avro(fields(number, occurred_at=AT - 900 * DAY)) for number in range(3)])
+    source[1].headers = [("tollmeter-backfill", b"1")]
+    priced = price_batch([source], book)
+    assert priced.rows["event_time"].dt.epoch("us").to_list() == [AT - 900 * DAY]
+    assert [reject.position for reject in priced.rejects] == [0, 2]
 
 
 def test_what_is_unknown_is_kept_with_its_status(book: PriceBook) -> None:

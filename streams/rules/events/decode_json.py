@@ -15,6 +15,7 @@ import polars as pl
 from tollmeter.schemas import codec
 from tollmeter.schemas.cloudevents import is_cloudevent, unwrap
 from tollmeter.schemas.event import micros
+from tollmeter.schemas.times import EXPECTED, is_number, micros_of
 
 _INT64 = 2**63
 
@@ -133,10 +134,10 @@ def _parse(text: bytes) -> dict[str, Any] | tuple[str, str]:
 
 def _problem(fields: dict[str, Any]) -> tuple[str, str] | None:
     at = fields.get("occurred_at")
-    if type(at) is str:
+    if isinstance(at, int | float | str) and not isinstance(at, bool):
         moment = _micros(at)
-        if moment is None:
-            return "bad_value", "occurred_at is neither microseconds since 1970 nor RFC 3339 with a time zone"
+        if isinstance(moment, tuple):
+            return moment
         fields["occurred_at"] = moment
     for name in _REQUIRED:
         if name not in fields:
@@ -150,9 +151,15 @@ def _problem(fields: dict[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _micros(text: str) -> int | None:
+def _micros(at: int | float | str) -> int | tuple[str, str]:
+    """Return microseconds since 1970, or reason and detail."""
+    if not isinstance(at, str) or is_number(at):
+        found = micros_of(at)
+        return ("time_out_of_range", f"occurred_at {str(at)[:40]} is {EXPECTED}") if found is None else found
     try:
-        at = datetime.fromisoformat(text)
-        return micros(at) if at.tzinfo is not None else None
+        moment = datetime.fromisoformat(at)
+        if moment.tzinfo is not None:
+            return micros(moment)
     except (ValueError, OverflowError):
-        return None
+        pass
+    return "bad_value", "occurred_at is neither a number since 1970 nor RFC 3339 with a time zone"

@@ -14,6 +14,7 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.envelope import Corrected, Rows, read_envelope
 from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
+from tollmeter.streams.rules.events.arrival import within_reach
 from tollmeter.streams.rules.events.decode_avro import decode
 from tollmeter.streams.rules.events.validate import validate
 
@@ -168,9 +169,10 @@ async def read_sources(
     topic = settings.topic(topics.EVENTS)
     async with reader(settings) as consumer:
         for number, end in position.price_done.items():
-            chunk: list[bytes | None] = []
+            chunk: list[tuple[bytes | None, Record]] = []
             async for record in read_between(consumer, TopicPartition(topic, number), begin[number], end):
-                chunk.append(b"" if (number, record.offset) in killers else record.value)
+                value = b"" if (number, record.offset) in killers else record.value
+                chunk.append((value, record))
                 if len(chunk) == CHUNK:
                     advance(CHUNK)
                     yield _judged(chunk)
@@ -179,10 +181,10 @@ async def read_sources(
             yield _judged(chunk)
 
 
-def _judged(values: list[bytes | None]) -> tuple[int, int, pl.DataFrame]:
-    decoded = decode(values)
-    good = validate(decoded.frame, decoded.index)
+def _judged(records: list[tuple[bytes | None, Record]]) -> tuple[int, int, pl.DataFrame]:
+    decoded = decode([value for value, _ in records])
+    good = within_reach(validate(decoded.frame, decoded.index), [record for _, record in records])
     rows = good.frame.select(
         "event_id", pl.col("occurred_at").alias("event_time").cast(pl.Datetime("us", "UTC")), "org_id"
     )
-    return len(values), len(decoded.rejects) + len(good.rejects), rows
+    return len(records), len(decoded.rejects) + len(good.rejects), rows

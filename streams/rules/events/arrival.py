@@ -1,0 +1,46 @@
+"""An event is filed under its own time only within 400 days of its arrival, or when it is marked as backfill.
+
+Any other is refused: it would be priced in a wrong year, outside every budget, report and alert.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import polars as pl
+
+from tollmeter.schemas.times import H_BACKFILL, REACH_DAYS
+from tollmeter.streams.rules.events.decode_avro import Reject
+from tollmeter.streams.rules.events.validate import Validated
+
+DAY_US = 86_400_000_000
+REACH_US = REACH_DAYS * DAY_US
+
+
+class Arrived(Protocol):
+    """What is asked of a source record; `timestamp` is its append time in milliseconds since 1970."""
+
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+def within_reach(good: Validated, records: Sequence[Arrived]) -> Validated:
+    """Keep the valid rows that are near their arrival or backfill; `records` are all of the batch, by position."""
+    arrived_us = pl.Series([records[at].timestamp for at in good.index], dtype=pl.Int64) * 1_000
+    late_us = arrived_us - good.frame["occurred_at"]
+    far = (~late_us.is_between(-REACH_US, REACH_US)).arg_true().to_list()
+    bad = {row for row in far if all(name != H_BACKFILL for name, _ in records[good.index[row]].headers)}
+    if not bad:
+        return good
+    rejects = [Reject(good.index[row], "time_out_of_range", _detail(late_us[row])) for row in sorted(bad)]
+    keep = [row for row in range(good.frame.height) if row not in bad]
+    return Validated(good.frame[keep], [good.index[row] for row in keep], good.rejects + rejects)
+
+
+def _detail(late_us: int) -> str:
+    side = "before" if late_us > 0 else "after"
+    return (
+        f"occurred_at, in microseconds since 1970, is {abs(late_us) // DAY_US} days {side} the event arrived; "
+        f"at most {REACH_DAYS} are taken, unless the record is marked {H_BACKFILL}"
+    )
