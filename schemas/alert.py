@@ -43,6 +43,8 @@ class Alert:
     text: str
     facts: dict[str, Any] = field(default_factory=dict)
     source: str = SOURCE
+    late_s: int = 0
+    """Seconds between the newest event that may have caused it and its arrival; not on the wire."""
 
     def cloudevent(self) -> dict[str, Any]:
         """Return the CloudEvent; its `time` is that of the event that caused it, so a replay gives the same bytes."""

@@ -24,6 +24,7 @@ from tollmeter.streams.engine.gaps import Loss
 from tollmeter.streams.engine.line import Line
 from tollmeter.streams.engine.loop import Batching
 from tollmeter.streams.engine.stage import run as run_stage
+from tollmeter.streams.rules.windows.alerts import fresh
 from tollmeter.streams.rules.windows.snapshot import Snapshot
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore
@@ -221,19 +222,18 @@ class Watch:
 
     async def _send(self, alerts: Sequence[Alert]) -> None:
         """Return when every alert is acknowledged; what concerns times too long ago is counted, but alerts nobody."""
-        oldest = self._runtime.time() - self._settings.alert_max_age_h * 3_600
-        fresh = [alert for alert in alerts if alert.received_at.timestamp() >= oldest]
-        if len(fresh) < len(alerts):
-            log.info("%d alerts about old events are not sent", len(alerts) - len(fresh))
-            metrics.ALERTS_SUPPRESSED.inc(len(alerts) - len(fresh))
+        told = fresh(alerts, self._runtime.time(), self._settings.alert_max_age_h * 3_600)
+        if len(told) < len(alerts):
+            log.info("%d alerts about old events are not sent", len(alerts) - len(told))
+            metrics.ALERTS_SUPPRESSED.inc(len(alerts) - len(told))
         send, targets = partial(self._line.send, self._settings.topic(topics.ALERTS)), self._line.layout.priced
         await asyncio.gather(
             *(
                 send(topics.org_partition(alert.org_id, targets), subject(alert), alert.wire(), CONTENT_TYPE)
-                for alert in fresh
+                for alert in told
             )
         )
-        for alert in fresh:
+        for alert in told:
             metrics.ALERTS.labels(alert.kind).inc()
 
     async def idle(self, now: float) -> None:

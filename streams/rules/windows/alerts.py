@@ -1,5 +1,6 @@
 """What a finding says: deterministic ids, plain words, and the append time of the very event that crossed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -44,12 +45,13 @@ class Passage:
 
     def crossing(
         self, state: State, scope: int, level: str, bucket: int, before: int, unit: str, amount: int
-    ) -> tuple[int, int]:
-        """Return received_at (ms) of the row that carried a scope's use to `amount`, and that use."""
+    ) -> tuple[int, int, int]:
+        """Return received_at (ms) of the row that carried a scope's use to `amount`, that use, and its lateness (s)."""
         rows = self._rows_of(scope, state.scopes.names[scope][1], level, bucket)
         totals = before + np.cumsum(used(self.matrix[rows], unit))
         first = np.flatnonzero(totals >= amount)[0]
-        return int(self.received_ms[rows[first]]), int(totals[first])
+        received_ms = int(self.received_ms[rows[first]])
+        return received_ms, int(totals[first]), received_ms // 1_000 - int(self.charged_us[rows[first]]) // 1_000_000
 
     def key_crossing(self, scope: int, level: str, bucket: int, before: int, limit: int) -> tuple[int, int]:
         """Return received_at (ms) of the row that carried a key's cost in a bucket beyond `limit`, and that cost."""
@@ -64,8 +66,15 @@ class Passage:
         return inside
 
 
+def fresh(alerts: Sequence[Alert], now_s: float, max_age_s: float) -> list[Alert]:
+    """Return the alerts that people are to hear of: neither found long ago, nor of events that came long after."""
+    return [
+        alert for alert in alerts if alert.received_at.timestamp() >= now_s - max_age_s and alert.late_s <= max_age_s
+    ]
+
+
 def budget_alert(
-    state: State, bound: Budget, scope: int, bucket: int, edge: Edge, reached: int, received_ms: int
+    state: State, bound: Budget, scope: int, bucket: int, edge: Edge, reached: int, received_ms: int, late_s: int = 0
 ) -> Alert:
     """A scope's use reached an edge of one of its budgets: a percentage, or so much that too little remains."""
     period = period_text(period_level_of(bound), bucket)
@@ -85,10 +94,13 @@ def budget_alert(
         received_at=instant(received_ms),
         text=f"{who} reached {edge.pct} % of {what}" if edge.pct is not None else f"{rest} of {what} for {who}",
         facts={**_budget_facts(bound, reached), "threshold_pct": edge.pct},
+        late_s=late_s,
     )
 
 
-def late_spend_alert(state: State, bound: Budget, scope: int, bucket: int, late: int, total: int) -> Alert:
+def late_spend_alert(
+    state: State, bound: Budget, scope: int, bucket: int, late: int, total: int, late_s: int = 0
+) -> Alert:
     """Spend arrived in a period that is over; one alert per budget, period and total, dated by the period's end."""
     period = period_text(level_of(bound), bucket)
     org, kind, name = state.scopes.names[scope]
@@ -104,6 +116,7 @@ def late_spend_alert(state: State, bound: Budget, scope: int, bucket: int, late:
         text=f"{_amount(bound, late)} arrived late in {period}, which is over: {whom(org, kind, name)} now stands at "
         f"{_amount(bound, total)} of {_amount(bound, bound.amount)}",
         facts={**_budget_facts(bound, total), "late": late},
+        late_s=late_s,
     )
 
 

@@ -236,8 +236,8 @@ def _budget_alerts(
                     continue
                 for edge in crossed(budget, int(was[at]), int(is_[at])):
                     where = scope, level, bucket, int(was[at])
-                    received_ms, reached = passage.crossing(state, *where, unit, edge.amount)
-                    alerts.append(budget_alert(state, budget, scope, bucket, edge, reached, received_ms))
+                    received_ms, reached, late_s = passage.crossing(state, *where, unit, edge.amount)
+                    alerts.append(budget_alert(state, budget, scope, bucket, edge, reached, received_ms, late_s))
     return alerts
 
 

@@ -124,10 +124,17 @@ def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, a
         sums = np.ascontiguousarray(part.select(MEASURES).to_numpy(), dtype=np.int64)
         target = state.cells(str(level), int(bucket))
         before, after = (target.replace if absolute else target.add)(scopes, sums, offset)
-        alerts += late_edges(state, str(level), int(bucket), scopes, before, after, appended_ms)
+        late_s = _lateness(round_, str(level), int(bucket), appended_ms)
+        alerts += late_edges(state, str(level), int(bucket), scopes, before, after, appended_ms, late_s)
     if round_.hours and state.budgets.extras(round_.org_id):
         state.unsettled[round_.org_id] = offset  # what was settled so far may have been settled without these names
     return alerts
+
+
+def _lateness(round_: Round, level: str, bucket: int, appended_ms: int) -> int:
+    """Return the least age in seconds of what a round changes in a bucket; 0 where it repairs no hour of it."""
+    ends = [(hour + 1) * 3_600 for hour in round_.hours if bucket_at(level, hour * 3_600) == bucket]
+    return max(0, appended_ms // 1_000 - max(ends)) if ends else 0
 
 
 def _numbers(state: State, org_id: str, cells: pl.DataFrame) -> Vector:
@@ -136,11 +143,18 @@ def _numbers(state: State, org_id: str, cells: pl.DataFrame) -> Vector:
 
 
 def late_edges(
-    state: State, level: str, bucket: int, scopes: Vector, before: Matrix, after: Matrix, appended_ms: int
+    state: State,
+    level: str,
+    bucket: int,
+    scopes: Vector,
+    before: Matrix,
+    after: Matrix,
+    appended_ms: int,
+    late_s: int = 0,
 ) -> list[Alert]:
     """Late spend counts toward the budget of its period: its edges are dated by the repair that brought it.
 
-    For a period that is over there is one alert that says so, dated by its end.
+    For a period that is over there is one alert that says so, dated by its end. `late_s`: the age of the newest of it.
     """
     alerts: list[Alert] = []
     over = bucket_end_s(level, bucket) * 1000 <= appended_ms
@@ -156,10 +170,10 @@ def late_edges(
                 if (level_of(budget), budget.unit) != (level, unit):
                     continue
                 if over and late > 0:
-                    alerts.append(late_spend_alert(state, budget, scope, bucket, late, int(is_[at])))
+                    alerts.append(late_spend_alert(state, budget, scope, bucket, late, int(is_[at]), late_s))
                 elif not over:
                     alerts += [
-                        budget_alert(state, budget, scope, bucket, edge, int(is_[at]), appended_ms)
+                        budget_alert(state, budget, scope, bucket, edge, int(is_[at]), appended_ms, late_s)
                         for edge in crossed(budget, int(was[at]), int(is_[at]))
                     ]
     return alerts

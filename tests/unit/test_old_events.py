@@ -1,0 +1,82 @@
+"""Spend of events that happened long before they came counts, and nobody is alerted of it; live spend alerts."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import watch_rows
+from tests.effort import examples
+from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.control import Round
+from tollmeter.schemas.policy import Policy
+from tollmeter.streams.rules.windows.alerts import fresh
+from tollmeter.streams.rules.windows.controls import fold_policy
+from tollmeter.streams.rules.windows.fold import fold_rows
+from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, fold_repair
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import MEASURES, bucket_at, bucket_end_s
+
+RULES = replace(watch_rows.RULES, sources=1)
+HOUR = int(datetime(2026, 11, 10, tzinfo=UTC).timestamp()) // 3_600
+MAX_AGE_S = 48 * 3_600
+BOTH = Policy(org_id="acme", scope="org", daily_limit_micro=1, monthly_limit_micro=1)
+
+
+def repaired(level: str, hours: tuple[int, ...], after_s: int) -> tuple[State, list[Alert]]:
+    """A round of repair that brings spend beyond a limit, so long after the end of its newest hour."""
+    state = State(0, RULES)
+    fold_policy(state, BOTH, 0, 0)
+    bucket = bucket_at(level, hours[0] * 3_600)
+    totals = {**dict.fromkeys(MEASURES, 0), "calls": 1, "cost_nano": 5_000}
+    cell = {"level": level, "bucket": bucket, "scope": "org", "name": "", "absolute": True, **totals}
+    at_s = (max(hours) + 1) * 3_600 + after_s
+    round_ = Round(id="a", org_id="acme", base=0, hours=hours)
+    return state, fold_repair(state, round_, pl.DataFrame([cell], schema=REPAIR_SCHEMA), 1, at_s * 1_000)
+
+
+MONTH_END_S = bucket_end_s("month", bucket_at("month", HOUR * 3_600))
+
+
+@pytest.mark.parametrize(("after_s", "told"), [(0, True), (MAX_AGE_S, True), (MAX_AGE_S + 1, False)])
+def test_old_spend_counts_and_its_budget_alerts_nobody(after_s: int, told: bool) -> None:
+    state, alerts = repaired("month", (HOUR,), after_s)
+    assert {alert.kind for alert in alerts} == {"budget"}
+    assert state.to_publish, "guards are told all the same"
+    assert fresh(alerts, (HOUR + 1) * 3_600 + after_s, MAX_AGE_S) == (alerts if told else [])
+
+
+@pytest.mark.parametrize(("days", "told"), [(0, True), (1, True), (10, False)])
+def test_old_spend_of_a_month_just_over_alerts_nobody(days: int, told: bool) -> None:
+    """The month ended two hours ago: by its own date the alert would go out."""
+    hour = MONTH_END_S // 3_600 - 1 - 24 * days
+    now_s = MONTH_END_S + 7_200
+    _, alerts = repaired("month", (hour,), now_s - (hour + 1) * 3_600)
+    assert {alert.kind for alert in alerts} == {"late_spend"}
+    assert fresh(alerts, now_s, MAX_AGE_S) == (alerts if told else [])
+
+
+@pytest.mark.parametrize("days", [1, 3])
+def test_the_row_that_crosses_decides_where_rows_are_folded_so_late(days: int) -> None:
+    state = State(0, replace(RULES, horizon_s=10 * 86_400))
+    fold_policy(state, Policy(org_id="acme", scope="org", monthly_limit_micro=1), 0, 0)
+    at_s = (HOUR + 240) * 3_600
+    rows = [
+        watch_rows.row(1, at_s, cost_nano=10),
+        watch_rows.row(2, at_s - days * 86_400, received_s=at_s, cost_nano=5_000),
+    ]
+    alerts = [alert for alert in fold_rows(state, watch_rows.frame(rows), 1) if alert.kind == "budget"]
+    assert {alert.late_s for alert in alerts} == {days * 86_400}
+    assert fresh(alerts, at_s, MAX_AGE_S) == (alerts if days == 1 else [])
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(st.lists(st.integers(0, 19 * 24), min_size=1, max_size=6), st.integers(0, 400_000))
+def test_the_newest_event_decides(back: list[int], after_s: int) -> None:
+    hours = tuple(sorted({HOUR + number for number in back}))
+    _, alerts = repaired("month", hours, after_s)
+    assert alerts
+    assert {alert.late_s for alert in alerts} == {after_s}
