@@ -8,7 +8,7 @@ from tests.acceptance.checks import ROW, Check
 from tests.acceptance.rates import DATED, OWN_PROVIDER
 from tests.acceptance.shop import ASK, KEY, Shop
 from tests.acceptance.stack import Line
-from tests.acceptance.world import event
+from tests.acceptance.world import World, event
 from tests.fake_provider import serving
 from tollmeter.producers.fallback.chain import Client, FallbackChain
 from tollmeter.producers.fallback.config import FallbackConfig
@@ -27,7 +27,7 @@ def budget(line: Line, org: str, *options: str) -> None:
     line.ok("policy", "set", *named, "--monthly", "10", "--alert-remaining", "5", *options)
 
 
-def test_e1(check: Check, line: Line, shop: Shop) -> None:
+def test_e1(check: Check, line: Line, shop: Shop, world: World) -> None:
     org = check.org
     budget(line, org)
     # gpt-4o at 2.50 and 10 USD per million: 36,307 in and 8,923 out are 0.1799975 USD, in 126 calls
