@@ -4,15 +4,14 @@ Pure: time is an argument; what changes comes back as new notices, which the cal
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
 
-from tollmeter.schemas.policy import Policy
 from tollmeter.streams.notify import lifecycle
-from tollmeter.streams.notify.notice import SEVERITIES, Acknowledgement, Delivery, Mute, Notice, Scope
+from tollmeter.streams.notify.notice import SEVERITIES, Acknowledgement, Delivery, Mute, Notice, Scope, reopened
 from tollmeter.streams.notify.routes import Routes
 
 MINUTE_S, HOUR_S = 60.0, 3_600.0
@@ -43,6 +42,8 @@ class Dispatcher:
         self._digest: dict[str, dict[str, float]] = {name: {} for name in routes.consumers}
         self._blocked: dict[str, float] = {}
         self._told: dict[tuple[str, Scope], Notice] = {}
+        self._latest: dict[str, str] = {}
+        """By the id of an alert that of its last opening."""
         self._seen: dict[tuple[str, Scope], float] = {}
         self._open: dict[str, None] = {}
         self._ends: list[tuple[float, str]] = []
@@ -69,10 +70,16 @@ class Dispatcher:
         """Return the notice of an alert that is new, None for one that is known. Raises `ValueError` for no alert."""
         if not isinstance(event.get("id"), str) or not event["id"] or not isinstance(event.get("data"), dict):
             raise ValueError("no alert: a CloudEvent with id and data is expected")
-        if event["id"] in self.notices:
-            return None
-        self._weather(now_s)
         bare = Notice(id=event["id"], event=dict(event), opened_s=now_s)
+        known = self.notices.get(self._latest.get(bare.id, bare.id))
+        if known is None:
+            return self._opened(bare, now_s)
+        again = lifecycle.is_rolling(known) and lifecycle.lost_its_limit(known) and bare.raised_s > known.raised_s
+        return self._opened(reopened(known, bare.raised_s), now_s) if again else None
+
+    def _opened(self, bare: Notice, now_s: float) -> Notice:
+        """Return a notice with those who are to hear of it."""
+        self._weather(now_s)
         consumers = self.routes.consumers_for(bare.kind, bare.severity, *bare.scope)
         held = self._held(bare, consumers, now_s)
         told = held in ("", "old", STORM, "cap")
@@ -82,6 +89,7 @@ class Dispatcher:
         )
         notice = bare.model_copy(update={"held": held, "deliveries": deliveries})
         self.notices[notice.id] = notice  # known from now on, and told once the caller has made it durable
+        self._latest[notice.base_id] = notice.id
         self._count(notice)
         self._weather(now_s)
         return notice
@@ -158,8 +166,8 @@ class Dispatcher:
 
     def acknowledge(self, notice_id: str, said: Acknowledgement) -> Notice | None:
         """Return the notice as acknowledged; None when it is not known, or is over, or was acknowledged before."""
-        notice = self.notices.get(notice_id)
-        if notice is None or notice.state != "open":
+        notice = self.notices.get(self._latest.get(notice_id, notice_id))
+        if notice is None or notice.state != "open" or (notice.opening > 1 and said.at_s < notice.opened_s):
             return None
         notice = notice.model_copy(update={"state": "acknowledged", "acknowledged_by": said.by})
         self._keep(notice)
@@ -192,7 +200,7 @@ class Dispatcher:
             if end_s > now_s:  # seen again meanwhile
                 heappush(self._ends, (end_s, notice_id))
             elif notice.kind in lifecycle.STEPS:
-                changed.append(self.close(notice, "its period is over", now_s, tell=False))
+                changed.append(self.close(notice, lifecycle.PERIOD_OVER, now_s, tell=False))
             else:
                 tell = lifecycle.recovers(notice.kind)
                 changed.append(self.close(notice, "not seen any more", now_s, tell=tell))
@@ -203,23 +211,12 @@ class Dispatcher:
             return lifecycle.ends_s(notice)
         return self._seen[notice.kind, notice.scope] + self.routes.limits.quiet
 
-    def policies(self, changes: Mapping[str, Policy | None], now_s: float) -> list[Notice]:
-        """Return the notices whose limit is not in force any more; people hear once per limit, of the highest step."""
-        over: dict[tuple[Any, ...], list[tuple[int, Notice, str]]] = {}
-        for notice in (self.notices[notice_id] for notice_id in self._open):
-            policy_id = str(notice.facts.get("policy_id"))
-            if notice.kind not in lifecycle.STEPS or policy_id not in changes:
-                continue
-            if resolution := lifecycle.changed_limit(notice, changes[policy_id]):
-                window, period = str(notice.facts.get("window")), str(notice.facts.get("period"))
-                limit = (policy_id, notice.kind, notice.scope, window, period)
-                step = notice.facts.get("threshold_pct")
-                over.setdefault(limit, []).append((step if isinstance(step, int) else 0, notice, resolution))
-        return [
-            self.close(notice, resolution, now_s, tell=step == max(entry[0] for entry in steps))
-            for steps in over.values()
-            for step, notice, resolution in steps
-        ]
+    def policies(self, changes: lifecycle.Changes, now_s: float) -> list[Notice]:
+        """Return the notices whose limit is not in force any more, and new ones of limits that are again."""
+        over = lifecycle.ended((self.notices[notice_id] for notice_id in self._open), changes)
+        changed = [self.close(notice, resolution, now_s, tell=tell) for notice, resolution, tell in over]
+        again = lifecycle.in_force_again(self.notices.values(), changes, now_s) if changes else []
+        return changed + [self.add(self._opened(reopened(notice, now_s), now_s)) for notice in again]
 
     def orphans(self) -> list[Notice]:
         """Return the notices of which a delivery waits for a consumer that the routes file does not name any more."""
@@ -263,6 +260,8 @@ class Dispatcher:
 
     def _keep(self, notice: Notice) -> None:
         known, self.notices[notice.id] = self.notices.get(notice.id), notice
+        if known is None:
+            self._latest[notice.base_id] = notice.id
         key = (notice.kind, notice.scope)
         self._seen[key] = max(self._seen.get(key, notice.opened_s), notice.opened_s)
         if notice.resolved_s is not None:

@@ -4,7 +4,7 @@ Times are seconds since 1970 UTC by notify's clock.
 """
 
 import hashlib
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ from tollmeter.schemas.alert import Severity
 FORMAT = 1
 AHEAD_S = 86_400.0
 """A clock that is further ahead is not believed."""
+AGAIN = "The limit is in force again, within the same period."
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 Scope = tuple[str, str, str]
 """Organisation, kind of scope, name."""
@@ -41,6 +42,8 @@ class Notice(BaseModel):
 
     format: int = FORMAT
     id: str
+    """That of its event; of a limit that is in force again, with the number of the opening behind it."""
+    opening: int = 1
     event: dict[str, Any]
     state: Literal["open", "acknowledged", "resolved"] = "open"
     opened_s: float
@@ -54,6 +57,11 @@ class Notice(BaseModel):
     acknowledged_by: str = ""
     resolved_s: float | None = None
     resolution: str = ""
+
+    @property
+    def base_id(self) -> str:
+        """Return the id of the alert that WATCH raises, whichever opening this is."""
+        return self.id if self.opening == 1 else self.id.removesuffix(f"-{self.opening}")
 
     @property
     def kind(self) -> str:
@@ -94,6 +102,15 @@ class Notice(BaseModel):
         return self.model_copy(
             update={"deliveries": tuple(delivery if (d.consumer, d.about) == same else d for d in self.deliveries)}
         )
+
+
+def reopened(notice: Notice, at_s: float) -> Notice:
+    """Return the next opening of a notice that was resolved, not yet told to anybody."""
+    opening = notice.opening + 1
+    identity = f"{notice.base_id}-{opening}"
+    event = {**notice.event, "id": identity, "time": datetime.fromtimestamp(at_s, UTC).isoformat()}
+    body = f"{AGAIN}\n{notice.body.removeprefix(AGAIN).lstrip()}"
+    return Notice(id=identity, opening=opening, event=event, opened_s=at_s, title=notice.title, body=body)
 
 
 class Mute(BaseModel):

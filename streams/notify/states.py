@@ -28,7 +28,7 @@ def row(notice: Notice, written_s: float) -> tuple[object, ...]:
         if d.about == "opened"
     )
     return (
-        notice.id,
+        notice.base_id,
         notice.state,
         notice.held,
         told,
@@ -51,16 +51,22 @@ class States:
         self._settings = settings.model_copy(update={"clickhouse_timeout_s": 10.0})
         self._client: ClickHouse | None = None
         self._waiting: dict[str, Notice] = {}
+        self._openings: dict[str, int] = {}
         self._not_before = 0.0
         self._writing: asyncio.Task[None] | None = None
 
     def all(self, notices: Mapping[str, Notice]) -> None:
         """Have everything written again."""
-        self._waiting = dict(notices)
+        self._waiting.clear()
+        self.changed(notices.values())
 
     def changed(self, notices: Iterable[Notice]) -> None:
-        """Have these written."""
-        self._waiting.update({notice.id: notice for notice in notices})
+        """Have these written; of an alert that opened again the last opening alone."""
+        for notice in notices:
+            if notice.opening >= self._openings.get(notice.base_id, 1):
+                self._waiting[notice.base_id] = notice
+                if notice.opening > 1:
+                    self._openings[notice.base_id] = notice.opening
 
     async def flush(self) -> None:
         """Start writing what waits, unless that is going on or ClickHouse failed a moment ago; never wait for it."""

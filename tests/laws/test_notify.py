@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.alert_events import AT, alert, budget, event
 from tests.effort import examples
 from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.policy import Policy
 from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import span
 from tollmeter.streams.notify.dispatcher import Dispatcher, Outcome
@@ -100,7 +101,7 @@ class Line:
                 self.deliver(Outcome("no", away=number % 2 == 0), 0)
             elif name == "sweep":
                 self.sweep(number)
-            else:
+            elif name == "wait":
                 self.now += (1, 30, 300, 700)[number]
         except KilledError:
             self.start()
@@ -170,6 +171,45 @@ def test_in_a_storm_each_alert_is_told_once_singly_or_in_one_digest(
         told.update((consumer, member) for member in notice.covers or [notice.id])
     assert set(told) == wanted(log)
     assert set(told.values()) <= {1}
+
+
+POLICY_ID = "acme/user/ann/pool/USD"
+LIMITS = (None, 10_000_000, 20_000_000)
+TURNS = st.lists(st.tuples(st.sampled_from(("policy", "take", "deliver", "restart")), st.integers(0, 2)), max_size=30)
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(TURNS)
+def test_a_crossed_limit_is_open_whenever_it_is_in_force_and_each_opening_is_told_once(
+    turns: list[tuple[str, int]],
+) -> None:
+    """The oracle counts how often the limit came into force with its step crossed, as notify saw it."""
+    line = Line([event(budget(100))] * 20, storm_per_minute=999, per_hour=999, per_scope_per_hour=999)
+    limit: int | None = LIMITS[1]
+    openings, live = 0, False
+    for name, number in [*turns, ("take", 0), ("policy", 1)]:
+        line.now += 1
+        if name == "policy":
+            limit = LIMITS[number]
+        if name == "take" and not line.dispatcher.notices:
+            openings, live = 1, True
+        if name == "restart":
+            line.start()
+        if name in ("policy", "restart"):
+            policy = limit and Policy(org_id="acme", scope="user", name="ann", daily_limit_micro=limit)
+            changes = {POLICY_ID: policy or None}
+            if number == 2:  # the process ends before what it found is durable, and the next one finds it again
+                line.dispatcher.policies(changes, line.now)
+                line.start()
+            line.keep(line.dispatcher.policies(changes, line.now))
+            openings += bool(openings and not live and limit == LIMITS[1])
+            live = bool(openings) and limit == LIMITS[1]
+        line.act((name, 0) if name in ("take", "deliver") else ("none", 0))
+        states = [notice.state for notice in line.dispatcher.notices.values()]
+        assert (states.count("open"), len(states)) == (int(live), openings)
+    line.finish()
+    told = Counter(key.removesuffix("opened") for who, key in line.accepted if who == "a" and key.endswith("opened"))
+    assert told == Counter(line.journal.keys())
 
 
 ANYTHING = st.recursive(

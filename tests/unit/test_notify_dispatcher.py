@@ -355,3 +355,65 @@ def test_what_is_over_is_forgotten_after_the_topic_has_forgotten_it() -> None:
     assert dispatcher.forget(T + 2 * HOUR + REMEMBER_S) == []
     assert dispatcher.forget(T + 2 * HOUR + REMEMBER_S + 1) == [alert("cap_refused").id]
     assert dispatcher.notices == {}
+
+
+POLICY_ID = "acme/user/ann/pool/USD"
+TEN = policy(daily_limit_micro=10_000_000)
+TWENTY = policy(daily_limit_micro=20_000_000)
+
+
+@pytest.mark.parametrize("between", [None, TWENTY], ids=["deleted", "changed"])
+def test_a_limit_that_is_back_within_its_period_is_open_and_told_again(between: Policy | None) -> None:
+    dispatcher = new_dispatcher()
+    for pct in (50, 100):
+        take(dispatcher, budget(pct))
+    deliver(dispatcher, T)
+    first = budget(100).id
+    for opening in (2, 3):
+        dispatcher.policies({POLICY_ID: between}, T + opening)
+        assert not [notice for notice in dispatcher.notices.values() if notice.state == "open"]
+        deliver(dispatcher, T + opening)
+        (again,) = dispatcher.policies({POLICY_ID: TEN}, T + opening)
+        assert (again.id, again.state, again.base_id) == (f"{first}-{opening}", "open", first)
+        assert again.event["id"] == again.id
+        assert again.body.count("in force again") == 1
+        assert {about for _, key, about in deliver(dispatcher, T + opening) if key == again.id} == {"opened"}
+        assert dispatcher.policies({POLICY_ID: TEN}, T + opening) == [], "once for one opening"
+        assert dispatcher.take(event(replace(budget(100), received_at=later(opening))), T + opening) is None, (
+            "WATCH says the same of it"
+        )
+
+
+def test_a_limit_that_is_back_in_the_next_period_stays_closed() -> None:
+    dispatcher = new_dispatcher()
+    take(dispatcher, budget(100))
+    dispatcher.policies({POLICY_ID: None}, T)
+    assert dispatcher.policies({POLICY_ID: TEN}, T + 14 * HOUR) == []
+
+
+def test_rolling_hours_open_again_when_watch_says_so() -> None:
+    dispatcher = new_dispatcher()
+    limit = policy(limits=(Limit(period="rolling", hours=24, amount=10_000_000),))
+    window = limit.all_limits[0].key.partition("/")[0]
+    made = replace(budget(100), facts={**budget(100).facts, "window": window})
+    take(dispatcher, made)
+    assert dispatcher.policies({POLICY_ID: limit}, T) == []
+    assert len(dispatcher.policies({POLICY_ID: None}, T + 1)) == 1
+    assert dispatcher.policies({POLICY_ID: limit}, T + 2) == [], "what was used may have fallen meanwhile"
+    assert dispatcher.take(event(made), T + 2) is None, "a replay"
+    again = dispatcher.take(event(replace(made, received_at=later(2))), T + 3)
+    assert again is not None
+    assert again.id == f"{made.id}-2"
+    dispatcher.add(again)
+    assert dispatcher.take(event(replace(made, received_at=later(2))), T + 4) is None
+
+
+def test_an_acknowledgement_counts_for_the_opening_it_was_said_of() -> None:
+    dispatcher = new_dispatcher()
+    made = take(dispatcher, budget(100))
+    dispatcher.policies({POLICY_ID: None}, T + 1)
+    (again,) = dispatcher.policies({POLICY_ID: TEN}, T + 2)
+    assert dispatcher.acknowledge(made.id, Acknowledgement(by="ann", at_s=T)) is None
+    told = dispatcher.acknowledge(made.id, Acknowledgement(by="ann", at_s=T + 3))
+    assert told is not None
+    assert (told.id, told.state) == (again.id, "acknowledged")
