@@ -40,6 +40,7 @@ PARAMETERS: dict[str, Any] = {
     "currency": "USD",
     "own": 0,
     "provider": "",
+    "model": "",
     "suffix": "",
     "unit": "minute",
     "within": "hour",
