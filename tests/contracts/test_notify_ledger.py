@@ -18,7 +18,7 @@ from tollmeter.sinks.clickhouse.client import connect
 from tollmeter.streams.notify.causes import ANSWER_S, PAUSE_S, Ledger
 from tollmeter.streams.notify.daily import Daily
 from tollmeter.streams.notify.dispatcher import Dispatcher
-from tollmeter.streams.notify.notice import Delivery, Notice
+from tollmeter.streams.notify.notice import Delivery, Notice, reopened
 from tollmeter.streams.notify.routes import Report, Routes
 from tollmeter.streams.notify.states import States
 from tollmeter.streams.notify.texts import Cause, Causes
@@ -133,6 +133,10 @@ def test_states_are_copied_and_the_newest_row_wins(ledger_settings: Settings, ev
     )
     assert (found["state"], found["told"]) == ("resolved", "ops: pending (2 attempts: it is away)")
     assert found["resolved_at"] is not None
+    over = opened.model_copy(update={"state": "resolved", "resolved_s": time.time()})
+    asyncio.run(copy(over, reopened(over, time.time()), over))
+    (found,) = client.query("SELECT state FROM alert_states FINAL WHERE startsWith(id, {id:String})", {"id": opened.id})
+    assert found["state"] == "open", "the alert is listed as its last opening is"
     client.close()
 
 
