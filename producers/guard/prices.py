@@ -6,45 +6,18 @@ dearest of its family, else of its provider, else the default that the book stat
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from tollmeter.producers.guard.names import Catalogue, Key
+from tollmeter.producers.guard.price_rules import Rule, cost_nano, days_of, read_rule, rule_at
 from tollmeter.schemas.money import MAX_EVENT_NANO, NANO_PER_USD, round_half_even
 from tollmeter.streams.rules.pricing.price_one import INFORMATIVE
-from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, EVERY_DAY, FIRST_DAY, LAST_DAY, SINGLE, day_number
+from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, LAST_DAY, SINGLE
 
 REMEMBERED = 10_000
 _CONDITIONS = ("deployment", "api_host", "region", "operation")
 """What an override may ask for and a guard does not know: such a rule is left out of its prices."""
-
-
-class Rule(NamedTuple):
-    """One rule of the book that may hold at some time for some size."""
-
-    rates: Mapping[str, int]
-    """Marginal pico-USD per reported unit."""
-    priced: frozenset[str]
-    days: tuple[int, int]
-    seconds: tuple[int, int]
-    weekdays: int
-    above_input: int
-    without_tokens: bool
-    free: bool
-    override: bool
-    always: bool
-    """No condition on time or size."""
-    rule_id: str
-    input_pico: int
-    output_pico: int
-    call_pico: int
-    """Per request, and per image where nothing is priced by the token."""
-
-    @property
-    def status(self) -> str:
-        """How good its prices are."""
-        return "OVERRIDE" if self.override else "PRICED"
 
 
 class Listing(NamedTuple):
@@ -54,7 +27,7 @@ class Listing(NamedTuple):
     relative: bool
     """Borrowed from a near relative: the name without its date."""
     dearest: tuple[Rule, ...]
-    """Relatives, for a model without a price."""
+    """Relatives, for what has no price; the last has the default for units that none of them prices."""
     seller: str
     model_id: str
 
@@ -99,13 +72,13 @@ class Prices:
         for provider, name, above, rates in document.get("listed", ()):
             rule_id = f"{SINGLE}:{provider}/{name}/standard"
             entry = {"rule_id": rule_id, "rate_pico": rates, "priced": list(rates), "above_input": above}
-            self._listed.setdefault((provider, name), []).append(_rule(entry))
-        self._default = (_rule(document["at_risk"]),) if "at_risk" in document else ()
+            self._listed.setdefault((provider, name), []).append(read_rule(entry))
+        self._default = (read_rule(document["at_risk"]),) if "at_risk" in document else ()
         self.per_usd_nano = _latest_rates(document.get("fx", ()))
         """Nano-units of a currency for one USD."""
 
     def _add(self, entry: dict[str, Any], left_out: frozenset[str], sold_by: Mapping[str, str]) -> None:
-        rule = _rule(entry)
+        rule = read_rule(entry)
         head, _, rest = rule.rule_id.partition(":")
         if head != "override":
             if not entry["context"]:
@@ -122,12 +95,12 @@ class Prices:
         tokens = counts.get("input_tokens", 0)
         has_tokens = tokens > 0 or counts.get("output_tokens", 0) > 0
         now = self._now_s() if at_s is None else at_s
-        rule = _at(listing.rules, now, tokens, has_tokens)
+        rule = rule_at(listing.rules, now, tokens, has_tokens)
         if rule is None or not (rule.free or rule.priced & {"requests", *(unit for unit, n in counts.items() if n)}):
             return _at_risk(listing.dearest, tokens, counts)
         if rule.free:
             return Quote(0, "FREE", rule_id=rule.rule_id)
-        nano = _cost(rule.rates, counts)
+        nano = cost_nano(rule.rates, counts)
         if not 0 <= nano <= MAX_EVENT_NANO:
             return Quote(None, "INVALID")
         complete = {unit for unit, count in counts.items() if count} - INFORMATIVE <= rule.priced
@@ -142,13 +115,15 @@ class Prices:
         listing = self._known.get((provider, model)) or self._listing(provider, model)
         rules = listing.rules
         if rules:
-            rule = rules[-1] if rules[-1].always else _at(rules, self._now_s(), input_tokens, True)
+            rule = rules[-1] if rules[-1].always else rule_at(rules, self._now_s(), input_tokens, True)
             if rule is not None:
                 if rule.free:
                     return 0, "FREE"
                 pico = input_tokens * rule.input_pico + output_tokens * rule.output_pico + rule.call_pico
-                whole = pico or rule.input_pico or rule.output_pico  # else it bills seconds, or what else shows later
-                return (pico + 500) // 1_000, rule.status if whole and not listing.relative else "PARTIAL"
+                by_tokens = rule.input_pico or rule.output_pico  # else it bills seconds, or what else shows later
+                if pico or not by_tokens or not (input_tokens or output_tokens):
+                    whole = (pico or by_tokens) and (not output_tokens or "output_tokens" in rule.priced)
+                    return (pico + 500) // 1_000, rule.status if whole and not listing.relative else "PARTIAL"
         counts = {"input_tokens": input_tokens, "output_tokens": output_tokens}
         return _at_risk(listing.dearest, input_tokens, counts).at_risk_nano, "UNKNOWN_MODEL"
 
@@ -175,7 +150,7 @@ class Prices:
         found = Listing(
             (*rules, *own),
             relative and not own,
-            () if rules or own else self._relatives(seller, model),
+            self._relatives(seller, model),
             seller,
             self._catalogue.identity(seller, model),
         )
@@ -193,7 +168,7 @@ class Prices:
         today = self._now_s() // DAY_SECONDS
         forms = self._catalogue.forms(model, provider)
         for alias in reversed(self._aliases):
-            first, last = _days(alias)
+            first, last = days_of(alias)
             named = any(fnmatchcase(form, alias.get("model", "*")) for form in forms)
             if named and fnmatchcase(provider, alias.get("provider", "*")) and first <= today < last:
                 target = forms[-1].rpartition("/")[2] if alias["to"] == "*" else str(alias["to"])
@@ -202,7 +177,9 @@ class Prices:
 
     def _relatives(self, provider: str, model: str) -> tuple[Rule, ...]:
         keys = self._catalogue.family(provider, model, list(self._models))
-        return tuple(rule for key in keys for rule in self._models[key] if rule.days[1] == LAST_DAY) or self._default
+        found = tuple(rule for key in keys for rule in self._models[key] if rule.days[1] == LAST_DAY)
+        priced = {unit for rule in found for unit in rule.rates}
+        return (*found, *(_without(rule, {*priced, "requests"}) if found else rule for rule in self._default))
 
 
 def load_prices(value: bytes, now_s: Callable[[], int]) -> Prices:
@@ -213,65 +190,15 @@ def load_prices(value: bytes, now_s: Callable[[], int]) -> Prices:
         raise ValueError(f"no price book: {type(error).__name__} {error}") from None
 
 
-def _rule(entry: dict[str, Any]) -> Rule:
-    first, last = _days(entry)
-    seconds = int(entry.get("from_second", 0)), int(entry.get("to_second", DAY_SECONDS))
-    weekdays, above = int(entry.get("weekdays", EVERY_DAY)), int(entry.get("above_input", -1))
-    without = bool(entry.get("without_tokens"))
-    rates, priced = entry["rate_pico"], frozenset(entry["priced"])
-    image = 0 if priced & {"input_tokens", "output_tokens"} else rates.get("images", 0)
-    whole_day = seconds == (0, DAY_SECONDS) and weekdays == EVERY_DAY
-    return Rule(
-        rates=rates,
-        priced=priced,
-        days=(first, last),
-        seconds=seconds,
-        weekdays=weekdays,
-        above_input=above,
-        without_tokens=without,
-        free=bool(entry.get("free")),
-        override=str(entry["rule_id"]).startswith("override:") and not entry.get("listed"),
-        always=whole_day and (first, last) == (FIRST_DAY, LAST_DAY) and above < 0 and not without,
-        rule_id=str(entry["rule_id"]),
-        input_pico=rates.get("input_tokens", 0),
-        output_pico=rates.get("output_tokens", 0),
-        call_pico=rates.get("requests", 0) + image,
-    )
-
-
-def _days(entry: dict[str, Any]) -> tuple[int, int]:
-    first, last = (
-        date.fromisoformat(text) if (text := entry.get(name)) else None for name in ("valid_from", "valid_to")
-    )
-    return day_number(first, FIRST_DAY), day_number(last, LAST_DAY)
-
-
-def _at(rules: tuple[Rule, ...], at_s: int, input_tokens: int, has_tokens: bool) -> Rule | None:
-    """Return the last rule that holds at this time for this size."""
-    day, second = divmod(at_s, DAY_SECONDS)
-    for rule in reversed(rules):
-        if rule.always or (
-            rule.days[0] <= day < rule.days[1]
-            and rule.seconds[0] <= second < rule.seconds[1]
-            and rule.weekdays & 1 << (day + 3) % 7
-            and input_tokens > rule.above_input
-            and not (rule.without_tokens and has_tokens)
-        ):
-            return rule
-    return None
-
-
-def _cost(rates: Mapping[str, int], counts: Mapping[str, int]) -> int:
-    pico = rates.get("requests", 0)
-    for unit, count in counts.items():
-        pico += count * rates.get(unit, 0)
-    return round_half_even(pico, 1_000)
+def _without(rule: Rule, units: set[str]) -> Rule:
+    """Return the rule for the other units alone."""
+    return rule._replace(rates={unit: rate for unit, rate in rule.rates.items() if unit not in units})
 
 
 def _at_risk(rules: tuple[Rule, ...], input_tokens: int, counts: Mapping[str, int]) -> Quote:
     if not any(counts.values()):
         return UNPRICED
-    worst = max((_cost(rule.rates, counts) for rule in rules if input_tokens > rule.above_input), default=0)
+    worst = max((cost_nano(rule.rates, counts) for rule in rules if input_tokens > rule.above_input), default=0)
     return UNPRICED._replace(at_risk_nano=min(worst, MAX_EVENT_NANO)) if worst else UNPRICED
 
 
