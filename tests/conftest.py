@@ -91,17 +91,6 @@ def eventually_fixture() -> Callable[..., object]:
     return eventually
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _state_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Spools and whatever else is kept for the user lie in a folder of the run: his own stay as they are."""
-    before = os.environ.get("XDG_STATE_HOME")
-    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
-    yield
-    del os.environ["XDG_STATE_HOME"]
-    if before is not None:
-        os.environ["XDG_STATE_HOME"] = before
-
-
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Stack"]:
     """A broker and a ClickHouse front without workers. Missing Java or Maven: skipped here, an error in CI."""

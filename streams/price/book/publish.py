@@ -12,9 +12,10 @@ from typing import Any
 from tollmeter.streams.price.book.bands import add_fee, free_band, scale, surcharged
 from tollmeter.streams.price.book.book import PriceBook
 from tollmeter.streams.price.book.compile import PROVIDERS
-from tollmeter.streams.price.book.coverage import PROVIDER_OF, short_forms
+from tollmeter.streams.price.book.coverage import PROVIDER_OF, SELLERS, short_forms
 from tollmeter.streams.price.book.overrides import Factor, Fee, Free, Rates, Rule
 from tollmeter.streams.price.book.providers import PROVIDER_NAMES
+from tollmeter.streams.price.book.public_map import Listed
 from tollmeter.streams.rules.pricing.rates import BOOK, DAY_SECONDS, EVERY_DAY, FREE, Band, clip
 
 Row = dict[str, Any]
@@ -56,11 +57,22 @@ def listed(book: PriceBook) -> list[list[Any]]:
 
     A reader asks it for names that the book does not know; its prices are PARTIAL.
     """
+    sold: dict[tuple[str, str], dict[str, list[Listed]]] = {}
+    for line in book.planner.coverage.standard():
+        provider = PROVIDER_OF.get(line.seller, line.seller)
+        name = short_forms(line.name, provider)[-1]
+        sold.setdefault((provider, name), {}).setdefault(line.seller, []).append(line)
     return [
-        [provider, short_forms(line.name, provider)[-1], line.above_input, line.band(provider).rates]
-        for line in book.planner.coverage.standard()
-        for provider in (PROVIDER_OF.get(line.seller, line.seller),)
+        [provider, name, line.above_input, line.band(provider).rates]
+        for (provider, name), by_seller in sold.items()
+        for line in _of_the_first(by_seller, provider)
     ]
+
+
+def _of_the_first(by_seller: dict[str, list[Listed]], provider: str) -> list[Listed]:
+    """Return the lines of the seller whom pricing asks first."""
+    order = (seller for seller in SELLERS.get(provider, ()) if seller in by_seller)
+    return by_seller[next(order, next(iter(by_seller)))]
 
 
 def _clause(clause: object) -> Row | None:
