@@ -16,7 +16,6 @@ from benchmarks.plain_faust import MEASURES, VARIANTS
 from benchmarks.plain_rates import PARTS
 from tollmeter.embedded.environment import settings_environment
 from tollmeter.schemas.codec import PLAIN_SCHEMA
-from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 
@@ -48,7 +47,7 @@ SELECT pair.1 AS kind, concat(org_id, '/', pair.2) AS name, toDateTime(dateTrunc
     toInt64(sum(if(billing_scope = 'USER', 0, ifNull(cost_nano, 0)))) AS cost_nano
 FROM plain_events ARRAY JOIN SCOPES AS pair WHERE pair.1 = 'org' OR pair.2 != '' GROUP BY kind, name, start
 """
-SCOPES = ", ".join(f"('{kind}', toString({field}))" for kind, field in SCOPE_COLUMNS.items())
+SCOPES = ", ".join(f"('{kind}', toString({field}))" for kind, field in plain_rates.KINDS.items())
 
 
 @dataclass(frozen=True, slots=True)

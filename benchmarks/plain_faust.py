@@ -30,10 +30,9 @@ import orjson
 from fastavro import parse_schema, schemaless_reader
 from faust.serializers import codecs
 
-from benchmarks.plain_rates import PARTS, PlainRates, costs, currencies_of_today, in_currency, loads
+from benchmarks.plain_rates import KINDS, PARTS, PlainRates, costs, currencies_of_today, in_currency, loads
 from tollmeter.schemas import topics
 from tollmeter.schemas.codec import PLAIN_SCHEMA, SINGLE_OBJECT_HEADER
-from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.settings import Settings
 
 BATCH = 1_000
@@ -58,8 +57,6 @@ MEASURES = (
     "cost_rub_nano",
 )
 VARIANTS = {"tables": ("minute",), "minutes": ("minute",), "dicts": tuple(STARTS)}
-KINDS = SCOPE_COLUMNS
-"""Kind of scope -> field of the event that names it."""
 SCHEMA = parse_schema(PLAIN_SCHEMA)
 Totals = list[int]
 

@@ -8,6 +8,7 @@ import time
 from typing import Any, NamedTuple
 
 from tollmeter.schemas.money import NANO_PER_USD, round_half_even
+from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.book import load
 from tollmeter.streams.price.book.fx_history import load_rates
@@ -16,6 +17,11 @@ from tollmeter.streams.rules.pricing.model_names import Names
 from tollmeter.streams.rules.pricing.rates import COMPONENTS, DAY_SECONDS, FREE, REQUESTS, Band
 from tollmeter.traffic.models import MODELS
 
+KINDS = {kind: field for kind, field in SCOPE_COLUMNS.items() if kind != "version"} | {
+    "model": "model",
+    "provider": "provider",
+}
+"""Kind of scope -> the event's own field: a plain program takes names as they come."""
 COUNTERS = (
     ("input_tokens", "input_tokens"),
     ("cache_read_tokens", "cache_read_tokens"),

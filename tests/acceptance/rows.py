@@ -68,12 +68,10 @@ ROWS = (
     Row(
         "A4",
         "A cap on what one call may cost, checked before it leaves; the refusal is an event that costs nothing",
-        gaps=("the estimate counts a quarter of the prompt's characters",),
     ),
     Row(
         "A5",
         "The structured log line, exported and imported from files, pipes and Google Cloud Logging",
-        gaps=("live, the first address from the right that is no trusted proxy",),
     ),
     Row("A6", "A monthly budget that tells operations by mail at 20, 50 and 80 %, and a hard cap per key"),
     Row(

@@ -37,6 +37,7 @@ class Terminal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLLMETER_")}
+        self.environment["TOLLMETER_HEALTH_PORT"] = "0"  # other tests start stacks at the same time
 
     def type(self, line: str, *more: str) -> subprocess.CompletedProcess[str]:
         words = shlex.split(line, comments=True)

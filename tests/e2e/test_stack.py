@@ -52,6 +52,7 @@ class Line:
             "TOLLMETER_DATA_DIR": str(data_dir),
             "TOLLMETER_KAFKA": "127.0.0.1:0",
             "TOLLMETER_CLICKHOUSE": "http://127.0.0.1:0",
+            "TOLLMETER_HEALTH_PORT": "0",
         }
 
     def command(self, *arguments: str) -> list[str]:

@@ -14,6 +14,8 @@ ALTER TABLE usage
     COMMENT COLUMN IF EXISTS service 'Program that made the call.',
     COMMENT COLUMN IF EXISTS environment 'prod, staging .',
     COMMENT COLUMN IF EXISTS producer 'Emitter and version.',
+    COMMENT COLUMN IF EXISTS provider_id 'Provider as the price book names it: all its spellings together.',
+    COMMENT COLUMN IF EXISTS model_id 'Model as the price book names it: all its versions together.',
     COMMENT COLUMN IF EXISTS org_id 'Paying organisation.',
     COMMENT COLUMN IF EXISTS group_id 'Team or cost group.',
     COMMENT COLUMN IF EXISTS user_id 'End user.',
