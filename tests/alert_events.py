@@ -79,6 +79,7 @@ class Receiver:
     def __init__(self) -> None:
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.answer: Callable[[int], int] = lambda number: 204
+        self.headers: dict[str, str] = {}
         self.on_request: Callable[[int], None] = lambda number: None
         self.url = ""
         self._lock = threading.Lock()
@@ -111,6 +112,8 @@ def receiver() -> Iterator[Receiver]:
             self.send_response(status)
             if status in (301, 302, 307):
                 self.send_header("location", made.url)
+            for name, value in made.headers.items():
+                self.send_header(name, value)
             self.send_header("content-length", "0")
             self.end_headers()
 

@@ -1,12 +1,12 @@
 """The order of decision: blocks, cap, rate limits, budgets. It reads one snapshot and waits for nothing slow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tollmeter.producers.guard import refusals
-from tollmeter.producers.guard.accounts import Refusal, Reservation
+from tollmeter.producers.guard.accounts import UNITS, Bound, Refusal, Reservation
 from tollmeter.producers.guard.decision import Allow, Deny
-from tollmeter.producers.guard.limits import Caller
-from tollmeter.producers.guard.prices import UNPRICED
+from tollmeter.producers.guard.limits import MONEY, Caller
+from tollmeter.producers.guard.prices import UNPRICED, Prices
 from tollmeter.producers.guard.question import Question
 from tollmeter.producers.guard.snapshot import Snapshot
 from tollmeter.schemas.addresses import caller_form, normal_address
@@ -89,7 +89,8 @@ class Decider:
         partition = known.partition(org)
         as_of_ms = known.spend.known_until(partition)
         stale = not self._trusting if as_of_ms is None else wall_ms - as_of_ms > self._stale_ms
-        if stale and self._closed and (bounds or not known.loaded):
+        unrated = binding.foreign and not _rated(binding.bounds, known.prices)
+        if (stale or unrated) and self._closed and (bounds or not known.loaded):
             return refusals.budget_unknown(known.staleness_ms(org))
         if not bounds:
             return Allow(est, Reservation(None), status, stale=not known.loaded)
@@ -102,4 +103,10 @@ class Decider:
         found = known.accounts.reserve(bounds, amounts, partition or 0, now_s, mono_ms, not stale)
         if isinstance(found, Refusal):
             return refusals.over_budget(self._http_status, found, now_s)
-        return Allow(est, found, status, stale)
+        return Allow(est, found, status, stale or unrated)
+
+
+def _rated(bounds: Iterable[Bound], prices: Prices | None) -> bool:
+    """Tell whether there is a rate for every limit in another currency: without one nothing is set aside for it."""
+    known = () if prices is None else (*prices.per_usd_nano, UNITS[0])
+    return all(UNITS[bound.unit] in known for bound in bounds if bound.unit < MONEY)

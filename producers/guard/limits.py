@@ -13,7 +13,7 @@ REMEMBERED = 20_000
 """Combinations of names kept per organisation; a flood of new ones starts the memory afresh."""
 _PERIODS = ("day", "week", "month")
 _MEASURES = ("money", "tokens", "requests")
-_MONEY = 3
+MONEY = 3
 """The first units are money."""
 
 Caller = tuple[Any, ...]
@@ -139,8 +139,8 @@ class LimitView:
             )
             for budget in sorted(budgets, key=_order)
         )
-        counted = tuple(bound for bound in bounds if bound.unit >= _MONEY)
-        return Binding(bounds, counted, any(0 < bound.unit < _MONEY for bound in bounds))
+        counted = tuple(bound for bound in bounds if bound.unit >= MONEY)
+        return Binding(bounds, counted, any(0 < bound.unit < MONEY for bound in bounds))
 
 
 def _pools(org_id: str, org: _Org, groups: Collection[str], caller: Caller) -> tuple[Budget, ...]:

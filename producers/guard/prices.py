@@ -133,7 +133,7 @@ class Prices:
         return listing.seller, listing.model_id
 
     def in_currency(self, nano_usd: int, currency: str) -> int:
-        """Convert at the latest rate; 0 where none is known."""
+        """Convert at the latest rate; 0 where none is known: ask `per_usd_nano` before relying on it."""
         return round_half_even(nano_usd * self.per_usd_nano.get(currency, 0), NANO_PER_USD)
 
     def _listing(self, provider: str, model: str) -> Listing:

@@ -9,7 +9,11 @@ from tollmeter.schemas.alert import Severity
 
 
 class Away(Exception):  # noqa: N818 - a state, not a mistake
-    """The consumer does not work now: try again later, and nothing else before."""
+    """The consumer does not work now: try again later, in `wait_s` at the earliest, and nothing else before."""
+
+    def __init__(self, said: str, wait_s: float = 0.0) -> None:
+        super().__init__(said)
+        self.wait_s = wait_s
 
 
 class Refused(Exception):  # noqa: N818 - a verdict

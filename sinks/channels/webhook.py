@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from urllib.parse import urlsplit
 
@@ -22,12 +23,25 @@ from tollmeter.sinks.channels.address import ForbiddenAddressError, Resolve, pin
 from tollmeter.sinks.channels.message import Away, Message, Refused
 
 _LATER = frozenset({408, 425, 429})
+LONGEST_WAIT_S = 3_600.0
 
 
 def signature(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """Return the value of `webhook-signature`."""
     signed = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key, signed, sha256)).decode()
+
+
+def retry_after_s(said: str, now_s: float) -> float:
+    """Return how long a receiver wants to be left alone: seconds or a date (RFC 9110, 10.2.3), an hour at the most.
+
+    0 for what is neither: a receiver may ask for a pause, not for silence.
+    """
+    try:
+        wait_s = float(said) if said.strip().isdecimal() else parsedate_to_datetime(said).timestamp() - now_s
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(wait_s, 0.0), LONGEST_WAIT_S)
 
 
 def key_bytes(secret: str) -> bytes:
@@ -72,7 +86,8 @@ class Webhook:
             address = pinned(self._host, self._port, self._wanted.allow, self._resolve)
             connection = self._connection(address)
             connection.request("POST", self._path, message.document(), self._headers(message))
-            status = connection.getresponse().status
+            with connection.getresponse() as answer:
+                status, wait_s = answer.status, retry_after_s(answer.headers.get("retry-after", ""), self._clock())
         except (ForbiddenAddressError, UnicodeError) as error:
             raise Refused(str(error)) from None
         except (OSError, http.client.HTTPException) as error:
@@ -81,7 +96,7 @@ class Webhook:
             if connection is not None:
                 connection.close()
         if status in _LATER or status >= 500:
-            raise Away(f"{self._host} answered {status}")
+            raise Away(f"{self._host} answered {status}", wait_s)
         if 300 <= status < 400:
             raise Refused(f"{self._host} answered {status}: redirects are not followed")
         if not 200 <= status < 300:

@@ -24,10 +24,11 @@ DIGEST_MOST = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a delivery. `away`: the consumer itself does not work, so that others need not be tried now."""
+    """What became of a delivery. `away`: the consumer itself does not work, nothing else is tried for `wait_s`."""
 
     error: str = ""
     away: bool = False
+    wait_s: float = 0.0
 
 
 class Dispatcher:
@@ -153,7 +154,7 @@ class Dispatcher:
         attempts = delivery.attempts + 1
         update: dict[str, Any] = {"attempts": attempts, "error": outcome.error, "status": "sent"}
         if outcome.error:
-            pause = min(retry.longest, retry.first * 2.0 ** min(attempts - 1, 30))
+            pause = max(outcome.wait_s, min(retry.longest, retry.first * 2.0 ** min(attempts - 1, 30)))
             given_up = now_s - delivery.since_s >= retry.give_up
             update |= {"status": "failed" if given_up else "pending", "next_s": now_s + pause}
             if outcome.away:

@@ -281,7 +281,7 @@ def attempt_once(consumer: Channel, told: Message) -> Outcome:
     try:
         consumer.deliver(told)
     except Away as error:
-        return Outcome(str(error), away=True)
+        return Outcome(str(error), away=True, wait_s=error.wait_s)
     except Refused as error:
         return Outcome(str(error))
     except Exception as error:  # a plug-in of apprise, a header that cannot be: the other consumers must not suffer

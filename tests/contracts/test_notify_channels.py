@@ -79,6 +79,25 @@ def test_webhook_answers(hook: Receiver, status: int, error: type[Exception], sa
     assert len(hook.requests) == 1, "one attempt, and no redirect was followed"
 
 
+@pytest.mark.parametrize(
+    ("said", "wait_s"),
+    [
+        ("120", 120.0),
+        ("Sat, 28 Nov 2020 00:00:00 GMT", 0.0),
+        ("Sat, 28 Nov 2099 00:00:00 GMT", 3_600.0),
+        ("99999999999", 3_600.0),
+        ("soon", 0.0),
+        ("-5", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_webhook_that_asks_for_a_pause(hook: Receiver, said: str, wait_s: float) -> None:
+    hook.answer, hook.headers = lambda number: 429, {"retry-after": said}
+    with pytest.raises(Away) as raised:
+        webhook(hook.url).deliver(opened())
+    assert raised.value.wait_s == wait_s
+
+
 def test_webhook_that_nobody_hears() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -189,6 +189,14 @@ def test_limit_in_another_currency_counts_at_the_latest_rate() -> None:
     assert guard.check("gpt-a", **{**CALL, "prompt_tokens": 5_000})
 
 
+def test_limit_in_a_currency_without_any_rate_fails_as_set() -> None:
+    """Nothing can be set aside for it, so it is never taken for kept: refused when closed, said when open."""
+    limit = rows.policy(Policy(org_id="acme", daily_limit_micro=9_000, currency="RUB"))
+    refused = denied(guard_at(None, limit, settings=Settings(guard_fail="closed")).check("gpt-a", **CALL))
+    assert (refused.http_status, refused.error) == (503, "budget_unknown")
+    assert allowed(guard_at(None, limit).check("gpt-a", **CALL)).stale
+
+
 def test_scopes_of_a_call() -> None:
     """Every scope that the call names is limited; what it does not name is not."""
     for scope, name, named in (

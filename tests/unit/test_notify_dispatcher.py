@@ -316,6 +316,15 @@ def test_a_consumer_that_is_away_is_tried_with_growing_pauses_and_loses_nothing(
     assert [notice_id for _, notice_id, _ in sent] == ids
 
 
+def test_a_consumer_that_asks_for_a_pause_gets_it() -> None:
+    dispatcher = new_dispatcher()
+    made, other = take(dispatcher, alert(name="k1")), take(dispatcher, alert(name="k2"))
+    ((_, _, delivery),) = dispatcher.due(T)
+    dispatcher.settle(made.id, delivery, Outcome("it answered 429", away=True, wait_s=120.0), T)
+    assert not list(dispatcher.due(T + 119))
+    assert deliver(dispatcher, T + 120) == [("a", made.id, "opened"), ("a", other.id, "opened")]
+
+
 def test_a_message_that_is_refused_does_not_hold_up_the_others() -> None:
     dispatcher = new_dispatcher()
     bad, good = take(dispatcher, alert(name="bad")), take(dispatcher, alert(name="good"))
