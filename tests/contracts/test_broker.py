@@ -152,9 +152,10 @@ def test_records_survive_a_kill(stack: Stack, line_settings: Settings, eventuall
 
 def test_another_port_keeps_the_data(tmp_path: Path) -> None:
     wish = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0")
-    seen = []
+    seen: list[str] = []
+    [another] = ports.choose([0])
     for _ in range(2):
-        with Stack(tmp_path, workers=(), settings=wish) as own:
+        with Stack(tmp_path, workers=(), settings=wish, kafka_port=another if seen else None) as own:
             made = provision.apply(own.settings)
             seen.append(own.settings.kafka)
             if len(seen) == 1:

@@ -32,10 +32,11 @@ def port(folder: Path) -> Iterator[int]:
 def raw(port: int, *pieces: bytes) -> bytes:
     """Send bytes and return all that comes until the front closes or nothing more is on its way."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-        for piece in pieces:
-            connection.sendall(piece)
-        connection.shutdown(socket.SHUT_WR)
         answer = b""
+        with suppress(BrokenPipeError, ConnectionResetError):  # answered and closed before all was sent
+            for piece in pieces:
+                connection.sendall(piece)
+            connection.shutdown(socket.SHUT_WR)
         with suppress(ConnectionResetError):  # closed over what it did not read
             while piece := connection.recv(1 << 16):
                 answer += piece

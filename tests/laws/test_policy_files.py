@@ -36,10 +36,11 @@ def policies(draw: st.DrawFn) -> Policy:
             unique=True,
         )
     )
+    named = {"org": st.just(""), "tag": NAMES.map("k={}".format), "client_ip": st.ip_addresses().map(str)}
     return Policy(
         org_id=draw(NAMES),
         scope=scope,
-        name="" if scope == "org" else ("k=" if scope == "tag" else "") + draw(NAMES),
+        name=draw(named.get(scope, NAMES)),
         applies=draw(st.sampled_from(["pool", "each_member"])) if scope in ("org", "group") else "pool",
         daily_limit_micro=draw(st.none() | AMOUNTS),
         monthly_limit_micro=draw(st.none() | AMOUNTS),

@@ -9,6 +9,7 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from benchmarks.floods import run_floods
+from tollmeter.schemas.policy import SCOPE_COLUMNS
 from tollmeter.streams.engine.gaps import Loss, losses_at_start, losses_between
 from tollmeter.streams.engine.health import Facts, Health
 from tollmeter.streams.engine.loop import BATCH_BYTES, Batching
@@ -108,4 +109,4 @@ def test_positions_outside_their_log_are_losses() -> None:
 def test_floods_in_short() -> None:
     figures = run_floods(rows=12_000, scopes=200)
     assert figures["crossings"]["distinct_alerts"] == 200
-    assert figures["distinct_names"]["scopes"] <= 2 * 10_000 + 8
+    assert figures["distinct_names"]["scopes"] <= 2 * 10_000 + len(SCOPE_COLUMNS)

@@ -86,7 +86,7 @@ NETWORK = re.compile(r"[\d.]+/\d+")
 
 
 def paths_in(text: str) -> set[str]:
-    """Return the paths that a page names: in code, and the tree of the README. Not what is made when it runs."""
+    """Return the paths that a page names: in code, and the tree of the README; not what a run makes, nor models."""
     words = {word for code in re.findall(r"`([^`\n]+)`", text) for word in code.split()}
     named = {word for word in words if re.fullmatch(r"[\w.][\w.-]*(?:/[\w.*-]+)*/?", word) and "/" in word}
     for block in re.findall(r"^```\n(\w+/ .*?)^```", text, re.MULTILINE | re.DOTALL):
@@ -94,7 +94,7 @@ def paths_in(text: str) -> set[str]:
         for line in block.splitlines():
             top = re.split(r"\s", line)[0] or top
             named |= {top, *(f"{top}{below}" for below in re.findall(r"(?<=[ (])\w[\w/]*/", line))}
-    made = (".venv/", ".tollmeter/", "dist/")
+    made = (".venv/", ".tollmeter/", "dist/", "openai/")
     return {name for name in named if not name.startswith(made) and not NETWORK.fullmatch(name)}
 
 

@@ -7,8 +7,6 @@ from pydantic import ValidationError
 
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
-from tollmeter.streams.price.book.book import load
-from tollmeter.streams.rules.pricing.model_names import Names
 
 BY_BOOK = ("model", "provider")
 
@@ -22,6 +20,9 @@ class Identity(NamedTuple):
 
 def identity(settings: Settings, provider: str, model: str) -> Identity:
     """Return what calls with these names are counted under. Raises `OverridesError` or `FxError` for a wrong file."""
+    from tollmeter.streams.price.book.book import load  # the help of a command needs no price book
+    from tollmeter.streams.rules.pricing.model_names import Names
+
     names = Names(provider, "", model, "", "", "", "chat", "", "REALTIME")
     return Identity(*load(settings).planner.identity(names))
 
