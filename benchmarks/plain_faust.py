@@ -170,7 +170,7 @@ class Job:
         row |= zip(PARTS, parts, strict=True)
         row["model"] = row["model_used"] or row["model_sent"]
         for currency, rate in self._currencies.items():
-            row[f"cost_{currency.lower()}_nano"] = None if cost is None else in_currency(rate, cost)
+            row[f"cost_{currency.lower()}_nano"] = in_currency(rate, cost) if rate and cost is not None else None
         byok = row["billing_scope"] == "USER"
         return [
             1,

@@ -109,13 +109,19 @@ def in_currency(per_usd_nano: int, nano_usd: int) -> int:
 
 
 def currencies_of_today(settings: Settings) -> dict[str, int]:
-    """Read the rates of the day out of the same file as the line: nano units of a currency for one USD."""
+    """Read the rates of the day out of the same file as the line: nano units of a currency for one USD.
+
+    0 = no rate that is new enough.
+    """
     today = int(time.time()) // DAY_SECONDS
     known = load_rates(settings.fx_file)
     found = {
         currency: Rates([rate for rate in known if rate.currency == currency]).at(today) for currency in CURRENCIES
     }
-    return {currency: rate[1] for currency, rate in found.items() if rate is not None}
+    return {
+        currency: 0 if rate is None or today - rate[0] > settings.fx_max_age_days else rate[1]
+        for currency, rate in found.items()
+    }
 
 
 def rates_of_today(settings: Settings) -> PlainRates:
