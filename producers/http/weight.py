@@ -18,14 +18,12 @@ IMAGE_TOKENS, FILE_TOKENS = 1_600, 3_000
 pages on vision, read 2026-11-29); a page of a PDF is 1,500 to 3,000 (Anthropic, PDF support, read 2026-11-29)."""
 BASE64_CHARS_PER_TOKEN = 40
 """Beyond that, for files whose size shows: a page of text is some 2,000 characters."""
-MESSAGE_TOKENS = 4
-"""What the frame of a message costs beyond its texts (3 to 4 at OpenAI, its page on counting tokens, read 2026-11-29).
-That of the first is within the tolerance of an estimate by characters: one question weighs what its text does."""
+FRAME_CHARS = 64
+"""What the names around one question may take ("role", "content", "type" ...): within the tolerance of an estimate by
+characters, so that a short question weighs what its text does. Beyond that a frame weighs like any text: a thousand
+messages have a thousand frames, and each is billed (3 to 4 tokens at OpenAI)."""
 _NEVER_PROMPT = frozenset(("model", "stream_options"))
 _FRAME = frozenset(("role", "content", "type", "text", "parts"))
-_FRAME_VALUES = frozenset(
-    ("user", "assistant", "system", "developer", "tool", "model", "message", "text", "input_text", "output_text")
-)
 INFLATED_BYTES = 32 << 20
 _LIMITS = (
     "max_completion_tokens",
@@ -43,6 +41,9 @@ _FILES = frozenset(("file", "input_file", "document", "file_data", "filedata", "
 _BINARY = frozenset(("data", "url", "bytes", "b64_json", "file_data", "image_url", "file_id", "fileuri", "file_uri"))
 _LONG = 1_024
 """A text below such a key that is shorter is text."""
+_CALLS = ("tool_use", "tooluse", "functioncall", "function_call", "functionresponse", "function_response")
+_TEXT_ONLY = frozenset((*_CALLS, "input_schema", "parameters", "properties"))
+"""Below these a provider reads text whatever it is called."""
 
 
 def read_object(content: bytes, encoding: str = "") -> dict[str, Any] | None:
@@ -98,42 +99,55 @@ def answers(body: Mapping[str, object]) -> int:
 def prompt_tokens(body: Mapping[str, object]) -> int:
     """Return how many tokens of input a body is at least counted as: a quarter of its characters, and what weighs more.
 
-    The names of the request's own fields, plain settings beside them and the frame of the first message count nothing.
+    The names of the request's own fields, plain settings beside them and the frame of one question count nothing.
     """
-    chars = tokens = messages = 0
-    waiting: list[tuple[str, object]] = [
-        (name.lower(), item)
+    chars = frame = tokens = 0
+    waiting: list[tuple[str, object, bool | None]] = [  # name, value, within an image or file (None: never one)
+        (name.lower(), item, False)
         for name, item in body.items()
         if name not in _NEVER_PROMPT and isinstance(item, str | Mapping | list)
     ]
     while waiting:
-        key, value = waiting.pop()
+        key, value, within = waiting.pop()
         if isinstance(value, str):
-            if key in _BINARY and len(value) >= _LONG:
+            if within and _is_binary(key, value):
                 tokens += len(value) // BASE64_CHARS_PER_TOKEN if key not in ("url", "image_url") else 0
-            elif key not in _FRAME or value not in _FRAME_VALUES:
+            elif key in ("role", "type"):
+                frame += len(value)
+            else:
                 chars += len(value)
         elif isinstance(value, Mapping):
-            tokens += _attached(key, value)
-            messages += "role" in value
+            attached = 0 if within is None else _attached(key, value)
+            tokens += attached or 0
+            within = None if within is None or attached is None else within or attached > 0
             for name, item in value.items():
-                chars += 0 if name in _FRAME else len(name)
-                waiting.append((name.lower(), item))
+                if name in _FRAME:
+                    frame += len(name)
+                else:
+                    chars += len(name)
+                waiting.append((name.lower(), item, within))
         elif isinstance(value, list):
             if value and all(isinstance(item, int) for item in value):
                 tokens += len(value)  # a prompt of token ids
             else:
-                waiting += [(key, item) for item in value]
+                waiting += [(key, item, within) for item in value]
         elif value is not None:
             chars += 4
-    frames = MESSAGE_TOKENS * max(messages - 1, 0)
-    return min(-(-chars // CHARS_PER_TOKEN) + frames + tokens, MAX_TOKENS)
+    return min(-(-(chars + max(frame - FRAME_CHARS, 0)) // CHARS_PER_TOKEN) + tokens, MAX_TOKENS)
 
 
-def _attached(key: str, value: Mapping[str, object]) -> int:
-    """Return what an image or a file counts by itself."""
+def _is_binary(key: str, value: str) -> bool:
+    """Tell whether a text in an image or file is its content or address rather than text."""
+    named = key in _BINARY or (key in _IMAGES and value.startswith(("data:", "http")))
+    return named and len(value) >= _LONG and value.isascii() and " " not in value
+
+
+def _attached(key: str, value: Mapping[str, object]) -> int | None:
+    """Return what an image or a file counts by itself; None for what is text all through."""
     kind = value.get("type")
     names = {key, kind.lower() if isinstance(kind, str) else ""}
+    if names & _TEXT_ONLY:
+        return None
     if names & _FILES:
         return FILE_TOKENS
     return IMAGE_TOKENS if names & _IMAGES else 0

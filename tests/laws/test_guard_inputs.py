@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -151,3 +152,57 @@ def test_what_cannot_be_read_is_the_worst_case_or_nothing(content: bytes, encodi
     assert 0 <= asked.weight <= MAX_TOKENS
     if encoding in ("br", "zstd") and content:
         assert asked.weight == MAX_TOKENS
+
+
+LONG_TEXT = "what we know of it " * 2_000
+PLACES: dict[str, Any] = {
+    "parts that look like frames": [{"role": "user", "content": [{"type": "text", "text": "user"}] * 9_500}],
+    "frames alone": [{"role": "user", "content": ""}] * 2_600,
+    "names of frames in arguments": [
+        {"role": "assistant", "content": [{"type": "tool_use", "input": [{"text": ""}] * 9_600}]}
+    ],
+    "an address in arguments": [
+        {"role": "assistant", "content": [{"type": "tool_use", "input": {"url": LONG_TEXT.replace(" ", "_")}}]}
+    ],
+    "an image in arguments": [
+        {"role": "assistant", "content": [{"type": "tool_use", "input": {"type": "image", "data": LONG_TEXT}}]}
+    ],
+    "text called an image": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": LONG_TEXT}}]}],
+    "a role": [{"role": LONG_TEXT, "content": ""}],
+    "data that is text": [{"role": "user", "content": {"data": LONG_TEXT}}],
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_place_hides_text(place: str) -> None:
+    """38,000 characters weigh their quarter wherever they stand."""
+    asked = read_request("/v1/messages", JSON, json.dumps({"model": "m", "messages": PLACES[place]}).encode())
+    assert asked is not None
+    assert asked.weight >= 38_000 // CHARS_PER_TOKEN - 16
+
+
+IMAGE = "A" * 400_000
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{IMAGE}"}},
+        {"type": "input_image", "image_url": f"data:image/png;base64,{IMAGE}"},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": IMAGE}},
+        {"inline_data": {"mime_type": "image/png", "data": IMAGE}},
+        {"image": {"format": "png", "source": {"bytes": IMAGE}}},
+    ],
+)
+def test_an_image_weighs_as_one(part: Any) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": [part]}]}).encode()
+    asked = read_request("/v1/messages", JSON, body)
+    assert asked is not None
+    assert 1_600 <= asked.weight <= 1_700 + len(IMAGE) // 40
+
+
+def test_one_short_question_weighs_its_text() -> None:
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x" * 400}]}
+    asked = read_request("/v1/chat/completions", JSON, json.dumps(body).encode())
+    assert asked is not None
+    assert asked.weight == 100
