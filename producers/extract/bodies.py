@@ -33,8 +33,8 @@ def answers_of(response: object) -> list[Body]:
     """Return the answers within a response, in order; usually one. Streams are read to their end. Never raises."""
     try:
         return list(_answers(response, {}))
-    except Exception:
-        return [Body({}, {})]
+    except Exception as error:
+        return [Body({}, {}, problem=f"unreadable: {type(error).__name__}")]
 
 
 def _answers(response: Any, fields: dict[str, Any]) -> Iterator[Body]:
