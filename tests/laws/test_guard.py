@@ -297,18 +297,7 @@ PROVIDERS = (
 )
 
 
-@settings(max_examples=examples(400), deadline=None)
-@given(
-    st.sampled_from(PROVIDERS),
-    st.sampled_from(MODELS),
-    st.integers(0, 300_000),
-    st.integers(0, 20_000),
-    st.integers(0, 1_000),
-    st.integers(0, 40 * 86_400),
-)
-def test_quotes_are_what_price_will_say(
-    provider: str, model: str, tokens: int, output: int, cached: int, later_s: int
-) -> None:
+def agrees(provider: str, model: str, tokens: int, output: int, cached: int, later_s: int) -> None:
     book, prices = books()
     counts = (tokens, min(cached, tokens), 0, 0, output, 0)
     at_s = NOON + later_s
@@ -327,6 +316,28 @@ def test_quotes_are_what_price_will_say(
         assert status == truth.price_status
     if truth.at_risk_nano is not None:
         assert found.at_risk_nano == truth.at_risk_nano
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_quotes_of_every_pair_are_what_price_will_say(provider: str) -> None:
+    for model in MODELS:
+        for tokens, output in ((0, 1), (1, 0), (1, 1), (1_000, 1_000), (250_000, 10)):
+            agrees(provider, model, tokens, output, 0, 0)
+
+
+@settings(max_examples=examples(400), deadline=None)
+@given(
+    st.sampled_from(PROVIDERS),
+    st.sampled_from(MODELS),
+    st.integers(0, 300_000),
+    st.integers(0, 20_000),
+    st.integers(0, 1_000),
+    st.integers(0, 40 * 86_400),
+)
+def test_quotes_are_what_price_will_say(
+    provider: str, model: str, tokens: int, output: int, cached: int, later_s: int
+) -> None:
+    agrees(provider, model, tokens, output, cached, later_s)
 
 
 @pytest.mark.parametrize("provider", ["", "openai"])
