@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from tollmeter import __version__
 from tollmeter.schemas.record import Headers
 from tollmeter.schemas.secrets import mask_secrets
+from tollmeter.schemas.times import H_BACKFILL
 
 MAX_DETAIL_BYTES = 300
 MAX_ATTEMPTS = 3
@@ -70,6 +71,7 @@ def dead_letter_headers(
     stage: str, reason: str, detail: str, place: Place, source_headers: Iterable[tuple[str, bytes]] = ()
 ) -> Headers:
     """Return the headers of a dead letter. `source_headers`: those of its record, which say if it was tried before."""
+    source_headers = list(source_headers)
     attempts, first = _tried(source_headers)
     return [
         ("reason", reason.encode()),
@@ -81,6 +83,7 @@ def dead_letter_headers(
         (H_ATTEMPTS, str(attempts).encode()),
         *([(H_FIRST, str(first).encode())] if first is not None else []),
         ("code_version", __version__.encode()),
+        *([(H_BACKFILL, b"1")] if any(name == H_BACKFILL for name, _ in source_headers) else []),
     ]
 
 
@@ -120,9 +123,10 @@ def dead_letter(stage: str, reason: str, detail: str, record: Refused, value: by
     return DeadLetter(key, (value or b"")[:VALUE_BYTES], headers)
 
 
-def again_headers(attempts: int, first: SourcePlace) -> Headers:
-    """Return the headers of a record that is tried for the `attempts`th time."""
-    return [(H_TRIED_ATTEMPTS, str(attempts).encode()), (H_TRIED_FIRST, str(first).encode())]
+def again_headers(attempts: int, first: SourcePlace, backfill: bool = False) -> Headers:
+    """Return the headers of a record that is tried for the `attempts`th time; what was imported stays so."""
+    tried = [(H_TRIED_ATTEMPTS, str(attempts).encode()), (H_TRIED_FIRST, str(first).encode())]
+    return [*tried, (H_BACKFILL, b"1")] if backfill else tried
 
 
 def retry_headers(letter: SourcePlace, attempts: int, first: SourcePlace, as_: SourcePlace) -> Headers:
@@ -144,6 +148,8 @@ class Letter(NamedTuple):
     size: int | None
     """True size of the value; None where the letter does not say it."""
     sha256: str
+    backfill: bool
+    """Imported: it may be of any year."""
 
 
 def read_letter(headers: Iterable[tuple[str, bytes]]) -> Letter:
@@ -162,6 +168,7 @@ def read_letter(headers: Iterable[tuple[str, bytes]]) -> Letter:
             source_place(again) if again else None,
             int(text["value_bytes"]) if "value_bytes" in text else None,
             text.get("value_sha256", ""),
+            H_BACKFILL in text,
         )
     except KeyError as missing:
         raise ValueError(f"no header {missing}") from None

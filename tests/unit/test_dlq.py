@@ -58,8 +58,11 @@ class Topic:
 
 def test_headers_say_what_they_said_when_read_again() -> None:
     plain = read_letter(dead_letter_headers("price", "bad_avro", "odd", at(7)))
-    assert plain == ("price", "bad_avro", "odd", at(7), 1, at(7), None, None, "")
+    assert plain == ("price", "bad_avro", "odd", at(7), 1, at(7), None, None, "", False)
     again = read_letter(dead_letter_headers("price", "bad_avro", "odd", at(9), again_headers(2, at(7))))
+    assert not again.backfill
+    imported = again_headers(2, at(7), backfill=True)
+    assert read_letter(dead_letter_headers("price", "bad_avro", "odd", at(9), imported)).backfill
     assert (again.place, again.attempts, again.first) == (at(9), 2, at(7))
     mark = read_letter(retry_headers(at(7), 2, at(7), at(9)))
     assert (mark.stage, mark.place, mark.attempts, mark.retried_as) == ("retry", at(7), 2, at(9))

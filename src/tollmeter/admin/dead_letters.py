@@ -209,8 +209,9 @@ async def _retry_one(
         return
     attempts = letter.attempts + 1
     events, partition = settings.topic(topics.EVENTS), letter.place.partition
+    headers = again_headers(attempts, letter.first, letter.backfill)
     sent = await producer.send_and_wait(
-        events, value if value is not None else b"", partition=partition, headers=again_headers(attempts, letter.first)
+        events, value if value is not None else b"", partition=partition, headers=headers
     )
     mark = retry_headers(letter.place, attempts, letter.first, SourcePlace(events, partition, sent.offset))
     await producer.send_and_wait(dlq, b"", partition=partition, headers=mark)
