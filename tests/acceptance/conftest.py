@@ -12,14 +12,14 @@ from tests.acceptance.world import World
 from tests.forkserver import ForkServer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def line(tmp_path_factory: pytest.TempPathFactory, forkserver: ForkServer) -> Iterator[Line]:
     """The one stack of all rows, as `tollmeter up --detach` starts it."""
     with started(tmp_path_factory.mktemp("acceptance"), forkserver) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(line: Line) -> World:
     """Calls whose cost was worked out by hand, in the ledger."""
     made = World.made()
@@ -27,7 +27,7 @@ def world(line: Line) -> World:
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shop(line: Line) -> Iterator[Shop]:
     """A service that calls a provider through its SDK."""
     with opened(line) as service:

@@ -1,0 +1,1 @@
+"""One row of the requirements each. A package, so that the stack of the rows ends with the last of them."""
