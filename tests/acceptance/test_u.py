@@ -218,7 +218,7 @@ def test_u4(check: Check, line: Line) -> None:
         old = datetime.now(UTC) - timedelta(hours=60)
         line.arrive([event(old, org_id=f"{org}-old", output_tokens=2_000)])
         line.arrive([event(org_id=f"{org}-old", output_tokens=0, input_tokens=1)])
-        line.folded(f"{org}-old", 1)
+        line.folded(f"{org}-old", 2, longer=4.0)  # the old one by repair from the ledger
         assert [alert["data"]["kind"] for alert in line.alerts(org_id=f"{org}-old")] == []
     with check.step("calls marked as backfill count and alert nobody"):
         line.ok("policy", "set", "--org", f"{org}-fill", "--daily", "0.01")
