@@ -30,11 +30,11 @@ def caller_address(headers: Iterable[tuple[str, str]], peer: str | None, proxies
 
     Each proxy appends whom it was asked by, so the caller is the first entry from the right that is no trusted proxy.
     Several X-Forwarded-For lines are one list. Where a trusted proxy left no address, it stands for the caller itself:
-    limits hold for all behind it rather than for nobody.
+    limits hold for all behind it rather than for nobody. Behind a Unix socket proxies can only be counted.
     """
     direct = normal_address(peer or "")
     lines = [value for name, value in headers if name.lower() == HEADER]
-    if not lines or not direct or not proxies:
+    if not lines or not proxies or not (direct or isinstance(proxies, int)):  # a Unix socket has no address to trust
         return direct
     hops = [_written(entry) for entry in ",".join(lines).split(",")]
     if isinstance(proxies, int):

@@ -43,6 +43,8 @@ def seen(peer: str | None, proxies: Proxies, *lines: str) -> str:
         pytest.param(["9.9.9.9, 203.0.113.7, 192.0.2.9"], "192.0.2.1", 2, CALLER, id="counted, two"),
         pytest.param(["9.9.9.9, unknown"], "192.0.2.1", 1, "192.0.2.1", id="counted, garbled"),
         pytest.param(["203.0.113.7"], "192.0.2.1", 2, "192.0.2.1", id="counted, came past a proxy"),
+        pytest.param(["9.9.9.9, 203.0.113.7"], "", 1, CALLER, id="counted, at a unix socket"),
+        pytest.param([], None, 1, "", id="counted, nobody"),
         pytest.param(["203.0.113.7"], "192.0.2.1", 0, "192.0.2.1", id="counted, none"),
     ],
 )
