@@ -2,6 +2,7 @@
 BIN := .venv/bin
 PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
 STAMP := .venv/.installed
+SENDERS := .venv/.senders
 TRACE ?=
 MINUTES ?= 10
 SEED ?=
@@ -23,7 +24,7 @@ help: ## show this list
 demo: $(STAMP) ## from nothing to priced calls, budgets and alerts in two minutes; TRACE=FILE plays a real trace
 	$(BIN)/tollmeter demo $(if $(TRACE),--trace "$(TRACE)")
 
-test: $(STAMP) ## the whole suite: unit tables, laws, contracts on the real broker and engine, end to end
+test: $(SENDERS) ## the whole suite: unit tables, laws, contracts on the real broker and engine, end to end
 	$(SUITE)
 
 check: lint unit ## lint, format, types, import rules, fast tests: what to run before a commit
@@ -41,16 +42,16 @@ unit: $(STAMP) ## tables with values worked out by hand
 laws: $(STAMP) ## laws beside oracles, and the simulator
 	$(SUITE) tests/laws tests/simulation
 
-contracts: $(STAMP) ## every border, on the real broker, engine and SDKs
+contracts: $(SENDERS) ## every border, on the real broker, engine and SDKs
 	$(SUITE) tests/contracts
 
 e2e: $(STAMP) ## events in, sums out, workers killed in the middle
 	$(SUITE) tests/e2e
 
-acceptance: $(STAMP) ## every row of docs/features.md on one stack: which work, which in part
+acceptance: $(SENDERS) ## every row of docs/features.md on one stack: which work, which in part
 	$(BIN)/python -m tests.acceptance
 
-nightly: $(STAMP) ## the long forms: all that `make test` samples or leaves out
+nightly: $(SENDERS) ## the long forms: all that `make test` samples or leaves out
 	$(SUITE) -m nightly
 
 chaos: $(STAMP) ## attack a line of its own with real faults for MINUTES=10 (root adds more) and print what it survived
@@ -68,8 +69,9 @@ install: $(STAMP) ## make .venv/ from requirements.lock; the others do so by the
 lock: | tools ## resolve pyproject.toml again into the lock files (CPython 3.11 to 3.13, Linux and macOS)
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip install --quiet 'uv==0.13.9'
-	$(RESOLVE) --extra dev pyproject.toml --output-file requirements.lock
-	echo 'setuptools>=77' | $(RESOLVE) --extra worker --extra notify --constraint requirements.lock pyproject.toml - \
+	$(RESOLVE) --extra dev --extra senders pyproject.toml --output-file requirements-senders.lock
+	$(RESOLVE) --extra dev --constraint requirements-senders.lock pyproject.toml --output-file requirements.lock
+	echo 'setuptools>=77' | $(RESOLVE) --extra worker --extra notify --extra server --constraint requirements.lock pyproject.toml - \
 		--output-file requirements-worker.lock
 
 clean: ## remove the environment, caches and builds; data in .tollmeter/ stays
@@ -85,6 +87,11 @@ $(STAMP): requirements.lock pyproject.toml | tools
 	@found=$$($(PIP) check 2>&1) || { echo "$$found" >&2; \
 		echo "requirements.lock does not hold what pyproject.toml needs (above): mend it with 'make lock'" >&2; exit 2; }
 	@cp requirements.lock .venv/requirements.lock
+	@touch $@
+
+# Libraries of others that tests let send to us; a newcomer's first minutes do not wait for them.
+$(SENDERS): requirements-senders.lock $(STAMP)
+	@$(PIP) install --quiet --require-hashes --no-deps --only-binary :all: -r requirements-senders.lock
 	@touch $@
 
 # Asked on every call, before anything is made: the broker is Java's, and Maven fetches it.

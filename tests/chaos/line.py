@@ -131,7 +131,7 @@ class Line:
             outside = self._proxy(undo, port, host=self.namespace.host)
             pairs += [str(port), f"{self.namespace.host}:{outside.port}"]
         command = self.namespace.command(sys.executable, "-m", "tests.chaos.relay", *pairs)
-        self.stack.supervisor.start(Program("relay", command, dict(os.environ), self.folder / "logs" / "relay.log"))
+        self.stack.supervisor.start(Program("relay", command, os.environ.copy, self.folder / "logs" / "relay.log"))
 
     # ------------------------------------------------------------------ workers
 
@@ -145,7 +145,8 @@ class Line:
         command = [sys.executable, "-m", "tollmeter", "worker", stage]
         if number % 2 == 0 and self.no_namespace is None:
             command = self.namespace.command(*command)
-        self.stack.supervisor.start(Program(name, command, environment, self.folder / "logs" / f"{name}.log", ready))
+        log = self.folder / "logs" / f"{name}.log"
+        self.stack.supervisor.start(Program(name, command, environment.copy, log, ready))
         self.workers[name] = stage
         return name
 

@@ -77,7 +77,7 @@ def test_acknowledged_rows_outlive_a_full_disk(disk: Disk, tmp_path: Path) -> No
     notes: list[str] = []
     supervisor = Supervisor(notes.append)
     try:
-        supervisor.start(Program(FRONT, command, {}, tmp_path / "front.log"))
+        supervisor.start(Program(FRONT, command, dict, tmp_path / "front.log"))
         client = eventually(lambda: connect(settings))
         client.command(f"CREATE TABLE kept ({COLUMNS}) ENGINE = MergeTree ORDER BY id SETTINGS old_parts_lifetime = 3")
         writers = [Writer(settings, number << 32) for number in range(3)]

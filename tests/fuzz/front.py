@@ -39,7 +39,7 @@ def front(folder: Path) -> Iterator[int]:
     command += ["--port", str(port), "--users", str(users)]
     supervisor = Supervisor(lambda line: None)
     try:
-        supervisor.start(Program("front", command, {}, folder / "logs" / "front.log"))
+        supervisor.start(Program("front", command, dict, folder / "logs" / "front.log"))
         while supervisor.snapshot()["front"].alive and not _answers(port):
             time.sleep(0.1)
         yield port

@@ -19,7 +19,8 @@ def tree(tmp_path: Path) -> Path:
     """A checkout without `.venv/`, as far as `make` reads it before the first download."""
     folder = tmp_path / "tree"
     (folder / ".ci").mkdir(parents=True)
-    for name in ("Makefile", ".ci/tools.sh", ".ci/run", "requirements.lock", "pyproject.toml"):
+    locks = [lock.name for lock in ROOT.glob("requirements*.lock")]
+    for name in ("Makefile", ".ci/tools.sh", ".ci/run", *locks, "pyproject.toml"):
         shutil.copyfile(ROOT / name, folder / name)
     return folder
 

@@ -1,5 +1,6 @@
 """What is shipped is one top-level package with every file it needs, and its base install runs a service alone."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -152,19 +153,25 @@ def test_worker_install_runs_the_stages_without_the_engine(wheel: Path, tmp_path
     run_installed(wheel, tmp_path, ["worker"], WORKER_IMPORTS)
 
 
+def versions(lock: Path) -> list[str]:
+    return [line for line in lock.read_text(encoding="utf-8").split("\n") if re.match(r"[a-z0-9].*==", line)]
+
+
 def test_lock_files_are_complete_and_name_no_host() -> None:
-    for name in ("requirements.lock", "requirements-worker.lock"):
+    for name in ("requirements.lock", "requirements-senders.lock", "requirements-worker.lock"):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert "://" not in text
         assert "find-links" not in text
         entries = [entry for entry in text.split("\n") if "==" in entry and not entry.startswith((" ", "#"))]
         assert entries
         assert text.count("--hash=sha256:") >= len(entries)
-    full = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    full = (ROOT / "requirements-senders.lock").read_text(encoding="utf-8")
+    assert set(versions(ROOT / "requirements.lock")) <= set(full.split("\n"))
     extras = PYPROJECT["project"]["optional-dependencies"]
     for wanted in map(
         Requirement, PYPROJECT["project"]["dependencies"] + [item for e in extras.values() for item in e]
     ):
         if wanted.name != "tollmeter":
             locked = {line.split("==")[0] for line in full.split("\n") if "==" in line}
-            assert wanted.name.lower() in locked, f"run `make lock`: {wanted.name} is not in requirements.lock"
+            name = wanted.name.lower()
+            assert name in locked, f"run `make lock`: {name} is not in requirements-senders.lock"

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from tollmeter.embedded import ports
+from tollmeter.embedded.addresses import Addresses
 from tollmeter.embedded.backoff import LONGEST_S, STEADY_S, Backoff
 from tollmeter.embedded.supervisor import Program, Supervisor
+from tollmeter.settings import Settings
 
 SLEEPER = "import time; time.sleep(600)"
 STUBBORN = (
@@ -53,7 +56,7 @@ def supervisor(notes: list[str]) -> Iterator[Supervisor]:
 
 
 def program(folder: Path, code: str, name: str = "it", **more: Any) -> Program:
-    return Program(name, [sys.executable, "-c", code], dict(os.environ), folder / f"{name}.log", **more)
+    return Program(name, [sys.executable, "-c", code], os.environ.copy, folder / f"{name}.log", **more)
 
 
 def alive(pid: int) -> bool:
@@ -63,6 +66,31 @@ def alive(pid: int) -> bool:
         return False
     status = Path("/proc", str(pid), "status")
     return not status.exists() or "State:\tZ" not in status.read_text()
+
+
+def test_each_start_asks_for_the_environment_anew(
+    supervisor: Supervisor, tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    takes = iter(["taken", "free"])
+    command = [
+        sys.executable,
+        "-c",
+        "import os, time\nassert os.environ['PORT'] == 'free'\nprint('serves')\ntime.sleep(60)",
+    ]
+    log = tmp_path / "it.log"
+    supervisor.start(Program("it", command, lambda: {"PORT": next(takes), "PYTHONUNBUFFERED": "1"}, log))
+    eventually(lambda: "serves" in log.read_text())
+
+
+def test_health_checks_leave_a_port_that_another_program_took(tmp_path: Path) -> None:
+    notes: list[str] = []
+    addresses = Addresses(tmp_path, Settings(), {}, notes.append)
+    first = addresses.health("watch")
+    with ports.listener(first):
+        second = addresses.health("watch")
+    assert second != first
+    assert notes[-1] == f"port {first} is taken by another program: health checks of watch are at port {second}"
+    assert addresses.health("watch") == second  # where it is looked for since
 
 
 def test_what_ends_is_started_again(
@@ -95,7 +123,7 @@ def test_a_name_is_started_once(supervisor: Supervisor, tmp_path: Path) -> None:
 def test_an_unknown_command_is_noted_and_tried_again(
     supervisor: Supervisor, notes: list[str], tmp_path: Path, eventually: Callable[..., Any]
 ) -> None:
-    supervisor.start(Program("it", ["/no/such/program"], dict(os.environ), tmp_path / "it.log"))
+    supervisor.start(Program("it", ["/no/such/program"], os.environ.copy, tmp_path / "it.log"))
     eventually(notes.copy)
     assert "again in 0.5 s" in notes[0]
     assert (
@@ -126,7 +154,7 @@ def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path, eventually: Callab
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom tollmeter.embedded.supervisor import Program, Supervisor\n"
         f"log = Path({str(tmp_path / 'child.log')!r})\n"
-        f"print(Supervisor(print).start(Program('it', [sys.executable, '-c', {SLEEPER!r}], {{}}, log)), flush=True)\n"
+        f"print(Supervisor(print).start(Program('it', [sys.executable, '-c', {SLEEPER!r}], dict, log)), flush=True)\n"
         "time.sleep(600)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -59,7 +59,7 @@ def _run_all(port: int | None) -> int:
             command = [sys.executable, "-m", "tollmeter", "worker", stage]
             if port is not None:
                 command += ["--health-port", str(port and port + place)]
-            supervisor.start(Program(stage, command, dict(os.environ)))
+            supervisor.start(Program(stage, command, os.environ.copy))
         told.wait()
     finally:
         supervisor.close([STAGES])

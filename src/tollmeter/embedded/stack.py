@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class Stack:
         self._note(f"starting the broker at {self.settings.kafka} and ClickHouse at {self.settings.clickhouse}")
         self.supervisor.start(self._front(http_port))
         command = prepare(kafka_port, controller_port)
-        self.supervisor.start(Program(BROKER, command, bare_environment(), self._log(BROKER)))
+        self.supervisor.start(Program(BROKER, command, bare_environment, self._log(BROKER)))
         try:
             self._await(self._absent_servers)
         except EmbeddedError as error:
@@ -151,21 +152,28 @@ class Stack:
         users = self.data_dir / "users.json"
         command = [sys.executable, "-m", "tollmeter.embedded.front", "--data", str(self.data_dir / "clickhouse")]
         command += ["--port", str(port), "--users", str(users)]
-        return Program(FRONT, command, bare_environment(), self._log(FRONT))
+        return Program(FRONT, command, bare_environment, self._log(FRONT))
 
     def start_worker(self, stage: str, name: str = "") -> str:
         """Start a worker of a stage, a second one under another name; return its name without waiting."""
         name = name or stage
         ready = self.data_dir / "run" / f"{name}.ready"
         ready.parent.mkdir(exist_ok=True, mode=0o700)
-        environment = {**bare_environment(), **FRUGAL, **settings_environment(self.settings)}
-        environment["TOLLMETER_READY_FILE"] = str(ready)
-        environment["TOLLMETER_HEALTH_FILE"] = str(self._health_file(name))
-        environment["TOLLMETER_HEALTH_PORT"] = str(self._addresses.health(name) if self._announced else 0)
         words = (NOTIFY,) if stage == NOTIFY else ("worker", stage)
         command = [sys.executable, "-m", "tollmeter", *words]
+        environment = partial(self._worker_environment, name, ready)
         self.supervisor.start(Program(name, command, environment, self._log(name), ready))
         return name
+
+    def _worker_environment(self, name: str, ready: Path) -> dict[str, str]:
+        return {
+            **bare_environment(),
+            **FRUGAL,
+            **settings_environment(self.settings),
+            "TOLLMETER_READY_FILE": str(ready),
+            "TOLLMETER_HEALTH_FILE": str(self._health_file(name)),
+            "TOLLMETER_HEALTH_PORT": str(self._addresses.health(name) if self._announced else 0),
+        }
 
     def worker_ready(self, name: str) -> bool:
         """Tell whether a worker has its partitions."""

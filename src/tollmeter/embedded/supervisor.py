@@ -24,11 +24,14 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class Program:
-    """What to run. The log is appended to (None: our own output); the ready file is removed before each start."""
+    """What to run. The log is appended to (None: our own output); the ready file is removed before each start.
+
+    The environment is asked for anew at each start: another program may have taken a port in between.
+    """
 
     name: str
     command: Sequence[str]
-    environment: Mapping[str, str] = field(repr=False)
+    environment: Callable[[], Mapping[str, str]] = field(repr=False)
     log: Path | None = None
     ready_file: Path | None = None
     stop_s: float = 20.0
@@ -188,7 +191,7 @@ def _spawn(program: Program) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out and subprocess.STDOUT,
-            env=dict(program.environment),
+            env=dict(program.environment()),
             process_group=0,
             umask=0o077,  # what it writes is nobody else's to read
         )
