@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from packaging.markers import Marker
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ENTRY = re.compile(
     r"^(?P<name>[a-z0-9][a-z0-9.-]*)==(?P<version>\S+)(?: ; (?P<marker>.+?))? \\\n(?: +--hash=\S+(?: \\)?\n)+",
@@ -102,7 +103,7 @@ def wheels_of(lock: str, folder: Path, whole: Collection[str] = ()) -> str:
     for entry in entries(lock):
         if entry.here:
             installed = distribution(entry.name)
-            if installed.version != entry.version:
+            if Version(installed.version) != Version(entry.version):  # `v0.0.21` is 0.0.21
                 raise PackageNotFoundError(f"{entry.name}=={entry.version}: {installed.version} is installed")
             if entry.name in whole:
                 path = repacked(folder, installed)
