@@ -13,6 +13,8 @@ PRICES = "usage.prices"
 SPEND = "usage.spend"
 NOTICES = "usage.notices"
 """The journal of `notify`: state and deliveries of each alert, acknowledgements, mutes."""
+REGISTRY = "usage.registry"
+"""Keys of the server, tracking tokens, labels of provider keys."""
 
 HASH_VERSION = "crc32-1"
 LAYOUT_KEY = b"layout"
@@ -43,6 +45,7 @@ TOPICS = (
     Topic(PRICES, "one", -1, max_message_bytes=8_000_000),
     Topic(SPEND, "one", -1, segment_bytes=16 * 1024 * 1024),
     Topic(NOTICES, "one", -1),
+    Topic(REGISTRY, "one", -1, append_time=True, segment_bytes=16 * 1024 * 1024),
 )
 
 

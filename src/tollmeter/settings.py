@@ -144,6 +144,10 @@ class Settings(BaseModel):
     """Key under which provider keys become ids (`producers.privacy.key_id`); the same in every service."""
     data_dir: Path = Path(".tollmeter")
 
+    # Server
+    secret: SecretStr = SecretStr("")
+    """Under which keys of the server are hashed; "" = the file that `up` has made in the data folder."""
+
     _no_line: str = PrivateAttr("")
 
     def without_line(self, why: str) -> "Settings":

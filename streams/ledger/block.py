@@ -11,7 +11,15 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.envelope import Broken, Corrected, Envelope, Newer, Rows, read_envelope
 from tollmeter.schemas.record import Delivery, Record
 from tollmeter.settings import Settings
-from tollmeter.streams.ledger.rows import AlertRow, CoverageRow, GapRow, alert_row, gap_row
+from tollmeter.streams.ledger.rows import (
+    AlertRow,
+    CoverageRow,
+    GapRow,
+    RegistryRow,
+    alert_row,
+    gap_row,
+    registry_row,
+)
 from tollmeter.streams.rules.records.decode import PricedBlock, read, to_insert, together
 
 
@@ -26,6 +34,7 @@ class Block:
     coverage: list[CoverageRow] = field(default_factory=list)
     alerts: list[AlertRow] = field(default_factory=list)
     books: list[Record] = field(default_factory=list)
+    registry: list[RegistryRow] = field(default_factory=list)
     held: list[Delivery] = field(default_factory=list)
     broken: list[tuple[Record, str]] = field(default_factory=list)
     stopped: list[tuple[TP, int, str]] = field(default_factory=list)
@@ -46,6 +55,7 @@ LEDGER_KERNEL = LedgerKernel()
 def read_block(settings: Settings, kernel: LedgerKernel, deliveries: Sequence[Delivery]) -> Block:
     """Read the records of a batch and join their rows."""
     alerts_topic, prices_topic = settings.topic(topics.ALERTS), settings.topic(topics.PRICES)
+    registry_topic = settings.topic(topics.REGISTRY)
     block = Block()
     for delivery in deliveries:
         if delivery.topic == alerts_topic:
@@ -54,12 +64,23 @@ def read_block(settings: Settings, kernel: LedgerKernel, deliveries: Sequence[De
             block.gaps += filter(None, map(gap_row, alerts))
         elif delivery.topic == prices_topic:
             block.books += [record for record in delivery.value if record.value]
+        elif delivery.topic == registry_topic:
+            _add_registry(delivery, block)
         elif not _add_priced(kernel, delivery, block):
             block.held.append(delivery)
     block.rows = kernel.together(block.blocks)
     if block.rows.height:
         block.stream = kernel.to_insert(block.rows)
     return block
+
+
+def _add_registry(delivery: Delivery, block: Block) -> None:
+    for record in delivery.value:
+        row = registry_row(record)
+        if row is None:
+            block.broken.append((record, "a row of the registry is a JSON object"))
+        else:
+            block.registry.append(row)
 
 
 def _add_priced(kernel: LedgerKernel, delivery: Delivery, block: Block) -> bool:

@@ -5,11 +5,14 @@ from datetime import UTC, datetime
 
 from tollmeter.schemas.priced import H_ROWS
 from tollmeter.schemas.record import Delivery, Record
+from tollmeter.schemas.registry import public
 
 CoverageRow = tuple[int, int, int, int, int, int, int, int, str, str]
 """A row of COVERAGE_COLUMNS."""
 AlertRow = tuple[str, datetime]
 """The event as sent, and when the broker appended it."""
+RegistryRow = tuple[str, str, int]
+"""A row of REGISTRY_COLUMNS."""
 GapRow = tuple[str, int, int, int, str, str, str]
 """A row of GAP_COLUMNS."""
 
@@ -26,6 +29,8 @@ COVERAGE_COLUMNS = (
     "boot",
 )
 GAP_COLUMNS = ("stage", "priced_partition", "first_offset", "last_offset", "reason", "topic", "topic_id")
+REGISTRY_COLUMNS = ("key", "value", "version")
+_OFFSETS_A_MS = 20
 _GAP_KINDS = ("gap", "new_epoch")
 
 
@@ -38,6 +43,18 @@ def rows_of(delivery: Delivery) -> int:
 def alert_row(record: Record) -> AlertRow:
     """Return an alert as its table stores it: the event as sent, and when the broker appended it."""
     return (record.value or b"").decode("utf-8", "replace"), datetime.fromtimestamp(record.timestamp / 1000, tz=UTC)
+
+
+def registry_row(record: Record) -> RegistryRow | None:
+    """Return a row of the registry as its table stores it, without secrets; None of one that is none.
+
+    Its version is the append time and, within one millisecond, the order in the log.
+    """
+    version = (record.timestamp << _OFFSETS_A_MS) + record.offset % (1 << _OFFSETS_A_MS)
+    try:
+        return (record.key or b"").decode(), public(record.value) if record.value else "", version
+    except ValueError:
+        return None
 
 
 def gap_row(record: Record) -> GapRow | None:

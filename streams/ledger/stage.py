@@ -28,7 +28,7 @@ from tollmeter.streams.engine.line import Line
 from tollmeter.streams.engine.loop import Batching, GivenUp
 from tollmeter.streams.engine.stage import run as run_stage
 from tollmeter.streams.ledger.block import LEDGER_KERNEL, LedgerKernel, read_block
-from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, rows_of
+from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, REGISTRY_COLUMNS, rows_of
 from tollmeter.streams.ledger.self_check import SelfCheck, verify_command
 from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS
 
@@ -48,7 +48,7 @@ class Ledger:
     """The LEDGER stage of one worker."""
 
     name: ClassVar[str] = "ledger"
-    reads: ClassVar[tuple[str, ...]] = (topics.PRICED, topics.ALERTS, topics.PRICES)
+    reads: ClassVar[tuple[str, ...]] = (topics.PRICED, topics.ALERTS, topics.PRICES, topics.REGISTRY)
     writes: ClassVar[tuple[str, ...]] = (topics.DLQ,)
     own_position: ClassVar[bool] = False
 
@@ -109,6 +109,8 @@ class Ledger:
             await self._insert_rows("alerts", ("event", "appended_at"), block.alerts, deliveries)
         if block.gaps:
             await self._insert_rows("ledger_gaps", GAP_COLUMNS, block.gaps, deliveries)
+        if block.registry:
+            await self._insert_rows("registry", REGISTRY_COLUMNS, block.registry, deliveries)
         for record in block.books:
             await self._store_book(record, deliveries)
         self._counts.update(rows=block.rows.height, blocks=len(block.blocks), alerts=len(block.alerts), inserts=1)

@@ -45,6 +45,7 @@ COMMANDS = {
     ),
     "generate": Listed("generate", "generate", "Send made-up traffic that looks like real traffic."),
     "import": Listed("importing", "import_file", 'Import usage from FILE ("-" = standard input).'),
+    "key": Listed("key", "key", "Names of provider keys: label, owner, cost centre."),
     "member": Listed("member", "member", "The membership: users in groups, and groups inside groups."),
     "notify": Listed(
         "notify",
@@ -66,6 +67,11 @@ COMMANDS = {
     ),
     "report": Listed("report", "report", "Who spent how much, on what, through which key."),
     "send": Listed("send", "send", "Send one usage event and see it land."),
+    "server-key": Listed(
+        "server_key",
+        "server_key",
+        "Keys of the server: who may send, read or administer, for one organisation each.",
+    ),
     "setup": Listed(
         "setup", "setup", "Create the topics, the layout record and the ClickHouse tables that are missing."
     ),
@@ -74,6 +80,7 @@ COMMANDS = {
         "status",
         "Show the processes of the stack: up or down, memory, restarts, addresses, records and events waiting.",
     ),
+    "token": Listed("token", "token", "Tracking tokens of usage that is sent over HTTP."),
     "unblock": Listed(
         "access", "unblock", "Let a key, an address or a user call again; one that is not blocked is no error."
     ),

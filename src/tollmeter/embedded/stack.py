@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from tollmeter import stacks
+from tollmeter.admin import secret
 from tollmeter.admin import setup as provision
 from tollmeter.broker.layout import UnreachableError
 from tollmeter.embedded import class_archive as warm
@@ -72,6 +73,7 @@ class Stack:
         """Return when everything is ready. Raises `EmbeddedError`, `AlreadyRunningError`, `ProvisionError`."""
         with ExitStack() as exit_stack:
             exit_stack.enter_context(state.owner(self.data_dir, announced=self._announced))
+            secret.ensure(self.data_dir)
             self._addresses = Addresses(self.data_dir, self._wish, self._moves, self._note)
             self._patience = Patience(self._wish.start_limit_s, time.monotonic())
             self.supervisor = Supervisor(self._note)
