@@ -25,7 +25,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def in_terminal(width: int, *arguments: str, timeout_s: float = 60, **more: str) -> str:
-    """Return what the command writes to a terminal of so many columns, with its escape codes, lines ended by \\n."""
+    r"""Return what the command writes to a terminal of so many columns, with its escape codes, lines ended by \n."""
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     process = subprocess.Popen(

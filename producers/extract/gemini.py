@@ -136,7 +136,7 @@ def is_embedded(body: object) -> bool:
 
 
 def embedded(body: object, _provider: str) -> Usage:
-    """embedContent of Vertex AI: each embedding states its own tokens."""
+    """`embedContent` of Vertex AI: each embedding states its own tokens."""
     counts, tokens = Counts(None), 0
     for item in items(body, "embeddings"):
         part = Counts(item)

@@ -26,7 +26,8 @@ class _Strict(BaseModel):
 
 class Served(_Strict):
     """One client and the model it is asked for. `provider` is the id in events; left out, name or host of the client
-    tell it."""
+    tell it.
+    """
 
     model: Name
     provider: Annotated[str, Field(max_length=256)] = ""

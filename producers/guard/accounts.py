@@ -48,7 +48,8 @@ class Bound(NamedTuple):
 
 class Refusal(NamedTuple):
     """Why a call does not fit. `used`: nothing is left. `reserved`: the rest is too small, or promised to calls in
-    flight. `share`: this process has out what it may before it hears from the others."""
+    flight. `share`: this process has out what it may before it hears from the others.
+    """
 
     bound: Bound
     reason: Reason

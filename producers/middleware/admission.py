@@ -47,7 +47,8 @@ class Entry(NamedTuple):
 class Admission:
     """`trusted_proxies` are addresses or networks whose X-Forwarded-For is believed, or how many proxies there are.
     `ip_mode` says how much of the address events keep (full, truncated, hashed with `ip_salt`, none); the guard looks
-    at the whole of it."""
+    at the whole of it.
+    """
 
     guard: Admitting | None = None
     identify: Identify | None = None

@@ -189,7 +189,7 @@ def test_mail_without_a_server() -> None:
 
 
 def test_chat_through_apprise(hook: Receiver) -> None:
-    """ntfy is a chat service that one may run oneself: the message goes over the wire as apprise sends it."""
+    """`ntfy` is a chat service that one may run oneself: the message goes over the wire as apprise sends it."""
     made = consumer("{type: apprise, url_env: CHAT}", CHAT=f"ntfy://127.0.0.1:{urlsplit(hook.url).port}/ops")
     hook.answer = lambda number: 200 if number == 0 else 500
     made.deliver(opened())

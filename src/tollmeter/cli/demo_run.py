@@ -151,7 +151,6 @@ def _load(
     settings: Settings, text: str, total: int | None, send: Callable[[Acknowledged], Coroutine[object, object, int]]
 ) -> float:
     """Send, wait until all of it is in the ledger, and return the events a second. `send` returns how many it sent."""
-
     begun = grown = time.monotonic()
     with bar(text, total) as progress:
         sent = asyncio.run(send(progress.advance))

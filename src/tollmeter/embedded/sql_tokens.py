@@ -135,7 +135,7 @@ def _token(match: re.Match[str], gap: bool) -> Token:
 
 
 def _decoded(inner: str, quote: str) -> str:
-    """Undo the escapes of a quoted name: `\\xHH` is a byte, an unknown escape keeps its backslash."""
+    r"""Undo the escapes of a quoted name: `\xHH` is a byte, an unknown escape keeps its backslash."""
     raw = bytearray()
     place = 0
     for match in _ESCAPE.finditer(inner):
