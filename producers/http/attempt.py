@@ -14,19 +14,19 @@ from typing import Any
 from tollmeter.producers.client import scope
 from tollmeter.producers.client.ids import Ids
 from tollmeter.producers.extract.extract import extract_all
-from tollmeter.producers.extract.served import PROVIDER_HOSTS, provider_of
+from tollmeter.producers.extract.served import provider_of
 from tollmeter.producers.extract.usage import get
 from tollmeter.producers.guard.decision import Deny
 from tollmeter.producers.guard.prices import Quote
 from tollmeter.producers.http import estimates
 from tollmeter.producers.http.answer import REFUSED, Answer
-from tollmeter.producers.http.interfaces import Refusal, Request, key_of
+from tollmeter.producers.http.asking import by_path, count_prompt, known_fields, question
+from tollmeter.producers.http.interfaces import Refusal, Request
 from tollmeter.producers.http.meter import HTTP_ERROR, Meter, faults, said
 from tollmeter.producers.http.quote import price_of
 from tollmeter.producers.http.request import Asked, read_request
 from tollmeter.producers.http.response import Reader
 from tollmeter.schemas.event import UsageEvent
-from tollmeter.schemas.texts import worst_count
 
 UNFINISHED = ("queued", "in_progress")
 BACKGROUND_S = 900.0
@@ -44,6 +44,8 @@ NOT_SENT = frozenset(
     )
 )
 """Errors of the HTTP library after which the provider has not seen the request: nothing was used."""
+UNTOLD = "process_ended"
+"""Error type of a call of whose end its process could not tell."""
 _HEADERS = {
     "provider_request_id": ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id"),
     "service_tier": ("x-gemini-service-tier", "x-amzn-bedrock-service-tier"),
@@ -69,13 +71,13 @@ class Attempt:
     def __init__(self, meter: Meter, request: Request, wanted: Asked) -> None:
         self._meter, self._request, self.wanted = meter, request, wanted
         self._scope = scope.current()
-        self._fields = self._known()
-        self._provider = str(self._fields.pop("provider", None) or meter.provider or self._by_path())
+        self._fields = known_fields(meter, request, self._scope)
+        self._provider = str(self._fields.pop("provider", None) or meter.provider or by_path(request, wanted))
         event_id, _ = _ids.next()
         self._fields.setdefault("request_id", event_id)
         self.answer = Answer(self._fields["request_id"], event_id)
         self._started, self._began = datetime.now(UTC), time.perf_counter()
-        self._prompt_tokens = self._count_prompt()
+        self._prompt_tokens = count_prompt(meter, request, wanted)
         self.deny: Deny | None = None
         self._estimate_nano: int | None = None
         self._reservation: Any = None
@@ -84,6 +86,8 @@ class Attempt:
         self._headers: dict[str, str] = {}
         self._reader: Reader | None = None
         self._over = False
+        self.held = False
+        """It is over, and its event waits to be recorded: its usage may still become known."""
         self._others: list[UsageEvent] = []
         """Events of what other models did within the call."""
 
@@ -93,34 +97,20 @@ class Attempt:
         """Ask the guard; None when the call may go. A refused call is over: its event is recorded."""
         if self._meter.guard is None:
             return None
+        about = {
+            **self._fields,
+            "event_id": self.answer.event_id,
+            "prompt_tokens": max(self._prompt_tokens, self.wanted.weight),
+            "provider": self._provider or provider_of({}, None, self._request.host),
+        }
         try:
-            decision = self._meter.guard.check(self.wanted.model, **self._question())
+            decision = self._meter.guard.check(self.wanted.model, **question(self.wanted, about, self._scope))
             if isinstance(decision, Deny):
                 return self._refused(decision)
             self._reservation, self._estimate_nano = decision.reservation, decision.est_nano
         except Exception as error:
             faults.warn("the guard failed, the call goes on unchecked: %s", said(error))
         return None
-
-    def _question(self) -> dict[str, Any]:
-        """Return what the guard must know; names of event fields that it has no use for go into a refusal's event."""
-        known = dict(self._fields)
-        renamed = {"user": "user_id", "org": "org_id"}
-        asking = {name: known.pop(field_, "") for name, field_ in renamed.items()}
-        return {
-            **known,
-            **asking,
-            "event_id": self.answer.event_id,
-            "prompt_chars": self.wanted.prompt_chars,
-            "prompt_tokens": max(self._prompt_tokens, self.wanted.weight),
-            "max_output_tokens": self.wanted.max_output_tokens,
-            "answers": self.wanted.answers,
-            "groups": self._scope.groups,
-            "counted": self._scope.counted,
-            "provider": self._provider or provider_of({}, None, self._request.host),
-            "operation": self.wanted.operation,
-            "stream": self.wanted.stream,
-        }
 
     def _refused(self, deny: Deny) -> Refusal:
         self.deny = deny
@@ -143,6 +133,11 @@ class Attempt:
     def whole(self) -> bool:
         """Whether the answer is to be read before it is handed on, so that its headers can tell the cost."""
         return self._reader is not None and not self.wanted.stream and not self._reader.problem
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer has said, so far, that it is complete."""
+        return self._reader is not None and self._reader.ended
 
     def opened(self, http_status: int, headers: Mapping[str, str]) -> None:
         """The answer has begun. Never raises."""
@@ -193,23 +188,33 @@ class Attempt:
             if self._reservation is not None:  # a redirect: the attempt that follows is the call
                 self._reservation.release()
             return
-        events = self._events(outcome)
+        events = self._counted(outcome, billed)
         if not events:  # tokens were counted, files listed: nothing is billed and nothing recorded
             if self._reservation is not None:
                 self._reservation.release()
             return
         event, *self._others = events
-        whole = outcome["status"] == "OK" and event.usage_source == "PROVIDER"
-        if billed and not whole:
-            chars = self._reader.chars if self._reader else 0
-            guess = estimates.filled(event, self._prompt_tokens, estimates.tokens(chars))
-            event = event.model_copy(update=guess)
         wait_s = self._wait_s(event)
         if wait_s > 0 and event.provider_request_id:
             self._tell(event)
+            self.held = True
             self._meter.holding.hold(event, wait_s, self._conclude)
         else:
             self._conclude(event, billed=billed)
+
+    def so_far(self) -> list[UsageEvent]:
+        """Return the events as they would be if this process ended now: what a write-ahead file keeps meanwhile."""
+        outcome = {"status": "OK"} if self.ended else {"status": "CANCELLED", "error_type": UNTOLD}
+        return self._counted(outcome, billed=True)
+
+    def _counted(self, outcome: Mapping[str, Any], billed: bool) -> list[UsageEvent]:
+        """Return the events with what is known of usage; where it is billed and not stated whole, with an estimate."""
+        events = self._events(outcome)
+        if events and billed and (outcome["status"], events[0].usage_source) != ("OK", "PROVIDER"):
+            chars = self._reader.chars if self._reader else 0
+            guess = estimates.filled(events[0], self._prompt_tokens, estimates.tokens(chars))
+            events[0] = events[0].model_copy(update=guess)
+        return events
 
     def _wait_s(self, event: UsageEvent) -> float:
         """Return how long usage may still become known: an answer that is to be fetched later has only begun."""
@@ -230,7 +235,7 @@ class Attempt:
         self.answer.fill(event, quote.nano, quote.status)
         return quote
 
-    def _events(self, outcome: dict[str, Any]) -> list[UsageEvent]:
+    def _events(self, outcome: Mapping[str, Any]) -> list[UsageEvent]:
         """Return one event for each model of the answer; none for a call that bills nothing."""
         fields = {
             "event_id": self.answer.event_id,
@@ -264,32 +269,6 @@ class Attempt:
             self._reservation.settle(quote.worst_nano, tokens)
         else:
             self._reservation.release()
-
-    # ------------------------------------------------------------------ of the request
-
-    def _known(self) -> dict[str, Any]:
-        """Return the event fields known before the answer: the scope's win over the client's, ours fill the gaps."""
-        found = {**self._meter.fields, **self._scope.fields}
-        key = key_of(self._request)
-        producer = self._meter.producer
-        if producer is not None and key:
-            found.setdefault("api_key_id", producer.key_id(key))
-            found.setdefault("prompt_hash", producer.key_id(self._request.content))
-        retry = self._request.headers.get("x-stainless-retry-count", "0")
-        if retry.isdigit() and retry != "0":
-            found["tags"] = {**found.get("tags", {}), "retry": retry[:9]}
-        return found
-
-    def _by_path(self) -> str:
-        """Return the provider that the path tells, where the host tells none."""
-        known = any(self._request.host.partition(":")[0].endswith(host) for host, _ in PROVIDER_HOSTS)
-        return "" if known else self.wanted.provider
-
-    def _count_prompt(self) -> int:
-        if self._meter.tokenizer is not None:
-            with suppress(Exception):
-                return worst_count(self._meter.tokenizer(self.wanted.model, self._request.content)) or 0
-        return estimates.tokens(self.wanted.prompt_chars)
 
     def _elapsed_ms(self) -> int:
         return round((time.perf_counter() - self._began) * 1_000)

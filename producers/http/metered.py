@@ -18,7 +18,7 @@ from tollmeter.producers.http.library import AsyncBody, Body, Exit, HttpRequest,
 from tollmeter.producers.http.meter import Meter
 from tollmeter.producers.http.poll import Fetch, fetch
 from tollmeter.producers.http.request import worth_reading
-from tollmeter.producers.http.response import READABLE_ENCODINGS
+from tollmeter.producers.http.response import readable
 
 Client = TypeVar("Client")
 LIBRARIES = ("httpx2", "httpx")
@@ -141,7 +141,7 @@ class SyncTransport(Wrapper):
         refusal = attempt.refusal()
         if refusal is not None:
             return self._refused(request, refusal, attempt)
-        request.headers["accept-encoding"] = READABLE_ENCODINGS
+        request.headers["accept-encoding"] = readable(request.headers.get("accept-encoding"))
         try:
             response = self._inner.handle_request(request)
         except BaseException as error:
@@ -185,7 +185,7 @@ class AsyncTransport(Wrapper):
         refusal = attempt.refusal()
         if refusal is not None:
             return self._refused(request, refusal, attempt)
-        request.headers["accept-encoding"] = READABLE_ENCODINGS
+        request.headers["accept-encoding"] = readable(request.headers.get("accept-encoding"))
         try:
             response = await self._inner.handle_async_request(request)
         except BaseException as error:

@@ -17,7 +17,7 @@ from tollmeter.streams.rules.pricing.rates import COUNTERS
 class Quoting(Protocol):
     """What pricing needs of a `Guard`."""
 
-    def quote(self, provider: str, model: str, **counts: object) -> Quote: ...
+    def quote(self, provider: str, model: str, **counts: int) -> Quote: ...
 
 
 def price_of(event: UsageEvent, guard: Quoting | None, others: Sequence[UsageEvent] = ()) -> Quote:

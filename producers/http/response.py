@@ -1,4 +1,4 @@
-"""A copy of an answer's bytes becomes its body: JSON, server-sent events or JSON lines, plain or compressed.
+"""A copy of an answer's bytes becomes its body: JSON, server-sent events, JSON lines or frames, plain or compressed.
 
 Pure: bytes in, a value out. What cannot be read is said so in `problem`, and is nobody's error but the meter's.
 """
@@ -8,11 +8,23 @@ import zlib
 from typing import Any
 
 from tollmeter.producers.extract.streams import Merged
+from tollmeter.producers.http import frames
 from tollmeter.producers.http.estimates import reply_chars
 
 BODY_LIMIT = 32 << 20
 LINE_LIMIT = 4 << 20
-READABLE_ENCODINGS = "gzip, deflate"
+READABLE_ENCODINGS = ("gzip", "deflate")
+
+
+def readable(accepted: str | None) -> str:
+    """Return the `accept-encoding` to send, given the caller's: what he and the meter can both read, in his order."""
+    kept: list[str] = []
+    for part in (accepted or "").lower().split(","):
+        name, _, weight = part.partition(";")
+        none = weight.replace(" ", "").startswith("q=0") and not weight.replace(" ", "").strip("q=0.")
+        if not none:
+            kept += READABLE_ENCODINGS if name.strip() == "*" else [name.strip()]
+    return ", ".join(name for name in dict.fromkeys(kept) if name in READABLE_ENCODINGS) or "identity"
 
 
 class Reader:
@@ -22,6 +34,7 @@ class Reader:
         kind = content_type.lower()
         self._lines = "event-stream" in kind or "ndjson" in kind or "jsonl" in kind
         self._json = "json" in kind
+        self._frames = frames.MEDIA_TYPE in kind
         self._merged = Merged()
         self._whole: Any = None
         self._kept = bytearray()
@@ -30,7 +43,7 @@ class Reader:
         """The answer said that it was complete."""
         self.chars = 0
         """Characters of answer seen: what an estimate of the output rests on."""
-        self.problem = "" if self._lines or self._json else "no JSON"
+        self.problem = "" if self._lines or self._json or self._frames else "no JSON"
         encoding = content_encoding.strip().lower()
         if encoding in ("gzip", "deflate"):
             self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib, whichever it is
@@ -60,6 +73,9 @@ class Reader:
                 self._kept = rest
                 for line in lines:
                     self._line(bytes(line))
+            elif self._frames:
+                for kind, payload in frames.take_frames(self._kept):
+                    self._frame(kind, payload)
         except Exception as error:
             self.problem = type(error).__name__
         if len(self._kept) > (LINE_LIMIT if self._lines else BODY_LIMIT):
@@ -73,7 +89,7 @@ class Reader:
             return
         if self._lines:
             self._line(bytes(self._kept))
-        elif self._kept:
+        elif self._kept and not self._frames:
             self._document(bytes(self._kept))
         self._kept.clear()
 
@@ -85,6 +101,11 @@ class Reader:
             self.ended = True
         elif line.startswith(b"{"):
             self._chunk(_parsed(line))
+
+    def _frame(self, kind: str, payload: object) -> None:
+        self.chars += reply_chars(payload)
+        self._chunk(frames.chunk_of(kind, payload))
+        self.ended = self.ended or kind == "metadata"  # Converse's last frame
 
     def _document(self, data: bytes) -> None:
         document = _parsed(data)

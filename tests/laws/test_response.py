@@ -1,5 +1,6 @@
 """However the bytes of an answer are cut, compressed or ended, what is read of it is the same."""
 
+import base64
 import gzip
 import json
 import zlib
@@ -33,7 +34,41 @@ def events(chunks: list[Any], end: str = "\n") -> bytes:
     return "".join(named).encode()
 
 
+CONVERSE = [
+    ("messageStart", {"role": "assistant"}),
+    ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "hi"}}),
+    ("messageStop", {"stopReason": "end_turn"}),
+    ("metadata", {"usage": {"inputTokens": 90, "outputTokens": 8, "cacheReadInputTokens": 10}}),
+]
+
+
+def frame(kind: str, payload: Any, named: str = ":event-type") -> bytes:
+    """Return a frame of Amazon's event stream; `tests/unit/test_frames.py` shows botocore reading them."""
+    pairs = ((named, kind), (":content-type", "application/json"))
+    headers = b"".join(
+        bytes([len(name)]) + name.encode() + b"\x07" + len(value).to_bytes(2) + value.encode() for name, value in pairs
+    )
+    body = json.dumps(payload).encode()
+    prelude = (16 + len(headers) + len(body)).to_bytes(4) + len(headers).to_bytes(4)
+    whole = prelude + zlib.crc32(prelude).to_bytes(4) + headers + body
+    return whole + zlib.crc32(whole).to_bytes(4)
+
+
+def invoked(chunks: list[Any]) -> bytes:
+    """Return a vendor's chunks as InvokeModelWithResponseStream packs them."""
+    return b"".join(
+        frame("chunk", {"bytes": base64.b64encode(json.dumps(chunk).encode()).decode(), "p": "abc"}) for chunk in chunks
+    )
+
+
 BODIES = {
+    "converse": (
+        "application/vnd.amazon.eventstream",
+        b"".join(frame(kind, payload) for kind, payload in CONVERSE),
+        (100, 8),
+        2,
+    ),
+    "invoke": ("application/vnd.amazon.eventstream", invoked(shapes.MESSAGE_STREAM), (2600, 70), 2),
     "chat": ("text/event-stream", events(CHAT) + b"data: [DONE]\n\n", (1000, 300), 2),
     "chat, CRLF": ("text/event-stream; charset=utf-8", events(CHAT, "\r\n"), (1000, 300), 2),
     "responses": ("text/event-stream", events(shapes.RESPONSE_STREAM), (900, 80), 2),

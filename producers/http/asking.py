@@ -1,0 +1,58 @@
+"""What is known of a call before its answer: by its request, by its caller's scope, and by what the client fixed."""
+
+from contextlib import suppress
+from typing import Any
+
+from tollmeter.producers.client.scope import Scope
+from tollmeter.producers.extract.served import PROVIDER_HOSTS
+from tollmeter.producers.http import estimates
+from tollmeter.producers.http.interfaces import Request, key_of
+from tollmeter.producers.http.meter import Meter
+from tollmeter.producers.http.request import Asked
+from tollmeter.schemas.texts import worst_count
+
+
+def known_fields(meter: Meter, request: Request, scope: Scope) -> dict[str, Any]:
+    """Return the event fields known before the answer: the scope's win over the client's, ours fill the gaps."""
+    found = {**meter.fields, **scope.fields}
+    key = key_of(request)
+    producer = meter.producer
+    if producer is not None and key:
+        found.setdefault("api_key_id", producer.key_id(key))
+        found.setdefault("prompt_hash", producer.key_id(request.content))
+    retry = request.headers.get("x-stainless-retry-count", "0")
+    if retry.isdigit() and retry != "0":
+        found["tags"] = {**found.get("tags", {}), "retry": retry[:9]}
+    return found
+
+
+def question(wanted: Asked, about: dict[str, Any], scope: Scope) -> dict[str, Any]:
+    """Return what the guard must know; names of event fields that it has no use for go into a refusal's event."""
+    known = dict(about)
+    renamed = {"user": "user_id", "org": "org_id"}
+    asking = {name: known.pop(field_, "") for name, field_ in renamed.items()}
+    return {
+        **known,
+        **asking,
+        "prompt_chars": wanted.prompt_chars,
+        "max_output_tokens": wanted.max_output_tokens,
+        "answers": wanted.answers,
+        "groups": scope.groups,
+        "counted": scope.counted,
+        "operation": wanted.operation,
+        "stream": wanted.stream,
+    }
+
+
+def by_path(request: Request, wanted: Asked) -> str:
+    """Return the provider that the path tells, where the host tells none."""
+    known = any(request.host.partition(":")[0].endswith(host) for host, _ in PROVIDER_HOSTS)
+    return "" if known else wanted.provider
+
+
+def count_prompt(meter: Meter, request: Request, wanted: Asked) -> int:
+    """Return the tokens of the prompt: by the client's tokenizer, else a quarter of its characters."""
+    if meter.tokenizer is not None:
+        with suppress(Exception):
+            return worst_count(meter.tokenizer(wanted.model, request.content)) or 0
+    return estimates.tokens(wanted.prompt_chars)
