@@ -14,7 +14,7 @@ _INCLUDE = re.compile(r"^ *-- include: (\w+)\n", re.MULTILINE)
 @cache
 def load(name: str) -> str:
     """Return the text of `queries/<name>.sql`."""
-    return _INCLUDE.sub(lambda line: _text(f"_{line[1]}"), _text(name))
+    return _INCLUDE.sub(lambda line: load(f"_{line[1]}"), _text(name))
 
 
 def _text(name: str) -> str:

@@ -24,7 +24,7 @@ LINE_KEYS = "t severity request_id client_ip model_sent model_used prompt_chars 
 
 
 def test_a1(check: Check, line: Line, world: World) -> None:
-    rows = line.json("report", "calls", "--top", "20", "--since", "24h")
+    rows = line.json("report", "calls", "--top", "20", "--since", "24h")["rows"]
     expected = sorted((c for c in world.within(24) if c.nano), key=lambda c: -(c.nano or 0))[:20]
     with check.step("the twenty dearest calls of a day, dearest first, with exact cost"):
         assert [row["request_id"] for row in rows] == [call.request_id for call in expected]
@@ -42,7 +42,7 @@ def test_a1(check: Check, line: Line, world: World) -> None:
 
 
 def test_a2(check: Check, line: Line, world: World) -> None:
-    rows = line.json("report", "spend", "--by", "model,key", "--since", "48h")
+    rows = line.json("report", "spend", "--by", "model,key", "--since", "48h")["rows"]
     with check.step("the six keys, in order and first; behind them only what is not known"):
         keys = ["model", "api_key_id", "calls", "prompt_tokens", "output_tokens", "usd_est"]
         assert [list(row)[:6] for row in rows] == [keys] * len(rows)
@@ -402,7 +402,7 @@ def test_a12(check: Check, line: Line, world: World) -> None:
         for key in ("world-k0", "world-k1"):
             line.ok("key", "set", key, "--label", "shop", "--owner", "ann", "--cost-centre", "4711")
     with check.step("reports go by label"):
-        rows = line.json("report", "spend", "--by", "label", "--since", "48h")
+        rows = line.json("report", "spend", "--by", "label", "--since", "48h")["rows"]
         both = [call for call in world.within(48) if call.api_key_id in ("world-k0", "world-k1")]
         (shop_,) = [row for row in rows if row["label"] == "shop"]
         assert (shop_["calls"], shop_["usd_est"]) == (len(both), usd(sum(call.nano or 0 for call in both)))

@@ -78,7 +78,7 @@ def test_e2(check: Check, line: Line) -> None:
             event(feature=f"{org}-d", input_tokens=1_000, **named),
         ]
     )
-    rows = line.json("report", "operations", "--provider", OWN_PROVIDER)
+    rows = line.json("report", "operations", "--provider", OWN_PROVIDER)["rows"]
     mine = [row for row in rows if row["operation_name"].startswith(org)]
     with check.step("the four keys, in order and first, and dearest first"):
         assert [list(row)[:4] for row in rows] == [["operation_name", "calls", "total_tokens", "cost_usd"]] * len(rows)
@@ -98,7 +98,7 @@ def test_e2(check: Check, line: Line) -> None:
         line.arrive(tie)
         (row,) = [
             row
-            for row in line.json("report", "operations", "--provider", OWN_PROVIDER)
+            for row in line.json("report", "operations", "--provider", OWN_PROVIDER)["rows"]
             if row["operation_name"] == f"{org}-tie"
         ]
         assert row["cost_usd"] == 0.02

@@ -49,7 +49,7 @@ def test_q1(check: Check, line: Line) -> None:
         assert line.http("POST", "/v1/logs", logs, **INGEST).status == 200
         line.landed("price_status = 'SUBSCRIPTION' AND cost_nano = 0", 1)
     with check.step("cost per developer, repository, session and model"):
-        assert line.json("report", "spend", "--by", "user,session,model")
+        assert line.json("report", "spend", "--by", "user,session,model")["rows"]
 
 
 def test_q2(check: Check, line: Line, shop: Shop) -> None:

@@ -46,6 +46,7 @@ PARAMETERS: dict[str, Any] = {
     "org_id": "",
     "model": "",
     "api_key_id": "",
+    "label": "",
     "limit": 10,
     "offset": 0,
     "id": "nobody's",
@@ -220,6 +221,7 @@ def test_top_calls(ledger: ClickHouse) -> None:
         "client_ip": "10.0.0.1",
         "request_id": "r1",
         "api_key_id": "k1",
+        "org_id": "o1",
         "unpriced": 0,
         "usd_at_risk": None,
     }
@@ -337,6 +339,11 @@ def test_spend_total(ledger: ClickHouse) -> None:
             "total_nano": 2_005_000_199_999,
             "usd_at_risk": Decimal("0.0070"),
             "blocked": 0,
+            "estimated": 0,
+            "corrected": 0,
+            "price_books": ["b1"],
+            "fx_from": None,
+            "fx_until": None,
         }
     ]
 

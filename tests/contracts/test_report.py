@@ -22,6 +22,19 @@ from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
 
+TOTALS = {
+    "calls": 3,
+    "prompt_tokens": 1_000,
+    "output_tokens": 200,
+    "usd_est": 0.0168,
+    "unpriced": 1,
+    "usd_at_risk": 0.02,
+    "estimated": 0,
+    "corrected": 0,
+    "price_books": ["b"],
+    "fx_from": None,
+    "fx_until": None,
+}
 NOWHERE = Settings(clickhouse="http://127.0.0.1:1", kafka="127.0.0.1:1")
 
 
@@ -72,21 +85,22 @@ def seeded_settings(ledger_settings: Settings) -> Settings:
 
 @pytest.mark.stack
 def test_calls(seeded: Settings) -> None:
-    rows = said(seeded, "report", "calls", "--top", "2")
+    rows = said(seeded, "report", "calls", "--top", "2")["rows"]
     assert [line["est_cost"] for line in rows] == [0.012345678, 0.0045]
     keys = ["ts", "model_sent", "model_used", "pt", "ot", "est_cost", "client_ip", "request_id", "api_key_id"]
     assert [list(line) for line in rows] == [keys, keys]
     assert [line["client_ip"] for line in rows] == [None, "10.0.0.1"]
     assert rows[1]["ts"].endswith("Z")
     assert datetime.fromisoformat(rows[1]["ts"]) < datetime.now(UTC)
-    unknown = said(seeded, "report", "calls")[2]
+    unknown = said(seeded, "report", "calls")["rows"][2]
     assert (unknown["est_cost"], unknown["unpriced"], unknown["usd_at_risk"]) == (None, 1, 0.02)
 
 
 @pytest.mark.stack
 def test_spend(seeded: Settings) -> None:
-    rows = said(seeded, "report", "spend", "--by", "model,key", "--since", "48h")
-    assert rows == [
+    found = said(seeded, "report", "spend", "--by", "model,key", "--since", "48h")
+    assert list(found) == ["from", "until", "zone", "rows", "totals"]
+    assert found["rows"] == [
         {"model": "o3", "api_key_id": "k2", "calls": 1, "prompt_tokens": 0, "output_tokens": 0, "usd_est": 0.0123},
         {
             "model": "gpt-4o",
@@ -107,29 +121,28 @@ def test_spend(seeded: Settings) -> None:
             "usd_at_risk": 0.02,
         },
     ]
-    assert [line["user_id"] for line in said(seeded, "report", "spend", "--by", "user", "--top", "2")] == ["u2", "u1"]
+    by_user = said(seeded, "report", "spend", "--by", "user", "--top", "2")
+    assert [line["user_id"] for line in by_user["rows"]] == ["u2", "u1"]
+    for totals in (found["totals"], by_user["totals"]):
+        assert 0 <= totals.pop("age_s") < 10_000
+        assert datetime.fromisoformat(totals.pop("as_of")) < datetime.now(UTC)
+        assert totals == TOTALS
 
 
 @pytest.mark.stack
 def test_today_and_summary_and_operations(seeded: Settings) -> None:
     today = said(seeded, "report", "today")
-    if said(seeded, "report", "calls", "--top", "1")[0]["ts"][:10] != today["day"]:
+    if said(seeded, "report", "calls", "--top", "1")["rows"][0]["ts"][:10] != today["day"]:
         assert today["totals"]["calls"] == 0  # midnight passed since the seed: those calls are yesterday's
         return
     assert today["zone"] == "UTC"
-    assert today["totals"] == {
-        "calls": 3,
-        "prompt_tokens": 1_000,
-        "output_tokens": 200,
-        "usd_est": 0.0168,
-        "unpriced": 1,
-        "usd_at_risk": 0.02,
-    }
+    assert {name: today["totals"][name] for name in TOTALS} == TOTALS
+    assert today["totals"]["age_s"] >= 0
     assert sum(line["calls"] for line in today["rows"]) == 3
     summary = said(seeded, "report", "summary", "--user", "u1")
     expected = {"total_tokens": 1_200, "cost_rub": 0.405, "requests_count": 1}
     assert summary == {"success": True, "data": {"today": expected, "this_month": expected, "all_time": expected}}
-    operations = said(seeded, "report", "operations", "--provider", "openai")
+    operations = said(seeded, "report", "operations", "--provider", "openai")["rows"]
     assert operations[1] == {"operation_name": "search", "calls": 1, "total_tokens": 1_200, "cost_usd": 0.0}
     assert list(operations[0]) == ["operation_name", "calls", "total_tokens", "cost_usd", "unpriced", "usd_at_risk"]
     everybody = said(seeded, "report", "summary")["data"]["today"]
@@ -138,25 +151,29 @@ def test_today_and_summary_and_operations(seeded: Settings) -> None:
 
 @pytest.mark.stack
 def test_a_period_and_filters(seeded: Settings) -> None:
-    assert [line["api_key_id"] for line in said(seeded, "report", "calls", "--user", "u2")] == ["k2"]
-    assert said(seeded, "report", "spend", "--by", "user", "--model", "gpt-4o", "--key", "k1")[0]["user_id"] == "u1"
+    assert [line["api_key_id"] for line in said(seeded, "report", "calls", "--user", "u2")["rows"]] == ["k2"]
+    mine = said(seeded, "report", "spend", "--by", "user", "--model", "gpt-4o", "--key", "k1")
+    assert [line["user_id"] for line in mine["rows"]] == ["u1"]
     month = f"{datetime.now(UTC):%Y-%m}"
-    whole = said(seeded, "report", "spend", "--by", "day", "--month", month, "--zone", "UTC")
+    whole = said(seeded, "report", "spend", "--by", "day", "--month", month, "--zone", "UTC")["rows"]
     assert sum(line["calls"] for line in whole) in (0, 3)  # 0: the month began since the seed
-    assert said(seeded, "report", "spend", "--since", "2026-01-01", "--until", "2026-01-02T00:00:00Z") == []
+    nothing = said(seeded, "report", "spend", "--since", "2026-01-01", "--until", "2026-01-02T00:00:00Z")
+    assert (nothing["rows"], nothing["totals"]["calls"], nothing["from"]) == ([], 0, "2026-01-01T00:00:00+00:00")
     zoned = run(seeded, "report", "calls", "--zone", "Asia/Kolkata").stdout
     assert "+0530" in zoned
     assert " Asia/Kolkata\n" in zoned
+    assert "0 estimated, 0 corrected; age: the newest event came " in zoned
+    assert "priced by b\n" in zoned
 
 
 @pytest.mark.stack
 def test_csv_is_for_spreadsheets(seeded: Settings) -> None:
     result = run(seeded, "report", "spend", "--by", "model,key", "--csv")
     assert result.stdout.splitlines() == [
-        "model,api_key_id,calls,prompt_tokens,output_tokens,usd_est,unpriced,usd_at_risk",
-        "o3,k2,1,0,0,0.0123,0,0.0",
-        "gpt-4o,k1,1,1000,200,0.0045,0,0.0",
-        "new,k2,1,0,0,,1,0.02",
+        "model,api_key_id,calls,prompt_tokens,output_tokens,usd_est,unpriced,usd_at_risk,label,owner,cost_centre",
+        "o3,k2,1,0,0,0.0123,0,0.0,,,",
+        "gpt-4o,k1,1,1000,200,0.0045,0,0.0,,,",
+        "new,k2,1,0,0,,1,0.02,,,",
     ]
 
 
@@ -321,7 +338,7 @@ def test_an_unreachable_kafka_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["spend", "--by", "colour"], "no column 'colour': choose from model, key, user"),
+        (["spend", "--by", "colour"], "no column 'colour': choose from model, key, label, user"),
         (["spend", "--by", ""], "no column ''"),
         (["spend", "--by", "model;DROP TABLE x"], "no column"),
         (["spend", "--since", "5x"], "no span of time"),
@@ -360,3 +377,45 @@ def alert(number: int) -> Alert:
         text="it's 80 % [of] it",
         facts={"spent_nano": 2**60 + number},
     )
+
+
+@pytest.mark.stack
+def test_keys_go_by_their_labels(ledger_settings: Settings) -> None:
+    """Two ids of one key are one row; an organisation's own name goes before the one for all."""
+    at = datetime.now(UTC) - timedelta(hours=2)
+    client = connect(ledger_settings)
+    common = {"event_time": at, "received_at": at, "model_sent": "m", "model_used": "m", "operation_name": "labels"}
+    insert(
+        client,
+        [
+            row(201, **common, org_id="la", user_id="labelled", api_key_id="old", cost_nano=1_000_000),
+            row(202, **common, org_id="la", user_id="labelled", api_key_id="new", cost_nano=2_000_000, revision=2),
+            row(203, **common, org_id="lb", user_id="labelled", api_key_id="old", usage_source="ESTIMATED"),
+            row(204, **common, org_id="lb", user_id="labelled", api_key_id="bare", cost_nano=4_000_000),
+        ],
+    )
+    labels = [("*", "old", "shop", "ann", "47"), ("*", "new", "shop", "ann", "47"), ("lb", "old", "theirs", "", "")]
+    names = ("org_id", "api_key_id", "label", "owner", "cost_centre")
+    rows = [(f"label:{n}", json.dumps(dict(zip(names, values, strict=True))), n) for n, values in enumerate(labels)]
+    client.insert_rows("registry", ("key", "value", "version"), rows)
+    client.close()
+
+    def spend(*options: str) -> dict[str, tuple[int, float | None]]:
+        found = said(ledger_settings, "report", "spend", "--user", "labelled", "--by", "label", *options)["rows"]
+        return {line["label"]: (line["calls"], line["usd_est"]) for line in found}
+
+    assert spend() == {"shop": (2, 0.003), "": (1, 0.004), "theirs": (1, None)}
+    assert spend("--label", "shop") == {"shop": (2, 0.003)}
+    assert spend("--org", "lb") == {"": (1, 0.004), "theirs": (1, None)}
+    by_key = said(ledger_settings, "report", "spend", "--by", "key", "--user", "labelled", "--org", "la")
+    assert [(line["api_key_id"], line["label"], line["owner"]) for line in by_key["rows"]] == [
+        ("new", "shop", "ann"),
+        ("old", "shop", "ann"),
+    ]
+    assert (by_key["totals"]["corrected"], by_key["totals"]["estimated"]) == (1, 0)
+    top = said(ledger_settings, "report", "calls", "--user", "labelled")["rows"]
+    assert [line.get("label") for line in top] == [None, "shop", "shop", "theirs"]
+    assert top[1]["cost_centre"] == "47"
+    people = run(ledger_settings, "report", "calls", "--user", "labelled").stdout
+    assert "theirs" in people
+    assert "1 estimated, 1 corrected; age: the newest" in people

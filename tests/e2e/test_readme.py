@@ -66,7 +66,7 @@ def run_snippet(folder: Path, number: int, **more: str) -> subprocess.CompletedP
 
 
 def shown(folder: Path) -> Any:
-    return json.loads(tollmeter(folder, "report", "calls", "--top", "20", "--json").stdout)
+    return json.loads(tollmeter(folder, "report", "calls", "--top", "20", "--json").stdout)["rows"]
 
 
 def test_snippets_as_printed(up: Path, eventually: Callable[..., Any]) -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollmeter.cli.csv_text import csv_text
+from tollmeter.admin.reports.csv_text import csv_text
+from tollmeter.admin.reports.rows import usd
 from tollmeter.cli.report_options import THIS_MONTH, period
-from tollmeter.cli.report_rows import usd
 
 NOW = datetime(2026, 11, 29, 23, 30, tzinfo=UTC)
 

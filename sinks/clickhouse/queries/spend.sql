@@ -9,6 +9,9 @@ SELECT
     if(has({by:Array(String)}, 'provider'), e.provider, '') AS provider,
     if(has({by:Array(String)}, 'model'), if(e.model_used = '', e.model_sent, e.model_used), '') AS model,
     if(has({by:Array(String)}, 'key'), e.api_key_id, '') AS api_key_id,
+    if(has({by:Array(String)}, 'label'),
+        -- include: label
+    , '') AS label,
     if(has({by:Array(String)}, 'ip'), e.client_ip, '') AS client_ip,
     if(has({by:Array(String)}, 'status'), e.status, '') AS status,
     if(has({by:Array(String)}, 'day'), toString(toDate(e.event_time, {zone:String})), '') AS day,
@@ -19,6 +22,6 @@ SELECT
 FROM usage_events AS e FINAL
 WHERE
     -- include: asked
-GROUP BY org_id, group_id, user_id, agent, operation_name, service, provider, model, api_key_id, client_ip, status, day
+GROUP BY org_id, group_id, user_id, agent, operation_name, service, provider, model, api_key_id, label, client_ip, status, day
 ORDER BY total_nano DESC NULLS LAST, model, api_key_id, user_id, org_id, client_ip, day
 LIMIT {top:UInt32}

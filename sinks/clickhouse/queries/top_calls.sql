@@ -9,6 +9,7 @@ SELECT
     nullIf(e.client_ip, '') AS client_ip,
     e.request_id AS request_id,
     e.api_key_id AS api_key_id,
+    e.org_id AS org_id,
     e.cost_nano IS NULL AND NOT (e.status = 'ERROR' AND e.price_status = 'NO_USAGE') AS unpriced,
     toDecimal128(e.at_risk_nano, 0) * toDecimal128('0.000000001', 9) AS usd_at_risk
 FROM usage_events AS e FINAL

@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 
+from tollmeter.admin.reports.questions import ALL
 from tollmeter.cli import alert_actions
 from tollmeter.cli.groups import Group
-from tollmeter.cli.ledger import ALL, reading
+from tollmeter.cli.ledger import reading
 from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import UserError, err, json_option, out, print_json, print_table
 from tollmeter.settings import Settings

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
+from tollmeter.admin.reports.asked import NO_FILTER
 from tollmeter.admin.verify.alerts import Raised
 from tollmeter.admin.verify.verdict import Verdict
 from tollmeter.broker.policies import list_policies
 from tollmeter.cli import report
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import out, print_table
-from tollmeter.cli.report_options import FILTERS
 from tollmeter.cli.verify import line, tell
 from tollmeter.schemas.money import NANO_PER_USD
 from tollmeter.schemas.policy import Policy
@@ -78,5 +78,5 @@ def _budget(client: ClickHouse, policy: Policy) -> list[dict[str, Any]]:
 
 def _spent(client: ClickHouse, policy: Policy, period: dict[str, str]) -> Decimal:
     user = policy.name if policy.scope == "user" else ""
-    filters = dict.fromkeys(FILTERS, "") | {"org_id": policy.org_id, "user_id": user}
+    filters = NO_FILTER | {"org_id": policy.org_id, "user_id": user}
     return Decimal(client.query(load("spend_total"), {**period, **filters})[0]["known_nano"]) / NANO_PER_USD

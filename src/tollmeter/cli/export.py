@@ -8,10 +8,13 @@ from typing import Any
 
 import click
 
-from tollmeter.cli.csv_text import csv_text
-from tollmeter.cli.ledger import plain, reading
+from tollmeter.admin.reports.asked import Asked
+from tollmeter.admin.reports.csv_text import csv_text
+from tollmeter.admin.reports.labels import name_keys
+from tollmeter.admin.reports.rows import plain
+from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import err, print_json
-from tollmeter.cli.report_options import Asked, asking
+from tollmeter.cli.report_options import asking
 from tollmeter.producers.imports.log_lines import to_line
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.money import NANO_PER_USD
@@ -63,7 +66,7 @@ def _pages(ledger: ClickHouse, asked: Asked) -> Iterator[list[Row]]:
     while True:
         page = ledger.query(load("export"), {**asked.parameters(), **after, "page": PAGE})
         if page:
-            yield page
+            yield name_keys(ledger, page, asked.filters["org_id"])
         if len(page) < PAGE:
             return
         time, org, event_id = (page[-1][name] for name in ("event_time", "org_id", "event_id"))

@@ -1,20 +1,13 @@
-"""How commands read the ledger: one connection, failures as one line that says what to do, values ready for JSON."""
+"""How commands read the ledger: one connection, failures as one line that says what to do."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from typing import Any
-from uuid import UUID
 
 from tollmeter.cli.output import UserError
 from tollmeter.settings import Settings, SettingsError
 from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect_existing
 
 _NOT_SET_UP = {60, 81}  # no such table, no such database
-
-ALL = 2**32 - 1
-"""As a LIMIT: everything."""
 
 
 @contextmanager
@@ -37,20 +30,3 @@ def reading(settings: Settings) -> Iterator[ClickHouse]:
         raise UserError(f"{error}{todo}") from None
     except Rejected as error:
         raise UserError(f"{error} (run 'tollmeter setup' if the schema is older than this version)") from None
-
-
-def plain(row: Mapping[str, object]) -> dict[str, Any]:
-    """Return a row as JSON carries it: money as a number, times as text in UTC."""
-    return {name: _plain(value) for name, value in row.items()}
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, UUID):
-        return str(value)
-    return value

@@ -1,41 +1,26 @@
 """Reports from the ledger: the dearest calls, spend by anything, today, token totals, operations, and any one call."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP
 from zoneinfo import ZoneInfo
 
 import click
 
+from tollmeter.admin.reports import questions
+from tollmeter.admin.reports.asked import NO_FILTER, Asked, day, midnight
+from tollmeter.admin.reports.labels import name_keys
+from tollmeter.admin.reports.questions import ALL, BY, CALL, OPERATION, SPEND
+from tollmeter.admin.reports.rows import Row, document, pick, plain, usd
 from tollmeter.cli.budget import budget
 from tollmeter.cli.groups import Group
-from tollmeter.cli.ledger import ALL, plain, reading
+from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, json_option, out, print_json, print_table
-from tollmeter.cli.report_options import FILTERS, THIS_MONTH, Asked, asking, zone_option
-from tollmeter.cli.report_rows import Form, Row, document, form_option, pick, show, usd
+from tollmeter.cli.report_options import THIS_MONTH, asking, zone_option
+from tollmeter.cli.report_rows import Form, form_option, show
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.queries import load, moment
 
-BY = {
-    "model": "model",
-    "key": "api_key_id",
-    "user": "user_id",
-    "org": "org_id",
-    "group": "group_id",
-    "agent": "agent",
-    "ip": "client_ip",
-    "provider": "provider",
-    "operation": "operation_name",
-    "service": "service",
-    "status": "status",
-    "day": "day",
-}
-"""What `report spend --by` takes, and the column each becomes."""
-
-CALL = ("ts", "model_sent", "model_used", "pt", "ot", "est_cost", "client_ip", "request_id", "api_key_id")
-SPEND = ("calls", "prompt_tokens", "output_tokens", "usd_est")
-DOUBTS = ("unpriced", "usd_at_risk")
-OPERATION = ("operation_name", "calls", "total_tokens", "cost_usd")
 REPORTED = ("ts", "request_id", "model", "api_key_id", "reported_usd", "cost_usd", "difference_usd")
 TABLE_ROWS = 50
 
@@ -83,9 +68,9 @@ report.add_command(budget)
 def calls(settings: Settings, asked: Asked, top: int, form: Form) -> None:
     """The dearest calls."""
     with reading(settings) as ledger:
-        rows = ledger.query(load("top_calls"), {**asked.parameters(), "top": top})
-        total = ledger.query(load("spend_total"), asked.parameters())[0]
-    show("dearest calls", rows, CALL, asked, total, form, spare=("model_used", "api_key_id", "client_ip", "request_id"))
+        answered = questions.top_calls(ledger, asked, top)
+    spare = ("label", "model_used", "api_key_id", "client_ip", "request_id")
+    show("dearest calls", answered, CALL, asked, form, spare)
 
 
 @report.command()
@@ -97,13 +82,11 @@ def calls(settings: Settings, asked: Asked, top: int, form: Form) -> None:
 def spend(settings: Settings, asked: Asked, by: tuple[str, ...], top: int | None, form: Form) -> None:
     """Spend grouped by model, key, user, and so on, dearest first."""
     limit = top or (TABLE_ROWS if form == "table" else ALL)
-    parameters = {**asked.parameters(), "zone": asked.zone.key, "by": list(by), "top": limit}
     with reading(settings) as ledger:
-        rows = ledger.query(load("spend"), parameters)
-        total = ledger.query(load("spend_total"), asked.parameters())[0]
+        answered = questions.spend(ledger, asked, by, limit)
     columns = [*(BY[name] for name in by), *SPEND]
-    show(f"spend by {', '.join(by)}", rows, columns, asked, total, form, spare=("output_tokens", "prompt_tokens"))
-    if form == "table" and not top and len(rows) == TABLE_ROWS:
+    show(f"spend by {', '.join(by)}", answered, columns, asked, form, spare=("output_tokens", "prompt_tokens"))
+    if form == "table" and not top and len(answered.rows) == TABLE_ROWS:
         out.print(f"the dearest {TABLE_ROWS}; --top N shows more")
 
 
@@ -113,20 +96,15 @@ def spend(settings: Settings, asked: Asked, by: tuple[str, ...], top: int | None
 @click.pass_obj
 def today(settings: Settings, zone: ZoneInfo, as_json: bool) -> None:
     """Today's cost per model and key, with totals."""
-    asked = _day(zone)
+    now = datetime.now(UTC)
+    asked = Asked(*day(now, zone), zone, dict(NO_FILTER))
     with reading(settings) as ledger:
-        found = ledger.query(load("costs_today"), asked.parameters())
-    rows = [row for row in found if not row["total"]]
-    nothing: Row = dict.fromkeys((*SPEND, "unpriced", "usd_at_risk", "known_nano", "risk_nano", "total_nano"), 0)
-    total = next((row for row in found if row["total"] and row["calls"]), nothing)
-    columns = ("model", "api_key_id", *SPEND)
+        answered = questions.costs(ledger, asked)
+    columns, date = ("model", "api_key_id", *SPEND), f"{asked.since.astimezone(zone):%Y-%m-%d}"
     if as_json:
-        day = f"{asked.since.astimezone(zone):%Y-%m-%d}"
-        totals = plain(pick(total, (*SPEND, *DOUBTS)))
-        print_json({"day": day, "zone": zone.key, "rows": document(rows, columns), "totals": totals})
+        print_json({"day": date, **questions.document(answered, asked, document(answered.rows, columns), now)})
     else:
-        spare = ("output_tokens", "prompt_tokens")
-        show(f"cost of {asked.since.astimezone(zone):%Y-%m-%d} {zone.key}", rows, columns, asked, total, "table", spare)
+        show(f"cost of {date} {zone.key}", answered, columns, asked, "table", ("output_tokens", "prompt_tokens"))
 
 
 @report.command()
@@ -138,8 +116,8 @@ def today(settings: Settings, zone: ZoneInfo, as_json: bool) -> None:
 def summary(settings: Settings, user: str, org: str, zone: ZoneInfo, as_json: bool) -> None:
     """Tokens, cost in RUB and requests: today, this month, all time."""
     now = datetime.now(UTC)
-    midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    starts = {"now": moment(now), "today": moment(midnight), "month": moment(midnight.replace(day=1))}
+    today = midnight(now, zone)
+    starts = {"now": moment(now), "today": moment(today), "month": moment(today.replace(day=1))}
     with reading(settings) as ledger:
         row = plain(ledger.query(load("token_summary"), {**starts, "user_id": user, "org_id": org})[0])
     names = ("total_tokens", "cost_rub", "requests_count")
@@ -160,11 +138,11 @@ def summary(settings: Settings, user: str, org: str, zone: ZoneInfo, as_json: bo
 def operations(settings: Settings, asked: Asked, form: Form) -> None:
     """Calls, tokens and cost per operation, this month unless another period is named."""
     with reading(settings) as ledger:
-        rows = ledger.query(load("operations"), asked.parameters())
-        total = ledger.query(load("spend_total"), asked.parameters())[0]
+        answered = questions.operations(ledger, asked)
     if form == "table":
-        rows = [{**row, "cost_usd": usd(row["total_nano"], 2, ROUND_HALF_UP)} for row in rows]
-    show("operations", rows, OPERATION, asked, total, form, spare=("total_tokens",))
+        rows = [{**row, "cost_usd": usd(row["total_nano"], 2, ROUND_HALF_UP)} for row in answered.rows]
+        answered = answered._replace(rows=rows)
+    show("operations", answered, OPERATION, asked, form, spare=("total_tokens",))
 
 
 @report.command()
@@ -196,7 +174,8 @@ def reported(settings: Settings, asked: Asked, top: int, as_json: bool) -> None:
 def find(settings: Settings, call_id: str, as_json: bool) -> None:
     """One call by the service's request id, the provider's, or the event id: its row and the rule that priced it."""
     with reading(settings) as ledger:
-        found = [_parts(plain(row)) for row in ledger.query(load("find_call"), {"id": call_id})] if call_id else []
+        rows = name_keys(ledger, ledger.query(load("find_call"), {"id": call_id})) if call_id else []
+    found = [_parts(plain(row)) for row in rows]
     if as_json:
         print_json(found)
     for parts in [] if as_json else found:
@@ -205,12 +184,6 @@ def find(settings: Settings, call_id: str, as_json: bool) -> None:
             print_table(title, [{"field": name, "value": str(value)} for name, value in filled.items()])
     if not found:
         raise Finding(f"no call with id {call_id!r} in the ledger")
-
-
-def _day(zone: ZoneInfo) -> Asked:
-    start = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    end = (start + timedelta(days=1)).replace(fold=0)
-    return Asked(start.astimezone(UTC), end.astimezone(UTC), zone, dict.fromkeys(FILTERS, ""))
 
 
 def _said(row: Mapping[str, object]) -> Row:

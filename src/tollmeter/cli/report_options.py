@@ -1,44 +1,28 @@
-"""Which calls a report is about: a period in a time zone, and filters. A period is half-open: from ... up to ..."""
+"""Options of a report's period, time zone and filters. A period is half-open: from ... up to ..."""
 
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
 
+from tollmeter.admin.reports.asked import Asked
 from tollmeter.cli.options import INSTANT, SPAN, ZONE
-from tollmeter.sinks.clickhouse.queries import moment
 
 Command = Callable[..., Any]
-FILTERS = {
+OPTIONS = {
     "org_id": ("--org", "Only this organisation."),
     "user_id": ("--user", "Only this user."),
     "provider": ("--provider", "Only this provider."),
     "model": ("--model", "Only this model, as it was sent, used or priced."),
     "api_key_id": ("--key", "Only this key id."),
+    "label": ("--label", "Only keys of this label."),
 }
+"""The options of the filters."""
 THIS_MONTH = "month"
-
-
-class Asked(NamedTuple):
-    """The calls that a report is about. `filters` has a text for each of `FILTERS`; "" = all."""
-
-    since: datetime
-    until: datetime
-    zone: ZoneInfo
-    filters: dict[str, str]
-
-    def parameters(self) -> dict[str, str]:
-        """Return what the named queries ask for."""
-        return {"since": moment(self.since), "until": moment(self.until), **self.filters}
-
-    def said(self) -> str:
-        """Return the period for people, with its zone."""
-        start, end = (at.astimezone(self.zone) for at in (self.since, self.until))
-        return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} {self.zone.key}"
 
 
 zone_option = click.option(
@@ -56,13 +40,13 @@ def asking(since: str, *, day: bool = False) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         @wraps(command)
         def run(*args: Any, since: str, until: str | None, zone: ZoneInfo, **rest: Any) -> object:
-            filters = {name: rest.pop(name) for name in FILTERS}
+            filters = {name: rest.pop(name) for name in OPTIONS}
             named = [text for name, _, _ in dates if (text := rest.pop(name)) is not None]
             start, end = period(since, until, named, zone, datetime.now(UTC))
             return command(*args, asked=Asked(start, end, zone, filters), **rest)
 
         found: Command = run
-        for name, (flag, text) in reversed(FILTERS.items()):
+        for name, (flag, text) in reversed(OPTIONS.items()):
             found = click.option(flag, name, default="", help=text)(found)
         for option in (
             zone_option,

@@ -1,24 +1,22 @@
 """Rows of a report for people, for machines and for spreadsheets; what is not known stands beside every sum."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from functools import wraps
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import click
 
-from tollmeter.cli.csv_text import csv_text
-from tollmeter.cli.ledger import plain
+from tollmeter.admin.reports import questions
+from tollmeter.admin.reports.asked import Asked
+from tollmeter.admin.reports.csv_text import csv_text
+from tollmeter.admin.reports.questions import Answered
+from tollmeter.admin.reports.rows import DOUBTS, NAMES, Row, document, pick, plain, usd
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
-from tollmeter.cli.report_options import Asked
-from tollmeter.schemas.money import NANO_PER_USD
 
-Row = dict[str, Any]
 Form = Literal["table", "json", "csv"]
-PLACES = 4
-DOUBTS = ("unpriced", "usd_at_risk")
 
 
 def form_option(command: Callable[..., object]) -> Callable[..., object]:
@@ -34,50 +32,38 @@ def form_option(command: Callable[..., object]) -> Callable[..., object]:
     return csv_option(json_option(run))
 
 
-def pick(row: Mapping[str, object], columns: Sequence[str]) -> Row:
-    return {name: row[name] for name in columns}
-
-
-def document(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> list[Row]:
-    """Return rows as JSON carries them; where a cost is unknown, with how many calls that are and their risk."""
-    return [plain(pick(row, [*columns, *(DOUBTS if row["unpriced"] else ())])) for row in rows]
-
-
 def show(
-    title: str,
-    rows: Sequence[Mapping[str, object]],
-    columns: Sequence[str],
-    asked: Asked,
-    total: dict[str, Any],
-    form: Form,
-    spare: Sequence[str] = (),
+    title: str, answered: Answered, columns: Sequence[str], asked: Asked, form: Form, spare: Sequence[str] = ()
 ) -> None:
-    """Print rows; for people a line with the whole period, and what in it is not known."""
+    """Print a report; for people with lines on the whole period: what is not known of it, and how old it is."""
+    rows, now = answered.rows, datetime.now(UTC)
     if form == "json":
-        print_json(document(rows, columns))
+        print_json(questions.document(answered, asked, document(rows, columns), now))
         return
     if form == "csv":
-        names = [*columns, *DOUBTS]
+        names = [*columns, *DOUBTS, *(NAMES if "api_key_id" in columns else ())]
         click.echo(csv_text(names, [plain(pick(row, names)) for row in rows]), nl=False)
         return
     doubts = DOUBTS if any(row["unpriced"] for row in rows) else ()
-    shown = [_readable(pick(_small(row), [*columns, *doubts]), asked.zone) for row in rows]
+    labels = ("label",) if "label" not in columns and any(row.get("label") for row in rows) else ()
+    shown = [_readable(pick(_small(row), [*columns, *doubts, *labels]), asked.zone) for row in rows]
     print_table(title, shown, spare=spare)
-    if rows:
-        cost = usd(total["total_nano"])
-        out.print(f"total: {'unknown' if cost is None else cost} USD in {total['calls']:,} calls, {asked.said()}")
-        if total["unpriced"]:
-            risk = f", at most about {usd(total['risk_nano'])} USD" if total["risk_nano"] else ""
-            out.print(f"not in it: {total['unpriced']:,} calls of unknown cost{risk}")
+    _tell_totals(answered, asked, now)
 
 
-def usd(nano: int | None, places: int = PLACES, rounding: str = ROUND_HALF_EVEN) -> str | None:
-    """Return nano-USD as USD with so many decimals; what is there but would read 0 is "<0.01"."""
-    if nano is None:
-        return None
-    unit = Decimal(1).scaleb(-places)
-    amount = (Decimal(int(nano)) / NANO_PER_USD).quantize(unit, rounding)
-    return f"<{unit}" if nano > 0 and amount == 0 else f"{amount}"
+def _tell_totals(answered: Answered, asked: Asked, now: datetime) -> None:
+    total, age_s = answered.total, answered.totals(now)["age_s"]
+    cost = usd(total["total_nano"])
+    out.print(f"total: {'unknown' if cost is None else cost} USD in {total['calls']:,} calls, {asked.said()}")
+    if total["unpriced"]:
+        risk = f", at most about {usd(total['risk_nano'])} USD" if total["risk_nano"] else ""
+        out.print(f"not in it: {total['unpriced']:,} calls of unknown cost{risk}")
+    age = "no event has come yet" if age_s is None else f"the newest event came {timedelta(seconds=age_s)} ago"
+    out.print(f"{total['estimated']:,} estimated, {total['corrected']:,} corrected; age: {age}")
+    rates = " to ".join(dict.fromkeys(f"{at}" for at in (total["fx_from"], total["fx_until"]) if at))
+    books = f"priced by {', '.join(total['price_books'])}" if total["price_books"] else ""
+    if books or rates:
+        out.print("; ".join(filter(None, (books, rates and f"exchange rates of {rates}"))))
 
 
 def _small(row: Mapping[str, Any]) -> Mapping[str, object]:

@@ -1,0 +1,7 @@
+-- How many calls of a sum had their usage estimated, or were corrected after they were first priced; which price books
+-- and which days' exchange rates are in it (NULL = none).
+    countIf(e.usage_source = 'ESTIMATED') AS estimated,
+    countIf(e.revision > 1) AS corrected,
+    arraySort(groupUniqArrayIf(toString(e.price_book), e.price_book != '')) AS price_books,
+    min(e.fx_date) AS fx_from,
+    max(e.fx_date) AS fx_until,

@@ -1,0 +1,104 @@
+"""What reports ask the ledger. Each answer has rows and the totals of the whole period, with what in them is doubtful.
+
+Every function raises `Unavailable` or `Rejected` when ClickHouse cannot answer.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from tollmeter.admin.reports.asked import Asked
+from tollmeter.admin.reports.labels import name_keys
+from tollmeter.admin.reports.rows import Row, pick, plain
+from tollmeter.sinks.clickhouse.client import ClickHouse
+from tollmeter.sinks.clickhouse.queries import load
+
+ALL = 2**32 - 1
+"""As a LIMIT: everything."""
+BY = {
+    "model": "model",
+    "key": "api_key_id",
+    "label": "label",
+    "user": "user_id",
+    "org": "org_id",
+    "group": "group_id",
+    "agent": "agent",
+    "ip": "client_ip",
+    "provider": "provider",
+    "operation": "operation_name",
+    "service": "service",
+    "status": "status",
+    "day": "day",
+}
+"""What spend is grouped by, and the column each becomes."""
+CALL = ("ts", "model_sent", "model_used", "pt", "ot", "est_cost", "client_ip", "request_id", "api_key_id")
+SPEND = ("calls", "prompt_tokens", "output_tokens", "usd_est")
+OPERATION = ("operation_name", "calls", "total_tokens", "cost_usd")
+SOURCES = ("price_books", "fx_from", "fx_until")
+TOTALS = (*SPEND, "unpriced", "usd_at_risk", "estimated", "corrected", *SOURCES)
+_RECENT_DAYS, _EVER_DAYS = 2, 40_000
+
+
+class Answered(NamedTuple):
+    """Rows, the totals of the whole period as `spend_total` has them, and when the newest event known was received."""
+
+    rows: list[Row]
+    total: Row
+    as_of: datetime | None
+
+    def totals(self, now: datetime) -> Row:
+        """Return the totals as JSON carries them; their age is seconds since the newest event came, None: none did."""
+        age = None if self.as_of is None else max(0, int((now - self.as_of).total_seconds()))
+        return {**plain({**pick(self.total, TOTALS), "as_of": self.as_of}), "age_s": age}
+
+
+def top_calls(ledger: ClickHouse, asked: Asked, top: int) -> Answered:
+    """Return the dearest calls."""
+    rows = name_keys(ledger, ledger.query(load("top_calls"), {**asked.parameters(), "top": top}), _org(asked))
+    return _answered(ledger, asked, rows)
+
+
+def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL) -> Answered:
+    """Return spend by some of `BY`, dearest first."""
+    parameters = {**asked.parameters(), "zone": asked.zone.key, "by": list(by), "top": top}
+    rows = ledger.query(load("spend"), parameters)
+    return _answered(ledger, asked, name_keys(ledger, rows, _org(asked)) if "key" in by else rows)
+
+
+def costs(ledger: ClickHouse, asked: Asked) -> Answered:
+    """Return the period's cost per model and key, dearest first; rows and totals are of one reading."""
+    found = ledger.query(load("costs_today"), asked.parameters())
+    rows = name_keys(ledger, [row for row in found if not row["total"]], _org(asked))
+    nothing: Row = dict.fromkeys((*TOTALS, "known_nano", "risk_nano", "total_nano"), 0)
+    nothing |= {"price_books": [], "fx_from": None, "fx_until": None}
+    total = next((row for row in found if row["total"] and row["calls"]), nothing)
+    return Answered(rows, total, newest(ledger, _org(asked)))
+
+
+def operations(ledger: ClickHouse, asked: Asked) -> Answered:
+    """Return calls, tokens and cost per operation, dearest first."""
+    return _answered(ledger, asked, ledger.query(load("operations"), asked.parameters()))
+
+
+def newest(ledger: ClickHouse, org: str = "") -> datetime | None:
+    """Return when the newest event of an organisation, or of all, was received; None: the ledger has none."""
+    for days in (_RECENT_DAYS, _EVER_DAYS):
+        (row,) = ledger.query(load("freshness"), {"org_id": org, "days": days})
+        at: datetime | None = row["as_of"]
+        if at is not None:
+            return at.astimezone(UTC)
+    return None
+
+
+def document(answered: Answered, asked: Asked, rows: list[Row], now: datetime) -> dict[str, Any]:
+    """Return a report as JSON carries it: the period with its zone, the rows, the totals."""
+    return {**asked.document(), "rows": rows, "totals": answered.totals(now)}
+
+
+def _answered(ledger: ClickHouse, asked: Asked, rows: list[Row]) -> Answered:
+    (total,) = ledger.query(load("spend_total"), asked.parameters())
+    return Answered(rows, total, newest(ledger, _org(asked)))
+
+
+def _org(asked: Asked) -> str:
+    return asked.filters["org_id"]
