@@ -400,12 +400,27 @@ def test_a11(check: Check, line: Line, shop: Shop) -> None:
 def test_a12(check: Check, line: Line, world: World) -> None:
     with check.step("old and new id under one label, with owner and cost centre"):
         for key in ("world-k0", "world-k1"):
-            line.ok("key", "set", key, "--label", "shop", "--owner", "ann", "--cost-centre", "4711")
+            line.ok("key", "set", key, "--org", ORG, "--label", "shop", "--owner", "ann", "--cost-centre", "4711")
+        listed = [row for row in line.json("key", "list", "--org", ORG) if row["label"] == "shop"]
+        assert [(row["api_key_id"], row["owner"], row["cost_centre"]) for row in listed] == [
+            ("world-k0", "ann", "4711"),
+            ("world-k1", "ann", "4711"),
+        ]
+        line.until(lambda: line.one("SELECT count() FROM key_labels WHERE label = 'shop'") == 2)
     with check.step("reports go by label"):
         rows = line.json("report", "spend", "--by", "label", "--since", "48h")["rows"]
         both = [call for call in world.within(48) if call.api_key_id in ("world-k0", "world-k1")]
         (shop_,) = [row for row in rows if row["label"] == "shop"]
         assert (shop_["calls"], shop_["usd_est"]) == (len(both), usd(sum(call.nano or 0 for call in both)))
+    with check.step("exports and the list of top calls say the label, owner and cost centre"):
+        named = ("shop", "ann", "4711")
+        top = line.json("report", "calls", "--org", ORG, "--key", "world-k0", "--since", "48h")["rows"]
+        assert {tuple(row[name] for name in ("label", "owner", "cost_centre")) for row in top} == {named}
+        text = line.ok("export", "--since", "48h", "--org", ORG, "--format", "csv", "--key", "world-k1")
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert {tuple(row[name] for name in ("label", "owner", "cost_centre")) for row in rows} == {named}
+        line.ok("key", "delete", "world-k0", "world-k1", "--org", ORG)
+        line.until(lambda: line.one("SELECT count() FROM key_labels WHERE label = 'shop'") == 0)
 
 
 def test_a13(check: Check, line: Line, world: World) -> None:
