@@ -6,6 +6,7 @@ WORKDIR /src
 COPY requirements-worker.lock ./
 RUN /opt/tollmeter/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements-worker.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY dashboards dashboards
 COPY producers producers
 COPY schemas schemas
 COPY sinks sinks

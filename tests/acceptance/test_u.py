@@ -19,6 +19,7 @@ from tests.acceptance.rates import DATED, OWN_PROVIDER
 from tests.acceptance.receivers import HOOK_KEY, TOLD_ORG
 from tests.acceptance.stack import Line, quiet
 from tests.acceptance.world import UNKNOWN, cost_nano, event, wire
+from tests.grafana import Range, expanded
 
 pytestmark = ROW
 
@@ -252,14 +253,14 @@ def test_u5(check: Check, line: Line) -> None:
         assert not file.exists()
     with check.step("views with plain names: calls, hours, days"):
         assert line.one(f"SELECT cost_usd FROM usage WHERE org_id = '{check.org}-p'") == 0.0025
-        for view in ("usage_hourly", "usage_daily", "token_usage"):
+        for view in ("usage_minutely", "usage_hourly", "usage_daily", "token_usage"):
             assert line.sql(f"SELECT * FROM {view} LIMIT 1") is not None
     with check.step("money in USD in every view, not only in nano-USD"):
         for view in ("usage", "usage_hourly", "usage_daily", "token_usage"):
             names = {row["name"] for row in line.sql(f"DESCRIBE TABLE {view}")}
             assert "cost_usd" in names, view
     with check.step("every column of the views says what it is"):
-        for view in ("usage", "usage_hourly", "usage_daily"):
+        for view in ("usage", "usage_minutely", "usage_hourly", "usage_daily"):
             silent = [row["name"] for row in line.sql(f"DESCRIBE TABLE {view}") if not row.get("comment")]
             assert not silent, f"{view}: {silent[:5]}"
     with check.step("a group of calls without a known price has no cost, not 0"):
@@ -275,6 +276,11 @@ def test_u5(check: Check, line: Line) -> None:
         assert len(statements) >= 5
         for statement in filter(None, statements):
             line.sql(statement)
+
+
+def last_day() -> Range:
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    return Range(now - 86_400_000, now)
 
 
 def test_u6(check: Check, line: Line) -> None:
@@ -296,21 +302,10 @@ def test_u6(check: Check, line: Line) -> None:
         ]
         assert statements
         for statement in statements:
-            line.sql(expanded(statement))
+            line.sql(expanded(statement, last_day(), {"zone": "Europe/Berlin"}))
     with check.step("shown by a real Grafana"):
         docker()
         raise AssertionError("no Grafana in docker-compose.yml")
-
-
-def expanded(statement: str) -> str:
-    """Return a panel's SQL with the usual macros of the ClickHouse plug-in replaced, over the last day, for All."""
-    now = int(datetime.now(UTC).timestamp())
-    begin = now - 86_400
-    text = re.sub(r"\$__timeFilter\((.*?)\)", rf"\1 >= toDateTime({begin}) AND \1 <= toDateTime({now})", statement)
-    text = re.sub(r"\$__timeInterval\((.*?)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 60 second)", text)
-    text = text.replace("$__fromTime", f"toDateTime({begin})").replace("$__toTime", f"toDateTime({now})")
-    text = re.sub(r"\$__conditionalAll\((.*), ?\$\w+\)", "1=1", text)
-    return text.replace("$__interval_s", "60")
 
 
 def test_u7(check: Check, line: Line) -> None:

@@ -36,7 +36,10 @@ def test_queries_run(ledger: ClickHouse, query: str) -> None:
     assert ledger.query(query) == []
 
 
-@pytest.mark.parametrize("view", ["usage", "usage_hourly", "usage_daily", "token_usage", "alert_list"])
+VIEWS = ("usage", "usage_minutely", "usage_hourly", "usage_daily", "token_usage", "alert_list")
+
+
+@pytest.mark.parametrize("view", VIEWS)
 def test_every_column_of_a_view_says_what_it_is(ledger: ClickHouse, view: str) -> None:
     columns = {row["name"]: row["comment"] for row in ledger.query(f"DESCRIBE TABLE {view}")}
     assert [name for name, comment in columns.items() if not comment] == []

@@ -26,6 +26,7 @@ TABLES = {
     "usage_daily",
     "usage_events",
     "usage_hourly",
+    "usage_minutely",
     "usage_minutes",
     "usage_windows",
     "watch_policies",

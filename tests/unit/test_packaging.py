@@ -62,7 +62,10 @@ assert "chdb" not in sys.modules
 def source_files() -> set[str]:
     """Return the paths inside the wheel of every file in the folders that make up the package."""
     found = set()
-    for top in (ROOT / "src" / "tollmeter", *(ROOT / name for name in ("producers", "schemas", "sinks", "streams"))):
+    for top in (
+        ROOT / "src" / "tollmeter",
+        *(ROOT / name for name in ("dashboards", "producers", "schemas", "sinks", "streams")),
+    ):
         package = "tollmeter" if top.name == "tollmeter" else f"tollmeter/{top.name}"
         for name in sorted(top.rglob("*")):  # does not follow the links
             below = name.relative_to(top)
@@ -89,7 +92,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_folder_with_modules_is_a_package() -> None:
-    tops = [ROOT / name for name in ("producers", "schemas", "sinks", "streams", "src/tollmeter")]
+    tops = [ROOT / name for name in ("dashboards", "producers", "schemas", "sinks", "streams", "src/tollmeter")]
     folders = {path.parent for top in tops for path in top.rglob("*.py")}  # rglob does not follow the links
     missing = [str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").exists()]
     assert not missing, "packages are found by their __init__.py"

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("producers", "streams", "sinks", "schemas", "src/tollmeter")
+ROOMS = ("dashboards", "producers", "streams", "sinks", "schemas", "src/tollmeter")
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 300, 40, 6
 """Of a function counts what stands below its signature: the options of a command are its parameters."""
 MANY_PARAMETERS = 35

@@ -1,0 +1,23 @@
+-- What the columns of the view are, with their units. A view that is replaced later needs them again.
+ALTER TABLE usage_minutely
+    COMMENT COLUMN IF EXISTS minute 'Minute, UTC.',
+    COMMENT COLUMN IF EXISTS org_id 'Paying organisation.',
+    COMMENT COLUMN IF EXISTS api_key_id 'Short keyed hash of the provider key.',
+    COMMENT COLUMN IF EXISTS provider 'Provider id.',
+    COMMENT COLUMN IF EXISTS model 'Model as the price book names it.',
+    COMMENT COLUMN IF EXISTS billing_scope 'Whose key pays: ORG, USER, UNKNOWN.',
+    COMMENT COLUMN IF EXISTS calls 'Calls, refused and failed ones too.',
+    COMMENT COLUMN IF EXISTS errors 'Calls that failed.',
+    COMMENT COLUMN IF EXISTS blocked 'Calls that were refused before they were made.',
+    COMMENT COLUMN IF EXISTS unpriced 'Calls of unknown cost.',
+    COMMENT COLUMN IF EXISTS input_tokens 'All input tokens.',
+    COMMENT COLUMN IF EXISTS cache_read_tokens 'Part of input read from a cache.',
+    COMMENT COLUMN IF EXISTS cache_write_tokens 'Part of input written to a cache.',
+    COMMENT COLUMN IF EXISTS output_tokens 'All output tokens.',
+    COMMENT COLUMN IF EXISTS reasoning_tokens 'Part of output.',
+    COMMENT COLUMN IF EXISTS cost_nano 'Known cost, nano-USD (1e-9 USD), NULL = 0 beside unpriced calls.',
+    COMMENT COLUMN IF EXISTS at_risk_nano 'What the unpriced calls may cost, nano-USD, never inside cost_nano.',
+    COMMENT COLUMN IF EXISTS cost_eur_nano 'Known cost, nano-EUR, NULL = not known.',
+    COMMENT COLUMN IF EXISTS cost_rub_nano 'Known cost, nano-RUB, NULL = not known.',
+    COMMENT COLUMN IF EXISTS cost_usd 'cost_nano in USD, exact.',
+    COMMENT COLUMN IF EXISTS at_risk_usd 'at_risk_nano in USD, exact.'
