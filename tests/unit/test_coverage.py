@@ -120,6 +120,9 @@ def test_a_date_without_a_source_is_partial(fields: dict[str, Any], status: str,
         pytest.param(
             {"provider": "deepseek", "extra_units": {"audio_seconds": 60}}, 600_000_000, id="no relative bills it"
         ),
+        pytest.param(
+            {"provider": "deepseek", "extra_units": {"unexplained_tokens": 1_000}}, 75_000_000, id="a total alone"
+        ),
     ],
 )
 def test_an_unknown_model_is_always_at_risk(fields: dict[str, Any], at_risk_nano: int) -> None:

@@ -3,16 +3,21 @@
 import json
 from datetime import datetime
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.price_events import shipped_book
+from tests.price_events import price_one_of, shipped_book
 from tollmeter.cli.quote import Priced, differences, price_answer
 from tollmeter.producers.extract.extract import extract
 
 FOLDER = Path(__file__).parents[1] / "golden" / "payloads"
+USED = (
+    *("operation", "extra_units", "input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
+    *("output_tokens", "reasoning_tokens"),
+)
 AT = "2026-11-29T12:00:00+00:00"
 
 
@@ -40,6 +45,15 @@ def test_answer(name: str) -> None:
         return
     assert priced
     assert differences(priced, right) == []
+
+
+@pytest.mark.parametrize("name", cases())
+def test_what_a_model_that_nobody_knows_uses_is_at_risk(name: str) -> None:
+    for one, provider in product(price(cases()[name]), ("nobody", "openai", "voyageai")):
+        used = {name: value for name in USED if (value := getattr(one.event, name))}
+        row = price_one_of(shipped_book(), provider=provider, model_used="zz-made-up", **used)
+        if row["price_status"] == "UNKNOWN_MODEL":
+            assert row["at_risk_nano"], one.event.extra_units
 
 
 @pytest.mark.parametrize("name", cases())

@@ -32,11 +32,20 @@ SEARCH_CONTEXTS = ("medium", "high")
 """What Perplexity adds to the fee of a request for more than a low search context."""
 
 
+UNTOLD_TOKENS = ("cache_storage_tokens", "other_model_tokens", "unexplained_tokens")
+"""Tokens of which an answer does not say enough for a price."""
+UNPRICED = (
+    *("connector_calls", "container_sessions", "document_search_calls", "generated_images", "input_images"),
+    *("maps_searches", "premium_web_searches", "video_seconds"),
+)
+"""Units of answers that no source prices; an override may."""
+
+
 def _own_units() -> dict[str, Unit]:
     """Return the units that genai-prices has no name for."""
     images = [(f"images_{name}", {"family": "images", "variant": name}) for name in IMAGE_VARIANTS]
     contexts = [(f"search_context_{name}", {"family": "search_context", "size": name}) for name in SEARCH_CONTEXTS]
-    others = [(IMAGES, {"family": "images"}), ("search_sources", {"family": "search_sources"})]
+    others = [(name, {"family": name}) for name in (IMAGES, "search_sources", *UNTOLD_TOKENS, *UNPRICED)]
     return {key: Unit(key, 1, frozenset(dimensions.items())) for key, dimensions in (*images, *contexts, *others)}
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from genai_prices.types import Provider
 
 from tollmeter.schemas.money import PICO_PER_USD
-from tollmeter.streams.price.book.compile import leaves_of
+from tollmeter.streams.price.book.compile import UNTOLD_TOKENS, leaves_of
 from tollmeter.streams.rules.pricing.model_names import spellings, words
 from tollmeter.streams.rules.pricing.rates import INPUT, OUTPUT, REQUESTS, Band, effective, outprices
 
@@ -17,7 +17,27 @@ Family = tuple[str, tuple[str, ...]]
 Key = tuple[str, str]
 """Provider and model id in the book."""
 DEFAULT_RULE = "at-risk-default"
-_OTHER_UNITS_USD = {"images": "0.25", "audio_seconds": "0.01", "input_characters": "0.0001", "rerank_searches": "0.01"}
+_OTHER_UNITS_USD = {
+    "audio_seconds": "0.01",
+    "connector_calls": "0.05",
+    "container_sessions": "0.05",
+    "document_search_calls": "0.05",
+    "generated_images": "0.25",
+    "images": "0.25",
+    "input_annotated_document_pages": "0.01",
+    "input_characters": "0.0001",
+    "input_document_pages": "0.01",
+    "input_images": "0.01",
+    "input_pixels": "0.00000001",
+    "maps_searches": "0.05",
+    "premium_web_searches": "0.05",
+    "rerank_searches": "0.01",
+    "search_sources": "0.05",
+    "social_searches": "0.05",
+    "storage_searches": "0.05",
+    "video_seconds": "1",
+    "web_searches": "0.05",
+}
 """What one of a unit that no relative prices is taken to cost; and any call besides."""
 _PER_CALL_USD = "0.001"
 
@@ -30,6 +50,7 @@ class Default(NamedTuple):
     def band(self, priced: frozenset[str] = frozenset()) -> Band:
         """Return the default as a band of the units that are not `priced` already; nothing is ever billed by it."""
         usd = {INPUT: Fraction(self.usd_per_mtok, 1_000_000), OUTPUT: Fraction(self.usd_per_mtok, 1_000_000)}
+        usd |= dict.fromkeys(UNTOLD_TOKENS, Fraction(self.usd_per_mtok, 1_000_000))
         usd |= {unit: Fraction(price) for unit, price in _OTHER_UNITS_USD.items()}
         if not priced:
             usd[REQUESTS] = Fraction(_PER_CALL_USD)
