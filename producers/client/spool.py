@@ -1,9 +1,10 @@
 """What could not be sent waits on disk in order, one SQLite file per process.
 
-Written rows survive kill -9 of the process (write-ahead log; not a power cut in the same second). Each row carries a
-CRC: one that fails it is dropped and counted, and its neighbours go out. A file belongs to a cluster and topic; one
-begun before any broker was reached, to the address or stack that was looked for. That of a process that died is taken
-over by the next one that reaches the same. A process owns a file by a lock (`flock`) on the `.lock` beside it.
+Written rows survive kill -9 of the process (write-ahead log; not a power cut in the same second, unless the file is
+`synced`). Each row carries a CRC: one that fails it is dropped and counted, and its neighbours go out. A file belongs
+to a cluster and topic; one begun before any broker was reached, to the address or stack that was looked for. That of a
+process that died is taken over by the next one that reaches the same. A process owns a file by a lock (`flock`) on the
+`.lock` beside it.
 """
 
 import fcntl
@@ -26,8 +27,9 @@ class Spool:
 
     durable = True
 
-    def __init__(self, path: Path, lock: int, max_bytes: int, *, own: bool) -> None:
+    def __init__(self, path: Path, lock: int, max_bytes: int, *, own: bool, synced: bool = False) -> None:
         self.target = _target_of(path)
+        self._synced = synced
         self._path, self._lock, self._max_bytes, self._own = path, lock, max_bytes, own
         self._guard = threading.RLock()
         self._database: sqlite3.Connection | None = None
@@ -45,13 +47,17 @@ class Spool:
                     raise OSError("the spool belongs to another process")
                 self._database = sqlite3.connect(self._path, check_same_thread=False, timeout=5.0)
                 self._database.execute("PRAGMA journal_mode=WAL")
-                self._database.execute("PRAGMA synchronous=NORMAL")
+                self._database.execute(f"PRAGMA synchronous={'FULL' if self._synced else 'NORMAL'}")
                 self._database.execute(
                     "CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL,"
                     " crc INTEGER NOT NULL, body BLOB NOT NULL)"
                 )
             with self._database:
                 yield self._database
+
+    def fits(self, bodies: Iterable[bytes]) -> bool:
+        """Tell whether all of them may be added."""
+        return self._bytes + sum(map(len, bodies)) <= self._max_bytes
 
     def append(self, events: Sequence[tuple[int, bytes]]) -> tuple[int, int]:
         kept: list[tuple[int, bytes]] = []
@@ -164,14 +170,17 @@ def target_name(brokers: str, topic: str) -> str:
     return f"{crc32(together.encode()):08x}"
 
 
-def create(folder: Path, target: str, max_bytes: int) -> Spool:
-    """Make a spool file of this process's own, in a folder that only its user can read."""
+def create(folder: Path, target: str, max_bytes: int, *, synced: bool = False) -> Spool:
+    """Make a spool file of this process's own, in a folder that only its user can read.
+
+    `synced`: what was appended is on disk (fsync) when `append` returns, and survives a power cut, too.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"spool-{target}-{os.getpid()}-{uuid4().hex[:8]}.db"
     lock = _try_lock(path.with_suffix(".lock"))
     if lock is None:
         raise OSError(f"{path.with_suffix('.lock')} is locked")
-    return Spool(path, lock, max_bytes, own=True)
+    return Spool(path, lock, max_bytes, own=True, synced=synced)
 
 
 def adopt(folder: Path, targets: Iterable[str], max_bytes: int) -> Spool | None:

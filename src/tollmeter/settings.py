@@ -138,6 +138,10 @@ class Settings(BaseModel):
     notify_routes: str = ""
     """The routes file of `tollmeter notify`; with it `tollmeter up` runs notify, too."""
 
+    # Server
+    org: Annotated[str, Field(min_length=1, max_length=256)] = "default"
+    """Organisation of the keys that `tollmeter serve` takes from its environment."""
+
     # Producer
     spool_dir: str = ""
     pepper: SecretStr = SecretStr("")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tollmeter.server.settings import ServerSettings
 from tollmeter.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,12 @@ def test_env_example_documents_every_setting_with_its_default() -> None:
     assert set(shown) == set(Settings.model_fields)
     text = {f"{PREFIX}{name}".upper(): value for name, value in shown.items()}
     assert Settings.from_environment(text) == Settings(), "a default in .env.example is not the default of the code"
+
+
+def test_env_example_documents_every_setting_of_the_server_with_its_default() -> None:
+    shown = {name: value for name, value in documented().items() if name.lower() in ServerSettings.model_fields}
+    assert {name.lower() for name in shown} == set(ServerSettings.model_fields)
+    assert ServerSettings.from_environment(shown) == ServerSettings()
 
 
 def test_env_example_documents_every_variable_of_compose() -> None:

@@ -72,6 +72,7 @@ COMMANDS = {
         "server_key",
         "Keys of the server: who may send, read or administer, for one organisation each.",
     ),
+    "serve": Listed("serve", "serve", "Take usage by HTTP, and answer pages and programs, until SIGTERM or Ctrl-C."),
     "setup": Listed(
         "setup", "setup", "Create the topics, the layout record and the ClickHouse tables that are missing."
     ),
@@ -101,7 +102,7 @@ COMMANDS = {
 
 STARTERS = frozenset({"demo", "up"})
 """Commands that start a line of their own."""
-SERVERS = frozenset({"notify", "setup", "worker"})
+SERVERS = frozenset({"notify", "serve", "setup", "worker"})
 """Commands of one's own cluster: without a word about it they take the default addresses."""
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -20,7 +21,7 @@ from tollmeter.cli.notify import read_routes
 from tollmeter.cli.output import Finding, UserError, err, json_option, print_json, print_table
 from tollmeter.embedded import control, state
 from tollmeter.embedded.jars import EmbeddedError
-from tollmeter.settings import Settings
+from tollmeter.settings import Settings, SettingsError
 
 _ADDRESSES = ("TOLLMETER_KAFKA", "TOLLMETER_CLICKHOUSE")
 _NEXT = (
@@ -56,12 +57,14 @@ def up(settings: Settings, /, data: Path | None, detach: bool, **moves: int | No
 
 
 def _up(settings: Settings, data_dir: Path, moves: Mapping[str, int | None]) -> None:
-    from tollmeter.embedded.stack import NOTIFY, STAGES, Stack
+    from tollmeter.embedded.stack import NOTIFY, SERVER, STAGES, Stack
 
     workers: tuple[str, ...] = STAGES
     if settings.notify_routes:
         read_routes(settings, None)  # a mistake in it is said now, not by a process that starts again and again
         workers = (*STAGES, NOTIFY)
+    if _serves():
+        workers = (*workers, SERVER)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
@@ -84,6 +87,19 @@ def _up(settings: Settings, data_dir: Path, moves: Mapping[str, int | None]) -> 
         raise UserError(str(error)) from None
 
 
+def _serves() -> bool:
+    """Tell whether the server runs, too: it does where its extra is installed. Raises `UserError` for its settings."""
+    if find_spec("uvicorn") is None or find_spec("starlette") is None:
+        return False
+    from tollmeter.server.settings import ServerSettings
+
+    try:
+        ServerSettings.from_environment(os.environ)
+    except SettingsError as error:
+        raise UserError(str(error)) from None
+    return True
+
+
 def _up_detached(data_dir: Path, moves: Mapping[str, int | None]) -> None:
     """Start the supervisor on its own and repeat what it says until the stack is ready."""
     try:
@@ -104,7 +120,8 @@ def _up_detached(data_dir: Path, moves: Mapping[str, int | None]) -> None:
         except KeyboardInterrupt:
             _note("it goes on starting: see `tollmeter status`, `tollmeter down`")
             raise
-    _note(f"ready: kafka {running['kafka']}, clickhouse {running['clickhouse']}; data in {data_dir}")
+    server = f", server {running['server']}" if running.get("server") else ""
+    _note(f"ready: kafka {running['kafka']}, clickhouse {running['clickhouse']}{server}; data in {data_dir}")
     _note("see `tollmeter status`; stop with `tollmeter down`")
     _print_next(data_dir)
 
@@ -149,13 +166,15 @@ def status(settings: Settings, data: Path | None, as_json: bool) -> None:
     rows = [{**row, "lag": behind.get(row["name"])} for row in rows]
     total = sum(row["rss_mb"] or 0 for row in rows)
     if as_json:
-        addresses = {"kafka": running["kafka"], "clickhouse": running["clickhouse"], "data_dir": str(data_dir)}
+        addresses = {name: running.get(name) for name in ("kafka", "clickhouse", "server")}
+        addresses["data_dir"] = str(data_dir)
         _, here, elsewhere = control.waiting_events(line, data_dir)
         waits = {"events_waiting": here, "events_waiting_elsewhere": elsewhere}
         ready = {"running": True, "ready": running["ready"]}
         print_json({**ready, **addresses, "processes": rows, "rss_mb": total, **waits})
     else:
-        print_table(f"kafka {running['kafka']}, clickhouse {running['clickhouse']}, {total} MB", rows)
+        server = f", server {running['server']}" if running.get("server") else ""
+        print_table(f"kafka {running['kafka']}, clickhouse {running['clickhouse']}{server}, {total} MB", rows)
         for text in _remarks(line, data_dir):
             err.print(text)
     if not all(row["up"] for row in rows):
@@ -203,7 +222,7 @@ def down(data: Path | None) -> None:
 
 
 def _is_stage(row: dict[str, Any]) -> bool:
-    return row["name"] not in ("supervisor", "broker", "front")
+    return row["name"] not in ("supervisor", "broker", "front", "serve")
 
 
 def _check_addresses(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from tollmeter.embedded import ports, state
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.settings import HEALTH_PORTS, Settings
 
+SERVER_PORT = 5001
 NAMES = {"kafka": "the broker", "clickhouse": "ClickHouse"}
 
 
@@ -61,6 +62,23 @@ class Addresses:
         self._had = replace(self._had, health={**self._had.health, name: port})
         state.write_ports(self._data_dir, self._had)
         return port
+
+    def server(self, environment: Mapping[str, str]) -> int:
+        """Return the port of the server: the one it had, else SERVER_PORT if that is free, else any."""
+        wish = environment.get("SERVER_PORT", "")
+        own = int(wish) if wish.isdecimal() else SERVER_PORT
+        wanted = self._had.server or own
+        [port] = ports.choose([wanted])
+        if wanted and port != wanted:
+            self._note(f"port {wanted} is taken by another program: the server is at port {port}")
+        self._had = replace(self._had, server=port)
+        state.write_ports(self._data_dir, self._had)
+        return port
+
+
+def server_host(environment: Mapping[str, str]) -> str:
+    """Return the address at which the server listens."""
+    return environment.get("SERVER_HOST") or "127.0.0.1"
 
 
 def reachable(host: str) -> str:

@@ -20,7 +20,7 @@ from tollmeter.admin import setup as provision
 from tollmeter.broker.layout import UnreachableError
 from tollmeter.embedded import class_archive as warm
 from tollmeter.embedded import jars, kafka, ports, probe, state
-from tollmeter.embedded.addresses import Addresses, reachable
+from tollmeter.embedded.addresses import Addresses, reachable, server_host
 from tollmeter.embedded.environment import FRUGAL, bare_environment, passwords, settings_environment
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.embedded.patience import Patience, demand_s
@@ -28,7 +28,7 @@ from tollmeter.embedded.supervisor import Program, Running, Supervisor
 from tollmeter.settings import Settings
 
 STAGES = ("price", "ledger", "watch")
-NOTIFY = "notify"
+NOTIFY, SERVER = "notify", "serve"
 BROKER, FRONT = "broker", "front"
 _ATTEMPTS = 3
 _ENDS = 4
@@ -161,15 +161,17 @@ class Stack:
         name = name or stage
         ready = self.data_dir / "run" / f"{name}.ready"
         ready.parent.mkdir(exist_ok=True, mode=0o700)
-        words = (NOTIFY,) if stage == NOTIFY else ("worker", stage)
+        words = (stage,) if stage in (NOTIFY, SERVER) else ("worker", stage)
         command = [sys.executable, "-m", "tollmeter", *words]
         environment = partial(self._worker_environment, name, ready)
         self.supervisor.start(Program(name, command, environment, self._log(name), ready))
         return name
 
     def _worker_environment(self, name: str, ready: Path) -> dict[str, str]:
+        listens = {"SERVER_PORT": str(self._addresses.server(os.environ))} if name == SERVER else {}
         return {
             **bare_environment(),
+            **listens,
             **FRUGAL,
             **settings_environment(self.settings),
             "TOLLMETER_READY_FILE": str(ready),
@@ -203,6 +205,7 @@ class Stack:
             "pid": os.getpid(),
             "ready": self._ready,
             **stacks.describe(self.settings),
+            "server": self.health(SERVER),
             "processes": {
                 name: {
                     "pid": running.process.pid,
@@ -226,7 +229,8 @@ class Stack:
             port = self._health_file(name).read_text(encoding="ascii").strip()
         except OSError:
             return None
-        return f"http://{reachable(self.settings.health_host)}:{port}" if port else None
+        host = server_host(os.environ) if name == SERVER else self.settings.health_host
+        return f"http://{reachable(host)}:{port}" if port else None
 
     @property
     def _broker_dir(self) -> Path:

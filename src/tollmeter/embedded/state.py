@@ -37,6 +37,7 @@ class Ports:
     kafka: int = 0
     clickhouse: int = 0
     health: Mapping[str, int] = field(default_factory=dict)
+    server: int = 0
 
 
 def prepare(data_dir: Path) -> None:
@@ -96,7 +97,8 @@ def read_ports(data_dir: Path) -> Ports:
     """Return the ports that this folder had; of a folder without a record the broker's, from its configuration."""
     try:
         document = json.loads((data_dir / _PORTS).read_text(encoding="ascii"))
-        return Ports(int(document["kafka"]), int(document["clickhouse"]), dict(document["health"]))
+        server = int(document.get("server", 0))  # a folder of before has none
+        return Ports(int(document["kafka"]), int(document["clickhouse"]), dict(document["health"]), server)
     except (OSError, ValueError, KeyError, TypeError):
         return Ports(kafka=_port_of_before(data_dir))
 
@@ -112,7 +114,12 @@ def _port_of_before(data_dir: Path) -> int:
 
 def write_ports(data_dir: Path, ports: Ports) -> None:
     """Take note of the ports for the next start."""
-    document = {"kafka": ports.kafka, "clickhouse": ports.clickhouse, "health": dict(ports.health)}
+    document = {
+        "kafka": ports.kafka,
+        "clickhouse": ports.clickhouse,
+        "health": dict(ports.health),
+        "server": ports.server,
+    }
     write_private(data_dir / _PORTS, json.dumps(document, indent=1))
 
 

@@ -1,0 +1,48 @@
+"""Is it there, and can it take anything? For everybody, and under no limit."""
+
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from tollmeter.server.asking import parts_of
+
+API_VERSION = "1.0.0"
+
+
+async def ping(request: Request) -> Response:
+    """Say pong."""
+    return PlainTextResponse("pong")
+
+
+async def health(request: Request) -> Response:
+    """Say that the process answers."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return JSONResponse({"status": "healthy", "timestamp": at, "version": API_VERSION})
+
+
+async def livez(request: Request) -> Response:
+    """Say that the loop turns."""
+    return JSONResponse({"ok": True, "problems": []})
+
+
+async def readyz(request: Request) -> Response:
+    """Say whether calls can be taken: 503 with the reason while neither broker nor disk can be written."""
+    writer = parts_of(request).writer
+    refuses = writer.refuses
+    document = {
+        "ok": not refuses,
+        "problems": [refuses] if refuses else [],
+        "kafka": not writer.problem,
+        "spooled": writer.spooled,
+    }
+    return JSONResponse(document, 503 if refuses else 200)
+
+
+ROUTES = [
+    Route("/ping", ping),
+    Route("/health", health),
+    Route("/livez", livez),
+    Route("/readyz", readyz),
+]

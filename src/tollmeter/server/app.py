@@ -1,0 +1,199 @@
+"""The ASGI application: ingest paths and the proxy are met before the router, everything else goes through it.
+
+A door's path is looked up in a table; a prefix of `OWNERS` hands the raw scope to its owner. Every answer carries a
+request id, and every refusal is a problem document, whoever refused.
+"""
+
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import NoReturn
+from urllib.parse import parse_qsl
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Message, Receive, Scope, Send
+
+from tollmeter.server import answers, doors
+from tollmeter.server.body import GoneError
+from tollmeter.server.door import Door, Posted
+from tollmeter.server.limits import Limiter
+from tollmeter.server.parts import Parts
+from tollmeter.server.problems import Headers, Problem
+
+log = logging.getLogger("tollmeter.server")
+
+Owner = Callable[[Parts, Scope, Receive, Send], Awaitable[None]]
+
+OWNERS: dict[str, Owner] = {}
+"""Prefixes of paths whose owners answer themselves, unread: the proxy puts itself in here as `/proxy/`.
+
+`scope["tollmeter.request_id"]` has the id of the request; a `Problem` that is raised before the answer has begun is
+answered here.
+"""
+REQUEST_ID = "tollmeter.request_id"
+_GIVEN_ID = re.compile(r"[\w.:-]{1,128}")
+_ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+_EXPOSED = ["RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id", "X-Tollmeter-*"]
+
+
+class Server:
+    """One server as ASGI has it. `lifespan` connects and lets go."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._doors = {door.path: door for door in doors.ALL}
+        self._router = Starlette(
+            routes=answers.routes(),
+            exception_handlers={HTTPException: _http_exception, Problem: _raise, Exception: _raise},
+        )
+        self._router.state.parts = parts
+        self._browsers = CORSMiddleware(
+            self._plain,
+            allow_origins=list(parts.settings.allowed_origins),
+            allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=_EXPOSED,
+            max_age=600,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self._parts.writer.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._parts.writer.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Give the request its id, and turn what is raised into an answer."""
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+        scope["tollmeter.headers"] = headers
+        given = headers.get("x-request-id", "")
+        scope[REQUEST_ID] = request_id = given if _GIVEN_ID.fullmatch(given) else secrets.token_hex(12)
+        answer = _Answering(send, request_id)
+        browser = "origin" in headers
+        try:
+            if browser:
+                self._check_origin(scope, headers)
+            await (self._browsers if browser else self._plain)(scope, receive, answer)
+        except GoneError:
+            self._parts.counters.answers[499] += 1
+            return
+        except Problem as problem:
+            self._parts.counters.problems[problem.status, problem.code] += 1
+            await answer.problem(problem)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            await answer.problem(Problem(500, "internal", f"an internal error; the log has it under {request_id}"))
+        self._parts.counters.answers[answer.status] += 1
+        self._say(scope, answer.status)
+
+    async def _plain(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        door = self._doors.get(path)
+        if door is not None:
+            await self._take(door, scope, receive, send)
+            return
+        for prefix, owner in OWNERS.items():
+            if path.startswith(prefix):
+                await owner(self._parts, scope, receive, send)
+                return
+        await self._router(scope, receive, send)
+
+    async def _take(self, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a door take a request."""
+        if scope["method"] != "POST":
+            raise Problem(405, "method", f"{door.path} takes POST", headers={"allow": "POST"})
+        parts, headers = self._parts, scope["tollmeter.headers"]
+        try:
+            caller = parts.doorman.identify(headers, ("ingest",))
+        except Problem:
+            parts.counters.bad_auth += 1
+            raise
+        limiter = parts.limits.machine if door.machine else parts.limits.ingest
+        told = limiter.take(who(caller.key_id, scope), door.busy_status)
+        settings = parts.settings
+        most = settings.machine_max_bytes if door.machine else settings.ingest_max_bytes
+        query: Mapping[str, str] = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        posted = Posted(headers, query, b"")
+        answer = await parts.ingest.answer(door, receive, posted, caller, most, scope[REQUEST_ID])
+        await _send(send, answer.status, [*answer.headers, *told], answer.body)
+
+    def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
+        """A page of another origin may neither read nor do anything, also where no preflight asks."""
+        origin, allowed = headers["origin"].lower(), self._parts.settings.allowed_origins
+        own = f"{scope['scheme']}://{headers.get('host', '')}".lower()
+        if scope["method"] != "OPTIONS" and origin != own and "*" not in allowed and origin not in allowed:
+            raise Problem(403, "origin", "pages of this origin may not ask here; ALLOWED_ORIGINS names those that may")
+
+    def _say(self, scope: Scope, status: int) -> None:
+        """Log what failed, and one of a hundred others; never a query, which may hold a key."""
+        if status >= 500 or self._parts.counters.answers[status] % 100 == 1:
+            log.info("%s %s %d %s", scope["method"], scope["path"][:200], status, scope[REQUEST_ID])
+
+
+class _Answering:
+    """Sends an answer's messages on with the headers that all have, and knows whether it has begun."""
+
+    __slots__ = ("_request_id", "_send", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send, self._request_id, self.status = send, request_id, 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = message["headers"] = list(message.get("headers", ()))
+            headers.append((b"x-request-id", self._request_id.encode("latin-1")))
+            present = {name.lower() for name, _ in headers}
+            headers += [one for one in _ALWAYS if one[0] not in present]
+        await self._send(message)
+
+    async def problem(self, problem: Problem) -> None:
+        """Answer with a problem document; too late when another answer has begun."""
+        if self.status:
+            return
+        with suppress(GoneError):
+            await _send(self, problem.status, problem.head(), problem.body(self._request_id))
+
+
+async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    length = [] if status == 204 else [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def who(key_id: str, scope: Scope) -> str:
+    """Return whose bucket a request counts in: its key's, or its address's where it needed none."""
+    client = scope.get("client")
+    return key_id or (str(client[0]) if client else "")
+
+
+def limited(limiter: Limiter, key_id: str, scope: Scope) -> Headers:
+    """Count a request that the router answers. Raises `Problem` 429."""
+    return limiter.take(who(key_id, scope))
+
+
+async def _http_exception(request: object, error: Exception) -> NoReturn:
+    assert isinstance(error, HTTPException)
+    names = {404: "not_found", 405: "method"}
+    raise Problem(error.status_code, names.get(error.status_code, "http"), str(error.detail), headers=error.headers)
+
+
+async def _raise(request: object, error: Exception) -> NoReturn:
+    raise error

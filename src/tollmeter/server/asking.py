@@ -1,0 +1,28 @@
+"""What an answer asks of its request: who it is from, under which limit, with which parameters."""
+
+from starlette.requests import Request
+
+from tollmeter.server.auth import Caller, Role
+from tollmeter.server.parts import Parts
+
+
+def parts_of(request: Request) -> Parts:
+    """Return the parts of the server."""
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+def request_id_of(request: Request) -> str:
+    """Return the id of the request, which its answer carries, too."""
+    return str(request.scope["tollmeter.request_id"])
+
+
+def caller_of(request: Request, *roles: Role) -> Caller:
+    """Return who asks, in one of these roles, and count the request. Raises `Problem` 401, 403 or 429."""
+    parts = parts_of(request)
+    caller = parts.doorman.identify(request.scope["tollmeter.headers"], roles)
+    exempt = parts.settings.rate_limit_exempt
+    if not any(request.url.path == path or request.url.path.startswith(f"{path}/") for path in exempt):
+        client = request.client
+        parts.limits.admin.take(caller.key_id or (client.host if client else ""))
+    return caller

@@ -1,0 +1,6 @@
+"""The doors, each a module with one `DOORS`; this list is all that makes one known."""
+
+from tollmeter.server.door import Door
+from tollmeter.server.doors import cloudevents, ingest
+
+ALL: tuple[Door, ...] = (*ingest.DOORS, *cloudevents.DOORS)

@@ -1,0 +1,159 @@
+"""One way for every door: key, limit, body, read, ids, write and wait, remember, answer.
+
+A repeat is counted, not stored; the same id with other content is a conflict. What a door could not read, and what is
+no possible event, is told entry by entry, and the others of the same body are taken.
+"""
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from starlette.types import Receive
+
+from tollmeter.server.auth import Caller
+from tollmeter.server.body import read_body
+from tollmeter.server.counters import Counters
+from tollmeter.server.door import Answer, Bad, Door, Durable, Outcome, Posted, Reading, Result
+from tollmeter.server.events import EventMaker, Made
+from tollmeter.server.problems import Problem
+from tollmeter.server.remembered import Key, Remembered, content_of, key_of
+from tollmeter.server.writer import NotDurableError, Writer
+
+_REPEAT = "the same event id with other content was taken already: the first one counts"
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The entries of one body on their way. `results` by place in the body, None where the fate is open."""
+
+    results: list[Result | None]
+    fresh: list[tuple[int, Made, Key | None, bytes]] = field(default_factory=list)
+    mine: dict[Key, bytes] = field(default_factory=dict)
+    later: list[tuple[int, Made, Key, bytes]] = field(default_factory=list)
+    """Those that another request is writing, or an earlier entry of this one."""
+
+
+class Ingest:
+    """What all doors share. `take` has the part behind the door: from what was read to what became of it."""
+
+    def __init__(self, maker: EventMaker, remembered: Remembered, writer: Writer, counters: Counters) -> None:
+        self._maker, self._remembered, self._writer, self.counters = maker, remembered, writer, counters
+
+    async def answer(
+        self, door: Door, receive: Receive, posted: Posted, caller: Caller, most: int, request_id: str
+    ) -> Answer:
+        """Return the answer to a request whose key and limits are settled. Raises `Problem` and `GoneError`."""
+        body = await read_body(receive, posted.headers, most)
+        posted = Posted(posted.headers, posted.query, body)
+        try:
+            reading = door.read(posted)
+        except RecursionError:
+            raise Problem(400, "too_deep", "the body is nested too deeply") from None
+        results, durable = await self.take(reading, caller)
+        outcome = Outcome(results, durable, reading.single, reading.ignored, request_id)
+        self._count(door, outcome)
+        return door.answer(posted, outcome)
+
+    async def take(self, reading: Reading, caller: Caller) -> tuple[list[Result], Durable]:
+        """Write the calls of a body; return what became of each entry, and where they are. Raises `Problem` 503."""
+        now_us = time.time_ns() // 1_000
+        batch = _Batch([None] * len(reading.entries))
+        for place, entry in enumerate(reading.entries):
+            made = entry if isinstance(entry, Bad) else self._maker.make(entry, caller, now_us)
+            if isinstance(made, Bad):
+                batch.results[place] = Result(made.place, "rejected", "", made.code, made.detail, made.status)
+            else:
+                self._sort(batch, place, entry.place, made)
+        durable: Durable = ""
+        while batch.fresh or batch.later:
+            if batch.fresh:
+                durable = await self._write(batch)
+            await self._await_others(batch, reading)
+        return [result for result in batch.results if result is not None], durable
+
+    def _sort(self, batch: _Batch, place: int, name: str, made: Made) -> None:
+        """Decide whether an event is fresh, a repeat, or waits for the fate of another one."""
+        if not made.stable:
+            batch.fresh.append((place, made, None, b""))
+            return
+        try:
+            key, content = key_of(made.org_id, made.event_id), content_of(made.fields)
+        except ValueError:
+            batch.results[place] = Result(name, "rejected", "", "bad_field", "event_id: no UUID", 400)
+            return
+        before = self._remembered.content_of(key)
+        if before is not None:
+            batch.results[place] = _repeat(name, made.event_id, before == content)
+        elif key in batch.mine or self._remembered.flying(key):
+            batch.later.append((place, made, key, content))
+        else:
+            batch.mine[key] = content
+            batch.fresh.append((place, made, key, content))
+
+    async def _write(self, batch: _Batch) -> Durable:
+        keys = [(key, content) for _, _, key, content in batch.fresh if key is not None]
+        for key, content in keys:
+            self._remembered.begin(key, content)
+        written = False
+        try:
+            durable = await self._writer.write([made.body for _, made, _, _ in batch.fresh])
+            written = True
+        except NotDurableError as error:
+            raise unavailable(str(error)) from None
+        finally:
+            for key, _ in keys:
+                self._remembered.end(key, written=written)
+        for place, made, _, _ in batch.fresh:
+            batch.results[place] = Result("", "accepted", made.event_id)
+        self.counters.durable[durable] += len(batch.fresh)
+        batch.fresh = []
+        return durable
+
+    async def _await_others(self, batch: _Batch, reading: Reading) -> None:
+        """Wait for those that others are writing; what they could not write is ours to write then."""
+        waiting, batch.later, batch.mine = batch.later, [], {}
+        for place, made, key, _ in waiting:
+            if flying := self._remembered.flying(key):
+                await flying[1]
+            self._sort(batch, place, reading.entries[place].place, made)
+
+    def _count(self, door: Door, outcome: Outcome) -> None:
+        counters = self.counters
+        for result in outcome.results:
+            counters.events[door.path, result.fate] += 1
+            if result.code:
+                counters.rejected[door.path, result.code] += 1
+        for reason, count in outcome.ignored.items():
+            counters.ignored[door.path, reason] += count
+        counters.identity_ignored = self._maker.identity_ignored
+
+
+def _repeat(name: str, event_id: str, same: bool) -> Result:
+    if same:
+        return Result(name, "duplicate", event_id)
+    return Result(name, "rejected", event_id, "conflict", _REPEAT, 409)
+
+
+def unavailable(why: str) -> Problem:
+    """Return the answer while nothing can be made durable."""
+    wait_s = random.randint(1, 5)
+    text = f"nothing can be stored at present ({why}): nothing of this was acknowledged, send it again"
+    return Problem(503, "not_durable", text, headers={"retry-after": str(wait_s)})
+
+
+def listed(results: Sequence[Result], query: Mapping[str, str]) -> list[dict[str, object]]:
+    """Return what an answer says entry by entry: all with `?results=all`, else those that were not accepted."""
+    found: list[dict[str, object]] = []
+    for place, result in enumerate(results):
+        if result.fate == "accepted" and query.get("results") != "all":
+            continue
+        entry: dict[str, object] = {"i": place, "status": result.fate}
+        if result.place:
+            entry["place"] = result.place
+        if result.event_id:
+            entry["event_id"] = result.event_id
+        if result.code:
+            entry |= {"code": result.code, "detail": result.detail}
+        found.append(entry)
+    return found

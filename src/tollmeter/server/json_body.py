@@ -1,0 +1,55 @@
+"""JSON from outside: one document, an array or lines, entry by entry, and a bad one costs no neighbour."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from tollmeter.server.problems import Problem
+
+MAX_EVENT_BYTES = 32 * 1024
+_raw = msgspec.json.Decoder(msgspec.Raw)
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def entries(body: bytes, media_type: str, most: int) -> tuple[list[bytes], bool]:
+    """Return the JSON of each entry of a body, and whether the body is a single object. Raises `Problem` 400 or 413."""
+    text = body.strip()
+    if not text:
+        raise Problem(400, "empty", "the body is empty: send a JSON object, an array, or a line for each call")
+    if media_type in ("application/x-ndjson", "application/jsonl", "application/ndjson"):
+        lines = [line for line in text.split(b"\n") if line.strip()]
+        return _bounded(lines, most), False
+    if not text.startswith(b"["):
+        return _one_or_lines(text, most)
+    try:
+        return _bounded([bytes(raw) for raw in _raws.decode(text)], most), False
+    except msgspec.DecodeError as error:
+        raise not_json(error) from None
+
+
+def _one_or_lines(text: bytes, most: int) -> tuple[list[bytes], bool]:
+    """Lines are known by their end, too: some senders call them `application/json`."""
+    first, end, _ = text.partition(b"\n")
+    if not end or not first.rstrip().endswith(b"}"):
+        return [text], True
+    try:
+        _raw.decode(first)
+    except msgspec.DecodeError:
+        return [text], True
+    return _bounded([line for line in text.split(b"\n") if line.strip()], most), False
+
+
+def _bounded(found: list[bytes], most: int) -> list[bytes]:
+    if len(found) > most:
+        raise Problem(413, "too_many", f"{len(found)} calls in one body; at most {most}: send it in parts")
+    return found
+
+
+def not_json(error: Exception) -> Problem:
+    """Return the answer to a body that is no JSON."""
+    return Problem(400, "not_json", f"the body is not JSON: {error}")
+
+
+def places(single: bool, count: int) -> Iterator[str]:
+    """Yield how the entries of a body are called: nothing for the only one."""
+    return iter([""] if single else [f"[{place}]" for place in range(count)])
