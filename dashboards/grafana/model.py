@@ -8,7 +8,9 @@ from typing import Literal
 Kind = Literal["stat", "table", "series", "bars"]
 USD, COUNT, TOKENS, SECONDS, PERCENT = "currencyUSD", "short", "locale", "s", "percent"
 UNITS = {
-    **dict.fromkeys(("calls", "unpriced", "refused", "keys", "users", "addresses"), COUNT),
+    **dict.fromkeys(
+        ("calls", "unpriced", "refused", "keys", "users", "addresses", "sessions", "by subscription"), COUNT
+    ),
     **dict.fromkeys(("input", "output", "tokens", "fresh input", "cached input", "written to cache"), TOKENS),
     **dict.fromkeys(("hour", "input for one output"), "none"),
 }

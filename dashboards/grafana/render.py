@@ -10,7 +10,7 @@ from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
 
 from tollmeter.dashboards.grafana.model import USD, Board, Panel, pages
-from tollmeter.dashboards.grafana.sql import FILTERS, SINCE, UNTIL
+from tollmeter.dashboards.grafana.sql import FILTERS, SINCE, UNTIL, ZONE
 
 SOURCE_TYPE, SOURCE_UID = "grafana-clickhouse-datasource", "tollmeter-ch"
 SOURCE = common.DataSourceRef(type_val=SOURCE_TYPE, uid="${datasource}")
@@ -19,7 +19,6 @@ BOARDS = {
     "tollmeter-leak": "Leak",
     "tollmeter-budgets": "Budgets",
     "tollmeter-pipeline": "Pipeline",
-    "tollmeter-reconcile": "Reconcile",
     "tollmeter-agents": "Coding agents",
 }
 """uid and short title of every board."""
@@ -77,7 +76,8 @@ def render(board: Board) -> str:
         if uid != board.uid:
             link = dashboard.DashboardLink(title).type(models.DashboardLinkType.LINK).url(f"/d/{uid}")
             built = built.link(link.include_vars(True).keep_time(True))
-    for variable in (_source(), _zone(), *(_variable(name) for name in board.variables)):
+    zone = [_zone()] if any(ZONE in panel.sql for panel in board.panels) else []
+    for variable in (_source(), *zone, *(_variable(name) for name in board.variables)):
         built = built.with_variable(variable)
     for number, (panel, place) in enumerate(zip(board.panels, pages(board), strict=True), 1):
         built = built.with_panel(_panel(panel, number, place))

@@ -1,14 +1,16 @@
 """Every question of the boards on the real engine as the read-only user, and its numbers beside plain Python's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import grafana_rows
+from tests.databases import Databases
 from tests.grafana import Range, Values, expanded
-from tests.grafana_rows import DAY, Money, between, groups, made, store
+from tests.grafana_rows import DAY, Money, between, groups, made, store, store_line
+from tollmeter.dashboards.grafana.alerts import RULES, Rule
 from tollmeter.dashboards.grafana.generate import BOARDS
 from tollmeter.dashboards.grafana.model import Board, Panel
 from tollmeter.settings import Settings
@@ -52,6 +54,7 @@ def reader_of(stack: "Stack", database: str) -> ClickHouse:
 def seeded(stack: "Stack", ledger_settings: Settings) -> Iterator[ClickHouse]:
     writer = connect(ledger_settings)
     store(writer, ROWS)
+    store_line(writer, NOW)
     writer.close()
     client = reader_of(stack, ledger_settings.clickhouse_database)
     yield client
@@ -304,3 +307,124 @@ def test_a_day_of_the_time_picker_is_whole(reader: ClickHouse) -> None:
     day = Range(int((end - DAY).timestamp() * 1000), int(end.timestamp() * 1000) - 1)
     (got,) = ask(reader, "In the range", day, {"org": ("edge",)})
     assert (nano(got["USD"]), got["calls"]) == (1, 1)
+
+
+def test_budgets(reader: ClickHouse) -> None:
+    """Money with what is at risk, tokens as counts, the period that is over left out, forecasts by the mean pace."""
+    limits = {(row["name"], row["period"], row["unit"]): row for row in ask(reader, "Limits", "an hour")}
+    day, month = limits["", "day", "USD"], limits["", "month", "USD"]
+    assert (day["limit"], day["used of it"], day["percent"], day["at risk"]) == (2.0, 3.5, 175.0, 0.5)
+    assert (month["limit"], month["used of it"], month["percent"]) == (100.0, 9.5, 9.5)
+    assert (limits["ann", "day", "tokens"]["limit"], limits["ann", "day", "tokens"]["used of it"]) == (1_000, 800)
+    begin = NOW.replace(day=1, hour=0, minute=0, second=0)
+    length, passed = (begin + 32 * DAY).replace(day=1) - begin, datetime.now(UTC) - begin
+    assert month["ends"] == begin + length
+    if passed > length * 0.02:
+        assert month["forecast"] == pytest.approx(9.5 * (length / passed), rel=0.01)
+    (over,) = ask(reader, "Over their limit", "an hour")
+    assert over == {"spent": 1, "almost spent": 1, "limits": 3}
+    shares = {row["budget"]: row["used"] for row in ask(reader, "Used", "an hour")}
+    assert shares == {"acme day USD": 175.0, "acme month USD": 9.5, "acme user ann day tokens": 80.0}
+    (user,) = ask(reader, "Users this month", "an hour")
+    assert (user["user"], user["USD"], user["unpriced"], nano(user["USD at risk"])) == ("ann", None, 1, 4_000_000)
+    refused = [one for one in seen("two days") if one["status"] == "BLOCKED"]
+    (shown,) = ask(reader, "Refused", "two days")
+    assert shown["refused"] == len(refused)
+    assert shown["keys"] == len({one["api_key_id"] for one in refused})
+    assert sum(row["refused"] for row in ask(reader, "Refusals by cause", "two days")) == len(refused)
+    assert [row["text"] for row in ask(reader, "Thresholds that were crossed", "an hour")] == ["budget"]
+
+
+def test_pipeline(reader: ClickHouse) -> None:
+    (records,) = ask(reader, "Records", "an hour")
+    assert records == {"read": 110, "dead letters": 4, "rows": 106}
+    assert sum(row["rows"] for row in ask(reader, "Records over time", "an hour")) == 106
+    (gaps,) = ask(reader, "Gaps", "an hour")
+    assert gaps == {"gaps": 1, "records lost": 5}
+    (behind,) = ask(reader, "Behind", "an hour")
+    assert behind["ledger"] == pytest.approx((datetime.now(UTC) - NOW).total_seconds() + 720, abs=30)
+    places = {row["partition"]: row for row in ask(reader, "Partitions", "an hour")}
+    assert (places[0]["records behind"], places[1]["records behind"]) == (6, None)
+    assert {row["kind"] for row in ask(reader, "What the line says of itself", "an hour")} == {"verify_difference"}
+    assert {row["kind"] for row in ask(reader, "Open findings", "an hour")} == {
+        *("verify_difference", "ingest_loop", "spend_spike"),
+    }
+    states = groups(seen("two days"), lambda one: one["price_status"])
+    shown = {row["price"]: row["calls"] for row in ask(reader, "Calls by state of their price", "two days")}
+    assert shown == {state: money.calls for state, money in states.items()}
+    services = groups(seen("two days"), lambda one: one["service"])
+    assert {row["service"]: row["calls"] for row in ask(reader, "Services", "two days")} == {
+        service: money.calls for service, money in services.items()
+    }
+    delays = sorted((one["received_at"] - one["event_time"]).total_seconds() for one in seen("an hour"))
+    assert all(0 <= row["median"] <= row["p99"] <= 2 for row in ask(reader, "From the call to its arrival", "an hour"))
+    assert delays[-1] < 2
+
+
+def test_coding_agents(reader: ClickHouse) -> None:
+    rows = [one for one in seen("thirty days", 7) if one["agent"]]
+    (total,) = ask(reader, "Agents", "thirty days")
+    (money,) = groups(rows, lambda _: 0).values()
+    assert (nano(total["USD"]), total["calls"], *shown_doubts(total)) == (money.usd, money.calls, *doubts(money))
+    assert total["sessions"] == len({one["session_id"] for one in rows})
+    names = {
+        "Developers": lambda one: (one["user_id"], one["agent"]),
+        "Repositories": lambda one: (one["tags"][0]["value"] if one["tags"] else "",),
+        "Sessions": lambda one: (one["session_id"], one["user_id"], one["agent"]),
+        "Agents' models": lambda one: (one["agent"], one["model"]),
+    }
+    columns = {
+        "Developers": ("developer", "agent"),
+        "Repositories": ("repository",),
+        "Sessions": ("session", "developer", "agent"),
+        "Agents' models": ("agent", "model"),
+    }
+    for title, name in names.items():
+        wanted = dearest(groups(rows, name), 50)
+        got = ask(reader, title, "thirty days")
+        assert [tuple(row[column] for column in columns[title]) for row in got] == [key for key, _ in wanted]
+        assert [nano(row["USD"]) for row in got] == [found.usd for _, found in wanted]
+
+
+def fired(ledger: ClickHouse, rule: Rule) -> list[float]:
+    """Return the numbers above the threshold, as Grafana's expressions compare them."""
+    over = Range(NOW_MS - rule.since_s * 1000, int(datetime.now(UTC).timestamp() * 1000) + 1_000)
+    rows = ledger.query(expanded(rule.sql, over))
+    for row in rows:
+        numbers = [name for name, value in row.items() if isinstance(value, int | float)]
+        assert numbers == ["v"], "one number beside its labels"
+    return [row["v"] for row in rows if row["v"] > rule.above]
+
+
+@pytest.fixture(scope="module", name="leaking")
+def leak(stack: "Stack", databases: Databases) -> Iterator[ClickHouse]:
+    yield from filled(stack, databases, grafana_rows.leaking(NOW), store_line)
+
+
+@pytest.fixture(scope="module", name="calm")
+def clean(stack: "Stack", databases: Databases) -> Iterator[ClickHouse]:
+    yield from filled(stack, databases, grafana_rows.steady(NOW), grafana_rows.store_calm_line)
+
+
+def filled(
+    stack: "Stack", databases: Databases, rows: list[dict[str, Any]], line: Callable[[ClickHouse, datetime], None]
+) -> Iterator[ClickHouse]:
+    name = databases.take()
+    writer = connect(stack.settings.model_copy(update={"clickhouse_database": name}))
+    store(writer, rows)
+    line(writer, NOW)
+    reader = reader_of(stack, name)
+    yield reader
+    reader.close()
+    writer.close()
+    databases.give_back(name)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.uid)
+def test_an_alert_fires_on_a_leak(leaking: ClickHouse, rule: Rule) -> None:
+    assert fired(leaking, rule), rule.title
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.uid)
+def test_no_alert_fires_on_steady_traffic(calm: ClickHouse, rule: Rule) -> None:
+    assert fired(calm, rule) == []

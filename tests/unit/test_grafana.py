@@ -58,8 +58,10 @@ def test_a_board_is_whole(name: str) -> None:
     assert len(set(cells)) == len(cells), "panels lie over each other"
     assert max(x for x, _ in cells) < 24
     variables = {one["name"] for one in board["templating"]["list"]}
-    assert variables == {"datasource", "zone", *LABELS}
+    used = {name for one in panels for name in re.findall(r"\$\{(\w+):", one["targets"][0]["rawSql"])}
+    assert used | {"datasource"} <= variables <= {"datasource", "zone", *LABELS}
     uids = {f"/d/{uid}" for uid in TITLES}
+    assert {Path(other).stem for other in SHOWN} == set(TITLES)
     links = [link["url"] for one in panels for link in one["links"]] + [link["url"] for link in board["links"]]
     assert len(links) >= len(panels)
     assert {link.partition("?")[0] for link in links} <= uids
@@ -98,7 +100,7 @@ def test_sql_is_bounded_and_reads_views_alone(panel: Panel) -> None:
 
 
 def _made(table: str) -> str:
-    [first, *_] = sorted((ROOT / "sinks/clickhouse/sql").glob(f"[0-9]*_{table}.sql"))
+    [first, *_] = sorted((ROOT / "sinks/clickhouse/sql").glob(f"[0-9][0-9][0-9][0-9]_{table}.sql"))
     return next(line for line in first.read_text(encoding="utf-8").splitlines() if line.startswith("CREATE"))
 
 
@@ -142,3 +144,25 @@ def test_the_data_source_reads_as_its_own_user() -> None:
     assert (source["type"], source["uid"]) == (SOURCE_TYPE, SOURCE_UID)
     assert source["jsonData"]["username"] == "grafana"
     assert source["secureJsonData"] == {"password": "$CLICKHOUSE_GRAFANA_PASSWORD"}
+
+
+RULES: list[dict[str, Any]] = yaml.safe_load(FILES["provisioning/alerting/tollmeter.yaml"])["groups"][0]["rules"]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["uid"])
+def test_an_alert_rule_is_whole_and_leads_to_the_runbook(rule: dict[str, Any]) -> None:
+    """Misspelt keys are dropped silently by Grafana; a `$` in a label would be a variable of its environment."""
+    assert set(rule) == {
+        *("uid", "title", "condition", "for", "keepFiringFor", "noDataState", "execErrState"),
+        *("labels", "annotations", "data"),
+    }
+    assert "$" not in json.dumps(rule["labels"])
+    assert [part["refId"] for part in rule["data"]] == ["A", "B", "C"]
+    page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+    headings = re.findall(r"^### (.+)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert anchor in {heading.strip("`").lower().replace(" ", "-") for heading in headings}
+    assert rule["annotations"]["__dashboardUid__"] in TITLES
+    assert f"boards/{rule['annotations']['__dashboardUid__']}.json" in FILES
+    question = rule["data"][0]["model"]["rawSql"]
+    assert re.search(r"\nLIMIT \d+$", question)
+    assert set(re.findall(r"(?:FROM|JOIN) (\w+)", question)) <= VIEWS
