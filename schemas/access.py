@@ -38,7 +38,8 @@ class Block(BaseModel):
 class RateLimit(BaseModel):
     """At most `requests` calls in `window_s` seconds on average, of which `burst` may come at once.
 
-    Counted by each process for itself: behind several processes a caller gets as many times as much.
+    Counted by all processes of one user on one machine together; behind several machines a caller gets as many times
+    as much.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -4,14 +4,12 @@ A bucket is one number, the moment at which it will be full again (generic cell 
 changed limit holds from the next call on.
 """
 
-import threading
 from typing import NamedTuple
 
+from tollmeter.producers.guard.buckets import Bucket, Buckets, CountedBy, ProcessBuckets
 from tollmeter.schemas.access import BLOCK_PREFIX, EVERYONE, Block, RateLimit
 from tollmeter.schemas.addresses import comparable, network_of, width
 
-MAX_BUCKETS = 50_000
-"""When so many buckets are young they become the old ones, and the old are forgotten: a check costs the same always."""
 NANO_PER_S = 1_000_000_000
 
 
@@ -22,6 +20,7 @@ class Paced(NamedTuple):
     scope: str
     name: str
     wait_ns: int
+    counted_by: CountedBy = "process"
 
 
 class _Rate(NamedTuple):
@@ -33,21 +32,19 @@ class _Rate(NamedTuple):
 
 
 class AccessView:
-    """What `usage.policies` says about who may call, and this process's buckets. For any thread."""
+    """What `usage.policies` says about who may call, and the buckets. For any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, buckets: Buckets | None = None) -> None:
+        self._buckets = buckets or ProcessBuckets()
         self.blocks: dict[tuple[str, str, str], tuple[Block, int | None]] = {}
         self.rates: dict[tuple[str, str, str], _Rate] = {}
         self._keys: dict[str, tuple[str, str, str]] = {}
         self._widths: tuple[tuple[int, int], ...] = ()
         """Of the networks that are blocked: a caller is looked up once for each, however many there are."""
-        self._full_at: dict[tuple[str, str, str], int] = {}
-        self._old: dict[tuple[str, str, str], int] = {}
-        self.renew_lock()
 
-    def renew_lock(self) -> None:
-        """Take a lock of our own: in the child of a fork the parent's may be held for ever."""
-        self._lock = threading.Lock()
+    def after_fork(self) -> None:
+        """In the child: locks of our own."""
+        self._buckets.after_fork()
 
     def apply(self, key: str, value: bytes | None) -> None:
         """Take over a row, or its end. Raises `ValueError` for one that cannot be read; then nothing changes."""
@@ -96,22 +93,25 @@ class AccessView:
 
     def take(self, org: str, callers: tuple[tuple[str, str], ...], wall_ms: int, mono_ns: int) -> Paced | None:
         """Take one call out of the bucket of every caller, or out of none and say which is empty."""
-        due = []
-        with self._lock:
-            for scope, called in callers:
-                name = _name(scope, called)
-                rate = self._rate_of(org, scope, name, wall_ms) if name else None
-                if rate is None:
-                    continue
-                bucket = org, scope, name
-                full_at = max(self._full_at.get(bucket) or self._old.get(bucket, 0), mono_ns)
+        named = [(scope, _name(scope, called)) for scope, called in callers]
+        rated = [(scope, name, self._rate_of(org, scope, name, wall_ms)) for scope, name in named if name]
+        binding = [(scope, name, rate) for scope, name, rate in rated if rate is not None]
+        if not binding:
+            return None
+        due: list[tuple[Bucket, int]] = []
+        self._buckets.acquire()
+        try:
+            for scope, name, rate in binding:
+                most = mono_ns + rate.room_ns + rate.step_ns  # a changed limit, or a clock that began anew
+                full_at = max(min(self._buckets.get((org, scope, name)), most), mono_ns)
                 wait = full_at - mono_ns - rate.room_ns
                 if wait > 0:
-                    return Paced(rate.limit, scope, name, wait)
-                due.append((bucket, full_at + rate.step_ns))
-            self._full_at.update(due)
-            if len(self._full_at) >= MAX_BUCKETS:
-                self._old, self._full_at = self._full_at, {}
+                    return Paced(rate.limit, scope, name, wait, self._buckets.counted_by)
+                due.append(((org, scope, name), full_at + rate.step_ns))
+            for bucket, full_at in due:
+                self._buckets.put(bucket, full_at)
+        finally:
+            self._buckets.release()
         return None
 
     def _rate_of(self, org: str, scope: str, name: str, wall_ms: int) -> _Rate | None:

@@ -14,15 +14,18 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from tollmeter.producers.client.client import UsageProducer
+from tollmeter.producers.client.client import UsageProducer, state_folder
 from tollmeter.producers.client.destinations import RateLimited
 from tollmeter.producers.client.lookup import Lookup
+from tollmeter.producers.client.spool import target_name
 from tollmeter.producers.guard import refusals
 from tollmeter.producers.guard.accounts import Reservation, overshoot_bound
 from tollmeter.producers.guard.alert_queue import AlertQueue
+from tollmeter.producers.guard.buckets import HostBuckets
 from tollmeter.producers.guard.decide import Decider
 from tollmeter.producers.guard.decision import NANO_PER_USD, Allow, CallRefused, CostLimitExceeded, Deny
 from tollmeter.producers.guard.prices import UNPRICED, Quote
@@ -32,6 +35,7 @@ from tollmeter.producers.guard.snapshot import Snapshot, Source
 from tollmeter.schemas.addresses import caller_form
 from tollmeter.schemas.event import MAX_TOKENS
 from tollmeter.schemas.texts import clean_text, worst_count
+from tollmeter.schemas.topics import POLICIES
 from tollmeter.settings import Settings
 
 __all__ = [
@@ -83,7 +87,7 @@ class Guard:
         self._tokenizer = tokenizer
         self._max_nano = round((self.settings.max_usd if max_usd is None else max_usd) * NANO_PER_USD)
         self._output_tokens = self.settings.guard_output_tokens
-        self._known = Snapshot(self.settings, wall_ns, monotonic_ns)
+        self._known = Snapshot(self.settings, wall_ns, monotonic_ns, self._buckets() if mode == "kafka" else None)
         self._known.loaded = mode == "memory"
         self._decider = Decider(self._known, self.settings, self._max_nano, monotonic_ns, trusting=mode == "memory")
         self._faults = RateLimited()
@@ -92,6 +96,12 @@ class Guard:
 
     def __repr__(self) -> str:
         return f"Guard(mode={self.mode!r}, brokers={self.settings.kafka!r}, max_usd={self._max_nano / NANO_PER_USD})"
+
+    def _buckets(self) -> HostBuckets | None:
+        """Return where all processes of this user on this machine count; None without a folder on disk."""
+        folder = self.settings.spool_dir or state_folder()
+        target = target_name(self.settings.kafka, self.settings.topic(POLICIES))
+        return HostBuckets(Path(folder) / f"{target}.rates") if folder else None
 
     def _begin(self) -> None:
         self._thread: threading.Thread | None = None

@@ -74,7 +74,7 @@ def blocked(block: Block) -> Deny:
 
 
 def paced(found: Paced) -> Deny:
-    """Too many calls of one key or address through this process."""
+    """Too many calls of one key or address."""
     limit, wait_s = found.limit, -(-found.wait_ns // NANO_PER_S)
     body = {
         "ok": False,
@@ -84,7 +84,7 @@ def paced(found: Paced) -> Deny:
         "requests": limit.requests,
         "window_s": limit.window_s,
         "burst": limit.burst,
-        "counted_by": "process",
+        "counted_by": found.counted_by,
         "retry_after_s": wait_s,
     }
     return Deny(429, body, wait_s)

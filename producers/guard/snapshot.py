@@ -6,6 +6,7 @@ from typing import Literal
 
 from tollmeter.producers.guard.access import AccessView
 from tollmeter.producers.guard.accounts import Accounts
+from tollmeter.producers.guard.buckets import Buckets
 from tollmeter.producers.guard.clock import GuardClock
 from tollmeter.producers.guard.limits import LimitView
 from tollmeter.producers.guard.prices import Prices, load_prices
@@ -22,7 +23,13 @@ _POLICY, _MEMBER = "policy:", "member:"
 class Snapshot:
     """What checks read. `apply` is for one thread; everything else is for any."""
 
-    def __init__(self, settings: Settings, wall_ns: Callable[[], int], monotonic_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        wall_ns: Callable[[], int],
+        monotonic_ns: Callable[[], int],
+        buckets: Buckets | None = None,
+    ) -> None:
         self.clock = GuardClock(wall_ns, monotonic_ns)
         self.accounts = Accounts(
             settings.guards,
@@ -31,7 +38,7 @@ class Snapshot:
             self.clock.monotonic_ms,
         )
         self.limits = LimitView(self.accounts)
-        self.access = AccessView()
+        self.access = AccessView(buckets)
         self.spend = SpendView(self.accounts, lambda wall_ms: wall_ms - self.clock.offset_ms)
         self.prices: Prices | None = None
         self.partitions: int | None = None
@@ -94,4 +101,4 @@ class Snapshot:
         """In the child: what is known stays; what is out belongs to the parent."""
         self.accounts.clear_held()
         self.limits.renew_lock()
-        self.access.renew_lock()
+        self.access.after_fork()

@@ -87,7 +87,7 @@ ROWS = (
     Row(
         "A8",
         "A rate limit per address in guard and proxy, changed without a restart, with an expiry",
-        gaps=("one limit for all processes of a host", "the proxy obeys the limit"),
+        gaps=("the proxy obeys the limit",),
     ),
     Row("A9", "Our cost against the provider's bill, every difference with its cause", missing=True),
     Row("A10", "The service's id or the provider's finds the call, its ledger row and the rule that priced it"),

@@ -1,9 +1,10 @@
 """Laws of the guard, each beside an oracle that adds up anew: accounts, overshoot, buckets, stamps, prices."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from itertools import count, cycle
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.exchange import dated
 from tests.guard_rows import NOON, Time
 from tollmeter.producers.guard.access import AccessView
 from tollmeter.producers.guard.accounts import Account, Accounts, Bound, Refusal, Reservation
+from tollmeter.producers.guard.buckets import Buckets, HostBuckets, ProcessBuckets
 from tollmeter.producers.guard.guard import overshoot_bound
 from tollmeter.producers.guard.prices import Prices, load_prices
 from tollmeter.producers.guard.spend import SpendView
@@ -183,6 +185,19 @@ def test_overshoot_stays_within_the_bound(
 # ---------------------------------------------------------------- buckets
 
 
+_orgs = count()
+
+
+@pytest.fixture(scope="module", params=["process", "host"])
+def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], list[Buckets]]:
+    """Return what makes the buckets of one process, or those of three that share a file."""
+    if request.param == "process":
+        return lambda: [ProcessBuckets()]
+    path = tmp_path_factory.mktemp("rates") / "t.rates"
+    shared: list[Buckets] = [HostBuckets(path) for _ in range(3)]
+    return lambda: shared
+
+
 @settings(max_examples=examples(300), deadline=None)
 @given(
     st.integers(1, 5),
@@ -191,11 +206,14 @@ def test_overshoot_stays_within_the_bound(
     st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 1)), max_size=40),
 )
 def test_buckets_agree_with_counting_tokens(
-    requests: int, window_s: int, burst: int, calls: list[tuple[int, int]]
+    places: Callable[[], list[Buckets]], requests: int, window_s: int, burst: int, calls: list[tuple[int, int]]
 ) -> None:
+    """One process counts, or several take turns, at one file: the same calls pass."""
     limit = RateLimit(scope="client_ip", requests=requests, window_s=window_s, burst=burst)
-    view = AccessView()
-    view.apply(limit.key, limit.model_dump_json().encode())
+    views = [AccessView(buckets) for buckets in places()]
+    for view in views:
+        view.apply(limit.key, limit.model_dump_json().encode())
+    org, turns = f"org-{next(_orgs)}", cycle(views)
     step_ns = window_s * 10**9 // requests
     tokens = {"a": Fraction(burst), "b": Fraction(burst)}
     seen = {"a": 10**12, "b": 10**12}
@@ -205,13 +223,14 @@ def test_buckets_agree_with_counting_tokens(
         now += pause_ms * 1_000_000
         tokens[name] = min(Fraction(burst), tokens[name] + Fraction(now - seen[name], step_ns))
         seen[name] = now
-        found = view.take("org", (("client_ip", name), ("api_key", "k")), 0, now)
+        view = next(turns)
+        found = view.take(org, (("client_ip", name), ("api_key", "k")), 0, now)
         assert (found is None) == (tokens[name] >= 1)
         if found is None:
             tokens[name] -= 1
         else:
             assert found.wait_ns == (1 - tokens[name]) * step_ns
-            assert view.take("org", (("client_ip", name),), 0, now + found.wait_ns - 1) is not None
+            assert view.take(org, (("client_ip", name),), 0, now + found.wait_ns - 1) is not None
 
 
 # ---------------------------------------------------------------- stamps
