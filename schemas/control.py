@@ -85,3 +85,5 @@ class Correction(BaseModel):
     org_id: str
     was: int = Field(ge=0)
     reason: str = ""
+    doubled: bool = False
+    """The rows are empty ones of calls whose id came first at another time: nothing of them was ever counted."""

@@ -96,6 +96,8 @@ VOID = "VOID"
 """`status` of a corrected row whose call is gone: it stays as an empty row, and counts nowhere."""
 
 MAX_REVISION = 2**15
+DOUBLED_REVISION = 2**14
+"""The revision that voids a row whose id came first at another time: above whatever was corrected meanwhile."""
 _OFFSETS = 1 << 48
 
 IDENTITY = ("event_time", "org_id", "event_id")

@@ -78,6 +78,10 @@ class Progress(BaseModel):
     """Alerts found at barriers, and the second at which their period is over."""
     remember_from_us: int = 0
     """Event time from which on ids are remembered, microseconds since 1970 UTC."""
+    doubles_from_us: int = 0
+    """Event time from which on it is known which of several times of an id came first."""
+    doubled: tuple[tuple[int, str, str], ...] = ()
+    """Event time, organisation and id of rows that nobody counts and whose voiding is not folded yet."""
 
     @classmethod
     def read(cls, text: str | bytes) -> Self:

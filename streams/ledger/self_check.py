@@ -23,7 +23,18 @@ LEAST_SINCE_S = 3 * 3_600
 def verify_command(every_s: float) -> list[str]:
     """Return the command: what has arrived over some intervals, so that one that failed is made up for."""
     since_s = max(LEAST_SINCE_S, int(3 * every_s))
-    arguments = ("verify", "--since", f"{since_s}s", "--windows", "1d", "--wait", "60s", "--alert", "--json")
+    arguments = (
+        "verify",
+        "--since",
+        f"{since_s}s",
+        "--windows",
+        "1d",
+        "--wait",
+        "60s",
+        "--first-wins",
+        "--alert",
+        "--json",
+    )
     return [sys.executable, "-m", "tollmeter", *arguments]
 
 

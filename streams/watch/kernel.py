@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.progress import LogPosition
-from tollmeter.schemas.record import Record
+from tollmeter.schemas.record import Headers, Record
 from tollmeter.settings import Settings
 from tollmeter.streams.engine import metrics
 from tollmeter.streams.rules.windows import epochs
@@ -17,7 +17,7 @@ from tollmeter.streams.rules.windows.anomalies import SpikeFloors
 from tollmeter.streams.rules.windows.snapshot import Snapshot, restore, snapshot, undo
 from tollmeter.streams.rules.windows.state import State, WatchRules
 from tollmeter.streams.watch.checkpoint import Checkpoint
-from tollmeter.streams.watch.records import OnBarrier, ReadBack, fold_records, remember
+from tollmeter.streams.watch.records import OnBarrier, ReadBack, fold_records, remember, voided
 
 log = logging.getLogger("tollmeter")
 
@@ -63,6 +63,10 @@ class WatchKernel:
         alerts = fold_records(state, records, on_barrier)
         metrics.folded(state, before)
         return alerts
+
+    def voided(self, state: State, records: Sequence[Record]) -> list[tuple[bytes, Headers]]:
+        """Return the corrections that these folded records call for: of ids that came first at another time."""
+        return voided(state, records)
 
     def snapshot(self, state: State) -> Snapshot:
         """Drain what changed since the last snapshot."""

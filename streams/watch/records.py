@@ -21,13 +21,15 @@ from tollmeter.schemas.control import Correction, MemberDelete, MemberSet, Polic
 from tollmeter.schemas.envelope import Broken, Control, Corrected, Newer, Repair, Rows, read_envelope
 from tollmeter.schemas.priced import H_KIND, KIND_CORRECTION, KIND_ROWS
 from tollmeter.schemas.progress import LogPosition
-from tollmeter.schemas.record import Record
+from tollmeter.schemas.record import Headers, Record
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.records.concat import read_concat
+from tollmeter.streams.rules.records.encode import PRICED_DTYPES
 from tollmeter.streams.rules.windows.barriers import barrier, is_barrier, move_clocks
 from tollmeter.streams.rules.windows.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
 from tollmeter.streams.rules.windows.corrections import fold_correction, revised_ids
-from tollmeter.streams.rules.windows.epochs import in_epoch, missing, open_hours, source_epoch
+from tollmeter.streams.rules.windows.doubled import void_records
+from tollmeter.streams.rules.windows.epochs import forgotten, in_epoch, missing, open_hours, source_epoch
 from tollmeter.streams.rules.windows.fold import COLUMNS_READ, columns_read, fold_rows
 from tollmeter.streams.rules.windows.repair import fold_repair
 from tollmeter.streams.rules.windows.state import State
@@ -171,6 +173,18 @@ def read(record: Record, columns: Sequence[str] = COLUMNS_READ) -> Entry:
     return Broken(problem)
 
 
+def voided(state: State, records: Sequence[Record]) -> list[tuple[bytes, Headers]]:
+    """Return value and headers of what takes rows out of the ledger whose id came first at another time.
+
+    `records` hold what was folded since the last call.
+    """
+    if not state.to_void:
+        return []
+    doubled, state.to_void = state.to_void, []
+    entries = (read(record, list(PRICED_DTYPES)) for record in records)
+    return void_records(doubled, (entry.rows for entry in entries if isinstance(entry, RowsRead)))
+
+
 async def remember(read_back: ReadBack, state: State) -> None:
     """Rebuild the memory of event ids by reading the log back over its horizon, up to and with `state.applied`.
 
@@ -182,6 +196,7 @@ async def remember(read_back: ReadBack, state: State) -> None:
     async for records in read_back(state.partition, since_ms, end):
         if records is None:
             missing(state, open_hours(state))
+            forgotten(state)
         for rows in _identities([record for record in records or () if record.offset < end]):
             _remember_rows(state, rows, since_us)
     log.info("partition %d remembers %d event ids", state.partition, state.seen.size)
@@ -220,7 +235,8 @@ def _identities(records: Sequence[Record]) -> Iterator[pl.DataFrame]:
             was, moved = entry.correction.was, entry.rows
             now = moved[was:]
             yield now.with_columns(revised_ids(now).alias("event_id"))
-            yield moved[2 * was :]
+            if not entry.correction.doubled:
+                yield moved[2 * was :]
 
 
 def _remember_rows(state: State, rows: pl.DataFrame, since_us: int) -> None:

@@ -1,6 +1,6 @@
 """WATCH: fold each partition of usage.priced, send alerts, checkpoint; its position follows the checkpoint.
 
-The order that keeps it exact: fold, alerts acknowledged, then (every few seconds) cells, policies, progress.
+The order that keeps it exact: fold, alerts and voids acknowledged, then (every few seconds) cells, policies, progress.
 ClickHouse away: the fold and the alerts go on, the checkpoint waits. A start needs ClickHouse and waits for it.
 """
 
@@ -63,7 +63,7 @@ class Watch:
 
     name: ClassVar[str] = "watch"
     reads: ClassVar[tuple[str, ...]] = (topics.PRICED,)
-    writes: ClassVar[tuple[str, ...]] = (topics.ALERTS, topics.SPEND)
+    writes: ClassVar[tuple[str, ...]] = (topics.ALERTS, topics.SPEND, topics.PRICED)
     own_position: ClassVar[bool] = True
 
     def __init__(
@@ -148,8 +148,7 @@ class Watch:
 
     async def lost(self, loss: Loss) -> None:
         """Go on behind a gap, or in a log made anew; hours that may lack rows are repaired from the ledger."""
-        state = self._states.get(loss.tp.partition)
-        if state is None:  # it has left meanwhile: whoever has it now finds the same
+        if (state := self._states.get(loss.tp.partition)) is None:  # whoever has it now finds the same
             return
         if loss.kind == "new_epoch":
             self._renew(state)
@@ -199,6 +198,8 @@ class Watch:
             taken: list[Snapshot] = []
             alerts = self._kernel.fold(state, records, partial(self._snapshot_if_due, taken))
             await self._send(alerts)
+            for correction in self._kernel.voided(state, records):
+                await self._line.send(self._settings.topic(topics.PRICED), number, None, *correction)
             if self._spend_publisher is not None and any(alert.kind in EDGES for alert in alerts):
                 await self._spend_publisher.tell_now(state)
             if state.halted:

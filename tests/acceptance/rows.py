@@ -156,7 +156,6 @@ ROWS = (
     Row(
         "P1",
         "An event counts once, whatever is killed or repeated; conflicts and late ones are visible",
-        gaps=("the same id with another time: the first wins everywhere, without anybody's doing",),
     ),
     Row("P2", "One reader for the answers of every provider, into the same counters"),
     Row("P3", "A price book with dates, sources and overrides; an unknown model is never free"),

@@ -59,6 +59,8 @@ def test_p1(check: Check, line: Line) -> None:
         assert document["resends"] >= 3
         told = {found["name"] for found in document["differences"] if first["event_id"] in found["detail"]}
         assert "resend_with_other_content" in told
+        (listed,) = [one for one in document["several_times"] if one["event_id"] == first["event_id"]]
+        assert (len(listed["times"]), listed["counted"]) == (2, 1)
     with check.step("late events are shown"):
         late = event(datetime.now(UTC) - timedelta(hours=5), org_id=f"{org}-late", input_tokens=1_000)
         line.arrive([late])

@@ -79,6 +79,7 @@ def amounts(document: dict[str, Any]) -> dict[str, int]:
 def test_planted_differences_are_named_and_mended(line: Settings, eventually: Eventually) -> None:
     start_us = int(time.time() // 60 * 60 - 15 * 60) * 1_000_000
     asyncio.run(_publish(line, start_us))
+    eventually(lambda: verify(line)[1]["voided"] == 1, 60)  # the later time of an id leaves by itself
     code, found = verify(line, "--deep")
     counted = {name: found[name] for name in ("records", "accepted", "rejected", "distinct", "resends", "ledger")}
     assert counted == {
@@ -87,16 +88,12 @@ def test_planted_differences_are_named_and_mended(line: Settings, eventually: Ev
         "rejected": 1,
         "distinct": EVENTS + 1,
         "resends": 1,
-        "ledger": EVENTS + 1,
+        "ledger": EVENTS,
     }
     assert found["deep"] == {name: counted[name] for name in found["deep"]}
-    assert (code, amounts(found)) == (1, {"id_with_several_times": 1})
+    assert (code, amounts(found), found["voided"]) == (0, {}, 1)
     (listed,) = found["several_times"]
-    assert listed["event_id"] == fields(7)["event_id"]
-    assert len(listed["times"]) == 2
-
-    code, found = verify(line, "--repair")
-    assert (code, found["differences"], found["voided"], found["ledger"]) == (0, [], 1, EVENTS)
+    assert (listed["event_id"], len(listed["times"]), listed["counted"]) == (fields(7)["event_id"], 2, 1)
     assert found["windows_compared"] > 100
 
     client = connect(line)
@@ -124,7 +121,8 @@ def test_planted_differences_are_named_and_mended(line: Settings, eventually: Ev
 def _plant(client: ClickHouse, line: Settings, eventually: Eventually) -> None:
     """Take a row away, change the cost of another, and change a group of the rollup and a month of the live totals."""
     # once the rollup will not compute its minutes again by itself
-    groups = "SELECT uniqExact(toStartOfMinute(event_time), org_id, api_key_id) AS n FROM usage_events FINAL"
+    counted = "SELECT * FROM usage_events FINAL WHERE status != 'VOID'"
+    groups = f"SELECT uniqExact(toStartOfMinute(event_time), org_id, api_key_id) AS n FROM ({counted})"
     slack_s, epoch = QUICK["clickhouse_timeout_s"] + SLACK_S, datetime.fromtimestamp(0, tz=UTC)
     eventually(
         lambda: rollups.check(client, slack_s, epoch, epoch).compared >= client.query(groups)[0]["n"], 60, every=0.5

@@ -13,7 +13,15 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.schemas.control import ControlRecord, Correction, PolicyDelete, PolicySet, Round, Tick
 from tollmeter.schemas.policy import Policy
-from tollmeter.schemas.priced import FORMAT_VERSION, H_CORRECTION, H_FORMAT, H_KIND, H_REPAIR, H_SOURCE_ID
+from tollmeter.schemas.priced import (
+    DOUBLED_REVISION,
+    FORMAT_VERSION,
+    H_CORRECTION,
+    H_FORMAT,
+    H_KIND,
+    H_REPAIR,
+    H_SOURCE_ID,
+)
 
 BARRIER_EVERY = 64
 
@@ -46,8 +54,11 @@ def fold(state: RowState, records: Sequence[Any], on_barrier: Callable[[RowState
         elif kind == b"repair":
             found += _repair(state, Round.model_validate_json(headers[H_REPAIR]), record, offset)
         elif kind == b"correction":
-            was = Correction.model_validate_json(headers[H_CORRECTION]).was
-            found += _correction(state, record.value[:was], record.value[was:], record, offset)
+            body = Correction.model_validate_json(headers[H_CORRECTION])
+            if body.doubled:
+                _void(state, record.value, offset)
+            else:
+                found += _correction(state, record.value[: body.was], record.value[body.was :], record, offset)
         if kind == b"tick" or offset % BARRIER_EVERY == BARRIER_EVERY - 1:
             _barrier(state)
             if on_barrier is not None:
@@ -97,7 +108,13 @@ def _row(state: RowState, row: Row, offset: int, epoch: int) -> list[Alert]:
     if row.event_us >= state.remember_from_us:
         if row.identity in state.seen.setdefault(row.event_us // SLICE_US, set()):
             return []
+        others = _times_of(state, row)
         state.seen[row.event_us // SLICE_US].add(row.identity)
+        ahead = row.event_us > (row.received_ms + 600_000) * 1000
+        if others and not ahead and min(*others, row.event_us) >= state.doubles_from_us:
+            state.doubled.add(row.identity)
+            state.to_void.append(row.identity)
+            return []
     else:
         late = True
     if late:
@@ -117,6 +134,23 @@ def _row(state: RowState, row: Row, offset: int, epoch: int) -> list[Alert]:
             cell.dirty = True
             alerts += _crossed(state, key, before, cell.cost_nano, row.received_ms)
     return alerts
+
+
+def _times_of(state: RowState, row: Row) -> set[int]:
+    """Return the times at which this id is remembered."""
+    known = (identity for identities in state.seen.values() for identity in identities)
+    return {one[0] for one in known if one[1:] == (row.org, row.event_id) and one[0] >= state.remember_from_us}
+
+
+def _void(state: RowState, rows: Sequence[Row], offset: int) -> None:
+    """Rows that were never counted are gone from the ledger; what was repaired from it may hold them."""
+    for row in rows:
+        state.doubled.discard(row.identity)
+        sealed_us = (state.clocks.get(row.src_partition, 0) - state.horizon_s * 1000) * 1000
+        if row.event_us >= state.remember_from_us:
+            state.seen.setdefault(row.event_us // SLICE_US, set()).add((*row.identity, row.revision))
+        if row.event_us < state.remember_from_us or row.charged_us < sealed_us:
+            state.deferred[row.org, row.charged_us // 3_600_000_000] = offset
 
 
 def _limits(policy: Policy, level: str) -> Iterable[int]:
@@ -208,6 +242,10 @@ def _correction(state: RowState, was: Sequence[Row], now: Sequence[Row], record:
 
 def _revises(state: RowState, row: Row, offset: int, *, moved: bool) -> bool:
     """Tell whether a replacement is to be folded: in time, and the first of its revision."""
+    void = *row.identity, DOUBLED_REVISION
+    told = row.identity in state.doubled or void in state.seen.get(row.event_us // SLICE_US, ())
+    if told and row.revision < DOUBLED_REVISION:
+        return False
     sealed_us = (state.clocks.get(row.src_partition, 0) - state.horizon_s * 1000) * 1000
     known = state.seen.setdefault(row.event_us // SLICE_US, set()) if row.event_us >= state.remember_from_us else None
     late = known is None or row.charged_us < sealed_us

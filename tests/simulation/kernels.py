@@ -9,12 +9,14 @@ from faust.types import TP
 
 from tests.simulation import fold, row_state
 from tests.simulation.broker import Broker
+from tests.simulation.rows import Rows
 from tests.simulation.store import Client, Store
 from tests.simulation.world import Process
 from tollmeter.schemas import topics
-from tollmeter.schemas.control import Round
-from tollmeter.schemas.envelope import repair_headers
+from tollmeter.schemas.control import Correction, Round
+from tollmeter.schemas.envelope import correction_headers, repair_headers
 from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.priced import DOUBLED_REVISION, H_KIND, KIND_ROWS
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.windows.repair import sealed
 from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore
@@ -72,6 +74,9 @@ class RowFolding(WatchKernel):
     def fold(self, state: Any, records: Sequence[Any], on_barrier: Any) -> list[Any]:
         return fold.fold(state, records, on_barrier)
 
+    def voided(self, state: Any, records: Sequence[Any]) -> list[tuple[Any, Any]]:
+        return voided(state, records)
+
     def snapshot(self, state: Any) -> Any:
         return row_state.snapshot(state)
 
@@ -114,6 +119,25 @@ class RowCheckpoints(CheckpointStore):
         stamp = max(taken.applied, 0)
         rows = [(key, stamp, calls, cost) for key, calls, cost in taken.cells]
         self._connected().insert_rows("usage_windows", (), rows)  # type: ignore[arg-type]
+
+
+def voided(state: Any, records: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Return the corrections of rows whose id came first at another time, one a record."""
+    doubled, state.to_void = set(state.to_void), []
+    rows = {
+        row.identity: row
+        for record in reversed(records)
+        if doubled and dict(record.headers)[H_KIND] == KIND_ROWS
+        for row in reversed(record.value)
+        if row.identity in doubled
+    }
+    return [
+        (
+            Rows([row._replace(void=True, cost_nano=0, revision=DOUBLED_REVISION)]),
+            correction_headers(Correction(id="doubled", org_id=row.org, was=0, doubled=True), 1),
+        )
+        for _, row in sorted(rows.items())
+    ]
 
 
 def repair_cells(store: Store, client: Client, org: str, hours: tuple[int, ...], watermark_s: int) -> Iterator[Any]:

@@ -8,10 +8,12 @@ from unittest.mock import patch
 import numpy as np
 
 from tests.simulation.columns import ColumnFolding
+from tests.simulation.kernels import RowFolding
 from tollmeter.producers.guard.spend import SpendView
 from tollmeter.schemas.policy import Policy
 from tollmeter.streams.rules.limits.bindings import Budgets
 from tollmeter.streams.rules.limits.spend_rows import as_of
+from tollmeter.streams.rules.windows import corrections
 from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.windows import Cells
@@ -72,6 +74,44 @@ class SnapshotAnywhere(ColumnFolding):
 def nothing_seen(self: Dedupe, times_us: Any, orgs: Any, event_ids: Any) -> Any:
     """Dedupe off."""
     return np.ones(times_us.size, dtype=bool)
+
+
+_look = Dedupe.look
+
+
+def each_time_counts(self: Dedupe, *rows: Any) -> Any:
+    """An id counts at each time that it comes with."""
+    known = _look(self, *rows)
+    return known._replace(doubled=np.zeros_like(known.doubled))
+
+
+def none_doubled(_state: State, _passage: Any, rows: Any) -> Any:
+    """A correction of a row that nobody counted takes it away."""
+    return np.zeros(rows.height, dtype=bool)
+
+
+def nothing_repaired(state: State, passage: Any, rows: Any, _offset: int) -> None:
+    """What was repaired with a row that is void now stays as it is."""
+    for identity in corrections._identities(passage, rows):
+        state.doubled.discard(identity)
+
+
+class VoidsForgotten(RowFolding):
+    """Rows whose id came first at another time are not counted, and stay in the ledger."""
+
+    def voided(self, state: Any, records: Sequence[Any]) -> list[tuple[Any, Any]]:
+        state.to_void.clear()
+        return []
+
+
+class VoidsBelow(RowFolding):
+    """A row is voided by the next revision, as an operator would: one of his may come first."""
+
+    def voided(self, state: Any, records: Sequence[Any]) -> list[tuple[Any, Any]]:
+        return [
+            (type(rows)(row._replace(revision=1) for row in rows), headers)
+            for rows, headers in super().voided(state, records)
+        ]
 
 
 _row = SpendView._row

@@ -75,6 +75,7 @@ class Oracle:
             self._states,
             self._spend,
             self._declared,
+            self._doubled,
         )
         return [problem for check in checks for problem in check()]
 
@@ -186,6 +187,27 @@ class Oracle:
         for stage, partition, first, last, kind, topic, _ in self._store.gaps:
             if kind == "gap" and last >= self._broker.logs[TP(topic, partition)].first:
                 yield f"I1: {stage} declares {first} to {last} of {topic}/{partition} as gone, and they are not"
+
+    def _doubled(self) -> Iterator[str]:
+        """Of an id with several times the first in the log counts, everywhere and without a hand.
+
+        Beyond the horizon, and of what is ahead of its arrival, nobody is held to it here.
+        """
+        void = {row.identity for record in self._of_kind(b"correction") for row in record.value if _voids(record)}
+        times: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        clocks: dict[int, int] = defaultdict(int)
+        for record, row in self._rows:
+            clocks[record.partition] = max(clocks[record.partition], row.received_ms)
+            known = times[row.org, row.event_id]
+            if row.identity in {one.identity for one in known}:
+                continue
+            if not known and row.identity in void:
+                yield f"I10: {row.event_id} at {row.event_us} came first and is void"
+            since_us = (clocks[record.partition] - SETTINGS.horizon_s * 1000) * 1000
+            sure = [one for one in [*known, row] if one.event_us >= since_us and not _ahead(one)]
+            if row in sure and len(sure) > 1 and row.identity not in void and not self._incident.declared:
+                yield f"I10: {row.event_id} counts at {row.event_us}, too"
+            known.append(row)
 
     def _complete_passes(self) -> set[tuple[Any, ...]]:
         """Return the batches whose rows are all in the log: a killed worker's last batch may not be."""
@@ -322,6 +344,14 @@ def _of_policy(scope: str, facts: Any) -> bool:
     """
     plain = facts.get("window") in (None, "minute", "hour", "day", "month") and facts.get("timezone", "UTC") == "UTC"
     return scope == "tag" or not plain
+
+
+def _voids(record: Any) -> bool:
+    return Correction.model_validate_json(dict(record.headers)[H_CORRECTION]).doubled
+
+
+def _ahead(row: Row) -> bool:
+    return row.event_us > (row.received_ms + 600_000) * 1000
 
 
 def _source_id(record: Any) -> str:

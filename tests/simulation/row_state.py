@@ -79,6 +79,10 @@ class RowState:
     repaired: dict[str, tuple[str, int]] = field(default_factory=dict)
     accepted: int = 0
     newest_stamp: int = -1
+    doubles_from_us: int = 0
+    doubled: set[tuple[int, str, str]] = field(default_factory=set)
+    """Rows whose id came first at another time, until their voiding is folded."""
+    to_void: list[tuple[int, str, str]] = field(default_factory=list)
 
     def cell(self, key: Key) -> Cell:
         found = self.cells.get(key)
@@ -123,6 +127,8 @@ def snapshot(state: RowState) -> Any:
         accepted=state.accepted,
         deferred=tuple((org, hour, offset) for (org, hour), offset in sorted(state.deferred.items())),
         repaired=state.repaired,
+        doubles_from_us=state.doubles_from_us,
+        doubled=tuple(sorted(state.doubled)),
     )
     return SimpleNamespace(
         partition=state.partition,
@@ -145,6 +151,8 @@ def restore(state: RowState, progress: str, cells: Iterable[tuple[Key, int, int,
     state.remember_from_us = data["remember_from_us"]
     state.deferred = {(org, hour): offset for org, hour, offset in data["deferred"]}
     state.repaired = {org: (name, offset) for org, (name, offset) in data["repaired"].items()}
+    state.doubles_from_us = data["doubles_from_us"]
+    state.doubled = {(at_us, org, event_id) for at_us, org, event_id in data["doubled"]}
     for key, calls, cost_nano, stamp in cells:
         state.cells[key] = Cell(calls, cost_nano, stamp)
         state.newest_stamp = max(state.newest_stamp, stamp)
@@ -177,9 +185,10 @@ def identities(record: Any) -> list[tuple[Any, ...]]:
         return [row.identity for row in record.value]
     if headers[H_KIND] != b"correction":
         return []
-    was = Correction.model_validate_json(headers[H_CORRECTION]).was
+    correction = Correction.model_validate_json(headers[H_CORRECTION])
+    was = correction.was
     revised = [(*row.identity, row.revision) for row in record.value[was:]]
-    return [*revised, *(row.identity for row in record.value[2 * was :])]
+    return revised if correction.doubled else [*revised, *(row.identity for row in record.value[2 * was :])]
 
 
 # what is gone from a log -------------------------------------------------------------------------------------------
@@ -191,7 +200,14 @@ def renew(state: RowState, log_id: str) -> None:
     state.applied = state.base - 1
     state.log_id = log_id
     state.seen.clear()
+    state.doubled.clear()
+    forgotten(state)
     missing(state, open_hours(state))
+
+
+def forgotten(state: RowState) -> None:
+    """Which of several times of an id came first is known of later ones alone."""
+    state.doubles_from_us = max([state.doubles_from_us, *(clock * 1_000 for clock in state.clocks.values())])
 
 
 def open_hours(state: RowState) -> list[tuple[str, int]]:

@@ -74,7 +74,7 @@ def draw_mix(rng: random.Random) -> Mix:
         ahead=some(0.15),
         malformed=some(0.1),
         poison=some(0.06) * rng.randint(0, 1),
-        twin=some(0.1),
+        twin=some(0.25),
         jump=some(0.25),
     )
 

@@ -101,11 +101,13 @@ class Traffic:
             if process.name == "price" and self.world.rng.random() < 0.7:
                 process.kill()
 
-    def _correct(self) -> None:
+    def _correct(self, event: Event | None = None) -> None:
         """An operator replaces rows that the ledger holds: other costs, another user, nothing, another org."""
         rng = self.world.rng
-        rows = [row for _, row in sorted(self.line.store.events.items())]
+        rows = [row for key, row in sorted(self.line.store.events.items()) if event is None or key == event.identity]
         if not rows:
+            if event is not None and self.world.now < self.span_s:  # as soon as the ledger has it
+                self.world.after(0.1, lambda: self._correct(event))
             return
         org = rng.choice(rows).org
         was = rng.sample(mine := [row for row in rows if row.org == org], min(len(mine), rng.randint(1, 3)))
@@ -140,8 +142,12 @@ class Traffic:
             return
         if self.sent and world.chance(mix.twin):
             old = rng.choice(self.sent)
-            event = old._replace(org=rng.choice(ORGS)) if rng.random() < 0.5 else old._replace(at_us=old.at_us + 1)
+            event = old._replace(org=rng.choice(ORGS)) if rng.random() < 0.5 else self._at_another_time(old)
             self._append(event)
+            if world.chance(mix.resend):
+                world.after(rng.random() * 3.0, lambda: self._append(event))
+            if rng.random() < 0.3:
+                self._correct(event)
             return
         event = self._an_event()
         self.sent.append(event)
@@ -153,6 +159,12 @@ class Traffic:
             world.after(rng.random() * 3.0, lambda: self._append(event))
         if world.chance(mix.spool):
             world.after(rng.random() * self.span_s, lambda: self._drain(event))
+
+    def _at_another_time(self, old: Event) -> Event:
+        """The same id with another time, and other content, each time the same."""
+        moved_us = self.world.rng.choice((1, 1, -1, 30_000_000, 700_000_000, -700_000_000))
+        at_us = old.at_us + moved_us
+        return old._replace(at_us=at_us, user=USERS[at_us % 3], units=at_us % 10, poison=False)
 
     def _drain(self, event: Event) -> None:
         self.world.jump(self.world.rng.choice((0, 0, 1_200, 2 * HOUR_S)))

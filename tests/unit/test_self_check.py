@@ -75,4 +75,4 @@ def test_command_is_one_that_verify_understands() -> None:
     assert arguments[:4] == [sys.executable, "-m", "tollmeter", "verify"]
     parsed = verify.make_context("verify", arguments[4:]).params
     assert (parsed["since"], parsed["alert"], parsed["as_json"]) == (10_800.0, True, True)
-    assert (parsed["mend"], parsed["deep"]) == (False, False)
+    assert (parsed["mend"], parsed["deep"], parsed["first_wins"]) == (False, False, True)

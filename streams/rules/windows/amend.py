@@ -26,6 +26,12 @@ from tollmeter.streams.rules.records.encode import (
 )
 
 COUNTERS = tuple(column.name for column in PRICED_COLUMNS if column.name.endswith("_tokens"))
+UNKNOWN = tuple(
+    column.name
+    for column in PRICED_COLUMNS
+    if column.name.startswith("at_risk") or column.name in ("est_cost_nano", "reported_cost_nano")
+)
+COSTS = tuple(column.name for column in PRICED_COLUMNS if column.name.startswith("cost_"))
 FIELDS = (
     "org_id",
     "group_id",
@@ -93,7 +99,7 @@ def parse(assignments: Iterable[str]) -> Amendment:
 def amend(rows: pl.DataFrame, amendment: Amendment, price: Price) -> pl.DataFrame:
     """Return the rows (contract columns, text as text) as they shall be, in their order. Raises `AmendError`."""
     if amendment.void:
-        return void(rows, price)
+        return void(rows)
     now = rows.with_columns(pl.lit(value, PRICED_DTYPES[name]).alias(name) for name, value in amendment.fields.items())
     if amendment.tags:
         now = now.with_columns(pl.Series("tags", [_tags(t, amendment.tags) for t in rows["tags"]], now.schema["tags"]))
@@ -102,13 +108,18 @@ def amend(rows: pl.DataFrame, amendment: Amendment, price: Price) -> pl.DataFram
     return _next(rows, _priced(now, price))
 
 
-def void(rows: pl.DataFrame, price: Price) -> pl.DataFrame:
+def void(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the empty rows that stay of calls that are gone: nothing used, free, and of no call."""
-    nothing = [pl.lit(0, PRICED_DTYPES[name]).alias(name) for name in COUNTERS]
-    unknown = [pl.lit(None, PRICED_DTYPES[name]).alias(name) for name in ("est_cost_nano", "reported_cost_nano")]
+    return _next(rows, emptied(rows))
+
+
+def emptied(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows with everything that counts taken out: what PRICE makes of a refused call, and the mark VOID."""
+    nothing = [pl.lit(0, PRICED_DTYPES[name]).alias(name) for name in (*COUNTERS, *COSTS)]
+    unknown = [pl.lit(None, PRICED_DTYPES[name]).alias(name) for name in UNKNOWN]
     units = pl.Series("extra_units", [[]] * rows.height, PRICED_DTYPES["extra_units"])
-    refused = rows.with_columns(*nothing, *unknown, units, status=pl.lit("BLOCKED"))  # costs nothing, whatever else
-    return _next(rows, _priced(refused, price)).with_columns(status=pl.lit(VOID), rule_id=pl.lit(VOID_RULE))
+    said = {"status": VOID, "price_status": "FREE", "rule_id": VOID_RULE}
+    return rows.with_columns(*nothing, *unknown, units, *(pl.lit(text).alias(name) for name, text in said.items()))
 
 
 def changed(was: Row, now: Row, amendment: Amendment) -> tuple[str, ...]:
@@ -163,16 +174,20 @@ class Part(NamedTuple):
     now: pl.DataFrame
 
 
-def records(part: Part, correction_id: str, reason: str, limit: int = MAX_RECORD_BYTES) -> list[tuple[bytes, Headers]]:
+def records(
+    part: Part, correction_id: str, reason: str, limit: int = MAX_RECORD_BYTES, *, doubled: bool = False
+) -> list[tuple[bytes, Headers]]:
     """Return value and headers of the records that carry a part, none above the limit unless of one row."""
     rows = pl.concat([part.was, part.now])
     value = to_ipc(encode_dicts(rows))
     if part.now.height <= 1 or (len(value) <= limit and rows.height <= BLOCK_ROWS):
-        correction = Correction(id=correction_id, org_id=part.org_id, was=part.was.height, reason=reason)
+        correction = Correction(
+            id=correction_id, org_id=part.org_id, was=part.was.height, reason=reason, doubled=doubled
+        )
         return [(value, correction_headers(correction, rows.height))]
     middle = part.now.height // 2
     halves = (
         Part(part.org_id, part.was[:middle], part.now[:middle]),
         Part(part.org_id, part.was[middle:], part.now[middle:]),
     )
-    return [record for half in halves for record in records(half, correction_id, reason, limit)]
+    return [record for half in halves for record in records(half, correction_id, reason, limit, doubled=doubled)]

@@ -11,12 +11,12 @@ import polars as pl
 
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import Correction
-from tollmeter.schemas.priced import VOID
+from tollmeter.schemas.priced import DOUBLED_REVISION, VOID
 from tollmeter.streams.rules.windows.alerts import Passage
 from tollmeter.streams.rules.windows.dedupe import Mask
 from tollmeter.streams.rules.windows.fold import PARTITIONS, add_passage, defer, name_scopes, passage_of
 from tollmeter.streams.rules.windows.repair import late_edges
-from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.state import Identity, State
 from tollmeter.streams.rules.windows.totals import Matrix, Vector, measure_matrix
 
 
@@ -34,6 +34,9 @@ def fold_correction(
     if not rows.height:
         return []
     passage = passage_of(rows)
+    if correction.doubled:
+        _settle_doubled(state, passage, rows, offset)
+        return []
     new = _new(state, correction, rows, passage, offset)
     live = np.concatenate((new[: correction.was], new))
     if not live.any():
@@ -47,12 +50,41 @@ def fold_correction(
     return add_passage(state, chosen, offset, partial(_found, appended_ms=appended_ms))
 
 
+def _settle_doubled(state: State, passage: Passage, rows: pl.DataFrame, offset: int) -> None:
+    """Note that rows which never entered a window are void now; what was computed from the ledger may hold them."""
+    every = np.arange(rows.height)
+    in_time = passage.times_us >= state.remember_from_us
+    _first(state, passage, rows["org_id"], revised_ids(rows), every[in_time])
+    late = _late(state, passage, every)
+    if late.any():
+        defer(state, rows["org_id"].gather(every[late]), passage.charged_us[late], offset)
+    for identity in _identities(passage, rows):
+        state.doubled.discard(identity)
+        if state.budgets.extras(identity[1]):
+            state.unsettled[identity[1]] = offset
+
+
+def _identities(passage: Passage, rows: pl.DataFrame) -> list[Identity]:
+    return list(zip(passage.times_us.tolist(), rows["org_id"].cast(pl.String), rows["event_id"], strict=True))
+
+
+def _is_doubled(state: State, passage: Passage, rows: pl.DataFrame) -> Mask:
+    """Tell which rows were never counted, since their id came first at another time, and are void whatever they say."""
+    overruled = (rows["revision"] < DOUBLED_REVISION).to_numpy()
+    void = rows["event_id"].cast(pl.String) + f"{DOUBLED_REVISION:04x}"
+    told = state.seen.has(passage.times_us, state.scopes.text_codes(rows["org_id"]), void)
+    waiting = np.array([identity in state.doubled for identity in _identities(passage, rows)], dtype=bool)
+    found: Mask = overruled & (told | waiting)
+    return found
+
+
 def _new(state: State, correction: Correction, rows: pl.DataFrame, passage: Passage, offset: int) -> Mask:
     """Tell which replacements are to be folded, and have the hours of those repaired that come too late for it."""
     asserted = np.arange(correction.was, rows.height)
-    late = _late(state, passage, asserted)
+    doubled = _is_doubled(state, passage, rows)[asserted]
+    late = _late(state, passage, asserted) & ~doubled
     fresh = np.zeros(asserted.size, dtype=bool)
-    in_time = np.flatnonzero(~late)
+    in_time = np.flatnonzero(~late & ~doubled)
     fresh[in_time] = _first(state, passage, rows["org_id"], revised_ids(rows), asserted[in_time])
     # What came from another organisation is an identity that nobody may count a second time by sending it again.
     moved = np.flatnonzero(fresh & (asserted >= 2 * correction.was))

@@ -46,6 +46,13 @@ def renew(state: State, log_id: str) -> None:
     state.applied, state.base = begin.stamp, begin.stamp + 1
     state.log_id = log_id
     state.seen = Dedupe(state.rules.seen_cap)
+    state.doubled.clear()
+    forgotten(state)
+
+
+def forgotten(state: State) -> None:
+    """Say that ids were forgotten: of those that came up to now nobody knows any more which time was the first."""
+    state.doubles_from_us = max([state.doubles_from_us, *(clock * 1_000 for clock in state.clocks.values())])
 
 
 def missing(state: State, hours: list[tuple[str, int]]) -> None:

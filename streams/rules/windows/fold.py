@@ -16,7 +16,7 @@ from tollmeter.streams.rules.limits.budgets import crossed, level_of, used
 from tollmeter.streams.rules.windows.alerts import Passage, budget_alert, spike_alert
 from tollmeter.streams.rules.windows.anomalies import spike_threshold
 from tollmeter.streams.rules.windows.cardinality import scopes_of_rows
-from tollmeter.streams.rules.windows.dedupe import Mask
+from tollmeter.streams.rules.windows.dedupe import Known, Mask
 from tollmeter.streams.rules.windows.scopes import NOBODY
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import (
@@ -51,6 +51,8 @@ COLUMNS_READ = tuple(
     )
 )
 """The priced columns that WATCH reads."""
+AHEAD_MS = 600_000
+"""How far an event may be ahead of its arrival to be compared with others of its id."""
 Found = Callable[[State, str, int, Vector, Matrix, Matrix], list[Alert]]
 """(state, level, bucket, scopes, measures before, measures after) of cells that were added to; what that means."""
 
@@ -139,18 +141,34 @@ def _live(state: State, passage: Passage, event_ids: pl.Series, offset: int) -> 
         state.move_clock(partition, int(clock[-1]))
     remembered = passage.times_us >= state.remember_from_us
     late |= ~remembered
-    first = np.ones(replay.size, dtype=bool)
-    at = np.flatnonzero(remembered)
-    orgs, ids = passage.orgs, event_ids
-    if at.size < remembered.size:
-        orgs, ids = orgs.gather(at), ids.gather(at)
-    first[at] = state.seen.first(passage.times_us[at], state.scopes.text_codes(orgs), ids)
+    known = _known(state, passage, event_ids, remembered)
+    first = known.first & ~known.doubled
     deferred = late & ~replay & first
-    _count(state, replay, deferred, ~replay & ~first)
+    _count(state, replay, deferred, ~replay & ~known.first, known.doubled)
     deferred |= replay & first  # the record in which it came first is gone, or too old to be sure: the ledger knows
     if deferred.any():
         defer(state, passage.orgs.filter(pl.Series(deferred)), passage.charged_us[deferred], offset)
     return ~replay & ~late & first
+
+
+def _known(state: State, passage: Passage, event_ids: pl.Series, remembered: Mask) -> Known:
+    """Ask the memory about the rows that it may know; note those whose id came first at another time."""
+    known = Known(np.ones(remembered.size, dtype=bool), np.zeros(remembered.size, dtype=bool))
+    at = np.flatnonzero(remembered)
+    orgs, ids = passage.orgs, event_ids
+    if at.size < remembered.size:
+        orgs, ids = orgs.gather(at), ids.gather(at)
+    since_us, sure_from_us = state.remember_from_us, state.doubles_from_us
+    known.first[at], known.doubled[at] = state.seen.look(
+        passage.times_us[at], state.scopes.text_codes(orgs), ids, since_us, sure_from_us
+    )
+    # the log is read back by append time: of what is ahead of its own a restart may have forgotten which came first
+    known.doubled[passage.times_us > (passage.received_ms + AHEAD_MS) * 1_000] = False
+    for row in np.flatnonzero(known.doubled).tolist():
+        identity = int(passage.times_us[row]), str(passage.orgs[row]), str(event_ids[row])
+        state.doubled.add(identity)
+        state.to_void.append(identity)
+    return known
 
 
 def defer(state: State, orgs: pl.Series, charged_us: Vector, offset: int) -> None:
@@ -161,12 +179,13 @@ def defer(state: State, orgs: pl.Series, charged_us: Vector, offset: int) -> Non
             state.unsettled[org] = offset
 
 
-def _count(state: State, replay: Mask, deferred: Mask, resent: Mask) -> None:
+def _count(state: State, replay: Mask, deferred: Mask, resent: Mask, doubled: Mask) -> None:
     replays = int(replay.sum())
     state.counters["accepted"] += replay.size - replays
     state.counters["replays"] += replays
     state.counters["late_deferred"] += int(deferred.sum())
     state.counters["resends"] += int(resent.sum())
+    state.counters["doubled"] += int(doubled.sum())
 
 
 def _by_scope_and_minute(state: State, passage: Passage) -> tuple[Vector, Matrix, int]:

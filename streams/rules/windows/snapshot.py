@@ -103,6 +103,8 @@ def _progress(state: State) -> Progress:
         repaired=state.repaired,
         raised=state.raised,
         remember_from_us=state.remember_from_us,
+        doubles_from_us=state.doubles_from_us,
+        doubled=tuple(sorted(state.doubled)),
     )
 
 
@@ -114,12 +116,13 @@ def restore(state: State, progress: Progress, cells: pl.DataFrame, policies: Seq
         state.move_clock(source, clock)
     state.closed_minute, state.closed_hour = progress.closed_minute, progress.closed_hour
     state.touched = set(progress.touched)
-    state.counters = {name: progress.counters[name] for name in COUNTERS}
+    state.counters = {name: progress.counters.get(name, 0) for name in COUNTERS}
     state.raised = dict(progress.raised)
     state.deferred = {(org, hour): offset for org, hour, offset in progress.deferred}
     state.unread, state.unsettled = list(progress.unread), dict(progress.unsettled)
     state.repaired = dict(progress.repaired)
     state.remember_from_us = progress.remember_from_us
+    state.doubles_from_us, state.doubled = progress.doubles_from_us, set(progress.doubled)
     for (level, start), part in cells.group_by(["level", "bucket"], maintain_order=True):
         bucket = bucket_at(str(level), int(start.timestamp()))
         numbers = [state.scopes.number(scope) for scope in part.select("org_id", "scope", "name").iter_rows()]

@@ -17,7 +17,10 @@ from tollmeter.streams.rules.windows.windows import Cells
 
 HISTORY_HOURS = 24
 HISTORY_DAYS = 8
-COUNTERS = ("accepted", "resends", "late_deferred", "replays")
+COUNTERS = ("accepted", "resends", "late_deferred", "replays", "doubled")
+
+Identity = tuple[int, str, str]
+"""Event time in microseconds since 1970 UTC, organisation, event id: what makes two rows the same call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,12 @@ class State:
     """Running maximum of received_at per source partition, milliseconds since 1970 UTC."""
     remember_from_us: int = 0
     """Event time from which on ids are remembered; rows from before it are deferred. Moves at barriers only."""
+    doubles_from_us: int = 0
+    """Event time from which on it is sure which of several times of an id came first: nothing of it is forgotten."""
+    doubled: set[Identity] = field(default_factory=set)
+    """Rows that are never counted since their id came first at another time, until the log says that they are void."""
+    to_void: list[Identity] = field(default_factory=list)
+    """Those of them that nobody has been told of yet; whoever voids them takes them out."""
     closed_minute: int = -1
     """Every minute before this one is closed: statistics have stepped over it."""
     closed_hour: int = -1

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tollmeter.admin.verify.count import COORDINATES, IDENTITY, Difference
+from tollmeter.admin.verify.count import IDENTITY, Difference
 from tollmeter.admin.verify.sources import SourceMap, spans
 from tollmeter.schemas.event import EPOCH
 from tollmeter.sinks.clickhouse.client import ClickHouse
@@ -105,13 +105,6 @@ def log_start(client: ClickHouse, priced_begin: Mapping[int, int]) -> dict[int, 
             source = row["source_partition"]
             start[source] = max(start.get(source, 0), row["first_offset"])
     return start
-
-
-def insert_voids(client: ClickHouse, rows: pl.DataFrame, reason: str) -> None:
-    """Take rows (LEDGER_SCHEMA and `kept_time`) out of the ledger: tombstones first, nothing goes untold."""
-    columns = (*IDENTITY, "kept_time", *COORDINATES, "priced_partition", "priced_offset", "cost_nano")
-    client.insert_rows("ledger_voids", (*columns, "reason"), [(*row, reason) for row in rows.select(columns).rows()])
-    delete(client, rows)
 
 
 def delete(client: ClickHouse, rows: pl.DataFrame) -> None:

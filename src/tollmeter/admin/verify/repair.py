@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 from aiokafka import AIOKafkaProducer, TopicPartition
 
+from tollmeter.admin import corrections
 from tollmeter.admin.verify import ledger, rollups, windows
 from tollmeter.admin.verify.count import IDENTITY
 from tollmeter.admin.verify.live import check_windows
@@ -24,9 +25,12 @@ from tollmeter.admin.verify.windows import FOLDED, Progress, WindowCheck, WrongC
 from tollmeter.broker.client import kafka_producer, read_between
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Round
+from tollmeter.schemas.priced import VOID
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS, PricedBlock, read, to_insert
+from tollmeter.streams.rules.windows.amend import Part, void
+from tollmeter.streams.rules.windows.doubled import REASON
 from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA
 from tollmeter.streams.rules.windows.totals import MEASURES, bucket_at
 from tollmeter.streams.watch.repairs import repair_records
@@ -57,26 +61,36 @@ async def _ledger(settings: Settings, client: ClickHouse, broken: Broken) -> lis
         done.append(f"replaced {await _reinsert(settings, client, wrong)} rows by those of the log")
     for missing in broken.missing:
         done.append(f"inserted {await _reinsert(settings, client, missing)} rows from the log")  # noqa: PERF401
+    return done + await void_doubled(settings, client, broken)
+
+
+async def void_doubled(settings: Settings, client: ClickHouse, broken: Broken) -> list[str]:
+    """Take out what stands in the ledger beside the first time of its id, by corrections, and say what was done."""
+    done = []
     for twice in broken.twice:
-        surplus = to_void(twice)
-        await asyncio.to_thread(ledger.insert_voids, client, surplus, "same id at another time")
+        rows = (await asyncio.to_thread(corrections.stored, client, twice["event_id"].unique().to_list())).filter(
+            pl.col("status") != VOID
+        )
+        surplus = rows.join(to_void(twice), on=IDENTITY, how="semi", maintain_order="left")
+        empty = void(surplus)
+        parts = [
+            Part(str(org), part, empty.filter(empty["org_id"] == org))
+            for (org,), part in surplus.group_by("org_id", maintain_order=True)
+        ]
+        await corrections.send_all(settings, parts, REASON)
         done.append(f"voided {surplus.height} rows: their ids stay under the time that came first")
     return done
 
 
 def to_void(twice: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows to take out, with the time under which each id stays: that of its first row in the log."""
-    first = twice.sort("priced_offset", maintain_order=True).unique(
-        ["org_id", "event_id"], keep="first", maintain_order=True
-    )
-    kept = first.select("org_id", "event_id", pl.col("event_time").alias("kept_time"))
-    joined = twice.join(kept, on=["org_id", "event_id"], maintain_order="left")
-    return joined.filter(pl.col("event_time") != pl.col("kept_time"))
+    """Return the rows to take out: all but the first one in the log of each id."""
+    before = pl.int_range(pl.len()).over("org_id", "event_id")
+    return twice.sort("priced_offset", maintain_order=True).filter(before > 0)
 
 
 def _minutes(broken: Broken) -> set[int]:
     """Return the minutes whose rows were touched."""
-    frames = [*broken.back, *broken.wrong, *broken.missing, *broken.twice]
+    frames = [*broken.back, *broken.wrong, *broken.missing]
     starts = (frame["event_time"].dt.truncate("1m").dt.epoch("s").to_list() for frame in frames)
     return {start for found in starts for start in found}
 

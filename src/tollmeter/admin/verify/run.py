@@ -164,23 +164,34 @@ class Job:
                 into.append(rows_)
         self._found.add([*changed_contents(rows, where), *compared.differences, *_identity(where, counts)])
         gone = pl.concat([voids.select(IDENTITY), expected.filter(pl.col("status") == VOID).select(IDENTITY)])
-        self._several_times(rows.join(gone, on=IDENTITY, how="anti"), where)
+        self._several_times(rows, gone, where)
         return stored
 
-    def _several_times(self, rows: pl.DataFrame, where: str) -> None:
-        """List ids that stand in the ledger under several times."""
-        twice = several_times(rows)
-        if not twice.height:
+    def _several_times(self, rows: pl.DataFrame, gone: pl.DataFrame, where: str) -> None:
+        """List ids that came at several times; where the ledger still counts more than one, that is a difference."""
+        came = several_times(rows)
+        if not came.height:
             return
-        self.verdict.broken.twice.append(twice)
-        grouped = twice.group_by("org_id", "event_id", maintain_order=True).agg("event_time", "cost_nano")
-        detail = f"the same event_id at several times, each counted, for example {ids(grouped)}"
-        self._found.add([Difference("id_with_several_times", where, grouped.height, detail)])
+        count = pl.col("counts").sum().alias("counted")
+        counts = came.join(gone.unique().with_columns(counts=0), on=IDENTITY, how="left").fill_null(1)
+        grouped = counts.group_by("org_id", "event_id", maintain_order=True).agg("event_time", "cost_nano", count)
         room = LISTED - len(self.verdict.several_times)
         self.verdict.several_times += [
-            {"org_id": org, "event_id": event_id, "times": [time.isoformat() for time in times], "cost_nano": costs}
-            for org, event_id, times, costs in grouped.head(max(0, room)).rows()
+            {
+                "org_id": org,
+                "event_id": event_id,
+                "times": [time.isoformat() for time in times],
+                "cost_nano": costs,
+                "counted": counted,
+            }
+            for org, event_id, times, costs, counted in grouped.head(max(0, room)).rows()
         ]
+        twice = several_times(came.join(gone, on=IDENTITY, how="anti"))
+        if twice.height:
+            self.verdict.broken.twice.append(twice)
+            wrong = twice.unique(["org_id", "event_id"], maintain_order=True)
+            detail = f"the same event_id at several times, each counted, for example {ids(wrong)}"
+            self._found.add([Difference("id_with_several_times", where, wrong.height, detail)])
 
     def _older(self, expected: pl.DataFrame, stored: pl.DataFrame, begin: dict[int, int]) -> pl.DataFrame:
         """Return ledger rows of events that were first delivered before the part in question, and resent since."""
