@@ -20,22 +20,25 @@ STACK = {
     "clickhouse_database": "d",
     "clickhouse": "http://127.0.0.1:40002",
     "clickhouse_user": "default",
-    "clickhouse_password": "secret",
+    "clickhouse_password": "pw-of-default",
 }
 
 
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, ("127.0.0.1:40001", "http://127.0.0.1:40002", "default", "secret", "a.", "d")),
-        ({"KAFKA": "k:9"}, ("k:9", "http://127.0.0.1:40002", "default", "secret", "a.", "d")),
+        ({}, ("127.0.0.1:40001", "http://127.0.0.1:40002", "default", "pw-of-default", "a.", "d")),
+        ({"KAFKA": "k:9"}, ("k:9", "http://127.0.0.1:40002", "default", "pw-of-default", "a.", "d")),
         ({"CLICKHOUSE": "http://other:8123"}, ("127.0.0.1:40001", "http://other:8123", "default", "", "a.", "d")),
         (
             {"CLICKHOUSE_USER": "reader", "CLICKHOUSE_PASSWORD": "r"},
             ("127.0.0.1:40001", "http://127.0.0.1:40002", "reader", "r", "a.", "d"),
         ),
-        ({"KAFKA": ""}, ("127.0.0.1:40001", "http://127.0.0.1:40002", "default", "secret", "a.", "d")),
-        ({"TOPIC_PREFIX": "mine."}, ("127.0.0.1:40001", "http://127.0.0.1:40002", "default", "secret", "mine.", "d")),
+        ({"KAFKA": ""}, ("127.0.0.1:40001", "http://127.0.0.1:40002", "default", "pw-of-default", "a.", "d")),
+        (
+            {"TOPIC_PREFIX": "mine."},
+            ("127.0.0.1:40001", "http://127.0.0.1:40002", "default", "pw-of-default", "mine.", "d"),
+        ),
     ],
     ids=["nothing set", "kafka", "clickhouse", "user", "set to nothing", "prefix"],
 )
@@ -45,7 +48,7 @@ def test_overlay(environment: dict[str, str], expected: tuple[str, ...]) -> None
     password = seen.clickhouse_password.get_secret_value()
     found = (seen.kafka, seen.clickhouse, seen.clickhouse_user, password, seen.topic_prefix, seen.clickhouse_database)
     assert found == expected
-    assert "secret" not in repr(seen)
+    assert "pw-of-default" not in repr(seen)
 
 
 def test_a_stack_counts_only_while_its_supervisor_lives(tmp_path: Path) -> None:
