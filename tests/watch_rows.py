@@ -1,20 +1,48 @@
 """Priced rows for tests of WATCH: a frame with the columns it reads, from short dicts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
+from tollmeter.streams.rules.anomalies.limits import Limits
 from tollmeter.streams.rules.windows.anomalies import SpikeFloors
 from tollmeter.streams.rules.windows.fold import COLUMNS_READ
 from tollmeter.streams.rules.windows.state import State, WatchRules
+from tollmeter.streams.watch.thresholds import shipped_limits
 
 START = int(datetime(2026, 11, 20, 10, 0, tzinfo=UTC).timestamp())
 FLOORS = SpikeFloors(minute_nano=10**9, hour_nano=5 * 10**9, new_key_hour_nano=10 * 10**9, factor=3)
 RULES = WatchRules(
-    sources=2, horizon_s=3_600, close_after_s=120, seen_cap=10_000, floors=FLOORS, unpriced_share_pct=1.0
+    sources=2,
+    horizon_s=3_600,
+    close_after_s=120,
+    seen_cap=10_000,
+    floors=FLOORS,
+    unpriced_share_pct=1.0,
+    limits=shipped_limits(),
 )
+
+
+def low(limits: Limits) -> Limits:
+    """Return figures at which a handful of calls is suspicious."""
+    few = {"least": 1, "factor": 2, "floor_nano": 0, "new_least": 2, "new_floor_nano": 0}
+    share = {"least_pct": 10, "excess_nano": 0, "keys": 2, "hours": 1, "new_keys": 2, "new_floor_nano": 1}
+    return Limits(
+        past_windows=2,
+        past_age_windows=2,
+        critical_nano=10**7,
+        fan_out=limits.fan_out.model_copy(update=few),
+        error_storm=limits.error_storm.model_copy(update=few),
+        same_body=limits.same_body.model_copy(update=few),
+        dominance=limits.dominance.model_copy(update=share),
+    )
+
+
+LOW = replace(RULES, limits=low(RULES.limits))
+"""Rules about identity that find something in a few calls."""
 DEFAULTS: dict[str, Any] = {
     "org_id": "acme",
     "group_id": "g",
@@ -36,6 +64,7 @@ DEFAULTS: dict[str, Any] = {
     "cost_eur_nano": 90,
     "at_risk_eur_nano": None,
     "cost_rub_nano": None,
+    "prompt_hash": "",
     "at_risk_rub_nano": None,
 }
 _TEXT = {name for name, value in DEFAULTS.items() if isinstance(value, str)}
@@ -74,5 +103,7 @@ def frame(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS_READ) -> 
         pl.col("event_time").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
         pl.col("received_at").cast(pl.Datetime("ms")).dt.replace_time_zone("UTC"),
         pl.col("src_partition").cast(pl.UInt16),
-        pl.col(*sorted(_TEXT)).cast(pl.Categorical(pl.Categories.random())),  # as PRICE does, for each record
+        pl.col(*sorted(_TEXT - {"prompt_hash"})).cast(
+            pl.Categorical(pl.Categories.random())
+        ),  # as PRICE does, for each record
     )

@@ -12,7 +12,7 @@ from tollmeter.producers.extract.usage import count, get, items, text
 HTTP_ERROR = 400
 WHOLE_OBJECTS = ("chat.completion", "response", "text_completion", "interaction", "list", "thread.run")
 _STATED = ("usage", "usageMetadata", "usage_metadata", "meta", "usage_info", "eval_count")
-_ENVELOPES = ("response", "result", "body", "message", "completion", "x_groq", "metadata")
+_ENVELOPES = ("response", "result", "body", "message", "completion", "x_groq")
 MAX_ANSWERS = 100_000
 """So many answers of one list are read."""
 
@@ -158,13 +158,12 @@ def _batch_line(body: object) -> Any:
     if get(body, "modelOutput") is not None or (get(body, "recordId") is not None and get(body, "error") is not None):
         return get(body, "modelOutput") or {}
     answered = get(body, "response.usageMetadata", "response.usage_metadata", "response.usage") is not None
-    return get(body, "response") if answered and get(body, "key", "request", "metadata") is not None else None
+    return get(body, "response") if answered and get(body, "key", "request") is not None else None
 
 
 def from_text(content: str | bytes | bytearray) -> object:
     """Return what a text holds: one JSON document, or the list of chunks of server-sent events or JSON lines."""
     given = content if isinstance(content, str) else bytes(content).decode("utf-8", "replace")
-    given = given.removeprefix("\ufeff")
     whole = _parsed(given)
     if whole is not None:
         return whole

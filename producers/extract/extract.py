@@ -207,7 +207,7 @@ def _answered(
         "latency_ms": _latency(began, now),
         "stream": body.streamed,
         **names_of(body.content, provider, given),
-        **_counters(usage, given, cut=body.status == "CANCELLED"),
+        **_counters(usage, given),
         **body.fields,
     }
 
@@ -247,13 +247,12 @@ def _status(body: object) -> str:
     return "ERROR" if failed else "CANCELLED" if stated == "cancelled" else "OK"
 
 
-def _counters(usage: Usage, given: Mapping[str, object], *, cut: bool) -> dict[str, Any]:
-    """Return the counters; those of a stream that was cut were stated before its end, and are less than the truth."""
+def _counters(usage: Usage, given: Mapping[str, object]) -> dict[str, Any]:
     if usage.problem or not usage.stated:
         spoken = _spoken(usage, given)
         return spoken or {"usage_source": "NONE"}
     return {
-        "usage_source": "ESTIMATED" if cut else "PROVIDER",
+        "usage_source": "PROVIDER",
         "operation": usage.operation,
         "input_tokens": usage.input_tokens,
         "cache_read_tokens": usage.cache_read_tokens,

@@ -15,6 +15,7 @@ from tollmeter.sinks.clickhouse.queries import load, moment
 from tollmeter.streams.notify.lifecycle import STEPS
 from tollmeter.streams.notify.notice import Notice
 from tollmeter.streams.notify.texts import Cause, Causes
+from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
 from tollmeter.streams.rules.limits.periods import period_of
 
 log = logging.getLogger("tollmeter.notify")
@@ -24,8 +25,8 @@ PAUSE_S = 30.0
 TOP = 2
 WORTH_PCT = 10
 """A cause with a smaller share explains nothing."""
-_SPANS_S = {"minute": 60, "hour": 3_600}
-_KINDS = STEPS | {"late_spend", "spend_spike", "ingest_loop"}
+_SPANS_S = {"minute": 60, "ten_minutes": 600, "hour": 3_600}
+_KINDS = STEPS | {"late_spend", "spend_spike", "ingest_loop", *SUSPICIONS}
 _WEEK_S = 7 * 86_400
 
 

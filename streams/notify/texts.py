@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from tollmeter.sinks.channels.message import Message
 from tollmeter.streams.notify.notice import Notice
+from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
+from tollmeter.streams.rules.anomalies.words import said
 
 Facts = Mapping[str, Any]
 MOST = 1_000
@@ -121,6 +123,10 @@ def _unpriced(facts: Facts, causes: Causes) -> str:
     )
 
 
+def _suspicion(facts: Facts, causes: Causes) -> str:
+    return f"{whom(facts)} {said(str(facts['kind']), facts)}"
+
+
 def _own_words(facts: Facts, causes: Causes) -> str:
     return printable(facts["text"])
 
@@ -132,6 +138,7 @@ _TEMPLATES: dict[str, Callable[[Facts, Causes], str]] = {
     "spend_spike": _spike,
     "ingest_loop": _ingest_loop,
     "unpriced": _unpriced,
+    **dict.fromkeys(SUSPICIONS, _suspicion),
 }
 
 
@@ -160,6 +167,7 @@ _NEXT: dict[str, Callable[[Facts], tuple[str, ...]]] = {
     "late_spend": _always("tollmeter report spend --by key,model --since 7d"),
     "spend_spike": _block_command,
     "ingest_loop": _block_command,
+    **dict.fromkeys(SUSPICIONS, _block_command),
     "unpriced": _always("tollmeter report spend --by model,status --since 24h"),
     "cap_refused": _always("tollmeter report calls --top 20"),
     "rate_limited": _always("tollmeter ratelimit list"),

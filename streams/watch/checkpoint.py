@@ -1,4 +1,4 @@
-"""WATCH's checkpoints in ClickHouse: cells, then policies, then progress; for each the highest stamp wins.
+"""WATCH's checkpoints in ClickHouse: cells and profiles, then policies, then progress; for each the highest stamp wins.
 
 Written in this order, so that a progress record never claims what is not there. Methods block and raise `Unavailable`.
 """
@@ -17,6 +17,7 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.rules.limits.bindings import MEMBER
+from tollmeter.streams.rules.windows.profile_rows import PROFILE_SCHEMA
 from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, Snapshot
 from tollmeter.streams.rules.windows.state import HISTORY_DAYS, HISTORY_HOURS
 
@@ -28,10 +29,11 @@ _PROGRESS_COLUMNS = ("priced_partition", "applied", "stamp", "state")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What was saved of a partition: progress, cells with the columns of CELL_SCHEMA, live rules."""
+    """What was saved of a partition: progress, cells and profiles with the columns of their schemas, live rules."""
 
     progress: Progress
     cells: pl.DataFrame
+    profiles: pl.DataFrame
     policies: list[Policy | Member]
 
 
@@ -58,9 +60,13 @@ class CheckpointStore:
         since = EPOCH + timedelta(milliseconds=progress.watermark_ms or 0)
         wanted = {"partition": partition, **_windows_in_memory(since, self._settings.horizon_s)}
         cells = pl.read_ipc_stream(io.BytesIO(client.arrow(load("watch_cells"), wanted)))
+        profiles = pl.read_ipc_stream(io.BytesIO(client.arrow(load("watch_profiles"), {"partition": partition})))
         return Checkpoint(
             progress,
             cells.select(pl.col(name).cast(kind) for name, kind in CELL_SCHEMA.items()),
+            profiles.with_columns(pl.col("state").str.decode("base64")).select(
+                pl.col(name).cast(kind) for name, kind in PROFILE_SCHEMA.items()
+            ),
             [_rule(str(row["policy_id"]), row["policy"]) for row in policies],
         )
 
@@ -72,13 +78,19 @@ class CheckpointStore:
     @property
     def writes(self) -> tuple[Callable[[Snapshot], None], ...]:
         """The writes that save a snapshot, in their order; each may be repeated, and may be the last, without harm."""
-        return self._write_cells, self._write_policies, self._write_progress
+        return self._write_cells, self._write_profiles, self._write_policies, self._write_progress
 
     def _write_cells(self, taken: Snapshot) -> None:
-        if taken.cells.height:
+        self._insert("usage_windows", taken.cells)
+
+    def _write_profiles(self, taken: Snapshot) -> None:
+        self._insert("watch_profiles", taken.profiles)
+
+    def _insert(self, table: str, rows: pl.DataFrame) -> None:
+        if rows.height:
             out = io.BytesIO()
-            taken.cells.write_ipc_stream(out, compression="lz4")
-            self._connected().insert_arrow("usage_windows", out.getvalue(), list(CELL_SCHEMA))
+            rows.write_ipc_stream(out, compression="lz4")
+            self._connected().insert_arrow(table, out.getvalue(), rows.columns)
 
     def _write_policies(self, taken: Snapshot) -> None:
         stamp = max(taken.applied, 0)

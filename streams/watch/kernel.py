@@ -14,10 +14,12 @@ from tollmeter.settings import Settings
 from tollmeter.streams.engine import metrics
 from tollmeter.streams.rules.windows import epochs
 from tollmeter.streams.rules.windows.anomalies import SpikeFloors
+from tollmeter.streams.rules.windows.profile_rows import load
 from tollmeter.streams.rules.windows.snapshot import Snapshot, restore, snapshot, undo
 from tollmeter.streams.rules.windows.state import State, WatchRules
 from tollmeter.streams.watch.checkpoint import Checkpoint
 from tollmeter.streams.watch.records import OnBarrier, ReadBack, fold_records, remember, voided
+from tollmeter.streams.watch.thresholds import shipped_limits
 
 log = logging.getLogger("tollmeter")
 
@@ -36,6 +38,7 @@ def rules_from(settings: Settings, sources: int) -> WatchRules:
             factor=settings.spike_factor,
         ),
         unpriced_share_pct=settings.unpriced_share_pct,
+        limits=shipped_limits(),
         scopes_per_org=settings.watch_scopes_per_org,
     )
 
@@ -51,6 +54,7 @@ class WatchKernel:
         state = State(number, self._rules)
         if saved is not None:
             restore(state, saved.progress, saved.cells, saved.policies)
+            load(state, saved.profiles)
             await remember(self._read_back, state)
             log.info("partition %d goes on at offset %d (%d scopes)", number, state.applied + 1, len(state.scopes))
         return state

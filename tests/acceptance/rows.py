@@ -77,12 +77,6 @@ ROWS = (
     Row(
         "A7",
         "Suspicious keys and addresses are found: loops, floods, storms, repeats, one that dominates",
-        gaps=(
-            "many small calls from many addresses on one key",
-            "a storm of errors and retries",
-            "the same body again and again",
-            "one key that dominates",
-        ),
     ),
     Row(
         "A8",

@@ -7,9 +7,11 @@ import pytest
 
 from tests import watch_rows
 from tests.laws.test_fold import cells_of, rows_record
+from tests.suspects import profiles_of
 from tollmeter.schemas.envelope import tick_record
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.streams.rules.windows import profile_rows
 from tollmeter.streams.rules.windows.snapshot import restore, snapshot
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.watch.checkpoint import CheckpointStore
@@ -24,7 +26,7 @@ DAYS_S = 40 * 86_400
 @pytest.fixture
 def client(ledger_settings: Settings) -> Iterator[ClickHouse]:
     client = connect(ledger_settings)
-    for table in ("usage_events", "usage_windows", "watch_progress", "watch_policies"):
+    for table in ("usage_events", "usage_windows", "watch_progress", "watch_policies", "watch_profiles"):
         client.command(f"TRUNCATE TABLE {table}")
     yield client
     client.close()
@@ -46,6 +48,7 @@ def load(store: CheckpointStore) -> State:
     assert found is not None
     state = State(0, RULES)
     restore(state, found.progress, found.cells, found.policies)
+    profile_rows.load(state, found.profiles)
     return state
 
 
@@ -59,6 +62,19 @@ def test_an_empty_checkpoint_says_which_log_was_begun_and_the_next_one_wins(stor
     save(store, state)
     assert load(store).applied == 0
     assert cells_of(load(store)) == cells_of(state)
+
+
+def test_profiles_come_back_bit_by_bit_and_the_newest_wins(store: CheckpointStore) -> None:
+    state = State(0, RULES)
+    for number, name in enumerate(("a", "b\x00'", "a")):
+        at = watch_rows.START + 60 * number
+        row = watch_rows.row(number, at, api_key_id=name, prompt_hash=bytes([number] * 8).hex())
+        value, headers = tick_record({0: int(at) * 1000})
+        fold_records(state, [rows_record(2 * number, [row])])
+        fold_records(state, [rows_record(0, [])._replace(offset=2 * number + 1, headers=headers, value=value)])
+        save(store, state)
+    assert len(profiles_of(state)) == 3  # two keys and their organisation
+    assert profiles_of(load(store)) == profiles_of(state)
 
 
 @pytest.mark.parametrize(("clocks", "loaded"), [({0: 1}, True), ({0: 1, 1: 1}, False)], ids=["one", "both"])

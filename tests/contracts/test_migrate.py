@@ -35,6 +35,7 @@ TABLES = {
     "usage_minutes",
     "usage_windows",
     "watch_policies",
+    "watch_profiles",
     "watch_progress",
 }
 

@@ -113,7 +113,7 @@ class RowCheckpoints(CheckpointStore):
             for key, (stamp, calls, cost) in self._store.windows.items()
             if topics.org_partition(key[2], TARGETS) == partition
         ]
-        return Checkpoint(progress, cells, policies)  # type: ignore[arg-type]
+        return Checkpoint(progress, cells, None, policies)  # type: ignore[arg-type]
 
     def _write_cells(self, taken: Any) -> None:
         stamp = max(taken.applied, 0)

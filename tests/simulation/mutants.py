@@ -13,18 +13,22 @@ from tests.simulation.mutants_fold import (
     PromiseFirst,
     SealedRewritten,
     SnapshotAnywhere,
+    StepPerBatch,
     VoidsBelow,
     VoidsForgotten,
     WallClockInFold,
+    WallClockInWindows,
     any_row,
     each_counts,
     each_time_counts,
+    no_profiles,
     nobody,
     none_doubled,
     nothing_missing,
     nothing_repaired,
     nothing_seen,
     patched,
+    unstamped,
     without_stamps,
 )
 from tests.simulation.mutants_logs import any_count, every_clock, look_away, one_log, one_source, say_nothing
@@ -37,11 +41,13 @@ from tollmeter.streams.engine.incidents import Incidents
 from tollmeter.streams.engine.loop import BatchLoop
 from tollmeter.streams.ledger.stage import Ledger
 from tollmeter.streams.price.stage import Price
+from tollmeter.streams.rules.anomalies.profiles import Profiles
 from tollmeter.streams.rules.limits.bindings import Budgets
 from tollmeter.streams.rules.windows import corrections, snapshot
 from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.windows import Cells
+from tollmeter.streams.watch import kernel
 from tollmeter.streams.watch import records as priced_log
 from tollmeter.streams.watch.repairs import Repairs
 from tollmeter.streams.watch.stage import Watch
@@ -206,6 +212,10 @@ MUTANTS = (
     Mutant("corrections of what nobody counted", {}, ((corrections, "_is_doubled", none_doubled),), columns=True),
     Mutant("repaired before the void", {}, ((corrections, "_settle_doubled", nothing_repaired),), columns=True),
     Mutant("void rows counted", {}, ((corrections, "VOID", "-"),), columns=True),
+    Mutant("profiles forgotten", {}, ((kernel, "load", no_profiles),), columns=True),
+    Mutant("no stamp on profiles", {}, ((Profiles, "load", unstamped),), columns=True),
+    Mutant("wall clock in windows", {"WatchKernel": WallClockInWindows}, columns=True),
+    Mutant("suspicions by batch", {"WatchKernel": StepPerBatch}, columns=True),
     Mutant("gap passed in silence", {}, ((Incidents, "lost", say_nothing),), kind="retention"),
     Mutant("rows behind a gap forgotten", {}, ((Watch, "_look_behind", look_away),), kind="retention"),
     Mutant("offsets of another log", {}, ((consumer, "of_other_logs", one_log),), kind="source renewed"),

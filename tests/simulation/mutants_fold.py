@@ -11,11 +11,14 @@ from tests.simulation.columns import ColumnFolding
 from tests.simulation.kernels import RowFolding
 from tollmeter.producers.guard.spend import SpendView
 from tollmeter.schemas.policy import Policy
+from tollmeter.streams.rules.anomalies.detector import Detector
+from tollmeter.streams.rules.anomalies.profiles import Profiles
 from tollmeter.streams.rules.limits.bindings import Budgets
 from tollmeter.streams.rules.limits.spend_rows import as_of
 from tollmeter.streams.rules.windows import corrections
 from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.suspects import suspicion
 from tollmeter.streams.rules.windows.windows import Cells
 from tollmeter.streams.watch.spend_publisher import SpendPublisher
 
@@ -69,6 +72,42 @@ class SnapshotAnywhere(ColumnFolding):
             return super().snapshot(state)
         finally:
             state.applied = ahead
+
+
+class WallClockInWindows(ColumnFolding):
+    """The rules about identity ask the machine what time it is."""
+
+    def fold(self, state: Any, records: Sequence[Any], on_barrier: Any) -> list[Any]:
+        note = Detector.note
+
+        def now(detector: Detector, calls: Any) -> None:
+            if self._process is not None:
+                calls.window[:] = self._process.world.wall_ms() // 600_000
+            note(detector, calls)
+
+        with patch.object(Detector, "note", now):
+            return super().fold(state, records, on_barrier)
+
+
+class StepPerBatch(ColumnFolding):
+    """The rules about identity judge whenever a batch ends."""
+
+    def fold(self, state: Any, records: Sequence[Any], on_barrier: Any) -> list[Any]:
+        alerts = super().fold(state, records, on_barrier)
+        found = state.detector.step(state.applied)
+        return alerts + [suspicion(state.scopes, finding) for finding in found]
+
+
+def no_profiles(_state: Any, _rows: Any) -> None:
+    """A restart forgets what keys were like."""
+
+
+_load_profiles = Profiles.load
+
+
+def unstamped(self: Profiles, scopes: Any, values: Any, stamps: Any) -> None:
+    """Profiles come back without knowing which records they hold."""
+    _load_profiles(self, scopes, values, np.full_like(stamps, -1))
 
 
 def nothing_seen(self: Dedupe, times_us: Any, orgs: Any, event_ids: Any) -> Any:

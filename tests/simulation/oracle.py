@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from faust.types import TP
 
 from tests.simulation import fold, limits, row_state
 from tests.simulation.broker import Log
-from tests.simulation.columns import ColumnFolding
+from tests.simulation.columns import ColumnFolding, rules_of
 from tests.simulation.incidents import Incident, draw
 from tests.simulation.kernels import SETTINGS, SOURCES, TARGETS, totals_of
 from tests.simulation.line import Line
@@ -21,11 +22,11 @@ from tests.simulation.rows import Event, Row
 from tests.simulation.spend import Guard
 from tests.simulation.store import minute_totals
 from tests.simulation.traffic import Traffic
+from tests.suspects import profiles_of
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Correction, Round
 from tollmeter.schemas.priced import H_CORRECTION, H_KIND, H_REPAIR, H_SOURCE_ID, H_SOURCES, KIND_REPAIR
 from tollmeter.streams.rules.windows.state import State
-from tollmeter.streams.watch.kernel import rules_from
 
 KINDS = ("org", "user", "api_key")
 """The scopes that differ from row to row here."""
@@ -41,6 +42,7 @@ class Oracle:
         self._line, self._traffic, self._incident = line, traffic, incident or draw(line, 0, "")
         self._broker, self._store = line.broker, line.store
         self._rows = [(record, row) for record in self._priced() for row in record.value]
+        self._undisturbed_folds: dict[TP, tuple[State, list[Any]]] = {}
         self._counted: dict[Any, Row] = {}
         """By identity the first row of all, which WATCH counts."""
         self._first: dict[Any, Row] = {}
@@ -72,6 +74,7 @@ class Oracle:
             self._windows,
             self._rollup,
             self._alerts,
+            self._profiles,
             self._states,
             self._spend,
             self._declared,
@@ -271,9 +274,28 @@ class Oracle:
     def _undisturbed(self, log: Log) -> list[Any]:
         """Return the alerts of one fold over a whole log."""
         if self._line.columns:
-            folding = ColumnFolding(SETTINGS, self._broker, None)
-            return folding.fold(State(log.tp.partition, rules_from(SETTINGS, SOURCES)), log.history, None)
+            return self._folded(log)[1]
         return fold.fold(row_state.RowState(log.tp.partition, SOURCES, SETTINGS.horizon_s), log.history, None)
+
+    def _folded(self, log: Log) -> tuple[State, list[Any]]:
+        """Return the state and the alerts of one fold over a whole log, by columns."""
+        if log.tp not in self._undisturbed_folds:
+            state = State(log.tp.partition, rules_of(SETTINGS, SOURCES))
+            alerts = ColumnFolding(SETTINGS, self._broker, None).fold(state, log.history, None)
+            self._undisturbed_folds[log.tp] = state, alerts
+        return self._undisturbed_folds[log.tp]
+
+    def _profiles(self) -> Iterator[str]:
+        """I5: what the rules about identity remember is what an undisturbed fold does, bit by bit."""
+        if not self._line.columns or self._incident.priced_lost:
+            return
+        for log in self._broker.of(topics.PRICED):
+            state, number = self._folded(log)[0], log.tp.partition
+            wanted = {scope: np.array(row, dtype="<i8").tobytes() for scope, row in profiles_of(state).items()}
+            found = {key[1:]: row["state"] for key, row in self._store.profiles.items() if key[0] == number}
+            for scope in sorted(wanted):
+                if wanted[scope] != found.get(scope):
+                    yield f"I5: the profile of {scope} in partition {number} differs"
 
     def _due_alerts(self) -> set[str]:
         """Return the alerts that totals ask for, of policies that were there from the start and never changed."""

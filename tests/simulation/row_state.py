@@ -11,6 +11,8 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
+
 from tests.simulation.rows import Row
 from tollmeter.schemas.control import Correction
 from tollmeter.schemas.policy import Policy
@@ -136,6 +138,7 @@ def snapshot(state: RowState) -> Any:
         cells=cells,
         policies=policies,
         progress=progress,
+        profiles=pl.DataFrame(),
         unsettled=(),
     )
 

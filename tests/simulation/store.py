@@ -19,6 +19,7 @@ from tests.simulation.tags import tag_of
 from tests.simulation.world import Process, World
 from tollmeter.sinks.clickhouse.client import Rejected, Unavailable
 from tollmeter.sinks.clickhouse.queries import load
+from tollmeter.streams.rules.windows.profile_rows import PROFILE_SCHEMA
 from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA
 from tollmeter.streams.rules.windows.totals import MEASURES
 
@@ -30,6 +31,7 @@ STATEMENTS = (
     "watch_progress",
     "watch_policies",
     "watch_cells",
+    "watch_profiles",
     "gap_hours",
     "repair_extras",
     "repair_ahead",
@@ -54,6 +56,8 @@ class Store:
         """Cell to (stamp, calls, cost)."""
         self.whole_cells: dict[Key, dict[str, Any]] = {}
         """Cells with all their columns, where production's own checkpoints wrote them."""
+        self.profiles: dict[tuple[Any, ...], dict[str, Any]] = {}
+        """What production remembers of a scope, by partition and scope."""
         self.policies: dict[tuple[int, str], tuple[int, int, str]] = {}
         self.progress: dict[int, tuple[int, str]] = {}
         self.minutes: dict[tuple[Any, ...], tuple[int, int, int]] = {}
@@ -94,6 +98,11 @@ class Store:
         if stamp >= self.windows.get(key, (-1,))[0]:
             self.windows[key] = stamp, calls, cost_nano
             self.whole_cells[key] = whole
+
+    def _put_watch_profiles(self, row: dict[str, Any], _us: int) -> None:
+        key = row["priced_partition"], row["org_id"], row["scope"], row["name"]
+        if key not in self.profiles or row["stamp"] >= self.profiles[key]["stamp"]:
+            self.profiles[key] = row
 
     def _put_watch_policies(self, row: Sequence[Any], _us: int) -> None:
         partition, policy_id, stamp, deleted, policy = row
@@ -136,6 +145,13 @@ class Store:
         ]
         out = io.BytesIO()
         pl.DataFrame(rows, schema=CELL_SCHEMA).write_ipc_stream(out)
+        return out.getvalue()
+
+    def watch_profiles(self, wanted: Mapping[str, Any]) -> bytes:
+        rows = [row for key, row in sorted(self.profiles.items()) if key[0] == wanted["partition"]]
+        out = io.BytesIO()
+        found = pl.DataFrame(rows, schema=PROFILE_SCHEMA)
+        found.with_columns(pl.col("state").bin.encode("base64")).write_ipc_stream(out)
         return out.getvalue()
 
     def gap_hours(self, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.effort import examples
 from tests.simulation import fold, row_state
 from tests.simulation.broker import Log
-from tests.simulation.columns import ColumnFolding
+from tests.simulation.columns import ColumnFolding, rules_of
 from tests.simulation.kernels import SETTINGS, SOURCES
 from tests.simulation.line import Line
 from tests.simulation.oracle import KINDS
@@ -17,7 +17,6 @@ from tests.simulation.run import build, drive
 from tollmeter.schemas import topics
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import MEASURES
-from tollmeter.streams.watch.kernel import rules_from
 
 CALLS, COST = MEASURES.index("calls"), MEASURES.index("cost_nano")
 
@@ -46,7 +45,7 @@ def edges(alerts: list[Any]) -> dict[tuple[Any, ...], Any]:
 
 def compare(line: Line, log: Log, cut: int) -> int:
     """Fold a log both ways, `cut` records at a time; return the number of alerts."""
-    folding, rules = ColumnFolding(SETTINGS, line.broker, None), rules_from(SETTINGS, SOURCES)
+    folding, rules = ColumnFolding(SETTINGS, line.broker, None), rules_of(SETTINGS, SOURCES)
     columns, rows = State(log.tp.partition, rules), row_state.RowState(log.tp.partition, SOURCES, SETTINGS.horizon_s)
     by_columns: list[Any] = []
     by_rows: list[Any] = []

@@ -12,6 +12,7 @@ from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import shares, span
 from tollmeter.streams.notify.notice import Notice
 from tollmeter.streams.notify.texts import Cause, Causes
+from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
 
 KINDS = (
     "budget",
@@ -19,6 +20,7 @@ KINDS = (
     "late_spend",
     "spend_spike",
     "ingest_loop",
+    *SUSPICIONS,
     "unpriced",
     "cap_refused",
     "rate_limited",
@@ -109,6 +111,34 @@ def test_a_leaking_key() -> None:
         (
             alert("ingest_loop", input_tokens=1_234_567, output_tokens=8, window="hour"),
             "key …3f2a of acme took in 1,234,567 tokens within an hour and put out 8: it looks like a loop",
+        ),
+        (
+            alert("fan_out", addresses=1_250, past_peak=3, calls=2_000, cost_nano=10 * 10**9, window="ten_minutes"),
+            (
+                "key …3f2a of acme is used from 1,250 addresses within ten minutes, at most 3 before: "
+                "2,000 calls for 10.00 USD"
+            ),
+        ),
+        (
+            alert("error_storm", errors=300, past_peak=0, calls=301, cost_nano=0, window="ten_minutes"),
+            (
+                "key …3f2a of acme had 300 failed calls of 301 within ten minutes, with no past to compare: "
+                "it looks like retries"
+            ),
+        ),
+        (
+            alert("same_body", repeats=1_000, past_peak=2, calls=1_010, cost_nano=10**7, window="ten_minutes"),
+            (
+                "key …3f2a of acme sent one body about 1,000 times within ten minutes, at most 2 before: "
+                "1,010 calls for 0.01 USD"
+            ),
+        ),
+        (
+            alert("dominance", share_pct=80, usual_share_pct=7, cost_nano=8 * 10**9, org_cost_nano=10**10),
+            (
+                "key …3f2a of acme takes 80 % of what its organisation spends in this hour, usually 7 %: "
+                "8.00 of 10.00 USD"
+            ),
         ),
         (
             alert("unpriced", scope="org", name="", unknown_model=1_200, calls=9_000),

@@ -13,6 +13,7 @@ from tollmeter.streams.rules.windows.alerts import ingest_loop_alert, unpriced_a
 from tollmeter.streams.rules.windows.anomalies import is_loop, loop_candidates, unpriced_share
 from tollmeter.streams.rules.windows.controls import edge_alert
 from tollmeter.streams.rules.windows.state import HISTORY_DAYS, HISTORY_HOURS, State
+from tollmeter.streams.rules.windows.suspects import suspicion
 from tollmeter.streams.rules.windows.totals import (
     CALLS,
     INPUT,
@@ -52,14 +53,15 @@ def barrier(state: State, *, caught_up: bool) -> list[Alert]:
 
     Before it has caught up with its newest cell the state holds totals from further on in the log: no time to judge.
     """
+    found = [suspicion(state.scopes, finding) for finding in state.detector.step(state.applied)]
     watermark = state.watermark_ms()
     horizon_us = 0 if watermark is None else (watermark - state.rules.horizon_ms) * 1000
     state.remember_from_us = state.seen.forget_before(max(state.remember_from_us, horizon_us))
     if watermark is None:
-        return []
+        return found
     _close(state, watermark // 1000 - state.rules.close_after_s)
     _forget(state, watermark // 1000 - state.rules.horizon_s)
-    return _loops(state) + _unpriced(state) + _rolling(state) if caught_up else []
+    return found + _loops(state) + _unpriced(state) + _rolling(state) if caught_up else found
 
 
 def _close(state: State, closed_s: int) -> None:

@@ -19,6 +19,7 @@ from tollmeter.streams.rules.windows.cardinality import scopes_of_rows
 from tollmeter.streams.rules.windows.dedupe import Known, Mask
 from tollmeter.streams.rules.windows.scopes import NOBODY
 from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.suspects import note
 from tollmeter.streams.rules.windows.totals import (
     LEVELS,
     MEASURE_SOURCES,
@@ -47,6 +48,7 @@ COLUMNS_READ = tuple(
             "src_offset",
             *SCOPE_COLUMNS.values(),
             *MEASURE_SOURCES,
+            "prompt_hash",
         )
     )
 )
@@ -76,6 +78,7 @@ def fold_rows(state: State, rows: pl.DataFrame, offset: int) -> list[Alert]:
         rows, passage = rows.filter(pl.Series(live)), passage.only(live)
     name_scopes(state, passage, rows)
     passage.matrix = measure_matrix(rows)
+    note(state.detector, passage, rows)
     return add_passage(state, passage, offset, partial(_found, passage=passage))
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from tollmeter.schemas.policy import Member, Policy
 from tollmeter.schemas.progress import Progress
 from tollmeter.streams.rules.windows.backfill import Backfill, backfills
+from tollmeter.streams.rules.windows.profile_rows import Drained, as_rows, drain, put_back
 from tollmeter.streams.rules.windows.state import COUNTERS, State
 from tollmeter.streams.rules.windows.totals import COLUMNS, Matrix, Vector, bucket_at, bucket_start_s
 
@@ -40,6 +41,10 @@ class Snapshot:
     progress: Progress
     written: tuple[tuple[str, int, Vector, Matrix], ...]
     """(level, bucket, scope numbers, values) of the cells, to put them back should the write be given up."""
+    profiles: pl.DataFrame
+    """Changed profiles, with the columns of PROFILE_SCHEMA."""
+    drained: tuple[Drained, ...]
+    """The same by scope number, to put them back."""
     unsettled: tuple[Backfill, ...] = ()
 
 
@@ -58,8 +63,17 @@ def snapshot(state: State) -> Snapshot:
     )
     state.changed_policies.clear()
     cells_frame = pl.concat(frames) if frames else pl.DataFrame(schema=CELL_SCHEMA)
+    drained = drain(state)
     return Snapshot(
-        state.partition, state.applied, cells_frame, policies, _progress(state), tuple(written), backfills(state)
+        partition=state.partition,
+        applied=state.applied,
+        cells=cells_frame,
+        policies=policies,
+        progress=_progress(state),
+        written=tuple(written),
+        profiles=as_rows(state, drained),
+        drained=drained,
+        unsettled=backfills(state),
     )
 
 
@@ -139,6 +153,7 @@ def undo(state: State, failed: Snapshot) -> None:
     """Count a snapshot as unsaved again: its write was given up. Sealed buckets of it may be forgotten by now."""
     for level, bucket, scopes, values in failed.written:
         state.cells(level, bucket).put_back(scopes, values)
+    put_back(state, failed.drained)
     state.changed_policies = {policy_id: policy is not None for policy_id, policy in failed.policies} | (
         state.changed_policies
     )

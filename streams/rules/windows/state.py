@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tollmeter.streams.rules.anomalies.detector import Detector
+from tollmeter.streams.rules.anomalies.limits import Limits
 from tollmeter.streams.rules.limits.bindings import Budgets
 from tollmeter.streams.rules.windows.anomalies import SpikeFloors
 from tollmeter.streams.rules.windows.cardinality import SCOPES_PER_ORG, Counts
 from tollmeter.streams.rules.windows.dedupe import Dedupe
+from tollmeter.streams.rules.windows.name_hashes import NameHashes
 from tollmeter.streams.rules.windows.scopes import Scopes
 from tollmeter.streams.rules.windows.totals import COLUMNS, LEVELS, Matrix, Vector
 from tollmeter.streams.rules.windows.windows import Cells
@@ -34,6 +37,7 @@ class WatchRules:
     seen_cap: int
     floors: SpikeFloors
     unpriced_share_pct: float
+    limits: Limits
     scopes_per_org: int = SCOPES_PER_ORG
     """Names of one kind that have scopes of their own in a month, per organisation."""
 
@@ -97,10 +101,12 @@ class State:
     budgets: Budgets = field(init=False)
     levels: dict[str, dict[int, Cells]] = field(default_factory=lambda: {level: {} for level in LEVELS})
     seen: Dedupe = field(init=False)
+    detector: Detector = field(init=False)
 
     def __post_init__(self) -> None:
         self.seen = Dedupe(self.rules.seen_cap)
         self.budgets = Budgets(self.scopes)
+        self.detector = Detector(self.rules.limits, NameHashes(self.scopes))
 
     def cells(self, level: str, bucket: int) -> Cells:
         """Return the cells of a bucket, empty ones for a new bucket."""
@@ -111,8 +117,9 @@ class State:
 
     @property
     def newest_stamp(self) -> int:
-        """Highest stamp of any loaded cell: up to it, records have to be folded one by one."""
-        return max((cells.newest_stamp for buckets in self.levels.values() for cells in buckets.values()), default=-1)
+        """Highest stamp of anything loaded: up to it, records have to be folded one by one."""
+        cells = (cells.newest_stamp for buckets in self.levels.values() for cells in buckets.values())
+        return max(self.detector.newest_stamp, max(cells, default=-1))
 
     def move_clock(self, source: int, now_ms: int) -> None:
         """Let the clock of a source partition go on. Nobody waits for one that the layout has not: it may go again."""

@@ -37,6 +37,7 @@ COLUMNS = MEASURES + PEAKS
 CALLS, BLOCKED, UNKNOWN_MODEL, INPUT, OUTPUT = (
     MEASURES.index(name) for name in ("calls", "blocked", "unknown_model", "input_tokens", "output_tokens")
 )
+ERRORS, CACHE_READ = MEASURES.index("errors"), MEASURES.index("cache_read_tokens")
 COST, BYOK, AT_RISK = (MEASURES.index(name) for name in ("cost_nano", "byok_cost_nano", "at_risk_nano"))
 SPEND_EUR, SPEND_RUB = MEASURES.index("spend_eur_nano"), MEASURES.index("spend_rub_nano")
 BYOK_CALLS, BYOK_TOKENS = MEASURES.index("byok_calls"), MEASURES.index("byok_tokens")

@@ -1,0 +1,1 @@
+"""What is unusual for a key, an address or an organisation: pure, over arrays, held against its own past."""

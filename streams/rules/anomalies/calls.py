@@ -1,0 +1,88 @@
+"""The calls between two barriers of the log, as arrays: what profiles are made of.
+
+Barriers are places in the log, so what lies between two of them is the same in every replay, however it was batched.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+
+from tollmeter.streams.rules.anomalies.layout import Mask, Vector
+
+
+@dataclass(slots=True)
+class Calls:
+    """One entry per call. Scopes are numbers, negative for nobody; hashes are of names, 0 for none."""
+
+    org: Vector
+    key: Vector
+    address: Vector
+    window: Vector
+    """Ten minutes of the time that it is charged at."""
+    received_ms: Vector
+    errors: Vector
+    cost_nano: Vector
+    """What it burns, whoever pays."""
+    input: Vector
+    cached: Vector
+    output: Vector
+    body: Vector
+
+    def only(self, rows: Mask | Vector) -> Self:
+        """Return some of them."""
+        return type(self)(*(getattr(self, part.name)[rows] for part in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: list[Self]) -> Self:
+        """Return them in the order of their parts."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(cls)))
+
+    @property
+    def size(self) -> int:
+        return self.org.size
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Calls ordered by scope: the distinct scopes, where each begins, and the order."""
+
+    scopes: Vector
+    starts: Vector
+    order: Vector
+
+    @classmethod
+    def by(cls, scope: Vector) -> Self:
+        """Order calls by scope, those of nobody left out."""
+        named = np.flatnonzero(scope >= 0)
+        order = named[np.argsort(scope[named], kind="stable")]
+        ordered = scope[order]
+        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if order.size else order
+        return cls(ordered[starts], starts, order)
+
+    def sums(self, *columns: Vector) -> Vector:
+        """Return the sum of each column by scope, as columns."""
+        found: Vector = np.stack([np.add.reduceat(column[self.order], self.starts) for column in columns], axis=1)
+        return found
+
+    def greatest(self, column: Vector) -> Vector:
+        """Return the greatest value by scope."""
+        found: Vector = np.maximum.reduceat(column[self.order], self.starts)
+        return found
+
+    def first(self, column: Vector) -> Vector:
+        """Return the value of the first call of each scope."""
+        return column[self.order[self.starts]]
+
+    @property
+    def places(self) -> Vector:
+        """The position in `scopes` of each call in `order`."""
+        sizes = np.diff(np.append(self.starts, self.order.size))
+        return np.repeat(np.arange(self.scopes.size), sizes)
+
+
+NameHash = Callable[[Vector], Vector]
+"""Scope numbers to hashes of their names, the same on every machine."""

@@ -1,0 +1,74 @@
+"""What the fold hands to the rules about identity, and what their findings say."""
+
+import numpy as np
+import polars as pl
+
+from tollmeter.schemas.alert import Alert, Severity, alert_id, whom
+from tollmeter.streams.rules.anomalies.calls import Calls
+from tollmeter.streams.rules.anomalies.detector import LATE_MS, Detector, Finding
+from tollmeter.streams.rules.anomalies.layout import WINDOW_MINUTES
+from tollmeter.streams.rules.anomalies.words import said
+from tollmeter.streams.rules.windows.alerts import Passage, instant
+from tollmeter.streams.rules.windows.scopes import Scopes
+from tollmeter.streams.rules.windows.totals import CACHE_READ, ERRORS, INPUT, OUTPUT, Vector, key_cost, period_text
+
+_WINDOW_US = WINDOW_MINUTES * 60_000_000
+# The last eight bytes of the text are enough: it is a hash itself.
+_BODY = pl.col("prompt_hash").str.pad_start(8).cast(pl.Binary).bin.tail(8)
+_BODIES = _BODY.bin.reinterpret(dtype=pl.UInt64, endianness="little")
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+"""Multiplying by it spreads neighbours over the whole range (Knuth, The Art of Computer Programming 3, 6.4)."""
+
+
+def note(detector: Detector, passage: Passage, rows: pl.DataFrame) -> None:
+    """Keep what was folded for the next barrier, except for what came late."""
+    matrix = passage.matrix
+    calls = Calls(
+        org=passage.scopes["org"],
+        key=passage.scopes["api_key"],
+        address=passage.scopes["client_ip"],
+        window=passage.charged_us // _WINDOW_US,
+        received_ms=passage.received_ms,
+        errors=matrix[:, ERRORS],
+        cost_nano=key_cost(matrix),
+        input=matrix[:, INPUT],
+        cached=matrix[:, CACHE_READ],
+        output=matrix[:, OUTPUT],
+        body=_bodies(rows["prompt_hash"]),
+    )
+    late = passage.charged_us < (passage.received_ms - LATE_MS) * 1_000
+    detector.note(calls.only(~late) if late.any() else calls)
+
+
+def _bodies(hashes: pl.Series) -> Vector:
+    """Return a number from 1 on per body, 0 where a service sends none."""
+    given = (hashes != "").to_numpy()
+    if not given.any():
+        return np.zeros(hashes.len(), dtype=np.int64)
+    numbers = hashes.to_frame().select(_BODIES).to_series().to_numpy()
+    spread = (numbers * _SPREAD >> np.uint64(48)).astype(np.int64) + 1
+    found: Vector = np.where(given, spread, 0)
+    return found
+
+
+def suspicion(scopes: Scopes, finding: Finding) -> Alert:
+    """Say what a rule about identity found."""
+    org, kind, name = scopes.names[finding.scope]
+    figures, severity = finding.figures, _severity(finding)
+    hour = period_text("hour", finding.hour)
+    return Alert(
+        id=alert_id(finding.kind, org, kind, name, hour, severity),
+        kind=finding.kind,
+        severity=severity,
+        org_id=org,
+        scope=kind,
+        name=name,
+        period=hour,
+        received_at=instant(finding.received_ms),
+        text=f"{whom(org, 'key', name)} {said(finding.kind, figures)}",
+        facts={"window": "hour" if finding.kind == "dominance" else "ten_minutes", **figures},
+    )
+
+
+def _severity(finding: Finding) -> Severity:
+    return "critical" if finding.critical else "warning"

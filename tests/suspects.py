@@ -1,0 +1,48 @@
+"""Logs with suspects for tests of the rules about identity: rows and ticks, folded by production's own fold."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from tests import watch_rows
+from tests.laws.test_fold import Record, rows_record
+from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.envelope import tick_record
+from tollmeter.streams.rules.anomalies.layout import KEPT_WINDOWS, WINDOW
+from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.watch.records import fold_records
+
+USD = 10**9
+
+
+def tick(offset: int, at_s: float) -> Record:
+    """Return a tick of both source partitions."""
+    value, headers = tick_record(dict.fromkeys(range(watch_rows.RULES.sources), round(at_s * 1_000)))
+    return rows_record(0, [])._replace(offset=offset, headers=headers, value=value)
+
+
+def a_log(steps: Iterable[tuple[float, Sequence[dict[str, Any]]]]) -> Iterator[Record]:
+    """Return a log with one record of rows and a tick for each (time in seconds, columns of calls that differ)."""
+    number = 0
+    for place, (at_s, calls) in enumerate(steps):
+        rows = [watch_rows.row(number + n, at_s, **call) for n, call in enumerate(calls)]
+        number += len(rows)
+        yield rows_record(2 * place, rows)
+        yield tick(2 * place + 1, at_s + 0.5)
+
+
+def told(records: Iterable[Record], state: State | None = None) -> list[Alert]:
+    """Fold a log record by record; return the alerts."""
+    state = state or watch_rows.new_state()
+    return [alert for record in records for alert in fold_records(state, [record])]
+
+
+def profiles_of(state: State) -> dict[tuple[str, str, str], tuple[int, ...]]:
+    """Return every profile by its scope, but for those that nobody looks back at."""
+    tables = [table.held()[:2] for table in (state.detector.profiles, state.detector.orgs)]
+    newest = max(int(values[:, WINDOW].max(initial=0)) for _, values in tables)
+    return {
+        state.scopes.names[scope]: tuple(row)
+        for scopes, values in tables
+        for scope, row in zip(scopes.tolist(), values.tolist(), strict=True)
+        if row[WINDOW] >= newest - KEPT_WINDOWS
+    }

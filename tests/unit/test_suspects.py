@@ -1,0 +1,202 @@
+"""The rules about identity, each at its figures: silent below, told once beyond, silent for whom it is usual."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import watch_rows
+from tests.suspects import USD, a_log, told
+from tollmeter.schemas.alert import Alert
+from tollmeter.streams.rules.anomalies.layout import (
+    BODIES,
+    BORN,
+    CALLS,
+    ERRORS,
+    KEPT_WINDOWS,
+    P_ERRORS,
+    PARTNERS,
+    PER_DAY,
+    PER_WEEK,
+    SET_BITS,
+    W_WINDOWS,
+    WIDTH,
+    distinct,
+    peak,
+    repeats,
+    two_weeks,
+)
+from tollmeter.streams.rules.anomalies.observe import set_bits, turn
+from tollmeter.streams.rules.windows.name_hashes import hash_of
+from tollmeter.streams.watch.thresholds import SHIPPED, read_limits, shipped_limits
+from tollmeter.yaml_files import YamlError
+
+RULES = ("fan_out", "error_storm", "same_body", "dominance")
+WINDOW_S, DAY_S = 600, 86_400
+Call = dict[str, Any]
+
+
+def addresses(count: int, usd: float = 6) -> list[Call]:
+    return [{"client_ip": f"10.0.{n // 250}.{n % 250}", "cost_nano": int(usd * USD) // count} for n in range(count)]
+
+
+def failures(count: int, fine: int = 0) -> list[Call]:
+    return [{"status": "ERROR", "cost_nano": 0}] * count + [{"cost_nano": 0}] * fine
+
+
+def bodies(count: int, usd: float = 6, others: int = 0) -> list[Call]:
+    each = int(usd * USD) // (count + others)
+    same = [{"prompt_hash": "5a5a5a5a5a5a5a5a", "cost_nano": each}] * count
+    return same + [{"prompt_hash": f"{hash_of(str(n)):016x}", "cost_nano": each} for n in range(others)]
+
+
+def keys(usd: float, others: int = 20, other_usd: float = 0.02) -> list[Call]:
+    rest = [{"api_key_id": f"k{n}", "cost_nano": int(other_usd * USD)} for n in range(others)]
+    return [*rest, {"api_key_id": "big", "cost_nano": int(usd * USD)}]
+
+
+def days(calls: Callable[[int], Sequence[Call]], count: int = 1, start: float = watch_rows.START) -> list[Any]:
+    """Return a log of so many days, calls(n) in each window."""
+    return [(start + n * WINDOW_S, calls(n)) for n in range(0, count * PER_DAY + 1, 4)]
+
+
+def suspicions(steps: list[Any]) -> list[tuple[str, str]]:
+    return [(alert.kind, alert.severity) for alert in told(a_log(steps)) if alert.kind in RULES]
+
+
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        pytest.param(addresses(48), [], id="few addresses"),
+        pytest.param(addresses(250), [("fan_out", "warning")], id="many addresses"),
+        pytest.param(addresses(250, usd=4.9), [], id="many addresses below the floor"),
+        pytest.param(addresses(250, usd=11), [("fan_out", "critical")], id="many addresses, dear"),
+        pytest.param(failures(100), [], id="exactly a hundred failures"),
+        pytest.param(failures(101), [("error_storm", "warning")], id="more failures"),
+        pytest.param(failures(101, fine=250), [], id="failures among many calls"),
+        pytest.param(bodies(50), [], id="fifty equal bodies"),
+        pytest.param(bodies(51), [("same_body", "warning")], id="more equal bodies"),
+        pytest.param(bodies(51, usd=4.9), [], id="equal bodies below the floor"),
+        pytest.param(bodies(0, others=2_000), [], id="two thousand bodies, all different"),
+        pytest.param(bodies(300, others=600), [("same_body", "warning")], id="one body among many"),
+        pytest.param([{"prompt_hash": "", "cost_nano": USD // 10}] * 90, [], id="no bodies are sent"),
+        pytest.param(keys(11), [("dominance", "warning")], id="one key among twenty"),
+        pytest.param(keys(9.9), [], id="one key among twenty, below the floor"),
+        pytest.param(keys(11, others=3), [], id="one key among four"),
+        pytest.param(keys(11, other_usd=1), [], id="one key, others as much together"),
+    ],
+)
+def test_without_a_past_absolute_figures_hold(calls: list[Call], expected: list[tuple[str, str]]) -> None:
+    assert suspicions([(watch_rows.START, calls)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("usual", "burst", "expected"),
+    [
+        pytest.param(addresses(2, 0.1), addresses(6, 2), [], id="three times as many addresses"),
+        pytest.param(addresses(2, 0.1), addresses(9, 2), [("fan_out", "warning")], id="more addresses"),
+        pytest.param(addresses(2, 0.1), addresses(9, 0.9), [], id="more addresses below the floor"),
+        pytest.param(addresses(200, 2), addresses(400, 20), [], id="a public service"),
+        pytest.param(failures(1, 5), failures(51), [("error_storm", "warning")], id="failures of a key that has few"),
+        pytest.param(failures(40, 5), failures(110), [], id="failures of a key that has many"),
+        pytest.param(bodies(3, 0.1), bodies(25, 2), [("same_body", "warning")], id="equal bodies"),
+        pytest.param(bodies(15, 0.1), bodies(40, 2), [], id="equal bodies of a key that has many"),
+        pytest.param(keys(0.05, other_usd=0.05), keys(6), [("dominance", "warning")], id="a share doubles"),
+        pytest.param(keys(20), keys(60), [], id="who always has the most"),
+    ],
+)
+def test_with_a_past_a_key_is_held_against_itself(
+    usual: list[Call], burst: list[Call], expected: list[tuple[str, str]]
+) -> None:
+    past = days(lambda _: usual)
+    steps = [*past, (past[-1][0] + WINDOW_S, burst)]
+    since = datetime.fromtimestamp(steps[-1][0], UTC)
+    found = [alert for alert in told(a_log(steps)) if alert.kind in RULES and alert.received_at >= since]
+    assert [(alert.kind, alert.severity) for alert in found] == expected
+
+
+def test_it_is_told_once_an_hour_and_once_more_when_it_becomes_critical() -> None:
+    steps = [(watch_rows.START + n, addresses(100, usd=2)) for n in range(10)]
+    assert suspicions(steps) == [("fan_out", "warning"), ("fan_out", "critical")]
+
+
+def test_a_leak_is_not_the_norm_after_one_window_but_after_some() -> None:
+    past = days(lambda _: addresses(2, 0.1))
+    leak = [(past[-1][0] + (n + 1) * 3_600, addresses(200, 3)) for n in range(6)]
+    found = suspicions([*past, *leak])
+    assert 2 <= len(found) < 6
+
+
+@pytest.mark.parametrize(("weeks", "left"), [(0, 40), (1, 40), (2, 0), (7, 0)])
+def test_a_peak_is_known_for_one_to_two_weeks(weeks: int, left: int) -> None:
+    profile = np.zeros((1, WIDTH), dtype=np.int64)
+    turn(profile, PER_WEEK)
+    profile[0, ERRORS] = 40
+    turn(profile, PER_WEEK + 1)
+    assert peak(profile, P_ERRORS).tolist() == [40]
+    turn(profile, PER_WEEK * (1 + weeks) + 1)
+    assert peak(profile, P_ERRORS).tolist() == [left]
+
+
+def test_after_two_months_of_silence_a_key_is_new() -> None:
+    profile = np.zeros((1, WIDTH), dtype=np.int64)
+    turn(profile, 10)
+    profile[0, CALLS] = 1
+    turn(profile, 10 + KEPT_WINDOWS)
+    assert (profile[0, BORN], two_weeks(profile, W_WINDOWS)[0]) == (10, 0)
+    turn(profile, 11 + 2 * KEPT_WINDOWS)
+    assert profile[0, BORN] == 11 + 2 * KEPT_WINDOWS
+
+
+def test_calls_that_come_late_are_suspected_of_nothing() -> None:
+    late = [{**call, "received_s": watch_rows.START + 700} for call in addresses(250)]
+    assert suspicions([(watch_rows.START, late)]) == []
+
+
+def test_the_alert_says_who_what_since_and_how_much_more() -> None:
+    found: list[Alert] = [one for one in told(a_log([(watch_rows.START, addresses(250))])) if one.kind == "fan_out"]
+    (alert,) = found
+    assert (alert.org_id, alert.scope, alert.name, alert.period) == ("acme", "api_key", "k", "2026-11-20T10")
+    assert alert.text.startswith("key k of acme is used from 2")
+    assert "with no past to compare: 250 calls for 6.00 USD" in alert.text
+    assert alert.facts["calls"] == 250
+    assert abs(alert.facts["addresses"] - 250) <= 25
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 40, 250, 1_000])
+def test_distinct_names_are_counted_within_a_tenth(count: int) -> None:
+    values = np.zeros((1, WIDTH), dtype=np.int64)
+    names = np.array([hash_of(f"10.0.{n // 250}.{n % 250}") for n in range(count)], dtype=np.int64)
+    for _ in range(2):  # again they are no more
+        set_bits(values, PARTNERS, np.zeros(count, dtype=np.int64), names)
+    found = int(distinct(values[:, PARTNERS])[0])
+    assert abs(found - count) <= max(1, count // 10)
+    assert int(distinct(np.full((1, SET_BITS // 64), -1))[0]) > 3_000  # full: so many at least
+
+
+def test_repeats_never_say_more_than_came() -> None:
+    values = np.zeros((2, WIDTH), dtype=np.int64)
+    counts = np.zeros((2, 64), dtype=np.uint16)
+    counts[0, 5], counts[1] = 30, 100
+    counts[1, 7] = 160
+    values[:, BODIES] = counts.view(np.int64)
+    assert repeats(values).tolist() == [30, 0]
+
+
+def test_windows_of_a_week_hold_a_day_seven_times() -> None:
+    assert PER_WEEK == 7 * PER_DAY
+
+
+def test_thresholds_each_say_what_they_rest_on() -> None:
+    text = SHIPPED.read_text(encoding="utf-8")
+    assert text.count("value:") == text.count("rests_on:") > 20
+    assert shipped_limits() == read_limits(SHIPPED)
+
+
+def test_thresholds_that_are_wrong_name_file_and_line(tmp_path: Any) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SHIPPED.read_text(encoding="utf-8").replace("least: {value: 4,", "lest: {value: 4,"), "utf-8")
+    with pytest.raises(YamlError, match=r"mine.yaml:\d+: fan_out.le"):
+        read_limits(path)
