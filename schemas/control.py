@@ -68,6 +68,8 @@ class Round(BaseModel):
     org_id: str
     base: int
     hours: tuple[int, ...]
+    quiet: bool = False
+    """Nothing is late in these hours but what was brought in afterwards: what they cross alerts nobody."""
     extras: bool = False
     """The round also completes the totals that begin with a policy, as of `base`."""
 

@@ -67,8 +67,10 @@ PRICED_COLUMNS: tuple[Column, ...] = (
 PRICE_STATUSES = ("PRICED", "PARTIAL", "FREE", "UNKNOWN_MODEL", "NO_USAGE", "INVALID", "OVERRIDE")
 """cost_nano is NULL exactly for UNKNOWN_MODEL, NO_USAGE and INVALID; at_risk_nano only then (and may be NULL too)."""
 
-FLAGS = ("", "before_2020", "old", "ahead")
-"""`flags`: event_time before 2020; more than 35 days behind received_at; more than 5 minutes ahead of it."""
+BACKFILL = "backfill"
+FLAGS = ("", "before_2020", "old", "ahead", BACKFILL)
+"""`flags`: event_time before 2020; more than 35 days behind received_at; more than 5 minutes ahead of it; brought in
+afterwards, which counts and alerts nobody."""
 
 # Headers of every record of usage.priced; names and values are ASCII.
 H_FORMAT = "format"

@@ -68,6 +68,8 @@ class Progress(BaseModel):
     counters: dict[str, int] = {}
     deferred: tuple[tuple[str, int, int], ...] = ()
     """Organisation and hour of late rows, and the offset up to which the batch went that saw the last one."""
+    quiet_hours: tuple[tuple[str, int], ...] = ()
+    """Those of them whose repair alerts nobody."""
     unread: tuple[tuple[int, int], ...] = ()
     """Offsets that will never be folded: their hours are repaired."""
     unsettled: dict[str, int] = {}

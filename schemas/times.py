@@ -4,6 +4,7 @@ Between 2001 and 2100 the four ranges do not touch, so that no number means two 
 """
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from math import isfinite
 
@@ -12,13 +13,18 @@ FIRST_S, END_S = 978_307_200, 4_102_444_800
 REACH_DAYS = 400
 """An event may be so long before or after its arrival; beyond that its time is taken for a fault."""
 H_BACKFILL = "tollmeter-backfill"
-"""A header of a source record, whatever its value: its time is meant, however long ago."""
+"""A header of a source record, whatever its value: its time is meant, however long ago, and it alerts nobody."""
 EXPECTED = (
     "no time between 2001 and 2100: microseconds since 1970 are expected (seconds, milliseconds and nanoseconds "
     "are known by their size)"
 )
 _IS_NUMBER = re.compile(r"-?[0-9]{1,32}(\.[0-9]{1,32})?")
 _PER_S = (1, 1_000, 1_000_000, 1_000_000_000)
+
+
+def is_backfill(headers: Iterable[tuple[str, bytes]]) -> bool:
+    """Tell whether the record with these headers is marked as brought in afterwards."""
+    return any(name == H_BACKFILL for name, _ in headers)
 
 
 def is_number(text: str) -> bool:

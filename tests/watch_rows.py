@@ -54,6 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "model_id": "gpt-4o",
     "provider_id": "openai",
     "status": "OK",
+    "flags": "",
     "price_status": "PRICED",
     "billing_scope": "ORG",
     "input_tokens": 10,

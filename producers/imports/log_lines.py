@@ -8,7 +8,7 @@ was refused, failed or broken off, `provider` where the name of the model does n
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import NAMESPACE_OID, NAMESPACE_URL, uuid5
@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from tollmeter.producers.extract.usage import usd_to_nano
 from tollmeter.schemas.addresses import caller_form
-from tollmeter.schemas.event import UsageEvent, micros
+from tollmeter.schemas.event import EPOCH, UsageEvent, micros
 from tollmeter.schemas.money import NANO_PER_USD
 from tollmeter.schemas.secrets import without_secrets
+from tollmeter.schemas.times import EXPECTED, is_number, micros_of
 
 LINE_TYPE = "openai_usage"
 SERVICE = "openai_usage"
@@ -203,8 +204,14 @@ def _plain(value: object) -> float | str:
 
 
 def _time(value: object) -> datetime:
+    if value is None:
+        raise ValueError("timestamp: missing")
+    if isinstance(value, int | float | Decimal | str) and not isinstance(value, bool) and is_number(str(value)):
+        if (since_us := micros_of(str(value))) is None:
+            raise ValueError(f"timestamp: {str(value)[:40]} is {EXPECTED}")
+        return EPOCH + timedelta(microseconds=since_us)
     if not isinstance(value, str):
-        raise ValueError("timestamp: missing" if value is None else "timestamp: not text")
+        raise ValueError(f"timestamp: {type(value).__name__}, neither text nor a number")
     # Log stores write nanoseconds; Python reads six digits.
     text = re.sub(r"(\.\d{6})\d+", r"\1", value.strip())
     try:

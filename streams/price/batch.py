@@ -10,6 +10,7 @@ from tollmeter.broker.unpack import BATCH_BYTES
 from tollmeter.schemas.dead_letter import NOT_UNPACKED, QUARANTINED
 from tollmeter.schemas.envelope import Source
 from tollmeter.schemas.record import UNREADABLE, Place, Record
+from tollmeter.schemas.times import is_backfill
 from tollmeter.streams.price.book.book import PriceBook
 from tollmeter.streams.rules.events.arrival import within_reach
 from tollmeter.streams.rules.events.decode_avro import Reject, decode
@@ -67,7 +68,9 @@ def price_batch(
         pl.Series("src_partition", [record.partition for record in at], dtype=pl.UInt16),
         pl.Series("src_offset", [record.offset for record in at], dtype=pl.Int64),
         pl.Series("received_at", [record.timestamp for record in at], dtype=pl.Int64),
-    ).with_columns(FLAGS)
+    )
+    marked = pl.Series("backfill", [is_backfill(record.headers) for record in at], dtype=pl.Boolean)
+    events = events.with_columns(marked).with_columns(FLAGS)
     rejected = Counter(records[reject.position].partition for reject in rejects)
     return PricedBatch(records, priced_columns(events, book.price(events)), rejects, _sources(batches, rejected))
 

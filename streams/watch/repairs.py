@@ -107,7 +107,7 @@ class Repairs:
         if saved.progress.watermark_ms is None:  # of a source partition nobody knows the time: nothing is sealed
             return
         watermark_s = saved.progress.watermark_ms // 1000
-        rounds = due(deferred, watermark_s, self._settings.horizon_s)
+        rounds = due(deferred, set(saved.progress.quiet_hours), watermark_s, self._settings.horizon_s)
         rounds |= {backfill.org_id: rounds.get(backfill.org_id, ()) for backfill in saved.unsettled}
         if not rounds or not await self._ledger_caught_up(saved):
             return
@@ -134,7 +134,12 @@ class Repairs:
         self, saved: Snapshot, org: str, hours: tuple[int, ...], extras: Sequence[Backfill], cells: pl.DataFrame
     ) -> None:
         round_ = Round(
-            id=f"{self._boot}-{next(self._numbers)}", org_id=org, base=saved.applied, hours=hours, extras=bool(extras)
+            id=f"{self._boot}-{next(self._numbers)}",
+            org_id=org,
+            base=saved.applied,
+            hours=hours,
+            quiet=bool(hours) and (org, hours[0]) in saved.progress.quiet_hours,
+            extras=bool(extras),
         )
         topic = self._settings.topic(topics.PRICED)
         for value, headers in self._kernel.records(round_, cells):

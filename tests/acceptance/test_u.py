@@ -126,6 +126,8 @@ def test_u2(check: Check, line: Line) -> None:
         assert row["price_book"].startswith("genai-prices-")
 
 
+MARK = "tollmeter-backfill", b"1"
+"""The header of what is brought in afterwards."""
 KINDS = {
     "api_key": "k1",
     "client_ip": "203.0.113.9",
@@ -223,9 +225,11 @@ def test_u4(check: Check, line: Line) -> None:
         assert [alert["data"]["kind"] for alert in line.alerts(org_id=f"{org}-old")] == []
     with check.step("calls marked as backfill count and alert nobody"):
         line.ok("policy", "set", "--org", f"{org}-fill", "--daily", "0.01")
-        line.arrive([event(org_id=f"{org}-fill", output_tokens=2_000, backfill=True)])
-        line.arrive([event(org_id=f"{org}-fill-after")])
-        line.folded(f"{org}-fill-after", 1)
+        line.produce("usage.events", wire([event(org_id=f"{org}-fill", output_tokens=2_000)]), [MARK])
+        yesterday = datetime.now(UTC) - timedelta(hours=20)
+        line.produce("usage.events", wire([event(yesterday, org_id=f"{org}-fill", output_tokens=2_000)]), [MARK])
+        line.arrive([event(org_id=f"{org}-fill", output_tokens=0, input_tokens=1)])
+        line.folded(f"{org}-fill", 3, longer=4.0)  # that of yesterday by repair from the ledger
         assert line.alerts(org_id=f"{org}-fill") == []
 
 

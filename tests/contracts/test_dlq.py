@@ -110,7 +110,7 @@ def test_letter_whose_cause_is_gone_becomes_one_row_however_often_it_is_tried(
     line: Settings, eventually: Eventually
 ) -> None:
     """As after an upgrade: records that read well now lie among the dead letters of PRICE and of LEDGER."""
-    send(line, topics.EVENTS, (3, avro(fields(4)), []))
+    send(line, topics.EVENTS, (3, avro(fields(4)), [("tollmeter-backfill", b"1")]))
     events = line.topic(topics.EVENTS)
     of_price = dead_letter_headers("price", "bad_avro", "", SourcePlace(events, 0, 77))
     of_ledger = dead_letter_headers("ledger", "rejected", "", SourcePlace(events, 3, 0))
@@ -122,8 +122,10 @@ def test_letter_whose_cause_is_gone_becomes_one_row_however_often_it_is_tried(
         outcome = asyncio.run(retry(line, cases, 1_000))
         assert (outcome.retried, outcome.lost) == (2, 1)
     client = connect(line)
-    rows = "SELECT toString(event_id) AS id, count() AS n FROM usage_events FINAL GROUP BY id ORDER BY id"
-    expected = [{"id": fields(n)["event_id"], "n": 1} for n in (3, 4)]
+    asked = "toString(event_id) AS id, count() AS n, any(flags) AS mark"
+    rows = f"SELECT {asked} FROM usage_events FINAL GROUP BY id ORDER BY id"
+    marks = {3: "", 4: "backfill"}  # what LEDGER refused says so in its source record alone
+    expected = [{"id": fields(n)["event_id"], "n": 1, "mark": mark} for n, mark in marks.items()]
     eventually(lambda: client.query(rows) == expected, 60)
     copies = "SELECT max(last_offset) AS last FROM ledger_coverage WHERE source_partition = 0"
     eventually(lambda: client.query(copies) == [{"last": 1}], 30)

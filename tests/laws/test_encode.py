@@ -37,7 +37,7 @@ def record(number: int, partition: int, offset: int) -> Any:
             extra_units={} if number % 7 else {"web_searches": 1.0},
         )
     )
-    return SimpleNamespace(value=value, partition=partition, offset=offset, timestamp=AT // 1000 + number)
+    return SimpleNamespace(value=value, partition=partition, offset=offset, headers=(), timestamp=AT // 1000 + number)
 
 
 def batches(sizes: Sequence[int]) -> list[list[Any]]:

@@ -80,7 +80,7 @@ class Store:
 def rounds_of(store: Store, state: State, totals: dict[Key, list[int]], name: str) -> list[tuple[Round, pl.DataFrame]]:
     watermark_s, horizon_s = min(state.clocks.values()) // 1000, state.rules.horizon_s
     made = []
-    for org, hours in due(state.deferred, watermark_s, horizon_s).items():
+    for org, hours in due(state.deferred, state.quiet_hours, watermark_s, horizon_s).items():
         minutes = {hour * 60 + minute for hour in hours for minute in range(60)}
         closed: dict[str, set[int]] = {"minute": minutes, "hour": set(hours)}
         for level in ("day", "month"):

@@ -90,6 +90,12 @@ def test_every_shape_gives_the_same_events(tmp_path: Path, shape: str, zipped: b
         assert event.client_ip == "203.0.113.7"
 
 
+@pytest.mark.parametrize("at", [1_795_341_600.5, 1_795_341_600_500, "1795341600500000", 1_795_341_600_500_000_000])
+def test_a_number_is_a_time_by_its_size(tmp_path: Path, at: object) -> None:
+    (found,), _ = imported(tmp_path, json.dumps({**LINE, "timestamp": at}).encode())
+    assert found.occurred_at == datetime(2026, 11, 22, 10, 0, 0, 500_000, tzinfo=UTC)
+
+
 def test_ids_are_the_same_each_time_and_by_insert_id(tmp_path: Path) -> None:
     array, _ = imported(tmp_path, SHAPES["entries as array"]())
     again, _ = imported(tmp_path, SHAPES["entries as CSV"]())
@@ -110,10 +116,12 @@ def test_organisation_is_given(tmp_path: Path) -> None:
         (b"[" * 100_000, "not JSON"),
         (b"42", "not a JSON object"),
         (json.dumps({**LINE, "timestamp": "yesterday"}).encode(), "timestamp"),
+        (json.dumps({**LINE, "timestamp": 12}).encode(), "timestamp: 12 is no time between 2001 and 2100"),
+        (json.dumps({**LINE, "timestamp": True}).encode(), "timestamp: bool, neither text nor a number"),
         (json.dumps({**LINE, "usage": {"prompt_tokens": -1, "output_tokens": 2}}).encode(), "input_tokens"),
         (json.dumps({**LINE, "usage": {"prompt_tokens": 1.5, "output_tokens": 2}}).encode(), "usage.prompt_tokens"),
     ],
-    ids=["broken", "not UTF-8", "deep", "number", "time", "negative", "fraction"],
+    ids=["broken", "not UTF-8", "deep", "number", "time", "small time", "no time", "negative", "fraction"],
 )
 def test_bad_line_is_named_and_its_neighbours_are_in(tmp_path: Path, bad: bytes, reason: str) -> None:
     good = [json.dumps(line(n)).encode() for n in range(2)]

@@ -13,10 +13,12 @@ from tests.effort import examples
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import Round
 from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.priced import BACKFILL
 from tollmeter.streams.rules.windows.alerts import fresh
 from tollmeter.streams.rules.windows.controls import fold_policy
 from tollmeter.streams.rules.windows.fold import fold_rows
-from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, fold_repair
+from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, due, fold_repair
+from tollmeter.streams.rules.windows.snapshot import snapshot
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import MEASURES, bucket_at, bucket_end_s
 
@@ -80,3 +82,57 @@ def test_the_newest_event_decides(back: list[int], after_s: int) -> None:
     _, alerts = repaired("month", hours, after_s)
     assert alerts
     assert {alert.late_s for alert in alerts} == {after_s}
+
+
+# brought in afterwards ----------------------------------------------------------------------------------------------
+
+
+def quietly(*rows: tuple[int, bool]) -> tuple[State, list[Alert]]:
+    """Fold rows of some cost, brought in afterwards or live, in one batch and one by one."""
+    made = [
+        watch_rows.row(at, HOUR * 3_600, cost_nano=cost, flags=BACKFILL if quiet else "")
+        for at, (cost, quiet) in enumerate(rows)
+    ]
+    found = []
+    for cut in ([made], [[row] for row in made]):
+        state = State(0, RULES)
+        fold_policy(state, Policy(org_id="acme", scope="org", daily_limit_micro=10, alert_pcts=(50, 100)), 0, 0)
+        alerts = [alert for at, part in enumerate(cut) for alert in fold_rows(state, watch_rows.frame(part), at + 1)]
+        found.append((state, sorted(alerts, key=lambda alert: alert.id)))
+    assert found[0][1] == found[1][1]
+    return found[0]
+
+
+def test_what_is_brought_in_afterwards_counts_and_alerts_nobody_and_live_spend_behind_it_does() -> None:
+    state, alerts = quietly((6_000, True), (3_000, False))
+    assert state.to_publish, "guards are told all the same"
+    assert sorted(alert.facts["threshold_pct"] for alert in alerts) == [50, 80]
+    assert [alert.facts["threshold_pct"] for alert in fresh(alerts, HOUR * 3_600, MAX_AGE_S)] == [80]
+
+
+def test_a_key_that_was_brought_in_afterwards_is_no_spike() -> None:
+    dear = 20 * 10**9
+    assert [alert for alert in quietly((dear, True))[1] if alert.kind == "spend_spike"] == []
+    assert [alert.kind for alert in quietly((dear, False))[1] if alert.kind == "spend_spike"] == ["spend_spike"]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_hours_that_wait_for_nothing_live_are_repaired_in_silence(live: bool) -> None:
+    state = State(0, RULES)
+    late = [
+        watch_rows.row(at, HOUR * 3_600, received_s=(HOUR + 9) * 3_600, flags="" if live and at == 2 else BACKFILL)
+        for at in range(1, 4)
+    ]
+    fold_rows(state, watch_rows.frame([*late, watch_rows.row(9, (HOUR + 1) * 3_600, received_s=(HOUR + 9) * 3_600)]), 1)
+    assert state.quiet_hours == (set() if live else {("acme", HOUR)})
+    saved = snapshot(state).progress
+    rounds = due(state.deferred, set(saved.quiet_hours), (HOUR + 20) * 3_600, 3_600)
+    assert rounds == {"acme": (HOUR + 1, HOUR) if live else (HOUR + 1,)}
+    round_ = Round(id="a", org_id="acme", base=1, hours=(HOUR,), quiet=True)
+    fold_policy(state, BOTH, 2, 0)
+    totals = {**dict.fromkeys(MEASURES, 0), "calls": 1, "cost_nano": 5_000}
+    cell = {"level": "month", "bucket": bucket_at("month", HOUR * 3_600), "scope": "org", "name": "", "absolute": True}
+    alerts = fold_repair(state, round_, pl.DataFrame([{**cell, **totals}], schema=REPAIR_SCHEMA), 3, HOUR * 3_600_000)
+    assert alerts
+    assert fresh(alerts, HOUR * 3_600, MAX_AGE_S) == []
+    assert state.quiet_hours == set()

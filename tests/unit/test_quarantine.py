@@ -60,7 +60,7 @@ class World:
 
 
 def record(partition: int, offset: int, value: bytes | None = b"") -> Any:
-    return SimpleNamespace(partition=partition, offset=offset, value=value, timestamp=AT // 1000)
+    return SimpleNamespace(partition=partition, offset=offset, value=value, headers=(), timestamp=AT // 1000)
 
 
 A, B = TP(TOPIC, 0), TP(TOPIC, 1)

@@ -28,6 +28,7 @@ from tollmeter.schemas.dead_letter import (
     retry_headers,
 )
 from tollmeter.schemas.record import Record
+from tollmeter.schemas.times import is_backfill
 from tollmeter.settings import Settings
 
 State = Literal["waiting", "retried", "exhausted", "withheld", "cut", "foreign"]
@@ -162,14 +163,15 @@ def _light(record: Record) -> _Light:
 async def read_value(settings: Settings, case: Case) -> bytes | None:
     """Return the original bytes that a letter carries."""
     async with reader(settings) as consumer:
-        return await _value_at(consumer, TopicPartition(settings.topic(topics.DLQ), case.lies[0]), case.lies[1])
+        found = await _record_at(consumer, TopicPartition(settings.topic(topics.DLQ), case.lies[0]), case.lies[1])
+        return None if found is None else found.value
 
 
-async def _value_at(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> bytes | None:
+async def _record_at(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> Record | None:
     kept = (await consumer.beginning_offsets([tp]))[tp] <= offset < (await consumer.end_offsets([tp]))[tp]
     if kept:
         async for record in read_between(consumer, tp, offset, offset + 1):
-            return bytes(record.value) if record.value is not None else None
+            return record
     return None
 
 
@@ -203,13 +205,15 @@ async def _retry_one(
     dlq = settings.topic(topics.DLQ)
     # LEDGER's letters hold a priced row; the event itself is still in its own topic
     at = TopicPartition(*letter.place[:2]) if letter.stage == "ledger" else TopicPartition(dlq, case.lies[0])
-    value = await _value_at(consumer, at, letter.place.offset if letter.stage == "ledger" else case.lies[1])
+    found = await _record_at(consumer, at, letter.place.offset if letter.stage == "ledger" else case.lies[1])
+    value = None if found is None else found.value
     if value is None and letter.reason != "empty":
         outcome.lost += 1
         return
     attempts = letter.attempts + 1
     events, partition = settings.topic(topics.EVENTS), letter.place.partition
-    headers = again_headers(attempts, letter.first, letter.backfill)
+    backfill = letter.backfill or (found is not None and is_backfill(found.headers))
+    headers = again_headers(attempts, letter.first, backfill)
     sent = await producer.send_and_wait(
         events, value if value is not None else b"", partition=partition, headers=headers
     )

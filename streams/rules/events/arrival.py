@@ -8,7 +8,7 @@ from typing import Protocol
 
 import polars as pl
 
-from tollmeter.schemas.times import H_BACKFILL, REACH_DAYS
+from tollmeter.schemas.times import H_BACKFILL, REACH_DAYS, is_backfill
 from tollmeter.streams.rules.events.decode_avro import Reject
 from tollmeter.streams.rules.events.validate import Validated
 
@@ -30,7 +30,7 @@ def within_reach(good: Validated, records: Sequence[Arrived]) -> Validated:
     arrived_us = pl.Series([records[at].timestamp for at in good.index], dtype=pl.Int64) * 1_000
     late_us = arrived_us - good.frame["occurred_at"]
     far = (~late_us.is_between(-REACH_US, REACH_US)).arg_true().to_list()
-    bad = {row for row in far if all(name != H_BACKFILL for name, _ in records[good.index[row]].headers)}
+    bad = {row for row in far if not is_backfill(records[good.index[row]].headers)}
     if not bad:
         return good
     rejects = [Reject(good.index[row], "time_out_of_range", _detail(late_us[row])) for row in sorted(bad)]

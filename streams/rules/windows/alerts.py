@@ -18,6 +18,8 @@ from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import Matrix, Vector, bucket_end_s, bucket_of, key_cost, period_text
 
 MINUTE_US = 60_000_000
+UNTOLD_S = 1 << 40
+"""A lateness beyond any: nobody is told."""
 _WINDOW_NAMES = {"day": "daily", "week": "weekly", "month": "monthly"}
 
 
@@ -31,6 +33,8 @@ class Passage:
     times_us: Vector
     charged_us: Vector
     """min(event_time, received_at): a producer whose clock runs ahead moves nothing."""
+    quiet: Mask
+    """Rows that were brought in afterwards: what they cross alerts nobody."""
     orgs: pl.Series
     scopes: dict[str, Vector] = field(default_factory=dict)
     matrix: Matrix = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
@@ -40,7 +44,7 @@ class Passage:
 
     def only(self, rows: Mask) -> "Passage":
         """Return the passage of the chosen rows, before its scopes are known."""
-        chosen: dict[str, Any] = {part.name: getattr(self, part.name)[rows] for part in fields(self)[:5]}
+        chosen: dict[str, Any] = {part.name: getattr(self, part.name)[rows] for part in fields(self)[:6]}
         return Passage(**chosen, orgs=self.orgs)
 
     def crossing(
@@ -50,15 +54,22 @@ class Passage:
         rows = self._rows_of(scope, state.scopes.names[scope][1], level, bucket)
         totals = before + np.cumsum(used(self.matrix[rows], unit))
         first = np.flatnonzero(totals >= amount)[0]
-        received_ms = int(self.received_ms[rows[first]])
-        return received_ms, int(totals[first]), received_ms // 1_000 - int(self.charged_us[rows[first]]) // 1_000_000
+        at = rows[first]
+        received_ms = int(self.received_ms[at])
+        late_s = UNTOLD_S if self.quiet[at] else received_ms // 1_000 - int(self.charged_us[at]) // 1_000_000
+        return received_ms, int(totals[first]), late_s
 
-    def key_crossing(self, scope: int, level: str, bucket: int, before: int, limit: int) -> tuple[int, int]:
-        """Return received_at (ms) of the row that carried a key's cost in a bucket beyond `limit`, and that cost."""
+    def loud_scopes(self) -> Vector:
+        """Return the scopes of rows that are not quiet."""
+        tagged = self.tag_scopes[~self.quiet[self.tag_rows]]
+        return np.concatenate([*(numbers[~self.quiet] for numbers in self.scopes.values()), tagged])
+
+    def key_crossing(self, scope: int, level: str, bucket: int, before: int, limit: int) -> tuple[int, int, bool]:
+        """Return received_at (ms) of the row that carried a key's cost beyond `limit`, that cost, is it quiet."""
         rows = self._rows_of(scope, "api_key", level, bucket)
         totals = before + np.cumsum(key_cost(self.matrix[rows]))
         first = np.flatnonzero(totals > limit)[0]
-        return int(self.received_ms[rows[first]]), int(totals[first])
+        return int(self.received_ms[rows[first]]), int(totals[first]), bool(self.quiet[rows[first]])
 
     def _rows_of(self, scope: int, kind: str, level: str, bucket: int) -> Vector:
         rows = self.tag_rows[self.tag_scopes == scope] if kind == "tag" else np.flatnonzero(self.scopes[kind] == scope)

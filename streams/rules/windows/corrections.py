@@ -57,7 +57,7 @@ def _settle_doubled(state: State, passage: Passage, rows: pl.DataFrame, offset: 
     _first(state, passage, rows["org_id"], revised_ids(rows), every[in_time])
     late = _late(state, passage, every)
     if late.any():
-        defer(state, rows["org_id"].gather(every[late]), passage.charged_us[late], offset)
+        defer(state, rows["org_id"].gather(every[late]), passage.charged_us[late], offset, passage.quiet[late])
     for identity in _identities(passage, rows):
         state.doubled.discard(identity)
         if state.budgets.extras(identity[1]):
@@ -92,7 +92,7 @@ def _new(state: State, correction: Correction, rows: pl.DataFrame, passage: Pass
     late[known], fresh[known] = True, False
     if late.any():
         at = asserted[late]
-        defer(state, rows["org_id"].gather(at), passage.charged_us[at], offset)
+        defer(state, rows["org_id"].gather(at), passage.charged_us[at], offset, passage.quiet[at])
     return fresh
 
 

@@ -59,6 +59,7 @@ def missing(state: State, hours: list[tuple[str, int]]) -> None:
     """Have these hours of organisations repaired from the ledger: rows of theirs may never have been folded."""
     for org_id, hour in hours:
         state.deferred[org_id, hour] = max(state.applied, 0)
+        state.quiet_hours.discard((org_id, hour))
         if state.budgets.extras(org_id):
             state.unsettled[org_id] = max(state.applied, 0)
 

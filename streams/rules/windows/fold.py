@@ -12,11 +12,13 @@ import polars as pl
 
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.policy import SCOPE_COLUMNS
+from tollmeter.schemas.priced import BACKFILL
 from tollmeter.streams.rules.limits.budgets import crossed, level_of, used
 from tollmeter.streams.rules.windows.alerts import Passage, budget_alert, spike_alert
 from tollmeter.streams.rules.windows.anomalies import spike_threshold
 from tollmeter.streams.rules.windows.cardinality import scopes_of_rows
-from tollmeter.streams.rules.windows.dedupe import Known, Mask
+from tollmeter.streams.rules.windows.dedupe import Mask
+from tollmeter.streams.rules.windows.memory import known_rows
 from tollmeter.streams.rules.windows.scopes import NOBODY
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.suspects import note
@@ -46,6 +48,7 @@ COLUMNS_READ = tuple(
             "received_at",
             "src_partition",
             "src_offset",
+            "flags",
             *SCOPE_COLUMNS.values(),
             *MEASURE_SOURCES,
             "prompt_hash",
@@ -53,8 +56,6 @@ COLUMNS_READ = tuple(
     )
 )
 """The priced columns that WATCH reads."""
-AHEAD_MS = 600_000
-"""How far an event may be ahead of its arrival to be compared with others of its id."""
 Found = Callable[[State, str, int, Vector, Matrix, Matrix], list[Alert]]
 """(state, level, bucket, scopes, measures before, measures after) of cells that were added to; what that means."""
 
@@ -125,6 +126,7 @@ def passage_of(rows: pl.DataFrame) -> Passage:
         received_ms=received_ms,
         times_us=times_us,
         charged_us=np.minimum(times_us, received_ms * 1000),
+        quiet=(rows["flags"].cast(pl.String) == BACKFILL).to_numpy(),
         orgs=rows["org_id"],
     )
 
@@ -144,39 +146,28 @@ def _live(state: State, passage: Passage, event_ids: pl.Series, offset: int) -> 
         state.move_clock(partition, int(clock[-1]))
     remembered = passage.times_us >= state.remember_from_us
     late |= ~remembered
-    known = _known(state, passage, event_ids, remembered)
+    known = known_rows(state, passage, event_ids, remembered)
     first = known.first & ~known.doubled
     deferred = late & ~replay & first
     _count(state, replay, deferred, ~replay & ~known.first, known.doubled)
     deferred |= replay & first  # the record in which it came first is gone, or too old to be sure: the ledger knows
     if deferred.any():
-        defer(state, passage.orgs.filter(pl.Series(deferred)), passage.charged_us[deferred], offset)
+        chosen = passage.orgs.filter(pl.Series(deferred)), passage.charged_us[deferred]
+        defer(state, *chosen, offset, passage.quiet[deferred])
     return ~replay & ~late & first
 
 
-def _known(state: State, passage: Passage, event_ids: pl.Series, remembered: Mask) -> Known:
-    """Ask the memory about the rows that it may know; note those whose id came first at another time."""
-    known = Known(np.ones(remembered.size, dtype=bool), np.zeros(remembered.size, dtype=bool))
-    at = np.flatnonzero(remembered)
-    orgs, ids = passage.orgs, event_ids
-    if at.size < remembered.size:
-        orgs, ids = orgs.gather(at), ids.gather(at)
-    since_us, sure_from_us = state.remember_from_us, state.doubles_from_us
-    known.first[at], known.doubled[at] = state.seen.look(
-        passage.times_us[at], state.scopes.text_codes(orgs), ids, since_us, sure_from_us
-    )
-    # the log is read back by append time: of what is ahead of its own a restart may have forgotten which came first
-    known.doubled[passage.times_us > (passage.received_ms + AHEAD_MS) * 1_000] = False
-    for row in np.flatnonzero(known.doubled).tolist():
-        identity = int(passage.times_us[row]), str(passage.orgs[row]), str(event_ids[row])
-        state.doubled.add(identity)
-        state.to_void.append(identity)
-    return known
+def defer(state: State, orgs: pl.Series, charged_us: Vector, offset: int, quiet: Mask) -> None:
+    """Have the hours of these rows repaired from the ledger: they can no longer be folded.
 
-
-def defer(state: State, orgs: pl.Series, charged_us: Vector, offset: int) -> None:
-    """Have the hours of these rows repaired from the ledger: they can no longer be folded."""
-    for org, hour in set(zip(orgs.to_list(), (charged_us // HOUR_US).tolist(), strict=True)):
+    Of hours that nothing but `quiet` rows wait for nobody is told.
+    """
+    hours = (charged_us // HOUR_US).tolist()
+    for org, hour, silent in sorted(set(zip(orgs.to_list(), hours, quiet.tolist(), strict=True))):
+        if not silent:
+            state.quiet_hours.discard((org, hour))
+        elif (org, hour) not in state.deferred:
+            state.quiet_hours.add((org, hour))
         state.deferred[org, hour] = offset
         if state.budgets.extras(org):
             state.unsettled[org] = offset
@@ -238,7 +229,7 @@ def _found(
 ) -> list[Alert]:
     """Return the alerts of one bucket that rows were added to."""
     if level == QUARTER:
-        return _note_rolling(state, level, scopes)
+        return _note_rolling(state, level, scopes, passage)
     finder = _spike_alerts if level in ("minute", "hour") else _budget_alerts
     return finder(state, level, bucket, scopes, before, after, passage)
 
@@ -263,11 +254,12 @@ def _budget_alerts(
     return alerts
 
 
-def _note_rolling(state: State, level: str, scopes: Vector) -> list[Alert]:
+def _note_rolling(state: State, level: str, scopes: Vector, passage: Passage) -> list[Alert]:
     """Rolling sums fall as well as rise: they are judged at barriers, where the cut into batches plays no part."""
     for _, watchlist in state.budgets.lists(level):
-        state.touched_rolling.update(scopes[watchlist.watched(scopes)].tolist())
-    state.to_publish |= state.touched_rolling
+        watched = scopes[watchlist.watched(scopes)]
+        state.to_publish.update(watched.tolist())
+        state.touched_rolling.update(watched[np.isin(watched, passage.loud_scopes())].tolist())
     return []
 
 
@@ -291,6 +283,8 @@ def _spike_alerts(
     alerts = []
     for at in np.flatnonzero((was <= limits) & (is_ > limits)).tolist():
         scope, limit = int(scopes[keys[at]]), int(limits[at])
-        received_ms, reached = passage.key_crossing(scope, level, bucket, int(was[at]), limit)
+        received_ms, reached, quiet = passage.key_crossing(scope, level, bucket, int(was[at]), limit)
+        if quiet:
+            continue
         alerts.append(spike_alert(state, level, bucket, scope, reached, int(peaks[at]), limit, received_ms))
     return alerts

@@ -5,13 +5,15 @@ that are still open take the difference to the hour's old value; those that are 
 may send the same repair: a round whose base lies before the last accepted one's record is ignored.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import polars as pl
 
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import Round
 from tollmeter.streams.rules.limits.budgets import crossed, level_of, used
-from tollmeter.streams.rules.windows.alerts import budget_alert, late_spend_alert
+from tollmeter.streams.rules.windows.alerts import UNTOLD_S, budget_alert, late_spend_alert
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import (
     MEASURES,
@@ -37,13 +39,18 @@ MAX_HOURS = 24
 _PER_DAY = 24
 
 
-def due(state_deferred: dict[tuple[str, int], int], watermark_s: int, horizon_s: int) -> dict[str, tuple[int, ...]]:
-    """Return by organisation the hours that hold deferred rows and are sealed, the newest first, at most MAX_HOURS."""
-    hours: dict[str, list[int]] = {}
+def due(
+    state_deferred: dict[tuple[str, int], int], quiet: Collection[tuple[str, int]], watermark_s: int, horizon_s: int
+) -> dict[str, tuple[int, ...]]:
+    """Return by organisation the hours that hold deferred rows and are sealed, the newest first, at most MAX_HOURS.
+
+    Those of which nobody is told come in rounds of their own, when nothing else is left.
+    """
+    hours: dict[str, dict[bool, list[int]]] = {}
     for org, hour in sorted(state_deferred, reverse=True):
         if sealed("hour", hour, watermark_s, horizon_s):
-            hours.setdefault(org, []).append(hour)
-    return {org: tuple(found[:MAX_HOURS]) for org, found in sorted(hours.items())}
+            hours.setdefault(org, {}).setdefault((org, hour) in quiet, []).append(hour)
+    return {org: tuple(found[min(found)][:MAX_HOURS]) for org, found in sorted(hours.items())}
 
 
 def sealed(level: str, bucket: int, watermark_s: int, horizon_s: int) -> bool:
@@ -114,6 +121,7 @@ def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, a
     for hour in round_.hours:
         if state.deferred.get((round_.org_id, hour), round_.base + 1) <= round_.base:
             del state.deferred[round_.org_id, hour]
+            state.quiet_hours.discard((round_.org_id, hour))
     if round_.extras and state.unsettled.get(round_.org_id, round_.base + 1) <= round_.base:
         del state.unsettled[round_.org_id]
     _numbers(state, round_.org_id, cells.unique(["scope", "name"], maintain_order=True))
@@ -133,6 +141,8 @@ def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, a
 
 def _lateness(round_: Round, level: str, bucket: int, appended_ms: int) -> int:
     """Return the least age in seconds of what a round changes in a bucket; 0 where it repairs no hour of it."""
+    if round_.quiet:
+        return UNTOLD_S
     ends = [(hour + 1) * 3_600 for hour in round_.hours if bucket_at(level, hour * 3_600) == bucket]
     return max(0, appended_ms // 1_000 - max(ends)) if ends else 0
 

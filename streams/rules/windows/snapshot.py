@@ -112,6 +112,7 @@ def _progress(state: State) -> Progress:
         touched=tuple(sorted(state.touched)),
         counters=state.counters,
         deferred=tuple((org, hour, offset) for (org, hour), offset in sorted(state.deferred.items())),
+        quiet_hours=tuple(sorted(state.quiet_hours)),
         unread=tuple(state.unread),
         unsettled=state.unsettled,
         repaired=state.repaired,
@@ -133,6 +134,7 @@ def restore(state: State, progress: Progress, cells: pl.DataFrame, policies: Seq
     state.counters = {name: progress.counters.get(name, 0) for name in COUNTERS}
     state.raised = dict(progress.raised)
     state.deferred = {(org, hour): offset for org, hour, offset in progress.deferred}
+    state.quiet_hours = set(progress.quiet_hours)
     state.unread, state.unsettled = list(progress.unread), dict(progress.unsettled)
     state.repaired = dict(progress.repaired)
     state.remember_from_us = progress.remember_from_us

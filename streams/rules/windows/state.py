@@ -82,6 +82,8 @@ class State:
     """Closed buckets that a late row changed since the last barrier."""
     deferred: dict[tuple[str, int], int] = field(default_factory=dict)
     """(org_id, hour) of late rows, with the offset up to which the batch that saw the last one went: to be repaired."""
+    quiet_hours: set[tuple[str, int]] = field(default_factory=set)
+    """Those of them that only rows wait for that were brought in afterwards: their repair alerts nobody."""
     unread: list[tuple[int, int]] = field(default_factory=list)
     """First and last offset of records that are gone and were never folded: once LEDGER has passed them, the hours of
     those it holds are repaired."""
