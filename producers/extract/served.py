@@ -70,7 +70,7 @@ _HINTS = (
 """Fields that one provider alone has."""
 _LANGCHAIN = {"google_genai": "google", "google_vertexai": "google", "bedrock": "aws", "bedrock_converse": "aws"}
 _LANGCHAIN |= {"xai": "x-ai", "mistralai": "mistral", "azure_openai": "azure", "azure": "azure"}
-_PREFIXES = {
+LITELLM_PROVIDERS = {
     **{name: name for name in ("anthropic", "openai", "azure", "mistral", "groq", "deepseek", "cohere", "perplexity")},
     **{name: name for name in ("openrouter", "ollama", "cerebras", "huggingface")},
     "vertex_ai": "google",
@@ -139,8 +139,8 @@ def provider_of(body: object, response: object = None, api_host: str = "") -> st
         return "anthropic"
     model = model_of(body).lower()
     prefix, _, rest = model.partition("/")  # LiteLLM writes the provider before the name
-    if rest and prefix in _PREFIXES:
-        return _PREFIXES[prefix]
+    if rest and prefix in LITELLM_PROVIDERS:
+        return LITELLM_PROVIDERS[prefix]
     chatty = get(body, "usage.prompt_tokens", "usage_metadata.input_tokens", "usage.total_tokens") is not None
     return next((maker for start, maker in _MAKERS if chatty and model.startswith(start)), "openai")
 

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -190,12 +191,19 @@ class Line:
     def http(
         self, method: str, path: str, document: Any = None, *, body: bytes | None = None, **headers: str
     ) -> Answer:
-        """Ask the server of the stack. Keywords are headers: `x_api_key=…` is X-API-Key."""
+        """Ask the server of the stack. Keywords are headers: `x_api_key=…` is X-API-Key.
+
+        As a client should, it asks again when a limit on requests says that it may.
+        """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if document is not None:
             body = json.dumps(document).encode()
             named.setdefault("content-type", "application/json")
-        return request(self.server + path, method, named, body)
+        answer = request(self.server + path, method, named, body)
+        while answer.status == 429 and "ratelimit" in answer.headers:
+            time.sleep(int(answer.headers["retry-after"]))
+            answer = request(self.server + path, method, named, body)
+        return answer
 
     def health(self, stage: str, path: str) -> Answer:
         """Ask a worker how it is."""

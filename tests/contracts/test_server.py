@@ -3,52 +3,21 @@
 import json
 import signal
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from tests.gate import Gate
 from tests.patience import eventually
-from tests.workers import Worker, Workers, read
-from tollmeter.schemas import codec, topics
+from tests.serving import CALL, KEYS, Serving, events
+from tests.workers import Workers
 from tollmeter.settings import Settings
 
 pytestmark = pytest.mark.stack
-KEYS = {"API_KEY": "admin-key", "INGEST_KEY": "ingest-key", "READ_KEY": "read-key"}
-OPEN = {"INGEST_RPM": "0", "RATE_LIMIT_RPM": "0", "SERVER_PORT": "0"}
-CALL = {"model_sent": "gpt-4o", "input_tokens": 1_000, "output_tokens": 200}
-
-
-class Serving:
-    """A server of the line and a client with the ingest key."""
-
-    def __init__(self, workers: Workers, spool: Path) -> None:
-        self._workers, self._environment = workers, {**KEYS, **OPEN, "TOLLMETER_SPOOL_DIR": str(spool)}
-        self.worker: Worker
-
-    def start(self, line: Settings | None = None, **more: str) -> httpx.Client:
-        """Start a server, once it listens; the client sends the ingest key unless told otherwise."""
-        self.worker = self._workers.start("serve", "serve", line=line, **{**self._environment, **more})
-        eventually(lambda: self.worker.ready or self.worker.process.poll() is not None, 60)
-        assert self.worker.ready, self.worker.text
-        return httpx.Client(base_url=self.url, headers={"x-ingest-key": KEYS["INGEST_KEY"]}, timeout=60)
-
-    @property
-    def url(self) -> str:
-        port = int(self.worker.log.with_suffix(".health").read_text(encoding="ascii"))
-        return f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
 def serving(workers: Workers, tmp_path: Path) -> Serving:
     return Serving(workers, tmp_path / "spool")
-
-
-def events(line: Settings) -> list[dict[str, Any]]:
-    """Return the events on the topic."""
-    headless = (record.value[len(codec.SINGLE_OBJECT_HEADER) :] for record in read(line, topics.EVENTS))
-    return [codec.decode_body(body) for body in headless]
 
 
 def test_a_call_is_stored_once(serving: Serving, line: Settings) -> None:
@@ -116,3 +85,63 @@ def test_told_to_stop_it_answers_what_it_began_and_ends_well(serving: Serving, l
         serving.worker.process.send_signal(signal.SIGTERM)
         assert serving.worker.process.wait(60) == 0, serving.worker.text
     assert len(events(line)) == 1
+
+
+def test_who_may_ask_for_what(serving: Serving) -> None:
+    with serving.start() as client:
+        asked = {
+            "no key": client.post("/ingest", json=CALL, headers={"x-ingest-key": ""}),
+            "a wrong key": client.post("/ingest", json=CALL, headers={"x-ingest-key": "ingest-keY"}),
+            "a key that reads": client.post("/ingest", json=CALL, headers={"x-ingest-key": KEYS["READ_KEY"]}),
+            "a key that sends": client.get("/metrics", headers={"x-api-key": KEYS["INGEST_KEY"], "x-ingest-key": ""}),
+            "another method": client.get("/ingest"),
+            "no such path": client.get("/keys/openai"),
+        }
+        told = {name: (answer.status_code, answer.json()["code"]) for name, answer in asked.items()}
+        assert told == {
+            "no key": (401, "no_key"),
+            "a wrong key": (401, "bad_key"),
+            "a key that reads": (403, "wrong_role"),
+            "a key that sends": (403, "wrong_role"),
+            "another method": (405, "method"),
+            "no such path": (404, "not_found"),
+        }
+        assert all(answer.headers["content-type"] == "application/problem+json" for answer in asked.values())
+        given = client.post("/ingest", json=CALL, headers={"x-request-id": "mine-1"})
+        assert (given.headers["x-request-id"], given.json()["request_id"]) == ("mine-1", "mine-1")
+        for header in ({"authorization": f"Bearer {KEYS['INGEST_KEY']}"}, {"x-api-key": KEYS["API_KEY"]}):
+            assert client.post("/ingest", json=CALL, headers={"x-ingest-key": "", **header}).status_code == 201
+    log = serving.worker.text
+    assert not any(secret in log for secret in KEYS.values())
+
+
+def test_pages_of_other_origins_do_nothing(serving: Serving, line: Settings) -> None:
+    with serving.start(ALLOWED_ORIGINS="https://app.example.org") as client:
+        answer = client.post("/ingest", json=CALL, headers={"origin": "https://evil.example.org"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "origin")
+        asks = {"access-control-request-method": "POST", "access-control-request-headers": "x-ingest-key"}
+        good = {"origin": "https://app.example.org"}
+        answer = client.options("/ingest", headers=asks | good)
+        assert answer.headers["access-control-allow-origin"] == good["origin"]
+        assert "access-control-allow-origin" not in client.options("/ingest", headers=asks | {"origin": "null"}).headers
+        answer = client.post("/ingest", json=CALL, headers=good)
+        assert answer.status_code == 201
+        assert "ratelimit" in answer.headers["access-control-expose-headers"].lower()
+    assert len(events(line)) == 1
+
+
+def test_metrics_count_what_happened(serving: Serving) -> None:
+    reader = {"authorization": f"Bearer {KEYS['READ_KEY']}", "x-ingest-key": ""}
+    with serving.start() as client:
+        for _ in range(2):
+            client.post("/ingest", json=CALL | {"event_id": "one"})
+        client.post("/ingest", json=CALL | {"input_tokens": -1})
+        client.post("/ingest", json=CALL, headers={"x-ingest-key": "wrong"})
+        document = client.get("/metrics", headers=reader).json()
+        assert document["counters"] == {"ingest_success": 1, "ingest_duplicate": 1, "ingest_bad_auth": 1}
+        assert document["db"] == {"usage_rows": 0, "last_usage_at": None, "active_tokens": 0}
+        for kind in ("text/plain", "application/openmetrics-text; version=1.0.0"):
+            answer = client.get("/metrics", headers=reader | {"accept": kind})
+            assert answer.headers["content-type"].startswith(kind.partition(";")[0])
+            assert 'tollmeter_server_events_total{door="/ingest",fate="accepted"} 1.0' in answer.text
+            assert 'tollmeter_server_rejected_total{code="bad_field",door="/ingest"} 1.0' in answer.text

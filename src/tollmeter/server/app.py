@@ -74,6 +74,7 @@ class Server:
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._parts.writer.stop()
+                self._parts.ledger.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

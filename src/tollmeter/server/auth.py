@@ -118,6 +118,10 @@ class Doorman:
             if not settings.api_key.get_secret_value():
                 self._open |= {"admin": everybody, "read": everybody}
 
+    def asks_for(self, role: Role) -> bool:
+        """Tell whether a key is asked for."""
+        return role not in self._open
+
     def identify(self, headers: Mapping[str, str], roles: Sequence[Role]) -> Caller:
         """Return who asks, in one of these roles; an admin may do what all may. Raises `Problem` 401 or 403."""
         secret = presented(headers)

@@ -101,7 +101,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._began = self._last = time.monotonic()
-        self._head_bytes = self._named_bytes = 0
+        self._head_bytes = self._named_bytes = self._heads = 0
         self._in_head, self._in_body = True, False
         if not self.connections_of_server.add(self, self.client[0] if self.client else ""):
             self._refuse(Problem(503, "too_many_connections", "too many connections: try again in a moment"))
@@ -116,8 +116,9 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self._in_head and not self._head_bytes:
             self._began = self._last
+        before = self._in_head, self._heads
         super().data_received(data)
-        if self._in_head:
+        if self._in_head and before == (True, self._heads):  # else what came is the rest of a request
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(_large_head())
@@ -144,6 +145,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body, self._head_bytes = False, True, 0
+        self._heads += 1
         self._began = self._last
         super().on_headers_complete()
 

@@ -10,6 +10,7 @@ from tollmeter.server.auth import Directories, Directory, Doorman, SettingsKeys
 from tollmeter.server.counters import Counters
 from tollmeter.server.events import EventMaker
 from tollmeter.server.ingest import Ingest
+from tollmeter.server.ledger import Ledger
 from tollmeter.server.limits import Limiter, Rate
 from tollmeter.server.remembered import Remembered
 from tollmeter.server.settings import ServerSettings
@@ -38,6 +39,7 @@ class Parts:
     writer: Writer
     ingest: Ingest
     counters: Counters
+    ledger: Ledger
     started_at: float = field(default_factory=time.time)
 
 
@@ -56,4 +58,4 @@ def build(line: Settings, settings: ServerSettings, directories: Sequence[Direct
     )
     limits = Limits(*(Limiter(rate.shared(settings.server_processes), time.monotonic) for rate in rates))
     doorman = Doorman(settings, line.org, directory)
-    return Parts(line, settings, directory, doorman, limits, writer, ingest, counters)
+    return Parts(line, settings, directory, doorman, limits, writer, ingest, counters, Ledger(line))

@@ -6,9 +6,9 @@ asks, and counts the request; `parts_of(request)` has the rest of the server.
 
 from starlette.routing import BaseRoute
 
-from tollmeter.server.answers import health
+from tollmeter.server.answers import health, metrics
 
 
 def routes() -> list[BaseRoute]:
     """Return the routes of all answers."""
-    return [*health.ROUTES]
+    return [*health.ROUTES, *metrics.ROUTES]

@@ -1,6 +1,6 @@
 """The doors, each a module with one `DOORS`; this list is all that makes one known."""
 
 from tollmeter.server.door import Door
-from tollmeter.server.doors import cloudevents, ingest
+from tollmeter.server.doors import cloudevents, ingest, litellm
 
-ALL: tuple[Door, ...] = (*ingest.DOORS, *cloudevents.DOORS)
+ALL: tuple[Door, ...] = (*ingest.DOORS, *cloudevents.DOORS, *litellm.DOORS)

@@ -1,0 +1,68 @@
+"""The server's counters as Prometheus reads them. Labels are path, fate, code and status: never a key, IP or user."""
+
+import time
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from tollmeter.server.parts import Parts
+
+_NAME = "tollmeter_server"
+
+
+class _ServerCollector(Collector):
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def collect(self) -> Iterator[Metric]:
+        counters, writer = self._parts.counters, self._parts.writer
+        yield _counted("events", "Calls by door and fate", ("door", "fate"), counters.events.items())
+        yield _counted(
+            "rejected", "Calls that were not taken, by door and code", ("door", "code"), counters.rejected.items()
+        )
+        yield _counted(
+            "ignored", "Entries that are no call, by door and reason", ("door", "reason"), counters.ignored.items()
+        )
+        yield _counted("problems", "Requests that were refused", ("status", "code"), counters.problems.items())
+        yield _counted("requests", "Requests by status", ("status",), [((n,), c) for n, c in counters.answers.items()])
+        where = [((place,), count) for place, count in counters.durable.items()]
+        yield _counted("durable", "Acknowledged calls by where they were then", ("place",), where)
+        yield _one_counter("bad_auth", "Requests to a door without a key that may send", counters.bad_auth)
+        yield _one_counter(
+            "identity_ignored", "Calls whose user, group or organisation was not believed", counters.identity_ignored
+        )
+        yield GaugeMetricFamily(f"{_NAME}_spooled_events", "Calls that wait on disk", writer.spooled)
+        yield GaugeMetricFamily(f"{_NAME}_kafka_up", "1 while the broker can be reached", float(not writer.problem))
+        up_s = time.time() - self._parts.started_at
+        yield GaugeMetricFamily(f"{_NAME}_uptime_seconds", "Age of this process", up_s)
+
+
+def _counted(
+    name: str, text: str, labels: tuple[str, ...], counts: Iterable[tuple[tuple[object, ...], int]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"{_NAME}_{name}", text, labels=labels)
+    for values, count in sorted(counts, key=str):
+        family.add_metric([str(value) for value in values], count)
+    return family
+
+
+def _one_counter(name: str, text: str, count: int) -> CounterMetricFamily:
+    return CounterMetricFamily(f"{_NAME}_{name}", text, value=count)
+
+
+def wanted(accept: str) -> bool:
+    """Tell whether a scraper asks: it names a text format, and no browser's page."""
+    return "text/plain" in accept or "application/openmetrics-text" in accept
+
+
+def expose(parts: Parts, accept: str) -> tuple[str, bytes]:
+    """Return content type and text, in the format that is asked for."""
+    registry = CollectorRegistry()
+    registry.register(_ServerCollector(parts))
+    if "application/openmetrics-text" in accept:
+        return openmetrics.CONTENT_TYPE_LATEST, bytes(openmetrics.generate_latest(registry))  # type: ignore[no-untyped-call]
+    return CONTENT_TYPE_LATEST, generate_latest(registry)
