@@ -87,6 +87,7 @@ class Settings(BaseModel):
     retention_windows_days: Positive = 400
     retention_alerts_days: Positive = 800
     retention_coverage_days: Positive = 400
+    retention_bills_days: Positive = 3_650
 
     # PRICE
     prices_file: str = ""
@@ -106,6 +107,10 @@ class Settings(BaseModel):
     rollup_quiet_s: Annotated[float, Field(ge=0)] = 60.0
     verify_every_s: Annotated[float, Field(ge=0)] = 3_600.0
     """How often the line checks itself against its log; 0 = never."""
+
+    # Bills
+    bill_gap_pct: Annotated[float, Field(gt=0, le=100)] = 2.0
+    """A closed day whose bill differs from the ledger by more than this share of it is an alert, and exit code 1."""
 
     # WATCH
     horizon_s: Positive = 3_600

@@ -157,6 +157,13 @@ def _block_command(facts: Facts) -> tuple[str, ...]:
     return (f"tollmeter block {kind} {name} --org {org}",)
 
 
+def _reconcile_command(facts: Facts) -> tuple[str, ...]:
+    provider, month = (printable(facts.get(part, "")) for part in ("provider", "period"))
+    if not provider:
+        return ("tollmeter bills list",)
+    return (f"tollmeter reconcile --provider {quote(provider)} --month {quote(month[:7])}",)
+
+
 def _always(*commands: str) -> Callable[[Facts], tuple[str, ...]]:
     return lambda facts: commands
 
@@ -177,6 +184,8 @@ _NEXT: dict[str, Callable[[Facts], tuple[str, ...]]] = {
     "paused": _always("tollmeter status"),
     "dlq_flood": _always("tollmeter dlq list"),
     "verify_difference": _always("tollmeter verify"),
+    "bill_gap": _reconcile_command,
+    "shadow_key": _reconcile_command,
     "pipeline_health": _always("tollmeter status"),
     "storm": _always("tollmeter alerts list --since 1h"),
 }

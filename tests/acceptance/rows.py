@@ -83,7 +83,7 @@ ROWS = (
         "A rate limit per address in guard and proxy, changed without a restart, with an expiry",
         gaps=("the proxy obeys the limit",),
     ),
-    Row("A9", "Our cost against the provider's bill, every difference with its cause", missing=True),
+    Row("A9", "Our cost against the provider's bill, every difference with its cause"),
     Row("A10", "The service's id or the provider's finds the call, its ledger row and the rule that priced it"),
     Row(
         "A11",

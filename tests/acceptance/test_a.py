@@ -344,13 +344,28 @@ def test_a9(check: Check, line: Line, world: World) -> None:
     }
     page = {"object": "page", "data": [bucket | {"results": [result]}], "has_more": False, "next_page": None}
     (line.folder / "costs.json").write_text(json.dumps(page), encoding="utf-8")
+    (line.folder / "bill.csv").write_text(f"Day,Model,Usd\n{day},claude-sonnet-4-5,0.07\n", encoding="utf-8")
     with check.step("the provider's export is imported, from its API's JSON and from CSV"):
         line.ok("bills", "import", "costs.json")
+        columns = ("--map", "day=Day", "--map", "model=Model", "--map", "amount=Usd")
+        line.ok("bills", "import", "bill.csv", "--provider", "anthropic", *columns)
+        known = {one["source"] for one in line.json("bills", "list")}
+        assert known >= {"openai.costs", "csv"}
     with check.step("every difference has a class, an amount and a next step"):
         found = line.run("reconcile", "--provider", "openai", "--month", f"{day:%Y-%m}", "--json")
         assert found.code in (0, 1), found.err.strip()
-        assert "provider_only" in found.out
-        assert "key_nobody_knows" in found.out
+        document = found.document
+        shadow = [one for one in document["differences"] if one["key"] == "key_nobody_knows"]
+        assert [(one["class"], one["amount_nano"]) for one in shadow] == [("provider_only", 12_500_000_000)]
+        assert all(one["next_step"] and one["likely_cause"] for one in document["differences"])
+        parts = sum(one["amount_nano"] for one in document["classes"] if one["class"] != "matched")
+        assert abs(document["billed_nano"] - document["ours_nano"] - parts) <= len(document["classes"])
+    with check.step("an error answer is no bill of zero: said in one line, nothing changed"):
+        (line.folder / "error.json").write_text('{"error": {"message": "no access"}}', encoding="utf-8")
+        known = line.json("bills", "list")
+        refused = line.run("bills", "import", "error.json")
+        assert (refused.code, len(refused.err.strip().splitlines()), "no access" in refused.err) == (2, 1, True)
+        assert line.json("bills", "list") == known
 
 
 def test_a10(check: Check, line: Line, shop: Shop, world: World) -> None:

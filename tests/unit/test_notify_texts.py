@@ -30,6 +30,8 @@ KINDS = (
     "paused",
     "dlq_flood",
     "verify_difference",
+    "bill_gap",
+    "shadow_key",
     "pipeline_health",
     "storm",
 )

@@ -29,6 +29,7 @@ class Listed(NamedTuple):
 
 COMMANDS = {
     "alerts": Listed("alerts", "alerts", "Budget and anomaly alerts."),
+    "bills": Listed("bills", "bills", "Providers' bills: usage and cost reports beside which the ledger is held."),
     "block": Listed("access", "block", "Refuse every call of a key, an address or a user."),
     "correct": Listed(
         "correct",
@@ -64,6 +65,9 @@ COMMANDS = {
     ),
     "ratelimit": Listed(
         "access", "ratelimit", "How often a key or an address may call, for each guarded process by itself."
+    ),
+    "reconcile": Listed(
+        "reconcile", "reconcile", "Compare a provider's bill with the ledger, difference by difference."
     ),
     "report": Listed("report", "report", "Who spent how much, on what, through which key."),
     "send": Listed("send", "send", "Send one usage event and see it land."),

@@ -1,0 +1,1 @@
+"""Bills of providers: read, kept, fetched, and compared with the ledger."""

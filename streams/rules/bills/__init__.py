@@ -1,0 +1,1 @@
+"""What a provider's bill says beside what the ledger says."""
