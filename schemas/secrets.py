@@ -53,6 +53,11 @@ def mask_secrets(text: str) -> str:
     return _NAMED_SECRET.sub(rf"\1{MASK}", _PEM.sub(MASK, _SECRET_ANYWHERE.sub(MASK, text)))
 
 
+def holds_secret(text: str) -> bool:
+    """Tell whether `without_secrets` would change the text; of texts that are joined by line ends, any of them."""
+    return _SECRET.search(text) is not None
+
+
 def without_secrets(fields: Mapping[str, object], pepper: str | bytes | None = None) -> dict[str, Any]:
     """Return the fields with every secret in them replaced by its id, in nested labels and their names too."""
 

@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 from tollmeter import __version__
-from tollmeter.producers.client.encoding import RefusedError, build, to_bytes
+from tollmeter.producers.client.encoding import RefusedError
 from tollmeter.producers.client.ids import Ids
-from tollmeter.producers.client.queue import Entry
 from tollmeter.producers.extract.clean import with_tag
 from tollmeter.server.auth import Caller, Directory, TrackingToken
 from tollmeter.server.door import Bad, Call
+from tollmeter.server.encode import EventEncoder
 from tollmeter.server.times import out_of_reach, to_micros
 
 NAMESPACE = UUID("6d2f3a52-0a0e-5d3c-9a51-0d4a6b6f7a10")
@@ -32,7 +32,7 @@ class EventMaker:
     """Makes events; counts whose identity was not believed. `now_us` is asked once a request."""
 
     def __init__(self, directory: Directory, pepper: str) -> None:
-        self._directory, self._pepper = directory, pepper
+        self._directory, self._encoder = directory, EventEncoder(_DEFAULTS, pepper)
         self._ids = Ids()
         self.identity_ignored = 0
 
@@ -52,7 +52,7 @@ class EventMaker:
         event_id, stable = self._id_of(call, fields)
         fields["event_id"], fields["occurred_at"] = event_id, at
         try:
-            body = to_bytes(build(Entry(0, event_id, at, None, fields), _DEFAULTS, self._pepper))
+            body = self._encoder.encode(fields)
         except RefusedError as refused:
             return Bad(call.place, "bad_field", str(refused))
         return Made(fields["org_id"], event_id, stable, fields, body)

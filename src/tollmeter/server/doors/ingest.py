@@ -34,10 +34,10 @@ class Usage(msgspec.Struct, forbid_unknown_fields=True):
     timestamp: str | int | float | None = None
     event_id: Text | None = None
     provider: Text = ""
-    operation: Text = "chat"
+    operation: Text = ""
     cached_tokens: Count = 0
     reasoning_tokens: Count = 0
-    service: Text = "ingest"
+    service: Text = ""
     environment: Text = ""
     user_id: Text = ""
     group_id: Text = ""
@@ -50,10 +50,12 @@ class Usage(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _decoder = msgspec.json.Decoder(Usage)
-_COPIED = (
-    *("provider", "operation", "reasoning_tokens", "service", "environment", "user_id", "group_id", "agent"),
+_SAME = (
+    *("provider", "operation", "reasoning_tokens", "environment", "user_id", "group_id", "agent"),
     *("feature", "session_id", "request_id", "provider_request_id", "tags"),
 )
+_MORE = (("cache_read_tokens", "cached_tokens"), *((name, name) for name in _SAME))
+"""Fields of the event and members of the body that most calls leave out."""
 
 
 def read(posted: Posted) -> Reading:
@@ -88,13 +90,15 @@ def _call(usage: Usage, name: str, key: str) -> Call | Bad:
         return Bad(
             name, "total_too_small", f"total_tokens: {said} is less than prompt and completion together ({total})"
         )
-    fields: dict[str, Any] = {field: getattr(usage, field) for field in _COPIED}
-    fields |= {
+    fields: dict[str, Any] = {
         "model_sent": usage.model,
         "input_tokens": usage.prompt_tokens,
         "output_tokens": usage.completion_tokens,
-        "cache_read_tokens": usage.cached_tokens,
+        "service": usage.service or "ingest",
     }
+    for field, member in _MORE:
+        if given := getattr(usage, member):
+            fields[field] = given
     if said > total:
         fields["tags"] = {**usage.tags, SUSPECT: f"total_tokens {said} exceed the sum {total}"}
     seed = key and f"key:{key}"
