@@ -38,7 +38,7 @@ def told(records: Iterable[Record], state: State | None = None) -> list[Alert]:
 
 def profiles_of(state: State) -> dict[tuple[str, str, str], tuple[int, ...]]:
     """Return every profile by its scope, but for those that nobody looks back at."""
-    tables = [table.held()[:2] for table in (state.detector.profiles, state.detector.orgs)]
+    tables = [table.held()[:2] for table in state.detector.tables.values()]
     newest = max(int(values[:, WINDOW].max(initial=0)) for _, values in tables)
     return {
         state.scopes.names[scope]: tuple(row)

@@ -26,20 +26,26 @@ from tollmeter.streams.rules.anomalies.layout import (
     distinct,
     peak,
     repeats,
+    set_bits,
     two_weeks,
 )
-from tollmeter.streams.rules.anomalies.observe import set_bits, turn
-from tollmeter.streams.rules.windows.name_hashes import hash_of
+from tollmeter.streams.rules.anomalies.observe import turn
+from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
+from tollmeter.streams.rules.windows.name_hashes import hash_of, network_hash
 from tollmeter.streams.watch.thresholds import SHIPPED, read_limits, shipped_limits
 from tollmeter.yaml_files import YamlError
 
-RULES = ("fan_out", "error_storm", "same_body", "dominance")
+RULES = SUSPICIONS
 WINDOW_S, DAY_S = 600, 86_400
 Call = dict[str, Any]
 
 
 def addresses(count: int, usd: float = 6) -> list[Call]:
     return [{"client_ip": f"10.0.{n // 250}.{n % 250}", "cost_nano": int(usd * USD) // count} for n in range(count)]
+
+
+def public(count: int, usd: float) -> list[Call]:
+    return [{"client_ip": f"10.{n % 20}.0.{n // 20}", "cost_nano": int(usd * USD) // count} for n in range(count)]
 
 
 def failures(count: int, fine: int = 0) -> list[Call]:
@@ -53,7 +59,9 @@ def bodies(count: int, usd: float = 6, others: int = 0) -> list[Call]:
 
 
 def keys(usd: float, others: int = 20, other_usd: float = 0.02) -> list[Call]:
-    rest = [{"api_key_id": f"k{n}", "cost_nano": int(other_usd * USD)} for n in range(others)]
+    rest = [
+        {"api_key_id": f"k{n}", "cost_nano": int(other_usd * USD), "client_ip": f"10.0.1.{n}"} for n in range(others)
+    ]
     return [*rest, {"api_key_id": "big", "cost_nano": int(usd * USD)}]
 
 
@@ -98,7 +106,7 @@ def test_without_a_past_absolute_figures_hold(calls: list[Call], expected: list[
         pytest.param(addresses(2, 0.1), addresses(6, 2), [], id="three times as many addresses"),
         pytest.param(addresses(2, 0.1), addresses(9, 2), [("fan_out", "warning")], id="more addresses"),
         pytest.param(addresses(2, 0.1), addresses(9, 0.9), [], id="more addresses below the floor"),
-        pytest.param(addresses(200, 2), addresses(400, 20), [], id="a public service"),
+        pytest.param(public(200, 2), public(400, 20), [], id="a public service"),
         pytest.param(failures(1, 5), failures(51), [("error_storm", "warning")], id="failures of a key that has few"),
         pytest.param(failures(40, 5), failures(110), [], id="failures of a key that has many"),
         pytest.param(bodies(3, 0.1), bodies(25, 2), [("same_body", "warning")], id="equal bodies"),
@@ -115,6 +123,92 @@ def test_with_a_past_a_key_is_held_against_itself(
     since = datetime.fromtimestamp(steps[-1][0], UTC)
     found = [alert for alert in told(a_log(steps)) if alert.kind in RULES and alert.received_at >= since]
     assert [(alert.kind, alert.severity) for alert in found] == expected
+
+
+def plain(usd: float = 0.1, **columns: Any) -> list[Call]:
+    return [{"cost_nano": int(usd * USD), "input_tokens": 1_000_000, **columns}]
+
+
+def from_keys(count: int, usd: float) -> list[Call]:
+    return [{"api_key_id": f"k{n}", "cost_nano": int(usd * USD) // count} for n in range(count)]
+
+
+FOREIGN = {"client_ip": "203.0.113.9"}
+CACHED = {"cache_read_tokens": 600_000}
+
+
+@pytest.mark.parametrize(
+    ("usual", "after_s", "burst", "expected"),
+    [
+        pytest.param(plain(), 600, plain(0.3, model="dear"), [("new_model", "info")], id="a dear model"),
+        pytest.param(plain(), 600, plain(0.29, model="dear"), [], id="a new model that is not so dear"),
+        pytest.param(plain(), 600, plain(0, model="dear"), [], id="a new model that failed"),
+        pytest.param(plain(), 600, plain(4, model="dear"), [("new_model", "critical")], id="a dear model, at once"),
+        pytest.param(plain(), 600, plain(0.1, **FOREIGN), [("new_network", "info")], id="a foreign network"),
+        pytest.param(plain(), 600, plain(1, **FOREIGN), [("new_network", "warning")], id="a foreign network, dear"),
+        pytest.param(plain(), 600, plain(0.1, client_ip="10.0.0.77"), [], id="a new address of a known network"),
+        pytest.param(
+            [{**call, "client_ip": f"10.{n}.0.1"} for n in range(9) for call in plain(0.01)],
+            600,
+            plain(1, **FOREIGN),
+            [],
+            id="a foreign network of a key that has many",
+        ),
+        pytest.param(plain(), 13 * DAY_S, plain(1), [], id="nearly two weeks of silence"),
+        pytest.param(plain(), 14 * DAY_S, plain(1), [("woken", "warning")], id="two weeks of silence"),
+        pytest.param(plain(), 14 * DAY_S, plain(0.9), [], id="a key that wakes and spends little"),
+        pytest.param(plain(**CACHED), 600, plain(1), [("cache_lost", "warning")], id="a cache that is lost"),
+        pytest.param(plain(**CACHED), 600, plain(1, cache_read_tokens=250_000), [], id="a cache that is used less"),
+        pytest.param(plain(), 600, plain(1), [], id="nothing was ever cached"),
+        pytest.param([], 600, from_keys(3, 2) * 2, [], id="three keys from an address without a past"),
+        pytest.param(
+            from_keys(1, 0.1), 600, from_keys(3, 2), [("shared_address", "warning")], id="an address, three keys"
+        ),
+        pytest.param(from_keys(3, 0.1), 600, from_keys(4, 2), [], id="an address that always has some"),
+        pytest.param(
+            plain(), 600, plain(0.001, received_s=0) * 20, [("clock_ahead", "info")], id="calls from the future"
+        ),
+    ],
+)
+def test_what_a_key_never_did_before(
+    usual: list[Call], after_s: int, burst: list[Call], expected: list[tuple[str, str]]
+) -> None:
+    past = days(lambda _: usual)
+    at_s = past[-1][0] + after_s
+    burst = [{**call, "received_s": at_s - 301} if "received_s" in call else call for call in burst]
+    found = [alert for alert in told(a_log([*past, (at_s, burst)])) if alert.kind in RULES]
+    since = datetime.fromtimestamp(at_s - 301, UTC)
+    assert [(alert.kind, alert.severity) for alert in found if alert.received_at >= since] == expected
+
+
+def test_an_hour_of_the_day_in_which_a_key_was_silent() -> None:
+    start = watch_rows.START - watch_rows.START % DAY_S
+    past = [(start + day * DAY_S + hour * 3_600, plain(0.5)) for day in range(15) for hour in (9, 10, 14)]
+    at_s = start + 15 * DAY_S
+    assert suspicions([*past, (at_s + 9 * 3_600, plain(1))]) == []
+    assert suspicions([*past, (at_s + 3 * 3_600, plain(1))]) == [("new_hour", "warning")]
+
+
+def test_a_stolen_key_is_told_of_at_the_probe_and_critical_at_the_floor() -> None:
+    """2.40 USD a day on a cheap model; a call on a dear one; a day later 12.8 M input tokens an hour, 15 USD a million.
+
+    That is 5.3 cents a second: a usual day, of which one in six was silent, is spent after 38 s.
+    """
+    start = watch_rows.START - watch_rows.START % DAY_S
+    past = [(start + n * 3_600, plain(0.1, model="cheap")) for n in range(5 * 24)]
+    probe_s = start + 5 * DAY_S + 60
+    probe = [(probe_s, [{"model": "dear", "input_tokens": 20, "cost_nano": 300_000}])]
+    burst_s = probe_s + DAY_S
+    each = {"model": "dear", "input_tokens": 3_556, "output_tokens": 0, "cost_nano": 53_340_000}
+    burst = [(burst_s + n, [{**each, "client_ip": "203.0.113.9"}]) for n in range(90)]
+    alerts = [alert for alert in told(a_log([*past, *probe, *burst])) if alert.kind == "new_model"]
+    assert [alert.severity for alert in alerts] == ["info", "critical"]
+    assert alerts[0].received_at.timestamp() == probe_s
+    spent_s = alerts[1].received_at.timestamp() - burst_s
+    assert 30 <= spent_s <= 50
+    assert alerts[1].facts["cost_nano"] - each["cost_nano"] < alerts[1].facts["usual_day_nano"]
+    assert (alerts[1].facts["model"], alerts[1].facts["address"]) == ("dear", "203.0.113.9")
+    assert "uses dear, which it never did before" in alerts[1].text
 
 
 def test_it_is_told_once_an_hour_and_once_more_when_it_becomes_critical() -> None:
@@ -200,3 +294,19 @@ def test_thresholds_that_are_wrong_name_file_and_line(tmp_path: Any) -> None:
     path.write_text(SHIPPED.read_text(encoding="utf-8").replace("least: {value: 4,", "lest: {value: 4,"), "utf-8")
     with pytest.raises(YamlError, match=r"mine.yaml:\d+: fan_out.le"):
         read_limits(path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("10.1.2.3", "10.1.2.250", True),
+        ("10.1.2.3", "10.1.3.3", False),
+        ("2001:db8:1::1", "2001:db8:1:ffff::9", True),
+        ("2001:db8:1::1", "2001:db8:2::1", False),
+        ("gateway", "gateway", True),
+        ("gateway", "other", False),
+    ],
+)
+def test_networks_of_addresses(one: str, other: str, same: bool) -> None:
+    assert (network_hash("client_ip", one) == network_hash("client_ip", other)) is same
+    assert network_hash("api_key", one) == network_hash("client_ip", "__other__") == 0

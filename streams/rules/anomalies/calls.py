@@ -29,6 +29,9 @@ class Calls:
     cached: Vector
     output: Vector
     body: Vector
+    model: Vector
+    ahead: Vector
+    """1 for a call that says it was made more than five minutes after it came."""
 
     def only(self, rows: Mask | Vector) -> Self:
         """Return some of them."""

@@ -1,6 +1,6 @@
 """The rules about identity at each barrier: calls since the last one go into profiles, and what crosses is found.
 
-A finding is told once an hour for each scope and rule, and once more when it becomes critical; which ones were told is
+A finding is told once an hour for each scope and rule, and again when it becomes graver; which ones were told is
 part of the profile, so a restart tells none again.
 """
 
@@ -10,8 +10,19 @@ import numpy as np
 
 from tollmeter.streams.rules.anomalies import observe, shares
 from tollmeter.streams.rules.anomalies.calls import Calls, NameHash, Sorted
-from tollmeter.streams.rules.anomalies.identity import Verdict, dominating, of_keys
+from tollmeter.streams.rules.anomalies.identity import (
+    CRITICAL,
+    WARNING,
+    Verdict,
+    dominating,
+    has_past,
+    of_addresses,
+    of_keys,
+    of_models,
+    of_networks,
+)
 from tollmeter.streams.rules.anomalies.layout import (
+    ADDRESS_WIDTH,
     HOUR,
     KEPT_WINDOWS,
     PER_DAY,
@@ -25,6 +36,7 @@ from tollmeter.streams.rules.anomalies.layout import (
 )
 from tollmeter.streams.rules.anomalies.limits import Limits
 from tollmeter.streams.rules.anomalies.profiles import Profiles
+from tollmeter.streams.rules.anomalies.young import meet_models, meet_networks
 
 LATE_MS = 600_000
 """Calls that arrive longer after they were made are counted, but suspected of nothing: a spool drains as a burst."""
@@ -35,27 +47,35 @@ class Finding:
     """What a rule found of a scope in an hour. `figures` are JSON-ready, with units in their names."""
 
     kind: str
-    critical: bool
+    level: int
     scope: int
     hour: int
     received_ms: int
     figures: dict[str, int]
+    names: dict[str, int]
+    """Scopes that belong to it, such as the model."""
 
 
 class Detector:
     """The profiles of one partition, and the calls since its last barrier."""
 
-    def __init__(self, limits: Limits, hash_of: NameHash) -> None:
-        self._limits, self._hash_of = limits, hash_of
-        self.profiles = Profiles(WIDTH, VERSION)
+    def __init__(self, limits: Limits, hash_of: NameHash, network_of: NameHash) -> None:
+        self._limits, self._hash_of, self._network_of = limits, hash_of, network_of
+        self.keys = Profiles(WIDTH, VERSION)
+        self.addresses = Profiles(ADDRESS_WIDTH, VERSION)
         self.orgs = Profiles(shares.WIDTH, shares.VERSION)
         self._waiting: list[Calls] = []
         self._forgot = 0
 
     @property
+    def tables(self) -> dict[str, Profiles]:
+        """The profiles by kind of scope."""
+        return {"api_key": self.keys, "client_ip": self.addresses, "org": self.orgs}
+
+    @property
     def newest_stamp(self) -> int:
         """Highest stamp that was loaded."""
-        return max(self.profiles.newest_stamp, self.orgs.newest_stamp)
+        return max(table.newest_stamp for table in self.tables.values())
 
     def note(self, calls: Calls) -> None:
         """Keep calls until the next barrier."""
@@ -70,6 +90,7 @@ class Detector:
         for window in np.unique(calls.window).tolist():
             now = calls.only(calls.window == window)
             found += self._keys(now, window, offset)
+            found += self._addresses(now, window, offset)
             found += self._orgs(now, window, offset)
             self._forget(window)
         return found
@@ -78,36 +99,57 @@ class Detector:
         """Once a day: what is a day older than anybody looks back at."""
         if window >= self._forgot + PER_DAY:
             self._forgot = window
-            for table in (self.profiles, self.orgs):
+            for table in self.tables.values():
                 table.forget_before(window - KEPT_WINDOWS - PER_DAY)
 
     def _keys(self, calls: Calls, window: int, offset: int) -> list[Finding]:
         by = Sorted.by(calls.key)
         if not by.scopes.size:
             return []
-        rows = self.profiles.rows(by.scopes)
-        profiles = self.profiles.get(rows)
-        open_ = self.profiles.open(rows, offset) & (profiles[:, WINDOW] <= window)
-        observe.turn(profiles, window)
+        rows, profiles, open_ = self._turned(self.keys, by, window, offset)
+        limits, past = self._limits, has_past(profiles, self._limits)
         observe.add(profiles, calls, by, self._hash_of(calls.address))
-        verdicts = of_keys(profiles, self._limits)
-        received = by.greatest(calls.received_ms)
-        found = [one for verdict in verdicts for one in self._told(verdict, profiles, open_, by.scopes, received)]
-        self.profiles.put(rows[open_], profiles[open_])
+        observe.add_bodies(profiles, calls, by)
+        models = meet_models(profiles, past, calls, by, self._hash_of(calls.model), limits.model_price_factor)
+        networks = meet_networks(profiles, past, calls, by, self._network_of(calls.address), limits.few_networks)
+        verdicts = of_keys(profiles, past, limits)
+        verdicts += [of_models(profiles, models, limits), of_networks(profiles, networks, limits)]
+        found = self._told(verdicts, profiles, open_, calls, by)
+        self.keys.put(rows[open_], profiles[open_])
         return found
 
-    def _told(self, verdict: Verdict, profiles: Matrix, open_: Mask, scopes: Vector, received: Vector) -> list[Finding]:
-        """Return the findings of one rule that are news, and mark them as told."""
+    def _addresses(self, calls: Calls, window: int, offset: int) -> list[Finding]:
+        by = Sorted.by(np.where(self._hash_of(calls.address) == 0, -1, calls.address))
+        if not by.scopes.size:
+            return []
+        rows, profiles, open_ = self._turned(self.addresses, by, window, offset)
+        observe.add(profiles, calls, by, self._hash_of(calls.key))
+        verdicts = of_addresses(profiles, has_past(profiles, self._limits), self._limits)
+        found = self._told(verdicts, profiles, open_, calls, by)
+        self.addresses.put(rows[open_], profiles[open_])
+        return found
+
+    def _turned(self, table: Profiles, by: Sorted, window: int, offset: int) -> tuple[Vector, Matrix, Mask]:
+        """Return rows and copies of the profiles at a window, and which of them are neither saved nor beyond it."""
+        rows = table.rows(by.scopes)
+        profiles = table.get(rows)
+        open_ = table.open(rows, offset) & (profiles[:, WINDOW] <= window)
+        observe.turn(profiles, window)
+        return rows, profiles, open_
+
+    def _told(self, verdicts: list[Verdict], profiles: Matrix, open_: Mask, calls: Calls, by: Sorted) -> list[Finding]:
+        """Return the findings that are news, and mark them as told."""
         found = []
-        for at in np.flatnonzero(verdict.fired & open_).tolist():
-            critical = int(verdict.cost_nano[at]) >= self._limits.critical_nano
-            bits = verdict.bit * (3 if critical else 1)
-            if int(profiles[at, RAISED]) & bits == bits:
-                continue
-            profiles[at, RAISED] |= bits
-            figures = {name: int(column[at]) for name, column in verdict.figures.items()}
-            hour = int(profiles[at, HOUR])
-            found.append(Finding(verdict.kind, critical, int(scopes[at]), hour, int(received[at]), figures))
+        received = by.greatest(calls.received_ms)
+        for verdict in verdicts:
+            told = profiles[:, RAISED] >> 2 * verdict.number & 3
+            for at in np.flatnonzero((verdict.level > told) & open_).tolist():
+                level, example = int(verdict.level[at]), -1 if verdict.example is None else int(verdict.example[at])
+                profiles[at, RAISED] += (level - told[at]) << 2 * verdict.number
+                figures = {name: int(column[at]) for name, column in verdict.figures.items()}
+                names = {name: int(getattr(calls, name)[example]) for name in verdict.shows if example >= 0}
+                where = int(by.scopes[at]), int(profiles[at, HOUR]), int(received[at])
+                found.append(Finding(verdict.kind, level, *where, figures, names))
         return found
 
     def _orgs(self, calls: Calls, window: int, offset: int) -> list[Finding]:
@@ -133,7 +175,8 @@ class Detector:
             }
             key, received = self._key_of(calls, int(by.scopes[at]), group)
             critical = cost >= self._limits.critical_nano and bool(usual[at].any())
-            found.append(Finding("dominance", critical, key, int(orgs[at, shares.HOUR]), received, figures))
+            hour, level = int(orgs[at, shares.HOUR]), CRITICAL if critical else WARNING
+            found.append(Finding("dominance", level, key, hour, received, figures, {}))
         self.orgs.put(rows[open_], orgs[open_])
         return found
 

@@ -1,21 +1,36 @@
 """The rules about identity, each over whole columns of profiles: who is unlike himself, and by how much."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from tollmeter.streams.rules.anomalies import shares
 from tollmeter.streams.rules.anomalies.layout import (
+    AHEAD,
     BORN,
+    CACHED,
     CALLS,
     COST,
     ERRORS,
+    HOUR,
+    HOUR_COST,
+    HOURS,
+    INPUT,
     P_ERRORS,
     P_PARTNERS,
     P_REPEATS,
     PARTNERS,
+    PER_DAY,
+    SLEPT,
+    W_CACHED,
+    W_CALLS,
+    W_COST,
+    W_INPUT,
     W_WINDOWS,
     WINDOW,
+    YOUNG_MODEL_COST,
+    YOUNG_NETWORK_COST,
     Mask,
     Matrix,
     Vector,
@@ -23,19 +38,27 @@ from tollmeter.streams.rules.anomalies.layout import (
     peak,
     repeats,
     two_weeks,
+    usual_day,
 )
 from tollmeter.streams.rules.anomalies.limits import Dominance, Limits, Relative
+from tollmeter.streams.rules.anomalies.young import Met
+
+NOTHING, INFO, WARNING, CRITICAL = range(4)
+_HALF = (1 << 24) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one rule says of each profile. `bit`: its place in `raised`, the next one is for critical findings."""
+    """What one rule says of each profile: a level, and its figures. `number`: its place in `raised`, two bits each."""
 
     kind: str
-    bit: int
-    fired: Mask
-    cost_nano: Vector
+    number: int
+    level: Vector
     figures: dict[str, Vector]
+    example: Vector | None = None
+    """The call that shows it."""
+    shows: tuple[str, ...] = field(default=())
+    """What of that call is told: "model", "address"."""
 
 
 def has_past(profiles: Matrix, limits: Limits) -> Mask:
@@ -45,30 +68,115 @@ def has_past(profiles: Matrix, limits: Limits) -> Mask:
     return found
 
 
-def of_keys(profiles: Matrix, limits: Limits) -> list[Verdict]:
-    """Return what the rules say of the open windows of API keys."""
-    known, cost = has_past(profiles, limits), profiles[:, COST]
+def of_keys(profiles: Matrix, past: Mask, limits: Limits) -> list[Verdict]:
+    """Return what the rules say of the open windows of API keys, but for what is met for the first time."""
     errors, calls = profiles[:, ERRORS], profiles[:, CALLS]
     failing = errors * 100 >= calls * limits.error_storm.share_pct
+    addresses = distinct(profiles[:, PARTNERS])
     counts = (
-        ("fan_out", limits.fan_out, "addresses", distinct(profiles[:, PARTNERS]), P_PARTNERS, None),
-        ("error_storm", limits.error_storm, "errors", errors, P_ERRORS, failing),
-        ("same_body", limits.same_body, "repeats", repeats(profiles), P_REPEATS, None),
+        Count("fan_out", 0, limits.fan_out, "addresses", addresses, P_PARTNERS),
+        Count("error_storm", 1, limits.error_storm, "errors", errors * failing, P_ERRORS),
+        Count("same_body", 2, limits.same_body, "repeats", repeats(profiles), P_REPEATS),
     )
-    found = []
-    for number, (kind, figures, name, count, column, also) in enumerate(counts):
-        past = peak(profiles, column)
-        threshold = _threshold(figures, past, known)
-        fired = (count > threshold) & (cost >= np.where(known, figures.floor_nano, figures.new_floor_nano))
-        told = {name: count, "past_peak": past, "threshold": threshold, "calls": calls, "cost_nano": cost}
-        found.append(Verdict(kind, 1 << 2 * number, fired if also is None else fired & also, cost, told))
+    return [
+        *(_counted(profiles, past, limits, count) for count in counts),
+        _woken(profiles, limits),
+        _new_hour(profiles, past, limits),
+        _cache_lost(profiles, past, limits),
+        _clock_ahead(profiles, limits),
+    ]
+
+
+def of_addresses(profiles: Matrix, past: Mask, limits: Limits) -> list[Verdict]:
+    """Return what the rules say of the open windows of addresses."""
+    keys = distinct(profiles[:, PARTNERS])
+    count = Count("shared_address", 0, limits.shared_address, "keys", keys, P_PARTNERS)
+    return [_counted(profiles, past, limits, count)]
+
+
+class Count(NamedTuple):
+    """A count of the open window, the column of its peak, and from when on it is told."""
+
+    kind: str
+    number: int
+    figures: Relative
+    name: str
+    value: Vector
+    column: int
+
+
+def _counted(profiles: Matrix, past: Mask, limits: Limits, count: Count) -> Verdict:
+    """Return the verdict on a count, held against its peak of two weeks."""
+    figures, before, cost = count.figures, peak(profiles, count.column), profiles[:, COST]
+    threshold = np.maximum(np.where(past, figures.least, figures.new_least), figures.factor * before)
+    fired = (count.value > threshold) & (cost >= np.where(past, figures.floor_nano, figures.new_floor_nano))
+    told = {count.name: count.value, "past_peak": before, "threshold": threshold}
+    told |= {"calls": profiles[:, CALLS], "cost_nano": cost}
+    return Verdict(count.kind, count.number, _level(fired, cost >= limits.critical_nano), told)
+
+
+def _level(warning: Mask, critical: Mask) -> Vector:
+    found: Vector = np.where(warning, np.where(critical, CRITICAL, WARNING), NOTHING)
     return found
 
 
-def _threshold(figures: Relative, past: Vector, known: Mask) -> Vector:
-    """Return the count (exclusive) from which on a window is told of."""
-    found: Vector = np.maximum(np.where(known, figures.least, figures.new_least), figures.factor * past)
-    return found
+def _woken(profiles: Matrix, limits: Limits) -> Verdict:
+    """A key that was silent for weeks spends."""
+    cost = profiles[:, HOUR_COST]
+    fired = (profiles[:, SLEPT] >= limits.dormant_days * PER_DAY) & (cost >= limits.floor_nano)
+    told = {"slept_days": profiles[:, SLEPT] // PER_DAY, "cost_nano": cost}
+    return Verdict("woken", 3, _level(fired, cost >= limits.critical_nano), told)
+
+
+def _new_hour(profiles: Matrix, past: Mask, limits: Limits) -> Verdict:
+    """A key with hours of its own spends in another one."""
+    used = profiles[:, HOURS] & _HALF | profiles[:, HOURS] >> 24
+    cost, count = profiles[:, HOUR_COST], np.bitwise_count(used).astype(np.int64)
+    old = profiles[:, WINDOW] - profiles[:, BORN] >= limits.hours_age_days * PER_DAY
+    fired = past & old & (count <= limits.hours_most) & (used >> profiles[:, HOUR] % 24 & 1 == 0)
+    fired &= cost >= limits.floor_nano
+    told = {"hour_of_day": profiles[:, HOUR] % 24, "hours_used": count, "cost_nano": cost}
+    return Verdict("new_hour", 4, _level(fired, cost >= limits.critical_nano), told)
+
+
+def _cache_lost(profiles: Matrix, past: Mask, limits: Limits) -> Verdict:
+    """A key whose input used to be cached pays for it in full."""
+    figures, cost, calls = limits.cache_lost, profiles[:, COST], profiles[:, CALLS]
+    usual_pct = two_weeks(profiles, W_CACHED) * 100 // np.maximum(two_weeks(profiles, W_INPUT), 1)
+    pct = profiles[:, CACHED] * 100 // np.maximum(profiles[:, INPUT], 1)
+    per_call = two_weeks(profiles, W_COST) // np.maximum(two_weeks(profiles, W_CALLS), 1)
+    fired = past & (usual_pct >= figures.usual_pct) & (pct * figures.factor <= usual_pct)
+    fired &= (profiles[:, INPUT] >= figures.input_tokens) & (cost >= limits.floor_nano)
+    fired &= cost // np.maximum(calls, 1) * 100 >= per_call * figures.cost_per_call_pct
+    told = {"cached_pct": pct, "usual_cached_pct": usual_pct, "calls": calls, "cost_nano": cost}
+    return Verdict("cache_lost", 5, _level(fired, cost >= limits.critical_nano), told)
+
+
+def _clock_ahead(profiles: Matrix, limits: Limits) -> Verdict:
+    """A key's calls come from the future: the clock of its service is wrong."""
+    ahead, calls = profiles[:, AHEAD], profiles[:, CALLS]
+    fired = (ahead >= limits.clock_ahead.least) & (ahead * 100 >= calls * limits.clock_ahead.share_pct)
+    return Verdict("clock_ahead", 6, np.where(fired, INFO, NOTHING), {"ahead": ahead, "calls": calls})
+
+
+def of_models(profiles: Matrix, met: Met, limits: Limits) -> Verdict:
+    """A model far dearer than a key's others: told when it is met, critical when an hour of it outgrows a usual day."""
+    cost, day = profiles[:, YOUNG_MODEL_COST], usual_day(profiles)
+    critical = (met.example >= 0) & (cost >= np.maximum(limits.floor_nano, day))
+    level = np.where(critical, CRITICAL, np.where(met.now, INFO, NOTHING))
+    told = {"price_ratio_pct": met.ratio_pct, "cost_nano": cost, "usual_day_nano": day}
+    return Verdict("new_model", 7, level, told, met.example, ("model", "address"))
+
+
+def of_networks(profiles: Matrix, met: Met, limits: Limits) -> Verdict:
+    """A network that a key with few of them was never used from: told when it is met, and when it costs something."""
+    cost, day = profiles[:, YOUNG_NETWORK_COST], usual_day(profiles)
+    here = met.example >= 0
+    level = np.where(met.now, INFO, NOTHING)
+    level = np.where(here & (cost >= limits.floor_nano), WARNING, level)
+    level = np.where(here & (cost >= np.maximum(limits.critical_nano, day)), CRITICAL, level)
+    told = {"networks": met.ratio_pct, "cost_nano": cost, "usual_day_nano": day}
+    return Verdict("new_network", 8, level, told, met.example, ("address",))
 
 
 def dominating(orgs: Matrix, figures: Dominance) -> tuple[Mask, Matrix, Matrix]:

@@ -30,19 +30,23 @@ SINGLES = (
     "slept",
     "hours",
     "hour_cost",
+    "young_model_cost",
+    "young_network_cost",
     "calls",
     "errors",
     "cost",
     "input",
     "cached",
     "output",
+    "ahead",
 )
 """Windows are counted since 1970, hours and weeks too. `raised`: a bit for each finding of the present hour. `slept`:
 windows without calls before this one. `hours`: hours of the day in use, 24 bits for this fortnight and 24 for the one
-before. From `calls` on: sums of the open window."""
-LAYOUT, BORN, WINDOW, HOUR, WEEK, RAISED, SLEPT, HOURS, HOUR_COST, CALLS = range(10)
-ERRORS, COST, INPUT, CACHED, OUTPUT = range(10, 15)
-OPEN_SUMS = slice(CALLS, OUTPUT + 1)
+before. From `hour_cost` on: sums of the open hour; from `calls` on: of the open window."""
+LAYOUT, BORN, WINDOW, HOUR, WEEK, RAISED, SLEPT, HOURS, HOUR_COST, YOUNG_MODEL_COST, YOUNG_NETWORK_COST = range(11)
+CALLS, ERRORS, COST, INPUT, CACHED, OUTPUT, AHEAD = range(11, 18)
+HOUR_SUMS = slice(HOUR_COST, YOUNG_NETWORK_COST + 1)
+OPEN_SUMS = slice(CALLS, AHEAD + 1)
 
 WEEKLY = ("windows", "calls", "cost", "input", "cached", "output")
 """Sums of the closed windows of this week, then of the week before; `windows` counts those with calls."""
@@ -64,11 +68,19 @@ SET_BITS = 512
 _SET_WORDS = SET_BITS // 64
 PARTNERS = _block(LAST_PEAKS.stop, _SET_WORDS)
 """The open window's addresses of a key, or keys of an address: a bit by the hash of each name."""
+ADDRESS_WIDTH = PARTNERS.stop
+"""Profiles of addresses end here."""
 MODELS = _block(PARTNERS.stop, _SET_WORDS)
-NETWORKS = _block(MODELS.stop, _SET_WORDS)
+YOUNG_MODELS = _block(MODELS.stop, _SET_WORDS)
+"""Dear models that a key with a past began with in this week, then in the week before."""
+LAST_YOUNG_MODELS = _block(YOUNG_MODELS.stop, _SET_WORDS)
+NETWORKS = _block(LAST_YOUNG_MODELS.stop, _SET_WORDS)
 LAST_NETWORKS = _block(NETWORKS.stop, _SET_WORDS)
+YOUNG_NETWORKS = _block(LAST_NETWORKS.stop, _SET_WORDS)
+"""Networks that a key with a past and few networks was first used from in this week, then in the week before."""
+LAST_YOUNG_NETWORKS = _block(YOUNG_NETWORKS.stop, _SET_WORDS)
 BODY_COUNTS = 64
-BODIES = _block(LAST_NETWORKS.stop, BODY_COUNTS // 4)
+BODIES = _block(LAST_YOUNG_NETWORKS.stop, BODY_COUNTS // 4)
 """Calls of the open window by the hash of their body: 64 counts of 16 bits."""
 WIDTH = BODIES.stop
 
@@ -89,6 +101,22 @@ def distinct(words: Matrix) -> Vector:
     return found
 
 
+def set_bits(profiles: Matrix, block: slice, places: Vector, hashes: Vector) -> None:
+    """Set the bit of each hash in its profile; a hash of 0 is nobody's."""
+    named = np.flatnonzero(hashes)
+    bits = hashes[named] % SET_BITS
+    words = np.ascontiguousarray(profiles[:, block])
+    np.bitwise_or.at(words, (places[named], bits >> 6), np.int64(1) << (bits & 63))
+    profiles[:, block] = words
+
+
+def has_bits(words: Matrix, places: Vector, hashes: Vector) -> Mask:
+    """Tell for each hash whether its bit is set in its profile's words; nobody's is."""
+    bits = hashes % SET_BITS
+    found: Mask = (words[places, bits >> 6] >> (bits & 63) & 1 != 0) | (hashes == 0)
+    return found
+
+
 def repeats(profiles: Matrix) -> Vector:
     """Return how often the most frequent body came, less what chance puts beside it: never more than it did."""
     counts = np.ascontiguousarray(profiles[:, BODIES]).view(np.uint16).astype(np.int64)
@@ -100,6 +128,13 @@ def repeats(profiles: Matrix) -> Vector:
 def two_weeks(profiles: Matrix, column: int) -> Vector:
     """Return a weekly sum over both weeks."""
     found: Vector = profiles[:, THIS_WEEK.start + column] + profiles[:, LAST_WEEK.start + column]
+    return found
+
+
+def usual_day(profiles: Matrix) -> Vector:
+    """Return what a day cost in both weeks, in nano-USD; a past of hours counts as a day."""
+    since = np.maximum(profiles[:, BORN], (profiles[:, WEEK] - 1) * PER_WEEK)
+    found: Vector = two_weeks(profiles, W_COST) * PER_DAY // np.maximum(profiles[:, WINDOW] - since, PER_DAY)
     return found
 
 

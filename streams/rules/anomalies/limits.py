@@ -43,6 +43,25 @@ class Dominance(_Figures):
     new_keys: int = Field(gt=1)
 
 
+class Cache(_Figures):
+    """Cached input that is not any more."""
+
+    usual_pct: int = Field(gt=0, le=100)
+    """So much of a key's input is cached usually, at least."""
+    factor: int = Field(gt=1)
+    """What is cached now is the usual share divided by it, at most."""
+    input_tokens: int = Field(gt=0)
+    cost_per_call_pct: int = Field(gt=100)
+    """Of the usual cost of a call."""
+
+
+class Ahead(_Figures):
+    """Calls from the future within a window."""
+
+    least: int = Field(gt=0)
+    share_pct: int = Field(gt=0, le=100)
+
+
 class Limits(_Figures):
     """All rules about identity."""
 
@@ -52,7 +71,21 @@ class Limits(_Figures):
     """Windows since the first one."""
     critical_nano: int = Field(gt=0)
     """What a finding's window or hour costs from this on makes it critical."""
+    floor_nano: int = Field(gt=0)
+    """What a window or hour costs before rules without a floor of their own tell of it."""
     fan_out: Relative
     error_storm: Errors
     same_body: Relative
+    shared_address: Relative
     dominance: Dominance
+    model_price_factor: int = Field(gt=1)
+    """A new model at so many times a key's usual price per token is dear."""
+    few_networks: int = Field(gt=0)
+    """Who was used from more networks than that in two weeks may be used from others."""
+    dormant_days: int = Field(gt=0)
+    hours_age_days: int = Field(gt=0)
+    """Days that a key must be known before its hours of the day are its own."""
+    hours_most: int = Field(gt=0, lt=24)
+    """Who uses more hours of the day has none of its own."""
+    cache_lost: Cache
+    clock_ahead: Ahead

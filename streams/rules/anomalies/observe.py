@@ -7,19 +7,25 @@ from tollmeter.streams.rules.anomalies.layout import (
     BODIES,
     BODY_COUNTS,
     BORN,
+    CACHED,
     CALLS,
     COST,
     ERRORS,
     HOUR,
     HOUR_COST,
+    HOUR_SUMS,
     HOURS,
+    INPUT,
     KEPT_WINDOWS,
     LAST_NETWORKS,
     LAST_PEAKS,
     LAST_WEEK,
+    LAST_YOUNG_MODELS,
+    LAST_YOUNG_NETWORKS,
     LAYOUT,
     NETWORKS,
     OPEN_SUMS,
+    OUTPUT,
     P_ERRORS,
     P_PARTNERS,
     P_REPEATS,
@@ -28,22 +34,32 @@ from tollmeter.streams.rules.anomalies.layout import (
     PER_HOUR,
     PER_WEEK,
     RAISED,
-    SET_BITS,
     SLEPT,
     THIS_WEEK,
     VERSION,
     WEEK,
+    WIDTH,
     WINDOW,
+    YOUNG_MODELS,
+    YOUNG_NETWORKS,
     Matrix,
     Vector,
     distinct,
     peak,
     repeats,
+    set_bits,
 )
 
 LEARNED_FACTOR, LEARNED_LEAST = 6, (8, 50, 20)
 """A window teaches at most six times the peak before it, or what is normal for anybody: a leak shall not be the norm
 after one window. In the order of PEAKED."""
+_GENERATIONS = (
+    (THIS_WEEK, LAST_WEEK),
+    (PEAKS, LAST_PEAKS),
+    (NETWORKS, LAST_NETWORKS),
+    (YOUNG_MODELS, LAST_YOUNG_MODELS),
+    (YOUNG_NETWORKS, LAST_YOUNG_NETWORKS),
+)
 _MAX_COUNT = (1 << 16) - 1
 
 
@@ -52,7 +68,8 @@ def turn(profiles: Matrix, window: int) -> None:
     idle = window - profiles[:, WINDOW]
     profiles[idle > KEPT_WINDOWS] = 0
     new = profiles[:, LAYOUT] == 0
-    profiles[:, SLEPT] = np.where(idle > 0, np.where(new, 0, idle), profiles[:, SLEPT])
+    same_hour = profiles[:, HOUR] == window // PER_HOUR
+    profiles[:, SLEPT] = np.where(new, 0, np.where(same_hour, np.maximum(idle, profiles[:, SLEPT]), idle))
     moved = (idle > 0) & ~new
     if moved.any():
         old = profiles[moved]
@@ -65,16 +82,14 @@ def turn(profiles: Matrix, window: int) -> None:
 
 
 def _close_window(profiles: Matrix) -> None:
-    for column, value in (
-        (P_PARTNERS, distinct(profiles[:, PARTNERS])),
-        (P_ERRORS, profiles[:, ERRORS]),
-        (P_REPEATS, repeats(profiles)),
-    ):
-        _learn(profiles, column, value)
-    sums = profiles[:, OPEN_SUMS][:, [0, 2, 3, 4, 5]]  # all but errors
+    _learn(profiles, P_PARTNERS, distinct(profiles[:, PARTNERS]))
+    _learn(profiles, P_ERRORS, profiles[:, ERRORS])
+    if profiles.shape[1] == WIDTH:
+        _learn(profiles, P_REPEATS, repeats(profiles))
+        profiles[:, BODIES] = 0
     profiles[:, THIS_WEEK.start] += 1
-    profiles[:, THIS_WEEK.start + 1 : THIS_WEEK.stop] += sums
-    profiles[:, OPEN_SUMS] = profiles[:, PARTNERS] = profiles[:, BODIES] = 0
+    profiles[:, THIS_WEEK.start + 1 : THIS_WEEK.stop] += profiles[:, [CALLS, COST, INPUT, CACHED, OUTPUT]]
+    profiles[:, OPEN_SUMS] = profiles[:, PARTNERS] = 0
 
 
 def _learn(profiles: Matrix, column: int, value: Vector) -> None:
@@ -85,17 +100,20 @@ def _learn(profiles: Matrix, column: int, value: Vector) -> None:
 
 def _close_hour(profiles: Matrix, hour: int) -> None:
     over = profiles[:, HOUR] < hour
-    profiles[over, HOUR_COST] = profiles[over, RAISED] = 0
+    profiles[over, HOURS] |= np.int64(1) << profiles[over, HOUR] % 24
+    profiles[over, HOUR_SUMS] = profiles[over, RAISED : RAISED + 1] = 0
 
 
 def _age(profiles: Matrix, week: int) -> None:
     """Let a week go: this one becomes the last one, and after two of them nothing is left."""
     weeks = week - profiles[:, WEEK]
-    passed = weeks > 0
-    for this, last in ((THIS_WEEK, LAST_WEEK), (PEAKS, LAST_PEAKS), (NETWORKS, LAST_NETWORKS)):
+    passed, forgotten = np.flatnonzero(weeks > 0), np.flatnonzero(weeks > 1)
+    if not passed.size:
+        return
+    for this, last in _GENERATIONS if profiles.shape[1] == WIDTH else _GENERATIONS[:2]:
         profiles[passed, last] = profiles[passed, this]
         profiles[passed, this] = 0
-        profiles[weeks > 1, last] = 0
+        profiles[forgotten, last] = 0
     fortnights = week // 2 - profiles[:, WEEK] // 2
     hours = profiles[:, HOURS]
     profiles[:, HOURS] = np.where(fortnights == 1, hours << 24 & (1 << 48) - 1, np.where(fortnights > 1, 0, hours))
@@ -104,23 +122,18 @@ def _age(profiles: Matrix, week: int) -> None:
 def add(profiles: Matrix, calls: Calls, by: Sorted, partners: Vector) -> None:
     """Add calls of one window to the profiles of `by.scopes`; `partners` are hashes, one for each call."""
     one = np.ones(calls.size, dtype=np.int64)
-    sums = by.sums(one, calls.errors, calls.cost_nano, calls.input, calls.cached, calls.output)
+    sums = by.sums(one, calls.errors, calls.cost_nano, calls.input, calls.cached, calls.output, calls.ahead)
     profiles[:, OPEN_SUMS] += sums
     profiles[:, HOUR_COST] += sums[:, COST - CALLS]
+    set_bits(profiles, PARTNERS, by.places, partners[by.order])
+
+
+def add_bodies(profiles: Matrix, calls: Calls, by: Sorted) -> None:
+    """Count the bodies of calls of one window."""
     places = by.places
-    set_bits(profiles, PARTNERS, places, partners[by.order])
     body = calls.body[by.order]
     known = np.flatnonzero(body)
     if known.size:
         counts = profiles[:, BODIES].copy().view(np.uint16).astype(np.int64)
         np.add.at(counts, (places[known], body[known] % BODY_COUNTS), 1)
         profiles[:, BODIES] = np.minimum(counts, _MAX_COUNT).astype(np.uint16).view(np.int64)
-
-
-def set_bits(profiles: Matrix, block: slice, places: Vector, hashes: Vector) -> None:
-    """Set the bit of each hash in its profile; a hash of 0 is nobody's."""
-    named = np.flatnonzero(hashes)
-    bits = hashes[named] % SET_BITS
-    words = np.ascontiguousarray(profiles[:, block])
-    np.bitwise_or.at(words, (places[named], bits >> 6), np.int64(1) << (bits & 63))
-    profiles[:, block] = words

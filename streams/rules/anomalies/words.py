@@ -10,8 +10,21 @@ _SAID = {
     "error_storm": "had {errors:,} failed calls of {calls:,} within ten minutes, {past}: it looks like retries",
     "same_body": "sent one body about {repeats:,} times within ten minutes, {past}: " + _CALLS,
     "dominance": "takes {share_pct} % of what its organisation spends in this hour, {past}: {cost} of {org_cost} USD",
+    "shared_address": "uses {keys:,} keys within ten minutes, {past}: " + _CALLS,
+    "new_model": "uses {model}, which it never did before and which is far dearer per token: {cost} USD within this "
+    "hour, where a whole day usually costs {usual_day} USD",
+    "new_network": "is used from {address}, a network it never was used from: {cost} USD within this hour, where a "
+    "whole day usually costs {usual_day} USD",
+    "woken": "was silent for {slept_days:,} days and spent {cost} USD within this hour",
+    "new_hour": "spent {cost} USD between {hour_of_day}:00 and {hour_of_day}:59 UTC, an hour of the day "
+    "in which it was silent for two weeks",
+    "cache_lost": "has {cached_pct} % of its input from the cache, usually {usual_cached_pct} %: " + _CALLS,
+    "clock_ahead": "has {ahead:,} of {calls:,} calls from the future: the clock of its service is more than five "
+    "minutes ahead",
 }
 KINDS = tuple(_SAID)
+OF_HOURS = ("dominance", "new_model", "new_network", "woken", "new_hour")
+"""Kinds whose money is that of an hour; that of the others is of ten minutes."""
 
 
 def said(kind: str, figures: Mapping[str, object]) -> str:
@@ -28,5 +41,5 @@ def _past(figures: Mapping[str, object]) -> str:
     if "usual_share_pct" in figures:
         usual = figures["usual_share_pct"]
         return f"usually {usual} %" if usual else "it had no share before"
-    past = figures["past_peak"]
+    past = figures.get("past_peak", 0)
     return f"at most {past:,} before" if past else "with no past to compare"

@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 
 from tollmeter.streams.rules.anomalies.layout import Matrix, Vector
-from tollmeter.streams.rules.anomalies.profiles import Profiles
 from tollmeter.streams.rules.windows.state import State
 
 PROFILE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -22,21 +21,20 @@ PROFILE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 class Drained(NamedTuple):
     """Profiles that changed since the last snapshot, by scope number."""
 
-    of_org: bool
+    kind: str
     scopes: Vector
     values: Matrix
 
 
 def drain(state: State) -> tuple[Drained, ...]:
     """Return what changed since the last call, and count it as saved."""
-    return tuple(Drained(of_org, *table.drain_dirty()) for of_org, table in _tables(state))
+    return tuple(Drained(kind, *table.drain_dirty()) for kind, table in state.detector.tables.items())
 
 
 def put_back(state: State, drained: tuple[Drained, ...]) -> None:
     """Count it as unsaved again."""
-    tables = dict(_tables(state))
-    for of_org, scopes, values in drained:
-        tables[of_org].put_back(scopes, values)
+    for kind, scopes, values in drained:
+        state.detector.tables[kind].put_back(scopes, values)
 
 
 def as_rows(state: State, drained: tuple[Drained, ...]) -> pl.DataFrame:
@@ -52,16 +50,11 @@ def as_rows(state: State, drained: tuple[Drained, ...]) -> pl.DataFrame:
 
 def load(state: State, rows: pl.DataFrame) -> None:
     """Fill a new state with saved profiles; those of another size begin anew."""
-    for of_org, table in _tables(state):
-        kind = pl.col("scope") == "org"
-        ours = rows.filter(kind if of_org else ~kind, pl.col("state").bin.size() == 8 * table.width)
+    for kind, table in state.detector.tables.items():
+        ours = rows.filter(pl.col("scope") == kind, pl.col("state").bin.size() == 8 * table.width)
         if not ours.height:
             continue
         numbers = [state.scopes.number(scope) for scope in ours.select("org_id", "scope", "name").iter_rows()]
         values = np.frombuffer(b"".join(ours["state"].to_list()), dtype="<i8").reshape(ours.height, table.width)
         stamps = ours["stamp"].cast(pl.Int64).to_numpy()
         table.load(np.array(numbers, dtype=np.int64), values.astype(np.int64), stamps)
-
-
-def _tables(state: State) -> tuple[tuple[bool, Profiles], ...]:
-    return (False, state.detector.profiles), (True, state.detector.orgs)

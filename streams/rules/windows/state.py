@@ -13,7 +13,7 @@ from tollmeter.streams.rules.limits.bindings import Budgets
 from tollmeter.streams.rules.windows.anomalies import SpikeFloors
 from tollmeter.streams.rules.windows.cardinality import SCOPES_PER_ORG, Counts
 from tollmeter.streams.rules.windows.dedupe import Dedupe
-from tollmeter.streams.rules.windows.name_hashes import NameHashes
+from tollmeter.streams.rules.windows.name_hashes import NameHashes, network_hash, scope_hash
 from tollmeter.streams.rules.windows.scopes import Scopes
 from tollmeter.streams.rules.windows.totals import COLUMNS, LEVELS, Matrix, Vector
 from tollmeter.streams.rules.windows.windows import Cells
@@ -108,7 +108,8 @@ class State:
     def __post_init__(self) -> None:
         self.seen = Dedupe(self.rules.seen_cap)
         self.budgets = Budgets(self.scopes)
-        self.detector = Detector(self.rules.limits, NameHashes(self.scopes))
+        names, networks = NameHashes(self.scopes, scope_hash), NameHashes(self.scopes, network_hash)
+        self.detector = Detector(self.rules.limits, names, networks)
 
     def cells(self, level: str, bucket: int) -> Cells:
         """Return the cells of a bucket, empty ones for a new bucket."""

@@ -7,11 +7,14 @@ from tollmeter.schemas.alert import Alert, Severity, alert_id, whom
 from tollmeter.streams.rules.anomalies.calls import Calls
 from tollmeter.streams.rules.anomalies.detector import LATE_MS, Detector, Finding
 from tollmeter.streams.rules.anomalies.layout import WINDOW_MINUTES
-from tollmeter.streams.rules.anomalies.words import said
+from tollmeter.streams.rules.anomalies.words import OF_HOURS, said
 from tollmeter.streams.rules.windows.alerts import Passage, instant
 from tollmeter.streams.rules.windows.scopes import Scopes
 from tollmeter.streams.rules.windows.totals import CACHE_READ, ERRORS, INPUT, OUTPUT, Vector, key_cost, period_text
 
+AHEAD_MS = 300_000
+"""A call that was made so long after it came was made by a clock that is wrong."""
+_CALLED = {"api_key": "key", "client_ip": "address"}
 _WINDOW_US = WINDOW_MINUTES * 60_000_000
 # The last eight bytes of the text are enough: it is a hash itself.
 _BODY = pl.col("prompt_hash").str.pad_start(8).cast(pl.Binary).bin.tail(8)
@@ -35,6 +38,8 @@ def note(detector: Detector, passage: Passage, rows: pl.DataFrame) -> None:
         cached=matrix[:, CACHE_READ],
         output=matrix[:, OUTPUT],
         body=_bodies(rows["prompt_hash"]),
+        model=passage.scopes["model"],
+        ahead=(passage.times_us > (passage.received_ms + AHEAD_MS) * 1_000).astype(np.int64),
     )
     late = passage.charged_us < (passage.received_ms - LATE_MS) * 1_000
     detector.note(calls.only(~late) if late.any() else calls)
@@ -54,7 +59,8 @@ def _bodies(hashes: pl.Series) -> Vector:
 def suspicion(scopes: Scopes, finding: Finding) -> Alert:
     """Say what a rule about identity found."""
     org, kind, name = scopes.names[finding.scope]
-    figures, severity = finding.figures, _severity(finding)
+    facts = finding.figures | {part: scopes.names[number][2] for part, number in finding.names.items() if number >= 0}
+    severity = _severity(finding)
     hour = period_text("hour", finding.hour)
     return Alert(
         id=alert_id(finding.kind, org, kind, name, hour, severity),
@@ -65,10 +71,10 @@ def suspicion(scopes: Scopes, finding: Finding) -> Alert:
         name=name,
         period=hour,
         received_at=instant(finding.received_ms),
-        text=f"{whom(org, 'key', name)} {said(finding.kind, figures)}",
-        facts={"window": "hour" if finding.kind == "dominance" else "ten_minutes", **figures},
+        text=f"{whom(org, _CALLED[kind], name)} {said(finding.kind, facts)}",
+        facts={"window": "hour" if finding.kind in OF_HOURS else "ten_minutes", **facts},
     )
 
 
 def _severity(finding: Finding) -> Severity:
-    return "critical" if finding.critical else "warning"
+    return ("info", "warning", "critical")[finding.level - 1]
