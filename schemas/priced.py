@@ -64,8 +64,9 @@ PRICED_COLUMNS: tuple[Column, ...] = (
     *_made("dict", "price_book", "rule_id", "provider_id", "model_id"),
 )
 
-PRICE_STATUSES = ("PRICED", "PARTIAL", "FREE", "UNKNOWN_MODEL", "NO_USAGE", "INVALID", "OVERRIDE")
-"""cost_nano is NULL exactly for UNKNOWN_MODEL, NO_USAGE and INVALID; at_risk_nano only then (and may be NULL too)."""
+PRICE_STATUSES = ("PRICED", "PARTIAL", "FREE", "UNKNOWN_MODEL", "NO_USAGE", "INVALID", "OVERRIDE", "SUBSCRIPTION")
+"""cost_nano is NULL exactly for UNKNOWN_MODEL, NO_USAGE and INVALID; at_risk_nano only then (and may be NULL too).
+SUBSCRIPTION costs 0; its est_cost_nano is what it would have cost by the list, NULL where nobody knows."""
 
 BACKFILL = "backfill"
 FLAGS = ("", "before_2020", "old", "ahead", BACKFILL)

@@ -105,7 +105,7 @@ class UsageProducer:
             self._invalid.warn("usage event refused: %s", type(error).__name__)
             return ""
 
-    def record_response(self, response: Any, /, **fields: Any) -> str:
+    def record_response(self, response: object, /, **fields: Any) -> str:
         """`record(extract_all(response, ...))`, and nothing raises: what cannot be read is counted as invalid."""
         try:
             return self.record(extract_all(response, **{"pepper": self._pepper or None, **fields}))
@@ -191,6 +191,13 @@ class UsageProducer:
 def _further(fields: dict[str, Any]) -> dict[str, Any]:
     """Return what the caller said of the call, for an event of it beyond the first: that has an id of its own."""
     return {name: value for name, value in fields.items() if name not in ("event_id", "model_sent", "model_used")}
+
+
+def flush_all(timeout: float) -> bool:
+    """Flush every producer of this process within so many seconds; True when Kafka has all that they recorded."""
+    end = time.monotonic() + timeout
+    gone = [producer.flush(max(0.0, end - time.monotonic())) for producer in list(_producers)]
+    return all(gone)
 
 
 def state_folder() -> Path | None:

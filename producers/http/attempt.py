@@ -24,7 +24,7 @@ from tollmeter.producers.http.asking import by_path, count_prompt, known_fields,
 from tollmeter.producers.http.interfaces import Refusal, Request
 from tollmeter.producers.http.meter import HTTP_ERROR, Meter, faults, said
 from tollmeter.producers.http.quote import price_of
-from tollmeter.producers.http.request import Asked, read_request
+from tollmeter.producers.http.request import Asked, is_surely_call, read_request
 from tollmeter.producers.http.response import Reader
 from tollmeter.schemas.event import UsageEvent
 
@@ -59,7 +59,9 @@ def begin(meter: Meter, request: Request) -> "Attempt | None":
     try:
         encoding = request.headers.get("content-encoding", "")
         wanted = read_request(request.path, request.headers.get("content-type", ""), request.content, encoding)
-        return None if wanted is None else Attempt(meter, request, wanted)
+        if wanted is None or (meter.surely and not is_surely_call(request.host, request.path, wanted.model)):
+            return None
+        return Attempt(meter, request, wanted)
     except Exception as error:
         faults.warn("metering failed, the call itself is unaffected: %s", said(error))
         return None

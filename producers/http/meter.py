@@ -25,6 +25,8 @@ class Meter:
     hold_s: float = 0.0
     """How long an estimate waits to be replaced before it is recorded."""
     holding: Holding = field(default_factory=Holding)
+    surely: bool = False
+    """Whether only what is surely a call to a model counts: the client may be used for anything."""
 
 
 def said(error: Exception) -> str:

@@ -33,6 +33,7 @@ def metered(
     tokenizer: Callable[[str, bytes], int] | None = None,
     org: str | None = None,
     hold_s: float = 0.0,
+    surely: bool = False,
     **fields: object,
 ) -> Client:
     """Return the same HTTP client, `Client` or `AsyncClient` of httpx or httpx2, now checking and recording its calls.
@@ -47,22 +48,30 @@ def metered(
 
     Usage that an answer leaves out is estimated. With `hold_s` such an event waits so long for `replace_estimate`
     before it is recorded; an answer in the background (OpenAI's `background=True`) waits anyway until it is fetched
-    through the same client, at most 15 minutes. What is recorded is never changed.
+    through the same client, at most 15 minutes. What is recorded is never changed. `surely` is for a client that is
+    used for other things, too: a request counts if its host is a provider's, or its path and a model say what it is.
 
     Raises ValueError for what is no such client, is metered already, or has no such field.
     """
     http, asynchronous = _library(client)
-    fixed = Scope().with_fields({**fields, "org_id": org}).fields
-    meter = Meter(producer, guard, provider, tokenizer, fixed, hold_s)
+    known = {**fields, "org_id": org} if org is not None else fields
+    meter = Meter(producer, guard, provider, tokenizer, Scope().with_fields(known).fields, hold_s, surely=surely)
     inside: Any = client
     wrap = _classes(http)[asynchronous]
     if isinstance(inside._transport, Wrapper):
-        raise ValueError("this client is metered already: its calls would count twice")
+        if not inside._transport._meter.surely:
+            raise ValueError("this client is metered already: its calls would count twice")
+        _unwrap(inside)  # as every client is, by `instrument`: what is said of this one wins
     inside._transport = wrap(inside._transport, meter)
     inside._mounts = {
         pattern: None if inner is None else wrap(inner, meter) for pattern, inner in inside._mounts.items()
     }
     return client
+
+
+def _unwrap(inside: Any) -> None:
+    inside._transport = inside._transport._inner
+    inside._mounts = {pattern: inner and inner._inner for pattern, inner in inside._mounts.items()}
 
 
 def replace_estimate(client: object, response: object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from tollmeter.producers.guard.prices import Quote
 from tollmeter.schemas.event import UsageEvent
-from tollmeter.streams.rules.pricing.model_names import tiers
+from tollmeter.streams.rules.pricing.model_names import by_subscription, tiers
 from tollmeter.streams.rules.pricing.price_one import exact
 from tollmeter.streams.rules.pricing.rates import COUNTERS
 
@@ -36,6 +36,8 @@ def price_of(event: UsageEvent, guard: Quoting | None, others: Sequence[UsageEve
 def _price_of(event: UsageEvent, guard: Quoting | None) -> Quote:
     if event.status == "BLOCKED":
         return Quote(0, "FREE")
+    if by_subscription(event.service_tier):
+        return Quote(0, "SUBSCRIPTION")
     if guard is None:
         return Quote(None, "")
     counts = counts_of(event)

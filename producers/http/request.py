@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tollmeter.producers.extract.openai import variant_name
+from tollmeter.producers.extract.served import PROVIDER_HOSTS
 from tollmeter.producers.http.weight import answers, output_limit, prompt_tokens, read_object
 from tollmeter.schemas.event import MAX_TOKENS
 from tollmeter.schemas.texts import clean_text
@@ -160,6 +161,14 @@ def read_request(path: str, content_type: str, content: bytes, encoding: str = "
         MAX_TOKENS if read is None else prompt_tokens(body),
         variant_name(str(body.get("quality", "")), str(body.get("size", ""))) if operation == "image" else "",
     )
+
+
+def is_surely_call(host: str, path: str, model: str) -> bool:
+    """Say whether a request that looks like a call to a model is one, whoever sends it."""
+    name = host.partition(":")[0].lower()
+    if any(name == known or name.endswith(f".{known}") for known, _ in PROVIDER_HOSTS):
+        return True
+    return bool(model) and _operation(path.lower().rstrip("/")) != ""
 
 
 def _operation(path: str) -> str:

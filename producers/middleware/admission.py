@@ -6,7 +6,7 @@ The same for ASGI and WSGI, and without either. Refusals look as the guard words
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 from tollmeter.producers.client.ids import Ids
 from tollmeter.producers.client.scope import Scope
@@ -41,6 +41,22 @@ class Entry(NamedTuple):
         assert self.deny is not None
         headers = {"content-type": "application/json", REQUEST_ID_HEADER: self.request_id, **self.deny.headers}
         return self.deny.http_status, headers, json.dumps(self.deny.body).encode()
+
+
+class Options(TypedDict, total=False):
+    """What a middleware hands on to its `Admission`."""
+
+    guard: Admitting | None
+    identify: Identify | None
+    trusted_proxies: int | Iterable[str]
+    ip_mode: IpMode
+    ip_salt: str
+
+
+def admission(options: Options) -> "Admission":
+    """Return the admission of a middleware. Raises ValueError as `Admission` does."""
+    proxies = checked_proxies(options.get("trusted_proxies", ()))
+    return Admission(**{**options, "trusted_proxies": proxies})  # type: ignore[arg-type]  # the names are its own
 
 
 @dataclass(frozen=True)

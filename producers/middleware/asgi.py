@@ -1,12 +1,11 @@
 """For Starlette, FastAPI, Quart and all that speak ASGI: `app = MeterASGI(app, guard=guard)`; imports none of them."""
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Unpack
 
 from tollmeter.producers.client.scope import enter, leave
-from tollmeter.producers.middleware.admission import REQUEST_ID_HEADER, Admission, Admitting, Entry, Identify
-from tollmeter.producers.middleware.forwarded import checked_proxies
-from tollmeter.schemas.secrets import IpMode
+from tollmeter.producers.middleware.admission import REQUEST_ID_HEADER, Entry, Options, admission
+from tollmeter.producers.middleware.freezing import Flusher, Flushing
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -19,7 +18,10 @@ class MeterASGI:
     """Gives each request an id of its own, says who calls to what is called within, and refuses at the door.
 
     The id goes back in `X-Request-ID` and is the `request_id` of every event of the request. Refused are blocked
-    callers (403) and those beyond a rate limit (429 with Retry-After), before the application runs. Keywords: see
+    callers (403) and those beyond a rate limit (429 with Retry-After), before the application runs.
+
+    Where the platform freezes the process between requests (Lambda, Cloud Run), or with `flush=True`, what `producer`
+    has recorded, without one every producer of the process, is sent before the answer is whole. Further keywords: see
     `Admission`. Raises ValueError for a proxy that is no address or network, or hashing without a salt.
     """
 
@@ -27,14 +29,13 @@ class MeterASGI:
         self,
         app: App,
         *,
-        guard: Admitting | None = None,
-        identify: Identify | None = None,
-        trusted_proxies: int | Iterable[str] = (),
-        ip_mode: IpMode = "full",
-        ip_salt: str = "",
+        producer: Flushing | None = None,
+        flush: bool | None = None,
+        **options: Unpack[Options],
     ) -> None:
         self.app = app
-        self._admission = Admission(guard, identify, checked_proxies(trusted_proxies), ip_mode, ip_salt)
+        self._flusher = Flusher(producer, flush)
+        self._admission = admission(options)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -48,18 +49,21 @@ class MeterASGI:
             return
         token = enter(entry.scope)
         try:
-            await self.app(scope, receive, _with_id(send, entry.request_id))
+            await self.app(scope, receive, _with_id(send, entry.request_id, self._flusher))
         finally:
             leave(token)
+            await self._flusher.aflush()
 
 
-def _with_id(send: Send, request_id: str) -> Send:
+def _with_id(send: Send, request_id: str, flusher: Flusher) -> Send:
     name, value = REQUEST_ID_HEADER.encode(), request_id.encode()
 
     async def sending(message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.accept"):
             others = [header for header in message.get("headers", ()) if header[0].lower() != name]
             message["headers"] = [*others, (name, value)]
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            await flusher.aflush()
         await send(message)
 
     return sending

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from http.client import responses
-from typing import Any
+from typing import Any, Unpack
 
 from tollmeter.producers.client.scope import Scope, enter, leave
-from tollmeter.producers.middleware.admission import REQUEST_ID_HEADER, Admission, Admitting, Identify
-from tollmeter.producers.middleware.forwarded import checked_proxies
-from tollmeter.schemas.secrets import IpMode
+from tollmeter.producers.middleware.admission import REQUEST_ID_HEADER, Options, admission
+from tollmeter.producers.middleware.freezing import Flusher, Flushing
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -22,14 +21,13 @@ class MeterWSGI:
         self,
         app: App,
         *,
-        guard: Admitting | None = None,
-        identify: Identify | None = None,
-        trusted_proxies: int | Iterable[str] = (),
-        ip_mode: IpMode = "full",
-        ip_salt: str = "",
+        producer: Flushing | None = None,
+        flush: bool | None = None,
+        **options: Unpack[Options],
     ) -> None:
         self.app = app
-        self._admission = Admission(guard, identify, checked_proxies(trusted_proxies), ip_mode, ip_salt)
+        self._flusher = Flusher(producer, flush)
+        self._admission = admission(options)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         forwarded = environ.get("HTTP_X_FORWARDED_FOR")
@@ -50,15 +48,17 @@ class MeterWSGI:
             body_ = self.app(environ, starting)
         finally:
             leave(token)
-        return _Body(body_, entry.scope)
+        return _Body(body_, entry.scope, self._flusher)
 
 
 class _Body:
     """The application's body, made within the request's scope: generators call models, too."""
 
-    def __init__(self, inner: Iterable[bytes], scope: Scope) -> None:
-        self._inner, self._scope = inner, scope
+    def __init__(self, inner: Iterable[bytes], scope: Scope, flusher: Flusher) -> None:
+        self._inner, self._scope, self._flusher = inner, scope, flusher
         self._parts: Iterator[bytes] | None = None
+        self._left = len(inner) if isinstance(inner, list | tuple) else 0
+        """How many parts are to come, where that is known."""
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -68,7 +68,14 @@ class _Body:
         try:
             if self._parts is None:
                 self._parts = iter(self._inner)
-            return next(self._parts)
+            part = next(self._parts)
+            self._left -= 1
+            if self._left == 0:  # with it a server may have sent all that it announced
+                self._flusher.flush()
+            return part
+        except StopIteration:
+            self._flusher.flush()
+            raise
         finally:
             leave(token)
 
@@ -80,3 +87,4 @@ class _Body:
                 close()
             finally:
                 leave(token)
+        self._flusher.flush()

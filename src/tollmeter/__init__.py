@@ -22,6 +22,7 @@ _PUBLIC = {
     "calling": "tollmeter.producers.client.scope",
     "extract": "tollmeter.producers.extract.extract",
     "extract_all": "tollmeter.producers.extract.extract",
+    "instrument": "tollmeter.producers.http.instrument",
     "metered": "tollmeter.producers.http.metered",
 }
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "calling",
     "extract",
     "extract_all",
+    "instrument",
     "metered",
 ]
 

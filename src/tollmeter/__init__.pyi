@@ -13,6 +13,7 @@ from tollmeter.producers.fallback.native import NativeClient as NativeClient
 from tollmeter.producers.fallback.native import Target as Target
 from tollmeter.producers.guard.guard import Guard as Guard
 from tollmeter.producers.http.answer import answer_of as answer_of
+from tollmeter.producers.http.instrument import instrument as instrument
 from tollmeter.producers.http.meter import Meter as Meter
 from tollmeter.producers.http.metered import metered as metered
 from tollmeter.producers.middleware.asgi import MeterASGI as MeterASGI

@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from tests.acceptance.checks import ROW, Check, Lacking
 from tests.acceptance.payloads import ANSWERS
 from tests.acceptance.rates import BY_HOUR, DATED, OWN_PROVIDER
 from tests.acceptance.shop import ASK, KEY, SECRET_WORDS, Shop
-from tests.acceptance.stack import Line
+from tests.acceptance.stack import KEYS, Line
 from tests.acceptance.world import ORG, UNKNOWN, World, cost_nano, event, wire
 from tollmeter.producers.guard.guard import Allow, overshoot_bound
 from tollmeter.schemas.secrets import mask_ip
@@ -199,7 +201,7 @@ def test_p5(check: Check, line: Line, shop: Shop) -> None:
         line.produce("usage.events", [json.dumps(envelope).encode()], content)
         line.landed(f"org_id = '{org}-ce' AND cost_nano = 4500000", 1)
     with check.step("`tollmeter run -- python app.py` meters the SDKs without a change"):
-        done = line.run("run", "--org", org, "--", "python", str(program), **keys)
+        done = line.run("run", "--org", org, "--", sys.executable, str(program), **keys)
         assert done.code == 0, done.err.strip()[-300:]
         line.landed(f"org_id = '{org}' AND status = 'OK'", 1)
     with check.step("`tollmeter.instrument()` in one line"):
@@ -207,19 +209,42 @@ def test_p5(check: Check, line: Line, shop: Shop) -> None:
         done = line.python(text, **keys)
         assert done.code == 0, done.err.strip()[-300:]
         line.landed(f"org_id = '{org}-i' AND status = 'OK'", 1)
-    for words, module in (
-        ("a LiteLLM callback", "litellm"),
-        ("a LangChain callback", "langchain"),
-        ("OpenTelemetry GenAI spans", "otel"),
+    for words, module, hook in (
+        ("a LiteLLM callback", "litellm", "TollmeterLogger"),
+        ("a LangChain callback", "langchain", "TollmeterHandler"),
+        ("OpenTelemetry GenAI spans", "otel", "TollmeterSpanProcessor"),
+        ("a processor for OpenAI Agents", "openai_agents", "TollmeterProcessor"),
+        ("settings for pydantic-ai", "pydantic_ai", "metered"),
     ):
-        with check.step(words):
-            done = line.python(f"import tollmeter.producers.integrations.{module}")
+        with check.step(words):  # tests/contracts/test_integrations.py has each at work
+            text = f"from tollmeter.producers.integrations.{module} import {hook}"
+            done = line.python(text, LITELLM_LOCAL_MODEL_COST_MAP="True")
             assert done.code == 0, done.err.strip().splitlines()[-1]
     with check.step("snippets for TypeScript and Go that run"):
-        files = [*ROOT.glob("examples/**/*.ts"), *ROOT.glob("examples/**/*.go")]
-        assert {file.suffix for file in files} == {".ts", ".go"}
-        if not shutil.which("node") or not shutil.which("go"):
-            raise Lacking("no Node.js or no Go")
+        tools = {name: shutil.which(name) for name in ("node", "npm", "go")}
+        if not all(tools.values()):
+            raise Lacking("no Node.js, npm or Go")
+        script = compiled(line.folder / "snippet")
+        addresses = {"TOLLMETER_URL": line.server, "INGEST_KEY": KEYS["INGEST_KEY"]}
+        for command in (["node", str(script)], ["go", "run", str(ROOT / "examples" / "meter.go")]):
+            ended = started(command, line.environment | keys | addresses)
+            assert (ended.returncode, ended.stdout.strip()) == (0, "200"), ended.stderr
+        line.landed("service IN ('shop-ts', 'shop-go') AND input_tokens = 1000 AND cost_nano = 5000000", 2)
+
+
+def compiled(folder: Path) -> Path:
+    """Check the types of the TypeScript example and return it as JavaScript."""
+    folder.mkdir(exist_ok=True)
+    install = "npm install --no-audit --no-fund --silent typescript@5.9"
+    check = "npx tsc --strict --target es2023 --module esnext --moduleResolution bundler --lib es2023,dom --outDir out"
+    for command in (install.split(), [*check.split(), str(ROOT / "examples" / "meter.ts")]):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return (folder / "out" / "meter.js").rename(folder / "out" / "meter.mjs")
+
+
+def started(command: list[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
 MANDATORY = """

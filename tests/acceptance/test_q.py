@@ -38,18 +38,36 @@ def test_q1(check: Check, line: Line) -> None:
             *attributes(session__id=f"{check.org}-s", user__email="dev@example.org"),
         ],
     }
-    resource = {"attributes": attributes(service__name="claude-code")}
+    resource = {"attributes": attributes(service__name="claude-code", repository="shop")}
     logs = {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [record]}]}]}
     with check.step("Claude Code's log records become calls per developer and session"):
         assert line.http("POST", "/v1/logs", logs, **INGEST).status == 200
         line.landed(f"session_id = '{check.org}-s' AND user_id = 'dev@example.org' AND input_tokens = 2600", 1)
-    with check.step("calls paid by a subscription are SUBSCRIPTION, never spend"):
-        paid = record | {"attributes": [*record["attributes"], *attributes(subscription__type="max")]}  # type: ignore[misc]
+    with check.step("calls paid by a subscription are SUBSCRIPTION, never spend; their list price is shown beside it"):
+        paid = dict(record)
+        paid["attributes"] = [*record["attributes"], *attributes(subscription__type="max", prompt__id="next")]
         logs["resourceLogs"][0]["scopeLogs"] = [{"logRecords": [paid]}]
         assert line.http("POST", "/v1/logs", logs, **INGEST).status == 200
-        line.landed("price_status = 'SUBSCRIPTION' AND cost_nano = 0", 1)
+        line.landed(f"session_id = '{check.org}-s' AND price_status = 'SUBSCRIPTION' AND cost_nano = 0", 1)
     with check.step("cost per developer, repository, session and model"):
-        assert line.json("report", "spend", "--by", "user,session,model")["rows"]
+        found = line.json("report", "spend", "--by", "user,repository,session,model")["rows"]
+        (mine,) = [row for row in found if row["session_id"] == f"{check.org}-s"]
+        # 100 at 3, 2000 read at 0.30, 500 written at 3.75, 70 out at 15 USD per million: 0.003825
+        assert (mine["user_id"], mine["repository"], mine["calls"]) == ("dev@example.org", "shop", 2)
+        assert (mine["usd_est"], mine["subscription_calls"], mine["usd_subscription_value"]) == (0.0038, 1, 0.0038)
+    with check.step("Codex CLI and Gemini CLI, each by its own names"):
+        told = [
+            attributes(event__name="codex.sse_event", event__kind="response.completed", model="gpt-5-codex")
+            + attributes(input_token_count=900, cached_token_count=600, output_token_count=90, auth_mode="Chatgpt")
+            + attributes(conversation__id=f"{check.org}-x"),
+            attributes(event__name="gemini_cli.api_response", model="gemini-2.5-pro", session__id=f"{check.org}-g")
+            + attributes(input_token_count=1_000, output_token_count=10, thoughts_token_count=25),
+        ]
+        records = [{"timeUnixNano": now, "attributes": one} for one in told]
+        logs["resourceLogs"][0]["scopeLogs"] = [{"logRecords": records}]
+        assert line.http("POST", "/v1/logs", logs, **INGEST).status == 200
+        line.landed(f"session_id = '{check.org}-x' AND price_status = 'SUBSCRIPTION' AND input_tokens = 900", 1)
+        line.landed(f"session_id = '{check.org}-g' AND price_status = 'PRICED' AND output_tokens = 35", 1)
 
 
 def test_q2(check: Check, line: Line, shop: Shop) -> None:

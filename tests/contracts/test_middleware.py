@@ -290,3 +290,81 @@ def test_a_refusal_is_the_guards_own_body() -> None:
         "reason": "left",
         "until": None,
     }
+
+
+class Flushed:
+    """Tells when it is flushed, among the parts of an answer."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def flush(self, timeout: float = 0.0) -> bool:
+        self.seen.append("flush")
+        return True
+
+
+PLATFORMS = pytest.mark.parametrize(
+    ("variable", "flush", "wanted"),
+    [
+        ("AWS_LAMBDA_FUNCTION_NAME", None, True),
+        ("K_SERVICE", None, True),
+        ("HOME", None, False),
+        ("HOME", True, True),
+        ("K_SERVICE", False, False),
+    ],
+)
+
+
+@PLATFORMS
+def test_asgi_flushes_where_the_platform_freezes(
+    variable: str, flush: bool | None, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "shop")
+    producer = Flushed()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"b"})
+
+    async def sent(message: Any) -> None:
+        producer.seen.append(message.get("body", b"").decode())
+
+    asyncio.run(MeterASGI(app, producer=producer, flush=flush)({"type": "http"}, None, sent))  # type: ignore[arg-type]
+    assert producer.seen == (["", "a", "flush", "b", "flush"] if wanted else ["", "a", "b"])
+
+
+@PLATFORMS
+@pytest.mark.parametrize("streamed", [False, True])
+def test_wsgi_flushes_where_the_platform_freezes(
+    streamed: bool, variable: str, flush: bool | None, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "shop")
+    producer = Flushed()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return iter([b"a", b"b"]) if streamed else [b"a", b"b"]
+
+    body: Any = MeterWSGI(app, producer=producer, flush=flush)({"REQUEST_METHOD": "GET"}, lambda *_: None)
+    producer.seen.extend(part.decode() for part in body)
+    body.close()
+    first_flush = producer.seen.index("flush") if wanted else -1
+    assert [part for part in producer.seen if part != "flush"] == ["a", "b"]
+    assert ("flush" in producer.seen) == wanted
+    assert first_flush == ((2 if streamed else 1) if wanted else -1)  # before the last part, where that is known
+
+
+def test_without_a_producer_all_of_the_process_are_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K_SERVICE", "shop")
+    seen: list[str] = []
+
+    class Told(UsageProducer):
+        def flush(self, timeout: float = 10.0) -> bool:
+            seen.append("flush")
+            raise RuntimeError("not a request's problem")
+
+    with Told(mode="memory"):
+        body: Any = MeterWSGI(lambda *_: [b""])({"REQUEST_METHOD": "GET"}, lambda *_: None)
+        list(body)
+    assert seen == ["flush", "flush"]

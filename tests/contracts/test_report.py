@@ -31,6 +31,8 @@ TOTALS = {
     "usd_at_risk": 0.02,
     "estimated": 0,
     "corrected": 0,
+    "subscription_calls": 0,
+    "usd_subscription_value": 0.0,
     "price_books": ["b"],
     "fx_from": None,
     "fx_until": None,

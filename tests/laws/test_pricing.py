@@ -94,7 +94,9 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
         "region": draw(st.sampled_from(("", "eu"))),
         "event_time": draw(instants()),
         "operation": draw(st.sampled_from(("chat", "image"))),
-        "service_tier": draw(st.sampled_from(("", "", "default", "flex", "priority", "fast", "hd"))),
+        "service_tier": draw(
+            st.sampled_from(("", "", "default", "flex", "priority", "fast", "hd", "subscription", "subscription+fast"))
+        ),
         "processing": draw(st.sampled_from(("REALTIME", "REALTIME", "BATCH"))),
         "status": draw(st.sampled_from(("OK", "OK", "OK", "UNKNOWN", "ERROR", "CANCELLED", "BLOCKED"))),
         "extra_units": extra if draw(st.integers(0, 3)) == 0 else {},
@@ -115,6 +117,7 @@ def test_columns_price_as_the_definition_does(rows: list[dict[str, Any]]) -> Non
             fields["status"],
             tuple(fields[name] for name in COUNTER_COLUMNS),
             fields["extra_units"],
+            fields["service_tier"].startswith("subscription"),
         )
         wanted = price_one(book.planner.plan(Names(**full)), call)
         assert row["price_status"] == wanted.price_status
@@ -122,6 +125,7 @@ def test_columns_price_as_the_definition_does(rows: list[dict[str, Any]]) -> Non
         assert tuple(row[name] for name in COMPONENT_COLUMNS) == wanted.components
         assert row["at_risk_nano"] == wanted.at_risk_nano
         assert row["rule_id"] == wanted.rule_id
+        assert row.get("est_cost_nano") == wanted.value_nano
         holds_the_promises(row)
 
 
@@ -211,7 +215,8 @@ def test_any_bands_price_by_column_as_by_row(made: list[Plan], rows: list[Any]) 
     calls = []
     for choice, at, status, text, read, write, hour, out, reasoning in rows:
         whole = (text + read + write + hour, read, write + hour, hour, out + reasoning, reasoning)
-        calls.append((choice % len(made), Call(micros(at.replace(tzinfo=UTC)), status, whole)))
+        call = Call(micros(at.replace(tzinfo=UTC)), status, whole, subscribed=choice % 5 == 0)
+        calls.append((choice % len(made), call))
     tokens = [np.array([call.tokens[i] for _, call in calls], np.int64) for i in range(6)]
     priced = price_columns(
         table,
@@ -220,6 +225,7 @@ def test_any_bands_price_by_column_as_by_row(made: list[Plan], rows: list[Any]) 
             at_us=np.array([call.at_us for _, call in calls], np.int64),
             blocked=np.array([call.status == "BLOCKED" for _, call in calls], np.bool_),
             failed=np.array([call.status == "ERROR" for _, call in calls], np.bool_),
+            subscribed=np.array([call.subscribed for _, call in calls], np.bool_),
             tokens=(tokens[0], tokens[1], tokens[2], tokens[3], tokens[4], tokens[5]),
         ),
     )
@@ -231,6 +237,7 @@ def test_any_bands_price_by_column_as_by_row(made: list[Plan], rows: list[Any]) 
             assert tuple(int(part[row]) for part in priced.parts) == wanted.components
         assert (int(priced.at_risk[row]) if priced.risky[row] else None) == wanted.at_risk_nano
         assert table.rule_ids[priced.rule[row]] == wanted.rule_id
+        assert (int(priced.value[row]) if priced.valued[row] else None) == wanted.value_nano
 
 
 @given(bands().filter(lambda band: band.layer != FREE), token_counts(), st.integers(0, 50))

@@ -4,6 +4,8 @@ SELECT
     if(has({by:Array(String)}, 'group'), e.group_id, '') AS group_id,
     if(has({by:Array(String)}, 'user'), e.user_id, '') AS user_id,
     if(has({by:Array(String)}, 'agent'), e.agent, '') AS agent,
+    if(has({by:Array(String)}, 'session'), e.session_id, '') AS session_id,
+    if(has({by:Array(String)}, 'repository'), arrayFirst(tag -> tag.1 = 'repository', e.tags).2, '') AS repository,
     if(has({by:Array(String)}, 'operation'), e.operation_name, '') AS operation_name,
     if(has({by:Array(String)}, 'service'), e.service, '') AS service,
     if(has({by:Array(String)}, 'provider'), e.provider, '') AS provider,
@@ -18,10 +20,11 @@ SELECT
     count() AS calls,
     sum(toInt128(e.input_tokens)) AS prompt_tokens,
     sum(toInt128(e.output_tokens)) AS output_tokens,
+    -- include: value
     -- include: cost
 FROM usage_events AS e FINAL
 WHERE
     -- include: asked
-GROUP BY org_id, group_id, user_id, agent, operation_name, service, provider, model, api_key_id, label, client_ip, status, day
-ORDER BY total_nano DESC NULLS LAST, model, api_key_id, user_id, org_id, client_ip, day
+GROUP BY org_id, group_id, user_id, agent, session_id, repository, operation_name, service, provider, model, api_key_id, label, client_ip, status, day
+ORDER BY total_nano DESC NULLS LAST, model, api_key_id, user_id, org_id, client_ip, session_id, repository, day
 LIMIT {top:UInt32}

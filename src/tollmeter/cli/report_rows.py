@@ -13,7 +13,7 @@ from tollmeter.admin.reports import questions
 from tollmeter.admin.reports.asked import Asked
 from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.admin.reports.questions import Answered
-from tollmeter.admin.reports.rows import DOUBTS, NAMES, Row, document, pick, plain, usd
+from tollmeter.admin.reports.rows import DOUBTS, NAMES, SUBSCRIBED, Row, document, pick, plain, usd
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 
 Form = Literal["table", "json", "csv"]
@@ -46,7 +46,8 @@ def show(
         return
     doubts = DOUBTS if any(row["unpriced"] for row in rows) else ()
     labels = ("label",) if "label" not in columns and any(row.get("label") for row in rows) else ()
-    shown = [_readable(pick(_small(row), [*columns, *doubts, *labels]), asked.zone) for row in rows]
+    paid = SUBSCRIBED if any(row.get("subscription_calls") for row in rows) else ()
+    shown = [_readable(pick(_small(row), [*columns, *doubts, *paid, *labels]), asked.zone) for row in rows]
     print_table(title, shown, spare=spare)
     _tell_totals(answered, asked, now)
 
@@ -58,6 +59,9 @@ def _tell_totals(answered: Answered, asked: Asked, now: datetime) -> None:
     if total["unpriced"]:
         risk = f", at most about {usd(total['risk_nano'])} USD" if total["risk_nano"] else ""
         out.print(f"not in it: {total['unpriced']:,} calls of unknown cost{risk}")
+    if total["subscription_calls"]:
+        worth = f", worth {usd(total['value_nano'])} USD by the list" if total["value_nano"] else ""
+        out.print(f"not in it: {total['subscription_calls']:,} calls that subscriptions pay{worth}")
     age = "no event has come yet" if age_s is None else f"the newest event came {timedelta(seconds=age_s)} ago"
     out.print(f"{total['estimated']:,} estimated, {total['corrected']:,} corrected; age: {age}")
     rates = " to ".join(dict.fromkeys(f"{at}" for at in (total["fx_from"], total["fx_until"]) if at))

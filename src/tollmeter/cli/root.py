@@ -70,6 +70,7 @@ COMMANDS = {
         "reconcile", "reconcile", "Compare a provider's bill with the ledger, difference by difference."
     ),
     "report": Listed("report", "report", "Who spent how much, on what, through which key."),
+    "run": Listed("run", "run", "Run a Python program and meter its calls to models, without a change."),
     "send": Listed("send", "send", "Send one usage event and see it land."),
     "server-key": Listed(
         "server_key",

@@ -22,7 +22,7 @@ from tollmeter.streams.price.book.overrides import Overrides, load_overrides
 from tollmeter.streams.price.book.plans import Planner
 from tollmeter.streams.price.book.relatives import Default
 from tollmeter.streams.rules.pricing.fx import Rate, Rates, Staleness, convert_columns
-from tollmeter.streams.rules.pricing.model_names import Names
+from tollmeter.streams.rules.pricing.model_names import Names, by_subscription
 from tollmeter.streams.rules.pricing.price_columns import Columns, Priced, Table, price_columns
 from tollmeter.streams.rules.pricing.price_one import DAY_US, FAILED, Amounts, Call, Plan, price_one
 from tollmeter.streams.rules.pricing.rates import LAST_DAY
@@ -51,7 +51,7 @@ REMEMBERED = 50_000
 
 
 class _Resolved(NamedTuple):
-    """What a combination of names stands for: the number of its plan with two bits for its status, and its identity."""
+    """What a combination of names stands for: its identity, and the number of its plan with three bits behind it."""
 
     number: int
     provider_id: str
@@ -84,7 +84,10 @@ class PriceBook:
         self._id = pl.Series("price_book", [self.id])
 
     def price(self, events: pl.DataFrame) -> pl.DataFrame:
-        """Return the price columns of these events, in their order."""
+        """Return the price columns of these events, in their order.
+
+        Where subscriptions paid for some, also `est_cost_nano`, which is then the list price of those.
+        """
         resolved, group = self._resolved(events)
         columns = _columns(events, _of_rows([found.number for found in resolved], group))
         priced = price_columns(self._table, columns)
@@ -105,6 +108,11 @@ class PriceBook:
             pl.Series("provider_id", [found.provider_id for found in resolved], pl.String).gather(group),
             pl.Series("model_id", [found.model_id for found in resolved], pl.String).gather(group),
         ]
+        if priced.valued.any():
+            stated = (
+                events["est_cost_nano"] if "est_cost_nano" in events.columns else _NULL.new_from_index(0, len(events))
+            )
+            made.append(_nullable("est_cost_nano", priced.value, _validity(priced.valued)).fill_null(stated))
         return pl.DataFrame(made)
 
     @property
@@ -136,8 +144,8 @@ class PriceBook:
                 self._known.clear()
             *texts, status = (text or "" for text in key)
             names = Names(*texts)
-            number = self._table.add(self.planner.plan(names)) << 2 | (status == "BLOCKED") << 1
-            number |= status in FAILED
+            number = self._table.add(self.planner.plan(names)) << 3 | by_subscription(names.service_tier) << 2
+            number |= (status == "BLOCKED") << 1 | (status in FAILED)
             found = self._known[key] = _Resolved(number, *self.planner.identity(names))  # type: ignore[index]
         return found
 
@@ -157,6 +165,7 @@ class PriceBook:
                 status="BLOCKED" if columns.blocked[row] else "ERROR" if columns.failed[row] else "OK",
                 tokens=tuple(int(count[row]) for count in columns.tokens),  # type: ignore[arg-type]
                 extra={unit["key"]: unit["value"] for unit in extra},
+                subscribed=bool(columns.subscribed[row]),
             )
             amounts = price_one(self._table.plans[int(columns.plan[row])], call)
             _put(priced, row, amounts, self._table.rule_number(amounts.rule_id))
@@ -191,10 +200,11 @@ def _converted(column: str, amount: Ints, rate: Ints, given: Mask) -> pl.Series:
 def _columns(events: pl.DataFrame, coded: Ints) -> Columns:
     tokens = [_ints(events[name]) for name in COUNTER_COLUMNS]
     return Columns(
-        plan=coded >> 2,
+        plan=coded >> 3,
         at_us=_ints(events["event_time"].to_physical()),
         blocked=(coded & 2) != 0,
         failed=(coded & 1) != 0,
+        subscribed=(coded & 4) != 0,
         tokens=(tokens[0], tokens[1], tokens[2], tokens[3], tokens[4], tokens[5]),
     )
 
@@ -232,6 +242,8 @@ def _put(priced: Priced, row: int, amounts: Amounts, rule: int) -> None:
     priced.risky[row] = amounts.at_risk_nano is not None
     priced.at_risk[row] = amounts.at_risk_nano or 0
     priced.rule[row] = rule
+    priced.valued[row] = amounts.value_nano is not None
+    priced.value[row] = amounts.value_nano or 0
 
 
 def book_id(planner: Planner, overrides: Overrides) -> str:

@@ -8,6 +8,9 @@ STANDARD_TIERS = frozenset(
 )
 """Tier names that providers use for the ordinary price."""
 
+SUBSCRIPTION = "subscription"
+"""Tier of a call that a subscription pays; "subscription+fast" is one that was served fast."""
+
 _SEPARATORS = re.compile(r"[-_:/@ ]+")
 _PATHS = re.compile(r"^(?:projects/[^/]+/locations/[^/]+/)?(?:publishers/[^/]+/)?(?:tuned)?models/")
 
@@ -39,9 +42,17 @@ def words(name: str) -> tuple[str, ...]:
     return tuple(word for word in _SEPARATORS.split(plain) if word)
 
 
+def by_subscription(service_tier: str) -> bool:
+    """Say whether a subscription pays a call of this tier, so that it costs nothing more."""
+    head, _, _ = service_tier.strip().lower().partition("+")
+    return head == SUBSCRIPTION
+
+
 def tiers(service_tier: str, processing: str) -> tuple[str, ...]:
     """Return the tiers that may change the price: batch first, then the tier that the provider says it served."""
     tier = service_tier.strip().lower().removeprefix("service_tier_")
+    if by_subscription(tier):
+        tier = tier[len(SUBSCRIPTION) + 1 :]
     wanted = ["batch"] if processing == "BATCH" else []
     if tier not in STANDARD_TIERS and tier not in wanted:
         wanted.append(tier)

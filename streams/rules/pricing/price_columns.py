@@ -21,7 +21,7 @@ from tollmeter.streams.rules.pricing.rates import Band
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-PRICED, PARTIAL, FREE, UNKNOWN_MODEL, NO_USAGE, INVALID, OVERRIDE = range(len(PRICE_STATUSES))
+PRICED, PARTIAL, FREE, UNKNOWN_MODEL, NO_USAGE, INVALID, OVERRIDE, SUBSCRIPTION = range(len(PRICE_STATUSES))
 
 _REASONING_BIT = 1 << rates.COUNTERS.index(rates.REASONING)
 # Rows of the price matrix. A part without a price of its own stays in its whole, so it is taken out only if priced.
@@ -40,12 +40,13 @@ class Columns:
     at_us: Ints
     blocked: Mask
     failed: Mask
+    subscribed: Mask
     tokens: tuple[Ints, Ints, Ints, Ints, Ints, Ints]
 
 
 @dataclass(slots=True)
 class Priced:
-    """The outcome; amounts where `known` (or `risky`) is false mean nothing. `rule` counts in `Table.rule_ids`."""
+    """Amounts mean nothing where `known`, `risky`, `valued` is false. `rule` is a place in `Table.rule_ids`."""
 
     status: NDArray[np.int8]
     known: Mask
@@ -54,6 +55,9 @@ class Priced:
     risky: Mask
     at_risk: Ints
     rule: Ints
+    valued: Mask
+    value: Ints
+    """List prices of calls that a subscription pays."""
 
 
 class Table:
@@ -173,12 +177,24 @@ def price_columns(table: Table, columns: Columns) -> Priced:
     status[columns.blocked] = FREE
 
     known = (status != UNKNOWN_MODEL) & (status != NO_USAGE) & (status != INVALID)
-    nothing = columns.blocked | free
+    paid, valued = _by_subscription(columns, status, known)
+    value = np.where(free, 0, total)
+    nothing = columns.blocked | free | paid
     total[nothing] = 0
     nano = _split(parts, total, known & ~nothing)
     risky, at_risk = _at_risk(table, columns, image, status == UNKNOWN_MODEL)
-    rule = np.where(known & ~columns.blocked, rule, np.where(status == UNKNOWN_MODEL, heads[8][columns.plan], 0))
-    return Priced(status, known, total, nano, risky, at_risk, rule)
+    rule = np.where(
+        known & ~columns.blocked & (valued | ~paid), rule, np.where(status == UNKNOWN_MODEL, heads[8][columns.plan], 0)
+    )
+    return Priced(status, known, total, nano, risky, at_risk, rule, valued, value)
+
+
+def _by_subscription(columns: Columns, status: NDArray[np.int8], known: Mask) -> tuple[Mask, Mask]:
+    """Settle in place what subscriptions pay; return those rows, and those of them whose list price is known."""
+    paid = columns.subscribed & ~columns.blocked & (status != INVALID)
+    valued = paid & known
+    status[paid], known[paid] = SUBSCRIPTION, True
+    return paid, valued
 
 
 def _find_entries(table: Table, columns: Columns) -> Ints:

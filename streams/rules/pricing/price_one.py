@@ -2,10 +2,10 @@
 
 `price_one` is the definition; `price_columns.py` computes the same for whole columns and is held to it by tests.
 Status, first that applies: a call refused by our own cap (BLOCKED) is FREE and costs 0; impossible counters are
-INVALID; a free rule is FREE; no usage is NO_USAGE; no price for anything that was used is UNKNOWN_MODEL; more than
-`MAX_EVENT_NANO` is INVALID; a part without a price of its own, a rate borrowed from a near relative, and one that no
-source states for that day or that rests on one source alone, is PARTIAL;
-a rate of an override rule is OVERRIDE; the rest is PRICED.
+INVALID; a call that a subscription pays is SUBSCRIPTION, costs 0 and keeps its list price as its value; a free rule is
+FREE; no usage is NO_USAGE; no price for anything that was used is UNKNOWN_MODEL; more than `MAX_EVENT_NANO` is INVALID;
+a part without a price of its own, a rate borrowed from a near relative, and one that no source states for that day or
+that rests on one source alone, is PARTIAL; a rate of an override rule is OVERRIDE; the rest is PRICED.
 """
 
 from collections.abc import Iterable, Mapping
@@ -87,6 +87,8 @@ class Call(NamedTuple):
     tokens: tuple[int, int, int, int, int, int]
     """The six token counters in the order of `COUNTERS`."""
     extra: Mapping[str, float] = {}
+    subscribed: bool = False
+    """A subscription pays it."""
 
 
 class Amounts(NamedTuple):
@@ -97,10 +99,20 @@ class Amounts(NamedTuple):
     components: tuple[int | None, int | None, int | None, int | None, int | None] = (None,) * 5
     at_risk_nano: int | None = None
     rule_id: str = ""
+    value_nano: int | None = None
+    """List price of a call that a subscription pays, None when nobody knows it."""
 
 
 def price_one(plan: Plan, call: Call) -> Amounts:
     """Price one call."""
+    amounts = _by_the_list(plan, call)
+    if not call.subscribed or call.status == "BLOCKED" or amounts.price_status == "INVALID":
+        return amounts
+    rule_id = "" if amounts.cost_nano is None else amounts.rule_id
+    return Amounts("SUBSCRIPTION", 0, (0,) * 5, rule_id=rule_id, value_nano=amounts.cost_nano)
+
+
+def _by_the_list(plan: Plan, call: Call) -> Amounts:
     if call.status == "BLOCKED":
         return Amounts("FREE", 0, (0,) * 5)
     if min(call.tokens) < 0 or max(call.tokens) > MAX_TOKENS or counter_problem(*call.tokens):

@@ -71,7 +71,7 @@ def event_columns(
 
 def priced_columns(events: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
     """Join the columns of the price book to those of the events, in contract order."""
-    return events.hstack(costs).select(_IN_ORDER)
+    return events.with_columns(costs.get_columns()).select(_IN_ORDER)
 
 
 def by_target(rows: pl.DataFrame, partitions: int) -> dict[int, pl.DataFrame]:

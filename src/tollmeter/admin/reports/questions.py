@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tollmeter.admin.reports.asked import Asked
 from tollmeter.admin.reports.labels import name_keys
-from tollmeter.admin.reports.rows import Row, pick, plain
+from tollmeter.admin.reports.rows import SUBSCRIBED, Row, pick, plain
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load
 
@@ -23,6 +23,8 @@ BY = {
     "org": "org_id",
     "group": "group_id",
     "agent": "agent",
+    "session": "session_id",
+    "repository": "repository",
     "ip": "client_ip",
     "provider": "provider",
     "operation": "operation_name",
@@ -35,7 +37,7 @@ CALL = ("ts", "model_sent", "model_used", "pt", "ot", "est_cost", "client_ip", "
 SPEND = ("calls", "prompt_tokens", "output_tokens", "usd_est")
 OPERATION = ("operation_name", "calls", "total_tokens", "cost_usd")
 SOURCES = ("price_books", "fx_from", "fx_until")
-TOTALS = (*SPEND, "unpriced", "usd_at_risk", "estimated", "corrected", *SOURCES)
+TOTALS = (*SPEND, "unpriced", "usd_at_risk", "estimated", "corrected", *SUBSCRIBED, *SOURCES)
 _RECENT_DAYS, _EVER_DAYS = 2, 40_000
 
 
@@ -69,7 +71,7 @@ def costs(ledger: ClickHouse, asked: Asked) -> Answered:
     """Return the period's cost per model and key, dearest first; rows and totals are of one reading."""
     found = ledger.query(load("costs_today"), asked.parameters())
     rows = name_keys(ledger, [row for row in found if not row["total"]], _org(asked))
-    nothing: Row = dict.fromkeys((*TOTALS, "known_nano", "risk_nano", "total_nano"), 0)
+    nothing: Row = dict.fromkeys((*TOTALS, "known_nano", "risk_nano", "total_nano", "value_nano"), 0)
     nothing |= {"price_books": [], "fx_from": None, "fx_until": None}
     total = next((row for row in found if row["total"] and row["calls"]), nothing)
     return Answered(rows, total, newest(ledger, _org(asked)))

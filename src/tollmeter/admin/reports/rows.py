@@ -11,6 +11,8 @@ from tollmeter.schemas.money import NANO_PER_USD
 Row = dict[str, Any]
 PLACES = 4
 DOUBTS = ("unpriced", "usd_at_risk")
+SUBSCRIBED = ("subscription_calls", "usd_subscription_value")
+"""Calls that subscriptions paid, and what they would have cost by the list: apart from every cost."""
 NAMES = ("label", "owner", "cost_centre")
 
 
@@ -25,11 +27,15 @@ def pick(row: Mapping[str, object], columns: Sequence[str]) -> Row:
 
 
 def document(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> list[Row]:
-    """Return rows as JSON carries them; a key that has a name with it, an unknown cost with its calls and risk."""
+    """Return rows as JSON carries them; a key that has a name with it, an unknown cost with its calls and risk.
+
+    Calls that subscriptions paid stand with their worth where there are any.
+    """
     found = []
     for row in rows:
         named = [name for name in NAMES if row.get(name) and name not in columns]
-        found.append(plain(pick(row, [*columns, *named, *(DOUBTS if row["unpriced"] else ())])))
+        paid = SUBSCRIBED if row.get("subscription_calls") else ()
+        found.append(plain(pick(row, [*columns, *named, *(DOUBTS if row["unpriced"] else ()), *paid])))
     return found
 
 
