@@ -13,6 +13,7 @@ from tollmeter.sinks.channels.message import Message
 from tollmeter.streams.notify.notice import Notice
 from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
 from tollmeter.streams.rules.anomalies.words import said
+from tollmeter.streams.rules.limits.words import pace
 
 Facts = Mapping[str, Any]
 MOST = 1_000
@@ -127,6 +128,10 @@ def _suspicion(facts: Facts, causes: Causes) -> str:
     return f"{whom(facts)} {said(str(facts['kind']), facts)}"
 
 
+def _pace(facts: Facts, causes: Causes) -> str:
+    return f"{whom(facts)} {pace(str(facts['kind']), facts)}"
+
+
 def _own_words(facts: Facts, causes: Causes) -> str:
     return printable(facts["text"])
 
@@ -138,6 +143,8 @@ _TEMPLATES: dict[str, Callable[[Facts, Causes], str]] = {
     "spend_spike": _spike,
     "ingest_loop": _ingest_loop,
     "unpriced": _unpriced,
+    "burn_rate": _pace,
+    "forecast": _pace,
     **dict.fromkeys(SUSPICIONS, _suspicion),
 }
 
@@ -171,6 +178,8 @@ def _always(*commands: str) -> Callable[[Facts], tuple[str, ...]]:
 _NEXT: dict[str, Callable[[Facts], tuple[str, ...]]] = {
     "budget": _limit_commands,
     "remaining": _always("tollmeter report budget"),
+    "burn_rate": _limit_commands,
+    "forecast": _limit_commands,
     "late_spend": _always("tollmeter report spend --by key,model --since 7d"),
     "spend_spike": _block_command,
     "ingest_loop": _block_command,

@@ -228,7 +228,7 @@ def test_a6(check: Check, line: Line, shop: Shop) -> None:
         line.produce("usage.events", wire([event(org_id=org, output_tokens=round(usd_ * 100_000), api_key_id=key)]))
 
     def pcts() -> list[int]:
-        return sorted(alert["data"]["threshold_pct"] for alert in line.alerts(org_id=org, scope="org"))
+        return sorted(alert["data"]["threshold_pct"] for alert in line.alerts(org_id=org, scope="org", kind="budget"))
 
     with check.step("an alert at 20, 50 and 80 % of the month, each once"):
         for number in range(9):

@@ -21,6 +21,8 @@ KINDS = (
     "spend_spike",
     "ingest_loop",
     *SUSPICIONS,
+    "burn_rate",
+    "forecast",
     "unpriced",
     "cap_refused",
     "rate_limited",

@@ -54,7 +54,7 @@ def alert_kinds() -> set[str]:
             found |= texts(call.args[0])
         if name == "_key_alert":
             found |= texts(call.args[2])
-    found |= {*SUSPICIONS}
+    found |= {*SUSPICIONS, "burn_rate", "forecast"}
     from tollmeter.admin.verify.alarm import KIND
 
     return {kind for kind in found | {KIND} if re.fullmatch(r"[a-z_]+", kind)} - {"digest", "report", "stable"}

@@ -104,7 +104,7 @@ def budget_alert(
         period=period,
         received_at=instant(received_ms),
         text=f"{who} reached {edge.pct} % of {what}" if edge.pct is not None else f"{rest} of {what} for {who}",
-        facts={**_budget_facts(bound, reached), "threshold_pct": edge.pct},
+        facts={**budget_facts(bound, reached), "threshold_pct": edge.pct},
         late_s=late_s,
     )
 
@@ -126,12 +126,13 @@ def late_spend_alert(
         received_at=instant(bucket_end_s(level_of(bound), bucket) * 1000),
         text=f"{_amount(bound, late)} arrived late in {period}, which is over: {whom(org, kind, name)} now stands at "
         f"{_amount(bound, total)} of {_amount(bound, bound.amount)}",
-        facts={**_budget_facts(bound, total), "late": late},
+        facts={**budget_facts(bound, total), "late": late},
         late_s=late_s,
     )
 
 
-def _budget_facts(bound: Budget, reached: int) -> dict[str, Any]:
+def budget_facts(bound: Budget, reached: int) -> dict[str, Any]:
+    """Return what any alert about a budget says of it."""
     unit = "nano" if bound.limit.measure == "money" else bound.unit
     facts: dict[str, Any] = {
         "policy_id": bound.policy_id,

@@ -11,6 +11,7 @@ from tollmeter.streams.rules.limits.budgets import crossed
 from tollmeter.streams.rules.limits.used import use_of
 from tollmeter.streams.rules.windows.alerts import ingest_loop_alert, unpriced_alert
 from tollmeter.streams.rules.windows.anomalies import is_loop, loop_candidates, unpriced_share
+from tollmeter.streams.rules.windows.burn import outlook, until_s
 from tollmeter.streams.rules.windows.controls import edge_alert
 from tollmeter.streams.rules.windows.state import HISTORY_DAYS, HISTORY_HOURS, State
 from tollmeter.streams.rules.windows.suspects import suspicion
@@ -61,7 +62,7 @@ def barrier(state: State, *, caught_up: bool) -> list[Alert]:
         return found
     _close(state, watermark // 1000 - state.rules.close_after_s)
     _forget(state, watermark // 1000 - state.rules.horizon_s)
-    return found + _loops(state) + _unpriced(state) + _rolling(state) if caught_up else found
+    return found + _loops(state) + _unpriced(state) + _rolling(state) + _outlook(state) if caught_up else found
 
 
 def _close(state: State, closed_s: int) -> None:
@@ -155,6 +156,18 @@ def _rolling(state: State) -> list[Alert]:
                 alert = edge_alert(state, budget, scope, edge, now_ms)
                 alerts += [alert] if len(state.raised) > known else []
     state.touched_rolling.clear()
+    return alerts
+
+
+def _outlook(state: State) -> list[Alert]:
+    """Return what the pace of budgets says for the first time in its day or period, of scopes that have used some."""
+    now_ms = _now_ms(state)
+    alerts = []
+    for scope in sorted(state.touched_budgets):
+        for budget in state.budgets.of(scope):
+            for alert in outlook(state, budget, scope, now_ms):
+                alerts += _once(state, alert, until_s(alert, budget, now_ms // 1000))
+    state.touched_budgets.clear()
     return alerts
 
 

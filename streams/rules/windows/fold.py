@@ -240,7 +240,9 @@ def _budget_alerts(
     """Return an alert for each edge that a scope's use crossed in this bucket."""
     alerts: list[Alert] = []
     for unit, watchlist in state.budgets.lists(level):
-        state.to_publish.update(scopes[watchlist.watched(scopes)].tolist())
+        watched = scopes[watchlist.watched(scopes)].tolist()
+        state.to_publish.update(watched)
+        state.touched_budgets.update(watched)
         was, is_ = used(before, unit), used(after, unit)
         for at in watchlist.crossing(scopes, was, is_).tolist():
             scope = int(scopes[at])

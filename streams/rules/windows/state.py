@@ -95,6 +95,8 @@ class State:
     """Organisations whose extra totals lack rows at or before this offset: a policy came later, or the rows did."""
     touched_rolling: set[int] = field(default_factory=set)
     """Scopes with a rolling limit that used something since the last barrier."""
+    touched_budgets: set[int] = field(default_factory=set)
+    """Scopes with a budget of a period that used something since the last barrier."""
     to_publish: set[int] = field(default_factory=set)
     """Scopes whose spend rows have changed; whoever publishes them takes them out."""
     scopes: Scopes = field(default_factory=Scopes)
