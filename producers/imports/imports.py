@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 from pydantic import ValidationError
 
 from tollmeter.producers.imports.log_lines import from_line, is_line, unread_cost
+from tollmeter.producers.imports.old_tables import TOKENS, OldToken, Ordinals, event_of, table_of, token_of
 from tollmeter.producers.imports.publish import Acknowledged, Publisher
 from tollmeter.producers.imports.readers import Bad, read
 from tollmeter.schemas.codec import encode
@@ -21,8 +22,9 @@ from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.times import H_BACKFILL
 from tollmeter.settings import Settings
 
-FORMATS = ("auto", "sample", "openai-usage", "cloud-logging")
+FORMATS = ("auto", "sample", "openai-usage", "cloud-logging", "old-tables")
 SHOWN = 5
+HOME = "default"
 NAMESPACE = UUID("9b0f6c1e-52a4-5f0d-8f7b-2a4f3d1c7e55")
 _USAGE = frozenset({"usage", "model_used"})
 """What a line without a type must have to be taken for usage."""
@@ -34,7 +36,7 @@ LOG = ""
 
 @dataclass
 class Report:
-    """What became of the entries: read = events + skipped + bad; `sent` of the events are acknowledged."""
+    """What became of the entries: read = events + skipped + bad + tokens; `sent` of the events are acknowledged."""
 
     read: int = 0
     events: int = 0
@@ -48,6 +50,8 @@ class Report:
     """Events that are in without the cost that their line states: it is no amount."""
     first_unread: list[Bad] = field(default_factory=list)
     shifts: dict[str, timedelta] = field(default_factory=dict)
+    tokens: list[OldToken] = field(default_factory=list)
+    """Tracking tokens of an older meter; they are no events, and for whoever keeps tokens."""
     assigned: bool = False
     """Keys, organisations and models were drawn from the seed."""
 
@@ -79,6 +83,8 @@ class Import:
     format: str = "auto"
     seed: int = 1
     org: str = ""
+    home: str = HOME
+    """The organisation of what an older meter kept, which knew only one."""
     shift_to: datetime | None = None
     """The moment that the last event of each trace is moved to."""
     traces: Traces | None = None
@@ -120,6 +126,7 @@ def events(
     job: Import, report: Report, position: Callable[[int], None] | None = None
 ) -> Iterator[tuple[str, UsageEvent]]:
     """Yield (trace, event) with original times, counting into `report`. Raises `UnreadableError`."""
+    ordinals = Ordinals()
     for entry in read(job.path, position):
         report.read += 1
         if isinstance(entry, Bad):
@@ -127,21 +134,26 @@ def events(
             continue
         place, content = entry
         try:
-            found = _convert(job, place, content, report)
+            found = _convert(job, place, content, report, ordinals)
         except ValidationError as error:
             problem = error.errors(include_input=False, include_url=False)[0]
             report.refuse(Bad(place, f"{'.'.join(map(str, problem['loc'])) or 'counters'}: {problem['msg']}"))
         except ValueError as error:
             report.refuse(Bad(place, str(error)))
         else:
+            if isinstance(found, OldToken):
+                report.tokens.append(found)
+                continue
             report.events += found is not None
             report.skipped += found is None
             if found is not None:
                 yield found
 
 
-def _convert(job: Import, place: str, content: dict[str, Any], report: Report) -> tuple[str, UsageEvent] | None:
-    """Return (trace, event), or None for an entry that is no usage record. Raises ValueError for a bad one."""
+def _convert(
+    job: Import, place: str, content: dict[str, Any], report: Report, ordinals: Ordinals
+) -> tuple[str, UsageEvent] | OldToken | None:
+    """Return (trace, event), a token, or None for an entry that is no usage. Raises ValueError for a bad one."""
     traces = job.traces
     if traces is not None and (job.format == "sample" or (job.format == "auto" and content.keys() >= traces.COLUMNS)):
         missing = traces.COLUMNS - content.keys()
@@ -149,6 +161,10 @@ def _convert(job: Import, place: str, content: dict[str, Any], report: Report) -
             raise ValueError(f"no {', '.join(sorted(missing))}")
         report.assigned = True
         return traces.trace_of(content), traces.event_of(content, place, job.seed, job.org)
+    if job.format in ("auto", "old-tables") and (table := table_of(content)):
+        if table == TOKENS:
+            return token_of(content)
+        return LOG, event_of(table, content, job.org or job.home, ordinals.of(table, content))
     if job.format == "cloud-logging" and "jsonPayload" not in content:
         raise ValueError("no jsonPayload: not an entry of a Cloud Logging export")
     line = _with_numbers(content)

@@ -52,7 +52,7 @@ def to_line(event: UsageEvent, est_cost: Decimal | int | float | str | None = No
     }
     if event.status not in ("OK", "UNKNOWN"):
         line["status"] = event.status
-    if event.provider != _provider_of(event.model_used or event.model_sent):
+    if event.provider != provider_of(event.model_used or event.model_sent):
         line["provider"] = event.provider
     return line
 
@@ -124,7 +124,7 @@ def from_line(obj: Mapping[str, Any], *, pepper: str | None = None, **fields: An
     }
     if not found["model_sent"]:
         raise ValueError("model_sent: missing")
-    named = _text(line, "provider") or _provider_of(found["model_used"] or found["model_sent"])
+    named = _text(line, "provider") or provider_of(found["model_used"] or found["model_sent"])
     found.setdefault("provider", named)
     try:
         return UsageEvent.model_validate(without_secrets(found, pepper))
@@ -171,8 +171,8 @@ def _status(line: Mapping[str, object]) -> str:
     return "ERROR" if line.get("severity") in ("ERROR", "CRITICAL") else "OK"
 
 
-def _provider_of(model: str) -> str:
-    """Return the maker that the name of a model tells; lines of this kind are OpenAI's unless it does."""
+def provider_of(model: str) -> str:
+    """Return the maker that the name of a model tells; OpenAI unless it does."""
     name = model.lower()
     return next((maker for mark, maker in _MAKERS if mark in name), _DEFAULT_PROVIDER)
 

@@ -1,9 +1,10 @@
-"""Files to entries: JSON lines, JSON arrays, CSV, plain or gzipped, each with its place; a bad one stops nothing."""
+"""Files to entries: JSON lines, JSON arrays, CSV, plain or gzipped, SQLite databases; a bad entry stops nothing."""
 
 import csv
 import gzip
 import io
 import json
+import sqlite3
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from tollmeter.producers.imports.log_lines import parse
+from tollmeter.producers.imports.sqlite_tables import is_database, read_database
 
 CHUNK = 1 << 20
 MAX_CELL = 1 << 24
 
 File = io.BufferedReader | gzip.GzipFile
 Entry = tuple[str, dict[str, Any]]
-"""(place, content): the place is "line 7" or "element 7"."""
+"""(place, content): the place is "line 7", "element 7" or "usage_log row 7"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ def read(path: str, position: Callable[[int], None] | None = None) -> Iterator[E
     Raises `UnreadableError` when there is no such input or it breaks off.
     """
     try:
+        if is_database(path):
+            yield from read_database(path)
+            return
         with ExitStack() as files:
             raw = files.enter_context(_opened(path))
             file = _plain(raw)
@@ -50,6 +55,8 @@ def read(path: str, position: Callable[[int], None] | None = None) -> Iterator[E
                 if told and number % 1_000 == 0:
                     told(raw.tell())
                 yield entry
+    except (sqlite3.Error, LookupError) as error:
+        raise UnreadableError(f"{path} cannot be read as a database: {error}") from None
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 

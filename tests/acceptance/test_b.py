@@ -62,7 +62,7 @@ def test_b1(check: Check, line: Line) -> None:
 
 def test_b2(check: Check, line: Line) -> None:
     user = f"{check.org}-u"
-    token = tokens.user_token(user)
+    token = tokens.user_token(user, check.org)
     path = "/api/v1/billing/usage/tokens"
     with check.step("zeros, never an error, for a user without calls; the token with or without Bearer"):
         for value in (token, f"Bearer {token}"):

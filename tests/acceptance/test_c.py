@@ -7,7 +7,7 @@ from typing import Any
 from tests.acceptance.checks import ROW, Check
 from tests.acceptance.rates import eur_nano
 from tests.acceptance.shop import Shop
-from tests.acceptance.stack import Line
+from tests.acceptance.stack import Answer, Line
 from tests.acceptance.world import cost_nano, event
 
 pytestmark = ROW
@@ -248,14 +248,26 @@ def test_c7(check: Check, line: Line) -> None:
         assert [row["group_id"] for row in line.sql(f"SELECT group_id FROM usage WHERE org_id = '{org}'")] == ["green"]
 
 
+def _served(line: Line, path: str, **headers: str) -> Answer:
+    """Return the answer to a key, once the server knows it."""
+    line.until(lambda: line.http("GET", path, **headers).status != 401)
+    return line.http("GET", path, **headers)
+
+
 def test_c8(check: Check, line: Line) -> None:
     with check.step("spend status of a user over HTTP"):
         line.ok("member", "set", "--org", check.org, "--user", "ann")
-        answer = line.http("GET", f"/api/v1/ai/spend/ann?org={check.org}", x_api_key=line.environment["API_KEY"])
+        made = line.json("server-key", "create", "--org", check.org, "--role", "admin", "--name", "billing")
+        mine = {"x_api_key": made["secret"]}
+        answer = _served(line, "/api/v1/ai/spend/ann", **mine)
         assert (answer.status, answer.document["currency"]) == (200, "EUR")
+        assert line.http("GET", "/api/v1/ai/spend/ann", x_api_key=line.environment["API_KEY"]).status == 404
     with check.step("usage summary and price list"):
-        for path in ("/api/v1/ai/usage/summary", "/api/v1/ai/prices"):
-            assert line.http("GET", path, x_api_key=line.environment["API_KEY"]).status == 200, path
+        totals = line.http("GET", "/api/v1/ai/usage/summary", **mine).document["this_month"]
+        assert (totals["calls"], totals["usd_est"]) == (0, 0.0)
+        listed = line.http("GET", "/api/v1/ai/prices?model=gpt-4o&provider=openai", **mine).document["prices"]
+        rates = [one["usd_per_mtok"] for one in listed if not one["context"] and "above_input" not in one]
+        assert {"input_tokens": 2.5, "cache_read_tokens": 1.25, "output_tokens": 10.0}.items() <= rates[0].items()
     with check.step("`user not found` where nobody knows the user"):
         answer = line.http("GET", "/api/v1/ai/spend/nobody-knows", x_api_key=line.environment["API_KEY"])
         assert answer.status == 404

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.acceptance.checks import ROW, Check, Lacking
 from tests.acceptance.stack import KEYS, Answer, Line, request
+from tests.acceptance.world import event
 
 pytestmark = ROW
 
@@ -98,6 +99,15 @@ def test_d3(check: Check, line: Line) -> None:
         assert line.http("GET", "/metrics", authorization=f"Bearer {KEYS['READ_KEY']}").status == 200
     with check.step("reset takes all back only when confirmed"):
         assert line.http("DELETE", "/reset", **ADMIN).status in (400, 428)
+        line.arrive([event(org_id=check.org, output_tokens=1_000) for _ in range(3)])
+        made = line.json("server-key", "create", "--org", check.org, "--role", "admin", "--name", "reset")
+        mine = {"x_api_key": made["secret"]}
+        line.until(lambda: line.http("GET", "/data", **mine).status == 200)
+        assert line.http("GET", "/data", **mine).document["totals"]["usd_est"] == 0.03
+        answer = line.http("DELETE", "/reset", x_confirm_reset=check.org, **mine)
+        assert (answer.status, answer.document["taken_back"]) == (202, 3)
+        line.until(lambda: line.http("GET", "/data", **mine).document["totals"]["calls"] == 0)
+        line.until(lambda: line.json("report", "spend", "--org", check.org)["totals"]["calls"] == 0)
 
 
 def test_d4(check: Check, line: Line) -> None:
@@ -190,8 +200,13 @@ def test_d10(check: Check, line: Line) -> None:
         old.execute("INSERT INTO usage_log VALUES (1, 'abcdefghijklmnopqrstuv', 'gpt-4o', 1000, 200, 1200, ?)", (at,))
     old.close()
     with check.step("usage_log.sqlite with its tokens"):
-        assert line.json("import", str(file), "--org", check.org)["acknowledged"] == 1
+        for new in (1, 0):  # a second time the same calls
+            done = line.json("import", str(file), "--org", check.org)
+            assert (done["acknowledged"], done["new_tokens"]) == (1, new)
         line.landed(f"org_id = '{check.org}' AND cost_nano = 4500000", 1)
+        (named,) = line.json("token", "list", "--org", check.org)
+        assert (named["name"], named["value"], named["active"]) == ("shop", "abcdefghijklmnopqrstuv", True)
+        line.ok("token", "delete", named["id"])
     with check.step("token_usage and llm_operations"):
         rows = [
             {
@@ -209,4 +224,15 @@ def test_d10(check: Check, line: Line) -> None:
         (line.folder / "token_usage.json").write_text(json.dumps(rows), encoding="utf-8")
         done = line.run("import", "token_usage.json", "--org", f"{check.org}-t", "--json")
         assert done.code == 0, done.err.strip()
-        line.landed(f"org_id = '{check.org}-t' AND user_id = 'ann'", 1)
+        line.landed(f"org_id = '{check.org}-t' AND user_id = 'ann' AND reported_cost_nano = 4500000", 1)
+        operations = line.folder / f"{check.org}-e.sqlite"
+        with sqlite3.connect(operations) as base:
+            base.execute(
+                "CREATE TABLE llm_operations (id INTEGER PRIMARY KEY, operation_name TEXT, provider TEXT, model TEXT, "
+                "input_tokens INTEGER, output_tokens INTEGER, cost_usd REAL, success INTEGER, created_at TEXT)"
+            )
+            row = (1, "summarise", "openai", "gpt-4o", 1_000, 200, 0.0045, 1, at)
+            base.execute("INSERT INTO llm_operations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        base.close()
+        assert line.json("import", str(operations), "--org", f"{check.org}-e")["acknowledged"] == 1
+        line.landed(f"org_id = '{check.org}-e' AND operation_name = 'summarise' AND cost_nano = 4500000", 1)

@@ -25,9 +25,10 @@ def _signed(algorithm: str, claims: dict[str, Any]) -> tuple[str, bytes]:
     return text, text.encode()
 
 
-def user_token(user: str) -> str:
-    """Return a JWT (HS256) of a user."""
-    text, signed = _signed("HS256", {"sub": user, "exp": int(time.time()) + 600})
+def user_token(user: str, org: str = "") -> str:
+    """Return a JWT (HS256) of a user, of an organisation where the server has several."""
+    claims = {"sub": user, "exp": int(time.time()) + 600} | ({"org_id": org} if org else {})
+    text, signed = _signed("HS256", claims)
     return f"{text}.{_b64(hmac.new(SECRET.encode(), signed, sha256).digest())}"
 
 

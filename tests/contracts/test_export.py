@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.priced_rows import insert, row
+from tollmeter.admin.reports import export
 from tollmeter.cli import export as command
 from tollmeter.producers.imports.log_lines import from_line
 from tollmeter.settings import Settings
@@ -71,7 +72,7 @@ def test_csv_has_every_column_and_no_formula(seeded: Settings) -> None:
 
 @pytest.mark.parametrize("page", [1, 2, 3])
 def test_pages_end_nowhere_in_between(seeded: Settings, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "PAGE", page)
+    monkeypatch.setattr(export, "PAGE", page)
     documents = [json.loads(text) for text in exported(seeded, "--format", "json").splitlines()]
     assert [found["request_id"] for found in documents] == ["r1", "r2", "=1+1", "r5"]
     assert documents[2]["tags"] == {"a": "b"}

@@ -44,6 +44,7 @@ PARAMETERS: dict[str, Any] = {
     "provider": "",
     "user_id": "",
     "org_id": "",
+    "orgs": [],
     "model": "",
     "api_key_id": "",
     "label": "",
@@ -260,13 +261,13 @@ def test_spend_by_any_columns(ledger: ClickHouse) -> None:
 @pytest.mark.parametrize(
     ("filters", "calls"),
     [
-        ({"org_id": "o2"}, 1),
+        ({"orgs": ["o2"]}, 1),
         ({"user_id": "u1"}, 3),
         ({"provider": "anthropic"}, 0),
         ({"model": "gpt-4o"}, 2),
         ({"model": "gpt-4o-2024"}, 2),
         ({"api_key_id": "k1", "user_id": "u1"}, 2),
-        ({"org_id": "o1' OR '1'='1"}, 0),
+        ({"orgs": ["o1' OR '1'='1"]}, 0),
     ],
 )
 def test_filters_hold_in_every_report(ledger: ClickHouse, filters: dict[str, str], calls: int) -> None:
@@ -292,7 +293,7 @@ def test_a_failed_call_that_used_nothing_is_no_unknown_cost(ledger: ClickHouse) 
         row(801, **common, status="ERROR", price_status="UNKNOWN_MODEL", input_tokens=5),
         row(802, **common, status="OK", price_status="NO_USAGE"),
     ]
-    period = {"since": moment(at), "until": moment(at + timedelta(seconds=1)), "org_id": "failing"}
+    period = {"since": moment(at), "until": moment(at + timedelta(seconds=1)), "orgs": ["failing"]}
     insert(ledger, failed)
     (found,) = ask(ledger, "spend_total", **period)
     assert (found["calls"], found["unpriced"], found["usd_est"]) == (1, 0, Decimal(0))
@@ -310,7 +311,7 @@ def test_stated_costs_beside_ours(ledger: ClickHouse) -> None:
     common = {"event_time": at, "received_at": at, "org_id": "stated"}
     amounts = [(810, 4_500_000, 4_500_000), (811, 9_000_000, 4_500_000), (812, 1, None), (813, None, 7)]
     insert(ledger, [row(n, **common, reported_cost_nano=stated, cost_nano=ours) for n, stated, ours in amounts])
-    period = {"since": moment(at), "until": moment(at + timedelta(seconds=1)), "org_id": "stated"}
+    period = {"since": moment(at), "until": moment(at + timedelta(seconds=1)), "orgs": ["stated"]}
     rows = ask(ledger, "reported", **period)
     assert [line["difference_usd"] for line in rows] == [None, Decimal("-0.0045"), Decimal(0)]
     (total,) = ask(ledger, "reported_total", **period)

@@ -1,7 +1,7 @@
 -- The period that was asked for and what limits it; an empty filter does not. A model is named as sent, used or priced.
     e.status != 'VOID'
     AND e.event_time >= {since:DateTime64(6, 'UTC')} AND e.event_time < {until:DateTime64(6, 'UTC')}
-    AND ({org_id:String} = '' OR e.org_id = {org_id:String})
+    AND (empty({orgs:Array(String)}) OR has({orgs:Array(String)}, e.org_id))
     AND ({user_id:String} = '' OR e.user_id = {user_id:String})
     AND ({provider:String} = '' OR e.provider = {provider:String} OR e.provider_id = lower(trimBoth({provider:String})))
     AND ({model:String} = '' OR {model:String} IN (e.model, e.model_sent, e.model_used)

@@ -2,4 +2,4 @@
 -- of the last `days` days. Two days are found by the index of inserts.
 SELECT maxOrNull(received_at) AS as_of
 FROM usage_events
-WHERE inserted_at >= now64(6, 'UTC') - toIntervalDay({days:UInt32}) AND ({org_id:String} = '' OR org_id = {org_id:String})
+WHERE inserted_at >= now64(6, 'UTC') - toIntervalDay({days:UInt32}) AND (empty({orgs:Array(String)}) OR has({orgs:Array(String)}, org_id))

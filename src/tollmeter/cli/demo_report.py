@@ -78,5 +78,5 @@ def _budget(client: ClickHouse, policy: Policy) -> list[dict[str, Any]]:
 
 def _spent(client: ClickHouse, policy: Policy, period: dict[str, str]) -> Decimal:
     user = policy.name if policy.scope == "user" else ""
-    filters = NO_FILTER | {"org_id": policy.org_id, "user_id": user}
-    return Decimal(client.query(load("spend_total"), {**period, **filters})[0]["known_nano"]) / NANO_PER_USD
+    asked = {**period, **NO_FILTER, "user_id": user, "orgs": [policy.org_id]}
+    return Decimal(client.query(load("spend_total"), asked)[0]["known_nano"]) / NANO_PER_USD

@@ -1,8 +1,6 @@
 """`tollmeter export`: calls out of the ledger, as `openai_usage` log lines, CSV or JSON lines, oldest first."""
 
-import json
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +8,7 @@ import click
 
 from tollmeter.admin.reports.asked import Asked
 from tollmeter.admin.reports.csv_text import csv_text
-from tollmeter.admin.reports.labels import name_keys
+from tollmeter.admin.reports.export import cells, pages
 from tollmeter.admin.reports.rows import plain
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import err, print_json
@@ -19,12 +17,8 @@ from tollmeter.producers.imports.log_lines import to_line
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.money import NANO_PER_USD
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse.client import ClickHouse
-from tollmeter.sinks.clickhouse.queries import load, moment
 
-PAGE = 5_000
 FORMS = ("openai-usage", "csv", "json")
-_FIRST_ID = "00000000-0000-0000-0000-000000000000"
 _LINE = {
     "request_id",
     "client_ip",
@@ -54,28 +48,15 @@ def export(settings: Settings, asked: Asked, form: str) -> None:
     """
     count = 0
     with reading(settings) as ledger:
-        for page in _pages(ledger, asked):
+        for page in pages(ledger, asked):
             _write(page, form, head=count == 0)
             count += len(page)
     err.print(f"{count:,} calls, {asked.said()}")
 
 
-def _pages(ledger: ClickHouse, asked: Asked) -> Iterator[list[Row]]:
-    """Yield the calls in pages, so that a year needs no more memory than a day."""
-    after = {"after_time": moment(asked.since - timedelta(microseconds=1)), "after_org": "", "after_id": _FIRST_ID}
-    while True:
-        page = ledger.query(load("export"), {**asked.parameters(), **after, "page": PAGE})
-        if page:
-            yield name_keys(ledger, page, asked.filters["org_id"])
-        if len(page) < PAGE:
-            return
-        time, org, event_id = (page[-1][name] for name in ("event_time", "org_id", "event_id"))
-        after = {"after_time": moment(time), "after_org": org, "after_id": str(event_id)}
-
-
 def _write(page: Sequence[Row], form: str, *, head: bool) -> None:
     if form == "csv":
-        text = csv_text(list(page[0]), [{name: _cell(value) for name, value in row.items()} for row in page])
+        text = csv_text(list(page[0]), [cells(row) for row in page])
         click.echo(text if head else text.partition("\n")[2], nl=False)
         return
     for row in page:
@@ -88,10 +69,3 @@ def line(row: Row) -> dict[str, Any]:
     fields = {name: row[name] for name in _LINE}
     event = UsageEvent.model_construct(event_id=str(row["event_id"]), occurred_at=row["event_time"], **fields)
     return to_line(event, est_cost=cost)
-
-
-def _cell(value: object) -> object:
-    """Return a value as one cell: times in UTC, maps as JSON, exact amounts as they are."""
-    if isinstance(value, datetime):
-        return plain({"": value})[""]
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value

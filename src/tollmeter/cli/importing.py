@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
+from tollmeter.admin import registry
 from tollmeter.cli.output import UserError, err, json_option, out, print_json
 from tollmeter.cli.progress import bar
+from tollmeter.cli.registry_options import doing
 from tollmeter.producers.imports.imports import FORMATS, Import, Report, import_events
 from tollmeter.producers.imports.publish import NotSentError
-from tollmeter.producers.imports.readers import UnreadableError
+from tollmeter.producers.imports.readers import Bad, UnreadableError
+from tollmeter.schemas.registry import TrackingToken
 from tollmeter.settings import Settings
 
 EXPECTED = (
     'openai_usage log lines ("t": "openai_usage", or "usage" and "model_used"), bare or in a Cloud Logging export '
-    "(JSON array, JSON lines or CSV), or the merged traces"
+    "(JSON array, JSON lines or CSV), rows of usage_log, token_usage or llm_operations, or the merged traces"
 )
 
 
@@ -33,25 +37,46 @@ def import_file(
 ) -> int:
     """Import usage from FILE ("-" = standard input).
 
-    FILE holds openai_usage log lines, a Cloud Logging export (JSON array, JSON lines or CSV) or the merged public
-    traces (CSV); any of them may be gzipped. Importing a file twice adds nothing; moved to now, it is new traffic.
+    FILE holds openai_usage log lines, a Cloud Logging export (JSON array, JSON lines or CSV), the merged public
+    traces (CSV), or what an older meter kept: an SQLite database, or rows as JSON or CSV, of usage_log, ingest_tokens,
+    token_usage or llm_operations. All but databases may be gzipped. Importing a file twice adds nothing; moved to now,
+    it is new traffic.
     Exit code 1: an entry or its cost could not be read, or nothing was recognised.
     """
     from tollmeter.traffic import sample
 
     now = datetime.now(UTC)
-    job = Import(file, kind, seed, org, now if shift_to_now else None, sample)
+    job = Import(file, kind, seed, org, settings.org, shift_to=now if shift_to_now else None, traces=sample)
     try:
         with bar("bytes read", _size(file)) as progress:
             report = asyncio.run(import_events(settings, job, now, progress.reach))
             progress.finish()
     except (UnreadableError, NotSentError) as problem:
         raise UserError(str(problem)) from None
+    kept = _keep_tokens(settings, report, org)
     if as_json:
-        print_json(document(report))
+        print_json(document(report) | {"new_tokens": kept})
     else:
         _tell(settings, report, seed)
+        if report.tokens:
+            out.print(f"{kept:,} of {len(report.tokens):,} tracking tokens are new")
     return 1 if report.bad or report.cost_unread or not report.events else 0
+
+
+def _keep_tokens(settings: Settings, report: Report, org: str) -> int:
+    """Put the tracking tokens of an older meter into the registry, and return how many are new."""
+    tokens = []
+    for old in report.tokens:
+        fields = {"id": registry.token_id(old.value), "org_id": org or settings.org, "name": old.name[:128]}
+        try:
+            made = TrackingToken(**fields, value=old.value, active=old.active, created_at=old.created_at)
+        except ValidationError as error:
+            problem = error.errors(include_input=False, include_url=False)[0]
+            report.refuse(Bad(f"tracking token {old.name!r}", f"{problem['loc'][0]}: {problem['msg']}"))
+        else:
+            tokens.append(made)
+    with doing():
+        return registry.put_tokens(settings, tokens) if tokens else 0
 
 
 def _size(file: str) -> int | None:
@@ -65,6 +90,7 @@ def document(report: Report) -> dict[str, Any]:
         "acknowledged": report.sent,
         "skipped": report.skipped,
         "bad": report.bad,
+        "tokens": len(report.tokens),
         "beyond_retention": report.expired,
         "assigned_from_seed": report.assigned,
         "shift_seconds": {trace: shift.total_seconds() for trace, shift in report.shifts.items()},

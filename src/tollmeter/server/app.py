@@ -71,9 +71,11 @@ class Server:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self._parts.writer.start()
+                await self._parts.registry.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._parts.writer.stop()
+                await self._parts.registry.stop()
                 self._parts.ledger.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return

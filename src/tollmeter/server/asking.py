@@ -2,8 +2,9 @@
 
 from starlette.requests import Request
 
-from tollmeter.server.auth import Caller, Role
+from tollmeter.server.auth import Caller, Role, presented
 from tollmeter.server.parts import Parts
+from tollmeter.server.people import looks_like_token
 
 
 def parts_of(request: Request) -> Parts:
@@ -21,8 +22,26 @@ def caller_of(request: Request, *roles: Role) -> Caller:
     """Return who asks, in one of these roles, and count the request. Raises `Problem` 401, 403 or 429."""
     parts = parts_of(request)
     caller = parts.doorman.identify(request.scope["tollmeter.headers"], roles)
+    count(request, caller)
+    return caller
+
+
+async def reader_of(request: Request) -> Caller:
+    """Return who reads: a key, or a machine with an identity token for our audience. Raises as `caller_of` does."""
+    parts, headers = parts_of(request), request.scope["tollmeter.headers"]
+    token = presented(headers)
+    if not (parts.people.has_provider and looks_like_token(token)):
+        return caller_of(request, "read")
+    claims = await parts.people.machine(token)
+    caller = Caller(f"oidc:{claims['sub']}"[:128], "read", parts.line.org)
+    count(request, caller)
+    return caller
+
+
+def count(request: Request, caller: Caller) -> None:
+    """Count a request under the limit of people and pages. Raises `Problem` 429."""
+    parts = parts_of(request)
     exempt = parts.settings.rate_limit_exempt
     if not any(request.url.path == path or request.url.path.startswith(f"{path}/") for path in exempt):
         client = request.client
         parts.limits.admin.take(caller.key_id or (client.host if client else ""))
-    return caller

@@ -55,11 +55,16 @@ class Directory(Protocol):
     @property
     def active_tokens(self) -> int | None: ...
 
+    @property
+    def loaded(self) -> bool:
+        """Whether a key that it does not know is unknown; else nobody has told it yet."""
+
 
 class SettingsKeys:
     """The keys that the environment names: API_KEY, INGEST_KEY, READ_KEY, all of one organisation; no tokens."""
 
     active_tokens: int | None = 0
+    loaded: bool = True
 
     def __init__(self, settings: ServerSettings, org: str) -> None:
         self._salt = os.urandom(32)
@@ -104,6 +109,10 @@ class Directories:
         counts = [one.active_tokens for one in self._directories]
         return None if None in counts else sum(count for count in counts if count is not None)
 
+    @property
+    def loaded(self) -> bool:
+        return all(one.loaded for one in self._directories)
+
 
 class Doorman:
     """Says who a request is from, or why it is refused. Without keys in development everybody may do everything."""
@@ -132,6 +141,8 @@ class Doorman:
             return everybody
         if caller is not None:
             raise Problem(403, "wrong_role", f"this key is for {caller.role}; {' or '.join(roles)} is asked for here")
+        if secret and not self._directory.loaded:
+            raise Problem(503, "keys_not_known", "keys are not known yet: try again", headers={"retry-after": "2"})
         what = "no such key" if secret else "no key"
         how = INGEST if roles[0] == "ingest" else ADMIN
         raise Problem(

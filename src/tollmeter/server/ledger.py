@@ -1,9 +1,14 @@
-"""The ledger as answers read it: named questions, asked beside the loop, so that reading never holds up writing."""
+"""The ledger as answers read it: questions run beside the loop, a few at once, so that reading never holds up writing.
+
+What it cannot answer is a problem document. Taking usage never waits for a question: that goes to Kafka or disk.
+"""
 
 import asyncio
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from tollmeter.server.problems import Problem
 from tollmeter.settings import Settings, SettingsError
@@ -12,6 +17,9 @@ from tollmeter.sinks.clickhouse.queries import load
 
 READERS = 4
 """So many questions at once; further ones wait for their turn."""
+WAITING = 64
+"""Above so many that are under way a further one is refused."""
+_Value = TypeVar("_Value")
 
 
 class Ledger:
@@ -20,16 +28,14 @@ class Ledger:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: ClickHouse | None = None
+        self._lock = threading.Lock()
         self._kept: dict[tuple[object, ...], tuple[float, list[dict[str, Any]]]] = {}
         self._threads = ThreadPoolExecutor(READERS, "ledger")
+        self._under_way = 0
 
     async def ask(self, question: str, **parameters: object) -> list[dict[str, Any]]:
         """Return the rows of `queries/<question>.sql`. Raises `Problem` 503 while ClickHouse cannot answer."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, question, parameters)
-        except (Unavailable, Rejected, SettingsError):
-            text = "the ledger does not answer at present; what is sent is stored all the same"
-            raise Problem(503, "ledger_away", text, headers={"retry-after": "5"}) from None
+        return await self.answer(lambda ledger: ledger.query(load(question), parameters))
 
     async def ask_sometimes(self, fresh_s: float, question: str, **parameters: object) -> list[dict[str, Any]]:
         """As `ask`, but the rows may be so many seconds old: for questions that read much and are asked often."""
@@ -39,13 +45,31 @@ class Ledger:
             kept = self._kept[key] = (time.monotonic(), await self.ask(question, **parameters))
         return kept[1]
 
-    def _ask(self, question: str, parameters: dict[str, object]) -> list[dict[str, Any]]:
-        if self._client is None:
-            self._client = connect_existing(self._settings)
-        return self._client.query(load(question), parameters)
+    async def answer(self, question: Callable[[ClickHouse], _Value]) -> _Value:
+        """Return what a question of several queries gives. Raises `Problem` as `ask` does."""
+        return await self.run(lambda: question(self._connected()))
+
+    async def run(self, work: Callable[[], _Value]) -> _Value:
+        """Return what blocking work gives, in a thread. Raises `Problem` as `ask` does."""
+        if self._under_way >= WAITING:
+            raise Problem(503, "busy", "too many questions are under way: try again", headers={"retry-after": "2"})
+        self._under_way += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except (Unavailable, Rejected, SettingsError):
+            text = "the ledger does not answer at present; what is sent is stored all the same"
+            raise Problem(503, "ledger_away", text, headers={"retry-after": "5"}) from None
+        finally:
+            self._under_way -= 1
 
     def close(self) -> None:
         """Let go; a question that is on its way ends by itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.close()
+
+    def _connected(self) -> ClickHouse:
+        with self._lock:
+            if self._client is None:
+                self._client = connect_existing(self._settings)
+            return self._client

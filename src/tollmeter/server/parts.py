@@ -10,8 +10,10 @@ from tollmeter.server.auth import Directories, Directory, Doorman, SettingsKeys
 from tollmeter.server.counters import Counters
 from tollmeter.server.events import EventMaker
 from tollmeter.server.ingest import Ingest
+from tollmeter.server.known import Registry
 from tollmeter.server.ledger import Ledger
 from tollmeter.server.limits import Limiter, Rate
+from tollmeter.server.people import People
 from tollmeter.server.remembered import Remembered
 from tollmeter.server.settings import ServerSettings
 from tollmeter.server.writer import Writer
@@ -39,13 +41,16 @@ class Parts:
     writer: Writer
     ingest: Ingest
     counters: Counters
+    registry: Registry
     ledger: Ledger
+    people: People
     started_at: float = field(default_factory=time.time)
 
 
 def build(line: Settings, settings: ServerSettings, directories: Sequence[Directory] = ()) -> Parts:
-    """Make the parts. The keys of the environment come first, then those that further directories know."""
-    directory = Directories([SettingsKeys(settings, line.org), *directories])
+    """Make the parts. The keys of the environment come first, then those of the registry."""
+    registry = Registry(line)
+    directory = Directories([SettingsKeys(settings, line.org), registry, *directories])
     chosen = line.spool_dir or state_folder()
     writer = Writer(line, Path(chosen) if chosen else None)
     counters = Counters()
@@ -58,4 +63,5 @@ def build(line: Settings, settings: ServerSettings, directories: Sequence[Direct
     )
     limits = Limits(*(Limiter(rate.shared(settings.server_processes), time.monotonic) for rate in rates))
     doorman = Doorman(settings, line.org, directory)
-    return Parts(line, settings, directory, doorman, limits, writer, ingest, counters, Ledger(line))
+    known = (registry, Ledger(line), People(settings))
+    return Parts(line, settings, directory, doorman, limits, writer, ingest, counters, *known)

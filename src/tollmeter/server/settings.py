@@ -7,6 +7,7 @@ settings that every command has (TOLLMETER_*).
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -14,6 +15,7 @@ from tollmeter.settings import SettingsError
 
 MiB = 1 << 20
 PORT = 5001
+LEAST_SECRET = 32
 _FAMILIES = ("INGEST_", "RATE_LIMIT_", "SERVER_", "MACHINE_")
 _MEANINGLESS = {
     "PROVIDER": "each call names its own provider, or its model tells it",
@@ -37,6 +39,12 @@ def _path(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError(f"{value!r} is no path: it begins with /")
     return value
+
+
+def _is_safe(url: str) -> bool:
+    """Tell whether nobody on the way can put keys of his own into what an address gives."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost"))
 
 
 Words = BeforeValidator(_words)
@@ -66,6 +74,16 @@ class ServerSettings(BaseModel):
     ingest_may_set_identity: bool = True
     """Whether organisation, user and group in what comes with INGEST_KEY are believed."""
     allowed_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], Words] = ()
+    reset_allowed: bool = False
+    """Whether DELETE /reset works in production, too."""
+
+    jwt_secret: SecretStr = SecretStr("")
+    """Signs the tokens of users (HS256), whose billing page asks here."""
+    oidc_issuer: str = ""
+    oidc_audience: str = ""
+    oidc_jwks_url: str = ""
+    """Where an identity provider lists the keys that sign its tokens; with it issuer and audience are required."""
+
     tracking_token_length: Annotated[int, Field(ge=16, le=40)] = 22
 
     rate_limit_rpm: PerMinute = 60
@@ -115,6 +133,13 @@ class ServerSettings(BaseModel):
         return settings
 
     def _require_keys(self) -> None:
+        secret = self.jwt_secret.get_secret_value()
+        if secret and len(secret) < LEAST_SECRET:
+            raise SettingsError(f"JWT_SECRET: at least {LEAST_SECRET} characters, as `openssl rand -hex 32` gives")
+        if self.oidc_jwks_url and not (self.oidc_issuer and self.oidc_audience):
+            raise SettingsError("OIDC_ISSUER and OIDC_AUDIENCE: required with OIDC_JWKS_URL, else anybody's tokens fit")
+        if self.oidc_jwks_url and not _is_safe(self.oidc_jwks_url):
+            raise SettingsError("OIDC_JWKS_URL: https is expected; http only of this machine")
         missing = [name.upper() for name in ("api_key", "ingest_key") if not getattr(self, name).get_secret_value()]
         if missing and (self.production or not self.loopback):
             why = "ENV=production" if self.production else f"SERVER_HOST={self.server_host}"

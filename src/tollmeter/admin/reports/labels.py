@@ -1,6 +1,6 @@
 """Names of provider keys beside their ids: the organisation's own, else the one for all of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tollmeter.admin.reports.rows import NAMES, Row
@@ -39,16 +39,16 @@ class Labels:
         return self._of.get((org, api_key_id)) or self._of.get((EVERYONE, api_key_id)) or NOBODY
 
 
-def labels(ledger: ClickHouse, org: str = "") -> Labels:
-    """Return the names that the calls of an organisation get, or of all. Raises `Unavailable`."""
-    return Labels(ledger.query(load("key_labels"), {"org_id": org}))
+def labels(ledger: ClickHouse, orgs: Sequence[str] = ()) -> Labels:
+    """Return the names that the calls of organisations get, or of all. Raises `Unavailable`."""
+    return Labels(ledger.query(load("key_labels"), {"orgs": list(orgs)}))
 
 
-def name_keys(ledger: ClickHouse, rows: list[Row], org: str = "") -> list[Row]:
+def name_keys(ledger: ClickHouse, rows: list[Row], orgs: Sequence[str] = ()) -> list[Row]:
     """Return rows with the names of their keys; a label that a row has stays. Raises `Unavailable`."""
-    known = labels(ledger, org) if any(row.get("api_key_id") for row in rows) else Labels(())
+    known = labels(ledger, orgs) if any(row.get("api_key_id") for row in rows) else Labels(())
     named = []
     for row in rows:
-        names = known.of(row.get("api_key_id", ""), row.get("org_id") or org or None)
+        names = known.of(row.get("api_key_id", ""), row.get("org_id") or (orgs[0] if orgs else None))
         named.append({**row, **names._asdict(), "label": row.get("label") or names.label})
     return named

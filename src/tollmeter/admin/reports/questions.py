@@ -56,7 +56,7 @@ class Answered(NamedTuple):
 
 def top_calls(ledger: ClickHouse, asked: Asked, top: int) -> Answered:
     """Return the dearest calls."""
-    rows = name_keys(ledger, ledger.query(load("top_calls"), {**asked.parameters(), "top": top}), _org(asked))
+    rows = name_keys(ledger, ledger.query(load("top_calls"), {**asked.parameters(), "top": top}), asked.orgs)
     return _answered(ledger, asked, rows)
 
 
@@ -64,17 +64,17 @@ def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL) -
     """Return spend by some of `BY`, dearest first."""
     parameters = {**asked.parameters(), "zone": asked.zone.key, "by": list(by), "top": top}
     rows = ledger.query(load("spend"), parameters)
-    return _answered(ledger, asked, name_keys(ledger, rows, _org(asked)) if "key" in by else rows)
+    return _answered(ledger, asked, name_keys(ledger, rows, asked.orgs) if "key" in by else rows)
 
 
 def costs(ledger: ClickHouse, asked: Asked) -> Answered:
     """Return the period's cost per model and key, dearest first; rows and totals are of one reading."""
     found = ledger.query(load("costs_today"), asked.parameters())
-    rows = name_keys(ledger, [row for row in found if not row["total"]], _org(asked))
+    rows = name_keys(ledger, [row for row in found if not row["total"]], asked.orgs)
     nothing: Row = dict.fromkeys((*TOTALS, "known_nano", "risk_nano", "total_nano", "value_nano"), 0)
     nothing |= {"price_books": [], "fx_from": None, "fx_until": None}
     total = next((row for row in found if row["total"] and row["calls"]), nothing)
-    return Answered(rows, total, newest(ledger, _org(asked)))
+    return Answered(rows, total, newest(ledger, asked.orgs))
 
 
 def operations(ledger: ClickHouse, asked: Asked) -> Answered:
@@ -82,10 +82,15 @@ def operations(ledger: ClickHouse, asked: Asked) -> Answered:
     return _answered(ledger, asked, ledger.query(load("operations"), asked.parameters()))
 
 
-def newest(ledger: ClickHouse, org: str = "") -> datetime | None:
-    """Return when the newest event of an organisation, or of all, was received; None: the ledger has none."""
+def total(ledger: ClickHouse, asked: Asked) -> Answered:
+    """Return the totals of a period alone."""
+    return _answered(ledger, asked, [])
+
+
+def newest(ledger: ClickHouse, orgs: Sequence[str] = ()) -> datetime | None:
+    """Return when the newest event of organisations, or of all, was received; None: the ledger has none."""
     for days in (_RECENT_DAYS, _EVER_DAYS):
-        (row,) = ledger.query(load("freshness"), {"org_id": org, "days": days})
+        (row,) = ledger.query(load("freshness"), {"orgs": list(orgs), "days": days})
         at: datetime | None = row["as_of"]
         if at is not None:
             return at.astimezone(UTC)
@@ -99,8 +104,4 @@ def document(answered: Answered, asked: Asked, rows: list[Row], now: datetime) -
 
 def _answered(ledger: ClickHouse, asked: Asked, rows: list[Row]) -> Answered:
     (total,) = ledger.query(load("spend_total"), asked.parameters())
-    return Answered(rows, total, newest(ledger, _org(asked)))
-
-
-def _org(asked: Asked) -> str:
-    return asked.filters["org_id"]
+    return Answered(rows, total, newest(ledger, asked.orgs))

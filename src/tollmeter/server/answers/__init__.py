@@ -6,9 +6,10 @@ asks, and counts the request; `parts_of(request)` has the rest of the server.
 
 from starlette.routing import BaseRoute
 
-from tollmeter.server.answers import health, metrics
+from tollmeter.server.answers import alerts, billing, costs, data, health, keys, limits, metrics, spend, tokens
 
 
 def routes() -> list[BaseRoute]:
     """Return the routes of all answers."""
-    return [*health.ROUTES, *metrics.ROUTES]
+    modules = (health, metrics, costs, billing, spend, data, tokens, keys, limits, alerts)
+    return [route for module in modules for route in module.ROUTES]
