@@ -2,7 +2,8 @@
 
 `mute` leaves usage out, `gzip` compresses, `quota` and `busy` refuse with 429, `broken` fails with 500, `flaky` once,
 `late` waits for the test before it answers, `stuck` stops in the middle of a stream until the caller goes, `cut` drops
-the connection there, `absent` is no model, `echo` repeats a key that it refuses.
+the connection there, `absent` is no model, `echo` repeats a key that it refuses, `moved` redirects, `tool` calls the
+first tool that it is given.
 """
 
 import gzip
@@ -76,6 +77,12 @@ class Answering(BaseHTTPRequestHandler):
         model = str(body.get("model", ""))
         if model == "flaky" and not self.server.flaked:
             self.server.flaked, model = True, "broken"
+        if model == "moved":
+            self.send_response(307)
+            self.send_header("location", "http://127.0.0.1:9/elsewhere")
+            self.send_header("content-length", "0")
+            self.end_headers()
+            return
         if model == "echo":
             said = f"Incorrect API key provided: {self.headers.get('authorization', '').removeprefix('Bearer ')}"
             self._send(401, json.dumps({"error": {"message": said}}).encode(), "application/json")
@@ -95,6 +102,9 @@ class Answering(BaseHTTPRequestHandler):
             usage = None if model == "mute" else shapes.CHAT_USAGE
             message = {"role": "assistant", "content": "hi" * 20}
             plain = {**shapes.chat_chunk(), "object": "chat.completion", "usage": usage, "model": model}
+            if model == "tool":
+                called = {"name": body["tools"][0]["function"]["name"], "arguments": '{"city": "Bern"}'}
+                message |= {"content": None, "tool_calls": [{"id": "c1", "type": "function", "function": called}]}
             plain["choices"] = [{"index": 0, "finish_reason": "stop", "message": message}]
             wanted = (body.get("stream_options") or {}).get("include_usage")
             chunks = [{**chunk, "model": model} for chunk in shapes.CHAT_STREAM[: 3 if wanted else 2]]

@@ -6,21 +6,41 @@ For a server that answers others: `begun` before a call goes out, `record` befor
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
 
-from tollmeter.producers.client.client import EXIT_TIMEOUT_S, UsageProducer
+from tollmeter.producers.client.client import EXIT_TIMEOUT_S, SPOOL_BYTES, Mode, UsageProducer
 from tollmeter.producers.client.ids import Ids
-from tollmeter.producers.client.write_ahead import WriteAhead, forget, left_behind
+from tollmeter.producers.client.write_ahead import Document, WriteAhead, forget, left_behind
 from tollmeter.schemas.event import UsageEvent
+from tollmeter.settings import Settings
 
+QUEUE = 50_000
 log = logging.getLogger("tollmeter.producer")
 
 
 class DurableProducer(UsageProducer):
-    """Takes the arguments of `UsageProducer`. Without a folder on disk, and in other modes, it is one and no more."""
+    """Takes what a `UsageProducer` does. Without a folder on disk, and in other modes, it is one and no more."""
 
-    def __init__(self, brokers: str | None = None, **options: Any) -> None:
-        super().__init__(brokers, **options)
+    def __init__(
+        self,
+        brokers: str | None = None,
+        *,
+        service: str | None = None,
+        mode: Mode = "kafka",
+        spool_dir: str | Path | None = None,
+        settings: Settings | None = None,
+        **defaults: object,
+    ) -> None:
+        super().__init__(
+            brokers,
+            service=service,
+            mode=mode,
+            queue_size=QUEUE,
+            spool_dir=spool_dir,
+            spool_bytes=SPOOL_BYTES,
+            settings=settings,
+            **defaults,
+        )
         self._further_ids = Ids()
         settings, _ = self._route.lookup.now()
         self._targets = self._route.lookup.targets(settings)
@@ -45,12 +65,12 @@ class DurableProducer(UsageProducer):
             fields.setdefault("occurred_at", datetime.now(UTC))
         document = self._document(event, fields)
         taken = super().record(event, **fields)
-        self._ahead.done(document["event_id"], [document])
+        self._ahead.done(str(document["event_id"]), [document])
         return taken
 
-    def _document(self, event: UsageEvent | None, fields: dict[str, object]) -> dict[str, Any]:
+    def _document(self, event: UsageEvent | None, fields: dict[str, object]) -> Document:
         """Return an event as another process can record it: with this one's defaults, in what JSON holds."""
-        known: dict[str, Any] = {} if event is None else event.model_dump(mode="json", exclude_unset=True)
+        known: Document = {} if event is None else event.model_dump(mode="json", exclude_unset=True)
         given = {name: value for name, value in {**known, **fields}.items() if value not in ("", None)}
         return {
             name: value.isoformat() if isinstance(value, datetime) else value

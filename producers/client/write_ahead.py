@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 from tollmeter.producers.client.destinations import RateLimited
@@ -20,10 +20,14 @@ OPEN, DONE, NOTHING = "open", "done", "nothing"
 ROTATE_BYTES = 1 << 20
 
 
+Document = dict[str, object]
+"""The fields of an event, as JSON holds them."""
+
+
 class Found(NamedTuple):
     """What a dead process left: the fields of each event, and how many of them are estimates of calls cut short."""
 
-    events: list[dict[str, Any]]
+    events: list[Document]
     cut_short: int
 
 
@@ -40,14 +44,14 @@ class WriteAhead:
         self._old_file = -1
         self._faults = RateLimited()
 
-    def begun(self, event_id: str, events: Sequence[dict[str, Any]]) -> None:
+    def begun(self, event_id: str, events: Sequence[Document]) -> None:
         """A call is on its way, or has come so far: these are its events if nothing more is heard of it."""
         line = _line(OPEN, event_id, events)
         with self._lock:
             self._open_calls[event_id] = line
             self._write(line)
 
-    def done(self, event_id: str, events: Sequence[dict[str, Any]]) -> None:
+    def done(self, event_id: str, events: Sequence[Document]) -> None:
         """A call is over."""
         line = _line(DONE, event_id, events)
         with self._lock:
@@ -116,7 +120,7 @@ def left_behind(folder: Path, targets: Sequence[str]) -> Iterator[tuple[Path, in
 
 def read(data: bytes) -> Found:
     """Return what the lines of a write-ahead file come to. A line that was cut off says nothing."""
-    calls: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+    calls: dict[str, tuple[str, list[Document]]] = {}
     for line in data.splitlines():
         try:
             kind, event_id, events = json.loads(line)
@@ -129,7 +133,7 @@ def read(data: bytes) -> Found:
     return Found([event for _, event in kept], sum(kind == OPEN for kind, _ in kept))
 
 
-def _line(kind: str, event_id: str, events: Sequence[dict[str, Any]]) -> str:
+def _line(kind: str, event_id: str, events: Sequence[Document]) -> str:
     return json.dumps([kind, event_id, list(events)], separators=(",", ":")) + "\n"
 
 

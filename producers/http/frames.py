@@ -8,7 +8,6 @@ receiver's business; a length that cannot be is an error here.
 import base64
 import json
 from collections.abc import Iterator
-from typing import Any
 
 MEDIA_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE, _FRAME = 12, 16
@@ -17,7 +16,7 @@ _WIDTHS = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """Bytes of a header's value by its type; 6 and 7, bytes and text, say their length themselves."""
 
 
-def take_frames(kept: bytearray) -> Iterator[tuple[str, Any]]:
+def take_frames(kept: bytearray) -> Iterator[tuple[str, object]]:
     """Take the whole frames out of the front of `kept`; yield the kind of event and its JSON payload.
 
     Raises ValueError for what is no such stream.
@@ -40,7 +39,7 @@ def chunk_of(kind: str, payload: object) -> object:
     return {kind: payload}
 
 
-def _read(headers: bytes, payload: bytes) -> tuple[str, Any]:
+def _read(headers: bytes, payload: bytes) -> tuple[str, object]:
     named = dict(_headers(headers))
     failed = named.get(":exception-type") or named.get(":error-code")
     try:

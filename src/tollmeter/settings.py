@@ -139,6 +139,10 @@ class Settings(BaseModel):
     guards: Annotated[int, Field(gt=0, le=10_000)] = 1
     guard_output_tokens: Annotated[int, Field(ge=0)] = 0
 
+    # Proxy
+    proxy_file: str = ""
+    """Upstreams of the metering proxy (`tollmeter serve`) beside those that it knows."""
+
     # Notify
     notify_routes: str = ""
     """The routes file of `tollmeter notify`; with it `tollmeter up` runs notify, too."""

@@ -70,7 +70,7 @@ def test_a_killed_process_leaves_every_call(tmp_path: Path, caplog: pytest.LogCa
         assert heir.recover() == 0
         (own,) = tmp_path.glob("ahead-*.jsonl")
         by_id = {event["event_id"]: event for event in read(own.read_bytes()).events}
-    ended, cut, refused = sorted(by_id.values(), key=lambda event: event["event_id"])
+    ended, cut, refused = sorted(by_id.values(), key=lambda event: str(event["event_id"]))
     assert (ended["input_tokens"], ended["usage_source"], ended["occurred_at"]) == (
         1_000,
         "PROVIDER",

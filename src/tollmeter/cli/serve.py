@@ -7,10 +7,12 @@ import sys
 import click
 
 from tollmeter.cli.output import UserError, err
+from tollmeter.server.proxy.config import load
 from tollmeter.server.run import ListenError
 from tollmeter.server.run import serve as run
 from tollmeter.server.settings import ServerSettings, warnings
 from tollmeter.settings import Settings, SettingsError
+from tollmeter.yaml_files import YamlError
 
 
 @click.command()
@@ -29,10 +31,11 @@ def serve(settings: Settings, host: str | None, port: int | None, check: bool) -
         chosen = ServerSettings.from_environment(environment)
         for line in warnings(environment):
             err.print(f"warning: {line}")
+        load(settings.proxy_file)
         if check:
             return 0
         settings.require_line()
-    except SettingsError as error:
+    except (SettingsError, YamlError) as error:
         raise UserError(str(error)) from None
     _log_to_stderr()
     try:

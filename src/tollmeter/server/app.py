@@ -1,13 +1,13 @@
 """The ASGI application: ingest paths and the proxy are met before the router, everything else goes through it.
 
-A door's path is looked up in a table; a prefix of `OWNERS` hands the raw scope to its owner. Every answer carries a
+A door's path is looked up in a table; the proxy takes all that is below its own. Every answer carries a
 request id, and every refusal is a problem document, whoever refused.
 """
 
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
 from urllib.parse import parse_qsl
@@ -26,14 +26,8 @@ from tollmeter.server.problems import Headers, Problem
 
 log = logging.getLogger("tollmeter.server")
 
-Owner = Callable[[Parts, Scope, Receive, Send], Awaitable[None]]
-
-OWNERS: dict[str, Owner] = {}
-"""Prefixes of paths whose owners answer themselves, unread: the proxy puts itself in here as `/proxy/`.
-
-`scope["tollmeter.request_id"]` has the id of the request; a `Problem` that is raised before the answer has begun is
-answered here.
-"""
+PROXY = "/proxy/"
+"""What is below goes to the proxy as it came. A `Problem` that it raises is answered here."""
 REQUEST_ID = "tollmeter.request_id"
 _GIVEN_ID = re.compile(r"[\w.:-]{1,128}")
 _ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
@@ -72,8 +66,10 @@ class Server:
             if message["type"] == "lifespan.startup":
                 await self._parts.writer.start()
                 await self._parts.registry.start()
+                await self._parts.proxy.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
+                await self._parts.proxy.stop()
                 await self._parts.writer.stop()
                 await self._parts.registry.stop()
                 self._parts.ledger.close()
@@ -112,10 +108,9 @@ class Server:
         if door is not None:
             await self._take(door, scope, receive, send)
             return
-        for prefix, owner in OWNERS.items():
-            if path.startswith(prefix):
-                await owner(self._parts, scope, receive, send)
-                return
+        if path.startswith(PROXY):
+            await self._parts.proxy(scope, receive, send)
+            return
         await self._router(scope, receive, send)
 
     async def _take(self, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,9 +157,9 @@ class _Answering:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = message["headers"] = list(message.get("headers", ()))
-            headers.append((b"x-request-id", self._request_id.encode("latin-1")))
             present = {name.lower() for name, _ in headers}
-            headers += [one for one in _ALWAYS if one[0] not in present]
+            own = (b"x-request-id", self._request_id.encode("latin-1"))  # a provider's answer has the provider's
+            headers += [one for one in (own, *_ALWAYS) if one[0] not in present]
         await self._send(message)
 
     async def problem(self, problem: Problem) -> None:

@@ -1,5 +1,6 @@
 """What one server is made of, made once and handed to everything that answers requests."""
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from tollmeter.server.known import Registry
 from tollmeter.server.ledger import Ledger
 from tollmeter.server.limits import Limiter, Rate
 from tollmeter.server.people import People
+from tollmeter.server.proxy.config import load
+from tollmeter.server.proxy.service import ProxyService
 from tollmeter.server.remembered import Remembered
 from tollmeter.server.settings import ServerSettings
 from tollmeter.server.writer import Writer
@@ -44,6 +47,7 @@ class Parts:
     registry: Registry
     ledger: Ledger
     people: People
+    proxy: ProxyService
     started_at: float = field(default_factory=time.time)
 
 
@@ -63,5 +67,6 @@ def build(line: Settings, settings: ServerSettings, directories: Sequence[Direct
     )
     limits = Limits(*(Limiter(rate.shared(settings.server_processes), time.monotonic) for rate in rates))
     doorman = Doorman(settings, line.org, directory)
-    known = (registry, Ledger(line), People(settings))
+    proxy = ProxyService(load(line.proxy_file), line, settings, directory, limits.machine, os.environ)
+    known = (registry, Ledger(line), People(settings), proxy)
     return Parts(line, settings, directory, doorman, limits, writer, ingest, counters, *known)

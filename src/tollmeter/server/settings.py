@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from tollmeter.producers.middleware.forwarded import checked_proxies
 from tollmeter.settings import SettingsError
 
 MiB = 1 << 20
@@ -47,6 +48,13 @@ def _is_safe(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost"))
 
 
+def _proxies(value: object) -> object:
+    """In the environment a number counts proxies; anything else lists their addresses and networks."""
+    if isinstance(value, str):
+        value = int(value) if value.strip().isdecimal() else _words(value)
+    return checked_proxies(value) if isinstance(value, int | list | tuple) else value
+
+
 Words = BeforeValidator(_words)
 PerMinute = Annotated[int, Field(ge=0, le=10_000_000)]
 
@@ -67,6 +75,8 @@ class ServerSettings(BaseModel):
     """How many servers share the limits: each takes its part of every rate."""
     server_connections: Annotated[int, Field(ge=16, le=100_000)] = 1_024
     server_connections_per_address: Annotated[int, Field(ge=8, le=100_000)] = 512
+    server_trusted_proxies: Annotated[int | tuple[str, ...], BeforeValidator(_proxies)] = ()
+    """How many proxies stand in front, or their networks: who calls is read from their X-Forwarded-For."""
 
     api_key: SecretStr = SecretStr("")
     ingest_key: SecretStr = SecretStr("")
