@@ -55,6 +55,7 @@ def _read(span: ReadableSpan) -> Span:
     context, parent = span.get_span_context(), span.parent
     return Span(
         span.name,
+        span.instrumentation_scope.name if span.instrumentation_scope is not None else "",
         f"{context.trace_id:032x}",
         f"{context.span_id:016x}",
         f"{parent.span_id:016x}" if parent is not None else "",

@@ -4,7 +4,8 @@ Of several attributes with one meaning the first in its row wins; what the span 
 S = https://github.com/open-telemetry/semantic-conventions-genai (docs/gen-ai, commit 002c8a6), opentelemetry-util-genai
 1.3b0; D = its deprecated names, opentelemetry-semantic-conventions 0.66b2; I = openinference-semantic-conventions
 0.1.42; T = opentelemetry-semantic-conventions-ai 0.5.1 (Traceloop, OpenLLMetry); V = Vercel AI SDK, ai 7.0 and
-@ai-sdk/otel 1.0; P = pydantic-ai 2.68; L = litellm 1.110; F = langfuse 4; N = Sentry. All read on 2026-11-29.
+@ai-sdk/otel 1.0; A = anthropic 2.14, whose SDK traces by itself; P = pydantic-ai 2.68; L = litellm 1.110;
+F = langfuse 4; N = Sentry. All read on 2026-11-29.
 """
 
 from collections.abc import Mapping
@@ -43,7 +44,11 @@ MEANINGS: dict[str, tuple[str, ...]] = {
     ),
     "model_used": ("gen_ai.response.model", "llm.response.model_name", "ai.response.model"),  # S T V
     "provider_request_id": ("gen_ai.response.id", "ai.response.id", "llm.response.id"),  # S V T
-    "service_tier": ("openai.response.service_tier", "gen_ai.openai.response.service_tier"),  # S D
+    "service_tier": (
+        "openai.response.service_tier",
+        "gen_ai.openai.response.service_tier",
+        "anthropic.response.service_tier",
+    ),
     "stream": ("gen_ai.request.stream", "gen_ai.is_streaming", "llm.is_streaming"),  # S T T
     "error_type": ("error.type", "exception.type"),  # S
     "http_status": ("http.response.status_code", "http.status_code"),  # S
@@ -69,6 +74,7 @@ MEANINGS: dict[str, tuple[str, ...]] = {
         *("gen_ai.usage.cache_creation_input_tokens", "gen_ai.usage.input_tokens.cache_write"),  # T, N
         "llm.token_count.prompt_details.cache_write",  # I
     ),
+    "cache_write_1h_tokens": ("anthropic.usage.cache_creation.ephemeral_1h_input_tokens",),  # A
     "reasoning_tokens": (
         *("gen_ai.usage.reasoning.output_tokens", "gen_ai.usage.reasoning_tokens"),  # S, T
         *("gen_ai.usage.output_tokens.reasoning", "llm.token_count.completion_details.reasoning"),  # N, I
@@ -172,7 +178,16 @@ CALLS: dict[str, str] = {
 """Operations that are one call to a model, and the event's name for each."""
 WRAPPERS = frozenset(
     (
-        *("invoke_agent", "invoke_workflow", "create_agent", "execute_tool", "retrieval", "plan", "handoff"),  # S
+        *(
+            "invoke_agent",
+            "invoke_workflow",
+            "create_agent",
+            "execute_tool",
+            "agent_step",
+            "retrieval",
+            "plan",
+            "handoff",
+        ),  # S
         *("workflow", "task", "agent", "tool"),  # T
         *("chain", "retriever", "guardrail", "evaluator", "prompt", "unknown"),  # I
     )

@@ -27,6 +27,8 @@ class Span(NamedTuple):
     """A span as far as it matters here: its times in nanoseconds since 1970, attributes by their meaning."""
 
     place: str
+    scope: str
+    """Name of the instrumentation that tells it."""
     trace_id: str
     span_id: str
     parent_id: str

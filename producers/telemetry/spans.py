@@ -1,6 +1,7 @@
 """A span becomes the event of its call, or is left alone because it is none: agents, tools and wrappers repeat theirs.
 
-The event's id is made from trace and span id, so a span sent again is the same event. Prompts are never read.
+The event's id is made from the provider's id of the answer where that is surely unique, else from trace and span id: a
+span sent again is the same event, and so is a call that two instrumentations tell. Prompts are never read.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,9 +14,11 @@ from tollmeter.producers.telemetry.names import CALLS, OWN, SPAN_KINDS, UNITS, W
 from tollmeter.producers.telemetry.reading import Damaged, Found, Reading, RefusedError, Scalar, Span
 
 PRODUCER = "otlp"
+UNIQUE_CHARS = 20
 NoCall = Literal["no_call", "wrapper", "unknown_operation", "cache_hit"]
 _AI_CALLS = {"doembed": "embeddings", "dotranscribe": "transcription", "dorerank": "rerank"}
 _DEFAULT_PORTS = ("", "0", "80", "443")
+_MODELS = frozenset(("model_sent", "model_used"))
 _TEXTS = (
     *("provider_request_id", "service_tier", "error_type", "service", "environment"),
     *("agent", "session_id", "user_id", "feature"),
@@ -66,7 +69,7 @@ def fields_of(span: Span, operation: str) -> dict[str, Any]:
         raise RefusedError("gen_ai.request.model: missing")
     tokens = Tokens(facts)
     fields: dict[str, Any] = {
-        "event_id": id_of(f"span {span.trace_id} {span.span_id}"),
+        "event_id": _event_id(span, text_of(facts, "provider_request_id")),
         "occurred_at": micros_of(span.start_ns, "startTimeUnixNano"),
         "trace_id": span.trace_id,
         "span_id": span.span_id,
@@ -84,6 +87,12 @@ def fields_of(span: Span, operation: str) -> dict[str, Any]:
     _time(span, fields)
     tokens.judge(fields, {} if _RARE.isdisjoint(facts) else _own(facts, fields))
     return fields
+
+
+def _event_id(span: Span, answer: str) -> str:
+    """Return the id. Short ids of answers are those of servers that count, or always say the same."""
+    unique = len(answer) >= UNIQUE_CHARS and len(set(answer)) >= UNIQUE_CHARS // 2
+    return id_of(f"answer {answer}" if unique else f"span {span.trace_id} {span.span_id}")
 
 
 _RARE = frozenset(("repository", "subscription", "stream", OWN))
@@ -108,6 +117,8 @@ def _count(tokens: Tokens, fields: dict[str, Any]) -> None:
     reasoning = tokens.take("reasoning_tokens")
     fields["input_tokens"] = tokens.whole(tokens.take("input_tokens"), read + write)
     fields["output_tokens"] = tokens.whole(tokens.take("output_tokens"), reasoning)
+    if "cache_write_1h_tokens" in tokens.facts:
+        fields["cache_write_1h_tokens"] = min(tokens.take("cache_write_1h_tokens"), write)
     fields |= {"cache_read_tokens": read, "cache_write_tokens": write, "reasoning_tokens": reasoning}
     if UNITS & tokens.facts.keys():
         units = {name: float(number) for name in sorted(UNITS) if (number := tokens.take(name))}
@@ -154,6 +165,9 @@ def read_spans(spans: Iterable[Span | Damaged]) -> Reading:
             if other == "unknown_operation":
                 reading.unknown[text_of(span.facts, "operation")[:40]] += 1
             continue
+        if span.failed and not span.facts.keys() & _MODELS:
+            reading.ignored["failed_without_model"] += 1
+            continue
         try:
             calls[span.trace_id, span.span_id] = span, Found(span.place, fields_of(span, operation))
         except RefusedError as refused:
@@ -163,20 +177,50 @@ def read_spans(spans: Iterable[Span | Damaged]) -> Reading:
     return reading
 
 
-def _leave_out_outer(calls: dict[tuple[str, str], tuple[Span, Found]], reading: Reading) -> None:
-    """Leave out calls that contain the same call: a framework and the SDK below it tell it twice."""
-    for span, inner in list(calls.values()):
+Calls = dict[tuple[str, str], tuple[Span, Found]]
+
+
+def _leave_out_outer(calls: Calls, reading: Reading) -> None:
+    """Leave out what tells a call again: a framework's span around it, or that of a second instrumentation."""
+    for span, call in list(calls.values()):
         outer = calls.get((span.trace_id, span.parent_id)) if span.parent_id else None
-        if outer is not None and same_call(outer[1], inner):
-            del calls[outer[0].trace_id, outer[0].span_id]
-            reading.ignored["wrapper"] += 1
+        if outer is not None and same_call(outer[1], call):
+            silent = _silent(call) and not _silent(outer[1])
+            _leave_out(calls, reading, span if silent else outer[0])
+    if len({span.scope for span, _ in calls.values()}) > 1:
+        _leave_out_others(calls, reading)
+
+
+def _leave_out_others(calls: Calls, reading: Reading) -> None:
+    """Leave out what a second instrumentation tells of a call: around it in time, with the provider's own id."""
+    told: dict[str, tuple[Span, Found]] = {}
+    for span, call in sorted(calls.values(), key=lambda one: one[0].end_ns - one[0].start_ns):
+        answer = call.fields.get("provider_request_id", "")
+        first, inner = told.setdefault(answer, (span, call))
+        around = span.start_ns <= first.start_ns and first.end_ns <= span.end_ns
+        if answer and around and span.scope != first.scope and same_call(call, inner):
+            _leave_out(calls, reading, span)
+
+
+def _leave_out(calls: Calls, reading: Reading, span: Span) -> None:
+    if calls.pop((span.trace_id, span.span_id), None) is not None:
+        reading.ignored["wrapper"] += 1
+
+
+def _silent(call: Found) -> bool:
+    return bool(call.fields["usage_source"] == "NONE" and call.fields["status"] == "OK")
 
 
 def same_call(outer: Found, inner: Found) -> bool:
-    """Say whether two spans, one around the other, tell one call: by the provider's id, else by its counts."""
-    ids = [one.fields["provider_request_id"] for one in (outer, inner) if one.fields.get("provider_request_id")]
+    """Say whether two spans, one around the other, tell one call.
+
+    They do with the provider's id and no other counts; without ids by their counts, or where one of them states none.
+    """
+    ids = {one.fields["provider_request_id"] for one in (outer, inner) if one.fields.get("provider_request_id")}
     if len(ids) == 2:
-        return bool(ids[0] == ids[1])
-    told = ("input_tokens", "output_tokens")
+        return False
+    silent = _silent(outer) or _silent(inner)
+    told = ("operation", "model_sent") if silent else ("input_tokens", "output_tokens")
+    failed = inner.fields["status"] == "ERROR" and inner.fields["usage_source"] == "NONE"
     equal = all(outer.fields.get(name) == inner.fields.get(name) for name in told)
-    return equal and inner.fields["usage_source"] == "PROVIDER"
+    return equal and not failed

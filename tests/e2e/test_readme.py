@@ -92,6 +92,24 @@ def test_snippets_as_printed(up: Path, eventually: Callable[..., Any]) -> None:
     calls = eventually(lambda: shown(up) if len(shown(up)) == 4 else None, timeout=60, every=0.5)
     costs = sorted(float(call["est_cost"]) for call in calls)
     assert costs == pytest.approx([0.0, 0.0045, 0.0045, 0.005]), "refused: a row that costs nothing"
+    telemetry(up, eventually)
+
+
+def telemetry(up: Path, eventually: Callable[..., Any]) -> None:
+    """What "Send your telemetry" says, as printed; the server's port is the one that it got."""
+    section = (ROOT / "README.md").read_text().partition("## Send your telemetry")[2].partition("\n## ")[0]
+    variables = dict(re.findall(r"^export (\w+)=(\S+)$", section, re.MULTILINE))
+    port = json.loads((up / ".tollmeter" / "stack.json").read_text())["server"].rpartition(":")[2]
+    variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = variables["OTEL_EXPORTER_OTLP_ENDPOINT"].replace("5001", port)
+    sent = run_snippet(up, 2, **variables)
+    assert (sent.returncode, sent.stderr) == (0, "")
+    by_user = ("report", "spend", "--by", "user", "--user", "zoe", "--json")
+    (row,) = eventually(lambda: json.loads(tollmeter(up, *by_user).stdout)["rows"], timeout=60, every=0.5)
+    assert (row["calls"], row["usd_est"]) == (1, 0.0045)
+    (words,) = re.findall(r"^tollmeter (run .*?) +#", section, re.MULTILINE)
+    (up / "app.py").write_text("print('ran')", encoding="utf-8")
+    ran = tollmeter(up, *[sys.executable if word == "python" else word for word in words.split()])
+    assert (ran.stdout, ran.returncode) == ("ran\n", 0)
 
 
 def test_the_first_minutes_show_an_alert(up: Path) -> None:

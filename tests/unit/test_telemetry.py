@@ -1,5 +1,7 @@
 """Spans and log records as each convention writes them, with the event worked out by hand; JSON and protobuf alike."""
 
+import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -428,3 +430,71 @@ def test_only_so_many_words_of_ours_are_read() -> None:
     assert len(call.fields["tags"]) < 100
     assert len(body_of(traces([span(attributes=many)]))) > 100_000
     assert attributes({"a": 1}) == [{"key": "a", "value": {"intValue": "1"}}]
+
+
+FOLDER = Path(__file__).parents[1] / "golden" / "otlp"
+CHAT = ("openai", "chat", "gpt-4o", 1_000, 300, 400)
+EMBEDDING = ("openai", "embeddings", "text-embedding-3-small", 20, 0, 0)
+FAILED = ("openai", "chat", "quota", 0, 0, 0)
+SENT = {
+    "openinference.pb.b64": ([CHAT, CHAT, EMBEDDING, ("openai", "chat", "gpt-5", 900, 80, 100)], 1),
+    "openllmetry.pb.b64": ([CHAT, CHAT, FAILED, EMBEDDING, ("openai", "chat", "gpt-4o", 900, 80, 100)], 0),
+    "openllmetry-anthropic.pb.b64": ([("anthropic", "chat", "claude-opus-4-1", 2_600, 70, 2_000)], 1),
+    "ai-sdk-7.json": ([CHAT, CHAT, EMBEDDING], 5),
+    "ai-sdk-7-legacy.json": ([CHAT, CHAT, EMBEDDING], 3),
+}
+"""What real senders sent of calls to tests/fake_provider.py on 2026-11-29, and how many spans of theirs are no call.
+
+openinference-instrumentation-openai 0.1.66, opentelemetry-instrumentation-openai and -anthropic 0.62.4 (OpenLLMetry)
+with openai 2.54 and anthropic 2.14, whose SDK tells the call by itself, too; ai 7.0.173 with @ai-sdk/otel 1.0.173.
+"""
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_what_real_senders_sent(name: str) -> None:
+    calls, ignored = SENT[name]
+    content = (FOLDER / name).read_bytes()
+    reading = (
+        read_traces(content, "json") if name.endswith("json") else read_traces(base64.b64decode(content), "protobuf")
+    )
+    assert [
+        (one.provider, one.operation, one.model_sent, one.input_tokens, one.output_tokens, one.cache_read_tokens)
+        for one in events_of(reading)
+    ] == calls
+    assert (sum(reading.ignored.values()), reading.refused, reading.unknown) == (ignored, [], {})
+    assert all("secret question" not in one.model_dump_json() for one in events_of(reading))
+
+
+def test_an_hours_cache_is_told_apart() -> None:
+    (event,) = events_of(
+        read_traces(base64.b64decode((FOLDER / "openllmetry-anthropic.pb.b64").read_bytes()), "protobuf")
+    )
+    assert (event.cache_write_tokens, event.cache_write_1h_tokens, event.service_tier) == (500, 200, "standard")
+
+
+def test_two_instrumentations_tell_one_call() -> None:
+    answer = {"gen_ai.response.id": "chatcmpl-BxQ7Wz1f3T9kLm2NpR5sVu8"}
+    inside = span(1, attributes=CURRENT | answer)
+    around = span(2, attributes=CURRENT | answer | {"gen_ai.agent.name": "a"}, endTimeUnixNano=str(AT_NS + 2 * 10**9))
+    around["traceId"] = TRACE[::-1]
+    document = traces([inside])
+    other = traces([around])["resourceSpans"][0]["scopeSpans"][0] | {"scope": {"name": "another"}}
+    document["resourceSpans"][0]["scopeSpans"].append(other)
+    reading = read(document)
+    assert ([call.fields["span_id"] for call in reading.calls], reading.ignored) == ([f"{1:016x}"], {"wrapper": 1})
+    apart = [read(traces([one])).calls[0].fields["event_id"] for one in (inside, around)]
+    assert apart[0] == apart[1], "sent by two exporters the answer's own id makes them one event"
+
+
+def test_servers_whose_answers_all_have_one_id_lose_no_call() -> None:
+    said = CURRENT | {"gen_ai.response.id": "chatcmpl-123"}
+    reading = read(traces([span(1, attributes=said), span(2, attributes=said)]))
+    assert len({call.fields["event_id"] for call in reading.calls}) == 2
+
+
+def test_of_two_spans_around_each_other_the_one_with_counts_stays() -> None:
+    silent = {"gen_ai.operation.name": "embeddings", "gen_ai.request.model": "e"}
+    told = silent | {"gen_ai.usage.input_tokens": 20}
+    for outer, inner, kept in ((silent, told, 2), (told, silent, 1)):
+        reading = read(traces([span(2, 1, attributes=inner), span(1, attributes=outer)]))
+        assert [int(call.fields["span_id"]) for call in reading.calls] == [kept]

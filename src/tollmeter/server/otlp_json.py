@@ -56,7 +56,12 @@ class RecordBody(Struct, gc=False):
     attributes: list[Attribute] | None = None
 
 
+class Scope(Struct, gc=False):
+    name: str | None = None
+
+
 class ScopeSpans(Struct, gc=False):
+    scope: Scope | None = None
     spans: list[Raw] | None = None
 
 
@@ -95,8 +100,9 @@ def spans(body: bytes) -> Iterator[Span | Damaged]:
         resource = _resource_facts(group.resource, SLOTS)
         for scope_nth, scope in enumerate(group.scopeSpans or ()):
             where = f"resourceSpans[{nth}].scopeSpans[{scope_nth}].spans"
+            teller = (scope.scope and scope.scope.name) or ""
             for place, raw in enumerate(scope.spans or ()):
-                yield _span_of(f"{where}[{place}]", raw, resource)
+                yield _span_of(f"{where}[{place}]", teller, raw, resource)
 
 
 def records(body: bytes, slots: Mapping[str, Slot]) -> Iterator[LogRecord | Damaged]:
@@ -118,11 +124,12 @@ def _document(decoder: msgspec.json.Decoder[Document], body: bytes) -> Document:
         raise UnreadableError("not OTLP in JSON: nested too deeply") from None
 
 
-def _span_of(place: str, raw: Raw, resource: dict[str, Scalar]) -> Span | Damaged:
+def _span_of(place: str, teller: str, raw: Raw, resource: dict[str, Scalar]) -> Span | Damaged:
     try:
         body = _span.decode(raw)
         return Span(
             place,
+            teller,
             body.traceId.lower() if _TRACE_ID.fullmatch(body.traceId) else "",
             body.spanId.lower() if _SPAN_ID.fullmatch(body.spanId) else "",
             (body.parentSpanId or "").lower(),

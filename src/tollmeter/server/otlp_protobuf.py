@@ -34,6 +34,7 @@ def spans(body: bytes) -> Iterator[Span]:
             for place, span in enumerate(scope.spans):
                 yield Span(
                     f"{where}[{place}]",
+                    scope.scope.name,
                     span.trace_id.hex() if len(span.trace_id) == 16 else "",
                     span.span_id.hex() if len(span.span_id) == 8 else "",
                     span.parent_span_id.hex(),
