@@ -23,11 +23,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from tests.acceptance import rates, tokens
 from tests.acceptance.checks import Lacking, Refused, patience_s
 from tests.acceptance.receivers import Receivers
+from tests.fake_provider import FakeServer, serving
 from tests.forkserver import ForkServer
 from tests.patience import eventually, share
 from tollmeter.settings import Settings
 
 Value = TypeVar("Value")
+PROVIDER_KEY = "SHOP_PROVIDER_KEY"
+"""Variable of the server with the key that its upstream gets."""
 KEYS = {"API_KEY": "admin-key-0123456789", "INGEST_KEY": "ingest-key-0123456789", "READ_KEY": "read-key-0123456789"}
 
 
@@ -205,6 +208,15 @@ class Line:
             answer = request(self.server + path, method, named, body)
         return answer
 
+    def proxied(self, org: str, most: int = 300, model: str = "gpt-4o", **headers: str) -> Answer:
+        """Ask a model through the proxy, for an organisation; keywords are headers after `x-tollmeter-`."""
+        ask = {"model": model, "messages": [{"role": "user", "content": "x" * 400}], "max_tokens": most}
+        named = {f"x_tollmeter_{name}": value for name, value in headers.items()}
+        key = f"Bearer {KEYS['INGEST_KEY']}"
+        return self.http(
+            "POST", "/proxy/openai/v1/chat/completions", ask, authorization=key, x_tollmeter_org=org, **named
+        )
+
     def health(self, stage: str, path: str) -> Answer:
         """Ask a worker how it is."""
         self.refresh()
@@ -249,6 +261,12 @@ class Line:
         self.until(lambda: self.one(f"SELECT sum(calls) AS n FROM {days}") == calls, longer)
 
 
+def upstreams(provider: FakeServer) -> str:
+    """Return the proxy's file: OpenAI is the provider of the tests."""
+    entry = {"url": provider.url, "key_from": [PROVIDER_KEY], "provider": "openai"}
+    return json.dumps({"upstreams": {"openai": entry}})
+
+
 def _password(users: Any, user: str) -> str:
     """Find a user's password in users.json, whatever else stands there."""
     entry = users[user]
@@ -290,8 +308,9 @@ def quiet() -> None:
 @contextmanager
 def started(folder: Path, commands: ForkServer) -> Iterator[Line]:
     """Start a stack with `tollmeter up --detach` and stop it with `down`. No Java or Maven: skipped, an error in CI."""
-    with Receivers() as receivers:
+    with Receivers() as receivers, serving() as provider:
         (folder / "routes.yaml").write_text(receivers.routes(), encoding="utf-8")
+        (folder / "proxy.yaml").write_text(upstreams(provider), encoding="utf-8")
         (folder / "prices.yaml").write_text(rates.prices(), encoding="utf-8")
         (folder / "eurofxref-hist.csv").write_text(rates.ecb(), encoding="utf-8")
         (folder / "XML_dynamic.xml").write_bytes(rates.bank_of_russia())
@@ -319,6 +338,8 @@ def started(folder: Path, commands: ForkServer) -> Iterator[Line]:
             "TOLLMETER_RETENTION_MINUTES_DAYS": "777",
             "TOLLMETER_ROLLUP_QUIET_S": "2",
             "TOLLMETER_CHECKPOINT_S": "1",
+            "TOLLMETER_PROXY_FILE": str(folder / "proxy.yaml"),
+            PROVIDER_KEY: "sk-of-the-server-0123456789",
         }
         line.ok("prices", "fx", "update", "eurofxref-hist.csv", "XML_dynamic.xml")
         up = line.run("up", "--detach", **at_start)

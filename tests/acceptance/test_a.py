@@ -331,7 +331,13 @@ def test_a8(check: Check, line: Line, shop: Shop) -> None:
         passed = [int(line.python(ask).out) for _ in range(2)]
         assert sum(passed) <= 2, f"{passed} calls of two processes passed a limit of 2"
     with check.step("the proxy obeys the limit"):
-        assert line.http("POST", "/proxy/openai/v1/chat/completions", {}).status in (400, 401, 429)
+        assert line.proxied(org).status == 200
+        line.ok("ratelimit", "set", "ip", "127.0.0.1", "--org", org, "--requests", "1", "--per", "10m")
+        [answer] = line.until(lambda: [one for one in [line.proxied(org)] if one.status == 429])
+        assert (answer.document["error"], answer.document["scope"]) == ("rate_limited", "client_ip")
+        assert 1 <= int(answer.headers["retry-after"]) <= 600
+        line.ok("ratelimit", "delete", "ip", "127.0.0.1", "--org", org)
+        line.until(lambda: line.proxied(org).status == 200)
 
 
 def test_a9(check: Check, line: Line, world: World) -> None:
@@ -412,7 +418,14 @@ def test_a11(check: Check, line: Line, shop: Shop) -> None:
     with check.step("what is no address is exit code 2"):
         assert line.run("block", "ip", "300.1.1.1", "--org", org).code == 2
     with check.step("the proxy refuses a blocked caller"):
-        assert line.http("POST", "/proxy/openai/v1/chat/completions", {}).status in (400, 401, 403)
+        line.ok("block", "user", "trudy", "--org", org, "--reason", "leaked by proxy", "--for", "2h")
+        [answer] = line.until(lambda: [one for one in [line.proxied(org, user="trudy")] if one.status == 403])
+        assert (answer.document["error"], answer.document["reason"]) == ("blocked", "leaked by proxy")
+        told = answer.headers["x-tollmeter-event-id"]
+        line.landed(f"event_id = '{told}' AND status = 'BLOCKED' AND cost_nano = 0", 1)
+        assert line.proxied(org, user="victor").status == 200
+        line.ok("unblock", "user", "trudy", "--org", org)
+        line.until(lambda: line.proxied(org, user="trudy").status == 200)
 
 
 def test_a12(check: Check, line: Line, world: World) -> None:

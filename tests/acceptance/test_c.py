@@ -1,6 +1,5 @@
 """Cost limits of organisations, groups and users: rows C1 to C11. Amounts in EUR at the stack's made-up rates."""
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -338,6 +337,8 @@ def test_c11(check: Check, line: Line, shop: Shop) -> None:
         line.landed(f"org_id = '{check.org}'", 1)
         assert line.one(f"SELECT cost_nano FROM usage WHERE org_id = '{check.org}'") == 5_000_000
     with check.step("answers through the proxy carry the same"):
-        body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}).encode()
-        through = line.http("POST", "/proxy/openai/v1/chat/completions", body=body, x_tollmeter_key="k")
-        assert "x-tollmeter-cost-nano" in through.headers
+        through = line.proxied(check.org, request_id=f"{check.org}-2")
+        assert {name: through.headers[f"x-tollmeter-{name}"] for name in named} == named | {
+            "request-id": f"{check.org}-2"
+        }
+        line.landed(f"org_id = '{check.org}' AND request_id = '{check.org}-2' AND cost_nano = 5000000", 1)

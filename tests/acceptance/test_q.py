@@ -6,6 +6,8 @@ import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import openai
+
 from tests.acceptance.checks import ROW, Check
 from tests.acceptance.shop import ASK, Shop
 from tests.acceptance.stack import KEYS, Line
@@ -121,11 +123,14 @@ def test_q2(check: Check, line: Line, shop: Shop) -> None:
         assert answer.status in (202, 204)
         line.landed(f"user_id = '{org}'", 1)
     with check.step("a metering proxy by its base URL"):
-        body = json.dumps({"model": "gpt-4o", "messages": ASK, "max_tokens": 50}).encode()
-        answer = line.http(
-            "POST", "/proxy/openai/v1/chat/completions", body=body, authorization=f"Bearer {KEYS['INGEST_KEY']}"
-        )
-        assert answer.status == 200
+        headers = {"x-tollmeter-org": org, "x-tollmeter-session": f"{org}-p"}
+        address = f"{line.server}/proxy/openai/v1"
+        with openai.OpenAI(api_key=KEYS["INGEST_KEY"], base_url=address, default_headers=headers) as client:
+            reply = client.chat.completions.create(model="gpt-4o", messages=ASK, max_tokens=50)
+            assert reply.choices[0].message.content
+            stream = client.chat.completions.create(model="gpt-4o", messages=ASK, max_tokens=50, stream=True)
+            assert list(stream)
+        line.landed(f"session_id = '{org}-p' AND org_id = '{org}' AND status = 'OK'", 2)
     with check.step("`tollmeter run -- python app.py`"):
         assert line.run("run", "--", "python", "-c", "print('ran')").out.strip() == "ran"
 
