@@ -11,7 +11,8 @@ from itertools import islice
 from typing import Any
 
 from tollmeter.streams.notify import lifecycle
-from tollmeter.streams.notify.notice import SEVERITIES, Acknowledgement, Delivery, Mute, Notice, Scope, reopened
+from tollmeter.streams.notify.incidents import INCIDENT, UNTOLD, Told
+from tollmeter.streams.notify.notice import Acknowledgement, Delivery, Mute, Notice, Scope, reopened
 from tollmeter.streams.notify.routes import Routes
 
 MINUTE_S, HOUR_S = 60.0, 3_600.0
@@ -42,10 +43,9 @@ class Dispatcher:
         self._queues: dict[str, dict[tuple[str, str], None]] = {name: {} for name in routes.consumers}
         self._digest: dict[str, dict[str, float]] = {name: {} for name in routes.consumers}
         self._blocked: dict[str, float] = {}
-        self._told: dict[tuple[str, Scope], Notice] = {}
+        self._told = Told()
         self._latest: dict[str, str] = {}
         """By the id of an alert that of its last opening."""
-        self._seen: dict[tuple[str, Scope], float] = {}
         self._open: dict[str, None] = {}
         self._ends: list[tuple[float, str]] = []
         """When to look whether an open notice is over: a heap."""
@@ -101,8 +101,8 @@ class Dispatcher:
             return "old"
         if any(mute.until_s > now_s and mute.matches(notice.kind, notice.scope) for mute in self.mutes.values()):
             return "muted"
-        if self._repeats(notice, now_s):
-            return "repeat"
+        if told := self._repeats(notice, now_s):
+            return "repeat" if told.kind == notice.kind else INCIDENT
         if not consumers:
             return "no route"
         if notice.kind in (STORM, "report"):
@@ -115,15 +115,12 @@ class Dispatcher:
         of_scope = sum(scope == notice.scope for _, scope in self._single)
         return "cap" if of_scope >= limits.per_scope_per_hour or len(self._single) >= limits.per_hour else ""
 
-    def _repeats(self, notice: Notice, now_s: float) -> bool:
-        """Tell whether people know of this anomaly: told lately, or taken care of, and not less severe."""
-        told = self._told.get((notice.kind, notice.scope))
-        if notice.kind in lifecycle.STEPS or told is None:
-            return False
-        if SEVERITIES.index(notice.severity) > SEVERITIES.index(told.severity):
-            return False
-        told = self.notices.get(told.id, told)
-        return told.state == "acknowledged" or now_s - told.opened_s < self.routes.limits.cooldown
+    def _repeats(self, notice: Notice, now_s: float) -> Notice | None:
+        """Return by what people know of this: told lately, or taken care of, and since then it has not grown."""
+        told = None if notice.kind in lifecycle.STEPS else self._told.known(notice)
+        now = told and self.notices.get(told.id, told)
+        known = now and (now.state == "acknowledged" or now_s - now.opened_s < self.routes.limits.cooldown)
+        return now if known else None
 
     def add(self, notice: Notice) -> Notice:
         """Have a durable notice told: one that was taken, a report, a digest."""
@@ -200,17 +197,17 @@ class Dispatcher:
             end_s = self._ends_s(notice)
             if end_s > now_s:  # seen again meanwhile
                 heappush(self._ends, (end_s, notice_id))
-            elif notice.kind in lifecycle.STEPS:
-                changed.append(self.close(notice, lifecycle.PERIOD_OVER, now_s, tell=False))
             else:
-                tell = lifecycle.recovers(notice.kind)
-                changed.append(self.close(notice, "not seen any more", now_s, tell=tell))
+                step = notice.kind in lifecycle.STEPS
+                tell = not step and lifecycle.recovers(notice.kind) and self._told.ends_it(notice)
+                resolution = lifecycle.PERIOD_OVER if step else "not seen any more"
+                changed.append(self.close(notice, resolution, now_s, tell=tell))
         return changed
 
     def _ends_s(self, notice: Notice) -> float:
         if notice.kind in lifecycle.STEPS:
             return lifecycle.ends_s(notice)
-        return self._seen[notice.kind, notice.scope] + self.routes.limits.quiet
+        return self._told.seen_s(notice) + self.routes.limits.quiet
 
     def policies(self, changes: lifecycle.Changes, now_s: float) -> list[Notice]:
         """Return the notices whose limit is not in force any more, and new ones of limits that are again."""
@@ -263,8 +260,7 @@ class Dispatcher:
         known, self.notices[notice.id] = self.notices.get(notice.id), notice
         if known is None:
             self._latest[notice.base_id] = notice.id
-        key = (notice.kind, notice.scope)
-        self._seen[key] = max(self._seen.get(key, notice.opened_s), notice.opened_s)
+        self._told.keep(notice)
         if notice.resolved_s is not None:
             self._open.pop(notice.id, None)
             if known is None or known.resolved_s is None:
@@ -285,10 +281,10 @@ class Dispatcher:
 
     def _count(self, notice: Notice) -> None:
         """Count an alert that was taken for storm, caps and cooldown."""
-        if notice.kind in (STORM, "report", "digest") or notice.held in ("old", "muted", "repeat", "no route"):
+        if notice.kind in (STORM, "report", "digest") or notice.held in UNTOLD:
             return
         self._opens.append(notice.opened_s)
-        self._told[notice.kind, notice.scope] = notice
+        self._told.count(notice)
         if not notice.held:
             self._single.append((notice.opened_s, notice.scope))
 

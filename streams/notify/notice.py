@@ -48,7 +48,7 @@ class Notice(BaseModel):
     state: Literal["open", "acknowledged", "resolved"] = "open"
     opened_s: float
     held: str = ""
-    """Why nobody is told at once: muted, repeat, old, storm, cap, no route; empty when the consumers are."""
+    """Why nobody is told at once: muted, repeat, incident, old, storm, cap, no route; empty when the consumers are."""
     title: str = ""
     body: str = ""
     deliveries: tuple[Delivery, ...] = ()

@@ -11,8 +11,6 @@ import numpy as np
 from tollmeter.streams.rules.anomalies import observe, shares
 from tollmeter.streams.rules.anomalies.calls import Calls, NameHash, Sorted
 from tollmeter.streams.rules.anomalies.identity import (
-    CRITICAL,
-    WARNING,
     Verdict,
     dominating,
     has_past,
@@ -159,9 +157,9 @@ class Detector:
         open_ = self.orgs.open(rows, offset) & (orgs[:, shares.WINDOW] <= window)
         shares.turn(orgs, window)
         called = shares.add(orgs, by.places, self._hash_of(calls.key)[by.order], calls.cost_nano[by.order])
-        fired, share, usual = dominating(orgs, self._limits.dominance)
+        level, share, usual = dominating(orgs, self._limits.dominance)
         found = []
-        for at, group in np.argwhere(fired & called & open_[:, None]).tolist():
+        for at, group in np.argwhere((level > 0) & called & open_[:, None]).tolist():
             bit = np.int64(1) << group
             if orgs[at, shares.RAISED] & bit:
                 continue
@@ -174,9 +172,8 @@ class Detector:
                 "usual_share_pct": int(usual[at, group]) // 10,
             }
             key, received = self._key_of(calls, int(by.scopes[at]), group)
-            critical = cost >= self._limits.critical_nano and bool(usual[at].any())
-            hour, level = int(orgs[at, shares.HOUR]), CRITICAL if critical else WARNING
-            found.append(Finding("dominance", level, key, hour, received, figures, {}))
+            hour = int(orgs[at, shares.HOUR])
+            found.append(Finding("dominance", int(level[at, group]), key, hour, received, figures, {}))
         self.orgs.put(rows[open_], orgs[open_])
         return found
 

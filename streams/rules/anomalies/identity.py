@@ -169,20 +169,24 @@ def of_models(profiles: Matrix, met: Met, limits: Limits) -> Verdict:
 
 
 def of_networks(profiles: Matrix, met: Met, limits: Limits) -> Verdict:
-    """A network that a key with few of them was never used from: told when it is met, and when it costs something."""
+    """A network that a key with few of them was never used from: told when it is met, and when it costs much.
+
+    A warning where an hour of it costs a quarter of a usual day: a second host of the same service takes less.
+    """
     cost, day = profiles[:, YOUNG_NETWORK_COST], usual_day(profiles)
     here = met.example >= 0
     level = np.where(met.now, INFO, NOTHING)
-    level = np.where(here & (cost >= limits.floor_nano), WARNING, level)
+    level = np.where(here & (cost >= np.maximum(limits.floor_nano, day // 4)), WARNING, level)
     level = np.where(here & (cost >= np.maximum(limits.critical_nano, day)), CRITICAL, level)
     told = {"networks": met.ratio_pct, "cost_nano": cost, "usual_day_nano": day}
     return Verdict("new_network", 8, level, told, met.example, ("address",))
 
 
-def dominating(orgs: Matrix, figures: Dominance) -> tuple[Mask, Matrix, Matrix]:
-    """Return which groups of keys dominate their organisation's open hour, with share and usual share in thousandths.
+def dominating(orgs: Matrix, figures: Dominance) -> tuple[Matrix, Matrix, Matrix]:
+    """Return the level of each group of keys in its organisation's open hour, share and usual share in thousandths.
 
     With a past: at least `least_pct`, `factor` times the usual share, more than ever, and dear beyond the usual share.
+    Never critical: most real keys work in batches, and shares of an hour jump.
     """
     opened = orgs[:, shares.OPEN]
     total = opened.sum(axis=1, keepdims=True)
@@ -190,6 +194,8 @@ def dominating(orgs: Matrix, figures: Dominance) -> tuple[Mask, Matrix, Matrix]:
     keys = (opened > 0).sum(axis=1, keepdims=True)
     known = (orgs[:, shares.HOURS] + orgs[:, shares.LAST_HOURS] >= figures.hours)[:, None]
     doubled = (share >= 10 * figures.least_pct) & (share >= figures.factor * usual) & (share > shares.highest(orgs))
-    doubled &= (opened - total // 1_000 * usual >= figures.excess_nano) & (keys >= figures.keys)
+    excess = opened - total // 1_000 * usual
+    doubled &= (excess >= figures.excess_nano) & (keys >= figures.keys)
     most = (share > 10 * figures.new_pct) & (opened >= figures.new_floor_nano) & (keys >= figures.new_keys)
-    return np.where(known, doubled, most), share, usual
+    with_past = np.where(excess >= figures.warning_excess_nano, WARNING, INFO)
+    return np.where(known, doubled * with_past, most * WARNING), share, usual

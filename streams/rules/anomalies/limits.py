@@ -34,6 +34,8 @@ class Dominance(_Figures):
     """So many times its usual share, and more than its highest."""
     excess_nano: int = Field(ge=0)
     """Beyond its usual share."""
+    warning_excess_nano: int = Field(ge=0)
+    """From so much on it is a warning; below it is told as info."""
     keys: int = Field(gt=1)
     """So many keys share the hour."""
     hours: int = Field(gt=0)
