@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import msgspec
 
+from tollmeter.server.door import Bad
 from tollmeter.server.problems import Problem
 
 MAX_EVENT_BYTES = 32 * 1024
+TOO_DEEP = Bad("", "too_deep", "nested too deeply")
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 

@@ -6,10 +6,22 @@ asks, and counts the request; `parts_of(request)` has the rest of the server.
 
 from starlette.routing import BaseRoute
 
-from tollmeter.server.answers import alerts, billing, costs, data, health, keys, limits, metrics, spend, tokens
+from tollmeter.server.answers import (
+    alerts,
+    billing,
+    costs,
+    data,
+    description,
+    health,
+    keys,
+    limits,
+    metrics,
+    spend,
+    tokens,
+)
 
 
 def routes() -> list[BaseRoute]:
     """Return the routes of all answers."""
-    modules = (health, metrics, costs, billing, spend, data, tokens, keys, limits, alerts)
+    modules = (health, description, metrics, costs, billing, spend, data, tokens, keys, limits, alerts)
     return [route for module in modules for route in module.ROUTES]

@@ -14,7 +14,7 @@ from tollmeter.schemas.cloudevents import event_id_of
 from tollmeter.server import replies
 from tollmeter.server.door import Answer, Bad, Call, Door, Outcome, Posted, Reading
 from tollmeter.server.doors import event_body
-from tollmeter.server.json_body import MAX_EVENT_BYTES, entries, not_json, places
+from tollmeter.server.json_body import MAX_EVENT_BYTES, TOO_DEEP, entries, not_json, places
 from tollmeter.server.problems import Problem
 
 MAX_EVENTS = 1_000
@@ -63,6 +63,8 @@ def _parsed(raw: bytes, single: bool) -> object:
         return Bad("", "too_large", f"an event of {len(raw)} bytes; at most {MAX_EVENT_BYTES} are read", 413)
     try:
         return msgspec.json.decode(raw)
+    except RecursionError:
+        return TOO_DEEP
     except msgspec.DecodeError as error:
         if single:
             raise not_json(error) from None

@@ -7,6 +7,7 @@ import msgspec
 
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.server.door import Bad, Call
+from tollmeter.server.json_body import TOO_DEEP
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 FIELDS = frozenset(UsageEvent.model_fields)
@@ -22,6 +23,8 @@ def read(raw: bytes, name: str, key: str) -> Call | Bad:
     """Return the call of an object."""
     try:
         document = msgspec.json.decode(raw)
+    except RecursionError:
+        return TOO_DEEP._replace(place=name)
     except msgspec.DecodeError as error:
         return Bad(name, "not_json", f"not JSON: {error}")
     if not isinstance(document, dict):

@@ -14,7 +14,7 @@ from tollmeter.schemas.event import MAX_TOKENS
 from tollmeter.server import replies
 from tollmeter.server.door import Answer, Bad, Call, Door, Outcome, Posted, Reading
 from tollmeter.server.doors import event_body
-from tollmeter.server.json_body import MAX_EVENT_BYTES, entries, places
+from tollmeter.server.json_body import MAX_EVENT_BYTES, TOO_DEEP, entries, places
 from tollmeter.server.times import to_micros
 
 MAX_CALLS = 1_000
@@ -76,6 +76,8 @@ def _entry(raw: bytes, name: str, key: str) -> Call | Bad:
         return event_body.read(raw, name, key)
     try:
         usage = _decoder.decode(raw)
+    except RecursionError:
+        return TOO_DEEP._replace(place=name)
     except msgspec.ValidationError as error:
         return Bad(name, "bad_field", str(error).replace("Object contains", "the call has"))
     except msgspec.DecodeError as error:

@@ -18,7 +18,7 @@ from tollmeter.schemas.event import MAX_TAGS
 from tollmeter.schemas.texts import clean_tags
 from tollmeter.server import replies
 from tollmeter.server.door import Bad, Call, Door, Posted, Reading
-from tollmeter.server.json_body import entries, places
+from tollmeter.server.json_body import TOO_DEEP, entries, places
 
 MAX_CALLS = 10_000
 Said = str | int | float | bool | None
@@ -117,6 +117,8 @@ def read(posted: Posted) -> Reading:
     for raw, name in zip(found, places(single, len(found)), strict=True):
         try:
             entry = _call(_decoder.decode(raw), name)
+        except RecursionError:
+            entry = TOO_DEEP._replace(place=name)
         except msgspec.ValidationError as error:
             entry = Bad(name, "bad_field", str(error))
         except msgspec.DecodeError as error:

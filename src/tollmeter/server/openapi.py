@@ -1,0 +1,156 @@
+"""The description of the server in OpenAPI 3.1, made of the doors, the routes and the shapes that the code has."""
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.routing import BaseRoute, Route
+
+from tollmeter import __version__
+from tollmeter.schemas.cloudevents import REQUIRED
+from tollmeter.schemas.event import UsageEvent
+from tollmeter.server.door import Door
+
+Schema = dict[str, Any]
+PUBLIC = frozenset({"/ping", "/health", "/livez", "/readyz", "/openapi.json", "/docs"})
+"""Paths that ask for no key."""
+_REF = "#/components/schemas/"
+_OPTIONAL_HERE = ("event_id", "occurred_at", "service", "provider")
+_KEYS: Schema = {
+    "AdminKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "IngestKey": {"type": "apiKey", "in": "header", "name": "X-Ingest-Key"},
+    "Bearer": {"type": "http", "scheme": "bearer", "description": "Any of the keys"},
+}
+_PROBLEM: Schema = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What is wrong, and where, in a sentence"},
+        "code": {"type": "string", "description": "The same for programs"},
+        "request_id": {"type": "string"},
+    },
+}
+_DEFAULT: Schema = {
+    "default": {
+        "description": "A problem document (RFC 9457)",
+        "content": {"application/problem+json": {"schema": {"$ref": f"{_REF}Problem"}}},
+    }
+}
+
+
+def document(doors: Sequence[Door], routes: Iterable[BaseRoute]) -> Schema:
+    """Return the whole description."""
+    components: Schema = {"Problem": _PROBLEM, "UsageEvent": _usage_event(), "CloudEvent": _cloud_event()}
+    paths: Schema = {door.path: {"post": _of_door(door, components)} for door in doors}
+    for route in routes:
+        if isinstance(route, Route):
+            path, parameters = _path(route.path)
+            for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
+                paths.setdefault(path, {})[method.lower()] = _of_route(route, parameters)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tollmeter",
+            "version": __version__,
+            "summary": "Usage of language models comes in, spend and limits go out",
+        },
+        "paths": dict(sorted(paths.items())),
+        "components": {"schemas": components, "securitySchemes": _KEYS},
+    }
+
+
+def _of_door(door: Door, components: Schema) -> Schema:
+    content = {kind: {"schema": _resolved(schema, components)} for kind, schema in door.schemas.items()}
+    taken = {"description": "Everything was taken"}
+    found: Schema = {
+        "summary": door.summary,
+        "operationId": _name("post", door.path),
+        "security": [{"IngestKey": []}, {"AdminKey": []}, {"Bearer": []}],
+        "requestBody": {"required": True, "content": content or {"application/json": {}}},
+        "responses": {**dict.fromkeys(("200", "201", "202", "204"), taken), **_DEFAULT},
+    }
+    return found | ({"deprecated": True} if door.deprecated else {})
+
+
+def _of_route(route: Route, parameters: list[Schema]) -> Schema:
+    method = min((route.methods or {"GET"}) - {"HEAD"}).lower()
+    text = inspect.getdoc(inspect.unwrap(route.endpoint)) or ""
+    found: Schema = {
+        "summary": " ".join(text.partition("\n\n")[0].split()),
+        "operationId": _name(method, route.path),
+        "responses": {"200": {"description": "The answer"}, **_DEFAULT},
+    }
+    if parameters:
+        found["parameters"] = parameters
+    if route.path not in PUBLIC:
+        found["security"] = [{"AdminKey": []}, {"Bearer": []}]
+    return found
+
+
+def _path(path: str) -> tuple[str, list[Schema]]:
+    """Return a route's path as OpenAPI writes it, and the parameters in it."""
+    names = re.findall(r"{(\w+)(?::\w+)?}", path)
+    plain = re.sub(r"{(\w+):\w+}", r"{\1}", path)
+    return plain, [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def _name(method: str, path: str) -> str:
+    return "_".join([method, *re.findall(r"\w+", path)]) or method
+
+
+def _resolved(schema: Mapping[str, object], components: Schema) -> Schema:
+    """Return a door's shape as JSON Schema: `type` may be a class, `event` and `cloudevent` stand for those."""
+    made: Schema = {}
+    for word, value in schema.items():
+        if word in ("event", "cloudevent"):
+            return {"$ref": _REF + ("UsageEvent" if word == "event" else "CloudEvent")}
+        if word == "array":
+            return {
+                "type": "array",
+                "items": _resolved(value, components) if isinstance(value, Mapping) else _shape(value, components),
+            }
+        if word == "anyOf" and isinstance(value, Sequence):
+            made["anyOf"] = list(map(partial(_resolved, components=components), value))
+        elif word == "type" and isinstance(value, type):
+            return _shape(value, components)
+        else:
+            made[word] = value
+    return made
+
+
+def _shape(kind: object, components: Schema) -> Schema:
+    (schema,), parts = msgspec.json.schema_components([kind], ref_template=_REF + "{name}")
+    components.update(parts)
+    return dict(schema)
+
+
+def _usage_event() -> Schema:
+    """Return a usage event as the doors take it: what they fill in may be absent."""
+    schema = UsageEvent.model_json_schema()
+    schema["required"] = [name for name in schema["required"] if name not in _OPTIONAL_HERE]
+    schema["properties"]["event_id"] = {"type": "string", "minLength": 1, "maxLength": 256}
+    schema["properties"]["occurred_at"] = {"type": ["string", "number"], "description": "RFC 3339, or since 1970"}
+    schema["properties"]["tracking_token"] = {"type": "string", "maxLength": 64}
+    schema["description"] = "One call, as docs/json.md describes it"
+    return schema
+
+
+def _cloud_event() -> Schema:
+    text = {"type": "string", "minLength": 1}
+    return {
+        "type": "object",
+        "required": [*REQUIRED, "data"],
+        "properties": {
+            **dict.fromkeys(REQUIRED, text),
+            "specversion": {"type": "string", "pattern": "^1\\."},
+            "time": {"type": "string", "format": "date-time"},
+            "subject": {"type": "string"},
+            "data": {"type": "object"},
+        },
+    }
