@@ -52,7 +52,7 @@ def document(doors: Sequence[Door], routes: Iterable[BaseRoute]) -> Schema:
         if isinstance(route, Route):
             path, parameters = _path(route.path)
             for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
-                paths.setdefault(path, {})[method.lower()] = _of_route(route, parameters)
+                paths.setdefault(path, {})[method.lower()] = _of_route(route, method.lower(), parameters)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -78,8 +78,7 @@ def _of_door(door: Door, components: Schema) -> Schema:
     return found | ({"deprecated": True} if door.deprecated else {})
 
 
-def _of_route(route: Route, parameters: list[Schema]) -> Schema:
-    method = min((route.methods or {"GET"}) - {"HEAD"}).lower()
+def _of_route(route: Route, method: str, parameters: list[Schema]) -> Schema:
     text = inspect.getdoc(inspect.unwrap(route.endpoint)) or ""
     found: Schema = {
         "summary": " ".join(text.partition("\n\n")[0].split()),
