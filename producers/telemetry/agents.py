@@ -9,13 +9,23 @@ input holds cached input (codex-rs/otel). Gemini CLI: thoughts and the input of 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from tollmeter.producers.telemetry.facts import SUBSCRIBED, Tokens, cost_of, id_of, micros_of, subscribed, text_of
+from tollmeter.producers.telemetry.facts import (
+    SUBSCRIBED,
+    Tokens,
+    cost_of,
+    id_of,
+    is_subscription,
+    micros_of,
+    subscribed,
+    text_of,
+)
 from tollmeter.producers.telemetry.names import MEANINGS, Slot
 from tollmeter.producers.telemetry.reading import Damaged, Found, LogRecord, Reading, RefusedError, Scalar
 
-_SHARED = ("service", "environment", "repository", "subscription")
+_SHARED = ("service", "environment", "repository")
 _LOG_MEANINGS: dict[str, tuple[str, ...]] = {
     **{name: MEANINGS[name] for name in _SHARED},
+    "subscription": ("subscription.type", "tollmeter.subscription"),  # ours, by OTEL_RESOURCE_ATTRIBUTES
     "event_name": ("event.name",),
     "event_kind": ("event.kind",),
     "sequence": ("event.sequence",),
@@ -76,7 +86,7 @@ AGENTS = (
         "openai",
         frozenset(("codex.sse_event", "codex.websocket_event")),
         frozenset(),
-        subscriptions=frozenset(("chatgpt", "chatgptauthtokens", "agentidentity")),
+        subscriptions=frozenset(("chatgpt", "chatgptauthtokens")),
         kinds={"response.completed": False, "response.failed": True},
     ),
     Agent(
@@ -85,7 +95,7 @@ AGENTS = (
         frozenset(("gemini_cli.api_response",)),
         frozenset(("gemini_cli.api_error",)),
         reasoning_beside_output=True,
-        subscriptions=frozenset(("oauth-personal", "login_with_google", "cloud-shell")),
+        subscriptions=frozenset(("oauth-personal", "cloud-shell")),
     ),
 )
 _BY_NAME = {name: agent for agent in AGENTS for name in agent.calls | agent.failures}
@@ -156,7 +166,7 @@ def _tier(facts: Mapping[str, Scalar], agent: Agent) -> str:
     speed = text_of(facts, "speed").lower()
     tier = speed if speed not in ("", "standard", "normal", "default") else ""
     signed_in = text_of(facts, "auth").replace("_", "-").lower()
-    paid = "subscription" in facts or signed_in in agent.subscriptions
+    paid = is_subscription(text_of(facts, "subscription")) or signed_in in agent.subscriptions
     return subscribed(tier) if paid else tier
 
 

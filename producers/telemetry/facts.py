@@ -92,6 +92,11 @@ def cost_of(facts: Mapping[str, Scalar]) -> int | None:
     return None if value is None else usd_to_nano(value)
 
 
+def is_subscription(plan: str) -> bool:
+    """Say whether the name of a plan, as somebody has set it, means that a subscription pays."""
+    return plan.strip().lower() not in ("", "none", "no", "false", "0", "api", "payg", "pay-as-you-go")
+
+
 def subscribed(tier: str) -> str:
     """Return the tier of a call that a subscription pays; what else it is stays behind a plus sign."""
     return f"{SUBSCRIBED}+{tier}" if tier else SUBSCRIBED

@@ -111,7 +111,6 @@ MEANINGS: dict[str, tuple[str, ...]] = {
         "repository",
         "repo",
     ),  # S; OTEL_RESOURCE_ATTRIBUTES
-    "subscription": ("subscription.type", "subscription"),  # ours, by OTEL_RESOURCE_ATTRIBUTES
 }
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from tollmeter.producers.extract.served import region_of
-from tollmeter.producers.telemetry.facts import Tokens, cost_of, id_of, micros_of, subscribed, text_of
+from tollmeter.producers.telemetry.facts import Tokens, cost_of, id_of, is_subscription, micros_of, subscribed, text_of
 from tollmeter.producers.telemetry.names import CALLS, OWN, SPAN_KINDS, UNITS, WRAPPERS, provider_named
 from tollmeter.producers.telemetry.reading import Damaged, Found, Reading, RefusedError, Scalar, Span
 
@@ -95,7 +95,7 @@ def _event_id(span: Span, answer: str) -> str:
     return id_of(f"answer {answer}" if unique else f"span {span.trace_id} {span.span_id}")
 
 
-_RARE = frozenset(("repository", "subscription", "stream", OWN))
+_RARE = frozenset(("repository", "stream", OWN))
 
 
 def _own(facts: Mapping[str, Scalar], fields: dict[str, Any]) -> dict[str, str]:
@@ -106,8 +106,8 @@ def _own(facts: Mapping[str, Scalar], fields: dict[str, Any]) -> dict[str, str]:
         fields["stream"] = True
     if "repository" in facts:
         tags["repository"] = text_of(facts, "repository")
-    if "subscription" in facts:
-        tags["subscription"] = text_of(facts, "subscription")
+    if is_subscription(plan := text_of(facts, "own.subscription")):
+        tags["subscription"] = plan
         fields["service_tier"] = subscribed(fields.get("service_tier", ""))
     return tags
 
@@ -167,6 +167,9 @@ def read_spans(spans: Iterable[Span | Damaged]) -> Reading:
             continue
         if span.failed and not span.facts.keys() & _MODELS:
             reading.ignored["failed_without_model"] += 1
+            continue
+        if (span.trace_id, span.span_id) in calls:
+            reading.ignored["repeated"] += 1
             continue
         try:
             calls[span.trace_id, span.span_id] = span, Found(span.place, fields_of(span, operation))

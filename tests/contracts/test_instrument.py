@@ -144,6 +144,13 @@ def test_run_meters_a_program_and_those_that_it_starts(tmp_path: Path) -> None:
     )
 
 
+def test_options_behind_the_command_are_the_commands_own(tmp_path: Path) -> None:
+    show = [sys.executable, "-c", "import sys; print(sys.argv[1:])", "--org", "theirs", "--help"]
+    command = [sys.executable, "-m", "tollmeter", "run", *show]  # without the two dashes
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.returncode) == ("['--org', 'theirs', '--help']\n", 0), done.stderr
+
+
 def test_run_hands_on_exit_codes_and_signals(tmp_path: Path) -> None:
     ended = tollmeter_run(sys.executable, "-c", "raise SystemExit(7)", folder=tmp_path)
     ended.communicate(timeout=60)

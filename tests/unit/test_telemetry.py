@@ -189,7 +189,12 @@ DIALECTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         CURRENT | {"tollmeter.user_id": "zoe", "tollmeter.feature": "search", "tollmeter.tag.team": "blue"},
         {"user_id": "zoe", "feature": "search", "tags": {"team": "blue"}},
     ),
-    "paid by a subscription": (CURRENT | {"subscription.type": "max"}, {"service_tier": "subscription+priority"}),
+    "paid by a subscription": (CURRENT | {"tollmeter.subscription": "max"}, {"service_tier": "subscription+priority"}),
+    "a plan of the application's own customers": (
+        CURRENT | {"subscription.type": "gold"},
+        {"service_tier": "priority"},
+    ),
+    "explicitly paid by the call": (CURRENT | {"tollmeter.subscription": "none"}, {"service_tier": "priority"}),
 }
 WRAPPED: dict[str, dict[str, Any]] = {
     "an agent": {"gen_ai.operation.name": "invoke_agent", "gen_ai.usage.input_tokens": 5},
@@ -221,7 +226,8 @@ def test_what_contains_calls_is_none(name: str, encoding: Encoding) -> None:
 
 
 def test_what_a_gateways_own_cache_answered_is_no_call() -> None:
-    reading = read(traces([span(attributes=CURRENT | {"litellm.cache_hit": hit}) for hit in (True, "True", "False")]))
+    hits = enumerate((True, "True", "False"), 1)
+    reading = read(traces([span(number, attributes=CURRENT | {"litellm.cache_hit": hit}) for number, hit in hits]))
     assert (len(reading.calls), reading.ignored) == (1, {"cache_hit": 2})
 
 
@@ -470,6 +476,11 @@ def test_an_hours_cache_is_told_apart() -> None:
         read_traces(base64.b64decode((FOLDER / "openllmetry-anthropic.pb.b64").read_bytes()), "protobuf")
     )
     assert (event.cache_write_tokens, event.cache_write_1h_tokens, event.service_tier) == (500, 200, "standard")
+
+
+def test_a_span_that_stands_twice_in_a_request_counts_once() -> None:
+    reading = read(traces([span(1, attributes=CURRENT), span(1, attributes=CURRENT)]))
+    assert (len(reading.calls), reading.ignored) == (1, {"repeated": 1})
 
 
 def test_two_instrumentations_tell_one_call() -> None:

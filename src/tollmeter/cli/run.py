@@ -24,7 +24,7 @@ class CommandError(UserError):
         self.exit_code = code
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--org", default="", help="Organisation that pays for the calls.")
 @click.option("--service", default="", help="Name of the program in events; default: the command's own.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
