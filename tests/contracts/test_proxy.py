@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from tests import guard_rows as rows
 from tests.fake_provider import FakeServer, serving
@@ -18,7 +22,8 @@ from tests.proxied import OTHERS, OURS, READER, REAL, TRUSTED, Keys, Proxied, en
 from tollmeter.producers.fallback.config import FallbackConfig
 from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.server.proxy.app import Parts, Proxy
-from tollmeter.server.proxy.config import ProxyConfig
+from tollmeter.server.proxy.config import ProxyConfig, load
+from tollmeter.server.proxy.upstream import Asked, Provider
 
 ASK: Any = [{"role": "user", "content": "x" * 400}]
 CHAT = "/proxy/openai/v1/chat/completions"
@@ -309,6 +314,35 @@ def test_with_nobody_left_the_last_answer_is_told(server: FakeServer) -> None:
         answer = post(proxy, body("quota"))
         assert (answer.status_code, answer.json()["error"]["message"]) == (500, "oops")
         assert [event.status for event in proxy.recorded(2)] == ["ERROR", "ERROR"]
+
+
+# ------------------------------------------------------------------------------------------------------- bedrock
+
+
+def test_bedrock_is_signed_anew_as_botocore_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signature covers what is sent: botocore, given the same request and time, makes the same one."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "eu-west-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with serving() as fake, proxied(fake) as proxy:
+        entry = load().upstreams["bedrock"].model_copy(update={"url": fake.url})
+        made = Provider("bedrock", entry, os.environ, proxy.producer, proxy.guard)
+        asked = Asked("POST", "/model/anthropic.claude%3A0/converse", "", [("content-type", "application/json")], b"{}")
+        request = made.request(asked)
+        again = AWSRequest(
+            "POST",
+            str(request.url),
+            {"content-type": "application/json", "X-Amz-Date": request.headers["x-amz-date"]},
+            b"{}",
+        )
+        again.context["timestamp"] = request.headers["x-amz-date"]
+        signer = SigV4Auth(Credentials("AKIAEXAMPLE", "secret"), "bedrock", "eu-west-1")
+        expected = signer.signature(signer.string_to_sign(again, signer.canonical_request(again)), again)
+        assert request.headers["authorization"].endswith(f"Signature={expected}")
+        asyncio.run(made.close())
 
 
 # ------------------------------------------------------------------------------------------------------- trailers

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.proxied import OURS, REAL, Proxied, proxied
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.secrets import key_id
 
+ROOT = Path(__file__).resolve().parents[2]
 ASK: Any = [{"role": "user", "content": "x" * 400}]
 TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
 
@@ -183,6 +185,17 @@ def test_a_callers_own_key_goes_on_and_ours_does_not(proxy: Proxied) -> None:
     for path, headers, _ in proxy.provider.asked:
         assert (path, headers["authorization"]) == ("/v1/chat/completions", f"Bearer {theirs}")
         assert OURS not in json.dumps(headers)
+
+
+def test_the_readmes_call_as_printed(proxy: Proxied) -> None:
+    printed = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Put it in front of a provider")[2]
+    code = printed.partition("```python\n")[2].partition("```")[0]
+    environment = {**os.environ, "OPENAI_BASE_URL": f"{proxy.url}/proxy/openai/v1", "OPENAI_API_KEY": OURS}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "'x-tollmeter-input-tokens': '1000'" in done.stdout
+    (event,) = proxy.recorded(1)
+    assert (event.feature, event.status) == ("summarise", "OK")
 
 
 NODE = """

@@ -20,7 +20,7 @@ def blocks(kind: str) -> list[str]:
 
 
 def test_snippets_are_the_examples() -> None:
-    examples = [ROOT / "examples" / name for name in ("produce.py", "guard_call.py", "telemetry.py")]
+    examples = [ROOT / "examples" / name for name in ("produce.py", "guard_call.py", "telemetry.py", "proxied_call.py")]
     assert blocks("python") == [example.read_text(encoding="utf-8") for example in examples]
 
 
