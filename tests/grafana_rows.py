@@ -137,11 +137,16 @@ def store_line(ledger: ClickHouse, now: datetime) -> None:
     ledger.insert_rows("ledger_coverage", _BATCH, [(*one, "b", "boot", stored) for one in [*batches, batches[0]]])
     ledger.insert_rows("watch_progress", _PLACE, [(0, 5, 5, "{}", now - timedelta(hours=1))])
     ledger.insert_rows("ledger_gaps", _GAP, [("watch", 0, 3, 7, "gone", now - timedelta(minutes=5), "t", "")])
+    billed = ("openai", "a", "openai.costs", f"{(now - DAY).date()}", 1)
+    ledger.insert_rows("provider_costs", _COST, [(*billed, 1, "all", "123.5", "123.5")])
+    ledger.insert_rows("provider_cost_days", _BILL, [(*billed, 1, True, True, now)])
     kinds = ("verify_difference", "budget", "ingest_loop", "spend_spike")
     events = [(json.dumps(_alert(kind, now - timedelta(minutes=9))), now) for kind in kinds]
     ledger.insert_rows("alerts", ("event", "appended_at"), events)
 
 
+_COST = ("provider", "account", "source", "day", "revision", "line", "meter", "amount", "amount_usd")
+_BILL = ("provider", "account", "source", "day", "revision", "lines", "is_whole", "is_final", "fetched_at")
 _POLICY = ("priced_partition", "policy_id", "stamp", "deleted", "policy")
 _WINDOW = (
     *("level", "bucket", "org_id", "scope", "name", "priced_partition", "stamp", "calls", "unknown_model"),

@@ -66,7 +66,7 @@ LIMIT 1000""",
         "tm-silent",
         "A service fell silent",
         "{{ $labels.service }} has been silent for {{ $values.B }} times twice its longest pause of a week",
-        "consumer-lag",
+        "silent",
         "tollmeter-pipeline",
         """SELECT service, if(calls < 20 OR first > now() - INTERVAL 1 DAY, 0, dateDiff('second', last, now('UTC'))
     / greatest(600, arrayMax(arrayDifference(arraySort(minutes))) * 2)) AS v
@@ -75,6 +75,7 @@ FROM (
         groupUniqArray(toUnixTimestamp(minute)) AS minutes
     FROM usage
     WHERE event_time >= now() - INTERVAL 8 DAY AND event_time < now() AND service != ''
+        AND received_at < event_time + INTERVAL 1 HOUR
     GROUP BY service
 )
 ORDER BY service
@@ -181,6 +182,33 @@ FROM budget_use
 ORDER BY v DESC, budget
 LIMIT 1000""",
         99.9999,
+    ),
+    Rule(
+        "tm-reconcile",
+        "A provider billed something else",
+        "{{ $labels.provider }} {{ $labels.source }}: billed and ours differ by {{ $values.B }} USD in a week",
+        "bill_gap",
+        "tollmeter-reconcile",
+        """SELECT b.provider AS provider, b.source AS source,
+    if(abs(sum(b.usd) - sum(o.usd)) * 100 > abs(sum(b.usd)), abs(sum(b.usd) - sum(o.usd)), 0) AS v
+FROM (
+    SELECT provider, source, day, toFloat64(sum(amount_usd)) AS usd
+    FROM provider_bills
+    WHERE is_final AND is_whole AND amount IS NOT NULL AND day >= toDate($__fromTime) AND day < toDate($__toTime)
+    GROUP BY provider, source, day
+) AS b
+LEFT JOIN (
+    SELECT provider_id AS provider, toDate(event_time) AS day, sum(ifNull(cost_nano, 0)) / 1e9 AS usd
+    FROM usage
+    WHERE event_time >= toStartOfDay($__fromTime) AND event_time < toStartOfDay($__toTime)
+        AND billing_scope != 'USER' AND status != 'BLOCKED'
+    GROUP BY provider, day
+) AS o ON o.provider = b.provider AND o.day = b.day
+GROUP BY provider, source
+ORDER BY v DESC, provider, source
+LIMIT 100""",
+        1,
+        since_s=604_800,
     ),
     Rule(
         "tm-verify",

@@ -67,7 +67,7 @@ LIMIT 50""",
         "table",
         "The 20 dearest calls",
         "Of the last two days of the range: who, what, from where, what it cost and under which id it is found. "
-        "`tollmeter report why ID` explains one.",
+        "`tollmeter report find ID` explains one.",
         f"""SELECT event_time AS "at", org_id AS organisation, user_id AS user, api_key_id AS key, client_ip AS address,
     provider, model, operation_name AS feature, input_tokens AS "input", output_tokens AS "output",
     cost_nano / 1e9 AS "USD", price_status AS "price", n_unpriced AS "unpriced", risk_nano / 1e9 AS "USD at risk",

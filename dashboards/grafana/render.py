@@ -19,6 +19,7 @@ BOARDS = {
     "tollmeter-leak": "Leak",
     "tollmeter-budgets": "Budgets",
     "tollmeter-pipeline": "Pipeline",
+    "tollmeter-reconcile": "Reconcile",
     "tollmeter-agents": "Coding agents",
 }
 """uid and short title of every board."""

@@ -216,6 +216,14 @@ class Settings(BaseModel):
 HEALTH_PORTS = {"price": 9471, "ledger": 9472, "watch": 9473}
 """Where a worker answers health checks unless told otherwise."""
 
-NOT_SETTINGS = frozenset({"TOLLMETER_TRACES", "TOLLMETER_READY_FILE", "TOLLMETER_HEALTH_FILE", "TOLLMETER_RUN_FIELDS"})
-"""Variables with our prefix that are not settings: the trace folder of the tests, and the files that a worker writes
-when it is ready and when it answers health checks, which belong to one process and not to the line."""
+NOT_SETTINGS = frozenset(
+    {
+        "TOLLMETER_TRACES",
+        "TOLLMETER_READY_FILE",
+        "TOLLMETER_HEALTH_FILE",
+        "TOLLMETER_RUN_FIELDS",
+        "TOLLMETER_READ_KEY",
+    }
+)
+"""Variables with our prefix that are no settings: the trace folder of the tests, the files that a worker writes when it
+is ready and when it answers health checks, which belong to one process and not to the line, and the key of a reader."""

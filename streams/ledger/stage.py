@@ -30,6 +30,7 @@ from tollmeter.streams.engine.stage import run as run_stage
 from tollmeter.streams.ledger.block import LEDGER_KERNEL, LedgerKernel, read_block
 from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, REGISTRY_COLUMNS, rows_of
 from tollmeter.streams.ledger.self_check import SelfCheck, verify_command
+from tollmeter.streams.ledger.silence import Silence
 from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS
 
 log = logging.getLogger("tollmeter.ledger")
@@ -60,11 +61,13 @@ class Ledger:
         connect: Callable[[Settings], ClickHouse] = connect,
         roll_up: Callable[[ClickHouse, Settings], rollup.RollupResult] = rollup.step,
         self_check: SelfCheck | None = None,
+        watches_services: bool = False,
     ) -> None:
         self._line, self._settings, self._runtime, self.health = line, line.settings, line.runtime, line.health
         self._kernel, self._connect, self._step_rollup, self._self_check = kernel, connect, roll_up, self_check
         rows, linger_s = line.settings.ledger_block_rows, line.settings.ledger_block_s
         self.batching = Batching(rows, rows_of, linger_s, BACKLOG_LINGER_S).within_bytes()
+        self._silence = Silence(line.runtime, line.incidents, self._clickhouse) if watches_services else None
         self._client: ClickHouse | None = None
         self._counts: Counter[str] = Counter()
         self._reported = self._complained = 0.0
@@ -73,9 +76,9 @@ class Ledger:
 
     @classmethod
     def on(cls, line: Line) -> Self:
-        """Build it with a check that runs by itself."""
+        """Build it with the checks that run by themselves."""
         every_s = line.settings.verify_every_s
-        return cls(line, self_check=SelfCheck(verify_command(every_s), every_s))
+        return cls(line, self_check=SelfCheck(verify_command(every_s), every_s), watches_services=True)
 
     async def assigned(self, partitions: set[TP]) -> Mapping[TP, int]:
         """Begin where the group has committed."""
@@ -233,6 +236,8 @@ class Ledger:
                 self._counts.clear()
         if self._self_check is not None:
             self._self_check.step(now, ours=self._owns_rollup())
+        if self._silence is not None:
+            self._silence.step(now, ours=self._owns_rollup())
         if self._rollup is not None:
             if not self._rollup.done():
                 return

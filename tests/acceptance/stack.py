@@ -130,6 +130,11 @@ class Line:
         assert answer.status == 200, answer.body.decode(errors="replace")[:500]
         return [json.loads(row) for row in answer.body.decode().splitlines()]
 
+    def written(self, sql: str) -> None:
+        """Run a statement as the user who owns the tables."""
+        answer = self.query(sql, user="default")
+        assert answer.status == 200, answer.body.decode(errors="replace")[:500]
+
     def one(self, sql: str) -> Any:
         """Return the only value of a query."""
         ((value,),) = [tuple(row.values()) for row in self.sql(sql)]

@@ -1,11 +1,20 @@
 """Usage sent over HTTP, and its page: rows D1 to D10."""
 
+import csv
+import io
 import json
+import os
 import re
+import shutil
 import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+from playwright.sync_api import sync_playwright
 
 from tests.acceptance.checks import ROW, Check, Lacking
 from tests.acceptance.stack import KEYS, Answer, Line, request
@@ -135,23 +144,79 @@ def test_d5(check: Check, line: Line) -> None:
 
 
 def test_d6(check: Check, line: Line) -> None:
+    line.arrive([event(org_id=check.org, user_id="=2+5", model_sent="gpt-4o", output_tokens=10_000)])
+    mine = f"org={check.org}"
     with check.step("a page with a table, filters and totals"):
-        page = line.http("GET", "/dashboard")
-        assert page.status in (200, 302, 303)
-        assert page.status != 200 or b"<table" in page.body
+        assert line.http("GET", "/dashboard").status == 303
+        page = line.http("GET", f"/dashboard/calls?{mine}", **ADMIN).body.decode()
+        assert page.count("<tr>") == 2  # the head and the call
+        assert "0.1000 USD" in page
+        none = line.http("GET", f"/dashboard/calls?{mine}&model=o3", **ADMIN).body.decode()
+        assert "No call in this period" in none
     with check.step("CSV that no spreadsheet runs as a formula"):
-        answer = line.http("GET", "/dashboard/calls.csv", **ADMIN)
-        assert answer.status == 200
+        answer = line.http("GET", f"/dashboard/calls.csv?{mine}", **ADMIN)
+        (row,) = csv.DictReader(io.StringIO(answer.body.decode()))
+        assert (row["user_id"], row["cost_usd"]) == ("'=2+5", "0.1")
         assert not re.search(rb"(^|,)\"?[=+@]", answer.body, re.MULTILINE)
-    with check.step("sign-in, live rows and tokens in a browser"):
-        raise_unless_chromium()
-        raise AssertionError("no page to open")
+    with check.step("sign-in, live rows and tokens in a browser"), browser() as pages:
+        meet(line, check.org, pages)
 
 
-def raise_unless_chromium() -> None:
-    """Raise `Lacking` without a browser that tests can drive."""
-    if find_spec("playwright") is None:
-        raise Lacking("no playwright")
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Open a browser whose console, errors and refusals of the content policy must stay empty."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        raise Lacking("no Chromium")
+    with sync_playwright() as engine:
+        started = engine.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        )
+        page = started.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        yield page
+        started.close()
+        assert said == []
+
+
+def meet(line: Line, org: str, page: Any) -> None:
+    """Sign in, make a token, see a call that is sent with it arrive by itself, block its user."""
+    page.set_default_timeout(60_000)
+    page.goto(f"{line.server}/dashboard/calls?org={org}&sort=time")
+    assert "/dashboard/sign-in" in page.url
+    page.get_by_label("Key", exact=True).fill(KEYS["API_KEY"])
+    page.get_by_label("Remember me").check()
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"**/dashboard/calls?org={org}&sort=time")
+    assert page.locator("tbody tr").count() == 1
+    page.get_by_role("link", name="Tokens").click()
+    page.get_by_label("Name").fill(f"<b>{org}</b>")
+    page.get_by_label("Organisation").fill(org)
+    page.get_by_role("button", name="Make a token").click()
+    snippet = page.locator("#curl").inner_text()
+    token = snippet.split('"tracking_token": "')[1].partition('"')[0]
+    assert page.get_by_text(f"<b>{org}</b>").count() == 1, "a hostile name is text"
+    page.goto(f"{line.server}/dashboard/calls?org={org}&token={token}")
+    assert page.locator("tbody tr").count() == 0
+    sent = subprocess.run(["bash", "-c", snippet], env=os.environ | KEYS, capture_output=True, text=True, check=True)
+    assert json.loads(sent.stdout)["status"] == "stored", sent.stdout
+    page.locator("tbody tr").wait_for()
+    assert "0.0045" in page.locator("tbody tr").inner_text()
+    shown = page.locator("tbody tr td:nth-child(10)").inner_text()
+    link = page.locator("#csv").get_attribute("href")
+    with page.expect_download() as download:
+        page.locator("#csv").click()
+    (row,) = csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8")))
+    assert f"{float(row['cost_usd']):.4f}" == shown, link
+    page.goto(f"{line.server}/dashboard/limits?scope=user&name=eve&org={org}#block")
+    page.get_by_label("Reason").fill("looks odd")
+    page.get_by_role("button", name="Block", exact=True).click()
+    page.locator("tbody tr", has_text="eve").wait_for()
+    assert "eve" in line.ok("block", "list")
+    page.goto(f"{line.server}/dashboard/now")
+    page.get_by_role("heading", name="By key").wait_for()
 
 
 def test_d7(check: Check, line: Line) -> None:

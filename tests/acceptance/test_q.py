@@ -1,12 +1,17 @@
 """What people asked for in 2026: rows Q1 to Q10."""
 
+import asyncio
 import json
 import os
 import signal
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import openai
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
 
 from tests.acceptance.checks import ROW, Check
 from tests.acceptance.shop import ASK, Shop
@@ -196,11 +201,16 @@ def test_q6(check: Check, line: Line) -> None:
     line.arrive([event(org_id=check.org, user_id="ann", output_tokens=10_000) for _ in range(3)])
     with check.step("what a policy would have refused in 30 days, when and for whom"):
         trial = ("policy", "try", "--org", check.org, "--scope", "user", "--name", "ann", "--daily", "0.15")
-        shown = json.dumps(line.json(*trial))
-        assert "ann" in shown
+        (tried,) = line.json(*trial)["limits"]  # each call costs 0.10 USD: the third one comes up against 0.15
+        (refusal,) = tried["refusals"]
+        assert (tried["calls"], refusal["refused"], refusal["spared_nano"]) == (3, 1, 100_000_000)
+        assert refusal["first_refused"]
+        each = line.json("policy", "try", "--org", check.org, "--applies", "each_member", "--daily", "0.15")
+        assert [one["user"] for one in each["limits"][0]["refusals"]] == ["ann"]
     with check.step("a budget that no traffic can reach is named"):
-        shown = json.dumps(line.json("policy", "try", "--org", check.org, "--daily", "1000000"))
-        assert "reach" in shown
+        (tried,) = line.json("policy", "try", "--org", check.org, "--daily", "1000000")["limits"]
+        assert tried["can_be_reached"] is False
+        assert "would have reached it" in tried["words"]
 
 
 def test_q7(check: Check, line: Line) -> None:
@@ -251,11 +261,46 @@ def test_q9(check: Check, line: Line) -> None:
     }
     ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
     ask = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+    line.arrive([event(org_id=check.org, request_id=f"r-{check.org}", output_tokens=10_000)])
+    made = line.json("server-key", "create", "--org", check.org, "--role", "read", "--name", "assistant")
+    key = {"TOLLMETER_READ_KEY": made["secret"]}
     with check.step("tools spend_by, why, top_calls and budgets over MCP"):
-        done = line.run("mcp", text="".join(json.dumps(one) + "\n" for one in (hello, ready, ask)))
+        done = line.run("mcp", text="".join(json.dumps(one) + "\n" for one in (hello, ready, ask)), **key)
         answers = [json.loads(text) for text in done.out.splitlines()]
         (listed,) = [answer for answer in answers if answer.get("id") == 2]
         assert {"spend_by", "why", "top_calls", "budgets"} <= {tool["name"] for tool in listed["result"]["tools"]}
+    with check.step("a real client asks all four, for the organisation of its key alone"):
+        line.ok("policy", "set", "--org", check.org, "--daily", "1")
+        asked = [
+            ("spend_by", {"by": ["org"], "since": "1h"}),
+            ("top_calls", {}),
+            ("why", {"id": f"r-{check.org}"}),
+            ("budgets", {}),
+        ]
+        environment = line.environment | key
+        spend, top, why, budgets = asyncio.run(tools(environment, line.folder, asked))
+        assert [row["org_id"] for row in spend["rows"]] == [check.org]
+        assert spend["totals"]["usd_est"] == 0.1
+        assert [call["request_id"] for call in top["rows"]] == [f"r-{check.org}"]
+        assert why["calls"][0]["cost_nano"] == 100_000_000
+        assert line.until(lambda: asyncio.run(tools(environment, line.folder, [asked[3]]))[0]["budgets"])
+        assert all(one["org_id"] == check.org for one in budgets["budgets"])
+    with check.step("without a key that reads nothing is answered"):
+        for wrong in ({}, {"TOLLMETER_READ_KEY": "tmk_nobody"}):
+            done = line.run("mcp", text=json.dumps(hello) + "\n", **wrong)
+            assert (done.code, done.out) == (2, "")
+            assert "TOLLMETER_READ_KEY" in done.err
+
+
+async def tools(environment: dict[str, str], folder: Path, asked: list[tuple[str, dict[str, Any]]]) -> list[Any]:
+    """Ask with the protocol's own client library."""
+    command = [sys.executable, "-m", "tollmeter", "mcp"]
+    server = StdioServerParameters(command=command[0], args=command[1:], env=environment, cwd=str(folder))
+    async with stdio_client(server) as (read, write), ClientSession(read, write) as session:
+        await session.initialize()
+        results = [await session.call_tool(name, arguments) for name, arguments in asked]
+    assert not any(result.is_error for result in results), results
+    return [result.structured_content for result in results]
 
 
 def test_q10(check: Check, line: Line) -> None:
@@ -263,13 +308,14 @@ def test_q10(check: Check, line: Line) -> None:
     line.produce("usage.events", wire([event(org_id=check.org, api_key_id="acc-top", output_tokens=1_000)]))
     for dimension in ("key", "user", "model", "ip"):
         with check.step(f"live by {dimension}"):
-            shown = line.run("top", "--once", "--by", dimension, "--json")
-            assert shown.code == 0, shown.err.strip()
+            line.until(lambda by=dimension: line.json("top", "--once", "--by", by, "--org", check.org)["rows"])
+            (row,) = line.json("top", "--once", "--by", dimension, "--org", check.org)["rows"]
+            assert (row["calls"], row["cost_nano"]) == (1, 10_000_000)
     with check.step("also with ClickHouse away"):
         pid = line.state["processes"]["front"]["pid"]
         os.kill(pid, signal.SIGSTOP)
         try:
-            shown = line.run("top", "--once", "--by", "key", "--json")
-            assert shown.code == 0, shown.err.strip()
+            shown = line.json("top", "--once", "--by", "key", "--org", check.org)
+            assert [row["name"] for row in shown["rows"]] == ["acc-top"]
         finally:
             os.kill(pid, signal.SIGCONT)

@@ -57,6 +57,12 @@ def line() -> Iterator[dict[str, str]]:
         "CLICKHOUSE_PORT": str(free_port()),
         "TOLLMETER_CLICKHOUSE_PASSWORD": secrets.token_hex(8),
         "CLICKHOUSE_READER_PASSWORD": secrets.token_hex(8),
+        "CLICKHOUSE_GRAFANA_PASSWORD": secrets.token_hex(8),
+        "GRAFANA_ADMIN_PASSWORD": secrets.token_hex(8),
+        "GRAFANA_PORT": str(free_port()),
+        "SERVER_PORT": str(free_port()),
+        "API_KEY": secrets.token_hex(8),
+        "INGEST_KEY": secrets.token_hex(8),
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -361,6 +361,25 @@ def test_pipeline(reader: ClickHouse) -> None:
     assert delays[-1] < 2
 
 
+def test_bills_beside_the_ledger(reader: ClickHouse) -> None:
+    """Yesterday was billed 123.50 USD: the ledger's calls of that UTC day, by any key of ours, stand beside it."""
+    end = NOW.replace(hour=0, minute=0, second=0)
+    rows = [
+        one
+        for one in between(ROWS, end - DAY, end)
+        if one["provider_id"] == "openai" and one["billing_scope"] != "USER" and one["status"] != "BLOCKED"
+    ]
+    (money,) = groups(rows, lambda _: 0).values()
+    for title in ("Bills and the ledger", "Days"):
+        (got,) = ask(reader, title, "thirty days")
+        assert (got["USD billed"], nano(got["USD ours"]), *shown_doubts(got)) == (123.5, money.nano, *doubts(money))
+        assert nano(got["USD difference"]) == 123_500_000_000 - money.nano
+    (line,) = ask(reader, "Lines of the bills", "thirty days")
+    assert (line["provider"], line["billed USD"]) == ("openai", 123.5)
+    (step,) = ask(reader, "Difference by day", "thirty days")
+    assert (step["time"], nano(step["USD"])) == (end - DAY, 123_500_000_000 - money.nano)
+
+
 def test_coding_agents(reader: ClickHouse) -> None:
     rows = [one for one in seen("thirty days", 7) if one["agent"]]
     (total,) = ask(reader, "Agents", "thirty days")

@@ -18,18 +18,26 @@ pytestmark = pytest.mark.stack
 NOW = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 NAMES = (
     "alerts",
+    "budget_list",
+    "call_list",
     "costs_today",
     "export",
     "find_call",
+    "new_names",
+    "open_alerts",
     "operations",
+    "policy_trial",
     "reported",
     "reported_total",
     "rollup_dirty",
     "rollup_progress",
     "rollup_recompute",
+    "silent_services",
     "spend",
+    "spend_between",
     "spend_total",
     "token_summary",
+    "token_use",
     "top_calls",
 )
 PERIOD = {"since": moment(NOW - timedelta(hours=48)), "until": moment(NOW)}
@@ -48,7 +56,17 @@ PARAMETERS: dict[str, Any] = {
     "model": "",
     "api_key_id": "",
     "label": "",
+    "tag": "",
+    "org": "o1",
+    "scope": "org",
+    "name": "",
+    "each": 0,
+    "window": "day",
+    "unit": "USD",
+    "amount": 1,
     "limit": 10,
+    "skip": 0,
+    "by_cost": 1,
     "offset": 0,
     "id": "nobody's",
     "after_time": "1970-01-01 00:00:00",
@@ -62,7 +80,7 @@ PARAMETERS: dict[str, Any] = {
     "gap_us": 0,
     "minutes": [0, 60],
 }
-EMPTY_ROWS = {"spend_total", "reported_total", "token_summary", "rollup_progress"}
+EMPTY_ROWS = {"spend_total", "spend_between", "reported_total", "token_summary", "rollup_progress"}
 """Queries that answer one row, of zeros, when there is nothing."""
 
 

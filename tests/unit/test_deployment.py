@@ -1,5 +1,6 @@
 """What is shipped to run elsewhere is pinned, private by default, healthy-checked, and documents every setting."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,9 +8,14 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
+from tollmeter.cli.root import COMMANDS
+from tollmeter.dashboards.grafana.alerts import RULES
+from tollmeter.dashboards.grafana.generate import BOARDS, HERE
+from tollmeter.dashboards.grafana.provision import BOARDS_AT
 from tollmeter.server.settings import ServerSettings
 from tollmeter.settings import PREFIX, Settings
 
@@ -17,6 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 WORKERS = ("price", "ledger", "watch")
+OURS = ("setup", *WORKERS, "notify", "serve")
+SECRETS = {"CLICKHOUSE_READER_PASSWORD", "CLICKHOUSE_GRAFANA_PASSWORD", "GRAFANA_ADMIN_PASSWORD"}
+KEYS = {"API_KEY", "INGEST_KEY", "READ_KEY"}
+PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 LINE = re.compile(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)
 
 
@@ -52,7 +62,7 @@ def test_service_is_pinned_and_private(name: str) -> None:
     assert not service.get("privileged")
     assert service["logging"]["options"]["max-size"], "logs without a bound fill the disk"
     for variable, value in service["environment"].items():
-        if "PASSWORD" in variable:
+        if "PASSWORD" in variable and value != "":
             assert re.fullmatch(r"\$\{[A-Z_]+:\?.+\}", value), f"{variable} must come from .env and be required"
 
 
@@ -79,7 +89,7 @@ def test_data_outlives_the_containers() -> None:
     assert set(COMPOSE["volumes"]) <= kept
     for volume in (entry for service in SERVICES.values() for entry in service.get("volumes", ())):
         source = volume.split(":")[0]
-        assert source in COMPOSE["volumes"] or (ROOT / source).is_file(), f"{source} is not in the tree"
+        assert source in COMPOSE["volumes"] or (ROOT / source).exists(), f"{source} is not in the tree"
 
 
 def test_workers_get_settings_that_exist() -> None:
@@ -107,7 +117,7 @@ def test_clickhouse_users() -> None:
     users = tree.find("users")
     assert users is not None
     assert users.find("default[@remove='remove']") is not None, "the user without a password must go"
-    for name in ("writer", "reader"):
+    for name in ("writer", "reader", "grafana"):
         password = users.find(f"{name}/password")
         assert password is not None
         assert password.get("from_env") in SERVICES["clickhouse"]["environment"]
@@ -118,6 +128,14 @@ def test_clickhouse_users() -> None:
     assert reader
     for grant in reader:
         assert re.fullmatch(r"GRANT (SHOW|SELECT)(, (SHOW|SELECT))* ON [a-z]+\.\*", grant), grant
+    grafana = {grant.text for grant in users.findall("grafana/grants/query")}
+    texts = [panel.sql for board in BOARDS for panel in board.panels] + [rule.sql for rule in RULES]
+    views = {name for text in texts for name in re.findall(r"(?:FROM|JOIN) (\w+)", text)}
+    assert grafana == {f"GRANT SELECT ON tollmeter.{view}" for view in views}
+    assert users.findtext("grafana/profile") == "grafana"
+    assert tree.findtext("profiles/grafana/readonly") == "1"
+    assert tree.findtext("profiles/grafana/max_execution_time")
+    assert tree.findtext("profiles/writer/default_normal_view_sql_security") == "DEFINER", "views read for `grafana`"
     writer = " ".join(grant.text or "" for grant in users.findall("writer/grants/query"))
     assert "*.*" not in writer
     assert "SOURCES" not in writer
@@ -138,6 +156,91 @@ def test_dockerfile_installs_hashed_wheels_and_is_not_root() -> None:
             assert f"!{name}" in allowed, f"{name} is copied but .dockerignore hides it"
 
 
+def test_one_image_is_built_once() -> None:
+    assert [name for name, one in SERVICES.items() if "build" in one] == ["setup"]
+    assert {SERVICES[name]["image"] for name in OURS} == {"tollmeter:0.1.0"}
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    for label in ("title", "version", "licenses", "description"):
+        assert f"org.opencontainers.image.{label}=" in text
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_secrets_of_others_reach_no_worker(name: str) -> None:
+    """`.env` is read whole; what stands in `environment` wins."""
+    given = dict.fromkeys(documented(), "secret") | SERVICES[name]["environment"]
+    held = {variable for variable in SECRETS | KEYS if given.get(variable, "") != ""}
+    assert held == (KEYS if name == "serve" else set())
+
+
+def test_grafana_finds_what_is_generated() -> None:
+    grafana = SERVICES["grafana"]
+    mounted = dict(volume.split(":")[:2] for volume in grafana["volumes"])
+    assert mounted["./dashboards/grafana/boards"] == BOARDS_AT
+    assert mounted["./dashboards/grafana/provisioning"] == "/etc/grafana/provisioning"
+    home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (ROOT / "dashboards/grafana/boards" / Path(home).name).is_file()
+    (source,) = yaml.safe_load((HERE / "provisioning/datasources/tollmeter.yaml").read_text())["datasources"]
+    used = re.findall(r"\$([A-Z_]+)", json.dumps(source))
+    assert set(used) <= set(grafana["environment"])
+    assert source["type"] in grafana["environment"]["GF_PLUGINS_PREINSTALL_SYNC"]
+
+
+MANIFESTS = [
+    pytest.param(document, id=f"{file.name}-{document['kind']}-{document['metadata']['name']}")
+    for file in sorted((ROOT / "kubernetes").glob("*.yaml"))
+    for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize("document", MANIFESTS)
+@pytest.mark.parametrize("version", ["1.28", "1.37"])
+def test_manifest_is_what_kubernetes_takes(document: dict[str, Any], version: str) -> None:
+    kubernetes_validate.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize("document", MANIFESTS)
+def test_pods_are_confined_and_probed(document: dict[str, Any]) -> None:
+    """Not root, nothing writable but /tmp and a spool, secrets from a Secret alone; who lasts is probed."""
+    template = document.get("spec", {}).get("template") if isinstance(document.get("spec"), dict) else None
+    if template is None:
+        return
+    pod = template["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["automountServiceAccountToken"] is False
+    for one in pod["containers"]:
+        assert one["image"] == "tollmeter:0.1.0"
+        assert one["securityContext"]["readOnlyRootFilesystem"]
+        assert one["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert one["resources"]["limits"]["memory"]
+        for variable in one.get("env", ()):
+            if "PASSWORD" in variable["name"] or "KEY" in variable["name"] or "PEPPER" in variable["name"]:
+                assert set(variable["valueFrom"]) == {"secretKeyRef"}
+        if document["kind"] != "Job":
+            assert one["readinessProbe"]
+            paths = {one[probe]["httpGet"]["path"] for probe in PROBES if "httpGet" in one.get(probe, {})}
+            assert paths <= {"/livez", "/readyz", "/startupz"}
+
+
+def test_settings_of_the_manifests_exist() -> None:
+    (settings, _) = yaml.safe_load_all((ROOT / "kubernetes/10-settings.yaml").read_text(encoding="utf-8"))
+    given = settings["data"]
+    assert not [name for name in given if "PASSWORD" in name or name.endswith("_KEY")]
+    assert Settings.from_environment(given).health_port == 9470
+    assert set(given) <= set(documented())
+
+
+@pytest.mark.parametrize("unit", sorted((ROOT / "systemd").glob("*.service")), ids=lambda path: path.name)
+def test_units_are_confined_and_start_commands_that_exist(unit: Path) -> None:
+    text = unit.read_text(encoding="utf-8")
+    (command,) = re.findall(r"^ExecStart=/opt/tollmeter/bin/tollmeter (\w+)", text, re.MULTILINE)
+    assert command in COMMANDS
+    for line in ("Restart=always", "DynamicUser=yes", "NoNewPrivileges=yes", "ProtectSystem=strict", "UMask=0077"):
+        assert line in text.splitlines()
+    if analyze := shutil.which("systemd-analyze"):
+        done = subprocess.run([analyze, "verify", "--man=no", str(unit)], check=False, capture_output=True, text=True)
+        assert "Unknown" not in done.stderr, done.stderr
+
+
 def compose_plugin() -> bool:
     docker = shutil.which("docker")
     if docker is None:
@@ -148,7 +251,8 @@ def compose_plugin() -> bool:
 @pytest.mark.docker
 @pytest.mark.skipif(not compose_plugin(), reason="no Docker: the compose plugin is not installed")
 def test_compose_accepts_the_file() -> None:
-    environment = {"TOLLMETER_CLICKHOUSE_PASSWORD": "w", "CLICKHOUSE_READER_PASSWORD": "r", "PATH": "/usr/bin:/bin"}
+    required = ("TOLLMETER_CLICKHOUSE_PASSWORD", *SECRETS, "API_KEY", "INGEST_KEY")
+    environment = dict.fromkeys(required, "x") | {"PATH": "/usr/bin:/bin"}
     subprocess.run(
         ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "config", "--quiet"],
         check=True,

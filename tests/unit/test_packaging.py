@@ -15,7 +15,7 @@ from tests import checkout
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-SHIPPED = {".py", ".pyi", ".avsc", ".sql", ".yaml", ".csv", ".xml", ".json", ".typed"}
+SHIPPED = {".py", ".pyi", ".avsc", ".sql", ".yaml", ".csv", ".xml", ".json", ".html", ".css", ".js", ".svg", ".typed"}
 BASE_IMPORTS = """
 import json, pkgutil, sys
 from importlib import import_module

@@ -7,6 +7,7 @@
     AND ({model:String} = '' OR {model:String} IN (e.model, e.model_sent, e.model_used)
         OR e.model_id = lower(trimBoth({model:String})))
     AND ({api_key_id:String} = '' OR e.api_key_id = {api_key_id:String})
+    AND ({tag:String} = '' OR arrayExists(tag -> concat(tag.key, '=', tag.value) = {tag:String}, e.tags))
     AND ({label:String} = '' OR {label:String} =
         -- include: label
     )

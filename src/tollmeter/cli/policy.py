@@ -1,13 +1,11 @@
 """`tollmeter policy`: set, get, list and delete limits; amounts in currency units with up to six decimals."""
 
-from collections.abc import Callable, Iterable
-from decimal import Decimal, InvalidOperation
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from tollmeter.admin.names import known_as, resolved
-from tollmeter.admin.policy_text import PolicyTextError, amount_of, amount_text, limits_text, policy_of
+from tollmeter.admin.policy_text import amount_of, amount_text, limits_text, policy_of
 from tollmeter.broker.policies import policy_delete, policy_set, read_rules, write
 from tollmeter.cli.explain import explain, status
 from tollmeter.cli.groups import Group
@@ -17,25 +15,17 @@ from tollmeter.cli.policy_options import (
     applies_option,
     currency_option,
     doing,
+    is_none,
     known_or_created,
+    limit_options,
     name_option,
     org_option,
+    readable,
     scope_option,
 )
+from tollmeter.cli.policy_trial import try_out
 from tollmeter.schemas.policy import DEFAULT_ALERT_PCTS, DEFAULT_WARN_PCT, Policy
 from tollmeter.settings import Settings
-
-_Value = TypeVar("_Value")
-_OPTIONS = {
-    "limits.day/money": "--daily",
-    "limits.week/money": "--weekly",
-    "limits.month/money": "--monthly",
-    "alert_remaining": "--alert-remaining",
-    "warn_threshold_pct": "--warn-pct",
-    "timezone": "--timezone",
-    "alert_pcts": "--alert-pct",
-}
-
 
 _APPLIES = {"pool": "for all calls of the scope together", "each_member": "for each member by himself"}
 
@@ -50,17 +40,7 @@ def policy() -> None:
 @scope_option
 @name_option
 @applies_option
-@click.option("--daily", help="Limit per day, for example 25 or 0.5.")
-@click.option("--weekly", help="Limit per week, from Monday.")
-@click.option("--monthly", help="Limit per calendar month.")
-@click.option("--rolling", multiple=True, metavar="HOURS=AMOUNT", help="Limit of the last hours: 24=5. Repeatable.")
-@click.option(
-    "--limit",
-    "kinds",
-    multiple=True,
-    metavar="KIND=AMOUNT",
-    help="Any limit: day/tokens=1000000, rolling24h/requests=500, week/money=20. Repeatable.",
-)
+@limit_options
 @click.option(
     "--no-limits", is_flag=True, help="No limit at all: frees a user from those of the organisation's members."
 )
@@ -93,14 +73,13 @@ def set_(
     alert_remaining: str | None,
     create: bool,
     as_json: bool,
-    **limits: Any,
+    given: dict[str, str],
 ) -> None:
     """Set the limits of a scope, in place of any it had in this currency. A limit of 0 or less is no limit."""
-    given = _limits(**limits)
-    written = {kind: amount for kind, amount in given.items() if not _is_none(amount)}
+    written = {kind: amount for kind, amount in given.items() if not is_none(amount)}
     if bool(given) == no_limits:
         raise UserError("a policy needs a limit: give --daily, --monthly or another one, or --no-limits alone")
-    made = _readable(
+    made = readable(
         lambda: policy_of(
             {
                 "org_id": org,
@@ -186,45 +165,6 @@ def document(entry: Policy) -> dict[str, Any]:
     return {"policy_id": entry.policy_id, **entry.model_dump(mode="json")}
 
 
-def _limits(
-    daily: str | None, weekly: str | None, monthly: str | None, rolling: Iterable[str], kinds: Iterable[str]
-) -> dict[str, str]:
-    """Return the limits of all options by kind."""
-    pairs = [("day/money", daily), ("week/money", weekly), ("month/money", monthly)]
-    for option, texts, prefix, suffix in (("--rolling", rolling, "rolling", "h/money"), ("--limit", kinds, "", "")):
-        for text in texts:
-            kind, sign, amount = text.partition("=")
-            if not sign:
-                form = "HOURS=AMOUNT, for example 24=5" if prefix else "KIND=AMOUNT, for example day/tokens=1000000"
-                raise UserError(f"{option} {text}: write {form}")
-            pairs.append((f"{prefix}{kind}{suffix}", amount))
-    found: dict[str, str] = {}
-    for kind, given in pairs:
-        if given is not None and kind in found:
-            raise UserError(f"two limits of {kind}: give one")
-        if given is not None:
-            found[kind] = given
-    return found
-
-
-def _is_none(amount: str) -> bool:
-    """Return whether an amount is a number of zero or less: clients that know no absent limit write it so."""
-    try:
-        return Decimal(amount) <= 0
-    except InvalidOperation:
-        return False
-
-
-def _readable(make: Callable[[], _Value]) -> _Value:
-    """Return what was written as a policy; a mistake names the option that holds it."""
-    try:
-        return make()
-    except PolicyTextError as error:
-        section, _, kind = error.key.partition(".")
-        option = _OPTIONS.get(error.key) or ("--limit " + kind if section == "limits" and kind else "")
-        raise UserError(f"{option}: {error.text}" if option else error.text) from None
-
-
 def _of_scope(settings: Settings, org: str, scope: str, name: str) -> list[Policy]:
     scope, name = known_as(settings, scope, name)
     found = read_rules(settings).policies.values()
@@ -252,5 +192,5 @@ def _show(found: list[Policy], as_json: bool) -> None:
     print_table("policies", rows)
 
 
-for command in (import_policies, export_policies, explain, status):
+for command in (import_policies, export_policies, explain, status, try_out):
     policy.add_command(command)

@@ -1,11 +1,15 @@
 """What the commands about policies and members share: options, errors in one line, and who is known."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
+from functools import wraps
+from typing import TypeVar
 
 import click
 
 from tollmeter.admin.policy_files import FileError
+from tollmeter.admin.policy_text import PolicyTextError
 from tollmeter.admin.spend_status import seen_users
 from tollmeter.broker.policies import Change, PolicyError, Rules, member_set
 from tollmeter.cli.ledger import reading
@@ -26,6 +30,18 @@ applies_option = click.option(
     help="Whether it limits what each user of the scope spends, or what all its calls spend together.",
 )
 currency_option = click.option("--currency", type=click.Choice(["USD", "EUR", "RUB"]), default="USD", show_default=True)
+
+
+_Value = TypeVar("_Value")
+_OPTIONS = {
+    "limits.day/money": "--daily",
+    "limits.week/money": "--weekly",
+    "limits.month/money": "--monthly",
+    "alert_remaining": "--alert-remaining",
+    "warn_threshold_pct": "--warn-pct",
+    "timezone": "--timezone",
+    "alert_pcts": "--alert-pct",
+}
 
 
 @contextmanager
@@ -66,3 +82,77 @@ def _never_seen(settings: Settings, users: Sequence[tuple[str, str]]) -> list[tu
             f"cannot tell whether {users[0][1]} is known ({error.message}); --create adds to the membership"
         ) from None
     return [entry for entry in users if entry not in seen]
+
+
+def limit_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Give a command the options of limits; it gets them as `given`: amounts as text by kind (`day/money`)."""
+
+    @wraps(command)
+    def run(
+        *args: object,
+        daily: str | None,
+        weekly: str | None,
+        monthly: str | None,
+        rolling: tuple[str, ...],
+        kinds: tuple[str, ...],
+        **rest: object,
+    ) -> object:
+        return command(*args, given=_given_limits(daily, weekly, monthly, rolling, kinds), **rest)
+
+    found: Callable[..., object] = run
+    for option in (
+        click.option(
+            "--limit",
+            "kinds",
+            multiple=True,
+            metavar="KIND=AMOUNT",
+            help="Any limit: day/tokens=1000000, rolling24h/requests=500, week/money=20. Repeatable.",
+        ),
+        click.option(
+            "--rolling", multiple=True, metavar="HOURS=AMOUNT", help="Limit of the last hours: 24=5. Repeatable."
+        ),
+        click.option("--monthly", help="Limit per calendar month."),
+        click.option("--weekly", help="Limit per week, from Monday."),
+        click.option("--daily", help="Limit per day, for example 25 or 0.5."),
+    ):
+        found = option(found)
+    return found
+
+
+def _given_limits(
+    daily: str | None, weekly: str | None, monthly: str | None, rolling: Iterable[str], kinds: Iterable[str]
+) -> dict[str, str]:
+    """Return the limits of all options by kind."""
+    pairs = [("day/money", daily), ("week/money", weekly), ("month/money", monthly)]
+    for option, texts, prefix, suffix in (("--rolling", rolling, "rolling", "h/money"), ("--limit", kinds, "", "")):
+        for text in texts:
+            kind, sign, amount = text.partition("=")
+            if not sign:
+                form = "HOURS=AMOUNT, for example 24=5" if prefix else "KIND=AMOUNT, for example day/tokens=1000000"
+                raise UserError(f"{option} {text}: write {form}")
+            pairs.append((f"{prefix}{kind}{suffix}", amount))
+    found: dict[str, str] = {}
+    for kind, given in pairs:
+        if given is not None and kind in found:
+            raise UserError(f"two limits of {kind}: give one")
+        if given is not None:
+            found[kind] = given
+    return found
+
+
+def is_none(amount: str) -> bool:
+    """Return whether an amount is a number of zero or less: clients that know no absent limit write it so."""
+    try:
+        return Decimal(amount) <= 0
+    except InvalidOperation:
+        return False
+
+
+def readable(make: Callable[[], _Value]) -> _Value:
+    """Return what was written as a policy; a mistake names the option that holds it."""
+    try:
+        return make()
+    except PolicyTextError as error:
+        section, _, kind = error.key.partition(".")
+        option = _OPTIONS.get(error.key) or ("--limit " + kind if section == "limits" and kind else "")
+        raise UserError(f"{option}: {error.text}" if option else error.text) from None

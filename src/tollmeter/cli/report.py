@@ -13,10 +13,11 @@ from tollmeter.admin.reports.labels import name_keys
 from tollmeter.admin.reports.questions import ALL, BY, CALL, OPERATION, SPEND
 from tollmeter.admin.reports.rows import Row, document, pick, plain, usd
 from tollmeter.cli.budget import budget
+from tollmeter.cli.changes import report_changes
 from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, json_option, out, print_json, print_table
-from tollmeter.cli.report_options import THIS_MONTH, asking, zone_option
+from tollmeter.cli.report_options import THIS_MONTH, Columns, asking, zone_option
 from tollmeter.cli.report_rows import Form, form_option, show
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.queries import load, moment
@@ -39,25 +40,13 @@ _LEDGER_FIELDS = (
 )
 
 
-class Columns(click.ParamType):
-    """Names of columns to group by, separated by commas."""
-
-    name = "columns"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        names = value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(","))
-        for name in names:
-            if name not in BY:
-                self.fail(f"no column {name!r}: choose from {', '.join(BY)}", param, ctx)
-        return tuple(dict.fromkeys(names))
-
-
 @click.group(cls=Group)
 def report() -> None:
     """Who spent how much, on what, through which key."""
 
 
 report.add_command(budget)
+report.add_command(report_changes)
 
 
 @report.command()

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from tollmeter.admin.reports.asked import Asked
+from tollmeter.admin.reports.questions import BY
 from tollmeter.cli.options import INSTANT, SPAN, ZONE
 
 Command = Callable[..., Any]
@@ -20,6 +21,7 @@ OPTIONS = {
     "model": ("--model", "Only this model, as it was sent, used or priced."),
     "api_key_id": ("--key", "Only this key id."),
     "label": ("--label", "Only keys of this label."),
+    "tag": ("--tag", "Only calls with this tag, as key=value."),
 }
 """The options of the filters."""
 THIS_MONTH = "month"
@@ -28,6 +30,19 @@ THIS_MONTH = "month"
 zone_option = click.option(
     "--zone", type=ZONE, default="UTC", show_default=True, help="Time zone of days, months and times without one."
 )
+
+
+class Columns(click.ParamType):
+    """Names of columns to group by, separated by commas."""
+
+    name = "columns"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        names = value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(","))
+        for name in names:
+            if name not in BY:
+                self.fail(f"no column {name!r}: choose from {', '.join(BY)}", param, ctx)
+        return tuple(dict.fromkeys(names))
 
 
 def asking(since: str, *, day: bool = False) -> Callable[[Command], Command]:
@@ -54,6 +69,8 @@ def asking(since: str, *, day: bool = False) -> Callable[[Command], Command]:
             click.option("--until", metavar="TIME", help="Up to this time [default: now]."),
             click.option(
                 "--since",
+                "--from",
+                "since",
                 metavar="SPAN|TIME",
                 default=since,
                 show_default=True,

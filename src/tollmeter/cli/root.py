@@ -47,6 +47,11 @@ COMMANDS = {
     "generate": Listed("generate", "generate", "Send made-up traffic that looks like real traffic."),
     "import": Listed("importing", "import_file", 'Import usage from FILE ("-" = standard input).'),
     "key": Listed("key", "key", "Names of provider keys: label, owner, cost centre."),
+    "mcp": Listed(
+        "mcp",
+        "mcp",
+        "Serve spend, calls and budgets to an assistant on standard input and output (Model Context Protocol).",
+    ),
     "member": Listed("member", "member", "The membership: users in groups, and groups inside groups."),
     "notify": Listed(
         "notify",
@@ -87,6 +92,11 @@ COMMANDS = {
         "Show the processes of the stack: up or down, memory, restarts, addresses, records and events waiting.",
     ),
     "token": Listed("token", "token", "Tracking tokens of usage that is sent over HTTP."),
+    "top": Listed(
+        "top",
+        "top",
+        "Spend of this moment by key, user, model, address ..., read from the log: also with ClickHouse away.",
+    ),
     "unblock": Listed(
         "access", "unblock", "Let a key, an address or a user call again; one that is not blocked is no error."
     ),

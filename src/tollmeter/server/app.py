@@ -17,10 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Message, Receive, Scope, Send
 
-from tollmeter.server import answers, doors
+from tollmeter.server import answers, doors, pages
 from tollmeter.server.body import GoneError
 from tollmeter.server.door import Door, Posted
 from tollmeter.server.limits import Limiter
+from tollmeter.server.pages.along import Along
 from tollmeter.server.parts import Parts
 from tollmeter.server.problems import Headers, Problem
 
@@ -41,10 +42,11 @@ class Server:
         self._parts = parts
         self._doors = {door.path: door for door in doors.ALL}
         self._router = Starlette(
-            routes=answers.routes(),
+            routes=[*answers.routes(), *pages.routes()],
             exception_handlers={HTTPException: _http_exception, Problem: _raise, Exception: _raise},
         )
         self._router.state.parts = parts
+        self._router.state.along = self._along = Along(parts.line)
         self._browsers = CORSMiddleware(
             self._plain,
             allow_origins=list(parts.settings.allowed_origins),
@@ -70,6 +72,7 @@ class Server:
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._parts.proxy.stop()
+                await self._along.close()
                 await self._parts.writer.stop()
                 await self._parts.registry.stop()
                 self._parts.ledger.close()

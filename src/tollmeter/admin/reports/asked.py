@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from tollmeter.sinks.clickhouse.queries import moment
 
-FILTERS = ("org_id", "user_id", "provider", "model", "api_key_id", "label")
+FILTERS = ("org_id", "user_id", "provider", "model", "api_key_id", "label", "tag")
 NO_FILTER = dict.fromkeys(FILTERS, "")
 FIRST_YEAR, LAST_YEAR = 1971, 2199
 _SPAN = re.compile(r"(\d{1,6})([smhd])", re.ASCII)

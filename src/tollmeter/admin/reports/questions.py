@@ -28,9 +28,13 @@ BY = {
     "ip": "client_ip",
     "provider": "provider",
     "operation": "operation_name",
+    "feature": "operation_name",
     "service": "service",
     "status": "status",
+    "hour": "hour",
     "day": "day",
+    "week": "week",
+    "month": "month",
 }
 """What spend is grouped by, and the column each becomes."""
 CALL = ("ts", "model_sent", "model_used", "pt", "ot", "est_cost", "client_ip", "request_id", "api_key_id")

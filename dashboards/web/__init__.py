@@ -1,0 +1,1 @@
+"""Pages: templates and what stands beside them; the server fills them in."""

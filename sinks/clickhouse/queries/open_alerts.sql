@@ -1,0 +1,7 @@
+-- Alerts of a week that nobody has closed yet, the newest first.
+SELECT id, received_at, kind, severity, org_id, scope, name, text, state
+FROM alert_list
+WHERE state != 'resolved' AND received_at >= now() - INTERVAL 7 DAY
+    AND ({org_id:String} = '' OR org_id = {org_id:String})
+ORDER BY received_at DESC, id
+LIMIT {top:UInt32}

@@ -1,0 +1,136 @@
+"""The page Calls: each call with its cost, filtered and summed up; CSV of exactly these; one call's whole story."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tollmeter.admin.reports.csv_text import csv_text
+from tollmeter.admin.reports.rows import plain
+from tollmeter.server.asking import parts_of
+from tollmeter.server.pages.filters import CALENDAR, PRESETS, Filters, filters_of
+from tollmeter.server.pages.session import session_of
+from tollmeter.server.pages.site import HEADERS, page, reader
+from tollmeter.server.problems import Problem
+
+PAGE_ROWS, CSV_ROWS = 100, 100_000
+COLUMNS = (
+    *(
+        "at",
+        "org_id",
+        "user_id",
+        "group_id",
+        "api_key_id",
+        "client_ip",
+        "provider",
+        "model",
+        "operation_name",
+        "service",
+    ),
+    *("status", "input_tokens", "cache_read_tokens", "output_tokens", "cost_usd", "at_risk_usd", "price_status"),
+    *("usage_source", "request_id", "event_id"),
+)
+"""Of the CSV: the table, with what it leaves out for width."""
+SORTS = {"time": 0, "cost": 1}
+
+
+async def calls(request: Request) -> Response:
+    """Show the calls; `?part=rows` is the table alone, for what keeps it up to date."""
+    session = reader(request)
+    if isinstance(session, Response):
+        return session
+    now = datetime.now(UTC)
+    shown = filters_of(request, session, now)
+    number = _page_number(request)
+    rows = await _rows(request, shown, PAGE_ROWS + 1, number * PAGE_ROWS)
+    [total] = await parts_of(request).ledger.ask("spend_total", **shown.asked.parameters())
+    [newest] = await parts_of(request).ledger.ask("freshness", orgs=shown.asked.orgs, days=2)
+    as_of = newest["as_of"]
+    values: dict[str, Any] = {
+        "filters": shown,
+        "presets": PRESETS,
+        "calendar": CALENDAR,
+        "rows": [_row(one, shown) for one in rows[:PAGE_ROWS]],
+        "total": total,
+        "age_s": None if as_of is None else max(0.0, (now - as_of).total_seconds()),
+        "sort": request.query_params.get("sort", "time"),
+        "earlier": shown.link(page=str(number + 1)) if len(rows) > PAGE_ROWS else "",
+        "later": shown.link(page=str(number - 1) if number > 1 else "") if number else "",
+        "number": number,
+    }
+    name = "calls_rows.html" if request.query_params.get("part") == "rows" else "calls.html"
+    return page(request, name, session, **values)
+
+
+async def csv(request: Request) -> Response:
+    """Return the calls of the same address as CSV."""
+    session = session_of(request)
+    shown = filters_of(request, session, datetime.now(UTC))
+    rows = await _rows(request, shown, CSV_ROWS + 1, 0)
+    if len(rows) > CSV_ROWS:
+        raise Problem(400, "too_many", f"more than {CSV_ROWS:,} calls: choose a shorter period, or `tollmeter export`")
+    text = csv_text(COLUMNS, [_cells(one) for one in rows])
+    kind = {"content-type": "text/csv; charset=utf-8", "content-disposition": 'attachment; filename="calls.csv"'}
+    return Response(text, headers={**HEADERS, **kind})
+
+
+async def call(request: Request) -> Response:
+    """Show one call: what was sent, what it cost and by which rule, where it went."""
+    session = reader(request)
+    if isinstance(session, Response):
+        return session
+    rows = await parts_of(request).ledger.ask("find_call", id=request.path_params["id"])
+    found = [plain(row) for row in rows if session.sees in ("", row["org_id"])]
+    facts = [_story(row) for row in found]
+    return page(request, "call.html", session, 200 if facts else 404, id=request.path_params["id"], facts=facts)
+
+
+async def _rows(request: Request, shown: Filters, top: int, skip: int) -> list[dict[str, Any]]:
+    by_cost = SORTS.get(request.query_params.get("sort", "time"), 0)
+    asked = {**shown.asked.parameters(), "by_cost": by_cost, "top": top, "skip": skip}
+    return await parts_of(request).ledger.ask("call_list", **asked)
+
+
+def _page_number(request: Request) -> int:
+    text = request.query_params.get("page", "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise Problem(400, "page", f"page={text[:20]!r}: a number from 0 on")
+    return int(text)
+
+
+def _row(one: dict[str, Any], shown: Filters) -> dict[str, Any]:
+    local = one["at"].astimezone(shown.asked.zone)
+    return {**one, "local": local.strftime("%Y-%m-%d %H:%M:%S"), "event_id": str(one["event_id"])}
+
+
+def _cells(one: dict[str, Any]) -> dict[str, Any]:
+    cost, risk = one["cost_nano"], one["at_risk_nano"]
+    money = {"cost_usd": None if cost is None else cost / 1e9, "at_risk_usd": None if risk is None else risk / 1e9}
+    return plain({**one, **money})
+
+
+def _story(row: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the fields of a call in the order of its way, the empty ones left out."""
+    rule = str(row.pop("price_rule", "") or "")
+    groups: dict[str, list[tuple[str, str]]] = {"Sent": [], "Priced": [], "In the ledger": []}
+    for name, value in row.items():
+        if value in ("", None, [], {}):
+            continue
+        kind = "Sent"
+        if name.startswith(("cost_", "price_", "rule_", "fx_", "at_risk_", "model_id", "provider_id")):
+            kind = "Priced"
+        elif name.startswith(("src_", "priced_", "version", "inserted_at", "revision", "received_at", "flags")):
+            kind = "In the ledger"
+        groups[kind].append((name, str(value)))
+    if rule:
+        groups["Priced"].append(("rule", rule))
+    return list(groups.items())
+
+
+ROUTES = [
+    Route("/dashboard/calls", calls),
+    Route("/dashboard/calls.csv", csv),
+    Route("/dashboard/calls/{id}", call),
+]

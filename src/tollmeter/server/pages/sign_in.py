@@ -1,0 +1,69 @@
+"""Signing in and out: a key that reads or administers, shown once, for a cookie."""
+
+import time
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from tollmeter.server.asking import parts_of
+from tollmeter.server.pages.session import begin, forget, posted, remember, session_of
+from tollmeter.server.pages.site import HEADERS, page
+from tollmeter.server.problems import Problem
+
+HOME = "/dashboard/now"
+
+
+async def root(request: Request) -> Response:
+    """Lead to the first page."""
+    return RedirectResponse(HOME, 303, HEADERS)
+
+
+async def sign_in(request: Request) -> Response:
+    """Show the form, and take it."""
+    onward = _local(request.query_params.get("next", ""))
+    if request.method == "GET":
+        return page(request, "sign_in.html", None, onward=onward, wrong="")
+    parts = parts_of(request)
+    client = request.client
+    parts.limits.ingest.take(f"sign-in {client.host if client else ''}")
+    fields = await posted(request)
+    presented = fields.get("key", "").strip()
+    caller = parts.directory.caller(presented) if presented else None
+    if caller is None or caller.role == "ingest":
+        wrong = "This key only sends usage: a key that reads is asked for." if caller else "Nobody knows this key."
+        return page(request, "sign_in.html", None, 403 if caller else 401, onward=onward, wrong=wrong)
+    lasting = fields.get("remember") == "on"
+    session = begin(parts, caller, presented, lasting, time.time())
+    answer = RedirectResponse(_local(fields.get("next", "")), 303, HEADERS)
+    remember(request, answer, session, lasting=lasting)
+    return answer
+
+
+async def sign_out(request: Request) -> Response:
+    """Take the cookie away."""
+    try:
+        session_of(request)
+        await posted(request)
+    except Problem as problem:
+        if problem.status not in (401, 403):
+            raise
+    answer = RedirectResponse("/dashboard/sign-in", 303, HEADERS)
+    forget(request, answer)
+    return answer
+
+
+def _local(text: str) -> str:
+    """Return a path of ours; anything else leads home."""
+    parts = urlsplit(text)
+    inside = not parts.scheme and not parts.netloc and text.startswith("/dashboard") and "\\" not in text
+    return text if inside else HOME
+
+
+ROUTES = [
+    Route("/dashboard", root),
+    Route("/dashboard/", root),
+    Route("/dashboard/sign-in", sign_in, methods=["GET", "POST"], name="sign-in"),
+    Route("/dashboard/sign-out", sign_out, methods=["POST"]),
+]

@@ -1,0 +1,116 @@
+"""What all pages share: templates with every value escaped, a strict policy of content, the frame around them."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache, wraps
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from tollmeter.schemas.money import nano_to_text
+from tollmeter.server.pages.session import Session, form_token, session_of
+from tollmeter.server.problems import Problem
+
+Handler = Callable[[Request], Awaitable[Response]]
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "referrer-policy": "same-origin",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+}
+TABS = (
+    ("now", "Now"),
+    ("spend", "Spend"),
+    ("calls", "Calls"),
+    ("limits", "Limits"),
+    ("alerts", "Alerts"),
+    ("tokens", "Tokens"),
+)
+LATE_S, BEHIND_S = 60, 600
+"""From which age on figures are amber, and red."""
+
+
+@cache
+def _templates() -> Environment:
+    made = Environment(
+        loader=PackageLoader("tollmeter.dashboards.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"usd": usd, "count": count, "age": age}
+    return made
+
+
+def page(request: Request, name: str, session: Session | None, status: int = 200, **values: Any) -> Response:
+    """Return a page. Values are text, numbers, and rows of them: the template escapes them all."""
+    frame = {
+        "tabs": TABS,
+        "tab": name.partition(".")[0],
+        "session": session,
+        "form": form_token(request),
+        "path": request.url.path,
+        "query": request.url.query,
+        "clock": datetime.now(UTC).strftime("%H:%M:%S"),
+    }
+    text = _templates().get_template(name).render(**frame, **values)
+    return HTMLResponse(text, status, HEADERS)
+
+
+def reader(request: Request) -> Session | Response:
+    """Return who looks, or the way to the sign-in."""
+    try:
+        return session_of(request)
+    except Problem as problem:
+        if problem.status != 401:
+            raise
+        where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"/dashboard/sign-in?{urlencode({'next': where})}", 303, HEADERS)
+
+
+def told(handler: Handler) -> Handler:
+    """Show what a page cannot do as a page, to whoever reads pages."""
+
+    @wraps(handler)
+    async def answered(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Problem as problem:
+            if "text/html" not in request.headers.get("accept", ""):
+                raise
+            try:
+                session = session_of(request)
+            except Problem:
+                session = None
+            return page(request, "problem.html", session, problem.status, detail=problem.detail, code=problem.code)
+
+    return answered
+
+
+def usd(nano: int | None, places: int = 4) -> str:
+    """Return an amount for people; what is not known is a dash."""
+    return nano_to_text(None if nano is None else int(nano), places)
+
+
+def count(number: int | None) -> str:
+    """Return a count for people."""
+    return "—" if number is None else f"{int(number):,}"
+
+
+def age(seconds: float | None) -> Mapping[str, str]:
+    """Return how old figures are, in words and as a class of the page: fresh, late, behind, unknown."""
+    if seconds is None:
+        return {"words": "nothing heard yet", "kind": "unknown"}
+    kind = "fresh" if seconds < LATE_S else "late" if seconds < BEHIND_S else "behind"
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return {"words": f"{seconds / length:.0f} {unit} old", "kind": kind}
+    return {"words": f"{seconds:.0f} s old", "kind": kind}
