@@ -2,7 +2,9 @@
 
 import hmac
 import json
+import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -390,3 +392,19 @@ def test_limits_keys_and_prices(place: Place) -> None:
         answer = client.put("/api/v1/members/user/ann", content=wrong_body, headers=ADMIN_A)
         assert answer.status_code == 400
     assert client.put("/api/v1/members/user/ann", content=b" " * 70_000, headers=ADMIN_A).status_code == 413
+
+
+@pytest.mark.parametrize("page", ["http.md", "json.md"])
+def test_commands_of_the_pages_work_as_printed(place: Place, page: str) -> None:
+    """Each block of curl commands, sent to this server with its keys."""
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    found = [block for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if "curl " in block]
+    assert found
+    keys = {"API_KEY": "admin-key", "INGEST_KEY": "ingest-key", "PATH": os.environ["PATH"]}
+    for block in found:
+        program = block.replace("http://127.0.0.1:5001", str(place.client.base_url).rstrip("/"))
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", program], env=keys, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        assert '"totals"' in done.stdout or '"accepted":2' in done.stdout, done.stdout

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tollmeter.admin.reports.questions import ALL
+from tollmeter.admin.reports.minutes import ALL
 from tollmeter.cli import alert_actions
 from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading

@@ -10,7 +10,8 @@ import click
 from tollmeter.admin.reports import questions
 from tollmeter.admin.reports.asked import NO_FILTER, Asked, day, midnight
 from tollmeter.admin.reports.labels import name_keys
-from tollmeter.admin.reports.questions import ALL, BY, CALL, OPERATION, SPEND
+from tollmeter.admin.reports.minutes import ALL, whole_from
+from tollmeter.admin.reports.questions import BY, CALL, OPERATION, SPEND
 from tollmeter.admin.reports.rows import Row, document, pick, plain, usd
 from tollmeter.cli.budget import budget
 from tollmeter.cli.changes import report_changes
@@ -72,7 +73,8 @@ def spend(settings: Settings, asked: Asked, by: tuple[str, ...], top: int | None
     """Spend grouped by model, key, user, and so on, dearest first."""
     limit = top or (TABLE_ROWS if form == "table" else ALL)
     with reading(settings) as ledger:
-        answered = questions.spend(ledger, asked, by, limit)
+        whole = asked._replace(minutes_from=whole_from(settings.retention_events_days, datetime.now(UTC)))
+        answered = questions.spend(ledger, whole, by, limit)
     columns = [*(BY[name] for name in by), *SPEND]
     show(f"spend by {', '.join(by)}", answered, columns, asked, form, spare=("output_tokens", "prompt_tokens"))
     if form == "table" and not top and len(answered.rows) == TABLE_ROWS:

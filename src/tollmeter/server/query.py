@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 from starlette.requests import Request
 
 from tollmeter.admin.reports.asked import NO_FILTER, Asked, back, calendar, instant, midnight
+from tollmeter.admin.reports.minutes import whole_from
 from tollmeter.server.asking import parts_of
 from tollmeter.server.auth import Caller
 from tollmeter.server.problems import Problem
@@ -40,8 +41,10 @@ def asked_of(request: Request, caller: Caller, default: str, more: Collection[st
     zone = zone_of(given)
     filters = {**NO_FILTER, "org_id": caller.org_id}
     filters |= {column: given.get(name, "") for name, column in FILTERS.items()}
-    since, until = _period(given, zone, default, datetime.now(UTC))
-    return Asked(since, until, zone, filters, nameless=is_home(request, caller))
+    now = datetime.now(UTC)
+    since, until = _period(given, zone, default, now)
+    whole = whole_from(parts_of(request).line.retention_events_days, now)
+    return Asked(since, until, zone, filters, is_home(request, caller), whole)
 
 
 def zone_of(given: dict[str, str]) -> ZoneInfo:

@@ -26,6 +26,9 @@ class Asked(NamedTuple):
     nameless: bool = False
     """Whether calls that name no organisation are of the one asked for, too."""
 
+    minutes_from: datetime | None = None
+    """From when on the rollup has every minute; None: it is not asked."""
+
     @property
     def orgs(self) -> list[str]:
         """The organisations that are meant; none = all."""

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from tollmeter.admin.reports import minutes
 from tollmeter.admin.reports.asked import Asked
 from tollmeter.admin.reports.labels import name_keys
+from tollmeter.admin.reports.minutes import ALL
 from tollmeter.admin.reports.rows import SUBSCRIBED, Row, pick, plain
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load
 
-ALL = 2**32 - 1
-"""As a LIMIT: everything."""
 BY = {
     "model": "model",
     "key": "api_key_id",
@@ -66,6 +66,10 @@ def top_calls(ledger: ClickHouse, asked: Asked, top: int) -> Answered:
 
 def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL) -> Answered:
     """Return spend by some of `BY`, dearest first."""
+    if minutes.answer(asked, by):
+        rows, total = minutes.spend(ledger, asked, by, top)
+        named = name_keys(ledger, rows, asked.orgs) if "key" in by else rows
+        return Answered(named, total, newest(ledger, asked.orgs))
     parameters = {**asked.parameters(), "zone": asked.zone.key, "by": list(by), "top": top}
     rows = ledger.query(load("spend"), parameters)
     return _answered(ledger, asked, name_keys(ledger, rows, asked.orgs) if "key" in by else rows)
@@ -73,6 +77,8 @@ def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL) -
 
 def costs(ledger: ClickHouse, asked: Asked) -> Answered:
     """Return the period's cost per model and key, dearest first; rows and totals are of one reading."""
+    if minutes.answer(asked, ("model", "key")):
+        return spend(ledger, asked, ("model", "key"))
     found = ledger.query(load("costs_today"), asked.parameters())
     rows = name_keys(ledger, [row for row in found if not row["total"]], asked.orgs)
     nothing: Row = dict.fromkeys((*TOTALS, "known_nano", "risk_nano", "total_nano", "value_nano"), 0)
@@ -88,6 +94,8 @@ def operations(ledger: ClickHouse, asked: Asked) -> Answered:
 
 def total(ledger: ClickHouse, asked: Asked) -> Answered:
     """Return the totals of a period alone."""
+    if minutes.answer(asked, ()):
+        return Answered([], minutes.spend(ledger, asked, ())[1], newest(ledger, asked.orgs))
     return _answered(ledger, asked, [])
 
 
