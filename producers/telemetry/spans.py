@@ -80,7 +80,9 @@ def fields_of(span: Span, operation: str) -> dict[str, Any]:
         "model_used": used.removeprefix("models/"),
         "status": "ERROR" if span.failed or "error_type" in facts else "OK",
     }
-    fields |= {name: text_of(facts, name) for name in _TEXTS if name in facts}
+    for name in _TEXTS:
+        if name in facts:
+            fields[name] = text_of(facts, name)
     if "api_host" in facts:
         fields |= _address(text_of(facts, "api_host"), text_of(facts, "api_port"))
     _count(tokens, fields)
@@ -119,8 +121,8 @@ def _count(tokens: Tokens, fields: dict[str, Any]) -> None:
     fields["output_tokens"] = tokens.whole(tokens.take("output_tokens"), reasoning)
     if "cache_write_1h_tokens" in tokens.facts:
         fields["cache_write_1h_tokens"] = min(tokens.take("cache_write_1h_tokens"), write)
-    fields |= {"cache_read_tokens": read, "cache_write_tokens": write, "reasoning_tokens": reasoning}
-    if UNITS & tokens.facts.keys():
+    fields["cache_read_tokens"], fields["cache_write_tokens"], fields["reasoning_tokens"] = read, write, reasoning
+    if not UNITS.isdisjoint(tokens.facts):
         units = {name: float(number) for name in sorted(UNITS) if (number := tokens.take(name))}
         fields |= {"extra_units": units} if units else {}
     if "cost_usd" in tokens.facts:

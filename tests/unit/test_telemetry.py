@@ -442,7 +442,9 @@ FOLDER = Path(__file__).parents[1] / "golden" / "otlp"
 CHAT = ("openai", "chat", "gpt-4o", 1_000, 300, 400)
 EMBEDDING = ("openai", "embeddings", "text-embedding-3-small", 20, 0, 0)
 FAILED = ("openai", "chat", "quota", 0, 0, 0)
+NO_CACHE = ("openai", "chat", "gpt-4o", 1_000, 300, 0)
 SENT = {
+    "openai-v2.pb.b64": ([NO_CACHE, NO_CACHE, FAILED, EMBEDDING], 0),  # it leaves out what came from the cache
     "openinference.pb.b64": ([CHAT, CHAT, EMBEDDING, ("openai", "chat", "gpt-5", 900, 80, 100)], 1),
     "openllmetry.pb.b64": ([CHAT, CHAT, FAILED, EMBEDDING, ("openai", "chat", "gpt-4o", 900, 80, 100)], 0),
     "openllmetry-anthropic.pb.b64": ([("anthropic", "chat", "claude-opus-4-1", 2_600, 70, 2_000)], 1),
@@ -451,6 +453,7 @@ SENT = {
 }
 """What real senders sent of calls to tests/fake_provider.py on 2026-11-29, and how many spans of theirs are no call.
 
+opentelemetry-instrumentation-openai-v2 2.4b0 with opentelemetry-util-genai 0.4b0,
 openinference-instrumentation-openai 0.1.66, opentelemetry-instrumentation-openai and -anthropic 0.62.4 (OpenLLMetry)
 with openai 2.54 and anthropic 2.14, whose SDK tells the call by itself, too; ai 7.0.173 with @ai-sdk/otel 1.0.173.
 """
@@ -509,3 +512,13 @@ def test_of_two_spans_around_each_other_the_one_with_counts_stays() -> None:
     for outer, inner, kept in ((silent, told, 2), (told, silent, 1)):
         reading = read(traces([span(2, 1, attributes=inner), span(1, attributes=outer)]))
         assert [int(call.fields["span_id"]) for call in reading.calls] == [kept]
+
+
+def test_the_benchmark_measures_what_it_names() -> None:
+    from benchmarks.otlp import figures
+
+    found = figures(runs=1)
+    assert found.keys() == {
+        *("json_us_per_span", "protobuf_us_per_span", "json_to_avro_us_per_span", "json_format_us_per_span")
+    }
+    assert all(value > 0 for value in found.values())
