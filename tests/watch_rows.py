@@ -42,6 +42,7 @@ def low(limits: Limits) -> Limits:
         hours_age_days=1,
         hours_most=16,
         cache_lost=limits.cache_lost.model_copy(update={"input_tokens": 1}),
+        unusual_use=limits.unusual_use.model_copy(update={"hour_nano": 1, "day_pct": 1}),
         clock_ahead=limits.clock_ahead.model_copy(update={"least": 1}),
         fan_out=limits.fan_out.model_copy(update=few),
         error_storm=limits.error_storm.model_copy(update=few),

@@ -35,7 +35,7 @@ from tollmeter.streams.rules.windows.name_hashes import hash_of, network_hash
 from tollmeter.streams.watch.thresholds import SHIPPED, read_limits, shipped_limits
 from tollmeter.yaml_files import YamlError
 
-RULES = SUSPICIONS
+RULES = tuple(kind for kind in SUSPICIONS if kind != "unusual_use")
 WINDOW_S, DAY_S = 600, 86_400
 Call = dict[str, Any]
 
@@ -180,6 +180,25 @@ def test_what_a_key_never_did_before(
     found = [alert for alert in told(a_log([*past, (at_s, burst)])) if alert.kind in RULES]
     since = datetime.fromtimestamp(at_s - 301, UTC)
     assert [(alert.kind, alert.severity) for alert in found if alert.received_at >= since] == expected
+
+
+@pytest.mark.parametrize(
+    ("burst", "expected"),
+    [
+        pytest.param(plain(1.2), [], id="dear by a fifth"),
+        pytest.param(plain(1.21) * 1 + plain(0, input_tokens=1), [("unusual_use", "info")], id="dearer"),
+        pytest.param(plain(1.31), [("unusual_use", "warning")], id="dearer, and dearer a call"),
+        pytest.param(plain(1.0, output_tokens=1), [("unusual_use", "info")], id="hungrier"),
+        pytest.param(plain(0.2, output_tokens=1), [], id="hungrier, for little money"),
+        pytest.param(plain(60), [("unusual_use", "critical")], id="beyond a usual day"),
+    ],
+)
+def test_beyond_every_window_of_two_weeks(burst: list[Call], expected: list[tuple[str, str]]) -> None:
+    past = days(lambda _: plain(1.0, output_tokens=100_000), 2)
+    burst = [{"output_tokens": 100_000, **call} for call in burst]
+    at_s = past[-1][0] + WINDOW_S
+    found = [a for a in told(a_log([*past, (at_s, burst)])) if a.kind == "unusual_use"]
+    assert [(alert.kind, alert.severity) for alert in found] == expected
 
 
 def test_an_hour_of_the_day_in_which_a_key_was_silent() -> None:

@@ -34,6 +34,7 @@ from tollmeter.streams.rules.anomalies.layout import (
 )
 from tollmeter.streams.rules.anomalies.limits import Limits
 from tollmeter.streams.rules.anomalies.profiles import Profiles
+from tollmeter.streams.rules.anomalies.unusual import of_extremes
 from tollmeter.streams.rules.anomalies.young import meet_models, meet_networks
 
 LATE_MS = 600_000
@@ -111,6 +112,7 @@ class Detector:
         models = meet_models(profiles, past, calls, by, self._hash_of(calls.model), limits.model_price_factor)
         networks = meet_networks(profiles, past, calls, by, self._network_of(calls.address), limits.few_networks)
         verdicts = of_keys(profiles, past, limits)
+        verdicts += [of_extremes(profiles, past, limits)]
         verdicts += [of_models(profiles, models, limits), of_networks(profiles, networks, limits)]
         found = self._told(verdicts, profiles, open_, calls, by)
         self.keys.put(rows[open_], profiles[open_])

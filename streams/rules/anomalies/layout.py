@@ -51,9 +51,9 @@ OPEN_SUMS = slice(CALLS, AHEAD + 1)
 WEEKLY = ("windows", "calls", "cost", "input", "cached", "output")
 """Sums of the closed windows of this week, then of the week before; `windows` counts those with calls."""
 W_WINDOWS, W_CALLS, W_COST, W_INPUT, W_CACHED, W_OUTPUT = range(6)
-PEAKED = ("partners", "errors", "repeats")
-"""Highest value of a closed window of this week, then of the week before."""
-P_PARTNERS, P_ERRORS, P_REPEATS = range(3)
+PEAKED = ("partners", "errors", "repeats", "cost", "per_call", "ratio")
+"""Highest value of a closed window of this week, then of the week before. `ratio`: input by output, in thousandths."""
+P_PARTNERS, P_ERRORS, P_REPEATS, P_COST, P_PER_CALL, P_RATIO = range(len(PEAKED))
 
 
 def _block(start: int, size: int) -> slice:
@@ -128,6 +128,18 @@ def repeats(profiles: Matrix) -> Vector:
 def two_weeks(profiles: Matrix, column: int) -> Vector:
     """Return a weekly sum over both weeks."""
     found: Vector = profiles[:, THIS_WEEK.start + column] + profiles[:, LAST_WEEK.start + column]
+    return found
+
+
+def per_call(profiles: Matrix) -> Vector:
+    """Return what a call of the open window costs, in nano-USD."""
+    found: Vector = profiles[:, COST] // np.maximum(profiles[:, CALLS], 1)
+    return found
+
+
+def ratio(profiles: Matrix) -> Vector:
+    """Return input by output tokens of the open window, in thousandths."""
+    found: Vector = profiles[:, INPUT] * 1_000 // np.maximum(profiles[:, OUTPUT], 1)
     return found
 
 

@@ -57,6 +57,18 @@ class Cache(_Figures):
     """Of the usual cost of a call."""
 
 
+class Unusual(_Figures):
+    """A new extreme of a window, in percent of the highest of two weeks."""
+
+    cost_pct: int = Field(gt=100)
+    per_call_pct: int = Field(gt=100)
+    ratio_pct: int = Field(gt=100)
+    hour_nano: int = Field(gt=0)
+    """The hour costs at least so much."""
+    day_pct: int = Field(gt=0, le=100)
+    """And at least so many percent of a usual day."""
+
+
 class Ahead(_Figures):
     """Calls from the future within a window."""
 
@@ -90,4 +102,5 @@ class Limits(_Figures):
     hours_most: int = Field(gt=0, lt=24)
     """Who uses more hours of the day has none of its own."""
     cache_lost: Cache
+    unusual_use: Unusual
     clock_ahead: Ahead

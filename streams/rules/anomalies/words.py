@@ -19,6 +19,8 @@ _SAID = {
     "new_hour": "spent {cost} USD between {hour_of_day}:00 and {hour_of_day}:59 UTC, an hour of the day "
     "in which it was silent for two weeks",
     "cache_lost": "has {cached_pct} % of its input from the cache, usually {usual_cached_pct} %: " + _CALLS,
+    "unusual_use": "cost {cost} USD within ten minutes, at most {past_cost} before; {per_call} USD a call, at most "
+    "{past_per_call} before; {input_per_output:,} input tokens per output token, at most {past_input_per_output:,}",
     "clock_ahead": "has {ahead:,} of {calls:,} calls from the future: the clock of its service is more than five "
     "minutes ahead",
 }
@@ -30,7 +32,7 @@ OF_HOURS = ("dominance", "new_model", "new_network", "woken", "new_hour")
 def said(kind: str, figures: Mapping[str, object]) -> str:
     """Return what a scope did, to be read behind its name. Raises `KeyError` for a figure that is missing."""
     amounts = {
-        name.removesuffix("_nano"): nano_to_text(value, 2)
+        name.removesuffix("_nano"): nano_to_text(value, 4 if "per_call" in name else 2)
         for name, value in figures.items()
         if name.endswith("_nano") and isinstance(value, int)
     }
