@@ -4,8 +4,10 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks.anomalies import WARM_UP, episodes, interval, spikes
 from benchmarks.measure import CpuMark, TooLateError, cpu_seconds, descendants, quantile, rss_mb, wait_for
 from benchmarks.plain_rates import costs, dumps, loads, rates_of_day
 from tollmeter.settings import Settings
@@ -85,3 +87,20 @@ def test_plain_prices_are_those_of_the_book(day: int) -> None:
             assert costs(rates, event) == expected, event
             known += expected is not None
     assert known > 2_500
+
+
+def test_episodes_of_findings_and_the_interval_of_a_share() -> None:
+    found = [(WARM_UP - 1, 3), (WARM_UP, 1), (WARM_UP + 35, 2), (WARM_UP + 90, 2)]
+    assert (episodes(found), episodes(found, 2), episodes(found, 3)) == (
+        [WARM_UP, WARM_UP + 90],
+        [WARM_UP + 35, WARM_UP + 90],
+        [],
+    )
+    assert interval(8, 8)[0] == pytest.approx(0.676, abs=0.001)
+    assert interval(0, 0) == [0.0, 1.0]
+
+
+def test_a_dear_hour_begins_in_the_window_that_crosses() -> None:
+    cost = np.full(18, 10**9)
+    cost[13:15] = 9 * 10**9
+    assert spikes(cost) == [(14, 2)]

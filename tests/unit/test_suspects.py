@@ -190,7 +190,7 @@ def test_what_a_key_never_did_before(
         pytest.param(plain(1.31), [("unusual_use", "warning")], id="dearer, and dearer a call"),
         pytest.param(plain(1.0, output_tokens=1), [("unusual_use", "info")], id="hungrier"),
         pytest.param(plain(0.2, output_tokens=1), [], id="hungrier, for little money"),
-        pytest.param(plain(60), [("unusual_use", "critical")], id="beyond a usual day"),
+        pytest.param(plain(60), [("unusual_use", "warning")], id="beyond a usual day"),
     ],
 )
 def test_beyond_every_window_of_two_weeks(burst: list[Call], expected: list[tuple[str, str]]) -> None:

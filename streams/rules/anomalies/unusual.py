@@ -6,7 +6,7 @@ numbers for each series, and windows without calls change nothing.
 
 import numpy as np
 
-from tollmeter.streams.rules.anomalies.identity import CRITICAL, INFO, NOTHING, WARNING, Verdict
+from tollmeter.streams.rules.anomalies.identity import INFO, NOTHING, WARNING, Verdict
 from tollmeter.streams.rules.anomalies.layout import (
     CALLS,
     COST,
@@ -30,7 +30,8 @@ from tollmeter.streams.rules.anomalies.limits import Limits
 def of_extremes(profiles: Matrix, past: Mask, limits: Limits) -> Verdict:
     """Return which keys are beyond themselves: info by one series, a warning by two or by money.
 
-    Means of few calls say little: they count once a window has half of its usual calls, or is the dearest by itself.
+    Never critical: on any day more than one of a hundred real keys spends a usual day within an hour. Means of few
+    calls say little: they count once a window has half of its usual calls, or is the dearest by itself.
     """
     figures, day, hour = limits.unusual_use, usual_day(profiles), profiles[:, HOUR_COST]
     values = {"cost": profiles[:, COST], "per_call": per_call(profiles), "ratio": ratio(profiles)}
@@ -44,7 +45,6 @@ def of_extremes(profiles: Matrix, past: Mask, limits: Limits) -> Verdict:
     fired = past & beyond.any(axis=0) & (hour >= np.maximum(figures.hour_nano, day * figures.day_pct // 100))
     graver = (beyond.sum(axis=0) > 1) | (hour * 4 >= day)
     level = np.where(fired, np.where(graver, WARNING, INFO), NOTHING)
-    level = np.where(fired & (hour >= np.maximum(limits.critical_nano, day)), CRITICAL, level)
     told = {
         "cost_nano": values["cost"],
         "past_cost_nano": before["cost"],

@@ -1,0 +1,226 @@
+"""Tenants of ServeGen as keys of ours, and leaks put into them; what the data does not name is drawn, seeded."""
+
+import csv
+import gzip
+import os
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tollmeter.streams.rules.anomalies.calls import Calls
+
+PER_DAY = 144
+MOST_CALLS = 10
+"""Calls that stand for a window of a key; their cost and tokens add up to the window's."""
+KEYS_PER_ORG = 8
+FEW_HOSTS = 8
+ERRORS, REPEATED = 0.02, 0.01
+"""Shares of failed calls (chosen) and of bodies that come again (118 of Mooncake's 12,031 calls)."""
+MODEL, DEAR, BODY = 3_000_000, 3_000_001, 7
+"""Numbers of models and of the body that comes again and again."""
+LEAKS = ("fan_out", "error_storm", "same_body", "new_model", "new_network", "shared_address")
+LEAK_WINDOWS = 3
+SPENT = ("spike5x", "spike2x", "ramp4x", "night", "slow", "tokenloop", "dear_model")
+_LENGTH = {"spike5x": 12, "spike2x": 36, "ramp4x": 144, "night": 18, "slow": 432, "tokenloop": 6, "dear_model": 6}
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A tenant: per ten minutes its calls and their cost; how many addresses it uses is drawn from its name."""
+
+    name: str
+    kind: str
+    """regular, semi or irregular, by activity, burst height and daily repetition."""
+    calls: Array
+    input: Array
+    output: Array
+    """Tokens, scaled so that a day costs what is drawn for the key."""
+    pool: int
+    cached_pct: int
+
+    @property
+    def cost_nano(self) -> Array:
+        """At 2.50 and 10 USD a million."""
+        return self.input * 2_500 + self.output * 10_000
+
+    def usual_nano(self, window: int) -> int:
+        """Return the 95th percentile of what a window cost in the three days before."""
+        return int(np.quantile(self.cost_nano[max(0, window - 3 * PER_DAY) : window], 0.95))
+
+
+class Traffic:
+    """The calls of all keys, window by window; up to MOST_CALLS of them stand for a window of a key."""
+
+    def __init__(self, keys: list[Key], addresses: Array, seed: int) -> None:
+        self.windows = min(key.calls.size for key in keys)
+        self._sizes = np.stack([np.minimum(MOST_CALLS, key.calls[: self.windows]).astype(np.int64) for key in keys])
+        self._cost = np.stack([key.cost_nano[: self.windows] for key in keys])
+        self._input, self._output = (
+            np.stack([part[: self.windows] for part in parts])
+            for parts in zip(*((key.input, key.output) for key in keys), strict=True)
+        )
+        self._pool = np.array([key.pool for key in keys])
+        self._cached_pct = np.array([key.cached_pct for key in keys])
+        self._addresses, self._seed = addresses, seed
+
+    def of(self, window: int) -> Calls:
+        """Return the calls of a window."""
+        rng = np.random.default_rng([self._seed, window])
+        sizes = self._sizes[:, window]
+        key = np.repeat(np.arange(sizes.size), sizes)
+        hosts = np.minimum(self._pool, 1 + window // PER_DAY)  # those of a service come by the day
+        hosts = np.where(self._pool > FEW_HOSTS, self._pool, hosts)[key]
+        at = (key * 37 + (rng.random(key.size) * hosts).astype(np.int64)) % self._addresses.size
+        made = calls(key, window, (self._cost[:, window] // np.maximum(sizes, 1))[key], self._addresses[at])
+        made.input[:] = (self._input[:, window] // np.maximum(sizes, 1))[key]
+        made.output[:] = (self._output[:, window] // np.maximum(sizes, 1))[key]
+        made.cached[:] = made.input * self._cached_pct[key] // 100
+        made.errors[:] = rng.random(key.size) < ERRORS
+        made.body[:] = np.where(rng.random(key.size) < REPEATED, BODY, rng.integers(8, 1 << 40, key.size))
+        return made
+
+
+def calls(key: Array, window: int, cost_nano: Array | int, address: Array) -> Calls:
+    """Return a call for each entry of `key`, without tokens."""
+    zero = np.zeros(key.size, dtype=np.int64)
+    return Calls(
+        org=1_000_000 + key // KEYS_PER_ORG,
+        key=key.astype(np.int64),
+        address=np.resize(address, key.size).astype(np.int64),
+        window=zero + window,
+        received_ms=zero + window * 600_000,
+        errors=zero.copy(),
+        cost_nano=zero + cost_nano,
+        input=zero.copy(),
+        cached=zero.copy(),
+        output=zero.copy(),
+        body=np.arange(key.size, dtype=np.int64) + (window + 1) * 1_000,
+        model=zero + MODEL,
+        ahead=zero.copy(),
+    )
+
+
+def leaked(kind: str, key: Key, number: int, window: int, addresses: Array) -> Calls:
+    """Return the calls of a leak in a window: as dear as the key's 95th percentile, two dollars at least."""
+    size = {"fan_out": 240, "error_storm": 200, "same_body": 200, "new_model": 1}.get(kind, 40)
+    recent = slice(max(0, window - PER_DAY), window)
+    tokens = max(int(np.median(key.input[recent] + key.output[recent])) // MOST_CALLS, 100)
+    own = addresses[[number * 37 % addresses.size]]
+    used = {
+        "fan_out": addresses[:120],
+        "new_network": addresses[-1:] + 256 * (number + 1),
+        "shared_address": addresses[[(number * 37 + 500) % addresses.size]],
+    }
+    made = calls(np.full(size, number), window, max(key.usual_nano(window), 2 * 10**9) // size, used.get(kind, own))
+    made.input[:], made.output[:] = tokens * 9 // 10, tokens // 10
+    if kind == "error_storm":
+        made.errors[:], made.cost_nano[:] = 1, 0
+    elif kind == "same_body":
+        made.body[:] = BODY
+    elif kind == "new_model":  # one short call at five times the price per token
+        made.model[:], made.input[:], made.output[:] = DEAR, 9_000, 1_000
+        made.cost_nano[:] = int(5 * 10_000 * key.cost_nano.sum() / max((key.input + key.output).sum(), 1)) + 1
+    elif kind == "shared_address":
+        made.key[:] = np.arange(size) % KEYS_PER_ORG + number // KEYS_PER_ORG * KEYS_PER_ORG
+    return made
+
+
+def spent_with(key: Key, kind: str, start: int) -> tuple[Key, int]:
+    """Return a key with a leak from `start` on, relative to its own last three days, and where the leak ends."""
+    stop = min(start + _LENGTH[kind], key.calls.size)
+    here, recent = slice(start, stop), key.calls[max(0, start - 3 * PER_DAY) : start]
+    made, tokens_in, tokens_out = key.calls.astype(float), key.input.copy(), key.output.copy()
+    p95, median = max(float(np.quantile(recent, 0.95)), 3.0), max(float(np.median(recent)), 1.0)
+    before = np.maximum(made[:start].sum(), 1)
+    mean_in, mean_out = key.input[:start].sum() / before, key.output[:start].sum() / before
+    if kind == "tokenloop":  # as many calls again, each with a huge prompt and no output
+        made[here] += median
+        tokens_in[here] += int(median * mean_in * 20)
+    elif kind == "dear_model":
+        tokens_in[here], tokens_out[here] = 15 * key.input[here], 15 * key.output[here]
+    else:
+        ramp = p95 * np.linspace(0, 4, stop - start)
+        more: Any = {"spike5x": 5 * p95, "spike2x": 2 * p95, "ramp4x": ramp, "night": p95, "slow": made[here] / 2}[kind]
+        made[here] += more
+        tokens_in[here] += (more * mean_in).astype(np.int64) if isinstance(more, np.ndarray) else int(more * mean_in)
+        tokens_out[here] += (more * mean_out).astype(np.int64) if isinstance(more, np.ndarray) else int(more * mean_out)
+    return replace(key, calls=np.round(made), input=tokens_in, output=tokens_out), stop
+
+
+def read_keys() -> list[Key]:
+    """Return the language tenants with token data and at least 500 active windows."""
+    folder = _folder() / "servegen"
+    counts: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in _rows(folder / "servegen_client_rate_10min.csv.gz"):
+        counts[f"{row['model']}/{row['client']}"].append((float(row["t_s"]), float(row["requests_10min"])))
+    means: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for row in _rows(folder / "servegen_client_token_quantiles.csv.gz"):
+        means[f"{row['model']}/{row['client']}", row["field"]].append((float(row["t_s"]), float(row["mean"])))
+    keys = []
+    for name, points in counts.items():
+        at, made = np.array(points).T
+        if (made > 0).sum() >= 500 and means[name, "input_tokens"]:
+            keys.append(_key(name, at, made, [means[name, field] for field in ("input_tokens", "output_tokens")]))
+    return keys
+
+
+def _key(name: str, at: Array, made: Array, means: list[list[tuple[float, float]]]) -> Key:
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    noise = np.where(made > 0, 0.8 / np.sqrt(np.maximum(made, 1)), 0.0)  # the mean of n calls varies by 0.8 / sqrt(n)
+    tokens_in, tokens_out = (_filled(at, one) * np.exp(rng.normal(0, 1, made.size) * noise) for one in means)
+    cost = made * (tokens_in * 2.5 + tokens_out * 10) / 1e6
+    day_usd = float(np.exp(rng.uniform(np.log(5), np.log(500))))  # tenants are large: each becomes a key of a team
+    scale = day_usd / max(float(cost.sum()) / (cost.size / PER_DAY), 1e-9)
+    return Key(
+        name,
+        _class_of(made),
+        made,
+        (made * tokens_in * scale).astype(np.int64),
+        (made * tokens_out * scale).astype(np.int64),
+        int(rng.choice((1, 1, 2, 4, 4, 1_000))),
+        int(rng.choice((0, 37))),
+    )
+
+
+def _filled(at: Array, means: list[tuple[float, float]]) -> Array:
+    found = np.full(at.size, means[0][1])
+    for start, mean in sorted(means):
+        found[at >= start] = mean
+    return found
+
+
+def _class_of(made: Array) -> str:
+    active, burst = float((made > 0).mean()), float(made.max()) / max(float(np.quantile(made, 0.95)), 1.0)
+    logs = np.log1p(made)
+    daily = float(np.corrcoef(logs[:-PER_DAY], logs[PER_DAY:])[0, 1])
+    if active > 0.95 and burst <= 2.5 and daily > 0.5:
+        return "regular"
+    return "semi" if active > 0.8 and burst <= 6 else "irregular"
+
+
+def read_addresses() -> Array:
+    """Return a number for each address of the Apache log, in order of appearance; 256 numbers are a network."""
+    with gzip.open(_folder() / "apache_access" / "apache_logs.gz", "rt") as file:
+        names = dict.fromkeys(line.split(" ", 1)[0] for line in file)
+    networks: dict[str, int] = {}
+    numbers = [
+        networks.setdefault(n.rpartition(".")[0], len(networks)) * 256 + zlib.crc32(n.encode()) % 256 for n in names
+    ]
+    return np.unique(np.array(numbers, dtype=np.int64)) + 4_096
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with gzip.open(path, "rt", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["category"] == "language"]
+
+
+def _folder() -> Path:
+    folder = os.environ.get("TOLLMETER_TRACES", "")
+    if not folder or not (Path(folder) / "servegen").is_dir():
+        raise SystemExit("TOLLMETER_TRACES names no folder with servegen and apache_access: set it to where they lie")
+    return Path(folder)
