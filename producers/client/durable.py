@@ -47,10 +47,16 @@ class DurableProducer(UsageProducer):
         folder = self._route.folder
         self._ahead = WriteAhead(folder, self._targets[0]) if folder is not None and self.mode == "kafka" else None
 
-    def begun(self, event_id: str, events: Sequence[UsageEvent]) -> None:
+    def begun(self, event_id: str, events: Sequence[UsageEvent | Document]) -> None:
         """A call goes out, or has come so far: its events if its end is never told (by `record` or `nothing`)."""
         if self._ahead is not None:
-            self._ahead.begun(event_id, [self._document(event, {}) for event in events])
+            self._ahead.begun(
+                event_id,
+                [
+                    self._document(None, event) if isinstance(event, dict) else self._document(event, {})
+                    for event in events
+                ],
+            )
 
     def nothing(self, event_id: str) -> None:
         """A call that was begun is over and is no event."""

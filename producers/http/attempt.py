@@ -14,7 +14,7 @@ from typing import Any
 from tollmeter.producers.client import scope
 from tollmeter.producers.client.ids import Ids
 from tollmeter.producers.extract.extract import extract_all
-from tollmeter.producers.extract.served import provider_of
+from tollmeter.producers.extract.served import provider_of, region_of
 from tollmeter.producers.extract.usage import get
 from tollmeter.producers.guard.decision import Deny
 from tollmeter.producers.guard.prices import Quote
@@ -26,7 +26,7 @@ from tollmeter.producers.http.meter import HTTP_ERROR, Meter, faults, said
 from tollmeter.producers.http.quote import price_of
 from tollmeter.producers.http.request import Asked, is_surely_call, read_request
 from tollmeter.producers.http.response import Reader
-from tollmeter.schemas.event import UsageEvent
+from tollmeter.schemas.event import MAX_TOKENS, UsageEvent
 
 UNFINISHED = ("queued", "in_progress")
 BACKGROUND_S = 900.0
@@ -204,6 +204,17 @@ class Attempt:
         else:
             self._conclude(event, billed=billed)
 
+    def begun(self) -> dict[str, object]:
+        """Return the fields of the event as they would be if this process ended before any answer."""
+        host = self._request.host
+        return {
+            **self._given({"status": "CANCELLED", "error_type": UNTOLD, "usage_source": "ESTIMATED"}),
+            "occurred_at": self._started,
+            "provider": self._provider or provider_of({}, None, host),
+            "region": region_of(host),
+            "input_tokens": min(self._prompt_tokens, MAX_TOKENS),
+        }
+
     def so_far(self) -> list[UsageEvent]:
         """Return the events as they would be if this process ended now: what a write-ahead file keeps meanwhile."""
         outcome = {"status": "OK"} if self.ended else {"status": "CANCELLED", "error_type": UNTOLD}
@@ -239,7 +250,14 @@ class Attempt:
 
     def _events(self, outcome: Mapping[str, Any]) -> list[UsageEvent]:
         """Return one event for each model of the answer; none for a call that bills nothing."""
-        fields = {
+        body = self._reader.body if self._reader else {}
+        fields = self._given(outcome)
+        events = extract_all(body, started_at=self._started, provider=self._provider or None, **fields)
+        return [estimates.with_variant(self._told(event), self.wanted.image) for event in events]
+
+    def _given(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that the answer's body does not say."""
+        return {
             "event_id": self.answer.event_id,
             "model_sent": self.wanted.model,
             "http_status": self._status,
@@ -253,9 +271,6 @@ class Attempt:
             **self._fields,
             **outcome,
         }
-        body = self._reader.body if self._reader else {}
-        events = extract_all(body, started_at=self._started, provider=self._provider or None, **fields)
-        return [estimates.with_variant(self._told(event), self.wanted.image) for event in events]
 
     def _told(self, event: UsageEvent) -> UsageEvent:
         """Return the event with what the headers of the answer say and its body does not."""

@@ -59,7 +59,7 @@ class Exchange:
             self.refusal = attempt.refusal()
             if self.refusal is not None:
                 return
-            self._producer.begun(attempt.answer.event_id, attempt.so_far())
+            self._producer.begun(attempt.answer.event_id, [attempt.begun()])
         try:
             self._response = await self._provider.send(self._request)
             await self._opened(self._response)
