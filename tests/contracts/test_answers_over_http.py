@@ -20,6 +20,7 @@ from starlette.routing import Route
 from tests.identity_provider import AUDIENCE, ISSUER, IdentityProvider
 from tests.patience import eventually
 from tests.priced_rows import event_id, insert, row
+from tests.serving import events
 from tests.workers import Worker, Workers
 from tollmeter.admin import access, registry, secret
 from tollmeter.broker.policies import entries, member_set, policy_set, write
@@ -353,6 +354,15 @@ def test_limits_keys_and_prices(place: Place) -> None:
     board = {"authorization": f"Bearer {key['secret']}"}
     assert place.get("/api/v1/spend?by=user,day&from=1h", **board)["totals"]["calls"] == 4
     place.get("/api/v1/policies", 403, **board)
+    admin = client.post("/api/v1/server-keys", json={"name": "boss", "role": "admin"}, headers=ADMIN_A).json()
+    boss = {"x-api-key": admin["secret"]}
+    more = {"name": "n", "role": "ingest", "may_set_identity": True}
+    assert client.post("/api/v1/server-keys", json=more, headers=boss).status_code == 403
+    call = {"model_sent": "gpt-4o", "input_tokens": 1, "output_tokens": 1, "org_id": "borg", "event_id": "strange"}
+    assert client.post("/ingest", json=call, headers=boss).status_code == 201
+    assert "aorg" in {one["org_id"] for one in events(place.line)}
+    assert "borg" not in {one["org_id"] for one in events(place.line)}
+    assert client.delete(f"/api/v1/server-keys/{admin['id']}", headers=ADMIN_A).status_code == 204
     again = client.post(f"/api/v1/server-keys/{key['id']}/rotate", json={"overlap_s": 0}, headers=ADMIN_A).json()
     place.get("/api/v1/spend", 401, **board)
     fresh = {"authorization": f"Bearer {again['secret']}"}

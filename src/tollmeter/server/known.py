@@ -67,7 +67,7 @@ class Registry:
         if presented != key.digest and (key.earlier_until is None or key.earlier_until.timestamp() <= time.time()):
             return None
         self._note_use(key.id)
-        return Caller(key.id, key.role, key.org_id, key.may_set_identity or key.role == "admin")
+        return Caller(key.id, key.role, key.org_id, key.may_set_identity)
 
     def token(self, value: str) -> Token | None:
         """Return a tracking token, also one that is switched off; None for one that nobody made."""
