@@ -148,18 +148,17 @@ ROWS = (
     ),
     Row("P2", "One reader for the answers of every provider, into the same counters"),
     Row("P3", "A price book with dates, sources and overrides; an unknown model is never free"),
-    Row("P4", "Past calls priced again, with the difference and corrections", missing=True),
+    Row("P4", "Past calls priced again, with the difference and corrections"),
     Row(
         "P5",
         "Metering without a change of code: SDKs, LiteLLM, LangChain, OpenTelemetry, CloudEvents, other languages",
     ),
-    Row("P6", "An export in the FOCUS format", missing=True),
+    Row("P6", "An export in the FOCUS format"),
     Row("P7", "Budgets hold for calls in flight, with a bound on the overshoot known beforehand"),
     Row("P8", "A forecast to the end of the period"),
     Row(
         "P9",
         "No prompts; addresses full, truncated or hashed; a person can be forgotten",
-        gaps=("a person is forgotten, with a proof; totals stay",),
     ),
     Row("P10", "How long each table keeps its rows is a setting"),
     Row("P11", "`verify` counts records, rejects, repeats and rows, each on its own, and they add up"),
@@ -173,7 +172,6 @@ ROWS = (
     Row(
         "P15",
         "The month is closed: a frozen statement, later changes as adjustments, doubts beside every total",
-        gaps=("a frozen statement of a month; later events are adjustments",),
     ),
     Row(
         "P16",

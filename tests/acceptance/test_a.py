@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+import re
+import shlex
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from tests.acceptance import tokens
@@ -14,11 +17,13 @@ from tests.acceptance.receivers import MAIL_ORG
 from tests.acceptance.shop import KEY, Shop, lines, log_line
 from tests.acceptance.stack import KEYS, Line
 from tests.acceptance.world import ORG, World, event, usd, wire
+from tests.bills import costs_page, november, usage_page
 from tollmeter.producers.middleware.wsgi import MeterWSGI
 from tollmeter.schemas.secrets import key_id
 
 pytestmark = ROW
 
+ROOT = Path(__file__).parents[2]
 DOUBTS = {"unpriced", "usd_at_risk", "estimated", "corrected", "failed"}
 LINE_KEYS = "t severity request_id client_ip model_sent model_used prompt_chars usage est_cost api_key_id timestamp"
 
@@ -375,6 +380,16 @@ def test_a9(check: Check, line: Line, world: World) -> None:
         refused = line.run("bills", "import", "error.json")
         assert (refused.code, len(refused.err.strip().splitlines()), "no access" in refused.err) == (2, 1, True)
         assert line.json("bills", "list") == known
+    with check.step("what the README says of the invoice, as printed"):
+        made = november(1, calls=300)
+        for name, report in (("usage", usage_page(made)), ("costs", costs_page(made))):
+            (line.folder / f"{name}.json").write_text(json.dumps(report, default=float), encoding="utf-8")
+        section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Check the invoice\n")[2]
+        printed = re.findall(r"^tollmeter (.+)", section.partition("\n## ")[0], re.MULTILINE)
+        for words in printed:
+            done = line.run(*shlex.split(words, comments=True))
+            assert done.code == 0 or (words.startswith("reconcile") and done.code == 1), (words, done.err)
+        assert [words.split()[0] for words in printed] == [*["bills"] * 3, "reconcile", "reprice", "close", "export"]
 
 
 def test_a10(check: Check, line: Line, shop: Shop, world: World) -> None:

@@ -1,5 +1,7 @@
 """What a careful meter has besides: rows P1 to P17."""
 
+import csv
+import io
 import json
 import os
 import re
@@ -8,9 +10,12 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import polars as pl
 
 from tests.acceptance.checks import ROW, Check, Lacking
 from tests.acceptance.payloads import ANSWERS
@@ -166,15 +171,31 @@ def test_p4(check: Check, line: Line) -> None:
     ).values()
     assert row["cost_nano"] is None
     file = line.folder / "later.yaml"
-    rule = f"provider: {OWN_PROVIDER}, model: priced-later-1, source: x, usd_per_mtok: {{input_tokens: 2}}"
+    rule = f"provider: {OWN_PROVIDER}, model: priced-later-1, source: contract, usd_per_mtok: {{input_tokens: 2}}"
     file.write_text(f"version: 1\nrates:\n  - {{name: later, {rule}}}\n", encoding="utf-8")
     command = ("reprice", "--from", f"{datetime.now(UTC).date()}", "--org", check.org, "--overrides", str(file))
     with check.step("a dry run shows before and after"):
         shown = line.json(*command, "--dry-run")
-        assert "2" in json.dumps(shown)
+        (changed,) = shown["rows"]
+        assert (changed["model"], changed["unpriced_before"], changed["after_nano"]) == ("priced-later-1", 1, 2 * 10**9)
+        assert line.one(f"SELECT countIf(cost_nano IS NULL) FROM usage WHERE org_id = '{check.org}'") == 1
     with check.step("corrections bring ledger and totals to the new price"):
         line.ok(*command)
         line.until(lambda: line.one(f"SELECT sum(cost_nano) FROM usage WHERE org_id = '{check.org}'") == 2_000_000_000)
+        line.until(
+            lambda: (
+                line.one(
+                    "SELECT sum(cost_nano) FROM usage_windows FINAL "
+                    f"WHERE org_id = '{check.org}' AND level = 'month' AND scope = 'org'"
+                )
+                == 2_000_000_000
+            )
+        )
+    with check.step("done again, it changes nothing"):
+        assert line.json(*command)["changed"] == 0
+    with check.step("what the calls would have cost with another model"):
+        other = line.json("whatif", "--model", "priced-later-1=openai/gpt-4o", "--org", check.org, "--since", "48h")
+        assert other["after_nano"] == 2_500_000_000
 
 
 def test_p5(check: Check, line: Line, shop: Shop) -> None:
@@ -260,6 +281,15 @@ def test_p6(check: Check, line: Line, world: World) -> None:
         head = text.splitlines()[0].split(",")
         assert len(head) == 57
         assert set(MANDATORY.split()) <= set(head)
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert not [row for row in rows if any(row[name] == "" for name in MANDATORY.split() if name != "ChargeClass")]
+        billed = sum(Decimal(row["BilledCost"]) for row in rows)
+        assert billed * 10**9 == sum(call.nano or 0 for call in world.within(24))
+    with check.step("the same as Parquet, and in version 1.0"):
+        words = ("--focus", "1.0", "--org", ORG, "--format", "parquet", "--output", "focus.parquet")
+        line.ok("export", *words)
+        frame = pl.read_parquet(line.folder / "focus.parquet")
+        assert (frame.width, frame["BilledCost"].sum()) == (43, billed)
 
 
 def test_p7(check: Check, line: Line, shop: Shop) -> None:
@@ -321,7 +351,10 @@ def test_p9(check: Check, line: Line, shop: Shop) -> None:
         assert mask_ip("203.0.113.200", "hashed", "a") not in ("", mask_ip("203.0.113.200", "hashed", "b"))
     with check.step("a person is forgotten, with a proof; totals stay"):
         before = line.one(f"SELECT sum(cost_nano) FROM usage WHERE org_id = '{org}'")
-        line.ok("forget", "--user", "forget-me", "--org", org)
+        proof = line.json("forget", "--user", "forget-me", "--org", org)
+        assert (proof["calls"], proof["totals_kept"], proof["forgotten"]) == (1, True, True)
+        assert "forget-me" not in json.dumps(proof)
+        assert line.one(f"SELECT count() FROM usage_windows WHERE name = 'forget-me' AND org_id = '{org}'") == 0
         line.until(lambda: line.one(f"SELECT count() FROM usage WHERE user_id = 'forget-me' AND org_id = '{org}'") == 0)
         assert line.one(f"SELECT sum(cost_nano) FROM usage WHERE org_id = '{org}'") == before
 
@@ -425,9 +458,21 @@ def test_p14(check: Check, line: Line) -> None:
 
 def test_p15(check: Check, line: Line, world: World) -> None:
     with check.step("a frozen statement of a month; later events are adjustments"):
-        month = f"{datetime.now(UTC).replace(day=1) - timedelta(days=1):%Y-%m}"
-        closed = line.run("close", month, "--org", check.org, "--json")
-        assert closed.code == 0, closed.err.strip()
+        last = datetime.now(UTC).replace(day=1) - timedelta(days=2)
+        words = ("close", f"{last:%Y-%m}", "--org", check.org)
+        line.arrive([event(last, org_id=check.org, output_tokens=1_000)])
+        closed = line.json(*words)
+        assert (closed["totals"]["cost_nano"], closed["closed_now"], closed["adjustments"]) == (10_000_000, True, [])
+        line.arrive([event(last, org_id=check.org, output_tokens=500)])
+        again = line.json(*words)
+        assert (again["hash"], again["totals"]) == (closed["hash"], closed["totals"])
+        (change,) = again["not_booked_yet"]
+        assert (change["month"], change["calls"], change["cost_nano"]) == (f"{last:%Y-%m}", 1, 5_000_000)
+        assert line.run("close", f"{datetime.now(UTC):%Y-%m}").code == 2
+        line.ok(*words, "--reopen", "--reason", "late invoice")
+        assert line.json(*words)["totals"]["cost_nano"] == 15_000_000
+        line.ok(*words, "--csv", "statement.csv", "--html", "statement.html")
+        assert "gpt-4o" in (line.folder / "statement.html").read_text(encoding="utf-8")
     with check.step("every total with what is unpriced"):
         for command in (["report", "spend"], ["report", "calls"], ["report", "operations"]):
             assert "not in it:" in line.ok(*command), command

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("dashboards", "producers", "streams", "sinks", "schemas", "src/tollmeter")
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 300, 40, 6
 """Of a function counts what stands below its signature: the options of a command are its parameters."""
-MANY_PARAMETERS = 35
-"""So many functions may take more: commands, whose parameters are options, and constructors with defaults."""
+MANY_PARAMETERS = 26
+"""So many functions may take more, such as constructors with defaults; a command's parameters are its options."""
 ANY, UNFORMATTED = 60, 20
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -73,8 +73,12 @@ def test_the_size_of_modules_and_functions() -> None:
     assert long == []
 
 
+def _is_command(function: Function) -> bool:
+    return any("command" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
 def test_few_functions_take_many_parameters() -> None:
-    many = [where for where, one in functions() if len(parameters(one)) > PARAMETERS]
+    many = [where for where, one in functions() if len(parameters(one)) > PARAMETERS and not _is_command(one)]
     assert len(many) <= MANY_PARAMETERS, many
 
 

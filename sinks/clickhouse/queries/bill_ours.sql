@@ -37,3 +37,4 @@ FROM
         AND e.provider_id = {provider:String} AND e.status NOT IN ('VOID', 'BLOCKED') AND e.billing_scope != 'USER'
 ) AS e
 GROUP BY day, key, model
+SETTINGS do_not_merge_across_partitions_select_final = 1  -- an identity never changes its month

@@ -1,8 +1,9 @@
 """`tollmeter bills`: what providers bill, taken from their files, and what of it is known."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import click
 from tollmeter.admin.reports.rows import plain
 from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading
-from tollmeter.cli.options import INSTANT
+from tollmeter.cli.options import INSTANT, SPAN
 from tollmeter.cli.output import UserError, err, json_option, out, print_json, print_table
 from tollmeter.settings import Settings
 
@@ -35,6 +36,23 @@ def refusing() -> Iterator[None]:
         yield
     except BillError as problem:
         raise UserError(str(problem)) from None
+
+
+class Since(click.ParamType):
+    """A day of UTC: by its date, or so many days back."""
+
+    name = "since"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        if isinstance(value, date):
+            return value
+        text = str(value)
+        if "-" in text:
+            return INSTANT.of(text, UTC, param, ctx).astimezone(UTC).date()
+        return (datetime.now(UTC) - timedelta(seconds=SPAN.convert(text, param, ctx))).date()
+
+
+SINCE = Since()
 
 
 @bills.command("import")
@@ -72,6 +90,43 @@ def import_bill(
     now = datetime.now(UTC)
     newest = datetime.fromtimestamp(max(file.stat().st_mtime for file in files), UTC)
     keep(settings, bill, account, files[0].name, fetched or min(now, newest), dry_run=dry_run, as_json=as_json)
+
+
+PROVIDERS = ("openai", "anthropic", "openrouter")
+
+
+@bills.command()
+@click.argument("provider", type=click.Choice(PROVIDERS))
+@click.option("--since", type=SINCE, default="35d", show_default=True, help="How far back, or from which day on.")
+@click.option("--account", default="", help="The account that pays, where several are imported.")
+@click.option(
+    "--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read the key from here."
+)
+@click.option("--address", default="", help="Ask here instead of the provider, such as a proxy of yours.")
+@json_option
+@click.pass_obj
+def fetch(
+    settings: Settings, /, provider: str, since: date, account: str, key_file: Path | None, address: str, as_json: bool
+) -> None:
+    """Fetch a provider's reports of usage and costs, and take them as `bills import` does.
+
+    The key is read from OPENAI_ADMIN_KEY, ANTHROPIC_ADMIN_KEY or OPENROUTER_MANAGEMENT_KEY, or from a file. Whole days
+    of UTC up to yesterday, all pages; 429 and 5xx are tried again. Reports before one that fails are kept.
+    """
+    from tollmeter.admin.bills.fetch import SOURCES
+    from tollmeter.admin.bills.fetch import fetch as pages_of
+    from tollmeter.admin.bills.reading import parse
+
+    source, now = SOURCES[provider], datetime.now(UTC)
+    key = key_file.read_text(encoding="utf-8").strip() if key_file else os.environ.get(source.key_variable, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise UserError(f"no key: set {source.key_variable}, or name a file with --key-file")
+    if since >= now.date():
+        raise UserError(f"{since} is not over: reports come by whole days of UTC")
+    with refusing():
+        for pages in pages_of(source, key, since, now.date(), address):
+            bill = in_usd(settings, parse(pages))
+            keep(settings, bill, account, pages[0][0].partition(",")[0], now, dry_run=False, as_json=as_json)
 
 
 def keep(

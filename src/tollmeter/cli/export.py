@@ -1,7 +1,8 @@
 """`tollmeter export`: calls out of the ledger, as `openai_usage` log lines, CSV or JSON lines, oldest first."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,15 +11,17 @@ from tollmeter.admin.reports.asked import Asked
 from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.admin.reports.export import cells, pages
 from tollmeter.admin.reports.rows import plain
+from tollmeter.cli.charges import VERSIONS, charges, write_days
 from tollmeter.cli.ledger import reading
-from tollmeter.cli.output import err, print_json
+from tollmeter.cli.output import UserError, err, print_json
 from tollmeter.cli.report_options import asking
 from tollmeter.producers.imports.log_lines import to_line
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.money import NANO_PER_USD
 from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import ClickHouse
 
-FORMS = ("openai-usage", "csv", "json")
+FORMS = ("openai-usage", "csv", "json", "parquet")
 _LINE = {
     "request_id",
     "client_ip",
@@ -38,14 +41,39 @@ Row = dict[str, Any]
 
 @click.command()
 @click.option("--format", "form", type=click.Choice(FORMS), default="openai-usage", show_default=True)
+@click.option("--focus", type=click.Choice(VERSIONS), help="Charges in this version of FOCUS, as csv or parquet.")
+@click.option("--journal", is_flag=True, help="A line for each month, cost centre and provider, as csv.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write --focus or --journal here.")
+@click.option(
+    "--daily", type=click.Path(file_okay=False, path_type=Path), help="A csv for each whole day, in this folder."
+)
 @asking(since="24h", day=True)
 @click.pass_obj
-def export(settings: Settings, asked: Asked, form: str) -> None:
+def export(
+    settings: Settings,
+    asked: Asked,
+    form: str,
+    focus: str | None,
+    journal: bool,
+    daily: Path | None,
+    output: Path | None,
+) -> None:
     """Write the calls of a period to standard output, as lines that `import` reads, or with every column.
 
     openai-usage: the log line of that name, est_cost as priced here. csv: safe to open in a spreadsheet. json: one
-    document a line. What is not known is null, in CSV an empty cell.
+    document a line. What is not known is null, in CSV an empty cell. --focus and --journal leave out calls of unknown
+    cost and calls on users' own keys, and say how many; --daily writes the days that its folder lacks.
     """
+    if sum((focus is not None, journal, daily is not None)) > 1:
+        raise UserError("--focus, --journal and --daily are three exports: choose one")
+    if focus is not None or journal:
+        charges(settings, asked, form, focus, output)
+        return
+    if form == "parquet":
+        raise UserError("parquet is a form of --focus; calls come as openai-usage, csv or json")
+    if daily is not None:
+        write_days(settings, asked, daily, _day_text)
+        return
     count = 0
     with reading(settings) as ledger:
         for page in pages(ledger, asked):
@@ -54,13 +82,25 @@ def export(settings: Settings, asked: Asked, form: str) -> None:
     err.print(f"{count:,} calls, {asked.said()}")
 
 
+def _day_text(ledger: ClickHouse, asked: Asked) -> Iterator[str]:
+    """Yield a day's calls as CSV; a day without calls has none, not even a head."""
+    head = True
+    for page in pages(ledger, asked):
+        yield _csv(page, head=head)
+        head = False
+
+
 def _write(page: Sequence[Row], form: str, *, head: bool) -> None:
     if form == "csv":
-        text = csv_text(list(page[0]), [cells(row) for row in page])
-        click.echo(text if head else text.partition("\n")[2], nl=False)
+        click.echo(_csv(page, head=head), nl=False)
         return
     for row in page:
         print_json(line(row) if form == "openai-usage" else plain(row))
+
+
+def _csv(page: Sequence[Row], *, head: bool) -> str:
+    text = csv_text(list(page[0]), [cells(row) for row in page])
+    return text if head else text.partition("\n")[2]
 
 
 def line(row: Row) -> dict[str, Any]:

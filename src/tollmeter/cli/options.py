@@ -2,7 +2,7 @@
 
 import math
 import re
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 import click
@@ -76,6 +76,21 @@ class Zone(click.ParamType):
             self.fail(f"{value!r} is no time zone: write for example UTC or Europe/Berlin", param, ctx)
 
 
+class Month(click.ParamType):
+    """A calendar month of UTC, as its first day."""
+
+    name = "month"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        if isinstance(value, date):
+            return value
+        try:
+            return datetime.strptime(str(value), "%Y-%m").replace(tzinfo=UTC).date()
+        except ValueError:
+            self.fail(f"{value!r} is no month: write it like 2026-11", param, ctx)
+
+
 SPAN = Span()
 INSTANT = Instant()
 ZONE = Zone()
+MONTH = Month()

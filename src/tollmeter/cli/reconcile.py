@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tollmeter.cli.ledger import reading
-from tollmeter.cli.options import INSTANT
+from tollmeter.cli.options import INSTANT, MONTH
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
 from tollmeter.schemas.money import nano_to_text
 from tollmeter.settings import Settings
@@ -17,23 +17,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 BY = ("day", "model", "key", "project")
-
-
-class Month(click.ParamType):
-    """A calendar month of UTC, as its first day."""
-
-    name = "month"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        if isinstance(value, date):
-            return value
-        try:
-            return datetime.strptime(str(value), "%Y-%m").replace(tzinfo=UTC).date()
-        except ValueError:
-            self.fail(f"{value!r} is no month: write it like 2026-11", param, ctx)
-
-
-MONTH = Month()
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """Options of a report's period, time zone and filters. A period is half-open: from ... up to ..."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any
@@ -45,23 +45,24 @@ class Columns(click.ParamType):
         return tuple(dict.fromkeys(names))
 
 
-def asking(since: str, *, day: bool = False) -> Callable[[Command], Command]:
+def asking(since: str, *, day: bool = False, but: Collection[str] = ()) -> Callable[[Command], Command]:
     """Give a command the options of a period and the filters; it gets them as one `Asked`.
 
-    `since` is how far back it looks when nothing is said: a span, or `THIS_MONTH`. With `day` it takes --day, too.
+    `since` is how far back it looks when nothing is said: a span, or `THIS_MONTH`. With `day` it takes --day, too; the
+    filters of `but` it does not take.
     """
     dates = (("month", "--month", "YYYY-MM"), ("day", "--day", "YYYY-MM-DD"))[: 1 + day]
 
     def decorate(command: Command) -> Command:
         @wraps(command)
         def run(*args: Any, since: str, until: str | None, zone: ZoneInfo, **rest: Any) -> object:
-            filters = {name: rest.pop(name) for name in OPTIONS}
+            filters = {name: "" if name in but else rest.pop(name) for name in OPTIONS}
             named = [text for name, _, _ in dates if (text := rest.pop(name)) is not None]
             start, end = period(since, until, named, zone, datetime.now(UTC))
             return command(*args, asked=Asked(start, end, zone, filters), **rest)
 
         found: Command = run
-        for name, (flag, text) in reversed(OPTIONS.items()):
+        for name, (flag, text) in reversed([one for one in OPTIONS.items() if one[0] not in but]):
             found = click.option(flag, name, default="", help=text)(found)
         for option in (
             zone_option,

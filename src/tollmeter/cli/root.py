@@ -31,6 +31,9 @@ COMMANDS = {
     "alerts": Listed("alerts", "alerts", "Budget and anomaly alerts."),
     "bills": Listed("bills", "bills", "Providers' bills: usage and cost reports beside which the ledger is held."),
     "block": Listed("access", "block", "Refuse every call of a key, an address or a user."),
+    "close": Listed(
+        "close", "close", "Freeze the statement of MONTH (2026-11, days of UTC), or show the one that stands."
+    ),
     "correct": Listed(
         "correct",
         "correct",
@@ -43,6 +46,9 @@ COMMANDS = {
         "export",
         "export",
         "Write the calls of a period to standard output, as lines that `import` reads, or with every column.",
+    ),
+    "forget": Listed(
+        "forget", "forget", "Forget a user or an address: calls and totals stay, and name nobody any more."
     ),
     "generate": Listed("generate", "generate", "Send made-up traffic that looks like real traffic."),
     "import": Listed("importing", "import_file", 'Import usage from FILE ("-" = standard input).'),
@@ -70,6 +76,16 @@ COMMANDS = {
     ),
     "ratelimit": Listed(
         "access", "ratelimit", "How often a key or an address may call, for each guarded process by itself."
+    ),
+    "reprice": Listed(
+        "reprice",
+        "reprice",
+        "Price past calls again with the present price book; ledger, windows and budgets follow.",
+    ),
+    "whatif": Listed(
+        "reprice",
+        "whatif",
+        "What the calls of a period would have cost with another model, tier or share of cached input.",
     ),
     "reconcile": Listed(
         "reconcile", "reconcile", "Compare a provider's bill with the ledger, difference by difference."

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
+from typing import NamedTuple
 
 from tollmeter.streams.rules.bills.cells import ZERO, Cell, Ours
 from tollmeter.streams.rules.bills.lines import OTHER, PROMPT, TOKENS, Line
@@ -13,6 +14,14 @@ ALIKE = Decimal("0.6")
 _WORDS = re.compile(r"[a-z]+|\d+")
 _DATE = re.compile(r"[-@:]?(?:20\d{2}-?\d{2}-?\d{2}|v\d+:\d+)\b")
 Profile = Mapping[tuple[object, ...], Decimal]
+View = tuple[str, frozenset[object], frozenset[object]]
+
+
+class Use(NamedTuple):
+    """What of a key's use can be compared, and its sum."""
+
+    counts: Profile
+    total: Decimal
 
 
 def model_names(lines: Iterable[Line], ours: Collection[str], book: Callable[[str], str]) -> dict[str, str]:
@@ -56,14 +65,29 @@ def key_names(
     own = _used(ours)
     found = {ref: key for ref, key in stated.items() if ref in theirs}
     found |= {ref: ref for ref in theirs if ref in own and ref not in found}
-    free = [key for key in own if key and key not in found.values()]
-    pairs = ((_share(theirs[ref], own[key]), ref, key) for ref in theirs.keys() - found.keys() for key in free)
-    scores = sorted((pair for pair in pairs if pair[0] >= ALIKE), key=lambda pair: (-pair[0], *pair[1:]))
-    guessed: dict[str, str] = {}
-    for _, ref, key in scores:
-        if ref not in guessed and key not in guessed.values():
-            guessed[ref] = key
+    free = {key: profile for key, profile in own.items() if key and key not in found.values()}
+    left = {ref: profile for ref, profile in theirs.items() if ref not in found}
+    guessed = _pairs(left, free)
     return found | guessed, sorted(guessed)
+
+
+def _pairs(theirs: Mapping[str, Profile], own: Mapping[str, Profile]) -> dict[str, str]:
+    """Return the pairs that share the most, each name once."""
+    views: dict[View, dict[str, Use]] = {}
+    scores = []
+    for ref, billed in theirs.items():
+        view = _view(billed)
+        if view not in views:
+            views[view] = {key: _seen(profile, view) for key, profile in own.items()}
+        mine = _seen(billed, view)
+        scores += [(_share(mine, other), ref, key) for key, other in views[view].items()]
+    made: dict[str, str] = {}
+    taken: set[str] = set()
+    for score, ref, key in sorted(scores, key=lambda pair: (-pair[0], *pair[1:])):
+        if score >= ALIKE and ref not in made and key not in taken:
+            made[ref] = key
+            taken.add(key)
+    return made
 
 
 def _billed(lines: Iterable[Line]) -> dict[str, Profile]:
@@ -90,20 +114,30 @@ def _used(ours: Mapping[Cell, Ours]) -> dict[str, Profile]:
     return dict(counts)
 
 
-def _share(theirs: Profile, own: Profile) -> Decimal:
-    """Return how much of the larger of two uses both have in common, 0 to 1; of tokens where the bill counts any."""
+def _view(theirs: Profile) -> View:
+    """Return what of two uses can be compared: tokens where the bill counts any, else money; its meters; its days."""
     kind = "tokens" if any(name[0] == "tokens" for name in theirs) else "money"
-    mine = {name: count for name, count in theirs.items() if name[0] == kind}
-    meters = {name[-1] for name in mine} if kind == "tokens" else None
-    dates: set[object] = {name[1] for name in mine}
-    other = {
+    names = [name for name in theirs if name[0] == kind]
+    return kind, frozenset(name[3] for name in names if kind == "tokens"), frozenset(name[1] for name in names)
+
+
+def _seen(profile: Profile, view: View) -> Use:
+    kind, meters, days = view
+    seen = {
         name: count
-        for name, count in own.items()
-        if name[0] == kind and name[1] in dates and (meters is None or name[-1] in meters)
+        for name, count in profile.items()
+        if name[0] == kind and name[1] in days and (kind == "money" or name[3] in meters)
     }
-    total = max(sum(mine.values(), ZERO), sum(other.values(), ZERO))
-    common = sum((min(count, other.get(name, ZERO)) for name, count in mine.items()), ZERO)
-    return common / total if total else ZERO
+    return Use(seen, sum(seen.values(), ZERO))
+
+
+def _share(mine: Use, other: Use) -> Decimal:
+    """Return how much of the larger of two uses both have in common, 0 to 1; 0 for what cannot be alike."""
+    smaller, larger = sorted((mine.total, other.total))
+    if not larger or smaller < ALIKE * larger:
+        return ZERO
+    common = (min(count, other.counts[name]) for name, count in mine.counts.items() if name in other.counts)
+    return sum(common, ZERO) / larger
 
 
 def renamed(lines: Iterable[Line], models: Mapping[str, str], keys: Mapping[str, str]) -> list[Line]:

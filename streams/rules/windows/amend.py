@@ -159,6 +159,25 @@ def _priced(events: pl.DataFrame, price: Price) -> pl.DataFrame:
     return priced_columns(named.drop(costs.columns), costs)
 
 
+def without_person(rows: pl.DataFrame, fields: Iterable[str]) -> pl.DataFrame:
+    """Return the rows one revision up, with these text fields empty and everything that counts as it is."""
+    return _next(rows, rows.with_columns(pl.lit("", PRICED_DTYPES[name]).alias(name) for name in fields))
+
+
+def repriced(rows: pl.DataFrame, price: Price, was: pl.DataFrame | None = None) -> tuple[pl.DataFrame, pl.Series]:
+    """Return the rows priced again, one revision up, and which of them are priced otherwise than `was` (the rows).
+
+    No row is looked at in Python. Book and rule alone are no difference. Raises `AmendError`.
+    """
+    before = rows if was is None else was
+    now = _next(before, _priced(rows, price))
+    differs = pl.repeat(value=False, n=rows.height, dtype=pl.Boolean, eager=True)
+    for name in PRICED_DTYPES:
+        if name not in (*STATED, "revision", "price_book", "rule_id"):
+            differs |= before[name].ne_missing(now[name])
+    return now, differs
+
+
 def _next(rows: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
     revisions = rows["revision"].cast(pl.Int64) + 1
     if rows.height and int(revisions.to_numpy().max()) >= MAX_REVISION:

@@ -1,0 +1,13 @@
+-- Where a user or an address is still named, a row a place: rows of any version, whether or not they count.
+SELECT 'ledger' AS place, toInt64(count()) AS rows FROM usage_events
+WHERE if({what:String} = 'user', user_id, client_ip) = {name:String} AND ({org_id:String} = '' OR org_id = {org_id:String})
+UNION ALL
+SELECT 'windows' AS place, toInt64(count()) AS rows FROM usage_windows
+WHERE scope = if({what:String} = 'user', 'user', 'client_ip') AND name = {name:String} AND ({org_id:String} = '' OR org_id = {org_id:String})
+UNION ALL
+SELECT 'alerts' AS place, toInt64(count()) AS rows FROM alerts
+WHERE scope = if({what:String} = 'user', 'user', 'client_ip') AND name = {name:String} AND ({org_id:String} = '' OR org_id = {org_id:String})
+UNION ALL
+SELECT 'calls of the windows' AS place, toInt64(sum(calls)) AS rows FROM usage_windows FINAL
+WHERE level = 'month' AND scope = if({what:String} = 'user', 'user', 'client_ip') AND name = {name:String}
+    AND ({org_id:String} = '' OR org_id = {org_id:String})

@@ -1,0 +1,7 @@
+-- How many calls each minute has of those that are to be priced again.
+SELECT toStartOfMinute(e.event_time) AS minute, toInt64(count()) AS calls
+FROM usage_events AS e FINAL
+WHERE (NOT {unpriced:Bool} OR e.cost_nano IS NULL) AND
+    -- include: asked
+GROUP BY minute
+ORDER BY minute

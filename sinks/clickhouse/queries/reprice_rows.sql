@@ -1,0 +1,6 @@
+-- The calls of a span as they are now, whole, without void ones; `unpriced`: those whose cost is not known.
+SELECT e.* EXCEPT (event_id, version, inserted_at), toString(e.event_id) AS id
+FROM usage_events AS e FINAL
+WHERE (NOT {unpriced:Bool} OR e.cost_nano IS NULL) AND
+    -- include: asked
+ORDER BY e.event_time, e.org_id, e.event_id

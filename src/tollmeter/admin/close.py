@@ -1,0 +1,198 @@
+"""The month close: a statement is frozen once; what changes of its month later is an adjustment in the next one.
+
+A statement and its hash are one row, written at once: whoever dies before it has closed nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from tollmeter.sinks.clickhouse.client import ClickHouse
+from tollmeter.sinks.clickhouse.queries import load, moment
+
+CLOSED, REOPENED = "closed", "reopened"
+NAMES = ("org_id", "provider", "model", "api_key_id", "billing_scope")
+SUMS = (
+    "calls",
+    "input_tokens",
+    "output_tokens",
+    "cost_nano",
+    "cost_eur_nano",
+    "cost_rub_nano",
+    "without_eur",
+    "without_rub",
+    "unpriced",
+    "at_risk_nano",
+    "estimated",
+    "estimated_nano",
+    "corrected",
+)
+Row = dict[str, Any]
+Key = tuple[str, ...]
+
+
+class CloseError(Exception):
+    """The month cannot be closed or reopened: one line says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement as it was frozen, and its state."""
+
+    month: str
+    number: int
+    state: str
+    reason: str
+    content: Row
+    hash: str
+
+
+def statements(client: ClickHouse, org: str) -> list[Statement]:
+    """Return all statements. Raises `CloseError` when one is not what was frozen."""
+    found = []
+    for row in client.query(load("statements"), {"org_id": org}):
+        if hash_of(row["content"]) != row["hash"]:
+            raise CloseError(f"the statement {row['month']} number {row['number']} was changed after it was frozen")
+        content = json.loads(row["content"])
+        found.append(Statement(row["month"], row["number"], row["state"], row["reason"], content, row["hash"]))
+    return found
+
+
+def standing(all_: Iterable[Statement]) -> dict[str, Statement]:
+    """Return the statement that stands of each closed month."""
+    latest = {one.month: one for one in all_}
+    return {month: one for month, one in latest.items() if one.state == CLOSED}
+
+
+def close(client: ClickHouse, month: date, org: str, now: datetime, reason: str = "") -> tuple[Statement, bool]:
+    """Return the month's statement, frozen now unless it stands already, and whether it was. Raises `CloseError`."""
+    known = statements(client, org)
+    name = f"{month:%Y-%m}"
+    stands = standing(known)
+    if name in stands:
+        return stands[name], False
+    following = _next(month)
+    if now.astimezone(UTC).date() < following:
+        raise CloseError(f"{name} is not over: it ends with {following}, 00:00 UTC")
+    number = 1 + max((one.number for one in known if one.month == name), default=0)
+    rows = current(client, month, org)
+    content = {
+        "month": name,
+        "zone": "UTC",
+        "org_id": org,
+        "number": number,
+        "closed_at": now.astimezone(UTC).isoformat(timespec="seconds"),
+        "reason": reason,
+        "rows": rows,
+        "totals": totals(rows),
+        "price_books": sorted({book for row in rows for book in row["price_books"]}),
+        "fx_first": min((row["fx_first"] for row in rows if row["fx_first"]), default=None),
+        "fx_last": max((row["fx_last"] for row in rows if row["fx_last"]), default=None),
+        "adjustments": _adjustments(client, name, org, known, stands),
+    }
+    made = Statement(name, number, CLOSED, reason, content, hash_of(_text(content)))
+    _write(client, org, made, now)
+    return made, True
+
+
+def reopen(client: ClickHouse, month: date, org: str, now: datetime, reason: str) -> Statement:
+    """Take back the close of a month; its statement is kept. Raises `CloseError`."""
+    name = f"{month:%Y-%m}"
+    stands = standing(statements(client, org)).get(name)
+    if stands is None:
+        raise CloseError(f"{name} is not closed: there is nothing to reopen")
+    if not reason.strip():
+        raise CloseError("say why: --reason TEXT is kept with the statement")
+    made = Statement(name, stands.number, REOPENED, reason, stands.content, stands.hash)
+    _write(client, org, made, now)
+    return made
+
+
+def drift(client: ClickHouse, stands: Statement, org: str) -> list[Row]:
+    """Return what has changed of a closed month and is booked nowhere yet: the next statement's adjustments of it."""
+    return _change(client, stands, org, statements(client, org))
+
+
+def current(client: ClickHouse, month: date, org: str) -> list[Row]:
+    """Return the rows of a month as the ledger has them now. Raises `Unavailable`."""
+    span = {"since": moment(_midnight(month)), "until": moment(_midnight(_next(month)))}
+    return client.query(load("statement_rows"), {**span, "org_id": org})
+
+
+def totals(rows: Iterable[Row]) -> dict[str, int]:
+    """Return the sums over rows."""
+    sums = dict.fromkeys(SUMS, 0)
+    for row in rows:
+        for name in SUMS:
+            sums[name] += row[name]
+    return sums
+
+
+def hash_of(text: str) -> str:
+    """Return the hash of a statement's JSON."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _adjustments(
+    client: ClickHouse, before: str, org: str, known: Sequence[Statement], stands: Mapping[str, Statement]
+) -> list[Row]:
+    """Return the changes of earlier closed months that no statement has booked."""
+    earlier = [one for month, one in sorted(stands.items()) if month < before]
+    return [row for one in earlier for row in _change(client, one, org, known)]
+
+
+def _change(client: ClickHouse, stands: Statement, org: str, known: Iterable[Statement]) -> list[Row]:
+    booked = _by_key(stands.content["rows"])
+    for one in standing(known).values():
+        later = [row for row in one.content["adjustments"] if row["month"] == stands.month]
+        for key, sums in _by_key(later).items():
+            booked[key] = _plus(booked.get(key, _nothing()), sums)
+    month = datetime.strptime(stands.month, "%Y-%m").replace(tzinfo=UTC).date()
+    now = _by_key(current(client, month, org))
+    return list(_differences(stands.month, now, booked))
+
+
+def _differences(month: str, now: dict[Key, Row], booked: dict[Key, Row]) -> Iterator[Row]:
+    for key in sorted({*now, *booked}):
+        left, right = now.get(key, _nothing()), booked.get(key, _nothing())
+        change = {name: left[name] - right[name] for name in SUMS}
+        if any(change.values()):
+            yield {"month": month, **dict(zip(NAMES, key, strict=True)), **change}
+
+
+def _by_key(rows: Iterable[Row]) -> dict[Key, Row]:
+    found: dict[Key, Row] = {}
+    for row in rows:
+        key = tuple(str(row[name]) for name in NAMES)
+        found[key] = _plus(found.get(key, _nothing()), row)
+    return found
+
+
+def _plus(left: Row, right: Row) -> Row:
+    return {name: left[name] + right[name] for name in SUMS}
+
+
+def _nothing() -> Row:
+    return dict.fromkeys(SUMS, 0)
+
+
+def _text(content: Row) -> str:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _write(client: ClickHouse, org: str, made: Statement, now: datetime) -> None:
+    text = _text(made.content)
+    columns = ("month", "org_id", "number", "state", "reason", "content", "hash", "written_at")
+    row = (made.month, org, made.number, made.state, made.reason, text, made.hash, moment(now))
+    client.insert_rows("statements", columns, [row])
+
+
+def _next(month: date) -> date:
+    return date(month.year + month.month // 12, month.month % 12 + 1, 1)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,0 +1,204 @@
+"""Past calls priced again: read in slices of time, priced as PRICE does; what differs is sent as corrections, paced.
+
+Nothing is remembered between runs. A row that is as it shall be is left alone, so a run that was killed is completed by
+another one; a correction that both of them sent is the same revision, of which the first counts.
+"""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from tollmeter.admin.corrections import Plan, identity
+from tollmeter.admin.reports.asked import NO_FILTER, Asked
+from tollmeter.sinks.clickhouse.client import ClickHouse
+from tollmeter.sinks.clickhouse.queries import load
+from tollmeter.streams.rules.records.encode import PRICED_DTYPES
+from tollmeter.streams.rules.windows.amend import Part, Price, repriced
+
+SLICE_ROWS = 50_000
+UTC_ZONE = ZoneInfo("UTC")
+GROUPS = ("day", "model_id", "org_id")
+Send = Callable[[list[Part]], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which calls: [since, until), and filters, "" = all. `unpriced`: only those whose cost is not known."""
+
+    since: datetime
+    until: datetime
+    org: str = ""
+    provider: str = ""
+    model: str = ""
+    unpriced: bool = False
+
+    def parameters(self, since: datetime, until: datetime) -> dict[str, object]:
+        """Return what the queries of a span ask for."""
+        filters = {**NO_FILTER, "org_id": self.org, "provider": self.provider, "model": self.model}
+        return {**Asked(since, until, UTC_ZONE, filters).parameters(), "unpriced": self.unpriced}
+
+
+class Slice(NamedTuple):
+    """Calls of a span of time as they are."""
+
+    since: datetime
+    until: datetime
+    rows: pl.DataFrame
+
+
+@dataclass
+class Summary:
+    """What changes: a row for each day, model and organisation, money in nano-USD; unknown costs are counted apart."""
+
+    frames: list[pl.DataFrame] = field(default_factory=list)
+    calls: int = 0
+    changed: int = 0
+
+    def add(self, was: pl.DataFrame, now: pl.DataFrame, changed: pl.Series) -> None:
+        """Add the rows of a slice, before and after."""
+        self.calls += was.height
+        self.changed += int(changed.sum())
+        both = was.select(
+            pl.col("event_time").dt.date().alias("day"),
+            "model_id",
+            "org_id",
+            pl.col("cost_nano").alias("before"),
+            now["cost_nano"].alias("after"),
+            changed.alias("changed"),
+        )
+        self.frames.append(_summed(both.group_by(GROUPS).agg(*_MEASURES)))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the groups in which anything changes, by day, model and organisation."""
+        if not self.frames:
+            return []
+        whole = _summed(pl.concat(self.frames).group_by(GROUPS).agg(pl.all().sum()))
+        return list(whole.filter(pl.col("changed") > 0).sort(GROUPS).iter_rows(named=True))
+
+
+_MEASURES = (
+    pl.len().cast(pl.Int64).alias("calls"),
+    pl.col("changed").sum().cast(pl.Int64),
+    pl.col("before").sum().alias("before_nano"),
+    pl.col("after").sum().alias("after_nano"),
+    pl.col("before").is_null().sum().cast(pl.Int64).alias("unpriced_before"),
+    pl.col("after").is_null().sum().cast(pl.Int64).alias("unpriced_after"),
+)
+
+
+def _summed(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(difference_nano=pl.col("after_nano") - pl.col("before_nano"))
+
+
+def slices(client: ClickHouse, wanted: Wanted) -> Iterator[Slice]:
+    """Yield the calls that are meant, oldest first, about `SLICE_ROWS` at a time. Raises `Unavailable`."""
+    for since, until in _spans(client, wanted):
+        answer = client.arrow(load("reprice_rows"), wanted.parameters(since, until))
+        rows = pl.read_ipc_stream(io.BytesIO(answer)).rename({"id": "event_id"})
+        yield Slice(since, until, rows.select(pl.col(name).cast(kind) for name, kind in PRICED_DTYPES.items()))
+
+
+def count(client: ClickHouse, wanted: Wanted) -> int:
+    """Return how many calls are meant."""
+    return sum(row["calls"] for row in _minutes(client, wanted))
+
+
+def _minutes(client: ClickHouse, wanted: Wanted) -> list[dict[str, Any]]:
+    return client.query(load("reprice_minutes"), wanted.parameters(wanted.since, wanted.until))
+
+
+def _spans(client: ClickHouse, wanted: Wanted) -> Iterator[tuple[datetime, datetime]]:
+    """Yield spans of whole minutes with about as many calls as a slice has."""
+    begin, held = wanted.since, 0
+    for row in _minutes(client, wanted):
+        minute, calls = row["minute"], row["calls"]
+        minute = max(minute.astimezone(UTC), wanted.since)
+        if held and held + calls > SLICE_ROWS:
+            yield begin, minute
+            begin, held = minute, 0
+        held += calls
+    if held:
+        yield begin, wanted.until
+
+
+def reprice(
+    client: ClickHouse, wanted: Wanted, price: Price, send: Send | None, pace: "Pace", done: Callable[[int], None]
+) -> tuple[Summary, Plan]:
+    """Price the calls again; return what changes, and the last that was sent. Without `send` nothing is."""
+    summary, last = Summary(), Plan()
+    for one in slices(client, wanted):
+        now, changed = repriced(one.rows, price)
+        summary.add(one.rows, now, changed)
+        was, now = one.rows.filter(changed), now.filter(changed)
+        if send is not None and was.height:
+            parts = [
+                Part(str(org), was.filter(was["org_id"] == org), now.filter(now["org_id"] == org))
+                for org in was["org_id"].unique(maintain_order=True)
+            ]
+            pace.wait(was.height)
+            send(parts)
+            last = Plan(tuple(parts), revisions={identity(row): row for row in now[-100:].iter_rows(named=True)})
+        done(one.rows.height)
+    return summary, last
+
+
+class Pace:
+    """Holds a rate of rows a second; None = as fast as it goes."""
+
+    def __init__(self, rows_per_s: float | None) -> None:
+        self._rate, self._due = rows_per_s, time.monotonic()
+
+    def wait(self, rows: int) -> None:
+        """Return when so many rows may go."""
+        if self._rate is None:
+            return
+        now = time.monotonic()
+        time.sleep(max(0.0, self._due - now))
+        self._due = max(self._due, now) + rows / self._rate
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What last month's calls shall have been: another model, provider, tier, or share of input read from a cache."""
+
+    models: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Our name of a model to (provider, model); "" keeps the provider."""
+    tier: str = ""
+    cache_share: float | None = None
+
+    def apply(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows as they would have been. Tokens are counted as they were."""
+        provider, model = pl.col("provider"), pl.col("model_id")
+        for name, (other_provider, other) in self.models.items():
+            hit = pl.col("model_id") == name
+            provider = pl.when(hit).then(pl.lit(other_provider or None)).otherwise(None).fill_null(provider)
+            model = pl.when(hit).then(pl.lit(other)).otherwise(model)
+        if self.models:
+            hit = pl.col("model_id").is_in(list(self.models))
+            moved = {name: pl.when(hit).then(pl.lit("")).otherwise(pl.col(name)) for name in ("api_host", "deployment")}
+            named = {name: pl.when(hit).then(model).otherwise(pl.col(name)) for name in ("model_sent", "model_used")}
+            rows = rows.with_columns(provider=provider, **moved, **named)
+        if self.tier == "batch":
+            rows = rows.with_columns(processing=pl.lit("BATCH", PRICED_DTYPES["processing"]))
+        elif self.tier:
+            rows = rows.with_columns(service_tier=pl.lit(self.tier), processing=pl.lit("REALTIME"))
+        if self.cache_share is not None:
+            read = (pl.col("input_tokens") * self.cache_share).floor().cast(pl.Int64)
+            rows = rows.with_columns(cache_read_tokens=read, cache_write_tokens=0, cache_write_1h_tokens=0)
+        return rows.select(pl.col(name).cast(kind) for name, kind in PRICED_DTYPES.items())
+
+
+def what_if(client: ClickHouse, wanted: Wanted, price: Price, instead: Instead, done: Callable[[int], None]) -> Summary:
+    """Price the calls as they would have been; nothing is sent."""
+    summary = Summary()
+    for one in slices(client, wanted):
+        now, changed = repriced(instead.apply(one.rows), price, one.rows)
+        summary.add(one.rows, now, changed)
+        done(one.rows.height)
+    return summary

@@ -1,0 +1,100 @@
+"""Exports for finance: charges as FOCUS, a journal by cost centre, and a file for each day."""
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from tollmeter.admin.reports.asked import Asked
+from tollmeter.admin.reports.csv_text import csv_text
+from tollmeter.cli.ledger import reading
+from tollmeter.cli.output import UserError, err
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import ClickHouse
+from tollmeter.sinks.clickhouse.queries import load
+
+VERSIONS = ("1.2", "1.0")
+JOURNAL = ("period", "org_id", "cost_centre", "provider", "currency", "amount", "calls", "fx_first", "fx_last")
+
+
+def charges(settings: Settings, asked: Asked, form: str, focus: str | None, output: Path | None) -> None:
+    """Write the FOCUS file of a version, or the journal; what is left out is said on stderr."""
+    if form not in ("csv", "parquet") or (focus is None and form != "csv"):
+        raise UserError("--focus comes as --format csv or parquet, --journal as --format csv")
+    with reading(settings) as ledger:
+        count, content = _journal(ledger, asked) if focus is None else _focus(ledger, asked, form, focus)
+        (left,) = ledger.query(load("focus_left_out"), asked.parameters())
+    _write(content, output)
+    err.print(f"{count:,} lines, {asked.said()}")
+    if left["unpriced"]:
+        err.print(
+            f"left out: {left['unpriced']:,} calls of unknown cost; 'tollmeter reprice --unpriced' after new prices"
+        )
+    if left["own_key"]:
+        err.print(f"left out: {left['own_key']:,} calls on users' own keys, which they pay themselves")
+
+
+def _write(content: bytes, output: Path | None) -> None:
+    if output is None:
+        click.get_binary_stream("stdout").write(content)
+        return
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}") from None
+
+
+def _focus(ledger: ClickHouse, asked: Asked, form: str, version: str) -> tuple[int, bytes]:
+    from tollmeter.admin import focus
+
+    frame = focus.rows(ledger, asked, version)
+    broken = focus.failures(frame, version)
+    if broken:
+        raise UserError(f"the file would break FOCUS {version}: {broken[0]}; nothing is written")
+    return frame.height, focus.csv_text(frame).encode() if form == "csv" else focus.parquet(frame)
+
+
+def _journal(ledger: ClickHouse, asked: Asked) -> tuple[int, bytes]:
+    rows = ledger.query(load("journal"), {**asked.parameters(), "zone": asked.zone.key})
+    return len(rows), csv_text(JOURNAL, rows).encode()
+
+
+Pages = Callable[[ClickHouse, Asked], Iterator[str]]
+
+
+def write_days(settings: Settings, asked: Asked, folder: Path, pages: Pages) -> None:
+    """Write a CSV of each whole day of the period that the folder lacks; a file is there whole or not at all."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with reading(settings) as ledger:
+            for day in _days(asked):
+                _write_day(ledger, day, folder / f"calls-{day.since.astimezone(day.zone):%Y-%m-%d}.csv", pages)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from None
+
+
+def _write_day(ledger: ClickHouse, day: Asked, file: Path, pages: Pages) -> None:
+    if file.exists():
+        return
+    making = file.with_suffix(f".csv.{os.getpid()}")
+    with making.open("w", encoding="utf-8", newline="") as out:
+        for text in pages(ledger, day):
+            out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    making.replace(file)
+    err.print(f"{file.name}: {file.stat().st_size:,} bytes")
+
+
+def _days(asked: Asked) -> Iterator[Asked]:
+    """Yield the whole local days of the period that are over."""
+    local = asked.since.astimezone(asked.zone)
+    start = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    if start < local:
+        start = (start + timedelta(days=1)).replace(fold=0)
+    last = min(asked.until, datetime.now(UTC))
+    while (following := (start + timedelta(days=1)).replace(fold=0)).astimezone(UTC) <= last:
+        yield asked._replace(since=start.astimezone(UTC), until=following.astimezone(UTC))
+        start = following
