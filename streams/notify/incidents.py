@@ -80,7 +80,7 @@ def incidents(alerts: Iterable[Stated]) -> list[Incident]:
             scope = str(data.get("org_id", "")), str(data.get("scope", "")), str(data.get("name", ""))
             found.setdefault(scope, []).append((event, state))
     made = [_incident(scope, members) for scope, members in found.items()]
-    return sorted(made, key=lambda one: (one["state"] == "resolved", -one["cost_nano"], one["since"]))
+    return sorted(made, key=lambda one: (one["state"] == "resolved", -(one["cost_nano"] or 0), one["since"]))
 
 
 def _incident(scope: Scope, members: list[Stated]) -> Incident:
@@ -94,7 +94,7 @@ def _incident(scope: Scope, members: list[Stated]) -> Incident:
         "name": scope[2],
         "state": "resolved" if states == {"resolved"} else "acknowledged" if "acknowledged" in states else "open",
         "severity": str(gravest.get("severity", "")),
-        "cost_nano": max(map(_nano, data)),
+        "cost_nano": max(map(_nano, data)) or None,  # a rule about tokens names no money: not known, and not 0
         "since": times[0],
         "last": times[-1],
         "kinds": sorted({str(one["kind"]) for one in data}),

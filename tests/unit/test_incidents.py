@@ -59,12 +59,14 @@ def test_the_list_groups_by_scope_dearest_first_and_names_what_agrees() -> None:
             one(3, "spend_spike", "k2", 9),
             one(4, "spend_spike", "k3", 50, "resolved"),
             one(5, "budget", "k1", 100),
+            one(6, "ingest_loop", "k4", 0),
             ({"data": None}, "open"),
         ]
     )
-    assert [(i["name"], i["state"], i["cost_nano"] // USD) for i in found] == [
+    assert [(i["name"], i["state"], i["cost_nano"] and i["cost_nano"] // USD) for i in found] == [
         ("k2", "open", 9),
         ("k1", "open", 3),
+        ("k4", "open", None),
         ("k3", "resolved", 50),
     ]
     assert found[1]["kinds"] == ["fan_out", "spend_spike"]
