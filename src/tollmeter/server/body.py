@@ -10,16 +10,45 @@ from starlette.types import Message, Receive
 from tollmeter.server.problems import Problem
 
 _CHUNK = 64 * 1024
+ROOM_BYTES = 96 << 20
+
+
+class Room:
+    """Bounds what all bodies that are being worked on hold in memory together."""
+
+    def __init__(self, most: int = ROOM_BYTES) -> None:
+        self.free = most
+
+
+class Held:
+    """What one request holds of the room; all of it is given back at the end."""
+
+    def __init__(self, room: Room) -> None:
+        self._room, self._size = room, 0
+
+    def __enter__(self) -> "Held":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.free += self._size
+
+    def add(self, size: int) -> None:
+        """Take so many bytes more. Raises `Problem` 503 when there is no room."""
+        if size > self._room.free:
+            text = "too many large bodies at once: send it again in a moment, or in smaller parts"
+            raise Problem(503, "no_room", text, headers={"retry-after": "1"})
+        self._room.free -= size
+        self._size += size
 
 
 class GoneError(Exception):
     """The client hung up before its body was whole: nobody waits for an answer."""
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:
-    """Return the body as it was before it was packed. Raises `Problem` 400, 413 or 415, and `GoneError`."""
+async def read_body(receive: Receive, headers: Mapping[str, str], most: int, held: Held) -> bytes:
+    """Return the body as it was before it was packed. Raises `Problem` 400, 413, 415 or 503, and `GoneError`."""
     encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in _UNPACK:
+    if encoding not in _UNPACK and encoding not in ("identity", ""):
         raise Problem(
             415,
             "unknown_encoding",
@@ -34,13 +63,17 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> 
     if message["type"] == "http.request" and not message.get("more_body"):
         data = chunk  # the usual body comes whole
     else:
-        data = await _rest(receive, message, most)
+        data = await _rest(receive, message, most, held)
     if len(data) > most:
         raise _too_large(most)
-    return _UNPACK[encoding](data, most)
+    unpack = _UNPACK.get(encoding)
+    if unpack is not None:
+        data = unpack(data, most)
+        held.add(len(data))
+    return data
 
 
-async def _rest(receive: Receive, message: Message, most: int) -> bytes:
+async def _rest(receive: Receive, message: Message, most: int, held: Held) -> bytes:
     parts, size = [], 0
     while True:
         if message["type"] != "http.request":
@@ -49,14 +82,11 @@ async def _rest(receive: Receive, message: Message, most: int) -> bytes:
         size += len(chunk)
         if size > most:
             raise _too_large(most)
+        held.add(len(chunk))
         parts.append(chunk)
         if not message.get("more_body"):
             return b"".join(parts)
         message = await receive()
-
-
-def _plain(data: bytes, most: int) -> bytes:
-    return data
 
 
 def _gunzip(data: bytes, most: int) -> bytes:
@@ -94,4 +124,4 @@ def _too_large(most: int) -> Problem:
     return Problem(413, "too_large", f"the body is larger than {most} bytes (unpacked): send it in parts")
 
 
-_UNPACK = {"identity": _plain, "": _plain, "gzip": _gunzip, "x-gzip": _gunzip, "zstd": _unzstd}
+_UNPACK = {"gzip": _gunzip, "x-gzip": _gunzip, "zstd": _unzstd}

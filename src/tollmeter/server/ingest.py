@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from starlette.types import Receive
 
 from tollmeter.server.auth import Caller
-from tollmeter.server.body import read_body
+from tollmeter.server.body import Held, Room, read_body
 from tollmeter.server.counters import Counters
 from tollmeter.server.door import Answer, Bad, Door, Durable, Outcome, Posted, Reading, Result
 from tollmeter.server.events import EventMaker, Made
@@ -39,18 +39,20 @@ class Ingest:
 
     def __init__(self, maker: EventMaker, remembered: Remembered, writer: Writer, counters: Counters) -> None:
         self._maker, self._remembered, self._writer, self.counters = maker, remembered, writer, counters
+        self._room = Room()
 
     async def answer(
         self, door: Door, receive: Receive, posted: Posted, caller: Caller, most: int, request_id: str
     ) -> Answer:
         """Return the answer to a request whose key and limits are settled. Raises `Problem` and `GoneError`."""
-        body = await read_body(receive, posted.headers, most)
-        posted = Posted(posted.headers, posted.query, body)
-        try:
-            reading = door.read(posted)
-        except RecursionError:
-            raise Problem(400, "too_deep", "the body is nested too deeply") from None
-        results, durable = await self.take(reading, caller)
+        with Held(self._room) as held:
+            body = await read_body(receive, posted.headers, most, held)
+            posted = Posted(posted.headers, posted.query, body)
+            try:
+                reading = door.read(posted)
+            except RecursionError:
+                raise Problem(400, "too_deep", "the body is nested too deeply") from None
+            results, durable = await self.take(reading, caller)
         outcome = Outcome(results, durable, reading.single, reading.ignored, request_id)
         self._count(door, outcome)
         return door.answer(posted, outcome)
