@@ -59,10 +59,8 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int, hel
     if said.isdecimal() and int(said) > most:
         raise _too_large(most)
     message = await receive()
-    chunk = message.get("body", b"")
-    if message["type"] == "http.request" and not message.get("more_body"):
-        data = chunk  # the usual body comes whole
-    else:
+    data: bytes = message.get("body", b"")
+    if message["type"] != "http.request" or message.get("more_body"):  # the usual body comes whole
         data = await _rest(receive, message, most, held)
     if len(data) > most:
         raise _too_large(most)
