@@ -363,6 +363,9 @@ def test_spend_total(ledger: ClickHouse) -> None:
             "price_books": ["b1"],
             "fx_from": None,
             "fx_until": None,
+            "subscription_calls": 0,
+            "value_nano": 0,
+            "usd_subscription_value": Decimal(0),
         }
     ]
 
