@@ -8,8 +8,6 @@ import click
 
 from tollmeter.cli.output import UserError, err
 from tollmeter.server.proxy.config import load
-from tollmeter.server.run import ListenError
-from tollmeter.server.run import serve as run
 from tollmeter.server.settings import ServerSettings, warnings
 from tollmeter.settings import Settings, SettingsError
 from tollmeter.yaml_files import YamlError
@@ -24,6 +22,9 @@ from tollmeter.yaml_files import YamlError
 @click.pass_obj
 def serve(settings: Settings, host: str | None, port: int | None, check: bool) -> int:
     """Take usage by HTTP, and answer pages and programs, until SIGTERM or Ctrl-C."""
+    from tollmeter.server.run import ListenError  # its answers load polars, which help needs not
+    from tollmeter.server.run import serve as run
+
     environment = dict(os.environ)
     environment |= {} if host is None else {"SERVER_HOST": host}
     environment |= {} if port is None else {"SERVER_PORT": str(port)}
