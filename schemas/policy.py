@@ -78,12 +78,35 @@ class Limit(BaseModel):
         return f"{self.window}/{self.measure}"
 
 
+class Adjustment(BaseModel):
+    """A limit that is otherwise for a time, with who wants it and why.
+
+    `amount` holds in place of the limit's own, `added` on top: what was used when it was reset. Both in its unit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: Annotated[str, Field(max_length=64)]
+    """The key of the limit: day/money."""
+    amount: Amount | None = None
+    added: Annotated[int, Field(ge=0, le=10**15, strict=True)] = 0
+    since_ms: int
+    until_ms: int
+    """Milliseconds since 1970 UTC; at this time it is over."""
+    by: Annotated[str, Field(min_length=1, max_length=256)]
+    reason: Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
 _FORMS: Mapping[str, Callable[[str], str]] = {
     "client_ip": named_address,
     "model": plain_model,
     "provider": plain_provider,
     "version": str.strip,
 }
+
+
+def _is_empty(value: object) -> bool:
+    return not value
 
 
 class Policy(BaseModel):
@@ -109,6 +132,8 @@ class Policy(BaseModel):
     alert_pcts: tuple[Percent, ...] = DEFAULT_ALERT_PCTS
     alert_remaining_micro: Amount | None = None
     """Alert once a period when less than this remains of a money limit."""
+    adjustments: Annotated[tuple[Adjustment, ...], Field(max_length=100, exclude_if=_is_empty)] = ()
+    """What holds in place of limits for a time. Absent where there is none: readers that know none read on."""
 
     @model_validator(mode="before")
     @classmethod

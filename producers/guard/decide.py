@@ -84,7 +84,7 @@ class Decider:
     ) -> Allow | Deny:
         """Ask the budgets and set the estimate aside in all of them."""
         known = self._known
-        binding = known.limits.find(org, caller)
+        binding = known.limits.find(org, caller, wall_ms)
         bounds = binding.counted if status == "FREE" else binding.bounds
         partition = known.partition(org)
         as_of_ms = known.spend.known_until(partition)

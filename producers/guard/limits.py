@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from tollmeter.producers.guard.accounts import UNITS, Accounts, Bound
 from tollmeter.schemas.policy import Member, Policy
 from tollmeter.schemas.spend import spend_key
+from tollmeter.streams.rules.limits.adjusted import NEVER_MS, adjusted, next_end_ms
 from tollmeter.streams.rules.limits.policies import Budget, Groups, effective, pool_limits
 
 REMEMBERED = 20_000
@@ -38,6 +39,8 @@ class _Org:
     def __init__(self) -> None:
         self.policies: dict[tuple[str, str], dict[str, Policy]] = {}
         self.known: dict[Caller, Binding] = {}
+        self.until_ms = NEVER_MS
+        """When a limit of these is otherwise by itself, and what was resolved no longer holds."""
         self.users: dict[tuple[str, tuple[str, ...]], tuple[tuple[Budget, ...], tuple[str, ...]]] = {}
 
     def forget(self) -> None:
@@ -98,15 +101,19 @@ class LimitView:
         if org is not None:
             org.forget()
 
-    def find(self, org_id: str, caller: Caller) -> Binding:
-        """Return the limits that hold for a call."""
+    def find(self, org_id: str, caller: Caller, now_ms: int = 0) -> Binding:
+        """Return the limits that hold for a call at a time (wall clock, milliseconds since 1970)."""
         org = self._orgs.get(org_id)
         if org is None:
             return NOTHING
-        return org.known.get(caller) or self._resolve(org_id, org, caller)
+        if now_ms >= org.until_ms:
+            with self._lock:
+                self._forget_of(org_id)
+        return org.known.get(caller) or self._resolve(org_id, org, caller, now_ms)
 
-    def _resolve(self, org_id: str, org: _Org, caller: Caller) -> Binding:
+    def _resolve(self, org_id: str, org: _Org, caller: Caller, now_ms: int) -> Binding:
         with self._lock:
+            self._adjust(org, now_ms)
             own, groups = self._user(org_id, org, caller[0], caller[1])
             shared = _pools(org_id, org, groups, caller)
             found = self._bind((*own, *shared))
@@ -114,6 +121,15 @@ class LimitView:
                 org.known = {}
             org.known[caller] = found
             return found
+
+    def _adjust(self, org: _Org, now_ms: int) -> None:
+        """Put the limits in force that hold now, once after each change."""
+        if org.known or org.users:
+            return
+        raw = [self._org_of[key] for named in org.policies.values() for key in named]
+        for policy in raw:
+            org.policies[policy.scope, policy.name][policy.policy_id] = adjusted(policy, now_ms)
+        org.until_ms = min((next_end_ms(policy, now_ms) for policy in raw), default=NEVER_MS)
 
     def _user(
         self, org_id: str, org: _Org, user: str, given: tuple[str, ...]

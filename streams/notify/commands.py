@@ -22,7 +22,7 @@ def acknowledge(settings: Settings, wanted: str, by: str, now_s: float) -> Notic
     """Return the alert that was acknowledged, by its id or the beginning of it. Raises `JournalError`."""
 
     async def work(journal: Journal) -> Notice:
-        notice = chosen(await journal.load(), wanted)
+        notice = chosen(await journal.load(now_s), wanted)
         await journal.write({ACK + notice.id: Acknowledgement(by=by, at_s=now_s)})
         return notice
 

@@ -15,6 +15,7 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
 from tollmeter.streams.notify.notice import Acknowledgement, Mute, Notice
+from tollmeter.streams.rules.limits.adjusted import NEVER_MS, adjusted, next_end_ms
 
 log = logging.getLogger("tollmeter.notify")
 
@@ -64,6 +65,8 @@ class Journal:
         self._producer = AIOKafkaProducer(**settings.kafka_options(), acks="all", enable_idempotence=True)
         self._consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
         self._order = asyncio.Lock()
+        self._ends_ms: dict[str, tuple[Policy, int]] = {}
+        """Policies whose limits are otherwise for a time, and when that, or the first of it, is over."""
 
     async def start(self) -> None:
         await self._producer.start()
@@ -74,14 +77,22 @@ class Journal:
         await self._consumer.stop()
         await self._producer.stop()
 
-    async def load(self) -> Records:
-        """Return everything from the start."""
+    async def load(self, now_s: float) -> Records:
+        """Return everything from the start, policies with the limits that hold now."""
         await self._consumer.seek_to_beginning(self._notices, self._policies)
-        return await self._read_to_end()
+        self._ends_ms.clear()
+        return await self.news(now_s)
 
-    async def news(self) -> Records:
-        """Return what was written since the last call of this or `load`."""
-        return await self._read_to_end()
+    async def news(self, now_s: float) -> Records:
+        """Return what was written since the last call of this or `load`, and the policies whose adjustments ended."""
+        records, now_ms = await self._read_to_end(), round(now_s * 1_000)
+        over = {name: policy for name, (policy, end_ms) in self._ends_ms.items() if end_ms <= now_ms}
+        for name, policy in (over | records.policies).items():
+            self._ends_ms.pop(name, None)
+            if policy is not None and (end_ms := next_end_ms(policy, now_ms)) < NEVER_MS:
+                self._ends_ms[name] = policy, end_ms
+            records.policies[name] = policy and adjusted(policy, now_ms)
+        return records
 
     async def _read_to_end(self) -> Records:
         records = Records()

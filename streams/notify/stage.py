@@ -75,7 +75,7 @@ class Notifier:
             self.dispatcher = await self._take_charge()
         if found:
             # a mute counts for every alert that was raised after its command answered
-            await self._listen(self.dispatcher, await self._journal.news())
+            await self._listen(self.dispatcher, await self._journal.news(time()))
             await self._take(sorted((record for records in found.values() for record in records), key=_appended))
             await source.commit({tp: records[-1].offset + 1 for tp, records in found.items()})
         if time() - self._swept_at >= SWEEP_S or time() < self._swept_at:
@@ -84,7 +84,7 @@ class Notifier:
         self._start_due()
 
     async def _take_charge(self) -> Dispatcher:
-        records = await self._journal.load()
+        records = await self._journal.load(time())
         dispatcher = Dispatcher(self._routes, self._settings.alert_max_age_h * 3_600)
         dispatcher.load(records.notices.values(), time())
         await self._journal.put(dispatcher.orphans())
@@ -139,7 +139,7 @@ class Notifier:
     # ---- time and people
 
     async def _sweep(self, dispatcher: Dispatcher) -> None:
-        await self._listen(dispatcher, await self._journal.news())
+        await self._listen(dispatcher, await self._journal.news(time()))
         now_s = time()
         await self._keep(dispatcher.sweep(now_s))
         for consumer, members in list(dispatcher.digests(now_s)):

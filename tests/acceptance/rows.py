@@ -195,7 +195,7 @@ ROWS = (
             "a budget per session: an agent that loops is stopped before its next call",
         ),
     ),
-    Row("Q4", "A budget raised until a time, or reset, with who and why", missing=True),
+    Row("Q4", "A budget raised until a time, or reset, with who and why"),
     Row("Q5", "Which models a key, user or group may use; else refused or downgraded", missing=True),
     Row("Q6", "A policy tried out on the last 30 days"),
     Row("Q7", "One reporting time zone everywhere, printed beside each total"),

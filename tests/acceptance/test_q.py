@@ -17,6 +17,7 @@ from tests.acceptance.checks import ROW, Check
 from tests.acceptance.shop import ASK, Shop
 from tests.acceptance.stack import KEYS, Line
 from tests.acceptance.world import event, wire
+from tollmeter.producers.guard.guard import Allow
 
 pytestmark = ROW
 
@@ -167,17 +168,30 @@ def test_q4(check: Check, line: Line, shop: Shop) -> None:
     line.arrive([event(org_id=org, output_tokens=2_000)])
     question: dict[str, Any] = {"org": org, "provider": "openai", "max_output_tokens": 10}
     shop.denied(**question)
-    with check.step("raised until a time, with who and why"):
-        until = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="seconds")
-        line.ok("policy", "raise", "--org", org, "--daily", "1", "--until", until, "--reason", "launch", "--by", "ann")
-        line.until(lambda: shop.guard.check("gpt-4o", **question))
+    adjust = ("--org", org, "--by", "ann", "--reason")
+
+    def raised(seconds: int) -> datetime:
+        """Raise the limit for so long; return when it was."""
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        line.ok("policy", "raise", *adjust, "launch", "--daily", "1", "--until", until.isoformat())
+        return until
+
+    with check.step("raised until a time, with who and why, and over by itself"):
+        raised(15)
+        line.until(lambda: isinstance(shop.guard.check("gpt-4o", **question), Allow))
+        shop.denied(**question)
+        told = line.until(lambda: [one for one in line.alerts(org_id=org) if one["data"].get("threshold_pct") == 100])
+        assert {one["data"]["limit_nano"] for one in told} == {10_000_000}
     with check.step("reset: what was used so far no longer counts"):
-        line.ok("policy", "reset", "--org", org, "--reason", "refund", "--by", "ann")
-        line.until(lambda: shop.guard.check("gpt-4o", **question))
+        line.ok("policy", "reset", *adjust, "refund")
+        line.until(lambda: isinstance(shop.guard.check("gpt-4o", **question), Allow))
+        line.arrive([event(org_id=org, output_tokens=2_000)])
+        shop.denied(**question)
     with check.step("the history is kept"):
-        history = json.dumps(line.json("policy", "history", "--org", org))
-        assert "launch" in history
-        assert "refund" in history
+        line.ok("policy", "set", "--org", org, "--no-limits")
+        kept = line.json("policy", "history", "--org", org)
+        assert [(one["reason"], one["by"]) for one in kept] == [("launch", "ann"), ("refund", "ann")]
+        assert kept[1]["added"] >= 20_000
 
 
 def test_q5(check: Check, line: Line, shop: Shop) -> None:

@@ -60,7 +60,7 @@ def fold(state: RowState, records: Sequence[Any], on_barrier: Callable[[RowState
             else:
                 found += _correction(state, record.value[: body.was], record.value[body.was :], record, offset)
         if kind == b"tick" or offset % BARRIER_EVERY == BARRIER_EVERY - 1:
-            _barrier(state)
+            found += _barrier(state)
             if on_barrier is not None:
                 on_barrier(state)
         if offset > state.newest_stamp:
@@ -153,9 +153,15 @@ def _void(state: RowState, rows: Sequence[Row], offset: int) -> None:
             state.deferred[row.org, row.charged_us // 3_600_000_000] = offset
 
 
-def _limits(policy: Policy, level: str) -> Iterable[int]:
+def _limits(policy: Policy, level: str, now_ms: int = 0) -> Iterable[int]:
     micro = {"day": policy.daily_limit_micro, "month": policy.monthly_limit_micro}.get(level)
-    return [] if micro is None else [micro * 1000]
+    if micro is None:
+        return []
+    added = 0
+    for one in policy.adjustments:
+        if one.limit == f"{level}/money" and now_ms < one.until_ms:
+            micro, added = one.amount or micro, one.added or added
+    return [(micro + added) * 1000]
 
 
 def _crossed(state: RowState, key: Key, before: int, after: int, at_ms: int) -> list[Alert]:
@@ -164,7 +170,7 @@ def _crossed(state: RowState, key: Key, before: int, after: int, at_ms: int) -> 
         budget(policy, level, limit, bucket, pct, at_ms)
         for policy in state.policies.values()
         if (policy.org_id, policy.scope, policy.name) == (org, kind, name)
-        for limit in _limits(policy, level)
+        for limit in _limits(policy, level, state.now_ms)
         for pct in policy.thresholds
         if before * 100 < pct * limit <= after * 100
     ]
@@ -197,25 +203,43 @@ def _control(state: RowState, body: Any, record: Any) -> list[Alert]:
     before = state.policies.get(policy.policy_id)
     state.policies[policy.policy_id] = policy
     state.changed[policy.policy_id] = True
+    return _uncovered(state, before, policy, state.now_ms, record.timestamp)
+
+
+def _uncovered(state: RowState, before: Policy | None, policy: Policy, was_ms: int, at_ms: int) -> list[Alert]:
+    """Return what a scope's use is beyond under a policy as it is now, and was not under `before` as of a time."""
     alerts = []
     for level in ("day", "month"):
-        bucket = bucket_at(level, record.timestamp // 1000)
+        bucket = bucket_at(level, at_ms // 1000)
         cell = state.cells.get((level, bucket, policy.org_id, policy.scope, policy.name))
         if cell is not None:
             alerts += [
-                budget(policy, level, limit, bucket, pct, record.timestamp)
-                for limit in _limits(policy, level)
+                budget(policy, level, limit, bucket, pct, at_ms)
+                for limit in _limits(policy, level, state.now_ms)
                 for pct in policy.thresholds
-                if pct * limit <= cell.cost_nano * 100 and not _was_over(before, level, pct, cell.cost_nano)
+                if pct * limit <= cell.cost_nano * 100
+                and not _was_over(before, level, pct, cell.cost_nano, was_ms, limit)
             ]
     return alerts
 
 
-def _was_over(before: Policy | None, level: str, pct: int, cost_nano: int) -> bool:
-    """Tell whether an edge was crossed under the limit that held before: it alerts nobody again."""
+def _was_over(before: Policy | None, level: str, pct: int, cost_nano: int, was_ms: int, now: int) -> bool:
+    """Tell whether an edge was crossed under the limit that held before: it alerts nobody again, unless it is spent."""
     if before is None or pct not in before.thresholds:
         return False
-    return any(pct * limit <= cost_nano * 100 for limit in _limits(before, level))
+    return any(
+        pct * limit <= cost_nano * 100 and (pct < 100 or limit == now) for limit in _limits(before, level, was_ms)
+    )
+
+
+def _expired(state: RowState) -> list[Alert]:
+    """Let adjustments end whose time is over."""
+    was_ms, state.now_ms = state.now_ms, max(state.now_ms, *state.clocks.values())
+    alerts = []
+    for _, policy in sorted(state.policies.items()):
+        if any(was_ms < one.until_ms <= state.now_ms for one in policy.adjustments):
+            alerts += _uncovered(state, policy, policy, was_ms, state.now_ms)
+    return alerts
 
 
 def _correction(state: RowState, was: Sequence[Row], now: Sequence[Row], record: Any, offset: int) -> list[Alert]:
@@ -288,10 +312,10 @@ def _repair(state: RowState, round_: Round, record: Any, offset: int) -> list[Al
 _KEPT_S = {"minute": 0, "hour": 24 * 3_600, "day": 7 * 86_400, "month": 0}
 
 
-def _barrier(state: RowState) -> None:
+def _barrier(state: RowState) -> list[Alert]:
     watermark = state.watermark_ms()
     if watermark is None:
-        return
+        return []
     state.remember_from_us = max(state.remember_from_us, (watermark - state.horizon_s * 1000) * 1000)
     for slice_ in [s for s in state.seen if (s + 1) * SLICE_US <= state.remember_from_us]:
         del state.seen[slice_]
@@ -301,3 +325,4 @@ def _barrier(state: RowState) -> None:
         if start_s(level, bucket + (2 if level == "month" else 1)) + _KEPT_S[level] <= sealed_s:
             for key in [key for key in state.cells if key[:2] == (level, bucket)]:
                 del state.cells[key]
+    return _expired(state)

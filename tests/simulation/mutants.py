@@ -21,6 +21,7 @@ from tests.simulation.mutants_fold import (
     any_row,
     each_counts,
     each_time_counts,
+    for_ever,
     no_profiles,
     nobody,
     none_doubled,
@@ -43,7 +44,7 @@ from tollmeter.streams.ledger.stage import Ledger
 from tollmeter.streams.price.stage import Price
 from tollmeter.streams.rules.anomalies.profiles import Profiles
 from tollmeter.streams.rules.limits.bindings import Budgets
-from tollmeter.streams.rules.windows import corrections, snapshot
+from tollmeter.streams.rules.windows import barriers, corrections, snapshot
 from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.windows import Cells
@@ -211,6 +212,7 @@ MUTANTS = (
     Mutant("voids at the next revision", {"WatchKernel": VoidsBelow}),
     Mutant("corrections of what nobody counted", {}, ((corrections, "_is_doubled", none_doubled),), columns=True),
     Mutant("repaired before the void", {}, ((corrections, "_settle_doubled", nothing_repaired),), columns=True),
+    Mutant("raised for ever", {}, ((barriers, "expire", for_ever),), columns=True),
     Mutant("void rows counted", {}, ((corrections, "VOID", "-"),), columns=True),
     Mutant("profiles forgotten", {}, ((kernel, "load", no_profiles),), columns=True),
     Mutant("no stamp on profiles", {}, ((Profiles, "load", unstamped),), columns=True),

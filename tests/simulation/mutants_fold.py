@@ -153,6 +153,11 @@ class VoidsBelow(RowFolding):
         ]
 
 
+def for_ever(_state: State) -> list[Any]:
+    """What is raised until a time stays raised."""
+    return []
+
+
 _row = SpendView._row
 
 

@@ -204,13 +204,16 @@ class Oracle:
             known = times[row.org, row.event_id]
             if row.identity in {one.identity for one in known}:
                 continue
-            if not known and row.identity in void:
+            if not known and row.identity in void and not self._incident.declared:  # what came before may be gone
                 yield f"I10: {row.event_id} at {row.event_us} came first and is void"
             since_us = (clocks[record.partition] - SETTINGS.horizon_s * 1000) * 1000
             sure = [one for one in [*known, row] if one.event_us >= since_us and not _ahead(one)]
             if row in sure and len(sure) > 1 and row.identity not in void and not self._incident.declared:
                 yield f"I10: {row.event_id} counts at {row.event_us}, too"
             known.append(row)
+        for (_, event_id), rows in times.items():
+            if all(row.identity in void for row in rows):
+                yield f"I10: {event_id} counts at none of its times"
 
     def _complete_passes(self) -> set[tuple[Any, ...]]:
         """Return the batches whose rows are all in the log: a killed worker's last batch may not be."""

@@ -81,6 +81,8 @@ class RowState:
     repaired: dict[str, tuple[str, int]] = field(default_factory=dict)
     accepted: int = 0
     newest_stamp: int = -1
+    now_ms: int = 0
+    """The time that adjustments of limits are judged by."""
     doubles_from_us: int = 0
     doubled: set[tuple[int, str, str]] = field(default_factory=set)
     """Rows whose id came first at another time, until their voiding is folded."""
@@ -152,6 +154,7 @@ def restore(state: RowState, progress: str, cells: Iterable[tuple[Key, int, int,
     state.high = {int(source): offset for source, offset in data["high"].items()}
     state.clocks = {int(source): clock for source, clock in data["clocks"].items()}
     state.remember_from_us = data["remember_from_us"]
+    state.now_ms = max(state.clocks.values(), default=0)
     state.deferred = {(org, hour): offset for org, hour, offset in data["deferred"]}
     state.repaired = {org: (name, offset) for org, (name, offset) in data["repaired"].items()}
     state.doubles_from_us = data["doubles_from_us"]

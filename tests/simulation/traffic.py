@@ -13,7 +13,7 @@ from tests.simulation.world import World
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Correction, PolicyDelete, PolicySet
 from tollmeter.schemas.envelope import control_record, correction_headers
-from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.policy import Adjustment, Policy
 
 ORGS = ("acme", "umbra", "wayne")  # two of one partition, one of the other
 USERS = ("u1", "u2", "")
@@ -65,7 +65,7 @@ class Traffic:
             self._control(PolicySet(policy=self.first_policies[policy.policy_id]), policy.org_id)
         for _ in range(self.events):
             self.world.at(rng.random() * self.span_s, self._send)
-        for _ in range(rng.choice((0, 0, 1, 2))):
+        for _ in range(rng.choice((0, 0, 1, 3))):
             self.world.at(rng.random() * self.span_s, self._change_policy)
         if rng.random() < 0.4:
             self.world.at(rng.random() * self.span_s, self._deploy_book)
@@ -91,8 +91,24 @@ class Traffic:
             self._control(PolicyDelete(policy_id=policy.policy_id), policy.org_id)
         else:
             limit = self.world.rng.choice((10_000, 40_000))
-            self._control(PolicySet(policy=policy.model_copy(update={"daily_limit_micro": limit})), policy.org_id)
+            changed = policy.model_copy(update={"daily_limit_micro": limit, "adjustments": self._adjustments()})
+            self._control(PolicySet(policy=changed), policy.org_id)
         self.changed.add(policy.policy_id)
+
+    def _adjustments(self) -> tuple[Adjustment, ...]:
+        """Some limits are raised or reset until a time."""
+        rng, now_ms = self.world.rng, self.world.wall_ms()
+        return tuple(
+            Adjustment(
+                limit=rng.choice(("day/money", "month/money")),
+                **rng.choice(({"amount": 70_000}, {"added": 15_000})),
+                since_ms=now_ms,
+                until_ms=now_ms + rng.choice((2_000, 5_000, 400_000, 4_000_000)),
+                by="ann",
+                reason="launch",
+            )
+            for _ in range(rng.choice((0, 1, 2)))
+        )
 
     def _deploy_book(self) -> None:
         """A new price book: every worker that starts from now on uses it; some are started again for it."""
@@ -114,7 +130,7 @@ class Traffic:
         raised = [row._replace(revision=row.revision + 1) for row in was]
         moved = raised[0]._replace(org=rng.choice([other for other in ORGS if other != org]))
         sends = [(was, [self._replacement(row) for row in raised])]
-        if rng.random() < 0.3 and moved.identity not in self.line.store.events:
+        if rng.random() < 0.3 and not was[0].void and moved.identity not in self.line.store.events:
             sends = [([], [moved]), (was[:1], [raised[0]._replace(void=True, cost_nano=0)])]
         for again in range(rng.choice((1, 1, 2))):  # it may die half-way, and then it begins again
             for old, new in sends:

@@ -16,6 +16,7 @@ from tollmeter.producers.guard.refusals import limit_text
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load, moment
+from tollmeter.streams.rules.limits.adjusted import in_force
 from tollmeter.streams.rules.limits.periods import period_of
 from tollmeter.streams.rules.limits.policies import Budget, effective, pool_limits
 
@@ -158,8 +159,8 @@ def spend_status(
     """
     if not is_known(ledger, rules, org, user):
         raise UserNotFoundError
-    found = effective(rules.policies.values(), org, user, rules.groups.of(org, user))
     at_s = int(now.timestamp())
+    found = effective(in_force(rules.policies.values(), at_s * 1_000), org, user, rules.groups.of(org, user))
 
     def window(kind: str) -> _Window:
         limits = [budget for budget in found.budgets if budget.unit == "EUR" and budget.limit.window == kind]
@@ -200,7 +201,7 @@ def binding_limits(ledger: ClickHouse, rules: Rules, org: str, user: str, at_s: 
 
 def _used(ledger: ClickHouse, rules: Rules, org: str, user: str, at_s: int) -> list[tuple[Budget, int]]:
     groups = rules.groups.of(org, user)
-    policies = rules.policies.values()
+    policies = in_force(rules.policies.values(), at_s * 1_000)
     pools = pool_limits(policies, org, {("group", group) for group in groups})
     found = []
     for budget in (*effective(policies, org, user, groups).budgets, *pools):

@@ -19,12 +19,12 @@ from tollmeter.broker.layout import Layout, ProvisionError, read_layout
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Control, MemberDelete, MemberSet, PolicyDelete, PolicySet
 from tollmeter.schemas.envelope import control_record
-from tollmeter.schemas.policy import Member, Policy
+from tollmeter.schemas.policy import Adjustment, Member, Policy
 from tollmeter.schemas.spend import Spend
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.limits.policies import GroupCycleError, Groups
 
-_POLICY, _MEMBER = b"policy:", b"member:"
+_POLICY, _MEMBER, _HISTORY = b"policy:", b"member:", b"history:"
 _Value = TypeVar("_Value")
 
 
@@ -79,8 +79,50 @@ def write(settings: Settings, changes: Sequence[Change]) -> None:
     """
     if any(isinstance(change.control, MemberSet) for change in changes):
         check(read_rules(settings), changes)
+    if any(isinstance(change.control, PolicySet) and not change.control.policy.adjustments for change in changes):
+        changes = _carried(read_rules(settings), changes)
     if changes:
         _reach(settings, _write(settings, changes))
+
+
+def _carried(rules: Rules, changes: Iterable[Change]) -> list[Change]:
+    """Let limits that are set anew stay otherwise for as long as they were to be."""
+
+    def carried(change: Change) -> Change:
+        known = rules.policies.get(change.control.policy.policy_id) if isinstance(change.control, PolicySet) else None
+        if known is None or not isinstance(change.control, PolicySet):
+            return change
+        policy = change.control.policy
+        keys = {limit.key for limit in policy.all_limits}
+        kept = tuple(one for one in known.adjustments if one.limit in keys)
+        return policy_set(policy.model_copy(update={"adjustments": policy.adjustments or kept}))
+
+    return [carried(change) for change in changes]
+
+
+def adjust(settings: Settings, policy: Policy, made: Sequence[Adjustment]) -> None:
+    """Return when these adjustments are in force, and in the history that nothing deletes. Raises `PolicyError`.
+
+    Those of the policy that are over are left out of it.
+    """
+    now_ms = min(one.since_ms for one in made)
+    active = [one for one in policy.adjustments if one.until_ms > now_ms]
+    changed = policy.model_copy(update={"adjustments": (*active, *made)})
+    keys = [_HISTORY + f"{policy.policy_id}:{one.since_ms}:{one.limit}".encode() for one in made]
+    values = [one.model_dump_json().encode() for one in made]
+    told = [Change(policy.org_id, key, value) for key, value in zip(keys, values, strict=True)]
+    write(settings, [*told, policy_set(changed)])
+
+
+def history(settings: Settings, org_id: str) -> list[tuple[str, Adjustment]]:
+    """Return policy id and adjustment of all that was ever adjusted in an organisation, oldest first."""
+    found = [
+        (key.removeprefix(_HISTORY).decode().rsplit(":", 2)[0], Adjustment.model_validate_json(value))
+        for key, value in entries(settings).items()
+        if key.startswith(_HISTORY)
+    ]
+    mine = org_id.replace("%", "%25").replace("/", "%2F")
+    return sorted((one for one in found if one[0].split("/")[0] == mine), key=lambda one: one[1].since_ms)
 
 
 def check(rules: Rules, changes: Iterable[Change]) -> None:

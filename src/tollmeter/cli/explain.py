@@ -19,6 +19,7 @@ from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.schemas.spend import Spend, spend_key
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse
+from tollmeter.streams.rules.limits.adjusted import in_force
 from tollmeter.streams.rules.limits.periods import period_of
 from tollmeter.streams.rules.limits.policies import Budget, Effective, Lost, effective, pool_limits
 
@@ -57,8 +58,9 @@ def explain(
         ledger = _ledger(settings, opened)
         groups = _groups(rules, org, user, named["group"])
         scopes |= {("group", group) for group in groups}
-        own = effective(rules.policies.values(), org, user, groups)
-        pools = pool_limits(rules.policies.values(), org, scopes)
+        policies = in_force(rules.policies.values(), round(datetime.now(UTC).timestamp() * 1_000))
+        own = effective(policies, org, user, groups)
+        pools = pool_limits(policies, org, scopes)
         rows = [_row(budget, _why(budget, own), ledger, live) for budget in (*own.budgets, *pools)]
         known = None if ledger is None else is_known(ledger, rules, org, user)
     document = {

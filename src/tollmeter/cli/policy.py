@@ -10,6 +10,7 @@ from tollmeter.broker.policies import policy_delete, policy_set, read_rules, wri
 from tollmeter.cli.explain import explain, status
 from tollmeter.cli.groups import Group
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
+from tollmeter.cli.policy_adjust import history, raise_, reset
 from tollmeter.cli.policy_files import export_policies, import_policies
 from tollmeter.cli.policy_options import (
     applies_option,
@@ -192,5 +193,5 @@ def _show(found: list[Policy], as_json: bool) -> None:
     print_table("policies", rows)
 
 
-for command in (import_policies, export_policies, explain, status, try_out):
+for command in (import_policies, export_policies, explain, status, try_out, raise_, reset, history):
     policy.add_command(command)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tollmeter.schemas.policy import Member, Policy
+from tollmeter.streams.rules.limits.adjusted import adjusted, next_end_ms
 from tollmeter.streams.rules.limits.budgets import Watchlist, edges_of, level_of
 from tollmeter.streams.rules.limits.policies import Budget, Groups, effective, pool_limits
 from tollmeter.streams.rules.windows.scopes import Scopes
@@ -60,12 +61,26 @@ class Budgets:
         self.tags: dict[tuple[str, str], int] = {}
         """(org_id, "key=value") of the tags that have a budget, with the number of their scope."""
         self._looked = 0
+        self.now_ms = 0
+        """The time that adjustments are judged by: of the log, as it stood at the last barrier."""
 
     def set_policy(self, policy: Policy) -> list[Change]:
         """Take over a policy in place of the one with its id."""
         self.policies[policy.policy_id] = policy
-        org = self._org(policy.org_id)
-        org.place(policy)[policy.policy_id] = policy
+        return self._put(policy)
+
+    def expire(self, now_ms: int) -> list[tuple[str, list[Change]]]:
+        """Let adjustments end that are over at a time, which never falls; return by organisation what that changes."""
+        before, self.now_ms = self.now_ms, max(now_ms, self.now_ms)
+        over = [
+            policy
+            for key, policy in sorted(self.policies.items())
+            if policy.adjustments and before < next_end_ms(policy, before) <= self.now_ms
+        ]
+        return [(policy.org_id, self._put(policy)) for policy in over]
+
+    def _put(self, policy: Policy) -> list[Change]:
+        self._org(policy.org_id).place(policy)[policy.policy_id] = adjusted(policy, self.now_ms)
         return self._rebind(policy)
 
     def delete_policy(self, policy_id: str) -> list[Change]:
@@ -86,14 +101,15 @@ class Budgets:
         self.groups.delete(member_id)
         return self._rebind_users(org_id)
 
-    def restore(self, rules: Iterable[Policy | Member]) -> None:
-        """Take over policies and members in any order, and bind every scope once."""
+    def restore(self, rules: Iterable[Policy | Member], now_ms: int = 0) -> None:
+        """Take over policies and members in any order, and bind every scope once, as of a time."""
+        self.now_ms = max(now_ms, self.now_ms)
         for rule in rules:
             if isinstance(rule, Member):
                 self.groups.put(rule)
             else:
                 self.policies[rule.policy_id] = rule
-                self._org(rule.org_id).place(rule)[rule.policy_id] = rule
+                self._org(rule.org_id).place(rule)[rule.policy_id] = adjusted(rule, self.now_ms)
         for policy in self.policies.values():
             if policy.scope == "user" or policy.applies == "pool":
                 self._rebind(policy)

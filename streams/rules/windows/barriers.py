@@ -12,7 +12,7 @@ from tollmeter.streams.rules.limits.used import use_of
 from tollmeter.streams.rules.windows.alerts import ingest_loop_alert, unpriced_alert
 from tollmeter.streams.rules.windows.anomalies import is_loop, loop_candidates, unpriced_share
 from tollmeter.streams.rules.windows.burn import outlook, until_s
-from tollmeter.streams.rules.windows.controls import edge_alert
+from tollmeter.streams.rules.windows.controls import edge_alert, expire
 from tollmeter.streams.rules.windows.state import HISTORY_DAYS, HISTORY_HOURS, State
 from tollmeter.streams.rules.windows.suspects import suspicion
 from tollmeter.streams.rules.windows.totals import (
@@ -62,7 +62,10 @@ def barrier(state: State, *, caught_up: bool) -> list[Alert]:
         return found
     _close(state, watermark // 1000 - state.rules.close_after_s)
     _forget(state, watermark // 1000 - state.rules.horizon_s)
-    return found + _loops(state) + _unpriced(state) + _rolling(state) + _outlook(state) if caught_up else found
+    ended = expire(state)
+    if not caught_up:
+        return found
+    return found + ended + _loops(state) + _unpriced(state) + _rolling(state) + _outlook(state)
 
 
 def _close(state: State, closed_s: int) -> None:

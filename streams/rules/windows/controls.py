@@ -1,7 +1,7 @@
 """Control records: a policy or a member takes effect at its place in the log, and is evaluated at once.
 
 Edges that the use is beyond already fire unless they were crossed under the limit before: a raised limit alerts anew
-only above the present percentage, a lowered one for what it uncovers.
+only above the present percentage, a lowered one for what it uncovers. A changed one that is spent all the same says so.
 """
 
 from tollmeter.schemas.alert import Alert
@@ -14,6 +14,9 @@ from tollmeter.streams.rules.windows.alerts import budget_alert
 from tollmeter.streams.rules.windows.cardinality import take_out
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import bucket_at, bucket_end_s
+
+SPENT_PCT = 100
+"""From this percentage on a limit is spent."""
 
 
 def fold_policy(state: State, policy: Policy, offset: int, appended_ms: int) -> list[Alert]:
@@ -59,13 +62,23 @@ def _settle(state: State, org_id: str, changes: list[Change], offset: int, now_m
         if after:
             take_out(state, scope, offset, now_ms)
         over_before = {
-            (budget.policy_id, budget.kind, edge.label) for budget, edge in _over(state, scope, before, now_ms)
+            (budget.policy_id, budget.kind, edge.label): budget.amount
+            for budget, edge in _over(state, scope, before, now_ms)
         }
         for budget, edge in _over(state, scope, after, now_ms):
             alert = edge_alert(state, budget, scope, edge, now_ms)
-            if (budget.policy_id, budget.kind, edge.label) not in over_before:
+            amount = over_before.get((budget.policy_id, budget.kind, edge.label))
+            still_spent = edge.pct is not None and edge.pct >= SPENT_PCT and amount != budget.amount
+            if amount is None or still_spent:
                 alerts.append(alert)
     return alerts
+
+
+def expire(state: State) -> list[Alert]:
+    """Let limits be as they are written whose time is over; return the edges that the use is beyond without them."""
+    now_ms = max(state.clocks.values(), default=0)
+    changed = state.budgets.expire(now_ms)
+    return [alert for org_id, changes in changed for alert in _settle(state, org_id, changes, state.applied, now_ms)]
 
 
 def _over(state: State, scope: int, budgets: tuple[Budget, ...], now_ms: int) -> list[tuple[Budget, Edge]]:

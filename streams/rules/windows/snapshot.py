@@ -147,7 +147,7 @@ def restore(state: State, progress: Progress, cells: pl.DataFrame, policies: Seq
             np.ascontiguousarray(part.select(COLUMNS).to_numpy(), dtype=np.int64),
             part["stamp"].cast(pl.Int64).to_numpy(),
         )
-    state.budgets.restore(policies)
+    state.budgets.restore(policies, max(state.clocks.values(), default=0))
     state.to_publish.update(state.budgets.scopes)
 
 
