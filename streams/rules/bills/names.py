@@ -73,6 +73,9 @@ def key_names(
 
 def _pairs(theirs: Mapping[str, Profile], own: Mapping[str, Profile]) -> dict[str, str]:
     """Return the pairs that share the most, each name once."""
+    made = _equal(theirs, own)
+    theirs = {ref: profile for ref, profile in theirs.items() if ref not in made}
+    own = {key: profile for key, profile in own.items() if key not in made.values()}
     views: dict[View, dict[str, Use]] = {}
     scores = []
     for ref, billed in theirs.items():
@@ -81,7 +84,6 @@ def _pairs(theirs: Mapping[str, Profile], own: Mapping[str, Profile]) -> dict[st
             views[view] = {key: _seen(profile, view) for key, profile in own.items()}
         mine = _seen(billed, view)
         scores += [(_share(mine, other), ref, key) for key, other in views[view].items()]
-    made: dict[str, str] = {}
     taken: set[str] = set()
     for score, ref, key in sorted(scores, key=lambda pair: (-pair[0], *pair[1:])):
         if score >= ALIKE and ref not in made and key not in taken:
@@ -112,6 +114,27 @@ def _used(ours: Mapping[Cell, Ours]) -> dict[str, Profile]:
         profile["tokens", day, model, PROMPT] += sum(own.tokens[:3])
         profile["money", day, model] += own.usd
     return dict(counts)
+
+
+def _equal(theirs: Mapping[str, Profile], own: Mapping[str, Profile]) -> dict[str, str]:
+    """Return the pairs of which nothing differs that can be compared: found without trying each with each."""
+    seen: dict[View, dict[frozenset[object], list[str]]] = {}
+    made: dict[str, str] = {}
+    for ref, billed in theirs.items():
+        view = _view(billed)
+        if view not in seen:
+            seen[view] = {}
+            for key, profile in own.items():
+                seen[view].setdefault(_signature(_seen(profile, view)), []).append(key)
+        signature = _signature(_seen(billed, view))
+        alike = seen[view].get(signature, [])
+        if signature and len(alike) == 1 and alike[0] not in made.values():
+            made[ref] = alike[0]
+    return made
+
+
+def _signature(use: Use) -> frozenset[object]:
+    return frozenset((name, count) for name, count in use.counts.items() if count)
 
 
 def _view(theirs: Profile) -> View:
