@@ -27,7 +27,7 @@ BLOCK = 5_000
 START_US = 1_795_341_600_000_000
 Names = Callable[[int], dict[str, str]]
 _MONEY = ("cost_nano", "at_risk_nano", "cost_eur_nano", "at_risk_eur_nano", "cost_rub_nano", "at_risk_rub_nano")
-_TEXT = {"status": "OK", "price_status": "PRICED", "billing_scope": "ORG"}
+_TEXT = {"status": "OK", "price_status": "PRICED", "billing_scope": "ORG", "flags": ""}
 _NAMES = {
     "org_id": "acme",
     "group_id": "g",
@@ -58,6 +58,7 @@ def blocks(rows: int, names: Names, cost_nano: int = 100) -> Iterator[bytes]:
             pl.Series("event_id", [f"00000000-0000-4000-8000-{number:012x}" for number in numbers]),
             pl.Series("event_time", at).cast(pl.Datetime("us", "UTC")),
             pl.Series("received_at", [us // 1000 for us in at]).cast(pl.Datetime("ms", "UTC")),
+            pl.lit("").alias("prompt_hash"),
             pl.lit(0, pl.UInt16).alias("src_partition"),
             pl.Series("src_offset", list(numbers)),
             pl.col(*_NAMES, *_TEXT).cast(pl.Categorical),

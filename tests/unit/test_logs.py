@@ -102,7 +102,7 @@ def test_whole_numbers_that_became_floats_are_whole() -> None:
         ({"t": "other"}, "t: 'other'"),
         ({"timestamp": None}, "timestamp: missing"),
         ({"timestamp": "soon"}, "timestamp: 'soon' is not a time"),
-        ({"timestamp": 7}, "timestamp: not text"),
+        ({"timestamp": 7}, "timestamp: 7 is no time between"),
         ({"timestamp": "0001-01-01T00:00:00+23:00"}, "timestamp"),
         ({"model_sent": None, "model_used": None}, "model_sent: missing"),
         ({"usage": [1]}, "usage: not an object"),

@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS provider_cost_days
     content     String CODEC(ZSTD(1)),                        -- hash over the lines
     is_whole    Bool,                                         -- false: the bill has only a part of the day
     is_final    Bool,
-    file        String CODEC(ZSTD(1)),
+    file_name   String CODEC(ZSTD(1)),
     fetched_at  DateTime64(3, 'UTC'),
     imported_at DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC')
 )

@@ -32,7 +32,7 @@ DAY_COLUMNS = (
     "content",
     "is_whole",
     "is_final",
-    "file",
+    "file_name",
     "fetched_at",
 )
 INSERTED_AT_ONCE = 20_000
