@@ -51,6 +51,8 @@ def row(number: int, **changed: Any) -> dict[str, Any]:
     """One priced row; `number` makes its id."""
     unknown = changed.keys() - DEFAULTS.keys()
     assert not unknown, f"no such column: {unknown}"
+    if named := changed.get("model_used") or changed.get("model_sent"):
+        changed.setdefault("model", named)
     for name in ("model", "provider"):
         if name in changed:
             changed.setdefault(f"{name}_id", changed[name])

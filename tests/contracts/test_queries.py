@@ -297,9 +297,9 @@ def test_filters_hold_in_every_report(ledger: ClickHouse, filters: dict[str, str
 
 def test_a_sum_of_nothing_but_unknown_cost_is_not_zero(ledger: ClickHouse) -> None:
     for name in ("spend_total", "operations", "spend"):
-        (found,) = ask(ledger, name, org_id="o2")
+        (found,) = ask(ledger, name, orgs=["o2"])
         assert (found["usd_est"], found["unpriced"], found["usd_at_risk"]) == (None, 1, Decimal("0.0070")), name
-    (operation,) = ask(ledger, "operations", org_id="o2")
+    (operation,) = ask(ledger, "operations", orgs=["o2"])
     assert operation["cost_usd"] is None
 
 
