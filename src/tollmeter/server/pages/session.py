@@ -1,7 +1,7 @@
 """Who looks at a page: whoever signed in with a key that reads or administers, as a signed cookie says.
 
-Whoever runs the server, by the environment's API_KEY or where no key is asked for, sees all organisations; any other
-key its own. The cookie holds the role, the organisation, the key's name and an end, under an HMAC of the secret;
+A key sees its own organisation, the environment's API_KEY that of TOLLMETER_ORG; only where no key is asked for all of
+them are shown. The cookie holds the role, the organisation, the key's name and an end, under an HMAC of the secret;
 the key is not in it. A key of the environment that is changed ends the sessions that it began; one of the registry
 opens a session of an hour, so that a key that was switched off is of no use for longer. Forms carry a token that is
 bound to the cookie.
@@ -24,7 +24,7 @@ from tollmeter.server.auth import Caller, Role
 from tollmeter.server.parts import Parts
 from tollmeter.server.problems import Problem
 
-COOKIE, OPERATOR = "tollmeter", "API_KEY"
+COOKIE = "tollmeter"
 DAY_S, REMEMBERED_S, REGISTRY_S = 12 * 3_600, 30 * 86_400, 3_600
 _FALLBACK = secrets.token_bytes(32)
 """Where a server has no secret its sessions end with it."""
@@ -42,8 +42,8 @@ class Session:
 
     @property
     def sees(self) -> str:
-        """The organisation whose figures are shown and changed; "" for all of them: to the operator of the server."""
-        return "" if self.org == "*" or self.key_id in ("", OPERATOR) else self.org
+        """The organisation whose figures are shown and changed; "" for all of them, where no key is asked for."""
+        return self.org if self.key_id else ""
 
 
 def begin(parts: Parts, caller: Caller, presented: str, remember: bool, now_s: float) -> Session:
