@@ -262,7 +262,9 @@ def test_c8(check: Check, line: Line) -> None:
         assert (answer.status, answer.document["currency"]) == (200, "EUR")
         assert line.http("GET", "/api/v1/ai/spend/ann", x_api_key=line.environment["API_KEY"]).status == 404
     with check.step("usage summary and price list"):
-        totals = line.http("GET", "/api/v1/ai/usage/summary", **mine).document["this_month"]
+        answer = line.http("GET", "/api/v1/ai/usage/summary", **mine)
+        assert answer.status == 200, answer.body.decode()
+        totals = answer.document["this_month"]
         assert (totals["calls"], totals["usd_est"]) == (0, 0.0)
         listed = line.http("GET", "/api/v1/ai/prices?model=gpt-4o&provider=openai", **mine).document["prices"]
         rates = [one["usd_per_mtok"] for one in listed if not one["context"] and "above_input" not in one]

@@ -112,3 +112,17 @@ def test_minutes_without_all_columns_are_read_from_the_ledger(ledger: ClickHouse
 
 def _picked(one: dict[str, Any], names: list[str]) -> list[Any]:
     return [one[name] for name in names]
+
+
+def test_a_period_without_calls_has_a_total_of_zeros(ledger: ClickHouse) -> None:
+    nobody = {**NO_FILTER, "org_id": "nobody"}
+    asked = Asked(NOW - timedelta(days=4), NOW, ZoneInfo("UTC"), nobody, minutes_from=WHOLE)
+    assert minutes.answer(asked, ())
+    totals = questions.total(ledger, asked).totals(NOW)
+    assert (totals["calls"], totals["usd_est"], totals["unpriced"]) == (0, 0.0, 0)
+
+
+@pytest.mark.parametrize("name", NO_FILTER)
+def test_minutes_answer_only_what_they_can_be_filtered_by(name: str) -> None:
+    asked = Asked(NOW - timedelta(days=4), NOW, ZoneInfo("UTC"), {**NO_FILTER, name: "a=b"}, minutes_from=WHOLE)
+    assert minutes.answer(asked, ()) == (name in ("org_id", "api_key_id", "label"))

@@ -13,8 +13,8 @@ ALL = 2**32 - 1
 LONG = timedelta(hours=2)
 """Shorter periods are read from the ledger alone."""
 _BY = frozenset({"org", "provider", "model", "key", "label", "day"})
-_FILTERS = ("user_id", "provider", "model")
-"""What minutes do not know, or not as finely."""
+_FILTERS = frozenset({"org_id", "api_key_id", "label"})
+"""What minutes can be filtered by; a provider and a model have more than one name, which they do not know."""
 _WHOLE_PART = 0.9
 
 
@@ -26,7 +26,8 @@ def whole_from(retention_days: int, now: datetime) -> datetime:
 def answer(asked: Asked, by: Sequence[str]) -> bool:
     """Tell whether the rollup can answer this."""
     whole = asked.minutes_from is not None and asked.since >= asked.minutes_from
-    return whole and asked.until - asked.since > LONG and {*by} <= _BY and not any(asked.filters[n] for n in _FILTERS)
+    filtered = {name for name, value in asked.filters.items() if value}
+    return whole and asked.until - asked.since > LONG and {*by} <= _BY and filtered <= _FILTERS
 
 
 def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL) -> tuple[list[Row], Row]:
@@ -34,7 +35,8 @@ def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL) -
     first, last = (_minute(at) for at in (asked.since + timedelta(minutes=1, microseconds=-1), asked.until))
     bounds = {"first": first, "last": last, "zone": asked.zone.key, "by": list(by), "top": top + 1}
     found = ledger.query(load("spend_minutes"), {**asked.parameters(), **bounds})
-    (total,) = [row for row in found if row["total"]]
+    totals = [row for row in found if row["total"]]
+    (total,) = totals or ledger.query(load("spend_total"), asked.parameters())  # no row at all: zeros have one shape
     return [row for row in found if not row["total"]], total
 
 
