@@ -28,7 +28,7 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
 
 pytestmark = pytest.mark.stack
-PROCESSES = {"supervisor", "broker", "front", *STAGES}
+PROCESSES = {"supervisor", "broker", "front", "serve", *STAGES}
 
 
 @pytest.fixture(scope="module", autouse=True)
