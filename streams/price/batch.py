@@ -69,7 +69,9 @@ def price_batch(
         pl.Series("src_offset", [record.offset for record in at], dtype=pl.Int64),
         pl.Series("received_at", [record.timestamp for record in at], dtype=pl.Int64),
     )
-    marked = pl.Series("backfill", [is_backfill(record.headers) for record in at], dtype=pl.Boolean)
+    marked = pl.Series(
+        "backfill", [bool(record.headers) and is_backfill(record.headers) for record in at], dtype=pl.Boolean
+    )
     events = events.with_columns(marked).with_columns(FLAGS)
     rejected = Counter(records[reject.position].partition for reject in rejects)
     return PricedBatch(records, priced_columns(events, book.price(events)), rejects, _sources(batches, rejected))

@@ -33,7 +33,7 @@ BOOK = load(dated())
 def priced(*numbers: int, **changed: pl.Expr) -> Block:
     """A record of usage.priced with these events; columns changed as an honest PRICE never would."""
     source = [
-        SimpleNamespace(value=avro(fields(number)), partition=0, offset=number, timestamp=AT // 1000)
+        SimpleNamespace(value=avro(fields(number)), partition=0, offset=number, timestamp=AT // 1000, headers=())
         for number in numbers
     ]
     priced = price_batch([source], BOOK)
