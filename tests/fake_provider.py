@@ -40,6 +40,7 @@ class FakeServer(ThreadingHTTPServer):
     """`asked` holds (path, headers, body) of each request that arrived."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answering)
