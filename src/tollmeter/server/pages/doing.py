@@ -22,7 +22,7 @@ async def admin_form(request: Request) -> tuple[Session, dict[str, str]]:
     """Return who asks for a change, and the fields of his form. Raises `Problem` 401 or 403."""
     session = session_of(request)
     if session.role != "admin":
-        raise Problem(403, "wrong_role", "this session reads: changes are for whoever signed in with the admin key")
+        raise Problem(403, "wrong_role", "a reader changes nothing: sign in with an admin key")
     return session, await posted(request)
 
 

@@ -95,7 +95,7 @@ async def posted(request: Request) -> dict[str, str]:
     fields = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
     site = request.headers.get("sec-fetch-site", "same-origin")
     if site not in ("same-origin", "none") or not hmac.compare_digest(fields.get("form", ""), form_token(request)):
-        raise Problem(403, "form", "this form is not of this session: open the page again and repeat it")
+        raise Problem(403, "form", "this form belongs to another sign-in: open the page again and repeat it")
     return fields
 
 
