@@ -1,15 +1,17 @@
 """What is shipped is one top-level package with every file it needs, and its base install runs a service alone."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import distribution
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests import checkout
 
@@ -179,3 +181,30 @@ def test_lock_files_are_complete_and_name_no_host() -> None:
             locked = {line.split("==")[0] for line in full.split("\n") if "==" in line}
             name = wanted.name.lower()
             assert name in locked, f"run `make lock`: {name} is not in requirements-senders.lock"
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level names of what a file imports by absolute names."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    of = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.split(".")[0] for name in plain | of}
+
+
+def test_types_are_checked_alike_whether_the_senders_are_installed_or_not() -> None:
+    """`make lint` runs on requirements.lock alone: what only the senders bring is never followed."""
+    here = {"tollmeter", "tests", "benchmarks", "examples", "_typeshed", *sys.stdlib_module_names}
+    folders = ("src", "dashboards", "producers", "schemas", "sinks", "streams", "tests", "benchmarks")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    names = set().union(*map(imported, files)) - here
+    pinned = {entry.partition("==")[0] for entry in versions(ROOT / "requirements.lock")}
+    brings = packages_distributions()
+    alone = {name for name in names if not {canonicalize_name(found) for found in brings.get(name, [])} & pinned}
+    skipped = {
+        module.partition(".")[0]
+        for override in PYPROJECT["tool"]["mypy"]["overrides"]
+        if override.get("follow_imports") == "skip"
+        for module in override["module"]
+    }
+    assert {"litellm", "langchain_openai"} <= alone
+    assert alone <= skipped, f"add {sorted(alone - skipped)} to the modules that mypy skips"
