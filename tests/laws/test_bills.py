@@ -1,5 +1,6 @@
 """What differs between a bill and the ledger is found and named rightly, by money, and adds up to the last digit."""
 
+import random
 from collections import defaultdict
 from datetime import date, timedelta
 from decimal import Decimal
@@ -14,7 +15,7 @@ from tests.effort import examples
 from tollmeter.admin.bills.reading import parse
 from tollmeter.streams.rules.bills.cells import Cell, Ours, sides
 from tollmeter.streams.rules.bills.compare import Compared, compare
-from tollmeter.streams.rules.bills.lines import TOKENS
+from tollmeter.streams.rules.bills.lines import TOKENS, Line
 from tollmeter.streams.rules.bills.names import key_names, model_names, renamed
 from tollmeter.streams.rules.bills.naming import Question
 
@@ -132,3 +133,20 @@ def test_the_month_has_every_kind() -> None:
         kinds |= {place[0] for place, usd in made.truth.items() if usd}
     assert kinds == set(KINDS)
     assert FIRST.day == 1
+
+
+@given(seed=st.integers(0, 2**32), days=st.integers(1, 31), noise=st.sampled_from([0.03, 0.1, 0.4]))
+@settings(max_examples=examples(100), deadline=None)
+def test_a_strangers_key_that_spends_about_as_much_is_not_taken_for_ours(seed: int, days: int, noise: float) -> None:
+    """Ours is on no bill; the other key has the same model and about the same money on each day."""
+    chance = random.Random(seed)
+    own, lines = {}, []
+    for number in range(days):
+        day = FIRST + timedelta(days=number)
+        tokens = (chance.randrange(10**5, 10**7), 0, 0, chance.randrange(10**4, 10**6))
+        nano = tuple(count * rate for count, rate in zip(tokens, RATES["gpt-4o"], strict=True))
+        own[Cell("ours", "gpt-4o", day)] = Ours(9, tokens, (*nano, 0))
+        factor = 1 + noise * chance.choice((-1, 1)) * chance.uniform(0.4, 1)
+        usd = Decimal(sum(nano)) / 10**9 * Decimal(factor)
+        lines.append(Line(day=day, model="gpt-4o", key_ref="key_stranger", meter=TOKENS[0], amount=usd, amount_usd=usd))
+    assert key_names(lines, own, {}) == ({}, [])

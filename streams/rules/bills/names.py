@@ -11,6 +11,9 @@ from tollmeter.streams.rules.bills.lines import OTHER, PROMPT, TOKENS, Line
 
 ALIKE = Decimal("0.6")
 """A key of the bill is one of ours when they share so much of their use, and no other pair shares as much."""
+NEAR = Decimal("0.01")
+WITNESSES = 3
+"""... and when so many of their days, models and meters agree within a hundredth: a stranger's may, one at a time."""
 _WORDS = re.compile(r"[a-z]+|\d+")
 _DATE = re.compile(r"[-@:]?(?:20\d{2}-?\d{2}-?\d{2}|v\d+:\d+)\b")
 Profile = Mapping[tuple[object, ...], Decimal]
@@ -159,8 +162,10 @@ def _share(mine: Use, other: Use) -> Decimal:
     smaller, larger = sorted((mine.total, other.total))
     if not larger or smaller < ALIKE * larger:
         return ZERO
-    common = (min(count, other.counts[name]) for name, count in mine.counts.items() if name in other.counts)
-    return sum(common, ZERO) / larger
+    pairs = [(count, other.counts[name]) for name, count in mine.counts.items() if name in other.counts]
+    if sum(0 < max(pair) * (1 - NEAR) <= min(pair) for pair in pairs) < WITNESSES:
+        return ZERO
+    return sum(map(min, pairs), ZERO) / larger
 
 
 def renamed(lines: Iterable[Line], models: Mapping[str, str], keys: Mapping[str, str]) -> list[Line]:
