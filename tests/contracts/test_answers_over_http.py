@@ -105,7 +105,7 @@ def fill(line: Settings) -> None:
     )  # fmt: skip
     alert = Alert(
         id="0f" * 16, kind="budget", severity="warning", org_id="borg", scope="user", name=f"{MARK}-user_id",
-        period="2026-11", received_at=NOW, source="t", text=f"{MARK} alert",
+        period=f"{NOW:%Y-%m}", received_at=NOW, source="t", text=f"{MARK} alert",
     )  # fmt: skip
     client.insert_rows("alerts", ("event", "appended_at"), [(alert.wire().decode(), NOW)])
     client.close()

@@ -407,7 +407,8 @@ def test_coding_agents(reader: ClickHouse) -> None:
 
 def fired(ledger: ClickHouse, rule: Rule) -> list[float]:
     """Return the numbers above the threshold, as Grafana's expressions compare them."""
-    over = Range(NOW_MS - rule.since_s * 1000, int(datetime.now(UTC).timestamp() * 1000) + 1_000)
+    now_ms = int(datetime.now(UTC).timestamp() * 1000) + 1_000
+    over = Range(now_ms - rule.since_s * 1000, now_ms)
     rows = ledger.query(expanded(rule.sql, over))
     for row in rows:
         numbers = [name for name, value in row.items() if isinstance(value, int | float)]
@@ -417,21 +418,26 @@ def fired(ledger: ClickHouse, rule: Rule) -> list[float]:
 
 @pytest.fixture(scope="module", name="leaking")
 def leak(stack: "Stack", databases: Databases) -> Iterator[ClickHouse]:
-    yield from filled(stack, databases, grafana_rows.leaking(NOW), store_line)
+    yield from filled(stack, databases, grafana_rows.leaking, store_line)
 
 
 @pytest.fixture(scope="module", name="calm")
 def clean(stack: "Stack", databases: Databases) -> Iterator[ClickHouse]:
-    yield from filled(stack, databases, grafana_rows.steady(NOW), grafana_rows.store_calm_line)
+    yield from filled(stack, databases, grafana_rows.steady, grafana_rows.store_calm_line)
 
 
 def filled(
-    stack: "Stack", databases: Databases, rows: list[dict[str, Any]], line: Callable[[ClickHouse, datetime], None]
+    stack: "Stack",
+    databases: Databases,
+    rows: Callable[[datetime], list[dict[str, Any]]],
+    line: Callable[[ClickHouse, datetime], None],
 ) -> Iterator[ClickHouse]:
+    """Rules ask what is true now: the rows are as young as their test, however long others took before it."""
+    now = datetime.now(UTC).replace(microsecond=0)
     name = databases.take()
     writer = connect(stack.settings.model_copy(update={"clickhouse_database": name}))
-    store(writer, rows)
-    line(writer, NOW)
+    store(writer, rows(now))
+    line(writer, now)
     reader = reader_of(stack, name)
     yield reader
     reader.close()
