@@ -14,6 +14,8 @@ RESOLVE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.
 	--custom-compile-command "make lock"
 # A pip.conf with `user = true` would stop every install.
 export PIP_USER := 0
+# Where it is set, each of a stack's processes compiles the package again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint unit laws contracts e2e acceptance nightly chaos bench dist install lock clean tools

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,18 +13,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_timeout
 
-from tests import effort
+from tests import effort, turns
 from tests.exchange import dated
 from tests.patience import Patience, eventually
 from tollmeter.settings import Settings
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
+
     from tests.databases import Databases
     from tests.forkserver import ForkServer
     from tests.workers import Workers
     from tollmeter.embedded.stack import Stack
 
-LONGEST_FIRST = ("acceptance", "e2e", "contracts", "simulation", "laws", "unit")
+# Hundreds of processes start here: without their compiled files each would compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,17 +49,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if _nightly(config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("nightly")
     if hasattr(config, "workerinput"):  # one of several workers of pytest-xdist
-        items.sort(key=_turn)
+        turns.sort(items)
     if not _nightly(config):
         long = [item for item in items if item.get_closest_marker("nightly")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
 
 
-def _turn(item: pytest.Item) -> int:
-    """Long files begin early: at the end nobody waits for the last one."""
-    folder = item.path.parent.name
-    return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else 0
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadFileScheduling | None":
+    """Deal out files."""
+    return turns.Files(config, log) if config.option.dist == "loadfile" else None
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:

@@ -13,8 +13,8 @@ WORKS = "works"
 MISSING = "missing"
 PARTLY = "partly: missing: "
 
-ROW = [pytest.mark.stack, pytest.mark.xdist_group("acceptance"), pytest.mark.timeout(600)]
-"""The marks of a module of rows: they share one stack, hence one worker of pytest-xdist."""
+ROW = [pytest.mark.stack, pytest.mark.timeout(600)]
+"""The marks of a module of rows."""
 PATIENCE_S, SHORT_S = 30.0, 3.0
 patience_s: ContextVar[float] = ContextVar("patience_s", default=PATIENCE_S)
 """How long an effect may take on a machine that does much else; on a quiet one it takes a second. Short for what the
