@@ -13,6 +13,14 @@ _DATE = re.compile(
 _SHORT_DATE = re.compile(r"-(?:(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])|2[3-9](?:0[1-9]|1[0-2]))$")
 """Month and day, or year and month: only a date where the book knows the name without it."""
 
+_BEDROCK = re.compile(
+    r"(?:(?:[a-z]{2,6}(?:-gov)?|regional)\.)?"
+    r"(?:ai21|amazon|anthropic|cohere|deepseek|google|luma|meta|minimax|mistral|moonshot|nvidia|openai|qwen|stability"
+    r"|twelvelabs|writer|zai)\.([a-z0-9][^:]*?)(?:-v\d+)?(?:-?\d*:\d+)?(?::\d+k|:mm)?"
+)
+"""A model as Amazon Bedrock names it: us.anthropic.claude-sonnet-4-5-20250929-v1:0. Places and vendors stand in front,
+https://docs.aws.amazon.com/bedrock/latest/userguide/models-supported.html (2026-11-30)."""
+
 Find = Callable[[str], str | None]
 """Returns the book's name of a model, None where it knows none."""
 
@@ -30,6 +38,20 @@ def plain_model(name: str) -> str:
     while shorter := without_date(plain).strip():
         plain = shorter
     return plain or whole
+
+
+def exact_model(name: str) -> str:
+    """Return a model's name in lower case, without path, place and vendor; the date of a version stays."""
+    whole = name.strip().lower()
+    last = whole.rstrip("/ ").rpartition("/")[2].strip() or whole
+    found = _BEDROCK.fullmatch(last)
+    return found[1] if found else last
+
+
+def version_key(name: str) -> str:
+    """Return a name with a date as it is compared: sellers write -2024-08-06, -20240806 or @20240806."""
+    shorter = without_date(name)
+    return f"{shorter}@{name[len(shorter) :].strip('-@').replace('-', '')}" if shorter else name
 
 
 def plain_provider(name: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from tests.exchange import dated
 from tollmeter.producers.guard.guard import Guard
 from tollmeter.schemas.access import Block, RateLimit
+from tollmeter.schemas.model_rules import ModelRule
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.book import PriceBook, load
@@ -24,7 +25,7 @@ def price_record() -> tuple[bytes, bytes]:
     return document(shipped_book())
 
 
-def guard_with(*rows: Policy | Block | RateLimit, **options: Any) -> Guard:
+def guard_with(*rows: Policy | Block | RateLimit | ModelRule, **options: Any) -> Guard:
     """Return a guard with prices and these rows."""
     guard = Guard(mode="memory", settings=Settings(), **options)
     assert guard.apply("prices", *price_record())

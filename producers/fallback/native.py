@@ -82,6 +82,9 @@ class NativeClient:
         attempt = begin(self.meter, Request(parts.netloc, parts.path, parts.query, headers, content))
         if attempt is not None and attempt.refusal() is not None and attempt.deny is not None:
             attempt.deny.raise_if_denied()
+        if attempt is not None and attempt.instead:  # a rule about models wants another one
+            path, body = _ASK[self.target.speaks](attempt.instead, messages, max_tokens)
+            parts, content = urlsplit(self.target.url.rstrip("/") + path), json.dumps(body).encode()
         status, data = _exchange(HttpRequest(parts.geturl(), content, headers, method="POST"), timeout, attempt)  # noqa: S310 - Target lets http and https through alone
         answered = _object(data)
         if status >= 400:

@@ -1,4 +1,4 @@
-"""The order of decision: blocks, cap, rate limits, budgets. It reads one snapshot and waits for nothing slow."""
+"""The order of decision: blocks, models, cap, rate limits, budgets. It reads one snapshot and waits for nothing slow."""
 
 from collections.abc import Callable, Iterable
 
@@ -46,19 +46,28 @@ class Decider:
 
     def decide(self, question: Question, tokens: int, output: int) -> Allow | Deny:
         """Decide about one call of so many prompt and output tokens."""
-        known, org, model = self._known, question.org or "", question.model
         mono_ns = self._monotonic_ns()
-        wall_ms = mono_ns // 1_000_000 + known.clock.offset_ms
-        access = known.access
-        if access.blocks:
+        wall_ms = mono_ns // 1_000_000 + self._known.clock.offset_ms
+        if self._known.access.blocks:
             callers = (
                 ("api_key", question.api_key_id or ""),
                 ("client_ip", question.address),
                 ("user", question.user or ""),
             )
-            block = access.blocked(org, callers, wall_ms)
+            block = self._known.access.blocked(question.org or "", callers, wall_ms)
             if block is not None:
                 return refusals.blocked(block)
+        instead = self._known.models.check(question, self._known.prices) if self._known.models else ""
+        if isinstance(instead, Deny):
+            return instead
+        decided = self._pay(question._replace(model=instead or question.model), tokens, output, wall_ms, mono_ns)
+        if instead and isinstance(decided, Allow):
+            decided.downgrade_to = instead
+        return decided
+
+    def _pay(self, question: Question, tokens: int, output: int, wall_ms: int, mono_ns: int) -> Allow | Deny:
+        """Ask the cap, the rate limits and the budgets."""
+        known, org, model, access = self._known, question.org or "", question.model, self._known.access
         prices, provider = known.prices, question.provider or ""
         est, status = (None, UNPRICED.status) if prices is None else prices.estimate(provider, model, tokens, output)
         if est is None:

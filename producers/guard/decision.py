@@ -22,9 +22,11 @@ class CallRefused(Exception):  # noqa: N818
 class Allow:
     """The call may go out. Settle the reservation when it is over, with what it really cost."""
 
-    __slots__ = ("est_nano", "price_status", "reservation", "stale")
+    __slots__ = ("downgrade_to", "est_nano", "price_status", "reservation", "stale")
 
     def __init__(self, est_nano: int | None, reservation: Reservation, price_status: str, stale: bool = False) -> None:
+        self.downgrade_to = ""
+        """The model to send in place of the one that was asked for; "" for that one. Said to who asks `downgrades`."""
         self.est_nano = est_nano
         """The estimate before the call, nano-USD; None when nobody knows a price."""
         self.reservation = reservation
@@ -45,7 +47,8 @@ class Allow:
         """Return: nothing was denied."""
 
     def __repr__(self) -> str:
-        return f"Allow(est_usd={self.est_usd}, price_status={self.price_status!r}, stale={self.stale})"
+        instead = f", downgrade_to={self.downgrade_to!r}" if self.downgrade_to else ""
+        return f"Allow(est_usd={self.est_usd}, price_status={self.price_status!r}, stale={self.stale}{instead})"
 
 
 class Deny:
@@ -62,8 +65,13 @@ class Deny:
 
     @property
     def error(self) -> str:
-        """The kind of refusal: cost_cap, CostLimitExceeded, rate_limited, blocked, budget_unknown, price_unknown."""
+        """The kind of refusal: cost_cap, CostLimitExceeded, rate_limited, blocked, model_not_allowed, ..."""
         return str(self.body["error"])
+
+    @property
+    def downgrade_to(self) -> str:
+        """A model with which the same call would be allowed; "" where the rules name none."""
+        return str(self.body.get("downgrade_to") or "")
 
     @property
     def headers(self) -> dict[str, str]:

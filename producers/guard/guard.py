@@ -1,8 +1,8 @@
 """Before the call: allow or deny, in microseconds, without the network. Limits refuse; a fault of the guard never does.
 
-Order: blocks (403), cap on one call (402 or 429), rate limits (429), budgets. A call on the user's own key
-(`billing_scope="USER"`) is not asked for budgets: it passes before its user is looked up. Blocks, rate limits and the
-cap hold for it as for any call. A free model passes budgets of money. A model without a price is estimated by the
+Order: blocks (403), allowed models (403), cap on one call (402 or 429), rate limits (429), budgets. A call on the
+user's own key (`billing_scope="USER"`) is not asked for budgets nor for rules about models other than its key's: it
+passes before its user is looked up. Blocks, rate limits and the cap hold for it as for any call. A free model passes budgets of money. A model without a price is estimated by the
 dearest of its family, else of its provider; where there is neither, the estimate is None: by setting the call passes
 (open, the default) or is refused (closed).
 """
@@ -113,8 +113,8 @@ class Guard:
         """Decide about one call; never raises, never waits for anything slow.
 
         Keywords are the fields of `Question`: prompt_chars, prompt_tokens or prompt, max_output_tokens, org, user,
-        groups, api_key_id, client_ip, provider, agent, tags, billing_scope, counted. Further ones (feature,
-        request_id ...) go into the event of a refusal.
+        groups, api_key_id, client_ip, provider, agent, tags, billing_scope, counted, models, downgrades. Further ones
+        (feature, request_id ...) go into the event of a refusal.
         """
         if self.mode == "disabled":
             return Allow(None, Reservation(None), "")

@@ -96,6 +96,14 @@ class LimitView:
             self._groups.delete(member_id)
             self._forget_of(member_id.partition("/")[0].replace("%2F", "/").replace("%25", "%"))
 
+    def groups_of(self, org_id: str, user: str, given: Collection[str]) -> tuple[str, ...]:
+        """Return all groups of a user, sorted: those of the membership and those that the call names."""
+        with self._lock:
+            return self._all_groups(org_id, user, given)
+
+    def _all_groups(self, org_id: str, user: str, given: Collection[str]) -> tuple[str, ...]:
+        return tuple(sorted({*self._groups.of(org_id, user), *self._groups.closure(org_id, given)}))
+
     def _forget_of(self, org_id: str) -> None:
         org = self._orgs.get(org_id)
         if org is not None:
@@ -137,7 +145,7 @@ class LimitView:
         """Return a user's own limits and all his groups: those of the membership and those that the call names."""
         found = org.users.get((user, given))
         if found is None:
-            groups = tuple(sorted({*self._groups.of(org_id, user), *self._groups.closure(org_id, given)}))
+            groups = self._all_groups(org_id, user, given)
             scopes = [("org", ""), ("user", user), *(("group", name) for name in groups)]
             rules = [policy for scope in scopes for policy in org.policies.get(scope, {}).values()]
             if len(org.users) >= REMEMBERED:

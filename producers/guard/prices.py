@@ -132,6 +132,11 @@ class Prices:
         listing = self._known.get((provider, model)) or self._listing(provider, model)
         return listing.seller, listing.model_id
 
+    def sells(self, provider: str, model: str) -> bool:
+        """Say whether a provider may have a model of this name: not where another one makes it and nobody resells."""
+        listing = self._known.get((provider, model)) or self._listing(provider, model)
+        return bool(listing.rules) or self._catalogue.maker(model) in ("", listing.seller)
+
     def in_currency(self, nano_usd: int, currency: str) -> int:
         """Convert at the latest rate; 0 where none is known: ask `per_usd_nano` before relying on it."""
         return round_half_even(nano_usd * self.per_usd_nano.get(currency, 0), NANO_PER_USD)

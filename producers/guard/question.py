@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from tollmeter.producers.guard.limits import Caller, tag_names
 from tollmeter.schemas.addresses import caller_form
-from tollmeter.schemas.texts import clean_tags, clean_text, worst_count
+from tollmeter.schemas.texts import MAX_TEXT_CHARS, clean_tags, clean_text, worst_count
 
 FAR = 1 << 62
 
@@ -36,6 +36,10 @@ class Question(NamedTuple):
     provider: str | None = ""
     agent: str | None = ""
     tags: Mapping[str, str] | None = None
+    models: Collection[str] = ()
+    """Further models that the call names, each of which must be allowed, too."""
+    downgrades: bool = False
+    """Whether the caller will send another model where the decision names one."""
     billing_scope: str = "ORG"
     """Who pays: ORG, or USER, whose calls are not asked for budgets."""
     counted: Collection[str] = ()
@@ -48,6 +52,8 @@ class Question(NamedTuple):
         asked = {name: _CLEAN[name](value) for name, value in about.items() if name in _ASKED}
         if len(asked) < len(about):
             asked["event"] = {name: value for name, value in about.items() if name not in _ASKED}
+        if isinstance(model, str) and len(model) > MAX_TEXT_CHARS:  # what is cut off may be another model
+            asked["models"] = (*asked.get("models", ()), "")
         return cls(clean_text(model), **asked)
 
     @property
@@ -101,5 +107,7 @@ _CLEAN: dict[str, Callable[[Any], Any]] = {
     "groups": _names,
     "tags": clean_tags,
     "counted": _names,
+    "models": _names,
+    "downgrades": lambda value: value is True,
 } | dict.fromkeys(("user", "org", "api_key_id", "client_ip", "provider", "agent", "billing_scope"), clean_text)
 _ASKED = _CLEAN.keys()

@@ -1,5 +1,6 @@
 """What a refused caller is told: the exact bodies that clients know, and the alert, one per kind, scope and hour."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +9,9 @@ from tollmeter.producers.guard.accounts import Refusal
 from tollmeter.producers.guard.decision import NANO_PER_USD, CostLimitExceeded, Deny
 from tollmeter.schemas.access import Block
 from tollmeter.schemas.alert import Alert, alert_id, whom
+from tollmeter.schemas.model_rules import ModelRule
 from tollmeter.schemas.policy import Limit
+from tollmeter.streams.rules.limits.models import Verdict, allowed_by_all
 
 SOURCE = "tollmeter/guard"
 _PERIOD_WORDS = {"day": "daily", "week": "weekly", "month": "monthly"}
@@ -95,6 +98,25 @@ def budget_unknown(staleness_ms: int | None) -> Deny:
     known = None if staleness_ms is None else round(staleness_ms / 1_000, 1)
     body = {"ok": False, "error": "budget_unknown", "message": "spend is not known at present", "staleness_s": known}
     return Deny(503, body, RETRY_SHARE_S)
+
+
+def model_not_allowed(verdict: Verdict, rules: Sequence[ModelRule]) -> Deny:
+    """A rule of the key, the user, his groups or the organisation does not allow the model."""
+    first, allowed = verdict.broken[0], allowed_by_all(rules)
+    whom = f"{first.scope.replace('_', ' ')} {first.name}" if first.name else f"organisation {first.org_id}"
+    asked = f"model {verdict.model[:100]!r}" if verdict.model.strip() else "a call whose model cannot be read"
+    body = {
+        "ok": False,
+        "error": "model_not_allowed",
+        "message": f"{asked} is not allowed for {whom}; allowed: {', '.join(allowed[:20]) or 'none'}",
+        "model": verdict.model,
+        "scope": first.scope,
+        "name": first.name,
+        "rule": first.key,
+        "allowed": list(allowed),
+        "downgrade_to": verdict.instead or None,
+    }
+    return Deny(403, body)
 
 
 def price_unknown(model: str) -> Deny:

@@ -9,9 +9,11 @@ from tollmeter.producers.guard.accounts import Accounts
 from tollmeter.producers.guard.buckets import Buckets
 from tollmeter.producers.guard.clock import GuardClock
 from tollmeter.producers.guard.limits import LimitView
+from tollmeter.producers.guard.models import ModelView
 from tollmeter.producers.guard.prices import Prices, load_prices
 from tollmeter.producers.guard.spend import SpendView
 from tollmeter.schemas.access import BLOCK_PREFIX, RATE_PREFIX
+from tollmeter.schemas.model_rules import MODELS_PREFIX
 from tollmeter.schemas.policy import Member, Policy
 from tollmeter.schemas.topics import LAYOUT_KEY, org_partition
 from tollmeter.settings import Settings
@@ -39,6 +41,7 @@ class Snapshot:
         )
         self.limits = LimitView(self.accounts)
         self.access = AccessView(buckets)
+        self.models = ModelView(self.limits.groups_of)
         self.spend = SpendView(self.accounts, lambda wall_ms: wall_ms - self.clock.offset_ms)
         self.prices: Prices | None = None
         self.partitions: int | None = None
@@ -75,8 +78,11 @@ class Snapshot:
                 self.limits.delete_member(key.removeprefix(_MEMBER))
             else:
                 self.limits.set_member(Member.model_validate_json(value))
+            self.models.forget()
         elif key.startswith((BLOCK_PREFIX, RATE_PREFIX)):
             self.access.apply(key, value)
+        elif key.startswith(MODELS_PREFIX):
+            self.models.apply(key, value)
         elif key == LAYOUT_KEY.decode() and value is not None:
             layout = json.loads(value)
             if not isinstance(layout, dict) or not isinstance(layout.get("priced"), int) or layout["priced"] < 1:

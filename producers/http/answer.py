@@ -29,6 +29,9 @@ class Answer:
     output_tokens: int = 0
     cost_nano: int | None = None
     price_status: str = ""
+    model_asked: str = ""
+    """Where a rule had another model called: the one that was asked for, and the one that was sent."""
+    model_sent: str = ""
 
     def fill(self, event: UsageEvent, cost_nano: int | None, price_status: str) -> None:
         """Say what the call was in the end."""
@@ -47,6 +50,7 @@ class Answer:
     def headers(self) -> dict[str, str]:
         """Return the response headers that say the same; what is unknown is left out."""
         found: dict[str, Any] = {"request-id": self.request_id, "event-id": self.event_id}
+        found |= {"model-asked": self.model_asked, "model-sent": self.model_sent}
         if self.complete:
             found |= {
                 "usage-source": self.usage_source,

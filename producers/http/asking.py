@@ -5,9 +5,11 @@ from typing import Any
 
 from tollmeter.producers.client.scope import Scope
 from tollmeter.producers.extract.served import PROVIDER_HOSTS
+from tollmeter.producers.guard.decision import Allow, Deny
 from tollmeter.producers.http import estimates
 from tollmeter.producers.http.interfaces import Request, key_of
-from tollmeter.producers.http.meter import Meter
+from tollmeter.producers.http.meter import Meter, faults, said
+from tollmeter.producers.http.models import UNREADABLE
 from tollmeter.producers.http.request import Asked
 from tollmeter.schemas.texts import worst_count
 
@@ -26,7 +28,31 @@ def known_fields(meter: Meter, request: Request, scope: Scope) -> dict[str, Any]
     return found
 
 
-def question(wanted: Asked, about: dict[str, Any], scope: Scope) -> dict[str, Any]:
+def check(meter: Meter, request: Request, wanted: Asked, about: dict[str, object], scope: Scope) -> Allow | Deny | None:
+    """Return what the guard decides; None when it fails, or there is none: the call goes on unchecked.
+
+    Another model may be named in place of the one that was asked for where the request can be written for it.
+    """
+    if meter.guard is None:
+        return None
+    asking = question(wanted, about, scope)
+    try:
+        readable = bool(wanted.model.strip()) and UNREADABLE not in wanted.models
+        asking["downgrades"] = readable and (meter.signs_anew or not _signed(request))
+        return meter.guard.check(wanted.model, **asking)
+    except Exception as error:
+        faults.warn("the guard failed, the call goes on unchecked: %s", said(error))
+        return None
+
+
+def _signed(request: Request) -> bool:
+    """Say whether the caller signed path and body (AWS): written anew they would be refused."""
+    return request.headers.get("authorization", "").lower().startswith("aws4-") or "x-amz-signature" in (
+        request.query.lower()
+    )
+
+
+def question(wanted: Asked, about: dict[str, object], scope: Scope) -> dict[str, object]:
     """Return what the guard must know; names of event fields that it has no use for go into a refusal's event."""
     known = dict(about)
     renamed = {"user": "user_id", "org": "org_id"}
@@ -39,6 +65,7 @@ def question(wanted: Asked, about: dict[str, Any], scope: Scope) -> dict[str, An
         "answers": wanted.answers,
         "groups": scope.groups,
         "counted": scope.counted,
+        "models": wanted.models,
         "operation": wanted.operation,
         "stream": wanted.stream,
     }

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,9 +21,9 @@ from tollmeter.producers.guard.decision import Deny
 from tollmeter.producers.guard.prices import Quote
 from tollmeter.producers.http import estimates
 from tollmeter.producers.http.answer import REFUSED, Answer
-from tollmeter.producers.http.asking import by_path, count_prompt, known_fields, question
+from tollmeter.producers.http.asking import by_path, check, count_prompt, known_fields
 from tollmeter.producers.http.interfaces import Refusal, Request
-from tollmeter.producers.http.meter import HTTP_ERROR, Meter, faults, said
+from tollmeter.producers.http.meter import HTTP_ERROR, NOT_SENT, Meter, faults, said
 from tollmeter.producers.http.quote import price_of
 from tollmeter.producers.http.request import Asked, is_surely_call, read_request
 from tollmeter.producers.http.response import Reader
@@ -31,19 +32,6 @@ from tollmeter.schemas.event import MAX_TOKENS, UsageEvent
 UNFINISHED = ("queued", "in_progress")
 BACKGROUND_S = 900.0
 """So long the usage of an answer in the background is waited for."""
-NOT_SENT = frozenset(
-    (
-        "ConnectError",
-        "ConnectTimeout",
-        "PoolTimeout",
-        "ProxyError",
-        "UnsupportedProtocol",
-        "LocalProtocolError",
-        "ConnectionRefusedError",
-        "gaierror",
-    )
-)
-"""Errors of the HTTP library after which the provider has not seen the request: nothing was used."""
 UNTOLD = "process_ended"
 """Error type of a call of whose end its process could not tell."""
 _HEADERS = {
@@ -81,6 +69,8 @@ class Attempt:
         self._started, self._began = datetime.now(UTC), time.perf_counter()
         self._prompt_tokens = count_prompt(meter, request, wanted)
         self.deny: Deny | None = None
+        self.instead = ""
+        """The model that must be sent in place of the one in the request; "" for that one."""
         self._estimate_nano: int | None = None
         self._reservation: Any = None
         self._status: int | None = None
@@ -97,22 +87,26 @@ class Attempt:
 
     def refusal(self) -> Refusal | None:
         """Ask the guard; None when the call may go. A refused call is over: its event is recorded."""
-        if self._meter.guard is None:
-            return None
         about = {
             **self._fields,
             "event_id": self.answer.event_id,
             "prompt_tokens": max(self._prompt_tokens, self.wanted.weight),
             "provider": self._provider or provider_of({}, None, self._request.host),
         }
-        try:
-            decision = self._meter.guard.check(self.wanted.model, **question(self.wanted, about, self._scope))
-            if isinstance(decision, Deny):
-                return self._refused(decision)
+        decision = check(self._meter, self._request, self.wanted, about, self._scope)
+        if isinstance(decision, Deny):
+            return self._refused(decision)
+        if decision is not None:
             self._reservation, self._estimate_nano = decision.reservation, decision.est_nano
-        except Exception as error:
-            faults.warn("the guard failed, the call goes on unchecked: %s", said(error))
+            self._downgrade(decision.downgrade_to)
         return None
+
+    def _downgrade(self, model: str) -> None:
+        """Call this model in place of the one that was asked for; "" is that one."""
+        if model:
+            self._fields.setdefault("fallback_from", self.wanted.model)
+            self.answer.model_asked, self.answer.model_sent = self.wanted.model, model
+            self.instead, self.wanted = model, replace(self.wanted, model=model)
 
     def _refused(self, deny: Deny) -> Refusal:
         self.deny = deny

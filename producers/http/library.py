@@ -13,6 +13,9 @@ class Url(Protocol):
     port: int | None
     path: str
     query: bytes
+    raw_path: bytes
+
+    def copy_with(self, *, raw_path: bytes) -> Self: ...
 
 
 class Body(Protocol):
@@ -31,6 +34,8 @@ class HttpRequest(Protocol):
     method: str
     url: Url
     headers: MutableMapping[str, str]
+    content: bytes
+    extensions: MutableMapping[str, object]
 
     def read(self) -> bytes: ...
     async def aread(self) -> bytes: ...
@@ -70,9 +75,22 @@ class MakesResponse(Protocol):
     ) -> HttpResponse: ...
 
 
+class MakesRequest(Protocol):
+    def __call__(
+        self,
+        method: str,
+        url: Url,
+        *,
+        headers: dict[str, str],
+        content: bytes,
+        extensions: MutableMapping[str, object],
+    ) -> HttpRequest: ...
+
+
 class Library(Protocol):
     """The module."""
 
+    Request: MakesRequest
     Response: MakesResponse
     SyncByteStream: type
     AsyncByteStream: type

@@ -9,6 +9,19 @@ from tollmeter.producers.http.interfaces import Guarding, Producing
 from tollmeter.producers.http.pending import Holding
 
 HTTP_ERROR = 400
+NOT_SENT = frozenset(
+    (
+        "ConnectError",
+        "ConnectTimeout",
+        "PoolTimeout",
+        "ProxyError",
+        "UnsupportedProtocol",
+        "LocalProtocolError",
+        "ConnectionRefusedError",
+        "gaierror",
+    )
+)
+"""Errors of the HTTP library after which the provider has not seen the request: nothing was used."""
 faults = RateLimited()
 
 
@@ -25,6 +38,8 @@ class Meter:
     hold_s: float = 0.0
     """How long an estimate waits to be replaced before it is recorded."""
     holding: Holding = field(default_factory=Holding)
+    signs_anew: bool = False
+    """Whether the owner signs what it sends by itself, so that a request may be written anew."""
     surely: bool = False
     """Whether only what is surely a call to a model counts: the client may be used for anything."""
 

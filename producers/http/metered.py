@@ -16,6 +16,7 @@ from tollmeter.producers.http.attempt import Attempt, begin
 from tollmeter.producers.http.interfaces import Guarding, Producing, Refusal, Request
 from tollmeter.producers.http.library import AsyncBody, Body, Exit, HttpRequest, HttpResponse, Library, Transport
 from tollmeter.producers.http.meter import Meter
+from tollmeter.producers.http.models import with_model
 from tollmeter.producers.http.poll import Fetch, fetch
 from tollmeter.producers.http.request import worth_reading
 from tollmeter.producers.http.response import readable
@@ -108,6 +109,18 @@ class Wrapper:
         headers = {name.lower(): value for name, value in request.headers.items()}
         return begin(self._meter, Request(host, url.path, url.query.decode("ascii"), headers, content))
 
+    def _as_allowed(self, request: HttpRequest, attempt: Attempt) -> HttpRequest:
+        """Return the request that goes out: for another model where a rule wants that."""
+        request.headers["accept-encoding"] = readable(request.headers.get("accept-encoding"))
+        if not attempt.instead:
+            return request
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        path, mark, query = request.url.raw_path.decode("ascii").partition("?")
+        path, content = with_model(path, request.content, headers, attempt.instead)
+        kept = {name: value for name, value in headers.items() if name not in ("content-length", "content-encoding")}
+        url = request.url.copy_with(raw_path=f"{path}{mark}{query}".encode("ascii"))
+        return self._http.Request(request.method, url, headers=kept, content=content, extensions=request.extensions)
+
     def _refused(self, request: HttpRequest, refusal: Refusal, attempt: Attempt) -> HttpResponse:
         return self._http.Response(
             refusal.http_status,
@@ -150,8 +163,8 @@ class SyncTransport(Wrapper):
         refusal = attempt.refusal()
         if refusal is not None:
             return self._refused(request, refusal, attempt)
-        request.headers["accept-encoding"] = readable(request.headers.get("accept-encoding"))
         try:
+            request = self._as_allowed(request, attempt)
             response = self._inner.handle_request(request)
         except BaseException as error:
             attempt.done(error)
@@ -194,8 +207,8 @@ class AsyncTransport(Wrapper):
         refusal = attempt.refusal()
         if refusal is not None:
             return self._refused(request, refusal, attempt)
-        request.headers["accept-encoding"] = readable(request.headers.get("accept-encoding"))
         try:
+            request = self._as_allowed(request, attempt)
             response = await self._inner.handle_async_request(request)
         except BaseException as error:
             attempt.done(error)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from tollmeter.producers.extract.openai import variant_name
 from tollmeter.producers.extract.served import PROVIDER_HOSTS
+from tollmeter.producers.http.models import UNREADABLE, named, named_in_form
 from tollmeter.producers.http.weight import answers, output_limit, prompt_tokens, read_object
 from tollmeter.schemas.event import MAX_TOKENS
-from tollmeter.schemas.texts import clean_text
+from tollmeter.schemas.texts import MAX_TEXT_CHARS, clean_text
 
 OPERATIONS = (
     ("/chat/completions", "chat"),
@@ -80,8 +81,6 @@ UNBILLED = (
 )
 """Ends of paths that name a model and bill nothing by themselves."""
 
-_MODEL_IN_PATH = re.compile(r"/(?:models|model|deployments)/([^/:]+)")
-_MODEL_IN_FORM = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n')
 _FETCHED = re.compile(r"/responses/[^/]+/?$")
 _TEXTS = (
     "messages",
@@ -126,6 +125,8 @@ class Asked:
     """Tokens of input that the guard counts at least: images, files and arguments of tools included."""
     image: str = ""
     """Quality and size of the images that are wanted, as units of images are named: hd_large, medium ..."""
+    models: tuple[str, ...] = ()
+    """Further models that the request names; "" for one that cannot be read."""
 
 
 def worth_reading(method: str, path: str, content_type: str) -> bool:
@@ -141,13 +142,11 @@ def read_request(path: str, content_type: str, content: bytes, encoding: str = "
     """
     operation = _operation(path.lower().rstrip("/"))
     if "multipart/form-data" in content_type:
-        named = _MODEL_IN_FORM.search(content)
-        return Asked(operation, named[1].decode("utf-8", "replace") if named else "") if operation else None
+        form = named_in_form(content)
+        return Asked(operation, form.model, models=form.others) if operation else None
     read = read_object(content, encoding.strip().lower())
     body = read or {}
-    model = body.get("model") or body.get("modelId")
-    in_path = _MODEL_IN_PATH.search(path)
-    model = model if isinstance(model, str) else in_path[1] if in_path else ""
+    model, others = named(path, read)
     if not operation and not (model and body):
         return None
     return Asked(
@@ -160,6 +159,7 @@ def read_request(path: str, content_type: str, content: bytes, encoding: str = "
         answers(body),
         MAX_TOKENS if read is None else prompt_tokens(body),
         variant_name(str(body.get("quality", "")), str(body.get("size", ""))) if operation == "image" else "",
+        others if len(model) <= MAX_TEXT_CHARS else (*others, UNREADABLE),
     )
 
 

@@ -61,15 +61,30 @@ def read_object(content: bytes, encoding: str = "") -> dict[str, Any] | None:
     if not content.strip():
         return {}
     try:
-        body = json.loads(content)
+        body = json.loads(content, object_pairs_hook=_object)
+    except _TwoModelsError:
+        return None
     except (UnicodeDecodeError, ValueError):
         try:  # a provider may be more lenient than Python about bytes that are no UTF-8
-            body = json.loads(content.decode("utf-8", "replace"))
+            body = json.loads(content.decode("utf-8", "replace"), object_pairs_hook=_object)
         except (ValueError, RecursionError):
             return None
     except RecursionError:
         return None
     return body if isinstance(body, dict) else None
+
+
+class _TwoModelsError(ValueError):
+    """An object names its model twice: which of them a provider takes, nobody knows."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if "model" in made or "modelId" in made:
+        named = [name for name, _ in pairs if name.lower() in ("model", "modelid")]
+        if len({name.lower() for name in named}) < len(named):  # Go's decoder takes Model for model
+            raise _TwoModelsError
+    return made
 
 
 def output_limit(body: Mapping[str, object]) -> int | None:

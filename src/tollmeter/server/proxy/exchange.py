@@ -13,6 +13,7 @@ from starlette.types import Send
 from tollmeter.producers.client.durable import DurableProducer
 from tollmeter.producers.http.attempt import Attempt, begin
 from tollmeter.producers.http.interfaces import Refusal
+from tollmeter.producers.http.models import with_model
 from tollmeter.producers.http.poll import Fetch, fetch
 from tollmeter.producers.http.request import worth_reading
 from tollmeter.producers.http.response import readable
@@ -31,7 +32,7 @@ class Exchange:
     """`open`, then `pass_on` or `close`. After `open` there is a `refusal`, or a `status`."""
 
     def __init__(self, provider: Provider, asked: Asked, producer: DurableProducer) -> None:
-        self._provider, self._producer = provider, producer
+        self._provider, self._producer, self._asked = provider, producer, asked
         self._request = provider.request(asked)
         reading = worth_reading(asked.method, self._request.url.path, asked.header("content-type"))
         self._attempt: Attempt | None = None
@@ -61,6 +62,8 @@ class Exchange:
                 return
             self._producer.begun(attempt.answer.event_id, [attempt.begun()])
         try:
+            if attempt is not None and attempt.instead:
+                self._ask_for(attempt.instead)
             self._response = await self._provider.send(self._request)
             await self._opened(self._response)
         except BaseException as error:
@@ -69,6 +72,14 @@ class Exchange:
             if isinstance(error, httpx2.TransportError):
                 self._say(error)
             raise
+
+    def _ask_for(self, model: str) -> None:
+        """Write the request for another model, and sign it anew where it is signed."""
+        asked = self._asked
+        path, content = with_model(asked.path, asked.content, dict(asked.headers), model)
+        headers = [(name, value) for name, value in asked.headers if name != "content-encoding"]
+        self._request = self._provider.request(asked._replace(path=path, headers=headers, content=content))
+        self._request.headers["accept-encoding"] = readable(asked.header("accept-encoding"))
 
     async def _opened(self, response: httpx2.Response) -> None:
         """Read the head of an answer; of one that is no stream also the body, so that the head can tell the cost."""

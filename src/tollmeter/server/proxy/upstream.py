@@ -53,7 +53,7 @@ class Provider:
         self._signer: sign.Signer | None = None
         if not self.problem and entry.key == "environment" and entry.auth != "none" and not self._secret:
             self._without_key(environment)
-        self.meter = Meter(producer, guard, entry.provider or None)
+        self.meter = Meter(producer, guard, entry.provider or None, signs_anew=True)
         self._transport = httpx2.AsyncHTTPTransport(limits=LIMITS, trust_env=False)
         self._timeout = {
             "connect": entry.connect_s,
