@@ -2,9 +2,9 @@
 
 Order: blocks (403), allowed models (403), cap on one call (402 or 429), rate limits (429), budgets. A call on the
 user's own key (`billing_scope="USER"`) is not asked for budgets nor for rules about models other than its key's: it
-passes before its user is looked up. Blocks, rate limits and the cap hold for it as for any call. A free model passes budgets of money. A model without a price is estimated by the
-dearest of its family, else of its provider; where there is neither, the estimate is None: by setting the call passes
-(open, the default) or is refused (closed).
+passes before its user is looked up. Blocks, rate limits and the cap hold for it as for any call. A free model passes
+budgets of money. A model without a price is estimated by the dearest of its family, else of its provider; where there
+is neither, the estimate is None: by setting the call passes (open, the default) or is refused (closed).
 """
 
 import atexit

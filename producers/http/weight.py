@@ -78,7 +78,7 @@ class _TwoModelsError(ValueError):
     """An object names its model twice: which of them a provider takes, nobody knows."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if "model" in made or "modelId" in made:
         named = [name for name, _ in pairs if name.lower() in ("model", "modelid")]
