@@ -1,4 +1,4 @@
-"""The order of decision: blocks, models, cap, rate limits, budgets. One snapshot is read; nothing slow is waited for."""
+"""The order of decision: blocks, models, cap, rate limits, budgets. One snapshot is read, nothing slow waited for."""
 
 from collections.abc import Callable, Iterable
 

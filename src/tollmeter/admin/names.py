@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from tollmeter.schemas.names import exact_model
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
 
@@ -25,6 +26,15 @@ def identity(settings: Settings, provider: str, model: str) -> Identity:
 
     names = Names(provider, "", model, "", "", "", "chat", "", "REALTIME")
     return Identity(*load(settings).planner.identity(names))
+
+
+def is_known(settings: Settings, model: str) -> bool:
+    """Say whether the price book in use knows a model of this name. Raises as `identity` does."""
+    from tollmeter.streams.price.book.book import load
+    from tollmeter.streams.rules.pricing.model_names import Names
+
+    names = Names("", "", exact_model(model), "", "", "", "chat", "", "REALTIME")
+    return load(settings).planner.meaning(names).known
 
 
 def resolved(settings: Settings, policy: Policy) -> Policy:

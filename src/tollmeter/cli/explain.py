@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tollmeter.admin.model_rules import Call, explained, model_rules, models_text
 from tollmeter.admin.names import identity
 from tollmeter.admin.policy_text import amount_text
 from tollmeter.admin.spend_status import SpendStatus, UserNotFoundError, is_known, spend_status, use_of
@@ -63,6 +64,8 @@ def explain(
         pools = pool_limits(policies, org, scopes)
         rows = [_row(budget, _why(budget, own), ledger, live) for budget in (*own.budgets, *pools)]
         known = None if ledger is None else is_known(ledger, rules, org, user)
+        call = Call(user, groups, named["api_key"] or "", named["provider"] or "", named["model"] or "")
+        models = explained(settings, model_rules(settings, org), call)
     document = {
         "org": org,
         "user": user,
@@ -73,6 +76,7 @@ def explain(
         "warn_policy_id": own.warn_policy_id,
         "budgets": rows,
         "lost": [_lost(lost) for lost in own.lost],
+        "models": models,
     }
     if as_json:
         print_json(document)
@@ -227,6 +231,8 @@ def _print(document: dict[str, Any]) -> None:
         }
         for row in document["budgets"]
     ]
+    for line in models_text(document["models"]):
+        out.print(line)
     if not rows:
         out.print("no limit binds these calls")
         return

@@ -12,12 +12,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
+from tollmeter.admin.model_rules import Call, explained, model_rules
 from tollmeter.admin.reader_key import NoReaderError, readable_org
 from tollmeter.admin.reports import questions
 from tollmeter.admin.reports.asked import NO_FILTER, Asked
 from tollmeter.admin.reports.questions import BY, CALL, SPEND
 from tollmeter.admin.reports.rows import document, plain
 from tollmeter.admin.secret import SecretError
+from tollmeter.broker.policies import PolicyError, read_rules
 from tollmeter.broker.registry import RegistryError
 from tollmeter.cli.output import UserError
 from tollmeter.cli.report_options import period
@@ -60,7 +62,7 @@ def serve(tools: "Tools") -> None:
     from mcp_types import ToolAnnotations
 
     server = MCPServer("tollmeter", instructions=_ABOUT, log_level="ERROR")
-    for tool in (tools.spend_by, tools.top_calls, tools.why, tools.budgets):
+    for tool in (tools.spend_by, tools.top_calls, tools.why, tools.budgets, tools.allowed_models):
         server.tool(annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False))(tool)
     server.run("stdio")
 
@@ -109,6 +111,27 @@ class Tools:
         asked = {"org_id": self._org, "top": MOST}
         rows = await self._ask(lambda ledger: ledger.query(load("budget_list"), asked))
         return {"budgets": [plain(row) for row in rows]}
+
+    async def allowed_models(
+        self, user: str = "", groups: list[str] | None = None, api_key: str = "", provider: str = "", model: str = ""
+    ) -> Document:
+        """Which models a call may use, by which rules, and whether one is allowed, refused or downgraded.
+
+        groups: further groups that the call names; provider and model: as the call names them. `allowed` null: any.
+        """
+        if not self._org:
+            raise _wrong("the key is for all organisations: rules about models belong to one, ask with a key of it")
+
+        def answer() -> Document:
+            rules = read_rules(self._settings)
+            found = {*rules.groups.of(self._org, user), *rules.groups.closure(self._org, groups or ())}
+            call = Call(user, found, api_key, provider, model)
+            return explained(self._settings, model_rules(self._settings, self._org), call)
+
+        try:
+            return await asyncio.to_thread(answer)
+        except PolicyError as error:
+            raise _wrong(f"the rules cannot be read: {error}") from None
 
     def _asked(self, since: str, until: str, zone: str) -> Asked:
         try:

@@ -12,6 +12,7 @@ from tollmeter.cli.groups import Group
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
 from tollmeter.cli.policy_adjust import history, raise_, reset
 from tollmeter.cli.policy_files import export_policies, import_policies
+from tollmeter.cli.policy_models import models
 from tollmeter.cli.policy_options import (
     applies_option,
     currency_option,
@@ -193,5 +194,5 @@ def _show(found: list[Policy], as_json: bool) -> None:
     print_table("policies", rows)
 
 
-for command in (import_policies, export_policies, explain, status, try_out, raise_, reset, history):
+for command in (import_policies, export_policies, explain, status, try_out, raise_, reset, history, models):
     policy.add_command(command)

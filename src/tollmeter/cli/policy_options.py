@@ -14,6 +14,7 @@ from tollmeter.admin.spend_status import seen_users
 from tollmeter.broker.policies import Change, PolicyError, Rules, member_set
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError
+from tollmeter.schemas.model_rules import ModelRule
 from tollmeter.schemas.policy import SCOPE_KINDS, Member, Policy
 from tollmeter.settings import Settings
 
@@ -53,7 +54,9 @@ def doing() -> Iterator[None]:
         raise UserError(str(error)) from None
 
 
-def known_or_created(settings: Settings, rules: Rules, policies: Iterable[Policy], *, create: bool) -> list[Change]:
+def known_or_created(
+    settings: Settings, rules: Rules, policies: Iterable[Policy | ModelRule], *, create: bool
+) -> list[Change]:
     """Return the members to add for users that nobody knows. Raises `UserError` naming them unless `create` is set."""
     users = sorted({(policy.org_id, policy.name) for policy in policies if policy.scope == "user"})
     outside = [(org, user) for org, user in users if not rules.groups.knows(org, user)]

@@ -16,6 +16,7 @@ from tollmeter.server.answers import (
     keys,
     limits,
     metrics,
+    models,
     spend,
     tokens,
 )
@@ -23,5 +24,5 @@ from tollmeter.server.answers import (
 
 def routes() -> list[BaseRoute]:
     """Return the routes of all answers."""
-    modules = (health, description, metrics, costs, billing, spend, data, tokens, keys, limits, alerts)
+    modules = (health, description, metrics, costs, billing, spend, data, tokens, keys, limits, models, alerts)
     return [route for module in modules for route in module.ROUTES]

@@ -1,0 +1,138 @@
+"""Rules about models are rows of the compacted topic that guards read; what their names stand for is said when set."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from tollmeter.admin.names import identity, is_known
+from tollmeter.broker.policies import Change, PolicyError, entries, write
+from tollmeter.producers.guard.models import names_of
+from tollmeter.producers.guard.prices import Prices, load_prices
+from tollmeter.schemas.model_rules import ANY, MODELS_PREFIX, ModelRule, allowed_form
+from tollmeter.schemas.names import without_date
+from tollmeter.settings import Settings
+from tollmeter.streams.rules.limits.models import allowed_by_all, holding, judge
+
+Document = dict[str, object]
+
+
+class Resolved(NamedTuple):
+    """A rule with its names as calls are known by; what was written otherwise, and what the price book lacks."""
+
+    rule: ModelRule
+    meant: Mapping[str, str]
+    unknown: Sequence[str]
+
+    @property
+    def document(self) -> Document:
+        """The rule as it is shown to whoever set it."""
+        return {**shown(self.rule), "meant": dict(self.meant), "unknown": list(self.unknown)}
+
+
+def resolved(settings: Settings, rule: ModelRule, written: Sequence[str]) -> Resolved:
+    """Return the rule under the names of the price book in use. Raises `OverridesError` or `FxError` for a wrong file.
+
+    A name that the book lacks may be right (a deployment, a model of one's own): it is kept, and named in `unknown`.
+    """
+    meant = {name: _by_book(settings, allowed_form(name)) for name in written}
+    asked = [*written, *([rule.downgrade_to] if rule.downgrade_to else [])]
+    unknown = [name for name in dict.fromkeys(asked) if name.strip() != ANY and not is_known(settings, name)]
+    other = {name: known for name, known in meant.items() if known != name}
+    return Resolved(rule.model_copy(update={"allowed": tuple(dict.fromkeys(meant.values()))}), other, unknown)
+
+
+def _by_book(settings: Settings, name: str) -> str:
+    """Return the book's name; a version stays one, and so does every model."""
+    return name if name == ANY or without_date(name) else identity(settings, "", name).model or name
+
+
+def put(settings: Settings, rule: ModelRule) -> None:
+    """Return when the rule is on the log, in place of any of its scope. Raises `PolicyError`."""
+    write(settings, [Change(rule.org_id, rule.key.encode(), rule.model_dump_json().encode())])
+
+
+def take_away(settings: Settings, rule: ModelRule) -> bool:
+    """Return when the rule of that scope is gone, and whether there was one. Raises `PolicyError`."""
+    there = rule.key.encode() in entries(settings)
+    write(settings, [Change(rule.org_id, rule.key.encode(), None)])
+    return there
+
+
+def model_rules(settings: Settings, org: str | None = None) -> list[ModelRule]:
+    """Return all rules in order of their keys. Raises `PolicyError`."""
+    found = entries(settings)
+    try:
+        rules = [ModelRule.model_validate_json(found[key]) for key in sorted(found) if key.startswith(_PREFIX)]
+    except ValidationError:
+        raise PolicyError("a rule about models was written by a newer version: upgrade this one") from None
+    return [rule for rule in rules if org in (None, rule.org_id)]
+
+
+_PREFIX = MODELS_PREFIX.encode()
+
+
+def shown(rule: ModelRule) -> Document:
+    """Return a rule as --json and the server have it."""
+    return {"rule": rule.key, **rule.model_dump(mode="json")}
+
+
+class Call(NamedTuple):
+    """What a call says of itself; `groups` are all of the user's."""
+
+    user: str = ""
+    groups: Collection[str] = ()
+    api_key: str = ""
+    provider: str = ""
+    model: str = ""
+
+
+def explained(settings: Settings, rules: Sequence[ModelRule], call: Call) -> Document:
+    """Say which rules hold for a call of one organisation, what they allow, and what becomes of the model it names."""
+    held = holding(rules, call.user, call.groups, call.api_key)
+    document: Document = {
+        "allowed": list(allowed_by_all(held.rules)) if held.rules else None,
+        "rules": [shown(rule) for rule in held.rules],
+        "lost": [{"rule": rule.key, "reason": "own_rule"} for rule in held.lost],
+        "model": call.model or None,
+        "verdict": None,
+        "downgrade_to": None,
+        "refused_by": [],
+    }
+    if call.model:
+        prices = _prices(settings)
+        verdict = judge(
+            held.rules,
+            call.model,
+            (),
+            lambda name: names_of(prices, call.provider, name),
+            lambda name: prices.sells(call.provider, name),
+        )
+        said = "downgraded" if verdict.instead else "refused" if verdict.broken else "allowed"
+        by = [rule.key for rule in verdict.broken]
+        document |= {"verdict": said, "downgrade_to": verdict.instead or None, "refused_by": by}
+    return document
+
+
+def models_text(found: Mapping[str, Any]) -> list[str]:
+    """Return what `explained` says in sentences; nothing where no rule holds."""
+    if found["allowed"] is None:
+        return []
+    by = ", ".join(rule["rule"] for rule in found["rules"])
+    lines = [f"models allowed by {by}: {', '.join(found['allowed']) or 'none that all of them allow'}"]
+    lines += [f"{lost['rule']} does not hold: the user's own rule wins whole" for lost in found["lost"]]
+    if found["verdict"] == "downgraded":
+        lines.append(f"model {found['model']} becomes {found['downgrade_to']}: {', '.join(found['refused_by'])}")
+    elif found["verdict"]:
+        refused = f" by {', '.join(found['refused_by'])}" if found["refused_by"] else ""
+        lines.append(f"model {found['model']} is {found['verdict']}{refused}")
+    return lines
+
+
+def _prices(settings: Settings) -> Prices:
+    """Return the prices as guards have them: names are compared by the same rules."""
+    from tollmeter.streams.price.book.book import load  # the help of a command needs no price book
+    from tollmeter.streams.price.book.publish import document
+
+    return load_prices(document(load(settings))[1], lambda: int(time.time()))
