@@ -97,6 +97,17 @@ def width(network: str) -> tuple[int, int] | None:
     return (parsed.version, parsed.prefixlen) if "/" in network else None
 
 
+IPV6_PREFIX = 64
+"""Bits of an IPv6 address that tell callers apart: a site has at least so small a network, and any address in it."""
+
+
+@lru_cache(CACHED)
+def rated_as(text: str, bits: int = IPV6_PREFIX) -> str:
+    """Return whose calls count together with those of an address: of IPv6 its network, of anything else itself."""
+    known = caller_form(text)
+    return known if bits >= 128 else network_of(known, (6, bits)) or known
+
+
 def network_of(known: str, wide: tuple[int, int]) -> str | None:
     """Return the network of that width around an address in its normal form; None where it has none."""
     try:

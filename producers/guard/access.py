@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tollmeter.producers.guard.buckets import Bucket, Buckets, CountedBy, ProcessBuckets
 from tollmeter.schemas.access import BLOCK_PREFIX, EVERYONE, Block, RateLimit
-from tollmeter.schemas.addresses import comparable, network_of, width
+from tollmeter.schemas.addresses import IPV6_PREFIX, comparable, network_of, rated_as, width
 
 NANO_PER_S = 1_000_000_000
 
@@ -34,7 +34,8 @@ class _Rate(NamedTuple):
 class AccessView:
     """What `usage.policies` says about who may call, and the buckets. For any thread."""
 
-    def __init__(self, buckets: Buckets | None = None) -> None:
+    def __init__(self, buckets: Buckets | None = None, ipv6_prefix: int = IPV6_PREFIX) -> None:
+        self._ipv6_prefix = ipv6_prefix
         self._buckets = buckets or ProcessBuckets()
         self.blocks: dict[tuple[str, str, str], tuple[Block, int | None]] = {}
         self.rates: dict[tuple[str, str, str], _Rate] = {}
@@ -94,7 +95,7 @@ class AccessView:
     def take(self, org: str, callers: tuple[tuple[str, str], ...], wall_ms: int, mono_ns: int) -> Paced | None:
         """Take one call out of the bucket of every caller, or out of none and say which is empty."""
         named = [(scope, _name(scope, called)) for scope, called in callers]
-        rated = [(scope, name, self._rate_of(org, scope, name, wall_ms)) for scope, name in named if name]
+        rated = [(scope, *self._rated(org, scope, name, wall_ms)) for scope, name in named if name]
         binding = [(scope, name, rate) for scope, name, rate in rated if rate is not None]
         if not binding:
             return None
@@ -113,6 +114,16 @@ class AccessView:
         finally:
             self._buckets.release()
         return None
+
+    def _rated(self, org: str, scope: str, name: str, wall_ms: int) -> tuple[str, _Rate | None]:
+        """Return whose bucket a call is of, and the limit: an IPv6 network shares one unless an address has its own."""
+        shared = rated_as(name, self._ipv6_prefix) if scope == "client_ip" and ":" in name else name
+        own = self._named(org, scope, name, wall_ms) if shared != name else None
+        return (shared, self._rate_of(org, scope, shared, wall_ms)) if own is None else (name, own)
+
+    def _named(self, org: str, scope: str, name: str, wall_ms: int) -> _Rate | None:
+        held = (self.rates.get((whose, scope, name)) for whose in (org, EVERYONE))
+        return next((one for one in held if one is not None and (one.until_ms is None or wall_ms < one.until_ms)), None)
 
     def _rate_of(self, org: str, scope: str, name: str, wall_ms: int) -> _Rate | None:
         """Return the limit of a caller: its own before that of its kind, the organisation's before everybody's."""

@@ -40,7 +40,7 @@ class Snapshot:
             self.clock.monotonic_ms,
         )
         self.limits = LimitView(self.accounts)
-        self.access = AccessView(buckets)
+        self.access = AccessView(buckets, settings.rate_ipv6_prefix)
         self.models = ModelView(self.limits.groups_of)
         self.spend = SpendView(self.accounts, lambda wall_ms: wall_ms - self.clock.offset_ms)
         self.prices: Prices | None = None

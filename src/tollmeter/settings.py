@@ -21,6 +21,8 @@ from pydantic import (
     ValidationError,
 )
 
+from tollmeter.schemas.addresses import IPV6_PREFIX
+
 PREFIX = "TOLLMETER_"
 
 Positive = Annotated[int, Field(gt=0)]
@@ -134,6 +136,8 @@ class Settings(BaseModel):
     guard_fail: Literal["open", "closed"] = "open"
     """What happens to a call whose budgets are not known, or not known any more: it passes, or it is refused."""
     guard_stale_s: Annotated[float, Field(gt=0)] = 30.0
+    rate_ipv6_prefix: Annotated[int, Field(ge=1, le=128)] = IPV6_PREFIX
+    """Rate limits count an IPv6 network of so many bits as one address: whoever has one, has all addresses in it."""
     guard_lease_s: Annotated[float, Field(gt=0)] = 600.0
     guard_slack_s: Annotated[float, Field(ge=0)] = 2.0
     guards: Annotated[int, Field(gt=0, le=10_000)] = 1

@@ -196,7 +196,7 @@ ROWS = (
         ),
     ),
     Row("Q4", "A budget raised until a time, or reset, with who and why"),
-    Row("Q5", "Which models a key, user or group may use; else refused or downgraded", missing=True),
+    Row("Q5", "Which models a key, user or group may use; else refused or downgraded"),
     Row("Q6", "A policy tried out on the last 30 days"),
     Row("Q7", "One reporting time zone everywhere, printed beside each total"),
     Row("Q8", "No total without its age, and how much of it is estimated, unpriced, at risk, corrected"),

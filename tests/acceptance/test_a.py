@@ -322,6 +322,13 @@ def test_a8(check: Check, line: Line, shop: Shop) -> None:
     with check.step("taken away, the address may call again"):
         line.ok("ratelimit", "delete", "ip", "203.0.113.77", "--org", org)
         shop.served(org, **question)
+    with check.step("an IPv6 network of 64 bits is one caller, and a limit of another network is refused"):
+        line.ok("ratelimit", "set", "ip", "2001:db8:5:6::/64", "--org", org, "--requests", "1", "--per", "10m")
+        shop.refused(org, client_ip="2001:db8:5:6::1", most=10)
+        status, body = shop.refused(org, client_ip="2001:db8:5:6:ffff::2", most=10)
+        assert (status, body["name"]) == (429, "2001:db8:5:6::/64")
+        assert shop.refusal(org, client_ip="2001:db8:5:7::1", most=10) is None
+        assert line.run("ratelimit", "set", "ip", "2001:db8::/32", "--requests", "1", "--per", "1m").code == 2
     with check.step("one limit for all processes of a host"):
         line.ok(
             "ratelimit", "set", "ip", "203.0.113.79", "--org", org, "--requests", "2", "--per", "10m", "--burst", "2"
@@ -430,6 +437,8 @@ def test_a11(check: Check, line: Line, shop: Shop) -> None:
     with check.step("a network is blocked, and an address in any spelling"):
         line.ok("block", "ip", "198.51.100.0/24", "--org", org)
         assert shop.refused(org, client_ip="::ffff:198.51.100.9")[0] == 403
+        line.ok("block", "ip", "2001:DB8:9::/48", "--org", org)
+        assert shop.refused(org, client_ip="2001:db8:9:1::5")[1]["name"] == "2001:db8:9::/48"
     with check.step("what is no address is exit code 2"):
         assert line.run("block", "ip", "300.1.1.1", "--org", org).code == 2
     with check.step("the proxy refuses a blocked caller"):

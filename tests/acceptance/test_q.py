@@ -195,20 +195,55 @@ def test_q4(check: Check, line: Line, shop: Shop) -> None:
 
 
 def test_q5(check: Check, line: Line, shop: Shop) -> None:
-    org = check.org
-    with check.step("a model that is not allowed is refused; others may use it, and the allowed one passes"):
-        line.ok(
-            "policy", "models", "--org", org, "--scope", "user", "--name", "ann", "--allow", "gpt-4o-mini", "--create"
-        )
+    org, mini = check.org, "gpt-4o-mini"
+    ann = ("--org", org, "--scope", "user", "--name", "ann")
+    with check.step("a model that is not allowed is refused with the allowed names; others may use it"):
+        made = line.json("policy", "models", "set", *ann, "--allow", "OpenAI/GPT-4o-mini", "--create")
+        assert (made["rule"], made["allowed"], made["unknown"]) == (f"models:{org}/user/ann", [mini], [])
         status, body = shop.refused(org, user_id="ann", model="gpt-4o", most=10)
-        assert status in (402, 403)
-        assert "gpt-4o-mini" in json.dumps(body)
+        assert (status, body["error"], body["model"]) == (403, "model_not_allowed", "gpt-4o")
+        assert (body["allowed"], body["scope"], body["name"]) == ([mini], "user", "ann")
         assert shop.refusal(org, user_id="bob", model="gpt-4o", most=10) is None
-        assert shop.refusal(org, user_id="ann", model="gpt-4o-mini", most=10) is None
-    with check.step("or the call is made with a cheaper model"):
-        allow = ("--allow", "gpt-4o-mini", "--downgrade-to", "gpt-4o-mini", "--create")
-        line.ok("policy", "models", "--org", f"{org}-d", "--scope", "user", "--name", "ann", *allow)
-        line.until(lambda: shop.ask(f"{org}-d", user_id="ann", model="gpt-4o", most=10).parse().model == "gpt-4o-mini")
+        for name in (mini, "gpt-4o-mini-2024-07-18", "GPT-4o-mini"):
+            assert shop.refusal(org, user_id="ann", model=name, most=10) is None, name
+    with check.step("the refusal is an event: BLOCKED, of cost exactly 0, without tokens"):
+        line.landed(f"org_id = '{org}' AND status = 'BLOCKED'", 1)
+        asked = f"SELECT cost_nano, input_tokens, output_tokens, error_type FROM calls WHERE org_id = '{org}'"
+        (row,) = line.sql(f"{asked} AND status = 'BLOCKED'")
+        assert [int(row[name]) for name in ("cost_nano", "input_tokens", "output_tokens")] == [0, 0, 0]
+        assert row["error_type"] == "model_not_allowed"
+    with check.step("explain says which rule decides, and what becomes of a model"):
+        explained = line.json("policy", "explain", "--org", org, "--user", "ann", "--model", "gpt-4o")["models"]
+        assert (explained["verdict"], explained["allowed"]) == ("refused", [mini])
+        assert explained["refused_by"] == [f"models:{org}/user/ann"]
+    with check.step("a group's rule holds for its members, a user's own wins whole, a key's always holds"):
+        line.ok("member", "set", "--org", org, "--user", "cem", "--in", "web")
+        line.ok("policy", "models", "set", "--org", org, "--scope", "group", "--name", "web", "--allow", mini)
+        shop.refused(org, user_id="cem", model="gpt-4o", most=10)
+        line.ok("policy", "models", "set", "--org", org, "--scope", "user", "--name", "cem", "--allow", "*")
+        shop.served(org, user_id="cem", model="gpt-4o", most=10)
+        line.ok("policy", "models", "set", "--org", org, "--scope", "key", "--name", "k-5", "--allow", "gpt-4o")
+        shop.refused(org, user_id="cem", api_key_id="k-5", model="o1", most=10)
+    with check.step("or the call is made with a cheaper model; event and answer say what was asked and what served"):
+        soft = ("--org", org, "--scope", "user", "--name", "dee", "--allow", mini, "--downgrade-to", mini, "--create")
+        line.ok("policy", "models", *soft)
+        answer = line.until(
+            lambda: (got := shop.served(org, user_id="dee", model="gpt-4o", most=10)).parse().model == mini and got
+        )
+        assert answer.headers["x-tollmeter-model-asked"] == "gpt-4o"
+        line.landed(f"org_id = '{org}' AND user_id = 'dee' AND fallback_from = 'gpt-4o' AND model_sent = '{mini}'", 1)
+    with check.step("through the proxy, too"):
+        line.until(lambda: line.proxied(org, 10, user="ann").status == 403)
+        assert line.proxied(org, 10, user="ann").document["error"] == "model_not_allowed"
+        served = line.proxied(org, 10, user="dee")
+        assert (served.status, served.document["model"]) == (200, mini)
+        assert (served.headers["x-tollmeter-model-asked"], served.headers["x-tollmeter-model-sent"]) == ("gpt-4o", mini)
+    with check.step("a name that nobody knows is said when the rule is set, and deleting ends it"):
+        odd = line.json("policy", "models", "set", *ann, "--allow", "gpt-4oo")
+        assert odd["unknown"] == ["gpt-4oo"]
+        assert line.run("policy", "models", "set", *ann, "--allow", mini, "--downgrade-to", "o1").code == 2
+        line.ok("policy", "models", "delete", *ann)
+        shop.served(org, user_id="ann", model="gpt-4o", most=10)
 
 
 def test_q6(check: Check, line: Line) -> None:

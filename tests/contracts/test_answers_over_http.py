@@ -392,6 +392,17 @@ def test_limits_keys_and_prices(place: Place) -> None:
     assert [one["name"] for one in place.get("/api/v1/blocks")["blocks"]] == ["10.0.0.0/8"]
     assert client.put("/api/v1/blocks/ip/nowhere", json={"reason": "x"}, headers=ADMIN_A).status_code == 400
     assert client.delete("/api/v1/blocks/ip/10.0.0.0/8", headers=ADMIN_A).status_code == 204
+    allowed = {"allowed": [" GPT-4o", "ours"], "downgrade_to": "gpt-4o"}
+    put = client.put("/api/v1/allowed-models/key/k/1", json=allowed, headers=ADMIN_A)
+    rule = {"rule": "models:aorg/api_key/k%2F1", "org_id": "aorg", "scope": "api_key", "name": "k/1"}
+    rule |= {"allowed": ["gpt-4o", "ours"], "downgrade_to": "gpt-4o"}
+    assert put.json() == {**rule, "meant": {" GPT-4o": "gpt-4o"}, "unknown": ["ours"]}
+    assert place.get("/api/v1/allowed-models")["allowed_models"] == [rule]
+    for path, bad in (("user/ann", {"allowed": []}), ("user/ann", {**allowed, "downgrade_to": "o1"}), ("org", {})):
+        assert client.put(f"/api/v1/allowed-models/{path}", json=bad, headers=ADMIN_A).status_code == 400
+    assert client.put("/api/v1/allowed-models/ip/x", json=allowed, headers=ADMIN_A).status_code == 404
+    assert client.delete("/api/v1/allowed-models/key/k/1", headers=ADMIN_A).status_code == 204
+    assert place.get("/api/v1/allowed-models")["allowed_models"] == []
     put = client.put("/api/v1/rate-limits/key/*", json={"requests": 5, "window_s": 60}, headers=ADMIN_A)
     assert (put.status_code, put.json()["org_id"]) == (200, "aorg")
     assert place.get("/api/v1/alerts")["alerts"] == []

@@ -325,3 +325,42 @@ def test_status(say: Say, line_settings: Settings) -> None:
     assert "0.500001" in text
     assert "openai ···89abcdef" in text
     assert json.loads(say("policy status --org acme --user ann --own-keys --json")[1])["billing_scope_org"] is False
+
+
+def test_rules_about_models_are_set_listed_explained_and_deleted(say: Say) -> None:
+    ann = "--org acme --scope user --name ann"
+    code, out, err = say(
+        f"policy models set {ann} --allow OpenAI/GPT-4o-mini --allow our-own --downgrade-to gpt-4o-mini --create"
+    )
+    assert (code, "our-own" in err) == (0, True)
+    assert "may use gpt-4o-mini, our-own; other models become gpt-4o-mini" in out
+    assert json.loads(say("policy models list --org acme --json")[1]) == [
+        {
+            "rule": "models:acme/user/ann",
+            "org_id": "acme",
+            "scope": "user",
+            "name": "ann",
+            "allowed": ["gpt-4o-mini", "our-own"],
+            "downgrade_to": "gpt-4o-mini",
+        }
+    ]
+    assert say("member set --org acme --user ann --in web")[0] == 0
+    assert say("policy models --org acme --scope group --name web --allow gpt-4.1")[0] == 0
+    explained = json.loads(say("policy explain --org acme --user ann --model GPT-4o --json")[1])["models"]
+    assert (explained["verdict"], explained["downgrade_to"]) == ("downgraded", "gpt-4o-mini")
+    assert explained["lost"] == [{"rule": "models:acme/group/web", "reason": "own_rule"}]
+    # anthropic sells no model of openai: refused, as the guard does
+    other = json.loads(say("policy explain --org acme --user ann --provider anthropic --model claude-x --json")[1])
+    assert other["models"]["verdict"] == "refused"
+    text = say("policy explain --org acme --user bob --group web --model gpt-4o")[1]
+    assert "model gpt-4o is refused by models:acme/group/web" in " ".join(text.split())
+    for wrong, said in (
+        ("--allow gpt-4o --downgrade-to o1", "o1 is not allowed itself"),
+        ("", "--allow"),
+    ):
+        code, _, err = say(f"policy models set {ann} {wrong}")
+        assert (code, said in err) == (2, True), err
+    assert say("policy models set --org acme --scope user --name nobody-knows --allow gpt-4o")[0] == 2
+    assert say(f"policy models delete {ann}")[0] == 0
+    code, out, err = say(f"policy models delete {ann}")
+    assert (code, "had no rule" in out + err) == (1, True)

@@ -89,6 +89,52 @@ def test_what_is_no_address_is_none(text: str) -> None:
         address_or_network(text)
 
 
+def limited(*names: str, ipv6_prefix: int = 64) -> AccessView:
+    """Return a view in which each of these may call once a minute."""
+    made = AccessView(ipv6_prefix=ipv6_prefix)
+    for name in names:
+        limit = RateLimit(scope="client_ip", name=name, requests=1, window_s=60)
+        made.apply(limit.key, limit.model_dump_json().encode())
+    return made
+
+
+def passes(known: AccessView, caller: str) -> bool:
+    return known.take("acme", (("client_ip", caller),), 0, 0) is None
+
+
+@given(one=V6, other=V6, suffix=st.integers(0, 2**64 - 1), bits=st.sampled_from([48, 56, 64, 128]))
+def test_a_network_of_ipv6_is_one_caller(
+    one: ipaddress.IPv6Address, other: ipaddress.IPv6Address, suffix: int, bits: int
+) -> None:
+    known = limited("*", ipv6_prefix=bits)
+    near = ipaddress.IPv6Address((int(one) >> 64 << 64) + suffix)  # another address of its /64
+    assert passes(known, str(one))
+    for caller in (near, other):
+        if caller.ipv4_mapped is not None:
+            continue
+        shared = int(caller) >> (128 - bits) == int(one) >> (128 - bits)
+        assert passes(known, f" {caller.exploded.upper()} ") is not shared
+        assert not passes(known, str(caller)), "it has had its call"
+
+
+def test_whose_limit_an_address_of_ipv6_meets() -> None:
+    known = limited("*", "2001:db8:1:2::7")
+    assert passes(known, "2001:db8:1:2::7"), "it has a limit of its own"
+    assert passes(known, "2001:db8:1:2::8")
+    assert not passes(known, "2001:db8:1:2:ffff::9")
+    assert not passes(known, "2001:db8:1:2::7")
+    assert passes(known, "2001:db8:1:3::7")
+    assert passes(limited("*"), "::ffff:203.0.113.1")
+    four = limited("*")
+    assert [passes(four, one) for one in ("203.0.113.1", "203.0.113.2", "::ffff:203.0.113.2")] == [True, True, False]
+    named = limited("2001:db8:1:2::/64")
+    answers = [passes(named, one) for one in ("2001:db8:1:2::1", "2001:db8:1:2::2", "2001:db8:1:3::2")]
+    assert answers == [True, False, True]
+    refused = named.take("acme", (("client_ip", "2001:db8:1:2::5"),), 0, 0)
+    assert refused is not None
+    assert refused.name == "2001:db8:1:2::/64"
+
+
 def blocking(block: Block) -> Guard:
     """Return a guard that knows this block and no prices."""
     guard = Guard(mode="memory")

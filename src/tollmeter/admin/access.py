@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from tollmeter.broker.policies import Change, PolicyError, entries, write
 from tollmeter.schemas.access import BLOCK_PREFIX, RATE_PREFIX, Block, RateLimit
+from tollmeter.schemas.addresses import width
 from tollmeter.settings import Settings
 
 
@@ -15,6 +16,20 @@ def put(settings: Settings, entry: Block | RateLimit) -> None:
 def take_away(settings: Settings, entry: Block | RateLimit) -> None:
     """Return when the row is gone; an absent one is no error. Raises `PolicyError`."""
     write(settings, [Change(entry.org_id, entry.key.encode(), None)])
+
+
+def can_be_rated(settings: Settings, name: str) -> bool:
+    """Say whether calls are counted for what a rate limit names: an address, or a network that counts as one."""
+    found = width(name)
+    return found is None or found == (6, settings.rate_ipv6_prefix)
+
+
+def not_rated(settings: Settings, name: str) -> str:
+    """Return why a rate limit of a network would hold for nobody."""
+    return (
+        f"{name} is a network: a rate limit is of one address, of an IPv6 /{settings.rate_ipv6_prefix} "
+        "(TOLLMETER_RATE_IPV6_PREFIX), or of each by itself"
+    )
 
 
 def blocks(settings: Settings) -> list[Block]:

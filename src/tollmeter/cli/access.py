@@ -151,8 +151,8 @@ def rate_set(
 ) -> None:
     """Limit one key or address, or (without ID) each of them by itself."""
     name = id_ if id_ == EVERYONE else _normal(what, _resolve(settings, SCOPES[what], id_, org)[1])
-    if what == "ip" and "/" in name:
-        raise UserError(f"{name} is a network: a rate limit is of one address, or without ID of each by itself")
+    if what == "ip" and not access.can_be_rated(settings, name):
+        raise UserError(access.not_rated(settings, name))
     made = _made(
         RateLimit,
         org_id=org,

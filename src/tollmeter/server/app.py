@@ -18,9 +18,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Message, Receive, Scope, Send
 
 from tollmeter.server import answers, doors, pages
+from tollmeter.server.asking import address_of
 from tollmeter.server.body import GoneError
 from tollmeter.server.door import Door, Posted
-from tollmeter.server.limits import Limiter
 from tollmeter.server.pages.along import Along
 from tollmeter.server.parts import Parts
 from tollmeter.server.problems import Headers, Problem
@@ -127,7 +127,7 @@ class Server:
             parts.counters.bad_auth += 1
             raise
         limiter = parts.limits.machine if door.machine else parts.limits.ingest
-        told = limiter.take(who(caller.key_id, scope), door.busy_status)
+        told = limiter.take(caller.key_id or address_of(scope, parts), door.busy_status)
         settings = parts.settings
         most = settings.machine_max_bytes if door.machine else settings.ingest_max_bytes
         query: Mapping[str, str] = dict(parse_qsl(scope["query_string"].decode("latin-1")))
@@ -177,17 +177,6 @@ async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
     length = [] if status == 204 else [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
     await send({"type": "http.response.body", "body": body})
-
-
-def who(key_id: str, scope: Scope) -> str:
-    """Return whose bucket a request counts in: its key's, or its address's where it needed none."""
-    client = scope.get("client")
-    return key_id or (str(client[0]) if client else "")
-
-
-def limited(limiter: Limiter, key_id: str, scope: Scope) -> Headers:
-    """Count a request that the router answers. Raises `Problem` 429."""
-    return limiter.take(who(key_id, scope))
 
 
 async def _http_exception(request: object, error: Exception) -> NoReturn:

@@ -1,7 +1,10 @@
 """What an answer asks of its request: who it is from, under which limit, with which parameters."""
 
 from starlette.requests import Request
+from starlette.types import Scope
 
+from tollmeter.producers.middleware.forwarded import caller_address
+from tollmeter.schemas.addresses import rated_as
 from tollmeter.server.auth import Caller, Role, presented
 from tollmeter.server.parts import Parts
 from tollmeter.server.people import looks_like_token
@@ -11,6 +14,14 @@ def parts_of(request: Request) -> Parts:
     """Return the parts of the server."""
     parts: Parts = request.app.state.parts
     return parts
+
+
+def address_of(scope: Scope, parts: Parts) -> str:
+    """Return the address that a request counts for: of whom our proxies saw; an IPv6 network is one caller."""
+    peer = scope.get("client")
+    headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+    seen = caller_address(headers, peer[0] if peer else None, parts.settings.server_trusted_proxies)
+    return rated_as(seen, parts.line.rate_ipv6_prefix) if seen else ""
 
 
 def request_id_of(request: Request) -> str:
@@ -43,5 +54,4 @@ def count(request: Request, caller: Caller) -> None:
     parts = parts_of(request)
     exempt = parts.settings.rate_limit_exempt
     if not any(request.url.path == path or request.url.path.startswith(f"{path}/") for path in exempt):
-        client = request.client
-        parts.limits.admin.take(caller.key_id or (client.host if client else ""))
+        parts.limits.admin.take(caller.key_id or address_of(request.scope, parts))

@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tollmeter.schemas.addresses import IPV6_PREFIX, rated_as
 from tollmeter.server.problems import MEDIA_TYPE, Problem
 from tollmeter.server.settings import ServerSettings
 
@@ -24,8 +25,8 @@ MAX_HEAD_BYTES = 32 * 1024
 class Connections:
     """The connections of one server: counted in all and by address; the incomplete ones in their order."""
 
-    def __init__(self, most: int, most_per_address: int) -> None:
-        self._most, self._most_per_address = most, most_per_address
+    def __init__(self, most: int, most_per_address: int, ipv6_prefix: int = IPV6_PREFIX) -> None:
+        self._most, self._most_per_address, self._ipv6_prefix = most, most_per_address, ipv6_prefix
         self._open: dict[LimitedProtocol, str] = {}
         self._incomplete: OrderedDict[LimitedProtocol, None] = OrderedDict()
         self._by_address: dict[str, OrderedDict[LimitedProtocol, None]] = {}
@@ -39,6 +40,7 @@ class Connections:
 
     def add(self, one: "LimitedProtocol", address: str) -> bool:
         """Take a connection in, if need be in the place of an incomplete one; False when there is no room."""
+        address = rated_as(address, self._ipv6_prefix) if ":" in address else address
         if self._counts.get(address, 0) >= self._most_per_address and not self._drop(self._by_address.get(address)):
             return False
         if len(self._open) >= self._most and not self._drop(self._incomplete):
@@ -202,7 +204,7 @@ def _phrase(problem: Problem) -> bytes:
     return str(problem.document("")["title"]).encode("ascii")
 
 
-def protocol(settings: ServerSettings) -> type[LimitedProtocol]:
+def protocol(settings: ServerSettings, ipv6_prefix: int = IPV6_PREFIX) -> type[LimitedProtocol]:
     """Return the protocol class of one server, with the connections that it counts."""
-    counted = Connections(settings.server_connections, settings.server_connections_per_address)
+    counted = Connections(settings.server_connections, settings.server_connections_per_address, ipv6_prefix)
     return type("ServerProtocol", (LimitedProtocol,), {"connections_of_server": counted})

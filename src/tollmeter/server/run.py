@@ -52,7 +52,7 @@ def serve(line: Settings, settings: ServerSettings) -> int:
     config = Config(
         Server(build(line, settings)),
         loop="uvloop",
-        http=protocol(settings),
+        http=protocol(settings, line.rate_ipv6_prefix),
         ws="none",
         lifespan="on",
         backlog=BACKLOG,

@@ -22,7 +22,7 @@ from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.addresses import HASHED, address_or_network
 from tollmeter.schemas.policy import Member, Policy
 from tollmeter.server import bodies
-from tollmeter.server.asking import caller_of
+from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.changes import change
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import bad, checked
@@ -174,6 +174,9 @@ async def _access(request: Request, shape: type[Block] | type[RateLimit], kinds:
         await change(request, lambda line: access.take_away(line, gone))
         return Response(status_code=204)
     made = await bodies.read(request, shape, **who)
+    line = parts_of(request).line
+    if isinstance(made, RateLimit) and kind == "ip" and not access.can_be_rated(line, made.name):
+        raise bad("id", access.not_rated(line, made.name))
     await change(request, lambda line: access.put(line, made))
     return JSONResponse(made.model_dump(mode="json"))
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from tollmeter.server.asking import parts_of
+from tollmeter.server.asking import address_of, parts_of
 from tollmeter.server.pages.session import begin, forget, posted, remember, session_of
 from tollmeter.server.pages.site import HEADERS, page
 from tollmeter.server.problems import Problem
@@ -26,8 +26,7 @@ async def sign_in(request: Request) -> Response:
     if request.method == "GET":
         return page(request, "sign_in.html", None, onward=onward, wrong="")
     parts = parts_of(request)
-    client = request.client
-    parts.limits.ingest.take(f"sign-in {client.host if client else ''}")
+    parts.limits.ingest.take(f"sign-in {address_of(request.scope, parts)}")
     fields = await posted(request)
     presented = fields.get("key", "").strip()
     caller = parts.directory.caller(presented) if presented else None
