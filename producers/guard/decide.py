@@ -46,7 +46,7 @@ class Decider:
 
     def decide(self, question: Question, tokens: int, output: int) -> Allow | Deny:
         """Decide about one call of so many prompt and output tokens."""
-        mono_ns = self._monotonic_ns()
+        mono_ns, prices = self._monotonic_ns(), self._known.prices
         wall_ms = mono_ns // 1_000_000 + self._known.clock.offset_ms
         if self._known.access.blocks:
             callers = (
@@ -57,7 +57,10 @@ class Decider:
             block = self._known.access.blocked(question.org or "", callers, wall_ms)
             if block is not None:
                 return refusals.blocked(block)
-        instead = self._known.models.check(question, self._known.prices) if self._known.models else ""
+        if question.api_host and prices is not None:
+            known = prices.called(question.provider or "", question.model, question.api_host)
+            question = question._replace(provider=known)
+        instead = self._known.models.check(question, prices) if self._known.models else ""
         if isinstance(instead, Deny):
             return instead
         decided = self._pay(question._replace(model=instead or question.model), tokens, output, wall_ms, mono_ns)

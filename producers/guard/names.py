@@ -46,6 +46,7 @@ class Seller:
 
     def __init__(self, entry: dict[str, Any]) -> None:
         self.id = str(entry["id"])
+        self.serves = re.compile(entry["host"]) if entry.get("host") else None
         self.called = test_of(entry["called"]) if entry.get("called") else None
         self.makes = test_of(entry["makes"]) if entry.get("makes") else None
         self.sells_of: Sequence[str] = tuple(entry.get("sells_of", ()))
@@ -58,6 +59,16 @@ class Catalogue:
     def __init__(self, entries: Sequence[dict[str, Any]], also_called: Mapping[str, str]) -> None:
         self.sellers = {seller.id: seller for seller in map(Seller, entries)}
         self._also_called = also_called
+
+    def provider_at(self, host: str, stated: str, model: str) -> str:
+        """Return the provider's id: whose host was called, whatever was stated; else as `provider` does."""
+        plain = host.strip().lower().removeprefix("https://").removeprefix("http://")
+        known = self.provider(stated, model)
+        named = self.sellers.get(known) if stated.strip().lower() not in ("", "litellm") or "/" in model else None
+        if plain and not (named and named.serves and named.serves.match(f"https://{plain}")):
+            at = (one.id for one in self.sellers.values() if one.serves and one.serves.match(f"https://{plain}"))
+            return next(at, known)
+        return known
 
     def provider(self, stated: str, model: str) -> str:
         """Return the provider's id: as stated, else the model's maker; "" for neither."""

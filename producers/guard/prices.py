@@ -56,6 +56,7 @@ class Prices:
         self.id = str(document["price_book"])
         self._now_s = now_s
         self._known: dict[Key, Listing] = {}
+        self._hosts: dict[tuple[str, str, str], str] = {}
         self._models: dict[Key, list[Rule]] = {}
         self._patterns: list[tuple[str, str, Rule]] = []
         names = document.get("names", {})
@@ -131,6 +132,17 @@ class Prices:
         """Return provider and model as the line counts calls with these names."""
         listing = self._known.get((provider, model)) or self._listing(provider, model)
         return listing.seller, listing.model_id
+
+    def called(self, provider: str, model: str, host: str) -> str:
+        """Return which provider the line counts a call to this host under: the host settles it, where it is known."""
+        if not host:
+            return provider
+        found = self._hosts.get((provider, model, host))
+        if found is None:
+            if len(self._hosts) >= REMEMBERED:
+                self._hosts = {}
+            found = self._hosts[provider, model, host] = self._catalogue.provider_at(host, provider, model)
+        return found
 
     def sells(self, provider: str, model: str) -> bool:
         """Say whether a provider may have a model of this name: not where another one makes it and nobody resells."""

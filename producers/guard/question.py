@@ -34,6 +34,8 @@ class Question(NamedTuple):
     api_key_id: str | None = ""
     client_ip: str | None = ""
     provider: str | None = ""
+    api_host: str | None = ""
+    """The host that is called: it settles the provider, where the price book knows it."""
     agent: str | None = ""
     tags: Mapping[str, str] | None = None
     models: Collection[str] = ()
@@ -83,6 +85,7 @@ class Question(NamedTuple):
             "api_key_id": self.api_key_id,
             "client_ip": self.address,
             "provider": self.provider,
+            "api_host": self.api_host,
             "agent": self.agent,
             "tags": dict(self.tags or {}),
             "billing_scope": self.billing_scope,
@@ -109,5 +112,7 @@ _CLEAN: dict[str, Callable[[Any], Any]] = {
     "counted": _names,
     "models": _names,
     "downgrades": lambda value: value is True,
-} | dict.fromkeys(("user", "org", "api_key_id", "client_ip", "provider", "agent", "billing_scope"), clean_text)
+} | dict.fromkeys(
+    ("user", "org", "api_key_id", "client_ip", "provider", "api_host", "agent", "billing_scope"), clean_text
+)
 _ASKED = _CLEAN.keys()

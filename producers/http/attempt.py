@@ -92,6 +92,7 @@ class Attempt:
             "event_id": self.answer.event_id,
             "prompt_tokens": max(self._prompt_tokens, self.wanted.weight),
             "provider": self._provider or provider_of({}, None, self._request.host),
+            "api_host": self._request.host,
         }
         decision = check(self._meter, self._request, self.wanted, about, self._scope)
         if isinstance(decision, Deny):

@@ -208,7 +208,7 @@ def test_q5(check: Check, line: Line, shop: Shop) -> None:
             assert shop.refusal(org, user_id="ann", model=name, most=10) is None, name
     with check.step("the refusal is an event: BLOCKED, of cost exactly 0, without tokens"):
         line.landed(f"org_id = '{org}' AND status = 'BLOCKED'", 1)
-        asked = f"SELECT cost_nano, input_tokens, output_tokens, error_type FROM calls WHERE org_id = '{org}'"
+        asked = f"SELECT cost_nano, input_tokens, output_tokens, error_type FROM usage WHERE org_id = '{org}'"
         (row,) = line.sql(f"{asked} AND status = 'BLOCKED'")
         assert [int(row[name]) for name in ("cost_nano", "input_tokens", "output_tokens")] == [0, 0, 0]
         assert row["error_type"] == "model_not_allowed"

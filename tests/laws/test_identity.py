@@ -18,9 +18,9 @@ def guard_prices() -> Prices:
     return load_prices(price_record()[1], lambda: 1_795_348_800)
 
 
-def counted(provider: str, sent: str, answered: str = "") -> tuple[str, str]:
+def counted(provider: str, sent: str, answered: str = "", host: str = "") -> tuple[str, str]:
     """Return provider and model that PRICE counts a call under."""
-    names = Names(provider, answered, sent, "", "", "", "chat", "", "REALTIME")
+    names = Names(provider, answered, sent, "", host, "", "chat", "", "REALTIME")
     return shipped_book().planner.identity(names)
 
 
@@ -80,6 +80,57 @@ def test_a_dated_answer_is_the_model_that_was_asked(provider: str, sent: str, an
     assert counted(provider, sent, answered) == (provider, model)
     assert guard_prices().identity(provider, sent) == (provider, model)
     assert guard_prices().identity(provider, answered) == (provider, model)
+
+
+HOSTS = [
+    *(
+        "",
+        "api.openai.com",
+        "API.OpenAI.com",
+        "api.groq.com",
+        "api.anthropic.com",
+        "x.openai.azure.com",
+        "openrouter.ai",
+    ),
+    *("bedrock-runtime.us-east-1.amazonaws.com", "eu-aiplatform.googleapis.com", "generativelanguage.googleapis.com"),
+    *("api.mistral.ai", "api.deepseek.com", "api.x.ai", "api.together.xyz", "127.0.0.1:8000", "my.proxy:8443"),
+]
+STATED = ["", "openai", "OpenAI", " azure", "azure_openai", "litellm", "groq", "bedrock", "vertex_ai", "nobody"]
+WRITTEN = [
+    *("gpt-4o", "GPT-4o", " gpt-4o", "openai/gpt-4o", "gpt-4o-2024-08-06", "gpt-4-0613", "ft:gpt-4o:acme::x"),
+    *("prod-chat", "azure/prod-chat", "https://x/deployments/gpt-4o", "groq/llama-3.1-8b-instant", "x", "/", "a/b/c"),
+    *("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "global.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+    *("anthropic.claude-3-5-sonnet-20241022-v2:0", "us.amazon.nova-pro-v1:0", "us.meta.llama3-1-70b-instruct-v1:0"),
+    "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-sonnet-4-20250514-v1:0",
+    "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123",
+    *("claude-sonnet-4-5@20250929", "claude-3-5-sonnet@20240620", "models/gemini-2.5-pro", "gemini-2.5-pro"),
+    *(
+        "publishers/google/models/gemini-2.5-pro",
+        "tunedModels/abc",
+        "accounts/fireworks/models/llama-v3p1-70b-instruct",
+    ),
+    *("meta-llama/Llama-3.3-70B-Instruct-Turbo", "anthropic/claude-sonnet-4.5", "openai/gpt-4o:online", "sonar-pro"),
+]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_host_settles_the_provider_in_the_guard_as_in_price(host: str) -> None:
+    prices = guard_prices()
+    for stated in STATED:
+        for sent in WRITTEN:
+            asked = prices.identity(prices.called(stated, sent, host), sent)
+            assert asked == counted(stated, sent, host=host), (stated, sent)
+
+
+@given(NAMES, DATES, CASES, st.sampled_from(HOSTS), st.sampled_from(STATED))
+def test_any_name_at_any_host_is_known_by_one_name(
+    names: tuple[str, str], date: str, cased: object, host: str, stated: str
+) -> None:
+    assert callable(cased)
+    sent = f"{cased(names[1])}{date}"
+    if sent.strip():
+        prices = guard_prices()
+        assert prices.identity(prices.called(stated, sent, host), sent) == counted(stated, sent, host=host)
 
 
 def test_a_name_with_a_date_is_a_version() -> None:

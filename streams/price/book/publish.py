@@ -42,6 +42,7 @@ def names() -> Row:
         "providers": [
             {
                 "id": provider.id,
+                "host": provider.api_pattern,
                 "called": _clause(provider.provider_match),
                 "makes": _clause(provider.model_match),
                 "sells_of": list(provider.fallback_model_providers or ()),
