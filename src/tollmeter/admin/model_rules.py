@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -13,7 +13,7 @@ from tollmeter.producers.guard.prices import Prices, load_prices
 from tollmeter.schemas.model_rules import ANY, MODELS_PREFIX, ModelRule, allowed_form
 from tollmeter.schemas.names import without_date
 from tollmeter.settings import Settings
-from tollmeter.streams.rules.limits.models import allowed_by_all, holding, judge
+from tollmeter.streams.rules.limits.models import Holding, Verdict, allowed_by_all, holding, judge
 
 Document = dict[str, object]
 
@@ -88,46 +88,63 @@ class Call(NamedTuple):
     model: str = ""
 
 
-def explained(settings: Settings, rules: Sequence[ModelRule], call: Call) -> Document:
-    """Say which rules hold for a call of one organisation, what they allow, and what becomes of the model it names."""
+class Explained(NamedTuple):
+    """Which rules hold for a call, and what becomes of the model that it names. `verdict` None: it names none."""
+
+    held: Holding
+    model: str
+    verdict: Verdict | None
+
+    @property
+    def said(self) -> str:
+        """The verdict in a word; "" without one."""
+        found = self.verdict
+        return "" if found is None else "downgraded" if found.instead else "refused" if found.broken else "allowed"
+
+    @property
+    def document(self) -> Document:
+        """The same as --json and assistants have it. `allowed` null: no rule holds."""
+        found = self.verdict or Verdict()
+        return {
+            "allowed": list(allowed_by_all(self.held.rules)) if self.held.rules else None,
+            "rules": [shown(rule) for rule in self.held.rules],
+            "lost": [{"rule": rule.key, "reason": "own_rule"} for rule in self.held.lost],
+            "model": self.model or None,
+            "verdict": self.said or None,
+            "downgrade_to": found.instead or None,
+            "refused_by": [rule.key for rule in found.broken],
+        }
+
+    @property
+    def lines(self) -> list[str]:
+        """The same in sentences; none where no rule holds."""
+        if not self.held.rules:
+            return []
+        by = ", ".join(rule.key for rule in self.held.rules)
+        lines = [
+            f"models allowed by {by}: {', '.join(allowed_by_all(self.held.rules)) or 'none that all of them allow'}"
+        ]
+        lines += [f"{rule.key} does not hold: the user's own rule wins whole" for rule in self.held.lost]
+        if self.verdict is not None:
+            broken = ", ".join(rule.key for rule in self.verdict.broken)
+            to = f" to {self.verdict.instead}" if self.verdict.instead else ""
+            because = f" by {broken}" if broken else ""
+            lines.append(f"model {self.model} is {self.said}{to}{because}")
+        return lines
+
+
+def explained(settings: Settings, rules: Sequence[ModelRule], call: Call) -> Explained:
+    """Say which rules of one organisation hold for a call, and what becomes of its model."""
     held = holding(rules, call.user, call.groups, call.api_key)
-    document: Document = {
-        "allowed": list(allowed_by_all(held.rules)) if held.rules else None,
-        "rules": [shown(rule) for rule in held.rules],
-        "lost": [{"rule": rule.key, "reason": "own_rule"} for rule in held.lost],
-        "model": call.model or None,
-        "verdict": None,
-        "downgrade_to": None,
-        "refused_by": [],
-    }
-    if call.model:
-        prices = _prices(settings)
-        verdict = judge(
-            held.rules,
-            call.model,
-            (),
-            lambda name: names_of(prices, call.provider, name),
-            lambda name: prices.sells(call.provider, name),
-        )
-        said = "downgraded" if verdict.instead else "refused" if verdict.broken else "allowed"
-        by = [rule.key for rule in verdict.broken]
-        document |= {"verdict": said, "downgrade_to": verdict.instead or None, "refused_by": by}
-    return document
+    if not call.model:
+        return Explained(held, "", None)
+    prices = _prices(settings)
 
+    def names(model: str) -> frozenset[str]:
+        return names_of(prices, call.provider, model)
 
-def models_text(found: Mapping[str, Any]) -> list[str]:
-    """Return what `explained` says in sentences; nothing where no rule holds."""
-    if found["allowed"] is None:
-        return []
-    by = ", ".join(rule["rule"] for rule in found["rules"])
-    lines = [f"models allowed by {by}: {', '.join(found['allowed']) or 'none that all of them allow'}"]
-    lines += [f"{lost['rule']} does not hold: the user's own rule wins whole" for lost in found["lost"]]
-    if found["verdict"] == "downgraded":
-        lines.append(f"model {found['model']} becomes {found['downgrade_to']}: {', '.join(found['refused_by'])}")
-    elif found["verdict"]:
-        refused = f" by {', '.join(found['refused_by'])}" if found["refused_by"] else ""
-        lines.append(f"model {found['model']} is {found['verdict']}{refused}")
-    return lines
+    verdict = judge(held.rules, call.model, (), names, lambda model: prices.sells(call.provider, model))
+    return Explained(held, call.model, verdict)
 
 
 def _prices(settings: Settings) -> Prices:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tollmeter.admin.model_rules import Call, explained, model_rules, models_text
+from tollmeter.admin.model_rules import Call, Explained, explained, model_rules
 from tollmeter.admin.names import identity
 from tollmeter.admin.policy_text import amount_text
 from tollmeter.admin.spend_status import SpendStatus, UserNotFoundError, is_known, spend_status, use_of
@@ -76,12 +76,12 @@ def explain(
         "warn_policy_id": own.warn_policy_id,
         "budgets": rows,
         "lost": [_lost(lost) for lost in own.lost],
-        "models": models,
+        "models": models.document,
     }
     if as_json:
         print_json(document)
     else:
-        _print(document)
+        _print(document, models)
 
 
 def _meant(settings: Settings, named: Mapping[str, str | None]) -> dict[str, str]:
@@ -206,7 +206,7 @@ def _row(budget: Budget, why: str, ledger: ClickHouse | None, live: dict[str, Sp
     }
 
 
-def _print(document: dict[str, Any]) -> None:
+def _print(document: dict[str, Any], models: Explained) -> None:
     who = f"user {document['user'] or '(none)'} of {document['org']}"
     inside = f" in {', '.join(document['groups'])}" if document["groups"] else ""
     out.print(f"{who}{inside}; warned at {document['warn_threshold_pct']} %")
@@ -231,7 +231,7 @@ def _print(document: dict[str, Any]) -> None:
         }
         for row in document["budgets"]
     ]
-    for line in models_text(document["models"]):
+    for line in models.lines:
         out.print(line)
     if not rows:
         out.print("no limit binds these calls")

@@ -126,7 +126,7 @@ class Tools:
             rules = read_rules(self._settings)
             found = {*rules.groups.of(self._org, user), *rules.groups.closure(self._org, groups or ())}
             call = Call(user, found, api_key, provider, model)
-            return explained(self._settings, model_rules(self._settings, self._org), call)
+            return explained(self._settings, model_rules(self._settings, self._org), call).document
 
         try:
             return await asyncio.to_thread(answer)
