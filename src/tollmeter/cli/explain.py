@@ -206,7 +206,7 @@ def _row(budget: Budget, why: str, ledger: ClickHouse | None, live: dict[str, Sp
     }
 
 
-def _print(document: dict[str, Any], models: Explained) -> None:
+def _print_head(document: dict[str, Any], models: Explained) -> None:
     who = f"user {document['user'] or '(none)'} of {document['org']}"
     inside = f" in {', '.join(document['groups'])}" if document["groups"] else ""
     out.print(f"{who}{inside}; warned at {document['warn_threshold_pct']} %")
@@ -215,6 +215,12 @@ def _print(document: dict[str, Any], models: Explained) -> None:
         out.print(f"counted as {', '.join(known)}")
     if document["user"] and document["known"] is False:
         out.print("nobody knows this user: not in the membership, never seen in an event")
+    for line in models.lines:
+        out.print(line)
+
+
+def _print(document: dict[str, Any], models: Explained) -> None:
+    _print_head(document, models)
     rows = [
         {
             "scope": f"{row['scope']} {row['name']}".strip(),
@@ -231,8 +237,6 @@ def _print(document: dict[str, Any], models: Explained) -> None:
         }
         for row in document["budgets"]
     ]
-    for line in models.lines:
-        out.print(line)
     if not rows:
         out.print("no limit binds these calls")
         return
