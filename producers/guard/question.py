@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from tollmeter.producers.guard.limits import Caller, tag_names
 from tollmeter.schemas.addresses import caller_form
+from tollmeter.schemas.event import MAX_TOKENS
 from tollmeter.schemas.texts import MAX_TEXT_CHARS, clean_tags, clean_text, worst_count
 
 FAR = 1 << 62
@@ -51,7 +52,7 @@ class Question(NamedTuple):
     @classmethod
     def of(cls, model: str, about: dict[str, Any]) -> Self:
         """Return the question about a model; keywords that are no field of a question belong to the event."""
-        asked = {name: _CLEAN[name](value) for name, value in about.items() if name in _ASKED}
+        asked = {name: _cleaned(name, value) for name, value in about.items() if name in _ASKED}
         if len(asked) < len(about):
             asked["event"] = {name: value for name, value in about.items() if name not in _ASKED}
         if isinstance(model, str) and len(model) > MAX_TEXT_CHARS:  # what is cut off may be another model
@@ -94,6 +95,20 @@ class Question(NamedTuple):
         }
 
 
+def _cleaned(name: str, value: object) -> object:
+    """Return a value fit for a question; one whose own code fails is the worst of its kind."""
+    try:
+        return _CLEAN[name](value)
+    except Exception:
+        return _WORST.get(name, "")
+
+
+def _paid_by(value: object) -> str:
+    """Return who pays a call, as events know it; what is none of their words counts as the organisation's."""
+    scope = clean_text(value)
+    return scope if scope in ("ORG", "USER") else "UNKNOWN"
+
+
 def _names(value: object) -> tuple[str, ...]:
     """Return several names; one text is one name."""
     if isinstance(value, str) or not isinstance(value, Collection):
@@ -112,7 +127,16 @@ _CLEAN: dict[str, Callable[[Any], Any]] = {
     "counted": _names,
     "models": _names,
     "downgrades": lambda value: value is True,
-} | dict.fromkeys(
-    ("user", "org", "api_key_id", "client_ip", "provider", "api_host", "agent", "billing_scope"), clean_text
-)
+    "billing_scope": _paid_by,
+}
+_CLEAN |= dict.fromkeys(("user", "org", "api_key_id", "client_ip", "provider", "api_host", "agent"), clean_text)
 _ASKED = _CLEAN.keys()
+_WORST: dict[str, object] = {
+    **dict.fromkeys(("prompt_chars", "prompt_tokens", "max_output_tokens", "answers"), MAX_TOKENS),
+    **dict.fromkeys(("groups", "counted"), ()),
+    "models": ("",),
+    "tags": {},
+    "downgrades": False,
+    "billing_scope": "UNKNOWN",
+}
+"""What a field is whose value cannot be read at all."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.effort import examples
 from tests.guard_rows import NOON, USD, Time, access, as_of, book, feed, layout, policy, spend
+from tests.hostile_questions import World
 from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.guard.decision import Allow, Deny
 from tollmeter.producers.guard.guard import Guard
@@ -206,3 +207,16 @@ def test_one_short_question_weighs_its_text() -> None:
     asked = read_request("/v1/chat/completions", JSON, json.dumps(body).encode())
     assert asked is not None
     assert asked.weight == 100
+
+
+NIGHTLY = [pytest.param(100_000, seed, marks=pytest.mark.nightly) for seed in range(2, 12)]
+
+
+@pytest.mark.parametrize(("decisions", "seed"), [(4_000, 1), *NIGHTLY])
+def test_no_hostile_question_escapes(decisions: int, seed: int) -> None:
+    """Blocks, budgets and rules about models hold together; each refusal is an event, and nothing stays reserved."""
+    found = World(seed).run(decisions)
+    assert found.escapes == []
+    assert (found.leaked, found.events) == (0, found.refusals)
+    assert found.decisions == decisions
+    assert set(found.answers) == {"allowed", "blocked", "cost_cap", "model_not_allowed", "CostLimitExceeded"}
