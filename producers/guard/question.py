@@ -52,7 +52,7 @@ class Question(NamedTuple):
     @classmethod
     def of(cls, model: str, about: dict[str, Any]) -> Self:
         """Return the question about a model; keywords that are no field of a question belong to the event."""
-        asked = {name: _cleaned(name, value) for name, value in about.items() if name in _ASKED}
+        asked: dict[str, Any] = {name: _cleaned(name, value) for name, value in about.items() if name in _ASKED}
         if len(asked) < len(about):
             asked["event"] = {name: value for name, value in about.items() if name not in _ASKED}
         if isinstance(model, str) and len(model) > MAX_TEXT_CHARS:  # what is cut off may be another model
