@@ -7,8 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from tests.patience import eventually
 from tollmeter import stacks
+from tollmeter.embedded import state
 from tollmeter.embedded.jars import MissingToolError, fetch, java
 from tollmeter.embedded.stack import STAGES
 from tollmeter.producers.client.spool import waiting
@@ -118,52 +120,73 @@ def event() -> UsageEvent:
     return UsageEvent(event_id=str(uuid4()), occurred_at=datetime.now(UTC), status="OK", **names, **counts)
 
 
-def test_up_twice_on_the_same_data(line: Line, eventually: Callable[..., Any]) -> None:
-    for run in (1, 2):
-        up = line.run("up", "--detach")
-        assert up.returncode == 0, up.stderr
-        assert up.stdout == ""
-        for command in ("tollmeter send --model", "tollmeter report calls --top 20", "tollmeter alerts follow"):
-            assert command in up.stderr
-        status = line.status()
-        assert (status["running"], status["ready"]) == (True, True)
-        assert {row["name"]: row["up"] for row in status["processes"]} == dict.fromkeys(PROCESSES, True)
-        assert 0 < status["rss_mb"] == sum(row["rss_mb"] for row in status["processes"])
-        settings = line.settings()
-        asyncio.run(send(settings, event()))
-        eventually(lambda settings=settings, run=run: calls(settings) == run, timeout=60)
+def test_up_twice_on_the_same_data(line: Line) -> None:
+    """In the first run others have the ports that it shall have; in the second a worker is killed and comes back."""
+    with strangers(line) as theirs:
+        comes_up(line)
+    settings = line.settings()
+    assert not {settings.kafka, settings.clickhouse} & theirs
+    asyncio.run(send(settings, event()))
+    eventually(lambda: calls(settings) == 1, timeout=60)
+    second = line.run("up")
+    assert second.returncode == 2
+    assert len(second.stderr.splitlines()) == 1
+    assert "already runs" in second.stderr
+    goes_down(line)
 
-        second = line.run("up")
-        assert second.returncode == 2
-        assert len(second.stderr.splitlines()) == 1
-        assert "already runs" in second.stderr
-
-        processes = pids(line)
-        assert line.run("down").returncode == 0
-        assert alive(processes) == set()
-        assert line.run("status").returncode == 1
-        assert line.run("down").returncode == 0
+    comes_up(line)
+    assert line.settings() == settings, "a folder keeps its ports"
+    comes_back(line, "ledger")
+    asyncio.run(send(settings, event()))
+    eventually(lambda: calls(settings) == 2, timeout=60)
+    goes_down(line)
 
 
-def test_the_foreground_ends_on_a_signal_and_survivors_are_none(line: Line, eventually: Callable[..., Any]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        log = line.data_dir.with_name("up.log")
-        with log.open("w") as out:
-            up = subprocess.Popen(line.command("up"), env=line.environment, stdout=out, stderr=out)
-        try:
-            eventually(lambda: stacks.running(line.data_dir) and line.status()["ready"], timeout=280)
-            processes = pids(line)
-            up.send_signal(number)
-            code = up.wait(600)
-        finally:
-            up.kill()
-            up.wait()
-        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), log.read_text()
-        assert "Traceback" not in log.read_text()
-        eventually(lambda processes=processes: not alive(processes), timeout=10)
+@contextmanager
+def strangers(line: Line) -> Iterator[set[str]]:
+    """Ask for two ports that others have; yield the two addresses."""
+    with socket.socket() as kafka, socket.socket() as clickhouse:
+        for taken, name in ((kafka, "TOLLMETER_KAFKA"), (clickhouse, "TOLLMETER_CLICKHOUSE")):
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            scheme = "" if taken is kafka else "http://"
+            line.environment[name] = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
+        yield {line.environment["TOLLMETER_KAFKA"], line.environment["TOLLMETER_CLICKHOUSE"]}
 
 
-def test_stopped_while_it_starts(line: Line, eventually: Callable[..., Any]) -> None:
+def comes_up(line: Line) -> None:
+    up = line.run("up", "--detach")
+    assert up.returncode == 0, up.stderr
+    assert up.stdout == ""
+    for command in ("tollmeter send --model", "tollmeter report calls --top 20", "tollmeter alerts follow"):
+        assert command in up.stderr
+    status = line.status()
+    assert (status["running"], status["ready"]) == (True, True)
+    assert {row["name"]: row["up"] for row in status["processes"]} == dict.fromkeys(PROCESSES, True)
+    assert 0 < status["rss_mb"] == sum(row["rss_mb"] for row in status["processes"])
+
+
+def goes_down(line: Line) -> None:
+    processes = pids(line)
+    assert line.run("down").returncode == 0
+    assert alive(processes) == set()
+    assert line.run("status").returncode == 1
+    assert line.run("down").returncode == 0
+
+
+def comes_back(line: Line, name: str) -> None:
+    """Kill a worker and wait until there is another."""
+    before = next(row for row in line.status()["processes"] if row["name"] == name)
+    os.kill(before["pid"], signal.SIGKILL)
+
+    def after() -> Any:
+        row = next(row for row in line.status()["processes"] if row["name"] == name)
+        return row["up"] and row["restarts"] == 1 and row["pid"] != before["pid"]
+
+    eventually(after, timeout=30)
+
+
+def test_stopped_while_it_starts(line: Line) -> None:
     up = subprocess.Popen(line.command("up"), env=line.environment, stderr=subprocess.PIPE, text=True)
     eventually(lambda: (stacks.running(line.data_dir) or {}).get("processes", {}).get("broker"), timeout=60)
     processes = pids(line)
@@ -172,36 +195,6 @@ def test_stopped_while_it_starts(line: Line, eventually: Callable[..., Any]) -> 
     assert up.returncode == 0, text
     assert "Traceback" not in text
     assert alive(processes) == set()
-
-
-def test_a_killed_worker_comes_back(line: Line, eventually: Callable[..., Any]) -> None:
-    assert line.run("up", "--detach").returncode == 0
-    before = {row["name"]: row for row in line.status()["processes"]}
-    os.kill(before["ledger"]["pid"], signal.SIGKILL)
-
-    def after() -> Any:
-        row = next(row for row in line.status()["processes"] if row["name"] == "ledger")
-        return row["up"] and row["restarts"] == 1 and row["pid"] != before["ledger"]["pid"]
-
-    eventually(after, timeout=30)
-    settings = line.settings()
-    asyncio.run(send(settings, event()))
-    eventually(lambda: calls(settings) == 1, timeout=60)
-
-
-def test_taken_ports_are_left_alone(line: Line) -> None:
-    with socket.socket() as kafka, socket.socket() as clickhouse:
-        for taken, name in ((kafka, "TOLLMETER_KAFKA"), (clickhouse, "TOLLMETER_CLICKHOUSE")):
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            scheme = "" if taken is kafka else "http://"
-            line.environment[name] = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
-        up = line.run("up", "--detach")
-        assert up.returncode == 0, up.stderr
-        running = stacks.running(line.data_dir)
-        assert running is not None
-        assert running["kafka"] != line.environment["TOLLMETER_KAFKA"]
-        assert running["clickhouse"] != line.environment["TOLLMETER_CLICKHOUSE"]
 
 
 @pytest.mark.parametrize(
@@ -242,32 +235,52 @@ for _ in sys.stdin:
 """
 
 
-def test_a_running_service_finds_its_stack_again(line: Line, tmp_path: Path, eventually: Callable[..., Any]) -> None:
-    """It was started elsewhere, without a setting; the stack stops, loses its port, and comes back at another."""
+@contextmanager
+def foreground(line: Line, number: signal.Signals, *options: str) -> Iterator[None]:
+    """Run `up` as in a terminal; a signal ends it, and nothing of it is left."""
+    log = line.data_dir.with_name("up.log")
+    with log.open("w") as out:
+        up = subprocess.Popen(line.command("up", *options), env=line.environment, stdout=out, stderr=out)
+    try:
+        eventually(lambda: stacks.running(line.data_dir) and line.status()["ready"], timeout=280)
+        yield
+        processes = pids(line)
+        up.send_signal(number)
+        code = up.wait(600)
+    finally:
+        up.kill()
+        up.wait()
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), log.read_text()
+    assert "Traceback" not in log.read_text()
+    eventually(lambda: not alive(processes), timeout=10)
+
+
+def test_a_running_service_finds_its_stack_again(line: Line, tmp_path: Path) -> None:
+    """It was started elsewhere, without a setting; the stack ends by signals, loses its port, comes back at another."""
     elsewhere, spools = tmp_path / "elsewhere", tmp_path / "spool"
     elsewhere.mkdir()
     bare = {name: value for name, value in line.environment.items() if not name.startswith("TOLLMETER_")}
-    assert line.run("up", "--detach").returncode == 0
-    before = line.settings().kafka
-    service = subprocess.Popen(
-        [sys.executable, "-c", SERVICE, str(spools)],
-        cwd=elsewhere,
-        env=bare,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    with foreground(line, signal.SIGTERM):
+        before = line.settings().kafka
+        service = subprocess.Popen(
+            [sys.executable, "-c", SERVICE, str(spools)],
+            cwd=elsewhere,
+            env=bare,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-    def call() -> str:
-        assert service.stdin is not None
-        assert service.stdout is not None
-        service.stdin.write("\n")
-        service.stdin.flush()
-        return service.stdout.readline().strip()
+        def call() -> str:
+            assert service.stdin is not None
+            assert service.stdout is not None
+            service.stdin.write("\n")
+            service.stdin.flush()
+            return service.stdout.readline().strip()
 
+        first = call()
     with service:
-        assert call() == "True 0"
-        assert line.run("down").returncode == 0
+        assert first == "True 0"
         assert call() == "False 10"
         with socket.socket() as stranger:
             stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -276,12 +289,11 @@ def test_a_running_service_finds_its_stack_again(line: Line, tmp_path: Path, eve
             refused = line.run("up")
             assert refused.returncode == 2
             assert "--kafka-port" in refused.stderr
-            assert line.run("up", "--detach", "--kafka-port", "0").returncode == 0
-            settings = line.settings()
-            assert settings.kafka != before
-            eventually(lambda: not sum(waiting(spools).values()), timeout=60)
-            assert call() == "True 0"
-            eventually(lambda: calls(settings) == 30, timeout=60)
-    assert line.run("down").returncode == 0
-    assert line.run("up", "--detach").returncode == 0
-    assert line.settings().kafka == settings.kafka, "and that is its port from now on"
+            with foreground(line, signal.SIGKILL, "--kafka-port", "0"):
+                settings = line.settings()
+                assert settings.kafka != before
+                eventually(lambda: not sum(waiting(spools).values()), timeout=60)
+                assert call() == "True 0"
+                eventually(lambda: calls(settings) == 30, timeout=60)
+    kept = state.read_ports(line.data_dir)
+    assert settings.kafka == f"127.0.0.1:{kept.kafka}", "and that is its port from now on"
