@@ -8,7 +8,8 @@ MINUTES ?= 10
 SEED ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-SUITE := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
+# Tests on a real line wait more than they compute: three at once keep two cores at work.
+SUITE := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 20
 FAST := not stack and not docker and not node
 RESOLVE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
@@ -39,10 +40,10 @@ lint: $(STAMP) ## lint, format, types and import rules alone
 	$(BIN)/lint-imports
 
 unit: $(STAMP) ## tables with values worked out by hand
-	$(SUITE) -q tests/unit -m "$(FAST)"
+	$(SUITE) -n 2 -q tests/unit -m "$(FAST)"
 
 laws: $(STAMP) ## laws beside oracles, and the simulator
-	$(SUITE) tests/laws tests/simulation
+	$(SUITE) -n 2 tests/laws tests/simulation
 
 contracts: $(SENDERS) ## every border, on the real broker, engine and SDKs
 	$(SUITE) tests/contracts
