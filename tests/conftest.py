@@ -190,23 +190,18 @@ def workers(line: Settings, forkserver: "ForkServer", tmp_path: Path) -> Iterato
     made.close()
 
 
-@pytest.fixture(scope="module")
-def ledger_settings(stack: "Stack") -> Iterator[Settings]:
-    """Settings of a database that no other module shares, with its tables; no topics, hence quicker."""
-    from tollmeter.sinks.clickhouse import migrate
-    from tollmeter.sinks.clickhouse.client import connect
+@pytest.fixture(scope="session")
+def lasting(stack: "Stack") -> "Databases":
+    """Empty databases that keep rows of any date: tests write fixed ones, which must not run out."""
+    from tests.databases import Databases
 
-    base: Settings = stack.settings
-    settings = base.model_copy(
-        update={
-            "clickhouse_database": f"db_{uuid.uuid4().hex[:10]}",
-            # tests write fixed dates: they must not run out
-            "retention_events_days": 10_000,
-            "retention_alerts_days": 10_000,
-        }
-    )
-    migrate.apply(settings)
-    yield settings
-    client = connect(settings)
-    client.command(f"DROP DATABASE {settings.clickhouse_database} SYNC")
-    client.close()
+    keep = {"retention_events_days": 10_000, "retention_alerts_days": 10_000}
+    return Databases(stack.settings.model_copy(update=keep))
+
+
+@pytest.fixture(scope="module")
+def ledger_settings(lasting: "Databases") -> Iterator[Settings]:
+    """Settings of a database that no other module shares, with its tables; no topics, hence quicker."""
+    name = lasting.take()
+    yield lasting.settings.model_copy(update={"clickhouse_database": name})
+    lasting.give_back(name)

@@ -25,7 +25,7 @@ class Databases:
     """Those of one server, all with the newest schema and the same retention."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._free: list[str] = []
         self._shape: list[dict[str, Any]] = []
 
@@ -34,7 +34,7 @@ class Databases:
         if self._free:
             return self._free.pop()
         name = f"db_{uuid.uuid4().hex[:10]}"
-        settings = self._settings.model_copy(update={"clickhouse_database": name})
+        settings = self.settings.model_copy(update={"clickhouse_database": name})
         migrate.apply(settings)
         if not self._shape:
             client = connect(settings)
@@ -45,7 +45,7 @@ class Databases:
     def give_back(self, name: str) -> None:
         """Empty a database for the next test; one that was changed, or is still being written, is left alone."""
         try:
-            client = connect(self._settings.model_copy(update={"clickhouse_database": name}))
+            client = connect(self.settings.model_copy(update={"clickhouse_database": name}))
             try:
                 if _shape(client) != self._shape or client.query(_AT_WORK)[0]["n"]:
                     return
