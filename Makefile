@@ -19,7 +19,7 @@ export PIP_USER := 0
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint unit laws contracts e2e acceptance nightly chaos bench dist install lock clean tools
+.PHONY: help demo test check lint unit laws contracts e2e acceptance nightly coverage chaos bench dist install lock clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,11 @@ acceptance: $(SENDERS) ## every row of docs/features.md on one stack: which work
 
 nightly: $(SENDERS) ## the long forms: all that `make test` samples or leaves out
 	$(SUITE) -m nightly
+
+coverage: $(SENDERS) ## the whole suite once more, slower, and which lines of the package it runs
+	rm -rf build/coverage
+	code=0; $(subst python -m,coverage run -m,$(SUITE)) || code=$$?; \
+		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$code
 
 chaos: $(STAMP) ## attack a line of its own with real faults for MINUTES=10 (root adds more) and print what it survived
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
@@ -98,6 +103,6 @@ $(SENDERS): requirements-senders.lock $(STAMP)
 	@touch $@
 
 # Asked on every call, before anything is made: the broker is Java's, and Maven fetches it.
-ON_BROKER := demo test laws contracts e2e acceptance nightly chaos bench
+ON_BROKER := demo test laws contracts e2e acceptance nightly coverage chaos bench
 tools:
 	@PYTHON="$(PYTHON)" sh .ci/tools.sh $(if $(filter $(ON_BROKER),$(MAKECMDGOALS)),java maven)

@@ -26,7 +26,7 @@ class Files(LoadFileScheduling):
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         """Give a worker the next file; `workqueue` is in the order of `sort`."""
-        if list(self.registered_collections).index(node) % 3 == 2:
+        if self.nodes.index(node) % 3 == 2:
             self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
         super()._assign_work_unit(node)
 

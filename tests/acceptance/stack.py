@@ -343,6 +343,7 @@ def started(folder: Path, commands: ForkServer) -> Iterator[Line]:
             "TOLLMETER_RETENTION_MINUTES_DAYS": "777",
             "TOLLMETER_ROLLUP_QUIET_S": "2",
             "TOLLMETER_CHECKPOINT_S": "1",
+            "TOLLMETER_SESSION_TIMEOUT_S": "6",
             "TOLLMETER_PROXY_FILE": str(folder / "proxy.yaml"),
             PROVIDER_KEY: "sk-of-the-server-0123456789",
         }

@@ -76,7 +76,9 @@ def lacks(done: subprocess.CompletedProcess[str], tree: Path) -> list[str]:
     return [line.strip().partition(":")[0] for line in said.splitlines()]
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "contracts", "e2e", "laws", "nightly", "chaos", "bench"])
+@pytest.mark.parametrize(
+    "target", ["demo", "test", "contracts", "e2e", "laws", "nightly", "coverage", "chaos", "bench"]
+)
 def test_all_that_is_missing_is_said_at_once(tree: Path, target: str) -> None:
     done = make(tree, target, {})
     assert lacks(done, tree) == ["Python 3.11 or newer", "Java 17 or newer", "Maven"]
