@@ -71,7 +71,8 @@ def address(index: Index) -> Iterator[str]:
 def environment(served: str, **more: str) -> dict[str, str]:
     """Return this environment with pip on the made-up index alone, without a cache or settings of its own."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "MAKE", "PYTEST_"))}
-    return {**ours, "PIP_INDEX_URL": served, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1", **more}
+    pip = {"PIP_INDEX_URL": served, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1", "PIP_NO_COMPILE": "1"}
+    return {**ours, **pip, **more}
 
 
 def checked_out(folder: Path, index: Index) -> Path:

@@ -79,7 +79,7 @@ def amounts(document: dict[str, Any]) -> dict[str, int]:
 def test_planted_differences_are_named_and_mended(line: Settings, eventually: Eventually) -> None:
     start_us = int(time.time() // 60 * 60 - 15 * 60) * 1_000_000
     asyncio.run(_publish(line, start_us))
-    eventually(lambda: verify(line)[1]["voided"] == 1, 60)  # the later time of an id leaves by itself
+    eventually(lambda: verify(line)[1]["voided"] == 1, 60, every=1.0)  # the later time of an id leaves by itself
     code, found = verify(line, "--deep")
     counted = {name: found[name] for name in ("records", "accepted", "rejected", "distinct", "resends", "ledger")}
     assert counted == {
