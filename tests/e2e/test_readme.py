@@ -34,17 +34,18 @@ def tollmeter(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which a stack runs. Missing Java or Maven: skipped here, an error in CI."""
-    started = tollmeter(tmp_path, "up", "--detach")
+    folder = tmp_path_factory.mktemp("readme")
+    started = tollmeter(folder, "up", "--detach")
     if started.returncode == 2 and re.search(r"Java|Maven", started.stderr) and not os.environ.get("CI"):
         pytest.skip(started.stderr.strip())
     assert started.returncode == 0, started.stderr
     try:
-        yield tmp_path
+        yield folder
     finally:
-        stopped = tollmeter(tmp_path, "down")
+        stopped = tollmeter(folder, "down")
         assert stopped.returncode == 0, stopped.stderr
 
 
