@@ -4,9 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
+from pydantic import ValidationError
 
+from tollmeter.broker.client import kafka_consumer, read_all
 from tollmeter.broker.layout import ProvisionError, read_layout
+from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 from tollmeter.streams.notify.journal import ACK, MUTE, Journal, Records
 from tollmeter.streams.notify.notice import Acknowledgement, Mute, Notice
@@ -36,6 +40,29 @@ def mute(settings: Settings, wanted: Mute, *, off: bool) -> None:
         await journal.write({MUTE + wanted.id: None if off else wanted})
 
     _with_journal(settings, work)
+
+
+def mutes(settings: Settings, now_s: float) -> list[Mute]:
+    """Return the mutes in force, the first to end first. Raises `JournalError`."""
+    found: dict[bytes, bytes | None] = {}
+
+    async def read() -> None:
+        place = TopicPartition(settings.topic(topics.NOTICES), 0)
+        async with kafka_consumer(settings) as consumer:
+            if place.topic not in await consumer.topics():
+                raise JournalError(f"topic {place.topic} does not exist on {settings.kafka}: run 'tollmeter setup'")
+            async for record in read_all(consumer, [place]):
+                if record.key is not None and record.key.startswith(MUTE.encode()):
+                    found[record.key] = record.value
+
+    try:
+        asyncio.run(read())
+        rows = [Mute.model_validate_json(value) for value in found.values() if value is not None]
+    except (KafkaError, OSError) as error:
+        raise JournalError(f"Kafka at {settings.kafka} does not answer ({type(error).__name__})") from None
+    except ValidationError:
+        raise JournalError("a mute was written by a newer version: upgrade this one") from None
+    return sorted((one for one in rows if one.until_s > now_s), key=lambda one: (one.until_s, one.id))
 
 
 def chosen(records: Records, wanted: str) -> Notice:

@@ -125,6 +125,7 @@ class Mute(BaseModel):
     name: str = ""
     until_s: float
     by: str = ""
+    reason: str = ""
 
     @property
     def id(self) -> str:

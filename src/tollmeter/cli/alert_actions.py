@@ -45,16 +45,19 @@ def ack(settings: Settings, alert_id: str, by: str | None) -> None:
 @click.option("--scope", type=click.Choice(["", *SCOPE_KINDS]), default="", help="Only about this kind of scope.")
 @click.option("--name", default="", help="Only about this user, key ...")
 @click.option("--for", "span", type=SPAN, help="For how long: 30m, 2h, 7d.")
+@click.option("--reason", default="", help="Why, for whoever wonders.")
 @click.option("--off", is_flag=True, help="End the mute with these same options.")
 @click.pass_obj
-def mute(settings: Settings, kind: str, org: str, scope: str, name: str, span: float | None, off: bool) -> None:
+def mute(
+    settings: Settings, /, kind: str, org: str, scope: str, name: str, span: float | None, reason: str, off: bool
+) -> None:
     """Tell nobody of alerts that match, for a while; they are still listed."""
     if off == (span is not None):
         raise UserError("say for how long (--for 2h), or --off to end a mute")
     if not (kind or org or scope or name):
         raise UserError("say what to mute: --kind, --org, --scope or --name")
     until = time.time() + (span or 0)
-    wanted = Mute(kind=kind, org=org, scope=scope, name=name, until_s=until, by=_user())
+    wanted = Mute(kind=kind, org=org, scope=scope, name=name, until_s=until, by=_user(), reason=reason[:512])
     try:
         say_mute(settings, wanted, off=off)
     except JournalError as error:

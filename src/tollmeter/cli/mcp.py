@@ -100,15 +100,16 @@ class Tools:
 
         id: the service's request id, the provider's, or the event's.
         """
-        rows = await self._ask(lambda ledger: ledger.query(load("find_call"), {"id": id}))
-        return {"calls": [plain(row) for row in rows if self._org in ("", row["org_id"])]}
+        asked = {"id": id, "orgs": [self._org] if self._org else [], "user_id": ""}
+        rows = await self._ask(lambda ledger: ledger.query(load("find_call"), asked))
+        return {"calls": [plain(row) for row in rows]}
 
     async def budgets(self) -> Document:
         """Every limit that a pool has, in its current period, fullest first: amount and used, in its unit.
 
         A currency's amounts are nano-units of it; other units are tokens and requests.
         """
-        asked = {"org_id": self._org, "top": MOST}
+        asked = {"org_id": self._org, "user_id": "", "top": MOST}
         rows = await self._ask(lambda ledger: ledger.query(load("budget_list"), asked))
         return {"budgets": [plain(row) for row in rows]}
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from tollmeter.admin.adjust import Wish, raised
 from tollmeter.admin.names import known_as
 from tollmeter.admin.policy_text import PolicyTextError, amount_text, limit_of
 from tollmeter.broker.policies import adjust, read_rules, read_spend
@@ -19,7 +20,6 @@ from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.schemas.policy import Adjustment, Limit, Policy
 from tollmeter.schemas.spend import Spend, spend_key
 from tollmeter.settings import Settings
-from tollmeter.streams.rules.limits.adjusted import adjusted
 from tollmeter.streams.rules.limits.periods import period_of
 from tollmeter.streams.rules.limits.policies import budgets_of
 
@@ -56,18 +56,8 @@ def raise_(settings: Settings, /, until: datetime, given: dict[str, str], as_jso
         raise UserError(f"--until {until.isoformat()} is over")
     with doing():
         policy = _policy(settings, **asked)
-        known = {limit.key: limit for limit in adjusted(policy, now_ms).all_limits}
-        made = [
-            Adjustment(
-                limit=limit.key,
-                amount=_higher(known, limit, policy),
-                since_ms=now_ms,
-                until_ms=until_ms,
-                by=by,
-                reason=reason,
-            )
-            for limit in (_limit(kind, amount) for kind, amount in given.items())
-        ]
+        wanted = [_limit(kind, amount) for kind, amount in given.items()]
+        made = raised(policy, wanted, Wish(by, reason, now_ms, until_ms))
         adjust(settings, policy, made)
     _tell(policy, made, as_json=as_json)
 
@@ -138,16 +128,6 @@ def _limit(kind: str, amount: str) -> Limit:
         raise UserError(f"{kind}: {error.text}") from None
 
 
-def _higher(known: dict[str, Limit], wanted: Limit, policy: Policy) -> int:
-    limit = known.get(wanted.key)
-    if limit is None:
-        have = ", ".join(known) or "none"
-        raise UserError(f"{policy.policy_id} has no limit {wanted.key} to raise; it has {have}")
-    if wanted.amount <= limit.amount:
-        raise UserError(f"{wanted.key} is at {_text(limit, limit.amount)} now: give more than that")
-    return wanted.amount
-
-
 def _used(policy: Policy, limit: Limit, spent: dict[str, Spend], now_ms: int) -> tuple[int, int] | None:
     """Return what is used of a limit, in its unit, and when its period ends (ms); None where nothing is."""
     (budget,) = [one for one in budgets_of(policy, policy.scope, policy.name, 1) if one.limit == limit]
@@ -180,10 +160,6 @@ def _row(policy_id: str, one: Adjustment) -> dict[str, Any]:
         "by": one.by,
         "reason": one.reason,
     }
-
-
-def _text(limit: Limit, amount: int) -> str:
-    return amount_text(amount) if limit.measure == "money" else f"{amount:,}"
 
 
 def _instant(ms: int) -> str:

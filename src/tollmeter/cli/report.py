@@ -165,7 +165,8 @@ def reported(settings: Settings, asked: Asked, top: int, as_json: bool) -> None:
 def find(settings: Settings, call_id: str, as_json: bool) -> None:
     """One call by the service's request id, the provider's, or the event id: its row and the rule that priced it."""
     with reading(settings) as ledger:
-        rows = name_keys(ledger, ledger.query(load("find_call"), {"id": call_id})) if call_id else []
+        asked = {"id": call_id, "orgs": [], "user_id": ""}
+        rows = name_keys(ledger, ledger.query(load("find_call"), asked)) if call_id else []
     found = [_parts(plain(row)) for row in rows]
     if as_json:
         print_json(found)

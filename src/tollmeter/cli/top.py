@@ -66,7 +66,9 @@ class Shown:
 
     def view(self, source: "Tail", now_s: float) -> "View":
         """Return the sums of now."""
-        return source.recent.top(self.by, now_s, self.window_s, org=self.org, sort=SORTS[self.sort])
+        return source.recent.top(
+            self.by, now_s, self.window_s, orgs=[self.org] if self.org else [], sort=SORTS[self.sort]
+        )
 
 
 def looking(command: Callable[..., object]) -> Callable[..., object]:

@@ -69,6 +69,13 @@ class Registry:
         self._note_use(key.id)
         return Caller(key.id, key.role, key.org_id, key.may_set_identity)
 
+    def holds(self, key_id: str, role: str, org_id: str) -> bool:
+        """Tell whether a key is still on, with this role and organisation; so is one while nothing is known yet."""
+        found = [key for key in self._keys.values() if key.id == key_id]
+        if not found:
+            return not self.loaded
+        return any(key.active and (key.role, key.org_id) == (role, org_id) for key in found)
+
     def token(self, value: str) -> Token | None:
         """Return a tracking token, also one that is switched off; None for one that nobody made."""
         found = self._tokens.get(value)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from tollmeter.server.problems import Problem
@@ -29,7 +30,7 @@ class Ledger:
         self._settings = settings
         self._client: ClickHouse | None = None
         self._lock = threading.Lock()
-        self._kept: dict[tuple[object, ...], tuple[float, list[dict[str, Any]]]] = {}
+        self._kept: dict[tuple[str, str], tuple[float, asyncio.Task[list[dict[str, Any]]]]] = {}
         self._threads = ThreadPoolExecutor(READERS, "ledger")
         self._under_way = 0
 
@@ -38,12 +39,22 @@ class Ledger:
         return await self.answer(lambda ledger: ledger.query(load(question), parameters))
 
     async def ask_sometimes(self, fresh_s: float, question: str, **parameters: object) -> list[dict[str, Any]]:
-        """As `ask`, but the rows may be so many seconds old: for questions that read much and are asked often."""
-        key = (question, *sorted(parameters.items()))
-        kept = self._kept.get(key)
-        if kept is None or time.monotonic() - kept[0] > fresh_s:
-            kept = self._kept[key] = (time.monotonic(), await self.ask(question, **parameters))
-        return kept[1]
+        """As `ask`, but the rows may be so many seconds old: for questions that read much and are asked often.
+
+        Whoever asks while the same question is under way waits for its answer; what has failed is asked again.
+        """
+        now, key = time.monotonic(), (question, repr(sorted(parameters.items())))
+        for old in [name for name, (until, asked) in self._kept.items() if until < now and asked.done()]:
+            del self._kept[old]
+        if key not in self._kept:
+            task = asyncio.create_task(self.ask(question, **parameters))
+            task.add_done_callback(partial(self._heard, key))
+            self._kept[key] = now + fresh_s, task
+        return await asyncio.shield(self._kept[key][1])
+
+    def _heard(self, key: tuple[str, str], task: "asyncio.Task[list[dict[str, Any]]]") -> None:
+        if task.cancelled() or task.exception() is not None:
+            self._kept.pop(key, None)
 
     async def answer(self, question: Callable[[ClickHouse], _Value]) -> _Value:
         """Return what a question of several queries gives. Raises `Problem` as `ask` does."""

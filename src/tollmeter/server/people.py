@@ -6,7 +6,7 @@ JWKS lists; the two never mix: a public key is never taken for a secret, and `no
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 
@@ -26,6 +26,14 @@ _ORG_CLAIMS = ("org_id", "org")
 _Claims = dict[str, Any]
 
 
+class Known(NamedTuple):
+    """A user as a token names him; an organisation of "" is not said. `ends_s`: seconds since 1970."""
+
+    user_id: str
+    org_id: str
+    ends_s: int
+
+
 class People:
     """Reads the tokens of one server's settings."""
 
@@ -39,16 +47,26 @@ class People:
         """Whether tokens of an identity provider are read."""
         return self._keys is not None
 
+    @property
+    def reads(self) -> bool:
+        """Whether tokens are read at all."""
+        return bool(self._secret) or self._keys is not None
+
     async def user(self, authorization: str) -> tuple[str, str]:
         """Return user and organisation ("" = not said) of a header, with or without Bearer. Raises `Problem` 401."""
-        token = bare(authorization)
+        known = await self.known(bare(authorization))
+        return known.user_id, known.org_id
+
+    async def known(self, token: str) -> "Known":
+        """Return whose token it is, and until when. Raises `Problem` 401 or 503."""
         if not token:
             raise refusal("no_token", "no token: send the user's JWT in the header Authorization")
         if not self._secret and self._keys is None:
             raise refusal("no_token", "users have no tokens here: set JWT_SECRET, or OIDC_JWKS_URL with its others")
         shared = _algorithm(token) in SHARED
         claims = self._shared(token) if shared else await self.machine(token)
-        return str(claims["sub"]), next((str(claims[name]) for name in _ORG_CLAIMS if claims.get(name)), "")
+        org = next((str(claims[name]) for name in _ORG_CLAIMS if claims.get(name)), "")
+        return Known(str(claims["sub"]), org, int(claims["exp"]))
 
     async def machine(self, token: str) -> _Claims:
         """Return the claims of an identity provider's token for this audience. Raises `Problem` 401 or 503."""

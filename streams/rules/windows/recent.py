@@ -4,7 +4,7 @@ A call stands at the earlier of its time and its arrival, as limits charge it; w
 recent. An event that comes again within ten minutes counts once; the ledger, which knows all of them, is the truth.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,13 +79,15 @@ class Recent:
             return pl.DataFrame(schema=_EMPTY)
         return pl.concat(parts).group_by("step", "org", "name").agg(pl.col(*MEASURES).sum())
 
-    def top(self, by: str, now_s: float, window_s: int, *, org: str = "", sort: str = "cost_nano") -> "View":
-        """Return the sums of the last `window_s` seconds by a name, the largest first."""
+    def top(
+        self, by: str, now_s: float, window_s: int, *, orgs: Collection[str] = (), sort: str = "cost_nano"
+    ) -> "View":
+        """Return the sums of the last `window_s` seconds by a name, the largest first; no `orgs` are all of them."""
         steps = self._joined(by)
-        if by in ACROSS and not org:
+        if orgs:
+            steps = steps.filter(pl.col("org").is_in(list(orgs)))
+        if by in ACROSS and len(orgs) != 1:
             steps = steps.with_columns(pl.lit("").alias("org"))
-        if org:
-            steps = steps.filter(pl.col("org") == org)
         end = int(now_s) // STEP_S
         recent = pl.col("step") > end - window_s // STEP_S
         last_hour = pl.when(pl.col("step") > end - KEPT_S // STEP_S).then(pl.col("cost_nano")).otherwise(0)

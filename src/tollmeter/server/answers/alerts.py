@@ -29,6 +29,7 @@ class Quiet(BaseModel):
     scope: str = Field(default="", max_length=32)
     name: str = Field(default="", max_length=512)
     for_s: int = Field(default=0, ge=0, le=366 * 86_400)
+    reason: str = Field(default="", max_length=512)
 
 
 async def listed(request: Request) -> Response:

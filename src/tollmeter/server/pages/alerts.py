@@ -1,42 +1,109 @@
-"""The page Alerts: what is open, who was told, and what to do about it: take care, block for an hour."""
+"""The page Alerts: what is open, and what to do about it: take care, mute, block, raise the limit for today."""
 
 import time
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.server.asking import parts_of
-from tollmeter.server.pages.doing import admin_form, back, done
+from tollmeter.server.pages.doing import admin_form, back, by_whom, choice, done
+from tollmeter.server.pages.session import Session
 from tollmeter.server.pages.site import page, reader
 from tollmeter.server.problems import Problem
-from tollmeter.streams.notify.commands import acknowledge
+from tollmeter.streams.notify.commands import JournalError, acknowledge, mutes
+from tollmeter.streams.notify.commands import mute as say_mute
+from tollmeter.streams.notify.notice import Mute
 
 PATH = "/dashboard/alerts"
 ROWS = 200
+HOURS = {"1": "an hour", "4": "four hours", "24": "a day", "168": "a week"}
 _BLOCKED = {"api_key": "api_key", "client_ip": "client_ip", "user": "user"}
 """Scopes of alerts that can be blocked."""
 
 
 async def alerts(request: Request) -> Response:
-    """Show alerts of a week that nobody has closed."""
-    session = reader(request)
+    """Show alerts of a week that nobody has closed, and what is muted; each None where nobody says it."""
+    session = await reader(request)
     if isinstance(session, Response):
         return session
-    rows = await parts_of(request).ledger.ask("open_alerts", org_id=session.sees, top=ROWS)
-    return page(request, "alerts.html", session, rows=rows, blocked=_BLOCKED)
+    parts, now_s = parts_of(request), time.time()
+    try:
+        rows = await _open(request, session)
+    except Problem:
+        rows = None
+    silent: list[Mute] | None = []
+    if not session.user:
+        try:
+            told = await parts.ledger.run(lambda: mutes(parts.line, now_s))
+            silent = [one for one in told if session.sees in ("", one.org) or not one.org]
+        except JournalError:
+            silent = None
+    muted = {row["id"]: _muted(silent or [], row) for row in rows or []}
+    return page(request, "alerts.html", session, rows=rows, mutes=silent, muted=muted, blocked=_BLOCKED, hours=HOURS)
 
 
 async def ack(request: Request) -> Response:
     """Say that somebody takes care."""
     session, fields = await admin_form(request)
-    line, by = parts_of(request).line, fields.get("by", "").strip()[:100] or session.key_id or "dashboard"
-    id_ = request.path_params["id"]
-    mine = await parts_of(request).ledger.ask("open_alerts", org_id=session.sees, top=ROWS)
-    if id_ not in {row["id"] for row in mine}:
-        raise Problem(404, "not_found", "no open alert has this id")
-    await done(lambda: acknowledge(line, id_, by, time.time()))
+    row, line, by = await _of_the_address(request, session), parts_of(request).line, by_whom(session, fields)
+    await done(lambda: acknowledge(line, row["id"], by, time.time()))
     return back(PATH)
 
 
-ROUTES = [Route(PATH, alerts, methods=["GET"]), Route(PATH + "/{id}/ack", ack, methods=["POST"])]
+async def mute(request: Request) -> Response:
+    """Tell nobody of alerts like this one, of the same kind about the same scope, for a while."""
+    session, fields = await admin_form(request)
+    hours = int(choice(fields, "hours", HOURS, "1"))
+    row, line = await _of_the_address(request, session), parts_of(request).line
+    wanted = Mute(
+        kind=row["kind"],
+        org=row["org_id"],
+        scope=row["scope"],
+        name=row["name"],
+        until_s=time.time() + hours * 3_600,
+        by=by_whom(session, fields),
+        reason=fields.get("reason", "").strip()[:512],
+    )
+    await done(lambda: say_mute(line, wanted, off=False))
+    return back(PATH)
+
+
+async def unmute(request: Request) -> Response:
+    """End a mute."""
+    session, fields = await admin_form(request)
+    kind, scope, name = (fields.get(one, "") for one in ("kind", "scope", "name"))
+    ended = Mute(kind=kind, org=session.sees or fields.get("org", ""), scope=scope, name=name, until_s=0.0)
+    line, now_s = parts_of(request).line, time.time()
+    if ended.id not in {one.id for one in await done(lambda: mutes(line, now_s))}:
+        raise Problem(404, "not_found", "nothing of the organisation is muted so: it may be over")
+    await done(lambda: say_mute(line, ended, off=True))
+    return back(PATH)
+
+
+async def _open(request: Request, session: Session) -> list[dict[str, Any]]:
+    asked = {"org_id": session.sees, "user_id": session.user, "top": ROWS}
+    return await parts_of(request).ledger.ask("open_alerts", **asked)
+
+
+async def _of_the_address(request: Request, session: Session) -> dict[str, Any]:
+    """Return the open alert that the address names. Raises `Problem` 404 for one that this reader does not see."""
+    for row in await _open(request, session):
+        if row["id"] == request.path_params["id"]:
+            return row
+    raise Problem(404, "not_found", "no open alert has this id")
+
+
+def _muted(silent: list[Mute], row: dict[str, Any]) -> Mute | None:
+    """Return the mute that holds an alert's like back for the longest."""
+    found = [one for one in silent if one.matches(row["kind"], (row["org_id"], row["scope"], row["name"]))]
+    return found[-1] if found else None
+
+
+ROUTES = [
+    Route(PATH, alerts, methods=["GET"]),
+    Route(PATH + "/unmute", unmute, methods=["POST"]),
+    Route(PATH + "/{id}/ack", ack, methods=["POST"]),
+    Route(PATH + "/{id}/mute", mute, methods=["POST"]),
+]

@@ -11,8 +11,7 @@ from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.admin.reports.rows import plain
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.filters import CALENDAR, PRESETS, Filters, filters_of
-from tollmeter.server.pages.session import session_of
-from tollmeter.server.pages.site import HEADERS, page, reader
+from tollmeter.server.pages.site import HEADERS, looker, page, reader
 from tollmeter.server.problems import Problem
 
 PAGE_ROWS, CSV_ROWS = 100, 100_000
@@ -38,7 +37,7 @@ SORTS = {"time": 0, "cost": 1}
 
 async def calls(request: Request) -> Response:
     """Show the calls; `?part=rows` is the table alone, for what keeps it up to date."""
-    session = reader(request)
+    session = await reader(request)
     if isinstance(session, Response):
         return session
     now = datetime.now(UTC)
@@ -66,7 +65,7 @@ async def calls(request: Request) -> Response:
 
 async def csv(request: Request) -> Response:
     """Return the calls of the same address as CSV."""
-    session = session_of(request)
+    session = await looker(request)
     shown = filters_of(request, session, datetime.now(UTC))
     rows = await _rows(request, shown, CSV_ROWS + 1, 0)
     if len(rows) > CSV_ROWS:
@@ -78,13 +77,13 @@ async def csv(request: Request) -> Response:
 
 async def call(request: Request) -> Response:
     """Show one call: what was sent, what it cost and by which rule, where it went."""
-    session = reader(request)
+    session = await reader(request)
     if isinstance(session, Response):
         return session
-    rows = await parts_of(request).ledger.ask("find_call", id=request.path_params["id"])
-    found = [plain(row) for row in rows if session.sees in ("", row["org_id"])]
-    facts = [_story(row) for row in found]
-    return page(request, "call.html", session, 200 if facts else 404, id=request.path_params["id"], facts=facts)
+    parts, id_ = parts_of(request), request.path_params["id"]
+    rows = await parts.ledger.ask("find_call", id=id_, orgs=session.orgs(parts.line.org), user_id=session.user)
+    facts = [_story(plain(row)) for row in rows]
+    return page(request, "call.html", session, 200 if facts else 404, id=id_, facts=facts)
 
 
 async def _rows(request: Request, shown: Filters, top: int, skip: int) -> list[dict[str, Any]]:

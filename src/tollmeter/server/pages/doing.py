@@ -1,7 +1,7 @@
 """What a page may change: for whoever signed in as admin, through a form of ours; a reason where it cannot be done."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -20,10 +20,24 @@ _Value = TypeVar("_Value")
 
 async def admin_form(request: Request) -> tuple[Session, dict[str, str]]:
     """Return who asks for a change, and the fields of his form. Raises `Problem` 401 or 403."""
-    session = session_of(request)
+    session = await session_of(request)
     if session.role != "admin":
-        raise Problem(403, "wrong_role", "a reader changes nothing: sign in with an admin key")
+        raise Problem(403, "wrong_role", "whoever only reads changes nothing: sign in with an admin key")
     return session, await posted(request)
+
+
+def by_whom(session: Session, fields: Mapping[str, str]) -> str:
+    """Return who does it: the name that the form gives, beside the key that lets him."""
+    key, name = session.key_id or "dashboard", fields.get("by", "").strip()[:100]
+    return f"{name} (key {key})" if name and session.key_id else name or key
+
+
+def choice(fields: Mapping[str, str], name: str, choices: Mapping[str, str], otherwise: str) -> str:
+    """Return what was chosen in a form. Raises `Problem` 400 for anything else."""
+    value = fields.get(name, otherwise)
+    if value not in choices:
+        raise Problem(400, name, f"{name}: choose from {', '.join(one or 'none' for one in choices)}")
+    return value
 
 
 async def done(work: Callable[[], _Value]) -> _Value:

@@ -47,6 +47,8 @@ class Filter(NamedTuple):
     name: str
     label: str
     value: str
+    fixed: bool
+    """Whether it is whose figures they are, which an address does not change."""
 
 
 class Filters(NamedTuple):
@@ -74,10 +76,10 @@ def filters_of(request: Request, session: Session, now: datetime, span: str = "2
     values = {filter_: given[name] for name, (filter_, _) in FIELDS.items()}
     if values["tag"] and "=" not in values["tag"]:
         values["tag"] = f"tracking_token={values['tag']}"
-    if session.sees:
-        values["org_id"] = session.sees
+    own = {"org_id": session.sees, "user_id": session.user}
+    values |= {name: value for name, value in own.items() if value}
     fields = tuple(
-        Filter(name, label, values[filter_] if name == "org" else given[name])
+        Filter(name, label, values[filter_] if filter_ in own else given[name], bool(own.get(filter_)))
         for name, (filter_, label) in FIELDS.items()
     )
     home = session.sees != "" and session.sees == home_org

@@ -1,6 +1,8 @@
-"""The page Limits: every limit with its bar, who is blocked and until when; block and unblock."""
+"""The page Limits: every limit with its bar, raised until midnight with who and why; who is blocked, and until when."""
 
 import asyncio
+import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,50 +11,88 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.admin import access
-from tollmeter.broker.policies import PolicyError
+from tollmeter.admin.adjust import Wish, in_words, midnight_ms, raised
+from tollmeter.admin.policy_text import PolicyTextError, limit_of
+from tollmeter.broker.policies import PolicyError, adjust, read_rules
 from tollmeter.schemas.access import EVERYONE, Block
 from tollmeter.schemas.addresses import named_address
+from tollmeter.schemas.policy import Policy
 from tollmeter.server.asking import parts_of
-from tollmeter.server.pages.doing import admin_form, back, done
+from tollmeter.server.pages.doing import admin_form, back, by_whom, choice, done
 from tollmeter.server.pages.session import Session
 from tollmeter.server.pages.site import page, reader
 from tollmeter.server.problems import Problem
+from tollmeter.streams.rules.limits.adjusted import adjusted
 
 PATH = "/dashboard/limits"
 SCOPES = {"api_key": "Key", "client_ip": "Address", "user": "User"}
 HOURS = {"1": "an hour", "24": "a day", "168": "a week", "": "until it is undone"}
 ROWS = 500
 _MONEY = ("USD", "EUR", "RUB")
+_GIVEN = ("scope", "name", "org", "policy", "limit")
 
 
 async def limits(request: Request) -> Response:
     """Show limits and blocks."""
-    session = reader(request)
+    session = await reader(request)
     if isinstance(session, Response):
         return session
     parts, now = parts_of(request), datetime.now(UTC)
-    budgets: list[dict[str, Any]] | None
+    asked = {"org_id": session.sees, "user_id": session.user, "top": ROWS}
+    budgets, blocked, rules = await asyncio.gather(
+        parts.ledger.ask("budget_list", **asked),
+        asyncio.to_thread(access.blocks, parts.line),
+        asyncio.to_thread(read_rules, parts.line),
+        return_exceptions=True,
+    )
+    for failed in (budgets, blocked, rules):
+        if isinstance(failed, BaseException) and not isinstance(failed, (Problem, PolicyError)):
+            raise failed
+    if isinstance(blocked, BaseException) or isinstance(rules, BaseException):
+        raise Problem(503, "policies_away", str(blocked if isinstance(blocked, BaseException) else rules))
+    mine = [one for one in rules.policies.values() if _is_shown(one, session)]
+    given = {name: request.query_params.get(name, "") for name in _GIVEN}
+    values: dict[str, Any] = {
+        "budgets": None if isinstance(budgets, BaseException) else [_budget(one) for one in budgets],
+        "rows": [
+            {"block": one, "over": one.until is not None and one.until <= now, "ours": session.sees in ("", one.org_id)}
+            for one in blocked
+            if _is_blocked(one, session)
+        ],
+        "raises": _raises(mine, given, round(now.timestamp() * 1_000)),
+        "otherwise": [one for policy in mine for one in _otherwise(policy, now)],
+    }
+    return page(request, "limits.html", session, scopes=SCOPES, given=given, hours=HOURS, **values)
+
+
+async def raise_(request: Request) -> Response:
+    """Raise a limit until the day of its policy's time zone is over, as `tollmeter policy raise` does."""
+    session, fields = await admin_form(request)
+    line, now_ms = parts_of(request).line, round(time.time() * 1_000)
+    policy_id, _, key = fields.get("which", "").rpartition(" ")
+    reason = fields.get("reason", "").strip()
+    if not reason:
+        raise Problem(400, "reason", "reason: say why; it is kept in the history")
     try:
-        budgets = await parts.ledger.ask("budget_list", org_id=session.sees, top=ROWS)
-    except Problem:
-        budgets = None
-    try:
-        blocked = await asyncio.to_thread(access.blocks, parts.line)
-    except PolicyError as error:
-        raise Problem(503, "policies_away", str(error)) from None
-    mine = [one for one in blocked if session.sees in ("", one.org_id) or one.org_id == EVERYONE]
-    given = {name: request.query_params.get(name, "") for name in ("scope", "name", "org")}
-    bars = None if budgets is None else [_budget(one) for one in budgets]
-    rows = [{"block": one, "over": one.until is not None and one.until <= now} for one in mine]
-    return page(request, "limits.html", session, rows=rows, scopes=SCOPES, budgets=bars, given=given, hours=HOURS)
+        wanted = limit_of(key, fields.get("amount", "").strip())
+    except PolicyTextError as error:
+        raise Problem(400, "amount", f"amount: {error.text}") from None
+
+    def work() -> None:
+        policy = read_rules(line).policies.get(policy_id)
+        if policy is None or not _is_shown(policy, session):
+            raise PolicyError("the organisation has no such policy")
+        wish = Wish(by_whom(session, fields), reason, now_ms, midnight_ms(policy, now_ms))
+        adjust(line, policy, raised(policy, [wanted], wish))
+
+    await done(work)
+    return back(PATH)
 
 
 async def block(request: Request) -> Response:
     """Refuse a key, an address or a user from now on."""
     session, fields = await admin_form(request)
-    hours = fields.get("hours", "1")
-    if hours not in HOURS:
-        raise Problem(400, "hours", f"hours: choose from {', '.join(filter(None, HOURS))}, or none")
+    hours = choice(fields, "hours", HOURS, "1")
     until = datetime.now(UTC) + timedelta(hours=int(hours)) if hours else None
     reason = fields.get("reason", "").strip() or "blocked by an operator"
     line = parts_of(request).line
@@ -61,10 +101,17 @@ async def block(request: Request) -> Response:
 
 
 async def unblock(request: Request) -> Response:
-    """Let them call again."""
+    """Let them call again. What holds for all organisations is not one organisation's to end."""
     session, fields = await admin_form(request)
-    line = parts_of(request).line
-    await done(lambda: access.take_away(line, Block(**_whom(fields, session), reason="unblocked")))
+    line, ended = parts_of(request).line, {**_whom(fields, session), "reason": "unblocked"}
+
+    def work() -> None:
+        gone = Block(**ended)
+        if gone.key not in {one.key for one in access.blocks(line)}:
+            raise PolicyError("the organisation blocks nobody of this name: it may be over, or hold for everybody")
+        access.take_away(line, gone)
+
+    await done(work)
     return back(PATH)
 
 
@@ -79,15 +126,77 @@ def _whom(fields: dict[str, str], session: Session) -> dict[str, Any]:
     return {"org_id": session.sees or fields.get("org", "").strip() or EVERYONE, "scope": scope, "name": name}
 
 
+def _is_shown(policy: Policy, session: Session) -> bool:
+    own = not session.user or (policy.scope, policy.name) == ("user", session.user)
+    return session.sees in ("", policy.org_id) and own
+
+
+def _is_blocked(one: Block, session: Session) -> bool:
+    own = not session.user or (one.scope, one.name) == ("user", session.user)
+    return (session.sees in ("", one.org_id) or one.org_id == EVERYONE) and own
+
+
 def _budget(row: dict[str, Any]) -> dict[str, Any]:
     places = 1e9 if row["unit"] in _MONEY else 1
-    whom = row["org_id"] if row["scope"] == "org" else f"{row['scope']} {row['name']} of {row['org_id']}"
     amounts = {"limit": row["amount"] / places, "used": row["used"] / places}
-    return {**row, **amounts, "whom": whom, "percent": 100 * row["used"] / row["amount"]}
+    key = f"{row['period']}/{'money' if row['unit'] in _MONEY else row['unit']}"
+    whom = _whose(row["org_id"], row["scope"], row["name"])
+    return {**row, **amounts, "key": key, "whom": whom, "percent": 100 * row["used"] / row["amount"]}
+
+
+def _whose(org: str, scope: str, name: str) -> str:
+    return org if scope == "org" else f"{scope} {name} of {org}"
+
+
+def _raises(policies: Iterable[Policy], given: dict[str, str], now_ms: int) -> list[dict[str, Any]]:
+    """Return the limits that can be raised, with their amounts of now and when midnight is; the one meant is marked."""
+    rows = [
+        {
+            "which": f"{policy.policy_id} {limit.key}",
+            "whom": _whose(policy.org_id, policy.scope, policy.name),
+            "each": policy.applies == "each_member",
+            "limit": limit.key,
+            "amount": in_words(limit),
+            "unit": policy.currency if limit.measure == "money" else "",
+            "until": _moment(midnight_ms(policy, now_ms)),
+            "zone": policy.timezone,
+            "meant": (given["policy"] == policy.policy_id and given["limit"] == limit.key)
+            or (
+                not given["policy"]
+                and (given["org"], given["scope"], given["name"]) == (policy.org_id, policy.scope, policy.name)
+            ),
+        }
+        for policy in policies
+        for limit in adjusted(policy, now_ms).all_limits
+    ]
+    return rows[:ROWS]
+
+
+def _otherwise(policy: Policy, now: datetime) -> list[dict[str, Any]]:
+    """Return what of a policy is otherwise at present, until when, by whom and why."""
+    whom = _whose(policy.org_id, policy.scope, policy.name)
+    return [
+        {
+            "whom": whom,
+            "limit": one.limit,
+            "what": "raised" if one.amount else "reset",
+            "since": _moment(one.since_ms),
+            "until": _moment(one.until_ms),
+            "by": one.by,
+            "reason": one.reason,
+        }
+        for one in policy.adjustments
+        if one.until_ms > now.timestamp() * 1_000
+    ]
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1_000, UTC)
 
 
 ROUTES = [
     Route(PATH, limits, methods=["GET"]),
     Route(PATH, block, methods=["POST"]),
     Route(PATH + "/unblock", unblock, methods=["POST"]),
+    Route(PATH + "/raise", raise_, methods=["POST"]),
 ]

@@ -3,37 +3,42 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.server.asking import parts_of
+from tollmeter.server.pages.session import Session
 from tollmeter.server.pages.site import page, reader
 from tollmeter.server.problems import Problem
-from tollmeter.streams.rules.windows.dimensions import DIMENSIONS
+
+if TYPE_CHECKING:
+    from tollmeter.admin.tail import Tail
+    from tollmeter.streams.rules.windows.recent import View
 
 WINDOW_S, ROWS = 300, 8
 SHOWN = ("key", "user", "model", "ip")
 ALERTS = 10
+_SUMS = ("calls", "refused", "unpriced", "cost_nano", "at_risk_nano", "hour_nano")
 _LEDGER_S = 1.0
 """The ledger adds what was before; the page does not wait for it any longer."""
 
 
 async def now(request: Request) -> Response:
     """Show the page; `?part=live` is what changes of it."""
-    session = reader(request)
+    session = await reader(request)
     if isinstance(session, Response):
         return session
     at = datetime.now(UTC)
     values: dict[str, Any] = {"views": [], "rate": None, "age_s": None, "problem": "", "window_min": WINDOW_S // 60}
     try:
         source = await request.app.state.along.look()
-        views = await asyncio.to_thread(
-            lambda: [source.recent.top(name, time.time(), WINDOW_S, org=session.sees) for name in SHOWN]
-        )
+        orgs = session.orgs(parts_of(request).line.org)
+        views = await asyncio.to_thread(_views, source, session, orgs)
         values |= {
             "views": [(view.by, view.rows[:ROWS], _rest(view.rows[ROWS:])) for view in views],
             "rate": views[0].total,
@@ -42,19 +47,32 @@ async def now(request: Request) -> Response:
         }
     except Problem as problem:
         values["problem"] = problem.detail
-    values |= await _before(request, session.sees, at)
+    values |= await _before(request, session, at)
     name = "now_live.html" if request.query_params.get("part") == "live" else "now.html"
-    return page(request, name, session, columns=DIMENSIONS, **values)
+    return page(request, name, session, **values)
+
+
+def _views(source: "Tail", session: Session, orgs: list[str]) -> "list[View]":
+    """Return the sums by each name; of a user his own row alone, since what is kept has no user beside other names."""
+    if not session.user:
+        return [source.recent.top(name, time.time(), WINDOW_S, orgs=orgs) for name in SHOWN]
+    view = source.recent.top("user", time.time(), WINDOW_S, orgs=orgs)
+    rows = [row for row in view.rows if row["name"] == session.user]
+    return [replace(view, rows=rows, total=_sums(rows))]
+
+
+def _sums(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    return {name: sum(row[name] for row in rows) for name in _SUMS}
 
 
 def _rest(rows: Sequence[dict[str, Any]]) -> dict[str, int] | None:
-    names = ("calls", "refused", "unpriced", "cost_nano", "at_risk_nano", "hour_nano")
-    return {name: sum(row[name] for row in rows) for name in names} | {"count": len(rows)} if rows else None
+    return _sums(rows) | {"count": len(rows)} if rows else None
 
 
-async def _before(request: Request, org: str, at: datetime) -> dict[str, Any]:
+async def _before(request: Request, session: Session, at: datetime) -> dict[str, Any]:
     """Return the same five minutes a day and a week ago, and open alerts; None where the ledger does not say."""
-    ledger = parts_of(request).ledger
+    parts = parts_of(request)
+    ledger, orgs = parts.ledger, session.orgs(parts.line.org)
     found: dict[str, Any] = {"yesterday": None, "last_week": None, "alerts": None}
     try:
         async with asyncio.timeout(_LEDGER_S):
@@ -63,12 +81,14 @@ async def _before(request: Request, org: str, at: datetime) -> dict[str, Any]:
                 [row] = await ledger.ask_sometimes(
                     20.0,
                     "spend_between",
-                    org_id=org,
+                    orgs=orgs,
+                    user_id=session.user,
                     since=f"{until - timedelta(seconds=WINDOW_S):%Y-%m-%d %H:%M:00}",
                     until=f"{until:%Y-%m-%d %H:%M:00}",
                 )
                 found[name] = row
-            found["alerts"] = await ledger.ask_sometimes(2.0, "open_alerts", org_id=org, top=ALERTS)
+            asked = {"org_id": session.sees, "user_id": session.user, "top": ALERTS}
+            found["alerts"] = await ledger.ask_sometimes(2.0, "open_alerts", **asked)
     except (Problem, TimeoutError):
         pass
     return found

@@ -1,10 +1,10 @@
-"""Who looks at a page: whoever signed in with a key that reads or administers, as a signed cookie says.
+"""Who looks at a page: whoever signed in with a key that reads or administers, or a token, as a signed cookie says.
 
 A key sees its own organisation, the environment's API_KEY that of TOLLMETER_ORG; only where no key is asked for all of
-them are shown. The cookie holds the role, the organisation, the key's name and an end, under an HMAC of the secret;
-the key is not in it. A key of the environment that is changed ends the sessions that it began; one of the registry
-opens a session of an hour, so that a key that was switched off is of no use for longer. Forms carry a token that is
-bound to the cookie.
+them are shown. The token of a user (JWT) sees that user's own figures and changes nothing. The cookie holds the role,
+the organisation, the user, the key's name and an end, under an HMAC of the secret; neither key nor token is in it. A
+key of the environment that is changed, or one of the registry that is switched off or has another role now, ends the
+sessions that it began; those of a token end with it. Forms carry a token that is bound to the cookie.
 """
 
 import base64
@@ -14,6 +14,7 @@ import secrets
 import time
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,8 +23,11 @@ from tollmeter.admin.secret import SecretError, secret_of
 from tollmeter.server.asking import parts_of
 from tollmeter.server.auth import Caller, Role
 from tollmeter.server.parts import Parts
+from tollmeter.server.people import bare, looks_like_token
 from tollmeter.server.problems import Problem
 
+Standing = Role | Literal["user"]
+"""What a reader may see and do: a key's role, or no more than a user's own figures."""
 COOKIE = "tollmeter"
 DAY_S, REMEMBERED_S, REGISTRY_S = 12 * 3_600, 30 * 86_400, 3_600
 _FALLBACK = secrets.token_bytes(32)
@@ -34,16 +38,22 @@ _FALLBACK = secrets.token_bytes(32)
 class Session:
     """A reader of pages. `proof` tells the environment's key of then from another one."""
 
-    role: Role
+    role: Standing
     org: str
     key_id: str
     ends_s: int
     proof: str = ""
+    user: str = ""
+    """The one user whose figures are shown; "" for everybody of the organisation."""
 
     @property
     def sees(self) -> str:
         """The organisation whose figures are shown and changed; "" for all of them, where no key is asked for."""
         return self.org if self.key_id else ""
+
+    def orgs(self, home: str) -> list[str]:
+        """Return the organisations whose calls are shown, none = all; calls that name none are those of `home`."""
+        return [self.sees, ""] if self.sees and self.sees == home else [self.sees] if self.sees else []
 
 
 def begin(parts: Parts, caller: Caller, presented: str, remember: bool, now_s: float) -> Session:
@@ -51,6 +61,18 @@ def begin(parts: Parts, caller: Caller, presented: str, remember: bool, now_s: f
     from_environment = _proof_of(parts, caller.key_id)
     lasts_s = REGISTRY_S if not from_environment and presented else REMEMBERED_S if remember else DAY_S
     return Session(caller.role, caller.org_id, caller.key_id, int(now_s) + lasts_s, from_environment)
+
+
+async def of_token(parts: Parts, token: str, now_s: float) -> Session:
+    """Return the session of a user who has shown a token: of an hour, or until it ends. Raises `Problem` 401 or 503."""
+    known = await parts.people.known(token)
+    ends_s = min(known.ends_s, int(now_s) + REGISTRY_S)
+    return Session("user", known.org_id or parts.line.org, f"user:{known.user_id}"[:128], ends_s, "", known.user_id)
+
+
+def is_token(parts: Parts, presented: str) -> bool:
+    """Tell a user's token from a key, where tokens are read at all."""
+    return parts.people.reads and looks_like_token(presented)
 
 
 def remember(request: Request, response: Response, session: Session, *, lasting: bool) -> None:
@@ -67,12 +89,15 @@ def forget(request: Request, response: Response) -> None:
     response.delete_cookie(_name(secure), path="/", secure=secure, httponly=True, samesite="strict")
 
 
-def session_of(request: Request) -> Session:
-    """Return who looks, by cookie or by a key in a header. Raises `Problem` 401 or 403."""
+async def session_of(request: Request) -> Session:
+    """Return who looks, by cookie or by a key or a token in a header. Raises `Problem` 401, 403 or 503."""
     parts = parts_of(request)
     text = request.cookies.get(_name(request.url.scheme == "https"), "")
     if text and (session := _unpacked(parts, text)) is not None:
         return session
+    token = bare(request.headers.get("authorization", ""))
+    if is_token(parts, token):
+        return await of_token(parts, token, time.time())
     caller = parts.doorman.identify(request.scope["tollmeter.headers"], ("read",))
     return Session(caller.role, caller.org_id, caller.key_id, int(time.time()) + DAY_S)
 
@@ -133,4 +158,6 @@ def _unpacked(parts: Parts, text: str) -> Session | None:
     session = Session(**json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))))
     if session.ends_s <= time.time() or session.proof != _proof_of(parts, session.key_id):
         return None
-    return session
+    if session.user or session.proof or not session.key_id:
+        return session
+    return session if parts.registry.holds(session.key_id, session.role, session.org) else None

@@ -8,8 +8,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from tollmeter.server.asking import address_of, parts_of
-from tollmeter.server.pages.session import begin, forget, posted, remember, session_of
+from tollmeter.server.pages.session import Session, begin, forget, is_token, of_token, posted, remember, session_of
 from tollmeter.server.pages.site import HEADERS, page
+from tollmeter.server.parts import Parts
 from tollmeter.server.problems import Problem
 
 HOME = "/dashboard/now"
@@ -28,22 +29,34 @@ async def sign_in(request: Request) -> Response:
     parts = parts_of(request)
     parts.limits.ingest.take(f"sign-in {address_of(request.scope, parts)}")
     fields = await posted(request)
-    presented = fields.get("key", "").strip()
-    caller = parts.directory.caller(presented) if presented else None
-    if caller is None or caller.role == "ingest":
-        wrong = "This key only sends usage: a key that reads is asked for." if caller else "Nobody knows this key."
-        return page(request, "sign_in.html", None, 403 if caller else 401, onward=onward, wrong=wrong)
     lasting = fields.get("remember") == "on"
-    session = begin(parts, caller, presented, lasting, time.time())
+    try:
+        session = await _session(parts, fields.get("key", "").strip(), lasting)
+    except Problem as problem:
+        return page(request, "sign_in.html", None, problem.status, onward=onward, wrong=problem.detail)
     answer = RedirectResponse(_local(fields.get("next", "")), 303, HEADERS)
     remember(request, answer, session, lasting=lasting)
     return answer
 
 
+async def _session(parts: Parts, presented: str, lasting: bool) -> Session:
+    """Return the session that a key or a user's token opens. Raises `Problem` 401, 403 or 503."""
+    if is_token(parts, presented):
+        return await of_token(parts, presented, time.time())
+    caller = parts.directory.caller(presented) if presented else None
+    if caller is None and presented and not parts.directory.loaded:
+        raise Problem(503, "keys_not_known", "Keys are not known yet: try again in a moment.")
+    if caller is None:
+        raise Problem(401, "no_such_key", "Nobody knows this key.")
+    if caller.role == "ingest":
+        raise Problem(403, "wrong_role", "This key only sends usage: a key that reads is asked for.")
+    return begin(parts, caller, presented, lasting, time.time())
+
+
 async def sign_out(request: Request) -> Response:
     """Take the cookie away."""
     try:
-        session_of(request)
+        await session_of(request)
         await posted(request)
     except Problem as problem:
         if problem.status not in (401, 403):

@@ -1,6 +1,6 @@
 """What all pages share: templates with every value escaped, a strict policy of content, the frame around them."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache, wraps
 from typing import Any
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from tollmeter.schemas.money import nano_to_text
-from tollmeter.server.pages.session import Session, form_token, session_of
+from tollmeter.server.pages.session import Session, Standing, form_token, session_of
 from tollmeter.server.problems import Problem
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -25,13 +25,18 @@ HEADERS = {
     "x-frame-options": "DENY",
     "cross-origin-opener-policy": "same-origin",
 }
+EVERYBODY: tuple[Standing, ...] = ("admin", "read", "user")
+KEYS: tuple[Standing, ...] = ("admin", "read")
+"""Who may look: a user with a token at what is shown of himself alone, keys at the rest."""
 TABS = (
-    ("now", "Now"),
-    ("spend", "Spend"),
-    ("calls", "Calls"),
-    ("limits", "Limits"),
-    ("alerts", "Alerts"),
-    ("tokens", "Tokens"),
+    ("now", "Now", EVERYBODY),
+    ("spend", "Spend", EVERYBODY),
+    ("calls", "Calls", EVERYBODY),
+    ("limits", "Limits", EVERYBODY),
+    ("alerts", "Alerts", EVERYBODY),
+    ("tokens", "Tokens and keys", KEYS),
+    ("prices", "Prices", KEYS),
+    ("health", "Health", KEYS),
 )
 LATE_S, BEHIND_S = 60, 600
 """From which age on figures are amber, and red."""
@@ -46,14 +51,14 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"usd": usd, "count": count, "age": age}
+    made.filters |= {"usd": usd, "count": count, "age": age, "moment": moment}
     return made
 
 
 def page(request: Request, name: str, session: Session | None, status: int = 200, **values: Any) -> Response:
     """Return a page. Values are text, numbers, and rows of them: the template escapes them all."""
     frame = {
-        "tabs": TABS,
+        "tabs": [(tab, title) for tab, title, whose in TABS if session is not None and session.role in whose],
         "tab": name.partition(".")[0],
         "session": session,
         "form": form_token(request),
@@ -65,10 +70,18 @@ def page(request: Request, name: str, session: Session | None, status: int = 200
     return HTMLResponse(text, status, HEADERS)
 
 
-def reader(request: Request) -> Session | Response:
-    """Return who looks, or the way to the sign-in."""
+async def looker(request: Request, whose: Collection[Standing] = EVERYBODY) -> Session:
+    """Return who looks. Raises `Problem` 401, or 403 for whoever may not look at this."""
+    session = await session_of(request)
+    if session.role not in whose:
+        raise Problem(403, "wrong_role", "this page is for keys of the organisation, not for a user's token")
+    return session
+
+
+async def reader(request: Request, whose: Collection[Standing] = EVERYBODY) -> Session | Response:
+    """Return who looks, or the way to the sign-in. Raises `Problem` 403 for whoever may not look at this."""
     try:
-        return session_of(request)
+        return await looker(request, whose)
     except Problem as problem:
         if problem.status != 401:
             raise
@@ -87,7 +100,7 @@ def told(handler: Handler) -> Handler:
             if "text/html" not in request.headers.get("accept", ""):
                 raise
             try:
-                session = session_of(request)
+                session = await session_of(request)
             except Problem:
                 session = None
             return page(request, "problem.html", session, problem.status, detail=problem.detail, code=problem.code)
@@ -114,3 +127,8 @@ def age(seconds: float | None) -> Mapping[str, str]:
         if seconds >= 2 * length:
             return {"words": f"{seconds / length:.0f} {unit} old", "kind": kind}
     return {"words": f"{seconds:.0f} s old", "kind": kind}
+
+
+def moment(seconds: float) -> datetime:
+    """Return a time of seconds since 1970, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)

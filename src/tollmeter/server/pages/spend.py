@@ -12,8 +12,7 @@ from tollmeter.admin.reports.questions import BY
 from tollmeter.admin.reports.rows import plain
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.filters import CALENDAR, PRESETS, Filters, filters_of
-from tollmeter.server.pages.session import session_of
-from tollmeter.server.pages.site import HEADERS, page, reader
+from tollmeter.server.pages.site import HEADERS, looker, page, reader
 from tollmeter.server.problems import Problem
 
 TOP = 50
@@ -23,7 +22,7 @@ MEASURES = ("calls", "prompt_tokens", "output_tokens", "usd_est", "unpriced", "u
 
 async def spend(request: Request) -> Response:
     """Show spend by the columns that the address names."""
-    session = reader(request)
+    session = await reader(request)
     if isinstance(session, Response):
         return session
     now = datetime.now(UTC)
@@ -52,7 +51,7 @@ async def spend(request: Request) -> Response:
 
 async def csv(request: Request) -> Response:
     """Return the rows of the same address as CSV, all of them."""
-    session = session_of(request)
+    session = await looker(request)
     shown, by = filters_of(request, session, datetime.now(UTC), "month"), _by(request)
     columns = [*(BY[name] for name in by), *MEASURES]
     text = csv_text(columns, [plain(row) for row in await _rows(request, shown, by, ALL)])

@@ -21,7 +21,7 @@ _USED_S = 5.0
 
 async def tokens(request: Request) -> Response:
     """Show the tokens and a snippet for each language."""
-    session = reader(request)
+    session = await reader(request)
     if isinstance(session, Response):
         return session
     parts = parts_of(request)
