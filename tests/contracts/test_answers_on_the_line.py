@@ -15,7 +15,7 @@ import pytest
 from tests.price_events import shipped_book
 from tests.unit.test_golden_payloads import AT, cases
 from tests.workers import Workers
-from tollmeter.cli.quote import Priced, price_answer
+from tollmeter.admin.quote import Priced, price_answer
 from tollmeter.producers.client.client import UsageProducer
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect

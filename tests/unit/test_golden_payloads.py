@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.price_events import price_one_of, shipped_book
-from tollmeter.cli.quote import Priced, differences, price_answer
+from tollmeter.admin.quote import Priced, price_answer
+from tollmeter.cli.quote import differences
 from tollmeter.producers.extract.extract import extract
 
 FOLDER = Path(__file__).parents[1] / "golden" / "payloads"

@@ -1,12 +1,12 @@
 """The price book on the command line: what a model costs, whether the compiled table is right, and exchange rates."""
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tollmeter.admin.price_rows import plain_amount, rule_document, rule_row
 from tollmeter.cli.groups import Group
 from tollmeter.cli.options import INSTANT
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
@@ -20,12 +20,10 @@ from tollmeter.streams.price.book.coverage import DifferencesError
 from tollmeter.streams.price.book.fx import FxError
 from tollmeter.streams.price.book.fx_banks import BANKS, fetch_bank, merge, read_bank, store
 from tollmeter.streams.price.book.fx_history import newest, stale_lines
-from tollmeter.streams.price.book.lookup import Listed, lookup, nearest
-from tollmeter.streams.price.book.overrides import WEEKDAYS, OverridesError
+from tollmeter.streams.price.book.lookup import lookup, nearest
+from tollmeter.streams.price.book.overrides import OverridesError
 from tollmeter.streams.price.book.public_map import MapError
-from tollmeter.streams.price.book.publish import fx_rows, rule_of
-from tollmeter.streams.rules.pricing import rates
-from tollmeter.streams.rules.pricing.rates import COUNTERS, DAY_SECONDS, EVERY_DAY, FREE, Band, clock_text
+from tollmeter.streams.price.book.publish import fx_rows
 
 SHOWN_DIFFERENCES = 20
 
@@ -53,11 +51,11 @@ def show(settings: Settings, model: str, provider: str, at: datetime | None, as_
             print_json({"model": model, "provider": provider, "known": False, "nearest": close, "rules": []})
         raise Finding(f"{text}; nearest names: {', '.join(close)}" if close else text)
     if as_json:
-        rules = [_rule(listed) for listed in found]
+        rules = [rule_document(listed) for listed in found]
         document = {"model": model, "at": at.isoformat(), "price_book": book.id, "known": True, "rules": rules}
         print_json(document)
         return
-    print_table(f"{model} on {at:%Y-%m-%d} UTC, USD per million tokens", [_row(listed) for listed in found])
+    print_table(f"{model} on {at:%Y-%m-%d} UTC, USD per million tokens", [rule_row(listed) for listed in found])
     for listed in found:
         out.print(f"  {listed.band.rule_id}: {listed.band.source}", dim=True)
     if any(listed.partial for listed in found):
@@ -129,8 +127,8 @@ def _difference(one: Compared) -> dict[str, Any]:
         "provider": one.provider,
         "name": one.name,
         "units": list(one.units),
-        "ours_usd": {unit: _plain(one.ours[unit], PICO_PER_USD) for unit in one.units if unit in one.ours},
-        "theirs_usd": {unit: _plain(one.theirs[unit], PICO_PER_USD) for unit in one.units},
+        "ours_usd": {unit: plain_amount(one.ours[unit], PICO_PER_USD) for unit in one.units if unit in one.ours},
+        "theirs_usd": {unit: plain_amount(one.theirs[unit], PICO_PER_USD) for unit in one.units},
         "priced_by": {"map": "map", "map alone": "map"}.get(one.verdict.kind, "book"),
         "rule_id": one.rule_id,
         "why": one.verdict.why or None,
@@ -143,8 +141,8 @@ def _short(one: Compared) -> dict[str, Any]:
     return {
         "name": f"{one.provider} {one.name}",
         "unit": unit.removesuffix("_tokens"),
-        "ours": _plain(one.ours[unit] * per, PICO_PER_USD) if unit in one.ours else None,
-        "theirs": _plain(one.theirs[unit] * per, PICO_PER_USD),
+        "ours": plain_amount(one.ours[unit] * per, PICO_PER_USD) if unit in one.ours else None,
+        "theirs": plain_amount(one.theirs[unit] * per, PICO_PER_USD),
         "why": one.verdict.why or "not known",
     }
 
@@ -165,7 +163,7 @@ def fx(context: click.Context, as_json: bool) -> None:
             "currency": rate.currency,
             "day": str(rate.day),
             "age, days": (today - rate.day).days,
-            "for 1 USD": _plain(rate.per_usd_nano, NANO_PER_USD),
+            "for 1 USD": plain_amount(rate.per_usd_nano, NANO_PER_USD),
             "source": rate.source,
         }
         for rate in newest(book.fx, today).values()
@@ -215,56 +213,3 @@ def open_book(settings: Settings) -> PriceBook:
         return load(settings)
     except (OverridesError, FxError, DifferencesError) as error:
         raise UserError(str(error)) from None
-
-
-def _rule(listed: Listed) -> dict[str, Any]:
-    return {
-        **rule_of(listed.band),
-        "sold_by": listed.provider,
-        "tier": listed.tier,
-        "in_force": listed.in_force,
-        "partial": listed.partial,
-        "usd_per_unit": {unit: _plain(price, PICO_PER_USD) for unit, price in listed.band.prices.items()},
-    }
-
-
-def _row(listed: Listed) -> dict[str, Any]:
-    band = listed.band
-    row: dict[str, Any] = {"provider": listed.provider, "tier": listed.tier, "for": _conditions(band)}
-    if band.layer == FREE:
-        return row | dict.fromkeys(("input", "cached", "written", "written 1h", "output"), "free") | {"other": ""}
-    tokens = (rates.INPUT, rates.CACHE_READ, rates.CACHE_WRITE, rates.CACHE_WRITE_1H, rates.OUTPUT)
-    for name, unit in zip(("input", "cached", "written", "written 1h", "output"), tokens, strict=True):
-        row[name] = _per_million(band, unit)
-    others = [unit for unit in band.prices if unit not in COUNTERS or unit == rates.REASONING]
-    return row | {"other": ", ".join(_other(band, unit) for unit in others)}
-
-
-def _conditions(band: Band) -> str:
-    parts = []
-    if band.above_input >= 0:
-        parts.append(f"input > {band.above_input:,}")
-    if (band.from_second, band.to_second) != (0, DAY_SECONDS):
-        parts.append(f"{clock_text(band.from_second)}-{clock_text(band.to_second)}")
-    if band.weekdays != EVERY_DAY:
-        parts.append(" ".join(day for bit, day in enumerate(WEEKDAYS) if band.weekdays >> bit & 1))
-    if band.without_tokens:
-        parts.append("no tokens reported")
-    if band.valid_from or band.valid_to:
-        parts.append(f"{band.valid_from or ''} .. {band.valid_to or ''}")
-    return "; ".join(parts) or "every call"
-
-
-def _per_million(band: Band, unit: str) -> str | None:
-    return _plain(band.prices[unit] * 1_000_000, PICO_PER_USD) if unit in band.prices else None
-
-
-def _other(band: Band, unit: str) -> str:
-    if unit.endswith("_tokens"):
-        return f"{unit} {_per_million(band, unit)}"
-    return f"{unit} {_plain(band.prices[unit], PICO_PER_USD)} each"
-
-
-def _plain(amount: int, unit: int) -> str:
-    text = f"{Decimal(amount) / unit:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

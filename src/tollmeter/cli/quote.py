@@ -5,46 +5,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
+from tollmeter.admin.quote import Priced, price_answer
 from tollmeter.cli.options import INSTANT
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
 from tollmeter.cli.prices import open_book
 from tollmeter.producers.extract.bodies import from_text
-from tollmeter.producers.extract.extract import extract_all
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.book import PriceBook
-from tollmeter.streams.price.book.event_frame import frame_of
-from tollmeter.streams.rules.pricing.rates import COMPONENTS
 
-SERVICE = "quote"
 MAX_BYTES = 64 << 20
 _KNOWN_COST = ("PRICED", "PARTIAL", "OVERRIDE", "FREE")
-
-
-class Priced(NamedTuple):
-    """An event and what PRICE would say of it; amounts in nano-USD, None where nobody knows them."""
-
-    event: UsageEvent
-    cost_nano: int | None
-    price_status: str
-    components_nano: dict[str, int | None]
-    rule_id: str
-    at_risk_nano: int | None
-
-    def document(self) -> dict[str, Any]:
-        """Return it as the JSON output has it."""
-        return {
-            "event": self.event.model_dump(mode="json"),
-            "cost_nano": self.cost_nano,
-            "price_status": self.price_status,
-            "components_nano": self.components_nano,
-            "rule_id": self.rule_id,
-            "at_risk_nano": self.at_risk_nano,
-        }
 
 
 @click.command()
@@ -85,20 +60,6 @@ def quote(
         print_json({"events": [one.document() for one in priced]})
     else:
         show(priced)
-
-
-def price_answer(book: PriceBook, answer: object, keywords: dict[str, Any], at: datetime | None) -> list[Priced]:
-    """Return the events of an answer with their prices; none for a call that bills nothing. Keywords: of `extract`."""
-    events = extract_all(answer, started_at=at or datetime.now(UTC), **{"service": SERVICE, **keywords})
-    if not events:
-        return []
-    rows = book.price(frame_of(events)).to_dicts()
-    return [_priced(event, row) for event, row in zip(events, rows, strict=True)]
-
-
-def _priced(event: UsageEvent, row: dict[str, Any]) -> Priced:
-    parts = {name: row[f"cost_{name}_nano"] for name in COMPONENTS}
-    return Priced(event, row["cost_nano"], row["price_status"], parts, row["rule_id"] or "", row["at_risk_nano"])
 
 
 def _read(name: str) -> object:

@@ -22,6 +22,7 @@ from tollmeter.server.asking import address_of
 from tollmeter.server.body import GoneError
 from tollmeter.server.door import Door, Posted
 from tollmeter.server.pages.along import Along
+from tollmeter.server.pages.line import Line
 from tollmeter.server.parts import Parts
 from tollmeter.server.problems import Headers, Problem
 
@@ -47,6 +48,7 @@ class Server:
         )
         self._router.state.parts = parts
         self._router.state.along = self._along = Along(parts.line)
+        self._router.state.line = self._line = Line(parts.line)
         self._browsers = CORSMiddleware(
             self._plain,
             allow_origins=list(parts.settings.allowed_origins),
@@ -73,6 +75,7 @@ class Server:
             else:
                 await self._parts.proxy.stop()
                 await self._along.close()
+                await self._line.close()
                 await self._parts.writer.stop()
                 await self._parts.registry.stop()
                 self._parts.ledger.close()

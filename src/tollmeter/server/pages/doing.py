@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from tollmeter.admin.registry import UnknownEntryError
+from tollmeter.admin.secret import SecretError
 from tollmeter.broker.policies import PolicyError
 from tollmeter.broker.registry import RegistryError
 from tollmeter.server.pages.session import Session, posted, session_of
@@ -44,7 +46,9 @@ async def done(work: Callable[[], _Value]) -> _Value:
     """Do it in a thread, since it waits for the log. Raises `Problem` with the reason why it was not done."""
     try:
         return await asyncio.to_thread(work)
-    except (PolicyError, RegistryError, JournalError) as error:
+    except UnknownEntryError as error:
+        raise Problem(404, "unknown", str(error)) from None
+    except (PolicyError, RegistryError, JournalError, SecretError) as error:
         raise Problem(409, "not_done", str(error)) from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]

@@ -53,7 +53,9 @@ async def limits(request: Request) -> Response:
     mine = [one for one in rules.policies.values() if _is_shown(one, session)]
     given = {name: request.query_params.get(name, "") for name in _GIVEN}
     values: dict[str, Any] = {
-        "budgets": None if isinstance(budgets, BaseException) else [_budget(one) for one in budgets],
+        "budgets": None
+        if isinstance(budgets, BaseException)
+        else [_budget(one, rules.policies.get(one["policy_id"]), round(now.timestamp() * 1_000)) for one in budgets],
         "rows": [
             {"block": one, "over": one.until is not None and one.until <= now, "ours": session.sees in ("", one.org_id)}
             for one in blocked
@@ -136,12 +138,15 @@ def _is_blocked(one: Block, session: Session) -> bool:
     return (session.sees in ("", one.org_id) or one.org_id == EVERYONE) and own
 
 
-def _budget(row: dict[str, Any]) -> dict[str, Any]:
-    places = 1e9 if row["unit"] in _MONEY else 1
-    amounts = {"limit": row["amount"] / places, "used": row["used"] / places}
-    key = f"{row['period']}/{'money' if row['unit'] in _MONEY else row['unit']}"
-    whom = _whose(row["org_id"], row["scope"], row["name"])
-    return {**row, **amounts, "key": key, "whom": whom, "percent": 100 * row["used"] / row["amount"]}
+def _budget(row: dict[str, Any], policy: Policy | None, now_ms: int) -> dict[str, Any]:
+    """Return a bar: what the ledger says is used, of what the policy says now; the ledger's copy knows no raises."""
+    money = row["unit"] in _MONEY
+    places, per_unit = (1e9, 1_000) if money else (1, 1)
+    key = f"{row['period']}/{'money' if money else row['unit']}"
+    limits = {limit.key: limit for limit in adjusted(policy, now_ms).all_limits} if policy else {}
+    amount = limits[key].amount * per_unit if key in limits else row["amount"]
+    amounts = {"limit": amount / places, "used": row["used"] / places, "percent": 100 * row["used"] / amount}
+    return {**row, **amounts, "key": key, "whom": _whose(row["org_id"], row["scope"], row["name"])}
 
 
 def _whose(org: str, scope: str, name: str) -> str:
