@@ -70,7 +70,8 @@ async def line_health(settings: Settings) -> LineHealth:
     if records > MOST_LETTERS:
         return LineHealth(behind, Letters(records, None, None))
     cases = await read_cases(settings) if records else []
-    states, reasons = Counter(case.state for case in cases), Counter(case.letter.reason for case in cases)
+    states = Counter[str](case.state for case in cases)
+    reasons = Counter(case.letter.reason for case in cases)
     return LineHealth(behind, Letters(records, states, reasons))
 
 
@@ -88,9 +89,8 @@ async def published_book(settings: Settings) -> PublishedBook | None:
     document = await asyncio.to_thread(json.loads, records[-1].value)
     today = datetime.now(UTC).date()
     days = [(rate["currency"], date.fromisoformat(rate["day"])) for rate in document["fx"]]
-    newest = {
-        name: max((day for one, day in days if one == name and day <= today), default=None) for name in CURRENCIES
-    }
+    past = [(name, day) for name, day in days if day <= today]
+    newest = {name: max((day for one, day in past if one == name), default=None) for name in CURRENCIES}
     return PublishedBook(document["price_book"], datetime.fromtimestamp(records[-1].timestamp / 1_000, UTC), newest)
 
 

@@ -1,4 +1,4 @@
-"""The rules of the price book for people: a row of rates per million tokens, the conditions, and where they come from."""
+"""The rules of the price book for people: a row of rates per million tokens, and the conditions of each."""
 
 from decimal import Decimal
 from typing import Any

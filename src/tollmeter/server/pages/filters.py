@@ -78,6 +78,7 @@ def filters_of(request: Request, session: Session, now: datetime, span: str = "2
         values["tag"] = f"tracking_token={values['tag']}"
     own = {"org_id": session.sees, "user_id": session.user}
     values |= {name: value for name, value in own.items() if value}
+    given |= {name: "" for name, (filter_, _) in FIELDS.items() if own.get(filter_)}
     fields = tuple(
         Filter(name, label, values[filter_] if filter_ in own else given[name], bool(own.get(filter_)))
         for name, (filter_, label) in FIELDS.items()

@@ -28,7 +28,7 @@ ORDER: tuple[Kind, ...] = ("behind", "unknown", "late", "fresh")
 """The worst first."""
 _LEDGER_S = 3.0
 _NOT_KNOWN = "not known"
-_VERIFY = ("verify_difference", "gap", "new_epoch", "paused", "dlq_flood", "silent")
+_LAST_RUN = "no difference was reported; LEDGER says in verify_last_success_timestamp when it found none"
 
 
 class Check(NamedTuple):
@@ -89,15 +89,13 @@ def of_ledger(found: Mapping[str, Any] | None, now: datetime) -> list[Check]:
     if found is None:
         away = "ClickHouse does not answer: calls are kept in Kafka meanwhile, and limits hold"
         return [Check(name, "unknown", _NOT_KNOWN, away) for name in ("Newest call", "Gaps", "Verify")]
-    at, lost, said = found["as_of"], found["gaps"], found["alerts"]
+    at, lost, differ = found["as_of"], found["gaps"], found["alerts"]
     newest = age(None if at is None else max(0.0, (now - at).total_seconds()))
     calls = Check("Newest call", "fresh", newest["words"], "of the organisation in the ledger; nobody may have called")
     gaps = Check("Gaps", "behind" if lost else "fresh", f"{lost:,}", "tollmeter verify" if lost else "")
-    differ = [one for one in said if one["kind"] in _VERIFY]
-    never = "no difference was reported; when LEDGER last found none is tollmeter_verify_last_success_timestamp of its /metrics"
     if not differ:
-        return [calls, gaps, Check("Verify", "fresh", "nothing open", never)]
-    text = "; ".join(f"{one['kind']}: {one['text']}" for one in differ[:5])
+        return [calls, gaps, Check("Verify", "fresh", "nothing open", _LAST_RUN)]
+    text = ", ".join(sorted({one["kind"] for one in differ})) + ": tollmeter verify, and the runbook"
     return [calls, gaps, Check("Verify", "behind", f"{len(differ)} open", text)]
 
 

@@ -21,6 +21,7 @@ class Kept(Generic[_Value]):
         task = self._task
         if task is None or (task.done() and (_failed(task) or time.monotonic() > self._until)):
             task = self._task = asyncio.create_task(self._run())
+            task.add_done_callback(_failed)  # takes note of an exception that nobody waits for any more
             self._until = time.monotonic() + self._fresh_s
         return await asyncio.wait_for(asyncio.shield(task), self._wait_s)
 

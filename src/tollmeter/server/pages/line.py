@@ -24,6 +24,8 @@ class Line:
         self.health: Kept[LineHealth] = Kept(self._health, 5.0, 8.0)
         self.published: Kept[PublishedBook | None] = Kept(self._published, 60.0, 8.0)
         self.book: Kept[PriceBook] = Kept(self._book, BOOK_S, 60.0)
+        self.pricing = asyncio.Lock()
+        """Held by whoever asks the book, which is not for several threads."""
 
     async def close(self) -> None:
         """Let go."""

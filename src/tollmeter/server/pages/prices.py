@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 PATH = "/dashboard/prices"
 COUNTS = {
-    "in": ("input_tokens", "Tokens in, cached ones with them", "1000"),
-    "cached": ("cache_read_tokens", "of them from the cache", "0"),
-    "out": ("output_tokens", "Tokens out", "200"),
+    "in": ("Tokens in, cached ones with them", "1000"),
+    "cached": ("of them from the cache", "0"),
+    "out": ("Tokens out", "200"),
 }
-"""Counts of the call that is priced, by their names in the address: field of an event, label, and what is meant at first."""
+"""Counts of the call that is priced, by their names in the address: what people call it, and what is meant at first."""
 _TEXTS = ("model", "provider", "tier", "at")
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 
@@ -38,14 +38,15 @@ async def prices(request: Request) -> Response:
     if isinstance(session, Response):
         return session
     given = {name: request.query_params.get(name, "").strip()[:256] for name in _TEXTS}
-    counts = {name: request.query_params.get(name, "").strip()[:20] or first for name, (_, _, first) in COUNTS.items()}
+    counts = {name: request.query_params.get(name, "").strip()[:20] or first for name, (_, first) in COUNTS.items()}
     at = _at(given["at"])
     book = await _book(request)
     values: dict[str, Any] = {"book": book.id, "rows": [], "nearest": [], "priced": None, "partial": False}
     if given["model"]:
-        values |= await asyncio.to_thread(_answer, book, given, counts, at)
+        async with line_of(request).pricing:
+            values |= await asyncio.to_thread(_answer, book, given, counts, at)
     published = await _published(request)
-    fields = [(name, label, counts[name]) for name, (_, label, _) in COUNTS.items()]
+    fields = [(name, label, counts[name]) for name, (label, _) in COUNTS.items()]
     shown = {"given": given, "counts": fields, "at": at, **published, **values}
     return page(request, "prices.html", session, **shown)
 
@@ -85,9 +86,8 @@ def _answer(book: "PriceBook", given: dict[str, str], counts: dict[str, str], at
     from tollmeter.streams.price.book.lookup import lookup, nearest
 
     found = lookup(book, given["model"], given["provider"], at)
-    rows = [
-        {**rule_row(one), "rule": one.band.rule_id, "source": one.band.source, "now": one.in_force} for one in found
-    ]
+    told = [{"rule": one.band.rule_id, "source": one.band.source, "now": one.in_force} for one in found]
+    rows = [rule_row(one) | more for one, more in zip(found, told, strict=True)]
     try:
         event = UsageEvent(
             event_id=_NOBODY,
@@ -99,7 +99,9 @@ def _answer(book: "PriceBook", given: dict[str, str], counts: dict[str, str], at
             processing="BATCH" if given["tier"] == "batch" else "REALTIME",
             status="OK",
             usage_source="PROVIDER",
-            **{field: _count(name, counts[name]) for name, (field, _, _) in COUNTS.items()},
+            input_tokens=_count("in", counts["in"]),
+            cache_read_tokens=_count("cached", counts["cached"]),
+            output_tokens=_count("out", counts["out"]),
         )
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
