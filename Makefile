@@ -4,6 +4,7 @@ PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
 STAMP := .venv/.installed
 SENDERS := .venv/.senders
 TRACE ?=
+KEEP ?=
 MINUTES ?= 10
 SEED ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -24,8 +25,8 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(STAMP) ## from nothing to priced calls, budgets and alerts in two minutes; TRACE=FILE plays a real trace
-	$(BIN)/tollmeter demo $(if $(TRACE),--trace "$(TRACE)")
+demo: $(STAMP) ## from nothing to priced calls, budgets and alerts in two minutes; KEEP=1 leaves it running; TRACE=FILE plays a real trace
+	$(BIN)/tollmeter demo $(if $(TRACE),--trace "$(TRACE)") $(if $(KEEP),--keep)
 
 test: $(SENDERS) ## the whole suite: unit tables, laws, contracts on the real broker and engine, end to end
 	$(SUITE)

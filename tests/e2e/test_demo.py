@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,26 @@ def test_demo_adds_up_and_leaves_nothing(tmp_path: Path, stack: object) -> None:
     assert document["cost_nano"] > 20_000_000_000
     assert document["alerts"] >= 6
     assert list((tmp_path / ".tollmeter").iterdir()) == []
+
+
+def test_a_demo_that_is_kept_goes_on_with_its_pages(tmp_path: Path, stack: object) -> None:
+    """`stack` only says whether Java and Maven are there."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLLMETER_")}
+    environment |= {"XDG_STATE_HOME": str(tmp_path / "state"), "SERVER_PORT": "0"}
+
+    def tollmeter(*arguments: str) -> str:
+        command = [sys.executable, "-m", "tollmeter", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = tollmeter("demo", "--events", "1000", "--keep")
+    (folder,) = (tmp_path / ".tollmeter").glob("demo-*")
+    try:
+        (address,) = re.findall(r"it goes on: look at (http://127\.0\.0\.1:\d+/dashboard/now)", said)
+        with urllib.request.urlopen(address, timeout=60) as page:
+            text = page.read().decode()
+        assert "By key" in text
+        assert "Open alerts" in text
+    finally:
+        tollmeter("down", "--data", str(folder))

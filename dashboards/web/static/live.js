@@ -2,7 +2,6 @@
 // this file pages are the same, as of when they were opened.
 (() => {
   "use strict";
-  const every = 2000;
   const parts = document.querySelectorAll("[data-live]");
   const state = document.querySelector("[data-state]");
   async function renew(part) {
@@ -14,18 +13,19 @@
     const made = new DOMParser().parseFromString(text, "text/html");
     part.replaceChildren(...made.body.childNodes);
   }
-  async function turn() {
+  async function turn(part) {
     if (!document.hidden) {
       try {
-        await Promise.all([...parts].map(renew));
+        await renew(part);
         if (state) { state.textContent = "live"; state.className = "state fresh"; }
       } catch {
         if (state) { state.textContent = "not up to date"; state.className = "state behind"; }
       }
     }
-    setTimeout(turn, every);
+    wait(part);
   }
-  if (parts.length) { setTimeout(turn, every); }
+  function wait(part) { setTimeout(() => turn(part), Number(part.dataset.every) || 2000); }
+  parts.forEach(wait);
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.hidden = false;
     button.addEventListener("click", () => navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent));

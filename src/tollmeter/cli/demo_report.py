@@ -45,6 +45,16 @@ def sums(document: dict[str, Any], verdict: Verdict) -> None:
     out.print(line(verdict))
 
 
+def pages(address: str, *, keep: bool) -> None:
+    """Say where the pages are, or what brings them."""
+    if not address:
+        out.print("no pages: the extra [server] is not installed, pip install 'tollmeter[server]' brings them")
+    elif keep:
+        out.print(f"it goes on: look at {address}")
+    else:
+        out.print(f"{address} was its page; make demo KEEP=1, or tollmeter demo --keep, leaves it running")
+
+
 def _alert(event: dict[str, Any], delay: float) -> dict[str, Any]:
     data = event["data"]
     return {"severity": data["severity"], "kind": data["kind"], "delay_s": round(delay, 3), "text": data["text"]}

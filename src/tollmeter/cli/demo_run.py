@@ -23,16 +23,18 @@ from tollmeter.cli.generate import paced
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, err, print_json
 from tollmeter.cli.progress import bar
+from tollmeter.cli.stack import detached, serves
 from tollmeter.cli.verify import run as run_verify
-from tollmeter.embedded import state
+from tollmeter.embedded import control, state
 from tollmeter.embedded.jars import EmbeddedError
-from tollmeter.embedded.stack import Stack
+from tollmeter.embedded.stack import SERVER, STAGES, Stack
 from tollmeter.embedded.state import AlreadyRunningError
 from tollmeter.producers.imports.imports import Import, import_events
 from tollmeter.producers.imports.publish import Acknowledged, NotSentError, publish, publish_timed
 from tollmeter.producers.imports.readers import UnreadableError
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
+from tollmeter.stacks import overlay
 from tollmeter.traffic import sample
 from tollmeter.traffic.company import Company, company, org_names
 from tollmeter.traffic.stream import Wire
@@ -46,6 +48,8 @@ POISON = 0.0003
 WAIT_S = 90.0
 POLL_S = 0.1
 STILL_S = 2.0
+NOW = "/dashboard/now"
+"""The page that a newcomer looks at."""
 
 USER_DAILY_MICRO = 8_000_000
 ORG_MONTHLY_MICRO = 60_000_000
@@ -79,13 +83,14 @@ def play(settings: Settings, events: int, trace: str | None, *, keep: bool, as_j
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = settings.model_copy(update={"kafka": "127.0.0.1:0", "clickhouse": "http://127.0.0.1:0"})
     try:
-        with _folder(settings.data_dir, keep) as folder, Stack(folder, settings=settings, note=_note) as stack:
-            run = _trace(stack.settings, trace) if trace else _generated(stack.settings, events)
-            run.verdict = run_verify(stack.settings, WAIT_S)
-            run.alerts = _alerts(stack.settings)
+        with _kept(settings) if keep else _passing(settings, pages=serves() and not as_json) as (line, pages):
+            if pages:
+                _note(f"watch it in the browser: {pages}{NOW}")
+            run = _trace(line, trace) if trace else _generated(line, events)
+            run.verdict = run_verify(line, WAIT_S)
+            run.alerts = _alerts(line)
             if not as_json:
-                demo_report.show(stack.settings, run.alerts, run.verdict)
-            _note("stopping the stack")
+                demo_report.show(line, run.alerts, run.verdict)
     except (EmbeddedError, ProvisionError, AlreadyRunningError, PolicyError) as error:
         raise UserError(str(error)) from None
     except (NotSentError, UnreadableError, LogUnreadableError) as error:
@@ -95,21 +100,40 @@ def play(settings: Settings, events: int, trace: str | None, *, keep: bool, as_j
         print_json(document)
     else:
         demo_report.sums(document, run.verdict)
+        demo_report.pages(f"{pages}{NOW}" if pages else "", keep=keep)
     return 1 if run.verdict.differences else 0
 
 
 @contextmanager
-def _folder(data_dir: Path, keep: bool) -> Iterator[Path]:
-    """A fresh folder for the demo alone, removed afterwards."""
-    state.prepare(data_dir)
-    folder = Path(tempfile.mkdtemp(prefix="demo-", dir=data_dir))
+def _passing(settings: Settings, *, pages: bool) -> Iterator[tuple[Settings, str]]:
+    """A stack in a folder of the demo alone, and the address of its server; both are gone afterwards."""
+    folder = _folder(settings.data_dir)
+    workers = (*STAGES, SERVER) if pages else STAGES
     try:
-        yield folder
+        with Stack(folder, workers=workers, settings=settings, note=_note) as stack:
+            yield stack.settings, stack.health(SERVER) or ""
+            _note("stopping the stack")
     finally:
-        if keep:
-            _note(f"data kept: tollmeter up --data {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _kept(settings: Settings) -> Iterator[tuple[Settings, str]]:
+    """A stack as `up --detach` starts it, which stays; what fails in between stops it, and keeps its data."""
+    folder = _folder(settings.data_dir).absolute()
+    running = detached(folder, {"kafka": 0, "clickhouse": 0})
+    try:
+        yield overlay(settings, {}, running), running.get("server") or ""
+    except BaseException:
+        control.down(folder)
+        _note(f"stopped; its data is kept in {folder}")
+        raise
+    _note(f"it goes on: tollmeter status --data {folder}; stop it with tollmeter down --data {folder}")
+
+
+def _folder(data_dir: Path) -> Path:
+    state.prepare(data_dir)
+    return Path(tempfile.mkdtemp(prefix="demo-", dir=data_dir))
 
 
 def _generated(settings: Settings, events: int) -> Run:

@@ -63,7 +63,7 @@ def _up(settings: Settings, data_dir: Path, moves: Mapping[str, int | None]) -> 
     if settings.notify_routes:
         read_routes(settings, None)  # a mistake in it is said now, not by a process that starts again and again
         workers = (*STAGES, NOTIFY)
-    if _serves():
+    if serves():
         workers = (*workers, SERVER)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -87,7 +87,7 @@ def _up(settings: Settings, data_dir: Path, moves: Mapping[str, int | None]) -> 
         raise UserError(str(error)) from None
 
 
-def _serves() -> bool:
+def serves() -> bool:
     """Tell whether the server runs, too: it does where its extra is installed. Raises `UserError` for its settings."""
     if find_spec("uvicorn") is None or find_spec("starlette") is None:
         return False
@@ -101,7 +101,18 @@ def _serves() -> bool:
 
 
 def _up_detached(data_dir: Path, moves: Mapping[str, int | None]) -> None:
-    """Start the supervisor on its own and repeat what it says until the stack is ready."""
+    running = detached(data_dir, moves)
+    server = f", server {running['server']}" if running.get("server") else ""
+    _note(f"ready: kafka {running['kafka']}, clickhouse {running['clickhouse']}{server}; data in {data_dir}")
+    _note("see `tollmeter status`; stop with `tollmeter down`")
+    _print_next(data_dir)
+
+
+def detached(data_dir: Path, moves: Mapping[str, int | None]) -> Mapping[str, Any]:
+    """Start the supervisor on its own, repeat what it says until the stack is ready, and return what it wrote.
+
+    Raises `UserError` when it does not start.
+    """
     try:
         state.prepare(data_dir)
     except EmbeddedError as error:
@@ -116,17 +127,13 @@ def _up_detached(data_dir: Path, moves: Mapping[str, int | None]) -> None:
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            running = _wait_for(supervisor, data_dir, said)
+            return _wait_for(supervisor, data_dir, said)
         except KeyboardInterrupt:
             _note("it goes on starting: see `tollmeter status`, `tollmeter down`")
             raise
-    server = f", server {running['server']}" if running.get("server") else ""
-    _note(f"ready: kafka {running['kafka']}, clickhouse {running['clickhouse']}{server}; data in {data_dir}")
-    _note("see `tollmeter status`; stop with `tollmeter down`")
-    _print_next(data_dir)
 
 
-def _wait_for(supervisor: "subprocess.Popen[bytes]", data_dir: Path, said: IO[str]) -> Mapping[str, object]:
+def _wait_for(supervisor: "subprocess.Popen[bytes]", data_dir: Path, said: IO[str]) -> Mapping[str, Any]:
     """Return what the supervisor wrote once it is ready. Raises `UserError` with its last line when it ends."""
     lines: list[str] = []
     while supervisor.poll() is None:

@@ -23,6 +23,7 @@ from tollmeter.server.body import GoneError
 from tollmeter.server.door import Door, Posted
 from tollmeter.server.pages.along import Along
 from tollmeter.server.pages.line import Line
+from tollmeter.server.pages.now import Lives
 from tollmeter.server.parts import Parts
 from tollmeter.server.problems import Headers, Problem
 
@@ -48,6 +49,7 @@ class Server:
         )
         self._router.state.parts = parts
         self._router.state.along = self._along = Along(parts.line)
+        self._router.state.lives = Lives()
         self._router.state.line = self._line = Line(parts.line)
         self._browsers = CORSMiddleware(
             self._plain,

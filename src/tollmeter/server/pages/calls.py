@@ -1,5 +1,6 @@
 """The page Calls: each call with its cost, filtered and summed up; CSV of exactly these; one call's whole story."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tollmeter.admin.reports import questions
 from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.admin.reports.rows import plain
 from tollmeter.server.asking import parts_of
@@ -43,16 +45,17 @@ async def calls(request: Request) -> Response:
     now = datetime.now(UTC)
     shown = filters_of(request, session, now)
     number = _page_number(request)
-    rows = await _rows(request, shown, PAGE_ROWS + 1, number * PAGE_ROWS)
-    [total] = await parts_of(request).ledger.ask("spend_total", **shown.asked.parameters())
-    [newest] = await parts_of(request).ledger.ask("freshness", orgs=shown.asked.orgs, days=2)
-    as_of = newest["as_of"]
+    rows, answered = await asyncio.gather(
+        _rows(request, shown, PAGE_ROWS + 1, number * PAGE_ROWS),
+        parts_of(request).ledger.answer(lambda ledger: questions.total(ledger, shown.asked)),
+    )
+    as_of = answered.as_of
     values: dict[str, Any] = {
         "filters": shown,
         "presets": PRESETS,
         "calendar": CALENDAR,
         "rows": [_row(one, shown) for one in rows[:PAGE_ROWS]],
-        "total": total,
+        "total": answered.total,
         "age_s": None if as_of is None else max(0.0, (now - as_of).total_seconds()),
         "sort": request.query_params.get("sort", "time"),
         "earlier": shown.link(page=str(number + 1)) if len(rows) > PAGE_ROWS else "",

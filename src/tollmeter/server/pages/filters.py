@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from starlette.requests import Request
 
 from tollmeter.admin.reports.asked import NO_FILTER, Asked, midnight
+from tollmeter.admin.reports.minutes import whole_from
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.session import Session
 from tollmeter.server.problems import Problem
@@ -84,7 +85,8 @@ def filters_of(request: Request, session: Session, now: datetime, span: str = "2
         for name, (filter_, label) in FIELDS.items()
     )
     home = session.sees != "" and session.sees == home_org
-    asked = Asked(begin.astimezone(UTC), end.astimezone(UTC), zone, {**NO_FILTER, **values}, nameless=home)
+    whole = whole_from(parts_of(request).line.retention_events_days, now)
+    asked = Asked(begin.astimezone(UTC), end.astimezone(UTC), zone, {**NO_FILTER, **values}, home, whole)
     return Filters(asked, "" if given["from"] or given["until"] else chosen, fields, given)
 
 

@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.server.asking import parts_of
+from tollmeter.server.pages.kept import Kept
 from tollmeter.server.pages.session import Session
-from tollmeter.server.pages.site import page, reader
+from tollmeter.server.pages.site import Text, page, reader, sent, text
 from tollmeter.server.problems import Problem
 
 if TYPE_CHECKING:
@@ -24,15 +25,46 @@ WINDOW_S, ROWS = 300, 8
 SHOWN = ("key", "user", "model", "ip")
 ALERTS = 10
 _SUMS = ("calls", "refused", "unpriced", "cost_nano", "at_risk_nano", "hour_nano")
+FRESH_S, WAIT_S, MOST = 0.5, 30.0, 1_000
 _LEDGER_S = 1.0
 """The ledger adds what was before; the page does not wait for it any longer."""
 
 
 async def now(request: Request) -> Response:
-    """Show the page; `?part=live` is what changes of it."""
+    """Show the page; `?part=live` is what changes of it, made once for all who see the same."""
     session = await reader(request)
     if isinstance(session, Response):
         return session
+    if request.query_params.get("part") != "live":
+        return page(request, "now.html", session, **await _values(request, session))
+    lives: Lives = request.app.state.lives
+    return sent(request, await lives.of(request, session))
+
+
+class Lives:
+    """The moving part as each kind of reader sees it; it holds no word of one session."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str, str], Kept[Text]] = {}
+
+    async def of(self, request: Request, session: Session) -> Text:
+        """Return it, half a second old at the most."""
+        key = session.sees, session.user, session.role
+        if key not in self._kept:
+            if len(self._kept) >= MOST:
+                self._kept.clear()
+
+            async def make() -> Text:
+                return text(request, "now_live.html", session, **await _values(request, session))
+
+            self._kept[key] = Kept(make, FRESH_S, WAIT_S)
+        try:
+            return await self._kept[key].get()
+        except TimeoutError:
+            raise Problem(503, "busy", "the page takes too long to make: try again") from None
+
+
+async def _values(request: Request, session: Session) -> dict[str, Any]:
     at = datetime.now(UTC)
     values: dict[str, Any] = {"views": [], "rate": None, "age_s": None, "problem": "", "window_min": WINDOW_S // 60}
     try:
@@ -47,9 +79,7 @@ async def now(request: Request) -> Response:
         }
     except Problem as problem:
         values["problem"] = problem.detail
-    values |= await _before(request, session, at)
-    name = "now_live.html" if request.query_params.get("part") == "live" else "now.html"
-    return page(request, name, session, **values)
+    return values | await _before(request, session, at)
 
 
 def _views(source: "Tail", session: Session, orgs: list[str]) -> "list[View]":

@@ -1,5 +1,7 @@
 """The page Spend: a period by model, key or anything else, with a bar a day, and what is not in the total."""
 
+import asyncio
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tollmeter.admin.reports import questions
 from tollmeter.admin.reports.csv_text import csv_text
-from tollmeter.admin.reports.questions import BY
+from tollmeter.admin.reports.questions import BY, Answered
 from tollmeter.admin.reports.rows import plain
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.filters import CALENDAR, PRESETS, Filters, filters_of
@@ -17,6 +20,8 @@ from tollmeter.server.problems import Problem
 
 TOP = 50
 ALL = 100_000
+SPARKS = 20_000
+"""Above so many points no lines are drawn."""
 MEASURES = ("calls", "prompt_tokens", "output_tokens", "usd_est", "unpriced", "usd_at_risk")
 
 
@@ -27,12 +32,13 @@ async def spend(request: Request) -> Response:
         return session
     now = datetime.now(UTC)
     shown, by = filters_of(request, session, now, "month"), _by(request)
-    ledger = parts_of(request).ledger
-    rows = await _rows(request, shown, by, ALL)
-    days = await _rows(request, shown, ("hour",) if shown.span in ("1h", "24h", "48h", "today") else ("day",), ALL)
-    [total] = await ledger.ask("spend_total", **shown.asked.parameters())
-    [newest] = await ledger.ask("freshness", orgs=shown.asked.orgs, days=2)
-    as_of = newest["as_of"]
+    step = "hour" if shown.span in ("1h", "24h", "48h", "today") else "day"
+    answered, days = await asyncio.gather(_ask(request, shown, by), _ask(request, shown, (step,)))
+    rows, steps = answered.rows, sorted(days.rows, key=lambda one: one[step])
+    sparks: dict[tuple[str, ...], str] = {}
+    if not {"hour", "day", "week", "month"} & {*by} and len(steps) > 1 and len(rows) * len(steps) <= SPARKS:
+        found = await _ask(request, shown, (*by, step))
+        sparks = sparklines(found.rows, [BY[name] for name in by], step, [one[step] for one in steps])
     values: dict[str, Any] = {
         "filters": shown,
         "presets": PRESETS,
@@ -40,11 +46,12 @@ async def spend(request: Request) -> Response:
         "by": by,
         "columns": [BY[name] for name in by],
         "choices": list(BY),
-        "rows": rows[:TOP],
+        "rows": [(row, sparks.get(tuple(row[BY[name]] for name in by), "")) for row in rows[:TOP]],
+        "step": step,
         "rest": _summed(rows[TOP:]),
-        "bars": _bars(sorted(days, key=lambda one: one["hour"] or one["day"])),
-        "total": total,
-        "age_s": None if as_of is None else max(0.0, (now - as_of).total_seconds()),
+        "bars": _bars(steps, step),
+        "total": answered.total,
+        "age_s": None if answered.as_of is None else max(0.0, (now - answered.as_of).total_seconds()),
     }
     return page(request, "spend.html", session, **values)
 
@@ -54,14 +61,34 @@ async def csv(request: Request) -> Response:
     session = await looker(request)
     shown, by = filters_of(request, session, datetime.now(UTC), "month"), _by(request)
     columns = [*(BY[name] for name in by), *MEASURES]
-    text = csv_text(columns, [plain(row) for row in await _rows(request, shown, by, ALL)])
+    text = csv_text(columns, [plain(row) for row in (await _ask(request, shown, by)).rows])
     kind = {"content-type": "text/csv; charset=utf-8", "content-disposition": 'attachment; filename="spend.csv"'}
     return Response(text, headers={**HEADERS, **kind})
 
 
-async def _rows(request: Request, shown: Filters, by: tuple[str, ...], top: int) -> list[dict[str, Any]]:
-    asked = {**shown.asked.parameters(), "zone": shown.asked.zone.key, "by": list(by), "top": top}
-    return await parts_of(request).ledger.ask("spend", **asked)
+def sparklines(
+    rows: Iterable[dict[str, Any]], columns: Sequence[str], step: str, steps: Sequence[str]
+) -> dict[tuple[str, ...], str]:
+    """Return a line of known cost for each row, by its names: points of a drawing of 100 by 20, one a step.
+
+    Each line has its own height: it shows a course, the column beside it says how much.
+    """
+    place = {name: number for number, name in enumerate(steps)}
+    series: dict[tuple[str, ...], list[int]] = {}
+    for row in rows:
+        values = series.setdefault(tuple(row[name] for name in columns), [0] * len(steps))
+        values[place[row[step]]] += row["known_nano"]
+    width = 100 / max(1, len(steps) - 1)
+    return {
+        name: " ".join(
+            f"{number * width:.1f},{19 - 18 * nano / max(1, *values):.1f}" for number, nano in enumerate(values)
+        )
+        for name, values in series.items()
+    }
+
+
+async def _ask(request: Request, shown: Filters, by: tuple[str, ...]) -> Answered:
+    return await parts_of(request).ledger.answer(lambda ledger: questions.spend(ledger, shown.asked, by, ALL))
 
 
 def _by(request: Request) -> tuple[str, ...]:
@@ -86,7 +113,7 @@ def _summed(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _bars(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _bars(steps: list[dict[str, Any]], step: str) -> list[dict[str, Any]]:
     """Return bars as a drawing of 1,000 by 100 has them: known cost a step."""
     most = max((one["known_nano"] for one in steps), default=0) or 1
     width = 1_000 / max(1, len(steps))
@@ -95,7 +122,7 @@ def _bars(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "x": round(number * width, 2),
             "width": round(width * 0.85, 2),
             "height": round(100 * one["known_nano"] / most, 2),
-            "name": one["hour"] or one["day"],
+            "name": one[step],
             "nano": one["total_nano"],
         }
         for number, one in enumerate(steps)
