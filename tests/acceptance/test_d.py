@@ -188,13 +188,13 @@ def meet(line: Line, org: str, key: str, page: Any) -> None:
     page.set_default_timeout(60_000)
     page.goto(f"{line.server}/dashboard/calls?org={org}&sort=time")
     assert "/dashboard/sign-in" in page.url
-    page.get_by_label("Key", exact=True).fill(key)
+    page.get_by_label("Key or token").fill(key)
     page.get_by_label("Remember me").check()
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(f"**/dashboard/calls?org={org}&sort=time")
     assert page.locator("tbody tr").count() == 1
-    page.get_by_role("link", name="Tokens").click()
-    page.get_by_label("Name").fill(f"<b>{org}</b>")
+    page.get_by_role("link", name="Tokens and keys").click()
+    page.get_by_label("Name", exact=True).fill(f"<b>{org}</b>")
     page.get_by_label("Organisation").fill(org)
     page.get_by_role("button", name="Make a token").click()
     snippet = page.locator("#curl").inner_text()

@@ -77,14 +77,15 @@ def sparklines(
     series: dict[tuple[str, ...], list[int]] = {}
     for row in rows:
         values = series.setdefault(tuple(row[name] for name in columns), [0] * len(steps))
-        values[place[row[step]]] += row["known_nano"]
+        if row[step] in place:  # a step may have begun since they were asked for
+            values[place[row[step]]] += row["known_nano"]
     width = 100 / max(1, len(steps) - 1)
-    return {
-        name: " ".join(
-            f"{number * width:.1f},{19 - 18 * nano / max(1, *values):.1f}" for number, nano in enumerate(values)
-        )
-        for name, values in series.items()
-    }
+
+    def line(values: list[int]) -> str:
+        most = max(1, *values)
+        return " ".join(f"{number * width:.1f},{19 - 18 * nano / most:.1f}" for number, nano in enumerate(values))
+
+    return {name: line(values) for name, values in series.items()}
 
 
 async def _ask(request: Request, shown: Filters, by: tuple[str, ...]) -> Answered:
