@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -14,11 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import sync_playwright
-
 from tests.acceptance.checks import ROW, Check, Lacking
 from tests.acceptance.stack import KEYS, Answer, Line, request
 from tests.acceptance.world import event
+from tests.browser import chromium, opened
 
 pytestmark = ROW
 
@@ -167,25 +165,15 @@ def test_d6(check: Check, line: Line) -> None:
 @contextmanager
 def browser() -> Iterator[Any]:
     """Open a browser whose console, errors and refusals of the content policy must stay empty."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    path = chromium()
+    if path is None:
         raise Lacking("no Chromium")
-    with sync_playwright() as engine:
-        started = engine.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        )
-        page = started.new_page()
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
+    with opened(path) as page:
         yield page
-        started.close()
-        assert said == []
 
 
 def meet(line: Line, org: str, key: str, page: Any) -> None:
     """Sign in, make a token, see a call that is sent with it arrive by itself, block its user."""
-    page.set_default_timeout(60_000)
     page.goto(f"{line.server}/dashboard/calls?org={org}&sort=time")
     assert "/dashboard/sign-in" in page.url
     page.get_by_label("Key or token").fill(key)

@@ -199,11 +199,10 @@ def test_a_user_sees_his_own_calls_as_the_ledger_has_them(server: str) -> None:
     text = client.get("/dashboard/now").text
     assert "Tokens and keys" not in text
     client.close()
-    other = signed_in(server, token("ann", org_id="borg"))
-    assert [one["event_id"] for one in csv.DictReader(io.StringIO(other.get("/dashboard/calls.csv").text))] == [
-        event_id(4)
-    ]
-    other.close()
+    elsewhere = signed_in(server, token("ann", org_id="borg"))
+    found = csv.DictReader(io.StringIO(elsewhere.get("/dashboard/calls.csv").text))
+    assert [one["event_id"] for one in found] == [event_id(4)]
+    elsewhere.close()
 
 
 def test_tokens_that_are_none_open_nothing(server: str) -> None:

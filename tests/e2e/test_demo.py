@@ -7,8 +7,12 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests import screenshots
+from tests.browser import LACKS, chromium, opened, overflows
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -62,5 +66,25 @@ def test_a_demo_that_is_kept_goes_on_with_its_pages(tmp_path: Path, stack: objec
             text = page.read().decode()
         assert "By key" in text
         assert "Open alerts" in text
+        if (browser := chromium()) is not None:
+            with opened(browser) as shown:
+                look_at(shown, address.removesuffix("/dashboard/now"), tmp_path)
     finally:
         tollmeter("down", "--data", str(folder))
+
+
+def look_at(page: Any, server: str, folder: Path) -> None:
+    """Every page is for readers of all kinds, in light and dark, and on a phone; the README's pictures can be taken."""
+    for name in ("now", "spend", "calls", "limits", "alerts", "tokens", "prices?model=gpt-4o", "health", "sign-in"):
+        page.goto(f"{server}/dashboard/{name}")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate(LACKS) == [], f"{name}, {scheme}"
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert not overflows(page), name
+        page.set_viewport_size({"width": 1280, "height": 800})
+    page.emulate_media(color_scheme="light")
+    screenshots.take(page, server, folder)
+    for name in screenshots.PICTURES:
+        assert (folder / name).stat().st_size < screenshots.MOST_BYTES
+        assert (screenshots.FOLDER / name).stat().st_size < screenshots.MOST_BYTES

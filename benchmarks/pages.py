@@ -1,0 +1,195 @@
+"""`python -m benchmarks.pages`: how soon a call shows on the page Now, what first paints take, what lookers cost.
+
+A looker is a client that asks as the script of the pages does: the moving part of Now, packed, once a second, from a
+moment of its own; fifty of them stand for fifty browsers, whose own work is no server's. Times are of the client on
+this machine: how busy that was stands beside them as `load` and `busy`, and CPU time holds all the same.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.line import wait_settled
+from benchmarks.measure import CpuMark, TooLateError, quantile
+from benchmarks.preload import preload
+from tollmeter.admin import setup as provision
+from tollmeter.embedded.stack import SERVER, STAGES, Stack
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import connect
+
+EVERY_S = 1.0
+"""As the page Now says it to its script."""
+PAGES = ("now", "spend", "calls", "limits", "alerts", "tokens", "prices?model=gpt-4o", "health")
+LIVE = "/dashboard/now?part=live"
+CALL = {"model_sent": "gpt-4o", "provider": "openai", "input_tokens": 1_000}
+PACKED = {"accept": "text/html", "accept-encoding": "gzip"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pages", description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000, help="calls in the ledger [200000]")
+    parser.add_argument("--days", type=int, default=20, help="over which they are spread [20]")
+    parser.add_argument("--lookers", type=int, default=50, help="pages left open [50]")
+    parser.add_argument("--seconds", type=int, default=30, help="of looking [30]")
+    parser.add_argument(
+        "--samples", type=int, default=40, help="calls that are looked for, and loads of each page [40]"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    chosen = parser.parse_args()
+    try:
+        figures = measure(chosen)
+    except TooLateError as error:
+        sys.stderr.write(f"benchmarks: {error}\n")
+        return 2
+    if chosen.json:
+        sys.stdout.write(json.dumps(figures) + "\n")
+    else:
+        sys.stdout.writelines(f"{name:28} {value}\n" for name, value in figures.items())
+    return 0
+
+
+def measure(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Return all figures. Raises `TooLateError`."""
+    for name in ("API_KEY", "INGEST_KEY", "READ_KEY"):
+        os.environ.pop(name, None)
+    os.environ |= {"SERVER_PORT": "0", "INGEST_RPM": "0", "RATE_LIMIT_RPM": "0"}
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0", fx_max_age_days=100_000)
+        with Stack(Path(folder), workers=(), settings=wanted) as stack:
+            provision.apply(stack.settings)
+            loaded = preload(stack.settings, chosen.rows, chosen.days * 86_400)
+            for stage in (*STAGES, SERVER):
+                stack.start_worker(stage)
+            wait_settled(connect(stack.settings), loaded, 300 + chosen.rows / 1_000)
+            pid = stack.processes()[SERVER].process.pid
+            return asyncio.run(_all(stack.health(SERVER) or "", pid, loaded.events, chosen))
+
+
+async def _all(address: str, pid: int, rows: int, chosen: argparse.Namespace) -> dict[str, Any]:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=address, timeout=60, headers=PACKED, limits=limits) as client:
+        await _get(client, LIVE)
+        figures: dict[str, Any] = {"rows": rows, "load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
+        figures["busy"] = figures["load"] > (os.cpu_count() or 1)
+        figures["pages"] = {page: await _paints(client, f"/dashboard/{page}", chosen.samples) for page in PAGES}
+        delays = [await _delay_s(client, number) for number in range(chosen.samples)]
+        figures |= {f"shown_p{share}_s": round(quantile(delays, share / 100), 3) for share in (50, 95)}
+        alone = await _ingest(client, chosen.seconds)
+        begun = CpuMark.now({SERVER: pid})
+        await asyncio.sleep(chosen.seconds / 3)
+        idle = CpuMark.now({SERVER: pid})
+        async with _looking(client, chosen.lookers) as looked:
+            await asyncio.sleep(2 * EVERY_S)
+            first, before = CpuMark.now({SERVER: pid}), len(looked)
+            await asyncio.sleep(chosen.seconds)
+            last, answers = CpuMark.now({SERVER: pid}), len(looked) - before
+            beside = await _ingest(client, chosen.seconds)
+    figures |= {
+        "lookers": chosen.lookers,
+        "answers_per_s": round(answers / (last.at - first.at), 1),
+        "server_cpu_alone_pct": _percent(begun, idle),
+        "server_cpu_looked_at_pct": _percent(first, last),
+        "ingest_p99_alone_ms": round(quantile(alone, 0.99) * 1e3, 1),
+        "ingest_p99_looked_at_ms": round(quantile(beside, 0.99) * 1e3, 1),
+    }
+    return figures
+
+
+def _percent(first: CpuMark, last: CpuMark) -> float:
+    """Return the CPU time of the server between two moments, in percent of one core."""
+    return round(100 * (last.seconds[SERVER] - first.seconds[SERVER]) / (last.at - first.at), 1)
+
+
+async def _get(client: httpx.AsyncClient, path: str) -> httpx.Response:
+    answer = await client.get(path)
+    if answer.status_code != 200:
+        raise TooLateError(f"{path} answers {answer.status_code}: {answer.text[:200]}")
+    return answer
+
+
+async def _paints(client: httpx.AsyncClient, path: str, samples: int) -> dict[str, float]:
+    """Return milliseconds until a page is there, and how many bytes came."""
+    took, size = [], 0
+    for _ in range(samples):
+        begun = time.perf_counter()
+        answer = await _get(client, path)
+        took.append(time.perf_counter() - begun)
+        size = answer.num_bytes_downloaded
+    return {f"p{share}_ms": round(quantile(took, share / 100) * 1e3, 1) for share in (50, 95)} | {"bytes": size}
+
+
+async def _delay_s(client: httpx.AsyncClient, number: int) -> float:
+    """Return the seconds from a call's sending until a looker's next part shows its user; dearer ones stand first."""
+    user = f"looked-for-{number}"
+    sent = asyncio.Event()
+    begun = 0.0
+
+    async def send() -> None:
+        nonlocal begun
+        await asyncio.sleep(random.random() * EVERY_S)
+        begun = time.perf_counter()
+        call = {**CALL, "user_id": user, "output_tokens": 100_000 + 1_000 * number}
+        answer = await client.post("/ingest", json=call)
+        answer.raise_for_status()
+        sent.set()
+
+    sending = asyncio.create_task(send())
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        text = (await _get(client, LIVE)).text
+        if sent.is_set() and user in text:
+            await sending
+            return time.perf_counter() - begun
+        await asyncio.sleep(EVERY_S)
+    raise TooLateError(f"{user} did not show on the page")
+
+
+async def _ingest(client: httpx.AsyncClient, seconds: float) -> list[float]:
+    """Return how long single calls took, one after the other, 20 a second."""
+    took = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        begun = time.perf_counter()
+        answer = await client.post("/ingest", json={**CALL, "output_tokens": 10})
+        answer.raise_for_status()
+        took.append(time.perf_counter() - begun)
+        await asyncio.sleep(0.05)
+    return took
+
+
+@asynccontextmanager
+async def _looking(client: httpx.AsyncClient, lookers: int) -> AsyncIterator[Sequence[int]]:
+    """Give the sizes of what lookers got so far, while they look."""
+    got: list[int] = []
+
+    async def look() -> None:
+        await asyncio.sleep(random.random() * EVERY_S)
+        while True:
+            got.append((await _get(client, LIVE)).num_bytes_downloaded)
+            await asyncio.sleep(EVERY_S)
+
+    tasks = [asyncio.create_task(look()) for _ in range(lookers)]
+    try:
+        yield got
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

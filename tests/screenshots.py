@@ -1,0 +1,50 @@
+"""The pictures of pages in the README: `python -m tests.screenshots` plays the demo, takes them anew, and stops it."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.browser import chromium, opened, picture
+
+FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
+PICTURES = {"now.webp": "now", "spend.webp": "spend?span=24h&by=model"}
+"""Files, and the pages below /dashboard that they show."""
+MOST_BYTES = 120_000
+
+
+def take(page: Any, server: str, folder: Path) -> None:
+    """Take the pictures of a server that has calls."""
+    page.set_viewport_size({"width": 1280, "height": 800})
+    for name, path in PICTURES.items():
+        page.goto(f"{server}/dashboard/{path}")
+        page.locator("tbody tr").first.wait_for()
+        picture(page, folder / name)
+
+
+def main() -> int:
+    browser = chromium()
+    if browser is None:
+        sys.stderr.write("screenshots: no Chromium: apt-get install chromium\n")
+        return 2
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def tollmeter(*arguments: str) -> None:
+            subprocess.run([sys.executable, "-m", "tollmeter", *arguments], cwd=folder, check=True)
+
+        tollmeter("demo", "--keep")
+        (data,) = Path(folder, ".tollmeter").glob("demo-*")
+        server = json.loads((data / "stack.json").read_text(encoding="utf-8"))["server"]
+        try:
+            with opened(browser) as page:
+                take(page, server, FOLDER)
+        finally:
+            tollmeter("down", "--data", str(data))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
