@@ -172,6 +172,8 @@ def test_who_may_ask_for_what_and_sees_nothing_of_others(server: str, line: Sett
     assert "own alert" in seen["user"]
     assert BOBS in seen["read"], "the mark of another user is there to be found"
     assert len(mutes(line, time.time())) == 2
+    user_sees_his_own_calls(server)
+    tokens_that_are_none_open_nothing(server)
 
 
 def check(answer: httpx.Response, may: bool, role: str, where: str) -> None:
@@ -187,7 +189,7 @@ def check(answer: httpx.Response, may: bool, role: str, where: str) -> None:
     assert "Traceback" not in answer.text, where
 
 
-def test_a_user_sees_his_own_calls_as_the_ledger_has_them(server: str) -> None:
+def user_sees_his_own_calls(server: str) -> None:
     client = signed_in(server, token("ann"))
     rows = list(csv.DictReader(io.StringIO(client.get("/dashboard/calls.csv?user=bob&org=borg").text)))
     assert sorted((one["event_id"], one["org_id"]) for one in rows) == [(OWN, "default"), (event_id(5), "")]
@@ -205,7 +207,7 @@ def test_a_user_sees_his_own_calls_as_the_ledger_has_them(server: str) -> None:
     elsewhere.close()
 
 
-def test_tokens_that_are_none_open_nothing(server: str) -> None:
+def tokens_that_are_none_open_nothing(server: str) -> None:
     client = httpx.Client(base_url=server, headers={"accept": "text/html"}, timeout=60)
     form = form_of(client, "/dashboard/sign-in")
     soon = int(time.time()) + 600
@@ -225,7 +227,7 @@ def test_tokens_that_are_none_open_nothing(server: str) -> None:
     client.close()
 
 
-def test_limits_are_raised_until_midnight_by_whom_and_why(server: str, line: Settings) -> None:
+def limits_are_raised_until_midnight(server: str, line: Settings) -> None:
     client = signed_in(server, KEYS["API_KEY"])
     page = client.get("/dashboard/limits?scope=user&name=ann&org=default").text
     which = "default/user/ann/pool/USD day/money"
@@ -262,7 +264,7 @@ def test_limits_are_raised_until_midnight_by_whom_and_why(server: str, line: Set
     client.close()
 
 
-def test_alerts_are_muted_and_heard_again(server: str, line: Settings) -> None:
+def alerts_are_muted_and_heard_again(server: str, line: Settings) -> None:
     client = signed_in(server, KEYS["API_KEY"])
     fields = {"form": form_of(client, "/dashboard/alerts"), "hours": "4", "by": "eve", "reason": "known"}
     own, theirs = f"/dashboard/alerts/{1:032x}/mute", f"/dashboard/alerts/{3:032x}/mute"
@@ -292,7 +294,7 @@ def test_alerts_are_muted_and_heard_again(server: str, line: Settings) -> None:
     client.close()
 
 
-def test_a_block_of_all_is_not_one_organisations_to_end(server: str, line: Settings) -> None:
+def block_of_all_is_not_one_organisations_to_end(server: str, line: Settings) -> None:
     client = signed_in(server, KEYS["API_KEY"])
     fields = {"form": form_of(client, "/dashboard/limits"), "scope": "client_ip", "name": "192.0.2.9", "org": "*"}
     assert client.post("/dashboard/limits/unblock", data=fields).status_code == 409
@@ -300,7 +302,7 @@ def test_a_block_of_all_is_not_one_organisations_to_end(server: str, line: Setti
     client.close()
 
 
-def test_a_key_is_shown_once_and_ends_its_sessions_when_it_is_switched_off(server: str, line: Settings) -> None:
+def key_is_shown_once_and_ends_its_sessions(server: str, line: Settings) -> None:
     admin = signed_in(server, KEYS["API_KEY"])
     form = form_of(admin, "/dashboard/tokens")
     made = admin.post("/dashboard/keys", data={"form": form, "name": "<b>ops</b>", "role": "read", "org": "borg"})
@@ -327,3 +329,10 @@ def test_a_key_is_shown_once_and_ends_its_sessions_when_it_is_switched_off(serve
     assert [one.key.id for one in registry.keys(line)] == [theirs.id]
     admin.close()
     reader.close()
+
+
+def test_changes_are_by_whom_and_why_and_of_the_own_organisation(server: str, line: Settings) -> None:
+    limits_are_raised_until_midnight(server, line)
+    alerts_are_muted_and_heard_again(server, line)
+    block_of_all_is_not_one_organisations_to_end(server, line)
+    key_is_shown_once_and_ends_its_sessions(server, line)
