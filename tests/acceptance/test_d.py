@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.acceptance.checks import ROW, Check, Lacking
 from tests.acceptance.stack import KEYS, Answer, Line, request
+from tests.acceptance.tokens import user_token
 from tests.acceptance.world import event
 from tests.browser import chromium, opened
 
@@ -158,6 +159,20 @@ def test_d6(check: Check, line: Line) -> None:
         (row,) = csv.DictReader(io.StringIO(answer.body.decode()))
         assert (row["user_id"], row["cost_usd"]) == ("'=2+5", "0.1")
         assert not re.search(rb"(^|,)\"?[=+@]", answer.body, re.MULTILINE)
+    with check.step("a user's token shows his own calls alone, on pages and in CSV"):
+        line.arrive([event(org_id=check.org, user_id="ann", output_tokens=1_000)])
+        ann = {"authorization": f"Bearer {user_token('ann', check.org)}"}
+        page = line.http("GET", "/dashboard/calls?user=%3D2%2B5", **ann).body.decode()
+        assert "0.0100 USD" in page
+        assert "=2+5" not in page
+        table = line.http("GET", "/dashboard/calls.csv?org=demo", **ann).body.decode()
+        assert [row["user_id"] for row in csv.DictReader(io.StringIO(table))] == ["ann"]
+        assert line.http("GET", "/dashboard/tokens", **ann).status == 403
+    with check.step("prices and health on pages"):
+        page = line.http("GET", "/dashboard/prices?model=gpt-4o&in=1000&out=200", **admin).body.decode()
+        assert "0.004500000 USD" in page
+        page = line.http("GET", "/dashboard/health", **admin).body.decode()
+        assert all(f">{name}</th>" in page for name in ("PRICE", "LEDGER", "WATCH", "Dead letters", "Price book"))
     with check.step("sign-in, live rows and tokens in a browser"), browser() as pages:
         meet(line, check.org, key, pages)
 
@@ -180,7 +195,7 @@ def meet(line: Line, org: str, key: str, page: Any) -> None:
     page.get_by_label("Remember me").check()
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(f"**/dashboard/calls?org={org}&sort=time")
-    assert page.locator("tbody tr").count() == 1
+    assert page.locator("tbody tr").count() == 2
     page.get_by_role("link", name="Tokens and keys").click()
     page.get_by_label("Name", exact=True).fill(f"<b>{org}</b>")
     page.get_by_label("Organisation").fill(org)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from mcp.client.stdio import stdio_client
 from tests.acceptance.checks import ROW, Check
 from tests.acceptance.shop import ASK, Shop
 from tests.acceptance.stack import KEYS, Line
-from tests.acceptance.world import event, wire
+from tests.acceptance.world import UNKNOWN, event, wire
 from tollmeter.producers.guard.guard import Allow
 
 pytestmark = ROW
@@ -280,11 +281,26 @@ def test_q7(check: Check, line: Line) -> None:
         answer = line.http("GET", "/api/costs/today?zone=Europe/Berlin", authorization=f"Bearer {KEYS['READ_KEY']}")
         assert answer.document["zone"] == "Europe/Berlin"
         assert answer.document["from"].endswith(("T00:00:00+01:00", "T00:00:00+02:00"))
+    with check.step("pages have the same local days, with the zone beside the total"):
+        key = line.json("server-key", "create", "--org", check.org, "--role", "read", "--name", "zones")["secret"]
+        berlin = (at + timedelta(hours=1)).date()
+        for zone, day, total in (
+            ("Europe/Berlin", berlin, "0.1000 USD"),
+            ("Europe/Berlin", berlin - timedelta(days=1), "0.0000 USD"),
+            ("UTC", berlin, "0.0000 USD"),
+        ):
+            asked = f"/dashboard/spend?by=day&zone={zone}&from={day}&until={day + timedelta(days=1)}"
+            page = line.http("GET", asked, x_api_key=key).body.decode()
+            assert f"<b>{total}</b>" in page, (zone, day)
+            assert f"{day} 00:00 to {day + timedelta(days=1)} 00:00 {zone}" in page
     with check.step("a budget's day is the local one"):
         zone = "Asia/Tokyo"
         line.ok("policy", "set", "--org", check.org, "--daily", "1", "--timezone", zone)
         (budget,) = line.json("policy", "explain", "--org", check.org)["budgets"]
         assert zone in json.dumps(budget)
+
+
+NOTHING = ("0.0000 USD", "0", "0", "nothing heard yet")
 
 
 def test_q8(check: Check, line: Line) -> None:
@@ -299,6 +315,23 @@ def test_q8(check: Check, line: Line) -> None:
         for path in ("/api/costs/today", "/api/v1/spend", "/api/v1/operations", "/api/v1/calls"):
             totals = line.http("GET", path, authorization=f"Bearer {KEYS['READ_KEY']}").document["totals"]
             assert {"age_s", "estimated", "unpriced", "usd_at_risk", "corrected"} <= totals.keys(), path
+    with check.step("on pages, too, beside each total, and an age of nothing is no age"):
+        line.arrive(
+            [
+                event(org_id=check.org, output_tokens=10_000),
+                event(org_id=check.org, output_tokens=10_000, usage_source="ESTIMATED"),
+                event(org_id=check.org, model_sent=UNKNOWN, input_tokens=10),
+            ]
+        )
+        for org, told in ((check.org, ("0.2000 USD", "1", "1", r"\d+ s old")), (f"{check.org}-none", NOTHING)):
+            key = line.json("server-key", "create", "--org", org, "--role", "read", "--name", "ages")["secret"]
+            for path in ("/dashboard/spend?span=24h", "/dashboard/calls"):
+                page = line.http("GET", path, x_api_key=key).body.decode()
+                total, unpriced, estimated, age = told
+                assert f"<b>{total}</b>" in page, (org, path)
+                assert f"<b>{unpriced}</b><span>calls without a known price, not in it; at risk" in page
+                assert f"<b>{estimated}</b><span>calls with estimated counts, in it; 0 corrected" in page
+                assert re.search(rf'<b class="(fresh|unknown)">{age}</b><span>newest event of the ledger', page)
 
 
 def test_q9(check: Check, line: Line) -> None:

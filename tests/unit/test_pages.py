@@ -1,0 +1,127 @@
+"""What pages make of what they are told: states of the line, lines of a table, answers that are kept."""
+
+import asyncio
+from collections import Counter
+from datetime import UTC, date, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tollmeter.admin.line_health import Behind, Letters, LineHealth, PublishedBook
+from tollmeter.server.pages import health
+from tollmeter.server.pages.kept import Kept
+from tollmeter.server.pages.spend import sparklines
+from tollmeter.server.parts import Parts
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NO_LETTERS = Letters(0, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("behind", "kind", "words"),
+    [
+        (Behind(0, 0.0), "fresh", "nothing waits"),
+        (Behind(7, 3.0), "fresh", "7 records wait, the oldest for 3 s"),
+        (Behind(7, 60.0), "late", "7 records wait, the oldest for 60 s"),
+        (Behind(1_000, 600.0), "behind", "1,000 records wait, the oldest for 600 s"),
+        (Behind(7, None), "unknown", "7 records wait"),
+    ],
+)
+def test_a_stage_is_judged_by_how_long_its_oldest_record_waits(behind: Behind, kind: str, words: str) -> None:
+    (check, _letters) = health.of_log(LineHealth({"price": behind}, NO_LETTERS), "")
+    assert (check.name, check.kind, check.words) == ("PRICE", kind, words)
+
+
+@pytest.mark.parametrize(
+    ("letters", "kind", "words"),
+    [
+        (NO_LETTERS, "fresh", "none"),
+        (Letters(3, {"waiting": 2, "exhausted": 1}, {"bad_json": 3}), "late", "3 not mended"),
+        (Letters(2, {"retried": 2}, {"bad_json": 2}), "fresh", "all tried again"),
+        (Letters(60_000, None, None), "late", "60,000 records"),
+    ],
+)
+def test_dead_letters_are_late_until_they_are_tried_again(letters: Letters, kind: str, words: str) -> None:
+    (check,) = health.of_log(LineHealth({}, letters), "")
+    assert (check.kind, check.words) == (kind, words)
+
+
+def test_what_does_not_answer_is_not_known() -> None:
+    silent = [*health.of_log(None, "Kafka is away"), *health.of_ledger(None, NOW)]
+    parts = cast("Parts", SimpleNamespace(line=SimpleNamespace(fx_max_age_days=7)))
+    silent += health.of_prices(None, "", parts, NOW)
+    assert {check.kind for check in silent} == {"unknown"}
+    assert {check.words for check in silent} == {"not known"}
+    assert all(check.more for check in silent)
+
+
+def test_the_ledger_says_what_is_missing_and_what_differs() -> None:
+    alerts = [{"kind": "verify_difference"}, {"kind": "gap"}, {"kind": "gap"}]
+    newest, gaps, verify = health.of_ledger({"as_of": NOW, "gaps": 2, "alerts": alerts}, NOW)
+    assert (newest.words, gaps.kind, verify.kind, verify.words) == ("0 s old", "behind", "behind", "3 open")
+    assert verify.more.startswith("gap, verify_difference: ")
+    _, none, fine = health.of_ledger({"as_of": None, "gaps": 0, "alerts": []}, NOW)
+    assert (none.kind, fine.kind) == ("fresh", "fresh")
+
+
+def test_a_rate_of_exchange_is_wrong_once_amounts_are_not_known() -> None:
+    parts = cast("Parts", SimpleNamespace(line=SimpleNamespace(fx_max_age_days=7)))
+    rates = {"EUR": date(2026, 11, 15), "RUB": date(2026, 11, 14), "XXX": None}
+    book, eur, rub, none = health.of_prices(PublishedBook("b", NOW, rates), "", parts, NOW)
+    assert (book.kind, book.words) == ("fresh", "b")
+    assert [one.kind for one in (eur, rub, none)] == ["fresh", "behind", "behind"]
+    assert rub.words == "of 2026-11-14, 8 days old"
+
+
+def test_conflicts_and_the_spool_are_said() -> None:
+    counters = SimpleNamespace(
+        rejected=Counter({("ingest", "conflict"): 2, ("otlp", "conflict"): 1, ("ingest", "x"): 9})
+    )
+    registry = SimpleNamespace(problem="")
+
+    def of(**writer: Any) -> list[tuple[str, str]]:
+        told = SimpleNamespace(writer=SimpleNamespace(**writer), counters=counters, registry=registry)
+        return [(one.kind, one.words) for one in health.of_server(cast("Parts", told))]
+
+    fine = of(refuses="", problem="", spooled=0)
+    assert fine == [("fresh", "0 events wait on disk"), ("late", "3"), ("fresh", "heard of")]
+    assert of(refuses="", problem="away", spooled=5)[0] == ("late", "5 events wait on disk")
+    assert of(refuses="full", problem="away", spooled=5)[0] == ("behind", "refuses calls")
+
+
+def test_lines_have_a_point_a_step_and_each_its_own_height() -> None:
+    rows = [
+        {"model": "a", "day": "1", "known_nano": 10},
+        {"model": "a", "day": "3", "known_nano": 5},
+        {"model": "b", "day": "2", "known_nano": 0},
+        {"model": "b", "day": "4", "known_nano": 7},  # began after the steps were asked for
+    ]
+    assert sparklines(rows, ["model"], "day", ["1", "2", "3"]) == {
+        ("a",): "0.0,1.0 50.0,19.0 100.0,10.0",
+        ("b",): "0.0,19.0 50.0,19.0 100.0,19.0",
+    }
+
+
+def test_an_answer_is_kept_shared_and_asked_for_again_after_a_failure() -> None:
+    asked: list[int] = []
+
+    async def ask() -> int:
+        asked.append(len(asked))
+        await asyncio.sleep(0)
+        if len(asked) == 1:
+            raise ValueError
+        return len(asked)
+
+    async def work() -> None:
+        kept = Kept(ask, 3_600.0, 60.0)
+        failed = await asyncio.gather(kept.get(), kept.get(), return_exceptions=True)
+        assert [type(one) for one in failed] == [ValueError, ValueError]
+        assert [*await asyncio.gather(kept.get(), kept.get())] == [2, 2]
+        assert await kept.get() == 2
+        assert len(asked) == 2
+        stale = Kept(ask, -1.0, 60.0)
+        assert [await stale.get(), await stale.get()] == [3, 4]
+        await stale.close()
+
+    asyncio.run(work())
