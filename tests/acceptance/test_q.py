@@ -284,15 +284,15 @@ def test_q7(check: Check, line: Line) -> None:
     with check.step("pages have the same local days, with the zone beside the total"):
         key = line.json("server-key", "create", "--org", check.org, "--role", "read", "--name", "zones")["secret"]
         berlin = (at + timedelta(hours=1)).date()
-        for zone, day, total in (
+        for zone, local, total in (
             ("Europe/Berlin", berlin, "0.1000 USD"),
             ("Europe/Berlin", berlin - timedelta(days=1), "0.0000 USD"),
             ("UTC", berlin, "0.0000 USD"),
         ):
-            asked = f"/dashboard/spend?by=day&zone={zone}&from={day}&until={day + timedelta(days=1)}"
+            asked = f"/dashboard/spend?by=day&zone={zone}&from={local}&until={local + timedelta(days=1)}"
             page = line.http("GET", asked, x_api_key=key).body.decode()
-            assert f"<b>{total}</b>" in page, (zone, day)
-            assert f"{day} 00:00 to {day + timedelta(days=1)} 00:00 {zone}" in page
+            assert f"<b>{total}</b>" in page, (zone, local)
+            assert f"{local} 00:00 to {local + timedelta(days=1)} 00:00 {zone}" in page
     with check.step("a budget's day is the local one"):
         zone = "Asia/Tokyo"
         line.ok("policy", "set", "--org", check.org, "--daily", "1", "--timezone", zone)
