@@ -4,10 +4,19 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
+from tests import board_pictures
 from tests.browser import chromium, opened, picture
+from tests.grafana import Range
+from tollmeter import stacks
+from tollmeter.embedded.environment import passwords
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import ClickHouse, connect_existing
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
 PICTURES = {"now.webp": "now", "spend.webp": "spend?span=24h&by=model"}
@@ -22,6 +31,21 @@ def take(page: Any, server: str, folder: Path) -> None:
         page.goto(f"{server}/dashboard/{path}")
         page.locator("tbody tr").first.wait_for()
         picture(page, folder / name)
+
+
+def reader_of(data: Path) -> ClickHouse:
+    """Connect to the engine of a stack as Grafana does, by the user who only reads."""
+    document = stacks.running(data)
+    assert document is not None
+    line = stacks.overlay(Settings(), {}, document)
+    reader = {"clickhouse_user": "reader", "clickhouse_password": SecretStr(passwords(data)["reader"])}
+    return connect_existing(line.model_copy(update=reader))
+
+
+def last_hour() -> Range:
+    """Return the time picker of the pictures."""
+    now_ms = int(time.time() * 1_000)
+    return Range(now_ms - 3_600_000, now_ms)
 
 
 def main() -> int:
@@ -41,6 +65,7 @@ def main() -> int:
         try:
             with opened(browser) as page:
                 take(page, server, FOLDER)
+                board_pictures.take(page, reader_of(data), last_hour(), FOLDER)
         finally:
             tollmeter("down", "--data", str(data))
     return 0

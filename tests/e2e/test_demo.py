@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests import screenshots
+from tests import board_pictures, screenshots
 from tests.browser import LACKS, chromium, opened, overflows
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -69,6 +69,11 @@ def test_a_demo_that_is_kept_goes_on_with_its_pages(tmp_path: Path, stack: objec
         if (browser := chromium()) is not None:
             with opened(browser) as shown:
                 look_at(shown, address.removesuffix("/dashboard/now"), tmp_path)
+                reader = screenshots.reader_of(folder)
+                files = board_pictures.take(shown, reader, screenshots.last_hour(), tmp_path)
+                reader.close()
+            assert len(files) == 6
+            assert {file.name for file in files} <= {file.name for file in screenshots.FOLDER.iterdir()}
     finally:
         tollmeter("down", "--data", str(folder))
 
