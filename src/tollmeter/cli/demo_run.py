@@ -121,7 +121,7 @@ def _passing(settings: Settings, *, pages: bool) -> Iterator[tuple[Settings, str
 def _kept(settings: Settings) -> Iterator[tuple[Settings, str]]:
     """A stack as `up --detach` starts it, which stays; what fails in between stops it, and keeps its data."""
     folder = _folder(settings.data_dir).absolute()
-    running = detached(folder, {"kafka": 0, "clickhouse": 0})
+    running = detached(folder, {"kafka_port": 0, "clickhouse_port": 0})
     try:
         yield overlay(settings, {}, running), running.get("server") or ""
     except BaseException:
