@@ -13,7 +13,7 @@ from tollmeter.settings import Settings
 @json_option
 @click.pass_obj
 def demo(settings: Settings, /, events: int, trace: str | None, keep: bool, as_json: bool) -> int:
-    """Show everything once, on a stack of its own that is gone afterwards unless it is kept.
+    """Show everything once, on a stack of its own that is gone unless kept.
 
     A company calls models for half an hour (sent at once) and then for some seconds live; two keys without and two
     with a past begin to leak, and a user exceeds a budget.

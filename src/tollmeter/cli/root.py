@@ -39,7 +39,7 @@ COMMANDS = {
         "correct",
         "Correct calls in the ledger by their event ids; each is priced again with the present price book.",
     ),
-    "demo": Listed("demo", "demo", "Show everything once, on a stack of its own that is gone afterwards unless it is kept."),
+    "demo": Listed("demo", "demo", "Show everything once, on a stack of its own that is gone unless kept."),
     "dlq": Listed("dlq", "dlq", "Dead letters: records that could not be read, were impossible, or were refused."),
     "down": Listed("stack", "down", "Stop the stack that runs in the data folder; the data stays."),
     "export": Listed(
