@@ -108,7 +108,7 @@ def _up_detached(data_dir: Path, moves: Mapping[str, int | None]) -> None:
     _print_next(data_dir)
 
 
-def detached(data_dir: Path, moves: Mapping[str, int | None]) -> Mapping[str, Any]:
+def detached(data_dir: Path, moves: Mapping[str, int | None]) -> dict[str, Any]:
     """Start the supervisor on its own, repeat what it says until the stack is ready, and return what it wrote.
 
     Raises `UserError` when it does not start.
@@ -133,7 +133,7 @@ def detached(data_dir: Path, moves: Mapping[str, int | None]) -> Mapping[str, An
             raise
 
 
-def _wait_for(supervisor: "subprocess.Popen[bytes]", data_dir: Path, said: IO[str]) -> Mapping[str, Any]:
+def _wait_for(supervisor: "subprocess.Popen[bytes]", data_dir: Path, said: IO[str]) -> dict[str, Any]:
     """Return what the supervisor wrote once it is ready. Raises `UserError` with its last line when it ends."""
     lines: list[str] = []
     while supervisor.poll() is None:

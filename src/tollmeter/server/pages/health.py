@@ -4,7 +4,6 @@ What does not answer is not known, never fine. The page needs neither Kafka nor 
 """
 
 import asyncio
-from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -51,7 +50,7 @@ async def health(request: Request) -> Response:
     now = datetime.now(UTC)
     checks = [
         *of_log(None if isinstance(log, BaseException) else log, _reason(log)),
-        *of_ledger(ledger if isinstance(ledger, Mapping) else None, now),
+        *of_ledger(ledger if isinstance(ledger, dict) else None, now),
         *of_server(parts),
         *of_prices(None if isinstance(published, BaseException) else published, _reason(published), parts, now),
     ]
@@ -84,7 +83,7 @@ def of_log(found: "LineHealth | None", reason: str) -> list[Check]:
     ]
 
 
-def of_ledger(found: Mapping[str, Any] | None, now: datetime) -> list[Check]:
+def of_ledger(found: dict[str, Any] | None, now: datetime) -> list[Check]:
     """Say how new the ledger is, what is missing, and what the line says of itself."""
     if found is None:
         away = "ClickHouse does not answer: calls are kept in Kafka meanwhile, and limits hold"
@@ -146,7 +145,7 @@ def _reason(found: object) -> str:
     return ""
 
 
-async def _ledger(parts: Parts, session: Session) -> Mapping[str, Any] | None:
+async def _ledger(parts: Parts, session: Session) -> dict[str, Any] | None:
     """Return what the ledger says of itself; None while it does not answer. Alerts are those that this reader sees."""
     ledger, orgs = parts.ledger, session.orgs(parts.line.org)
     try:

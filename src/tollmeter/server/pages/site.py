@@ -63,7 +63,7 @@ class Text(NamedTuple):
     packed: bytes
 
 
-def page(request: Request, name: str, session: Session | None, status: int = 200, **values: Any) -> Response:
+def page(request: Request, name: str, session: Session | None, status: int = 200, **values: object) -> Response:
     """Return a page. Values are text, numbers, and rows of them: the template escapes them all."""
     return sent(request, text(request, name, session, **values), status)
 
@@ -78,7 +78,7 @@ def sent(request: Request, made: Text, status: int = 200) -> Response:
     return HTMLResponse(made.packed if packs else made.plain, status, headers)
 
 
-def text(request: Request, name: str, session: Session | None, **values: Any) -> Text:
+def text(request: Request, name: str, session: Session | None, **values: object) -> Text:
     """Return the text of a page."""
     frame = {
         "tabs": [(tab, title) for tab, title, whose in TABS if session is not None and session.role in whose],
