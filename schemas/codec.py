@@ -1,27 +1,28 @@
 """Usage event <-> bytes: Avro single-object encoding, Confluent framing with a known local schema id, and JSON.
 
-Row by row; the hot path reads the same bytes in columns. The fingerprint is that of the vendored schema: none else is
-accepted, and no registry is asked.
+Row by row; the hot path reads the same bytes in columns. The fingerprint is that of a vendored schema: none else is
+accepted, and no registry is asked. A version adds fields with defaults at the end of the one before it, so an old body
+with the bytes of those defaults behind it is a new body.
 """
 
 import copy
 import io
 import json
 from importlib import resources
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import fastavro
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from tollmeter.schemas.event import UsageEvent
 
-LOCAL_SCHEMA_ID = 1
-"""Schema id in Confluent framing (00, then four bytes): version 1 of our vendored schema."""
+VERSION = 2
+"""The version that is written, which is its schema id in Confluent framing (00, then four bytes), too."""
 
 
-def schema_text() -> str:
-    """Return the vendored Avro schema as it stands in the file."""
-    return (resources.files(__package__) / "avro" / "usage_event.v1.avsc").read_text(encoding="utf-8")
+def schema_text(version: int = VERSION) -> str:
+    """Return a vendored Avro schema as it stands in its file."""
+    return (resources.files(__package__) / "avro" / f"usage_event.v{version}.avsc").read_text(encoding="utf-8")
 
 
 def _plain(node: object) -> Any:
@@ -40,9 +41,40 @@ PLAIN_SCHEMA: dict[str, Any] = _plain(copy.deepcopy(SCHEMA))
 _PARSED = fastavro.parse_schema(copy.deepcopy(PLAIN_SCHEMA))
 FIELDS: tuple[str, ...] = tuple(field["name"] for field in SCHEMA["fields"])
 DEFAULTS: dict[str, Any] = {field["name"]: field["default"] for field in SCHEMA["fields"] if "default" in field}
-FINGERPRINT = bytes.fromhex(fingerprint(to_parsing_canonical_form(copy.deepcopy(PLAIN_SCHEMA)), "CRC-64-AVRO"))
-SINGLE_OBJECT_HEADER = b"\xc3\x01" + FINGERPRINT
-CONFLUENT_HEADER = b"\x00" + LOCAL_SCHEMA_ID.to_bytes(4, "big")
+
+
+class Framing(NamedTuple):
+    """How a body begins that was written under one version, and what it lacks of the newest."""
+
+    single: bytes
+    confluent: bytes
+    lacks: bytes
+
+
+def _framing(version: int) -> Framing:
+    """Return single-object and Confluent header of a version, and the defaults of the fields added since, encoded."""
+    schema = _plain(json.loads(schema_text(version)))
+    print_of = bytes.fromhex(fingerprint(to_parsing_canonical_form(copy.deepcopy(schema)), "CRC-64-AVRO"))
+    added = PLAIN_SCHEMA["fields"][len(schema["fields"]) :]
+    lacks = io.BytesIO()
+    rest = fastavro.parse_schema({"type": "record", "name": "Added", "fields": copy.deepcopy(added)})
+    fastavro.schemaless_writer(lacks, rest, {field["name"]: field["default"] for field in added})
+    return Framing(b"\xc3\x01" + print_of, b"\x00" + version.to_bytes(4, "big"), lacks.getvalue())
+
+
+FRAMINGS: tuple[Framing, ...] = tuple(_framing(version) for version in range(VERSION, 0, -1))
+"""Every version that is read, the newest first."""
+SINGLE_OBJECT_HEADER, CONFLUENT_HEADER, _ = FRAMINGS[0]
+FINGERPRINT = SINGLE_OBJECT_HEADER[2:]
+
+
+def body_of(value: bytes) -> bytes | None:
+    """Return the body, in the newest version, of a framed event of any version; None when it is framed otherwise."""
+    for single, confluent, lacks in FRAMINGS:
+        for head in (single, confluent):
+            if value.startswith(head):
+                return value[len(head) :] + lacks
+    return None
 
 
 def encode_body(fields: dict[str, Any]) -> bytes:

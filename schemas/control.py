@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollmeter.schemas.policy import Member, Policy
-from tollmeter.schemas.priced import FORMAT_VERSION
+from tollmeter.schemas.priced import FIRST_FORMAT
 
 
 class PolicySet(BaseModel):
@@ -45,7 +45,7 @@ Control = Annotated[PolicySet | PolicyDelete | MemberSet | MemberDelete, Field(d
 
 class ControlRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
-    format: int = FORMAT_VERSION
+    format: int = FIRST_FORMAT
     body: Control
 
 
@@ -53,7 +53,7 @@ class Tick(BaseModel):
     """PRICE stood at the head of these source partitions at these times (milliseconds since 1970 UTC)."""
 
     model_config = ConfigDict(frozen=True)
-    format: int = FORMAT_VERSION
+    format: int = FIRST_FORMAT
     clocks: dict[int, int]
 
 

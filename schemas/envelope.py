@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tollmeter.schemas.control import Control as ControlBody
 from tollmeter.schemas.control import ControlRecord, Correction, Round, Tick
 from tollmeter.schemas.priced import (
+    FIRST_FORMAT,
     FORMAT_VERSION,
     H_BOOT,
     H_CORRECTION,
@@ -130,7 +131,8 @@ def read_envelope(record: Record) -> Envelope:
 
 
 def _head(kind: bytes) -> Headers:
-    return [(H_FORMAT, str(FORMAT_VERSION).encode()), (H_KIND, kind)]
+    version = FORMAT_VERSION if kind in (KIND_ROWS, KIND_CORRECTION) else FIRST_FORMAT
+    return [(H_FORMAT, str(version).encode()), (H_KIND, kind)]
 
 
 def rows_headers(rows: int, sources: Sequence[tuple[Source, int]], book: str, boot: str) -> Headers:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 MAX_TOKENS = 10_000_000
+MAX_TOTAL_TOKENS = 2 * MAX_TOKENS
 MAX_TAGS = 16
 MAX_TAG_CHARS = 128
 
@@ -25,7 +26,7 @@ UsageSource = Literal["UNKNOWN", "PROVIDER", "ESTIMATED", "NONE"]
 
 
 class UsageEvent(BaseModel):
-    """One finished, failed or refused call. Field meanings: `avro/usage_event.v1.avsc`, whose order this keeps.
+    """One finished, failed or refused call. Field meanings: `avro/usage_event.v2.avsc`, whose order this keeps.
 
     `occurred_at` is an aware UTC datetime here and microseconds since 1970 on the wire. Raises
     `pydantic.ValidationError` on unknown fields, negative or absurd counts, and counters above their parent.
@@ -80,6 +81,8 @@ class UsageEvent(BaseModel):
     prompt_chars: OptionalInt = None
     prompt_hash: Text = ""
     tags: dict[Annotated[str, Field(max_length=MAX_TAG_CHARS)], Annotated[str, Field(max_length=MAX_TAG_CHARS)]] = {}
+    total_tokens: Annotated[int, Field(ge=0, le=MAX_TOTAL_TOKENS, strict=True)] | None = None
+    backfill: bool = False
 
     @model_validator(mode="after")
     def _parts_within_their_whole(self) -> "UsageEvent":
@@ -91,6 +94,7 @@ class UsageEvent(BaseModel):
             self.output_tokens,
             self.reasoning_tokens,
         )
+        problem = problem or total_problem(self.total_tokens, self.input_tokens + self.output_tokens)
         if problem:
             raise ValueError(problem)
         if len(self.tags) > MAX_TAGS:
@@ -112,6 +116,13 @@ def counter_problem(input_: int, read: int, write: int, write_1h: int, output: i
         return f"cache_write_1h_tokens ({write_1h}) exceed cache_write_tokens ({write})"
     if reasoning > output:
         return f"reasoning_tokens ({reasoning}) exceed output_tokens ({output})"
+    return ""
+
+
+def total_problem(total: int | None, sum_: int) -> str:
+    """Say that a stated total falls short of what was counted; "" when it does not."""
+    if total is not None and total < sum_:
+        return f"total_tokens ({total}) are less than input_tokens and output_tokens together ({sum_})"
     return ""
 
 

@@ -7,7 +7,10 @@ ts_ms (UTC), date, units (list of {key, value: float}), tags (list of {key, valu
 
 from typing import NamedTuple
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is read. 2: rows and corrections have three columns more, which are NULL in those of format 1."""
+FIRST_FORMAT = 1
+"""What all other kinds are written in, guards of older services read them."""
 MAX_RECORD_BYTES = 900_000
 
 
@@ -62,7 +65,12 @@ PRICED_COLUMNS: tuple[Column, ...] = (
     *_made("i64?", "cost_eur_nano", "cost_rub_nano", "at_risk_eur_nano", "at_risk_rub_nano"),
     *_made("date?", "fx_date"),
     *_made("dict", "price_book", "rule_id", "provider_id", "model_id"),
+    *_same("i64?", "total_tokens"),
+    *_made("date?", "fx_eur_date", "fx_rub_date"),
 )
+
+SINCE_FORMAT_2 = ("total_tokens", "fx_eur_date", "fx_rub_date")
+"""What rows of format 1 lack. All nullable: what is not known is NULL."""
 
 PRICE_STATUSES = ("PRICED", "PARTIAL", "FREE", "UNKNOWN_MODEL", "NO_USAGE", "INVALID", "OVERRIDE", "SUBSCRIPTION")
 """cost_nano is NULL exactly for UNKNOWN_MODEL, NO_USAGE and INVALID; at_risk_nano only then (and may be NULL too).

@@ -69,10 +69,8 @@ def price_batch(
         pl.Series("src_offset", [record.offset for record in at], dtype=pl.Int64),
         pl.Series("received_at", [record.timestamp for record in at], dtype=pl.Int64),
     )
-    marked = pl.Series(
-        "backfill", [bool(record.headers) and is_backfill(record.headers) for record in at], dtype=pl.Boolean
-    )
-    events = events.with_columns(marked).with_columns(FLAGS)
+    by_header = pl.Series([bool(record.headers) and is_backfill(record.headers) for record in at], dtype=pl.Boolean)
+    events = events.with_columns((by_header | good.frame["backfill"]).alias("backfill")).with_columns(FLAGS)
     rejected = Counter(records[reject.position].partition for reject in rejects)
     return PricedBatch(records, priced_columns(events, book.price(events)), rejects, _sources(batches, rejected))
 

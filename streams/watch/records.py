@@ -24,7 +24,7 @@ from tollmeter.schemas.progress import LogPosition
 from tollmeter.schemas.record import Headers, Record
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.records.concat import read_concat
-from tollmeter.streams.rules.records.encode import PRICED_DTYPES
+from tollmeter.streams.rules.records.decode import complete
 from tollmeter.streams.rules.windows.barriers import barrier, is_barrier, move_clocks
 from tollmeter.streams.rules.windows.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
 from tollmeter.streams.rules.windows.corrections import fold_correction, revised_ids
@@ -150,16 +150,16 @@ def _fold_pending(state: State, rows: list[pl.DataFrame], last: int) -> list[Ale
     return fold_rows(state, pl.concat((frame.with_columns(_TEXT) for frame in rows), how="vertical_relaxed"), last)
 
 
-def read(record: Record, columns: Sequence[str] = COLUMNS_READ) -> Entry:
-    """Return what a record of usage.priced says, its Arrow rows decoded as far as these columns."""
+def read(record: Record, columns: Sequence[str] | None = COLUMNS_READ) -> Entry:
+    """Return what a record of usage.priced says, its Arrow rows decoded as far as these columns; None = all it has."""
     envelope = read_envelope(record)
     try:
         match envelope:
             case Rows(value=value):
-                rows = pl.read_ipc_stream(io.BytesIO(value), columns=list(columns))[list(columns)]
-                return RowsRead(rows, envelope.source_id)
+                rows = pl.read_ipc_stream(io.BytesIO(value), columns=columns and list(columns))
+                return RowsRead(rows if columns is None else rows[list(columns)], envelope.source_id)
             case Corrected(correction, value):
-                corrected = pl.read_ipc_stream(io.BytesIO(value), columns=[*columns, "revision"])
+                corrected = pl.read_ipc_stream(io.BytesIO(value), columns=columns and [*columns, "revision"])
                 return CorrectionRead(correction, corrected)
             case Repair(round_, value):
                 return RepairRead(round_, pl.read_ipc_stream(io.BytesIO(value)))
@@ -181,8 +181,8 @@ def voided(state: State, records: Sequence[Record]) -> list[tuple[bytes, Headers
     if not state.to_void:
         return []
     doubled, state.to_void = state.to_void, []
-    entries = (read(record, list(PRICED_DTYPES)) for record in records)
-    return void_records(doubled, (entry.rows for entry in entries if isinstance(entry, RowsRead)))
+    entries = (read(record, None) for record in records)
+    return void_records(doubled, (complete(entry.rows) for entry in entries if isinstance(entry, RowsRead)))
 
 
 async def remember(read_back: ReadBack, state: State) -> None:

@@ -45,7 +45,7 @@ BAD = {
     "two events in one": (codec.SINGLE_OBJECT_HEADER + BODY + codec.encode_body(fields(2)), "trailing_bytes"),
     "length beyond the end": (codec.SINGLE_OBJECT_HEADER + BODY[:37] + b"\xfe" * 8 + b"\x01" + BODY[46:], "bad_avro"),
     "over-long integer": (codec.SINGLE_OBJECT_HEADER + BODY[:37] + b"\x80" * 40 + b"\x01" + BODY[45:], "bad_avro"),
-    "map without an end": (codec.SINGLE_OBJECT_HEADER + BODY[:-1] + b"\x7f", "bad_avro"),
+    "map without an end": (codec.SINGLE_OBJECT_HEADER + BODY[:-3] + b"\x7f" + BODY[-2:], "bad_avro"),
     "too large": (avro(fields(1, request_id="x" * MAX_BODY_BYTES)), "too_large"),
     "huge JSON": (raw(f'"session_id": "{"x" * 10_000_000}"'), "too_large"),
     "long text": (changed(session_id="x" * 257), "bad_value"),

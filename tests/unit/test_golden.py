@@ -18,6 +18,7 @@ from tollmeter.schemas.envelope import control_record, tick_record
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.topics import org_partition
+from tollmeter.streams.rules.events.decode_avro import decode
 from tollmeter.streams.rules.records.encode import PRICED_DTYPES, encode_dicts, to_ipc
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -56,10 +57,28 @@ def golden(name: str) -> str:
 
 
 def test_avro_bytes_and_fingerprint() -> None:
-    assert codec.FINGERPRINT.hex() == "ee059086d04c0cff"
+    assert codec.FINGERPRINT.hex() == "685a3b962a85bcb1"
     assert codec.encode(EVENT).hex() == golden("usage_event.avro.hex")
     decoded = codec.decode_body(bytes.fromhex(golden("usage_event.avro.hex"))[len(codec.SINGLE_OBJECT_HEADER) :])
     assert decoded == EVENT.wire()
+
+
+def test_what_services_of_the_first_version_send_is_the_same_event() -> None:
+    old = bytes.fromhex(golden("usage_event.v1.avro.hex"))
+    assert old[2:10].hex() == "ee059086d04c0cff"
+    body = codec.body_of(old)
+    assert body is not None
+    assert codec.decode_body(body) == EVENT.wire()
+    confluent = b"\x00\x00\x00\x00\x01" + old[10:]
+    new = codec.encode(EVENT.model_copy(update={"event_id": EVENT.event_id[:-1] + "2", "total_tokens": 1_100}))
+    for values in ([old, old], [old, new, confluent], [new, old]):
+        decoded = decode(values)
+        assert (decoded.rejects, decoded.index) == ([], list(range(len(values))))
+        totals = [1_100 if value is new else None for value in values]
+        assert decoded.frame["total_tokens"].to_list() == totals
+        assert decoded.frame["backfill"].to_list() == [False] * len(values)
+    assert [reject.reason for reject in decode([old + b"\x00"]).rejects] == ["trailing_bytes"]
+    assert [reject.reason for reject in decode([old[:-2], old]).rejects] == ["bad_avro"]
 
 
 def test_alert_bytes() -> None:

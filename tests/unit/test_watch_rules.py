@@ -13,6 +13,7 @@ from tests.watch_rows import START, frame, new_state, row
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.schemas.envelope import tick_record
 from tollmeter.schemas.policy import Limit, Policy
+from tollmeter.schemas.priced import FORMAT_VERSION
 from tollmeter.streams.rules.limits.budgets import Edge, crossed, severity
 from tollmeter.streams.rules.limits.policies import Budget, budgets_of
 from tollmeter.streams.rules.windows.anomalies import SpikeFloors, is_loop, spike_threshold, unpriced_share
@@ -283,7 +284,7 @@ def test_ids_are_read_back_around_a_record_that_is_none(broken: bytes | None) ->
 def test_a_newer_format_halts_the_partition_before_the_record() -> None:
     state = new_state()
     value, headers = tick_record({0: 5, 1: 7})
-    newer = [("format", b"2"), ("kind", b"rows")]
+    newer = [("format", b"%d" % (FORMAT_VERSION + 1)), ("kind", b"rows")]
     fold_records(state, [Record(0, 0, headers, value), Record(1, 0, newer, b"?"), Record(2, 0, headers, value)])
     assert state.applied == 0
     assert "newer" in state.halted

@@ -9,7 +9,7 @@
         e.model AS ai_model,
         e.input_tokens AS prompt_tokens,
         e.output_tokens AS completion_tokens,
-        toInt128(e.input_tokens) + e.output_tokens AS total_tokens,
+        greatest(toInt128(e.input_tokens) + e.output_tokens, ifNull(e.total_tokens, 0)) AS total_tokens,
         multiIf({currency:String} = 'usd', e.cost_nano, {currency:String} = 'eur', e.cost_eur_nano, e.cost_rub_nano) AS nano,
         e.cost_nano IS NULL AND NOT (e.status = 'ERROR' AND e.price_status = 'NO_USAGE') AS unpriced,
         e.cost_nano > 0 AND nano IS NULL AS no_rate,

@@ -3,7 +3,7 @@
 SELECT
     e.operation_name AS operation_name,
     count() AS calls,
-    sum(toInt128(e.input_tokens) + e.output_tokens) AS total_tokens,
+    sum(greatest(toInt128(e.input_tokens) + e.output_tokens, ifNull(e.total_tokens, 0))) AS total_tokens,
     countIf(e.cost_nano IS NOT NULL OR (e.status = 'ERROR' AND e.price_status = 'NO_USAGE')) AS priced,
     sum(toInt128(ifNull(e.cost_nano, 0))) AS cost_nano,
     sum(toInt128(ifNull(e.at_risk_nano, 0))) AS at_risk_nano,

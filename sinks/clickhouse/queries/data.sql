@@ -7,7 +7,7 @@ SELECT
     if(e.model_used = '', e.model_sent, e.model_used) AS ai_model,
     e.input_tokens AS prompt_tokens,
     e.output_tokens AS completion_tokens,
-    toInt128(e.input_tokens) + e.output_tokens AS total_tokens,
+    greatest(toInt128(e.input_tokens) + e.output_tokens, ifNull(e.total_tokens, 0)) AS total_tokens,
     toDecimal128(e.cost_nano, 0) * toDecimal128('0.000000001', 9) AS cost_usd,
     e.price_status AS price_status,
     e.status AS call_status,

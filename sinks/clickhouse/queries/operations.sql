@@ -2,7 +2,7 @@
 SELECT
     e.operation_name AS operation_name,
     count() AS calls,
-    sum(toInt128(e.input_tokens) + e.output_tokens) AS total_tokens,
+    sum(greatest(toInt128(e.input_tokens) + e.output_tokens, ifNull(e.total_tokens, 0))) AS total_tokens,
     toDecimal128(intDiv(total_nano + 5000000, 10000000), 0) * toDecimal128('0.01', 2) AS cost_usd,
     -- include: cost
 FROM usage_events AS e FINAL

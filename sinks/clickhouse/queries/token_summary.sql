@@ -21,7 +21,7 @@ FROM
 (
     SELECT
         event_time AS at,
-        toInt128(input_tokens) + output_tokens AS tokens,
+        greatest(toInt128(input_tokens) + output_tokens, ifNull(total_tokens, 0)) AS tokens,
         toInt128(ifNull(cost_rub_nano, 0)) AS rub_nano,
         toInt128(ifNull(at_risk_rub_nano, 0)) AS risk_nano,
         cost_rub_nano IS NULL AND NOT (status = 'ERROR' AND price_status = 'NO_USAGE') AS unknown,

@@ -182,9 +182,9 @@ def readable(value: bytes | None, *, decode: bool = True) -> str:
     """Return content for people: the event's fields when it is Avro, text when it is text, else escaped; no secrets."""
     if not value:
         return ""
-    if decode and value.startswith(codec.SINGLE_OBJECT_HEADER):
+    if decode and (body := codec.body_of(value)) is not None:
         try:
-            return mask_secrets(json.dumps(codec.decode_body(value[len(codec.SINGLE_OBJECT_HEADER) :])))
+            return mask_secrets(json.dumps(codec.decode_body(body)))
         except ValueError:
             pass
     # one character for each byte, so that a secret between odd bytes is still one

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple, get_args
 from tollmeter.producers.client.encoding import MAX_EVENT_BYTES, build, to_bytes
 from tollmeter.producers.client.queue import Entry
 from tollmeter.schemas import codec, event
-from tollmeter.schemas.event import MAX_TAG_CHARS, MAX_TAGS, MAX_TOKENS, counter_problem
+from tollmeter.schemas.event import (
+    MAX_TAG_CHARS,
+    MAX_TAGS,
+    MAX_TOKENS,
+    MAX_TOTAL_TOKENS,
+    counter_problem,
+    total_problem,
+)
 from tollmeter.schemas.secrets import holds_secret
 from tollmeter.schemas.texts import MAX_TEXT_CHARS
 
@@ -142,6 +149,8 @@ _SPECIAL: dict[str, Encoder] = {
     "stream": _flag,
     "tags": _tags,
     "extra_units": _units,
+    "total_tokens": _optional(MAX_TOTAL_TOKENS),
+    "backfill": _flag,
     **dict.fromkeys(_COUNTERS, _count),
     **dict.fromkeys(("http_status", "latency_ms", "ttft_ms", "prompt_chars"), _optional(_INT)),
     **dict.fromkeys(("est_cost_nano", "reported_cost_nano"), _optional(_NANO)),
@@ -201,6 +210,9 @@ class EventEncoder:
         for name, encode, behind in plan.steps:
             parts += (encode(fields[name]), behind)
         if _PARTS.intersection(fields) and counter_problem(*(fields.get(name, 0) for name in _COUNTERS)):
+            raise _OddError
+        sum_ = fields.get("input_tokens", 0) + fields.get("output_tokens", 0)
+        if total_problem(fields.get("total_tokens"), sum_):
             raise _OddError
         if holds_secret(_texts(fields)):
             raise _OddError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tollmeter.schemas.codec import SCHEMA, SINGLE_OBJECT_HEADER
+from tollmeter.schemas.codec import FRAMINGS, SCHEMA, SINGLE_OBJECT_HEADER
 from tollmeter.traffic.calls import OUTCOMES, VARIANTS, Bytes, Calls, Ints
 from tollmeter.traffic.company import Company
 from tollmeter.traffic.models import MODELS, Model
@@ -67,6 +67,7 @@ class Fragments:
     outcome: list[bytes]
     units: list[bytes]
     tags: list[bytes]
+    """With what the fields behind them are by default."""
 
 
 def fragments(company: Company) -> Fragments:
@@ -83,7 +84,7 @@ def fragments(company: Company) -> Fragments:
         route=[[_route(model, variant) for variant in VARIANTS] for model in MODELS],
         outcome=[_enum("status", o.status) + _optional(o.http_status) + text(o.error_type) for o in OUTCOMES],
         units=[_map([(k, struct.pack("<d", v)) for k, v in units_of(model).items()]) for model in MODELS],
-        tags=[_map([(k, text(v)) for k, v in c.tags]) for c in company.callers],
+        tags=[_map([(k, text(v)) for k, v in c.tags]) + FRAMINGS[-1].lacks for c in company.callers],
     )
 
 

@@ -97,16 +97,18 @@ class PriceBook:
         if len(special):
             self._price_special(columns, units, special, priced)
         known, risky = _validity(priced.known), _validity(priced.risky)
+        amounts, dates = self._in_currencies(columns.at_us, priced)
         made = [
             self._statuses.gather(priced.status),
             _nullable("cost_nano", priced.total, known),
             *(_nullable(name, part, known) for name, part in zip(COMPONENT_COLUMNS, priced.parts, strict=True)),
             _nullable("at_risk_nano", priced.at_risk, risky),
-            *self._in_currencies(columns.at_us, priced),
+            *amounts,
             self._id.new_from_index(0, len(events)),
             rules.gather(priced.rule),
             pl.Series("provider_id", [found.provider_id for found in resolved], pl.String).gather(group),
             pl.Series("model_id", [found.model_id for found in resolved], pl.String).gather(group),
+            *dates,
         ]
         if priced.valued.any():
             stated = (
@@ -170,11 +172,12 @@ class PriceBook:
             amounts = price_one(self._table.plans[int(columns.plan[row])], call)
             _put(priced, row, amounts, self._table.rule_number(amounts.rule_id))
 
-    def _in_currencies(self, at_us: Ints, priced: Priced) -> list[pl.Series]:
-        """Return cost and amount at risk in each currency, and the date of the older rate that was used."""
+    def _in_currencies(self, at_us: Ints, priced: Priced) -> tuple[list[pl.Series], list[pl.Series]]:
+        """Return cost and amount at risk in each currency and the date of the older rate; and the date of each."""
         days = at_us // DAY_US
         money: dict[str, list[pl.Series]] = {"cost": [], "at_risk": []}
         oldest = np.full(len(days), LAST_DAY, np.int64)
+        dates = []
         for name, rates in (("eur", self._eur), ("rub", self._rub)):
             day, rate = rates.find(days)
             fresh = (rate > 0) & (days - day <= self._staleness.max_age_days)
@@ -187,9 +190,13 @@ class PriceBook:
                 rate = np.where(stale, self._staleness.raised(rate), rate)
             money["at_risk"].append(_converted(f"at_risk_{name}_nano", amount, rate, risky))
             oldest = np.where(fresh, np.minimum(oldest, day), oldest)
-        # One date per row: the older of the two, so that it never looks fresher than it is.
-        dates = _nullable("fx_date", oldest, _validity(oldest < LAST_DAY)).cast(pl.Int32).cast(pl.Date)
-        return [*money["cost"], *money["at_risk"], dates]
+            dates.append(_dates(f"fx_{name}_date", day, fresh))
+        # Beside the date of each, for whoever wants one: the older, so that it never looks fresher than it is.
+        return [*money["cost"], *money["at_risk"], _dates("fx_date", oldest, oldest < LAST_DAY)], dates
+
+
+def _dates(column: str, days: Ints, given: Mask) -> pl.Series:
+    return _nullable(column, days, _validity(given)).cast(pl.Int32).cast(pl.Date)
 
 
 def _converted(column: str, amount: Ints, rate: Ints, given: Mask) -> pl.Series:

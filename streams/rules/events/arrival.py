@@ -30,7 +30,8 @@ def within_reach(good: Validated, records: Sequence[Arrived]) -> Validated:
     arrived_us = pl.Series([records[at].timestamp for at in good.index], dtype=pl.Int64) * 1_000
     late_us = arrived_us - good.frame["occurred_at"]
     far = (~late_us.is_between(-REACH_US, REACH_US)).arg_true().to_list()
-    bad = {row for row in far if not is_backfill(records[good.index[row]].headers)}
+    marked = good.frame["backfill"]
+    bad = {row for row in far if not (marked[row] or is_backfill(records[good.index[row]].headers))}
     if not bad:
         return good
     rejects = [Reject(good.index[row], "time_out_of_range", _detail(late_us[row])) for row in sorted(bad)]
@@ -42,5 +43,5 @@ def _detail(late_us: int) -> str:
     side = "before" if late_us > 0 else "after"
     return (
         f"occurred_at, in microseconds since 1970, is {abs(late_us) // DAY_US} days {side} the event arrived; "
-        f"at most {REACH_DAYS} are taken, unless the record is marked {H_BACKFILL}"
+        f"at most {REACH_DAYS} are taken, unless it is marked as backfill (field backfill, header {H_BACKFILL})"
     )

@@ -99,25 +99,26 @@ def _all_ours(values: Sequence[bytes | None]) -> pl.DataFrame | None:
         lengths = list(map(len, values))  # type: ignore[arg-type]  # one None, and this is not the quick way
     except TypeError:
         return None
-    if not lengths or max(lengths) > MAX_BODY_BYTES or not all(map(_SOUND_START, values)):
+    if not lengths or max(lengths) > MAX_BODY_BYTES:
         return None
-    return read_block([value[_FRAMING:] for value in values])  # type: ignore[index]
+    if all(map(_SOUND_START, values)):
+        return read_block([value[_FRAMING:] for value in values])  # type: ignore[index]
+    if not all(map(_SOUND_OLD_START, values)):
+        return None
+    lacks = {framing.single[-8:]: framing.lacks for framing in codec.FRAMINGS}
+    return read_block([value[_FRAMING:] + lacks[value[2:10]] for value in values])  # type: ignore[index]
 
 
 def _sort_out(values: Sequence[bytes | None]) -> _Sorted:
     """Look at size and framing alone."""
     out = _Sorted([], [], [], [], [])
-    single, confluent = codec.SINGLE_OBJECT_HEADER, codec.CONFLUENT_HEADER
     for at, value in enumerate(values):
         if not value:
             out.rejects.append(Reject(at, "empty", "the record has no value"))
         elif len(value) > MAX_BODY_BYTES:
             out.rejects.append(Reject(at, "too_large", f"{len(value)} bytes; at most {MAX_BODY_BYTES} are read"))
-        elif value.startswith(single):
-            out.bodies.append(value[len(single) :])
-            out.body_at.append(at)
-        elif value.startswith(confluent):
-            out.bodies.append(value[len(confluent) :])
+        elif (body := codec.body_of(value)) is not None:
+            out.bodies.append(body)
             out.body_at.append(at)
         elif value[:1] in b"{[ \t\r\n":
             out.texts.append(value)
@@ -138,6 +139,7 @@ def _framing_problem(value: bytes) -> tuple[str, str]:
 _Bad = list[tuple[int, str, str]]
 _FRAMING = len(codec.SINGLE_OBJECT_HEADER)
 _SOUND_START = methodcaller("startswith", codec.SINGLE_OBJECT_HEADER + _ID_LENGTH)
+_SOUND_OLD_START = methodcaller("startswith", tuple(framing.single + _ID_LENGTH for framing in codec.FRAMINGS))
 
 
 def _decode_bodies(bodies: list[bytes]) -> tuple[pl.DataFrame, list[int], _Bad]:

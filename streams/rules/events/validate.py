@@ -11,7 +11,14 @@ from typing import Any
 import polars as pl
 
 from tollmeter.schemas import codec
-from tollmeter.schemas.event import MAX_TAG_CHARS, MAX_TAGS, MAX_TOKENS, counter_problem
+from tollmeter.schemas.event import (
+    MAX_TAG_CHARS,
+    MAX_TAGS,
+    MAX_TOKENS,
+    MAX_TOTAL_TOKENS,
+    counter_problem,
+    total_problem,
+)
 from tollmeter.schemas.money import MAX_EVENT_NANO
 from tollmeter.streams.rules.events.decode_avro import Reject
 from tollmeter.streams.rules.events.decode_json import WIRE_DTYPES
@@ -38,7 +45,8 @@ _ENUMS = {
     if isinstance(field["type"], dict) and field["type"]["type"] == "enum"
 }
 _TEXTS = tuple(name for name, dtype in WIRE_DTYPES.items() if dtype == pl.String and name not in _ENUMS)
-_COUNTS = tuple(name for name in WIRE_DTYPES if name.endswith("_tokens"))
+_TOTAL = "total_tokens"
+_COUNTS = tuple(name for name in WIRE_DTYPES if name.endswith("_tokens") and name != _TOTAL)
 _NANOS = ("est_cost_nano", "reported_cost_nano")
 _INTS = ("http_status", "latency_ms", "ttft_ms", "prompt_chars")
 
@@ -92,10 +100,12 @@ def _text_problem(row: dict[str, Any]) -> str:
 
 def _number_problem(row: dict[str, Any]) -> str:
     bounds = (*((name, MAX_TOKENS) for name in _COUNTS), *((name, MAX_EVENT_NANO) for name in _NANOS))
-    for name, most in (*bounds, *((name, 2**31 - 1) for name in _INTS)):
+    for name, most in (*bounds, (_TOTAL, MAX_TOTAL_TOKENS), *((name, 2**31 - 1) for name in _INTS)):
         if row[name] is not None and not 0 <= row[name] <= most:
             return f"{name} is {row[name]}; 0 to {most} is possible"
-    return counter_problem(*(row[name] for name in _COUNTS))
+    return counter_problem(*(row[name] for name in _COUNTS)) or total_problem(
+        row[_TOTAL], row["input_tokens"] + row["output_tokens"]
+    )
 
 
 def _map_problem(row: dict[str, Any]) -> str:
@@ -123,11 +133,13 @@ def _suspect() -> pl.Expr:
     texts = [pl.col(name).str.len_bytes() > MAX_TEXT_CHARS for name in _TEXTS]
     enums = [~pl.col(name).is_in(symbols) for name, symbols in _ENUMS.items()]
     numbers = [_outside(name, MAX_TOKENS) for name in _COUNTS] + [_outside(name, MAX_EVENT_NANO) for name in _NANOS]
+    numbers += [_outside(_TOTAL, MAX_TOTAL_TOKENS)]
     numbers += [pl.col(name).fill_null(0) < 0 for name in _INTS]
     parts = [
         pl.col("cache_read_tokens") + pl.col("cache_write_tokens") > pl.col("input_tokens"),
         pl.col("cache_write_1h_tokens") > pl.col("cache_write_tokens"),
         pl.col("reasoning_tokens") > pl.col("output_tokens"),
+        (pl.col(_TOTAL) < pl.col("input_tokens") + pl.col("output_tokens")).fill_null(False),
     ]
     key, value = pl.element().struct.field("key"), pl.element().struct.field("value")
     long_tag = (key.str.len_bytes() > MAX_TAG_CHARS) | (value.str.len_bytes() > MAX_TAG_CHARS)

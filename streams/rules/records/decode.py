@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import polars as pl
 
-from tollmeter.schemas.priced import IDENTITY, PRICED_COLUMNS, row_version
+from tollmeter.schemas.priced import IDENTITY, PRICED_COLUMNS, SINCE_FORMAT_2, row_version
 from tollmeter.streams.rules.records.encode import PRICED_DTYPES, encode_dicts, to_ipc
 
 LEDGER_COLUMNS = (*(column.name for column in PRICED_COLUMNS), "priced_partition", "priced_offset", "version")
 _TEXT = pl.Schema(PRICED_DTYPES)
 _SCHEMA = encode_dicts(pl.DataFrame(schema=PRICED_DTYPES)).schema
+_LACKED = [pl.lit(None, PRICED_DTYPES[name]).alias(name) for name in SINCE_FORMAT_2]
 
 
 class PricedBlock(NamedTuple):
@@ -37,7 +38,7 @@ def together(frames: list[pl.DataFrame]) -> pl.DataFrame:
 def read(block: PricedBlock) -> pl.DataFrame:
     """Return the ledger rows of one block. Raises `ValueError` when it has not the contract's columns."""
     try:
-        rows = pl.read_ipc_stream(io.BytesIO(block.value))
+        rows = complete(pl.read_ipc_stream(io.BytesIO(block.value)))
         version = rows["revision"].cast(pl.Int64) * (1 << 48) + row_version(0, block.offset)  # << never carries
     except (Exception, pl.exceptions.PanicException) as error:
         raise ValueError(
@@ -53,6 +54,11 @@ def read(block: PricedBlock) -> pl.DataFrame:
         ]
     )
     return _first_of_each(placed)
+
+
+def complete(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of any format in the columns of the newest: what the first lacks is NULL."""
+    return rows if rows.width == len(PRICED_COLUMNS) else rows.with_columns(_LACKED)
 
 
 def _first_of_each(rows: pl.DataFrame) -> pl.DataFrame:

@@ -25,11 +25,12 @@ from tollmeter.streams.rules.records.encode import (
     to_ipc,
 )
 
-COUNTERS = tuple(column.name for column in PRICED_COLUMNS if column.name.endswith("_tokens"))
+TOTAL = "total_tokens"
+COUNTERS = tuple(column.name for column in PRICED_COLUMNS if column.name.endswith("_tokens") and column.name != TOTAL)
 UNKNOWN = tuple(
     column.name
     for column in PRICED_COLUMNS
-    if column.name.startswith("at_risk") or column.name in ("est_cost_nano", "reported_cost_nano")
+    if column.name.startswith("at_risk") or column.name in ("est_cost_nano", "reported_cost_nano", TOTAL)
 )
 COSTS = tuple(column.name for column in PRICED_COLUMNS if column.name.startswith("cost_"))
 FIELDS = (
@@ -52,6 +53,7 @@ FIELDS = (
     *COUNTERS,
 )
 """What a correction may set, beside tags. Time and place in the log are never corrected."""
+COUNTED = {"input_tokens", "output_tokens"}
 STATED = tuple(column.name for column in PRICED_COLUMNS if column.source)
 """What the event says; the rest is made of it."""
 TAG = "tags."
@@ -103,6 +105,9 @@ def amend(rows: pl.DataFrame, amendment: Amendment, price: Price) -> pl.DataFram
     now = rows.with_columns(pl.lit(value, PRICED_DTYPES[name]).alias(name) for name, value in amendment.fields.items())
     if amendment.tags:
         now = now.with_columns(pl.Series("tags", [_tags(t, amendment.tags) for t in rows["tags"]], now.schema["tags"]))
+    if COUNTED & amendment.fields.keys():  # what was stated beside other counts says nothing below these
+        sums = pl.col("input_tokens") + pl.col("output_tokens")
+        now = now.with_columns(pl.when(pl.col(TOTAL) >= sums).then(pl.col(TOTAL)).alias(TOTAL))
     for was, row in zip(rows["status"], now.iter_rows(named=True), strict=True):
         _check(was, row)
     return _next(rows, _priced(now, price))

@@ -24,7 +24,7 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def note(detector: Detector, passage: Passage, rows: pl.DataFrame) -> None:
-    """Keep what was folded for the next barrier, except for what came late."""
+    """Keep what was folded for the next barrier, except for what came late or was brought in afterwards."""
     matrix = passage.matrix
     calls = Calls(
         org=passage.scopes["org"],
@@ -41,8 +41,8 @@ def note(detector: Detector, passage: Passage, rows: pl.DataFrame) -> None:
         model=passage.scopes["model"],
         ahead=(passage.times_us > (passage.received_ms + AHEAD_MS) * 1_000).astype(np.int64),
     )
-    late = passage.charged_us < (passage.received_ms - LATE_MS) * 1_000
-    detector.note(calls.only(~late) if late.any() else calls)
+    past = passage.quiet | (passage.charged_us < (passage.received_ms - LATE_MS) * 1_000)
+    detector.note(calls.only(~past) if past.any() else calls)
 
 
 def _bodies(hashes: pl.Series) -> Vector:

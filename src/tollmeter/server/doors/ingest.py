@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from tollmeter.schemas.event import MAX_TOKENS
+from tollmeter.schemas.event import MAX_TOKENS, MAX_TOTAL_TOKENS
 from tollmeter.server import replies
 from tollmeter.server.door import Answer, Bad, Call, Door, Outcome, Posted, Reading
 from tollmeter.server.doors import event_body
@@ -30,7 +30,7 @@ class Usage(msgspec.Struct, forbid_unknown_fields=True):
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     prompt_tokens: Count
     completion_tokens: Count
-    total_tokens: Count | UnsetType = UNSET
+    total_tokens: Annotated[int, Meta(ge=0, le=MAX_TOTAL_TOKENS)] | UnsetType = UNSET
     timestamp: str | int | float | None = None
     event_id: Text | None = None
     provider: Text = ""
@@ -47,12 +47,13 @@ class Usage(msgspec.Struct, forbid_unknown_fields=True):
     request_id: Text = ""
     provider_request_id: Text = ""
     tags: dict[str, str] = {}
+    backfill: bool = False
 
 
 _decoder = msgspec.json.Decoder(Usage)
 _SAME = (
     *("provider", "operation", "reasoning_tokens", "environment", "user_id", "group_id", "agent"),
-    *("feature", "session_id", "request_id", "provider_request_id", "tags"),
+    *("feature", "session_id", "request_id", "provider_request_id", "tags", "backfill"),
 )
 _MORE = (("cache_read_tokens", "cached_tokens"), *((name, name) for name in _SAME))
 """Fields of the event and members of the body that most calls leave out."""
@@ -102,6 +103,7 @@ def _call(usage: Usage, name: str, key: str) -> Call | Bad:
         if given := getattr(usage, member):
             fields[field] = given
     if said > total:
+        fields["total_tokens"] = said
         fields["tags"] = {**usage.tags, SUSPECT: f"total_tokens {said} exceed the sum {total}"}
     seed = key and f"key:{key}"
     if usage.timestamp is not None:
