@@ -22,6 +22,8 @@ NAME = ".tollmeter"
 FILE = "stack.json"
 LOCK = "lock"
 _LINE = ("kafka", "topic_prefix", "group_prefix", "clickhouse_database")
+RATES = "fx_rates.csv"
+"""Where a stack keeps exchange rates, unless TOLLMETER_FX_FILE says otherwise."""
 _WAYS_OUT = (
     "start one with `tollmeter up`, or set TOLLMETER_DATA_DIR to a stack's data folder, "
     "or TOLLMETER_KAFKA and TOLLMETER_CLICKHOUSE to your own"
@@ -94,7 +96,7 @@ def overlay(settings: Settings, environment: Mapping[str, str], document: Mappin
     The stack's credentials never go to an address that the environment names.
     """
     update: dict[str, Any] = {}
-    for name in (*_LINE, "clickhouse"):
+    for name in (*_LINE, "clickhouse", "fx_file"):
         if not environment.get(PREFIX + name.upper()) and name in document:
             update[name] = document[name]
     if not any(environment.get(f"{PREFIX}CLICKHOUSE{rest}") for rest in ("", "_USER", "_PASSWORD")):
@@ -106,7 +108,7 @@ def overlay(settings: Settings, environment: Mapping[str, str], document: Mappin
 def describe(settings: Settings) -> dict[str, Any]:
     """Return what `overlay` needs of a running stack's settings."""
     return {
-        **{name: getattr(settings, name) for name in (*_LINE, "clickhouse", "clickhouse_user")},
+        **{name: getattr(settings, name) for name in (*_LINE, "clickhouse", "clickhouse_user", "fx_file")},
         "clickhouse_password": settings.clickhouse_password.get_secret_value(),
     }
 

@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import time
 
 from tollmeter.streams.engine import metrics
@@ -38,11 +38,18 @@ def verify_command(every_s: float) -> list[str]:
     return [sys.executable, "-m", "tollmeter", *arguments]
 
 
+def fill_command() -> list[str]:
+    """Return the command that fills in amounts whose exchange rates came late."""
+    return [sys.executable, "-m", "tollmeter", "prices", "fx", "fill", "--json"]
+
+
 class SelfCheck:
     """Starts a command every so many seconds, one at a time, and says how it ended. 0 seconds: never."""
 
-    def __init__(self, command: Sequence[str], every_s: float) -> None:
-        self._command, self._every_s = command, every_s
+    def __init__(
+        self, command: Sequence[str], every_s: float, tell: Callable[[bytes, float], None] | None = None
+    ) -> None:
+        self._command, self._every_s, self._tell = command, every_s, tell or tell_differences
         self._due_at = -1.0
         self._running: asyncio.Task[None] | None = None
 
@@ -65,17 +72,32 @@ class SelfCheck:
                 stderr=asyncio.subprocess.PIPE,
             )
         except OSError as error:  # no memory, no more processes: the next hour may have them
-            log.error("verify cannot be started: %s", error)
+            log.error("%s cannot be started: %s", _name(self._command), error)
             return
         document, text = await process.communicate()
         if process.returncode in (0, 1):
-            tell(document, time())
+            self._tell(document, time())
         else:
             last = text.decode("utf-8", "replace").strip().rpartition("\n")[2][-300:]
-            log.error("verify ended with exit code %s: %s", process.returncode, last)
+            log.error("%s ended with exit code %s: %s", _name(self._command), process.returncode, last)
 
 
-def tell(document: bytes, now_s: float) -> None:
+def _name(command: Sequence[str]) -> str:
+    return " ".join(word for word in command[3:] if word.isalpha())[:40] or "a check"
+
+
+def tell_filled(document: bytes, _now_s: float) -> None:
+    """Say how many calls got amounts whose exchange rates came late."""
+    try:
+        filled = int(json.loads(document)["filled"])
+    except (ValueError, KeyError, TypeError):
+        log.error("prices fx fill said nothing that can be read")
+        return
+    if filled:
+        log.info("%d calls have amounts whose exchange rates came late", filled)
+
+
+def tell_differences(document: bytes, now_s: float) -> None:
     """Say what a check found, in the log and as metrics."""
     try:
         found = json.loads(document)["differences"]

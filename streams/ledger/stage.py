@@ -29,7 +29,7 @@ from tollmeter.streams.engine.loop import Batching, GivenUp
 from tollmeter.streams.engine.stage import run as run_stage
 from tollmeter.streams.ledger.block import LEDGER_KERNEL, LedgerKernel, read_block
 from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, REGISTRY_COLUMNS, rows_of
-from tollmeter.streams.ledger.self_check import SelfCheck, verify_command
+from tollmeter.streams.ledger.self_check import SelfCheck, fill_command, tell_filled, verify_command
 from tollmeter.streams.ledger.silence import Silence
 from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS
 
@@ -60,11 +60,11 @@ class Ledger:
         kernel: LedgerKernel = LEDGER_KERNEL,
         connect: Callable[[Settings], ClickHouse] = connect,
         roll_up: Callable[[ClickHouse, Settings], rollup.RollupResult] = rollup.step,
-        self_check: SelfCheck | None = None,
+        self_checks: Sequence[SelfCheck] = (),
         watches_services: bool = False,
     ) -> None:
         self._line, self._settings, self._runtime, self.health = line, line.settings, line.runtime, line.health
-        self._kernel, self._connect, self._step_rollup, self._self_check = kernel, connect, roll_up, self_check
+        self._kernel, self._connect, self._step_rollup, self._self_checks = kernel, connect, roll_up, self_checks
         rows, linger_s = line.settings.ledger_block_rows, line.settings.ledger_block_s
         self.batching = Batching(rows, rows_of, linger_s, BACKLOG_LINGER_S).within_bytes()
         self._silence = Silence(line.runtime, line.incidents, self._clickhouse) if watches_services else None
@@ -78,7 +78,8 @@ class Ledger:
     def on(cls, line: Line) -> Self:
         """Build it with the checks that run by themselves."""
         every_s = line.settings.verify_every_s
-        return cls(line, self_check=SelfCheck(verify_command(every_s), every_s), watches_services=True)
+        checks = SelfCheck(verify_command(every_s), every_s), SelfCheck(fill_command(), every_s, tell_filled)
+        return cls(line, self_checks=checks, watches_services=True)
 
     async def assigned(self, partitions: set[TP]) -> Mapping[TP, int]:
         """Begin where the group has committed."""
@@ -234,8 +235,8 @@ class Ledger:
             if self._counts:
                 log.info("%s", ", ".join(f"{name} {count}" for name, count in sorted(self._counts.items()) if count))
                 self._counts.clear()
-        if self._self_check is not None:
-            self._self_check.step(now, ours=self._owns_rollup())
+        for check in self._self_checks:
+            check.step(now, ours=self._owns_rollup())
         if self._silence is not None:
             self._silence.step(now, ours=self._owns_rollup())
         if self._rollup is not None:

@@ -24,6 +24,7 @@ from tollmeter.streams.engine.loop import Batching
 from tollmeter.streams.engine.stage import run as run_stage
 from tollmeter.streams.price.batch import NOTHING, PricedBatch, price_batch
 from tollmeter.streams.price.book.book import PriceBook, load
+from tollmeter.streams.price.book.fx_history import RateFile, said
 from tollmeter.streams.price.book.publish import document
 from tollmeter.streams.price.quarantine import Quarantine
 from tollmeter.streams.price.sandbox import Sandbox
@@ -35,6 +36,7 @@ log = logging.getLogger("tollmeter.price")
 
 TICK_S = 1.0
 REPORT_S = 60.0
+REFRESH_S = 5.0
 LINGER_S = 0.05
 """A batch over a few events costs as much as one over hundreds: at 1,000 a second this saves a third of a core."""
 
@@ -66,14 +68,24 @@ class Pricing(Protocol):
     def book_id(self) -> str: ...
     def price(self, batches: Sequence[Sequence[Record]], quarantined: Mapping[Place, str] = ...) -> Priced: ...
     def document(self) -> tuple[bytes, bytes]: ...
+    def refresh(self) -> bool: ...
 
 
 class PriceKernel:
-    """Prices a batch by whole columns, under one book for the life of a worker."""
+    """Prices a batch by whole columns, under one book for the life of a worker; exchange rates come in as they do."""
 
-    def __init__(self, book: PriceBook) -> None:
-        self._book = book
+    def __init__(self, book: PriceBook, fx: RateFile | None = None) -> None:
+        self._book, self._fx = book, fx
         self.book_id = book.id
+
+    def refresh(self) -> bool:
+        """Take over exchange rates that have come into their file; tell whether there are any. A wrong file is none."""
+        rates = None if self._fx is None else self._fx.changed()
+        if rates is None or tuple(rates) == self._book.fx:
+            return False
+        self._book.use_rates(rates)
+        log.info("exchange rates taken over: %s", said(rates))
+        return True
 
     def price(self, batches: Sequence[Sequence[Record]], quarantined: Mapping[Place, str] = NOTHING) -> PricedBatch:
         """Price source records, see `price_batch`."""
@@ -105,7 +117,7 @@ class Price:
         self._boot = line.runtime.new_id()
         self.batching = Batching(line.settings.price_batch, linger_s=LINGER_S).within_bytes()
         self._counts: Counter[str] = Counter()
-        self._ticked = self._reported = 0.0
+        self._ticked = self._reported = self._refreshed = 0.0
         self._asked: tuple[int, asyncio.Task[set[TP]]] | None = None
         self._published = False
         self._source = source_id_header(line.log_id(topics.EVENTS))
@@ -113,7 +125,8 @@ class Price:
     @classmethod
     def on(cls, line: Line) -> Self:
         """Build it with the price book of the settings."""
-        kernel = PriceKernel(load(line.settings))
+        fx = RateFile(line.settings.fx_file)
+        kernel = PriceKernel(load(line.settings), fx)
         metrics.BOOK_INFO.labels(kernel.book_id).set(1)
         runtime = line.runtime
         quarantine = Quarantine(
@@ -174,7 +187,10 @@ class Price:
         )
 
     async def idle(self, now: float) -> None:
-        """Publish the price book once, tick every second, report every minute."""
+        """Publish the price book, and again with new exchange rates; tick every second, report every minute."""
+        if now >= self._refreshed + REFRESH_S:
+            self._refreshed = now
+            self._published = self._published and not self._kernel.refresh()
         if not self._published and TP(self._settings.topic(topics.EVENTS), 0) in self._line.assignment():
             self._published = True
             key, value = self._kernel.document()

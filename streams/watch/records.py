@@ -156,10 +156,12 @@ def read(record: Record, columns: Sequence[str] | None = COLUMNS_READ) -> Entry:
     try:
         match envelope:
             case Rows(value=value):
-                rows = pl.read_ipc_stream(io.BytesIO(value), columns=columns and list(columns))
+                rows = pl.read_ipc_stream(io.BytesIO(value), columns=None if columns is None else list(columns))
                 return RowsRead(rows if columns is None else rows[list(columns)], envelope.source_id)
             case Corrected(correction, value):
-                corrected = pl.read_ipc_stream(io.BytesIO(value), columns=columns and [*columns, "revision"])
+                corrected = pl.read_ipc_stream(
+                    io.BytesIO(value), columns=None if columns is None else [*columns, "revision"]
+                )
                 return CorrectionRead(correction, corrected)
             case Repair(round_, value):
                 return RepairRead(round_, pl.read_ipc_stream(io.BytesIO(value)))

@@ -109,6 +109,9 @@ class Pricing:
     def price(self, batches: Sequence[Sequence[Any]]) -> "Pass":
         return Pass(batches, self.book)
 
+    def refresh(self) -> bool:
+        return False
+
     def document(self) -> tuple[bytes, bytes]:
         return self.book_id.encode(), json.dumps({"price_book": self.book_id, "rules": [], "fx": []}).encode()
 

@@ -10,7 +10,8 @@ import pytest
 
 from tollmeter.cli.verify import verify
 from tollmeter.streams.engine import metrics
-from tollmeter.streams.ledger.self_check import FIRST_SHARE, SelfCheck, tell, verify_command
+from tollmeter.streams.ledger.self_check import FIRST_SHARE, SelfCheck, verify_command
+from tollmeter.streams.ledger.self_check import tell_differences as tell
 
 EVERY_S = 60.0
 

@@ -4,4 +4,4 @@
     countIf(e.revision > 1) AS corrected,
     arraySort(groupUniqArrayIf(toString(e.price_book), e.price_book != '')) AS price_books,
     min(e.fx_date) AS fx_from,
-    max(e.fx_date) AS fx_until,
+    max(greatest(e.fx_date, ifNull(e.fx_eur_date, e.fx_date), ifNull(e.fx_rub_date, e.fx_date))) AS fx_until,

@@ -3,7 +3,7 @@
 SELECT
     period, org_id, cost_centre, provider, tupleElement(money, 1) AS currency,
     toDecimal128(tupleElement(money, 2), 0) * toDecimal128('0.000000001', 9) AS amount,
-    calls, if(currency = 'USD', NULL, first_rate) AS fx_first, if(currency = 'USD', NULL, last_rate) AS fx_last
+    calls, tupleElement(money, 4) AS fx_first, tupleElement(money, 5) AS fx_last
 FROM
 (
     SELECT
@@ -12,12 +12,10 @@ FROM
         l.cost_centre AS cost_centre,
         toString(e.provider_id) AS provider,
         toInt64(count()) AS calls,
-        min(e.fx_date) AS first_rate,
-        max(e.fx_date) AS last_rate,
         arrayFilter(pair -> tupleElement(pair, 3) = 0, [
-            ('USD', sum(toInt128(e.cost_nano)), toUInt64(0)),
-            ('EUR', sum(toInt128(ifNull(e.cost_eur_nano, 0))), countIf(e.cost_eur_nano IS NULL)),
-            ('RUB', sum(toInt128(ifNull(e.cost_rub_nano, 0))), countIf(e.cost_rub_nano IS NULL))
+            ('USD', sum(toInt128(e.cost_nano)), toUInt64(0), CAST(NULL, 'Nullable(Date)'), CAST(NULL, 'Nullable(Date)')),
+            ('EUR', sum(toInt128(ifNull(e.cost_eur_nano, 0))), countIf(e.cost_eur_nano IS NULL), min(ifNull(e.fx_eur_date, e.fx_date)), max(ifNull(e.fx_eur_date, e.fx_date))),
+            ('RUB', sum(toInt128(ifNull(e.cost_rub_nano, 0))), countIf(e.cost_rub_nano IS NULL), min(ifNull(e.fx_rub_date, e.fx_date)), max(ifNull(e.fx_rub_date, e.fx_date)))
         ]) AS moneys
     FROM (SELECT * FROM usage_events FINAL) AS e
     LEFT ANY JOIN

@@ -2,6 +2,9 @@
 SELECT toStartOfMinute(e.event_time) AS minute, toInt64(count()) AS calls
 FROM usage_events AS e FINAL
 WHERE (NOT {unpriced:Bool} OR e.cost_nano IS NULL) AND
+    (empty({currencies:Array(String)}) OR
+        -- include: unrated
+    ) AND
     -- include: asked
 GROUP BY minute
 ORDER BY minute

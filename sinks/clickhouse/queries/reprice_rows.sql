@@ -2,5 +2,8 @@
 SELECT e.* EXCEPT (event_id, version, inserted_at), toString(e.event_id) AS id
 FROM usage_events AS e FINAL
 WHERE (NOT {unpriced:Bool} OR e.cost_nano IS NULL) AND
+    (empty({currencies:Array(String)}) OR
+        -- include: unrated
+    ) AND
     -- include: asked
 ORDER BY e.event_time, e.org_id, e.event_id

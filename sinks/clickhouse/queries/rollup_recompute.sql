@@ -27,7 +27,7 @@ FROM
         countIf(e.price_status = 'SUBSCRIPTION') AS subscription_,
         sumIf(ifNull(e.est_cost_nano, 0), e.price_status = 'SUBSCRIPTION') AS value_,
         groupUniqArrayIf(toString(e.price_book), e.price_book != '') AS books_,
-        min(e.fx_date) AS fx_from_, max(e.fx_date) AS fx_until_
+        min(e.fx_date) AS fx_from_, max(greatest(e.fx_date, ifNull(e.fx_eur_date, e.fx_date), ifNull(e.fx_rub_date, e.fx_date))) AS fx_until_
     FROM usage_events AS e FINAL
     WHERE e.status != 'VOID' AND e.event_time >= toDateTime64(arrayMin({minutes:Array(UInt32)}), 6, 'UTC')
         AND e.event_time < toDateTime64(arrayMax({minutes:Array(UInt32)}) + 60, 6, 'UTC')

@@ -47,7 +47,7 @@ FROM
         toString(e.org_id), toString(e.provider), toString(e.model), toString(e.api_key_id),
         toDateTime(toStartOfMinute(e.event_time), 'UTC') AS minute_,
         count(), sum(e.input_tokens), sum(e.output_tokens), countIf(e.usage_source = 'ESTIMATED'), countIf(e.revision > 1),
-        groupUniqArrayIf(toString(e.price_book), e.price_book != ''), min(e.fx_date), max(e.fx_date),
+        groupUniqArrayIf(toString(e.price_book), e.price_book != ''), min(e.fx_date), max(greatest(e.fx_date, ifNull(e.fx_eur_date, e.fx_date), ifNull(e.fx_rub_date, e.fx_date))),
         countIf(e.price_status = 'SUBSCRIPTION'), sumIf(ifNull(e.est_cost_nano, 0), e.price_status = 'SUBSCRIPTION'),
         sum(ifNull(e.cost_nano, 0)),
         countIf(e.cost_nano IS NULL AND NOT (e.status = 'ERROR' AND e.price_status = 'NO_USAGE')),

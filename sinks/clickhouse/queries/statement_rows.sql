@@ -17,7 +17,7 @@ SELECT
     toInt64(sumIf(toInt128(ifNull(e.cost_nano, 0)), e.usage_source = 'ESTIMATED')) AS estimated_nano,
     toInt64(countIf(e.revision > 0)) AS corrected,
     arraySort(groupUniqArray(toString(e.price_book))) AS price_books,
-    toString(min(e.fx_date)) AS fx_first, toString(max(e.fx_date)) AS fx_last,
+    toString(min(e.fx_date)) AS fx_first, toString(max(greatest(e.fx_date, ifNull(e.fx_eur_date, e.fx_date), ifNull(e.fx_rub_date, e.fx_date)))) AS fx_last,
     toString(groupBitXor(sipHash64(e.event_time, e.org_id, e.event_id, e.revision, e.cost_nano, e.cost_eur_nano, e.cost_rub_nano))) AS content,
     toString(sum(sipHash64(e.event_id, e.revision, e.event_time, e.input_tokens, e.output_tokens, e.cost_nano))) AS mix
 FROM usage_events AS e FINAL

@@ -29,7 +29,10 @@ Send = Callable[[list[Part]], None]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which calls: [since, until), and filters, "" = all. `unpriced`: only those whose cost is not known."""
+    """Which calls: [since, until), and filters, "" = all. `unpriced`: only those whose cost is not known.
+
+    `currencies`: only those whose amount in one of them waits for a rate.
+    """
 
     since: datetime
     until: datetime
@@ -37,11 +40,13 @@ class Wanted:
     provider: str = ""
     model: str = ""
     unpriced: bool = False
+    currencies: tuple[str, ...] = ()
 
     def parameters(self, since: datetime, until: datetime) -> dict[str, object]:
         """Return what the queries of a span ask for."""
         filters = {**NO_FILTER, "org_id": self.org, "provider": self.provider, "model": self.model}
-        return {**Asked(since, until, UTC_ZONE, filters).parameters(), "unpriced": self.unpriced}
+        asked = Asked(since, until, UTC_ZONE, filters).parameters()
+        return {**asked, "unpriced": self.unpriced, "currencies": list(self.currencies)}
 
 
 class Slice(NamedTuple):
@@ -137,15 +142,25 @@ def reprice(
         summary.add(one.rows, now, changed)
         was, now = one.rows.filter(changed), now.filter(changed)
         if send is not None and was.height:
-            parts = [
-                Part(str(org), was.filter(was["org_id"] == org), now.filter(now["org_id"] == org))
-                for org in was["org_id"].unique(maintain_order=True)
-            ]
+            parts = parts_of(was, now)
             pace.wait(was.height)
             send(parts)
-            last = Plan(tuple(parts), revisions={identity(row): row for row in now[-100:].iter_rows(named=True)})
+            last = last_of(parts, now)
         done(one.rows.height)
     return summary, last
+
+
+def parts_of(was: pl.DataFrame, now: pl.DataFrame) -> list[Part]:
+    """Return rows and what replaces them, by organisation."""
+    return [
+        Part(str(org), was.filter(was["org_id"] == org), now.filter(now["org_id"] == org))
+        for org in was["org_id"].unique(maintain_order=True)
+    ]
+
+
+def last_of(parts: list[Part], now: pl.DataFrame) -> Plan:
+    """Return what was sent last, by which is seen that the ledger has it all."""
+    return Plan(tuple(parts), revisions={identity(row): row for row in now[-100:].iter_rows(named=True)})
 
 
 class Pace:

@@ -9,21 +9,19 @@ import click
 from tollmeter.admin.price_rows import plain_amount, rule_document, rule_row
 from tollmeter.cli.groups import Group
 from tollmeter.cli.options import INSTANT
-from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
+from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
+from tollmeter.cli.prices_fx import fx
 from tollmeter.cli.progress import bar
-from tollmeter.schemas.money import NANO_PER_USD, PICO_PER_USD
+from tollmeter.schemas.money import PICO_PER_USD
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.book import PriceBook, load
 from tollmeter.streams.price.book.check import DIFFERENT, check, models
 from tollmeter.streams.price.book.compare import Compared, compare, summary
 from tollmeter.streams.price.book.coverage import DifferencesError
 from tollmeter.streams.price.book.fx import FxError
-from tollmeter.streams.price.book.fx_banks import BANKS, fetch_bank, merge, read_bank, store
-from tollmeter.streams.price.book.fx_history import newest, stale_lines
 from tollmeter.streams.price.book.lookup import lookup, nearest
 from tollmeter.streams.price.book.overrides import OverridesError
 from tollmeter.streams.price.book.public_map import MapError
-from tollmeter.streams.price.book.publish import fx_rows
 
 SHOWN_DIFFERENCES = 20
 
@@ -147,64 +145,7 @@ def _short(one: Compared) -> dict[str, Any]:
     }
 
 
-@prices.group(cls=Group, invoke_without_command=True)
-@json_option
-@click.pass_context
-def fx(context: click.Context, as_json: bool) -> None:
-    """The newest exchange rates, and how old they are; --json has all. Amounts take the last one before the call."""
-    if context.invoked_subcommand:
-        return
-    book, settings, today = open_book(context.obj), context.obj, datetime.now(UTC).date()
-    if as_json:
-        print_json([{**row, "day": str(row["day"])} for row in fx_rows(book)])
-        return
-    shown = [
-        {
-            "currency": rate.currency,
-            "day": str(rate.day),
-            "age, days": (today - rate.day).days,
-            "for 1 USD": plain_amount(rate.per_usd_nano, NANO_PER_USD),
-            "source": rate.source,
-        }
-        for rate in newest(book.fx, today).values()
-        if rate is not None
-    ]
-    print_table("newest exchange rates", shown)
-    for text in stale_lines(book.fx, today, settings.fx_max_age_days):
-        err.print(text)
-
-
-@fx.command("update")
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--from", "bank", type=click.Choice([*BANKS]), help="Fetch them from the bank: EUR ecb, RUB cbr.")
-@json_option
-@click.pass_obj
-def update_fx(settings: Settings, files: tuple[Path, ...], bank: str | None, as_json: bool) -> None:
-    """Take over rates from FILES of the ECB (eurofxref, CSV or XML) or the Bank of Russia (XML), or from the bank.
-
-    They go into the file of TOLLMETER_FX_FILE, where a day's rate stays once it is there; exit code 1 when a file says
-    otherwise.
-    """
-    if not settings.fx_file:
-        raise UserError("no file keeps the rates: set TOLLMETER_FX_FILE to one, also for the workers; it may be new")
-    if not files and bank is None:
-        raise UserError("name a bank's FILE, or say --from ecb or --from cbr")
-    target = Path(settings.fx_file)
-    try:
-        new = [cells for file in files for cells in read_bank(file)]
-        new += fetch_bank(bank, datetime.now(UTC).date()) if bank is not None else []
-        merged = merge(target, new)
-        store(target, merged.cells)
-    except FxError as error:
-        raise UserError(str(error)) from None
-    if as_json:
-        print_json({"added": merged.added, "known": merged.known, "conflicts": merged.conflicts, "file": str(target)})
-    else:
-        out.print(f"{merged.added} rates are new in {target}, {merged.known} were there")
-        if merged.added:
-            out.print("PRICE uses them from its next start on")
-    if merged.conflicts:
-        raise Finding("\n".join(merged.conflicts))
+prices.add_command(fx)
 
 
 def open_book(settings: Settings) -> PriceBook:

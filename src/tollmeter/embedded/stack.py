@@ -58,6 +58,9 @@ class Stack:
         self._moves = {"kafka": kafka_port, "clickhouse": clickhouse_port}
         self._announced = announced
         self._wish = (settings or Settings()).model_copy(update={"data_dir": self.data_dir})
+        self._own_rates = not self._wish.fx_file
+        if self._own_rates:
+            self._wish = self._wish.model_copy(update={"fx_file": str(self.data_dir.absolute() / stacks.RATES)})
         self.settings = self._wish
         self._workers = tuple(workers)
         self._note = note
@@ -74,6 +77,8 @@ class Stack:
         with ExitStack() as exit_stack:
             exit_stack.enter_context(state.owner(self.data_dir, announced=self._announced))
             secret.ensure(self.data_dir)
+            if self._own_rates:
+                Path(self._wish.fx_file).touch()
             self._addresses = Addresses(self.data_dir, self._wish, self._moves, self._note)
             self._patience = Patience(self._wish.start_limit_s, time.monotonic())
             self.supervisor = Supervisor(self._note)

@@ -58,6 +58,15 @@ class _Resolved(NamedTuple):
     model_id: str
 
 
+class Money(NamedTuple):
+    """What rows cost in nano-USD, where that is known, and what is at risk, where that is."""
+
+    total: Ints
+    known: Mask
+    at_risk: Ints
+    risky: Mask
+
+
 class PriceBook:
     """Prices events. Not thread-safe: the memory of resolved names grows while pricing."""
 
@@ -72,10 +81,9 @@ class PriceBook:
     ) -> None:
         self.planner = Planner(overrides, coverage or Coverage(), at_risk)
         self.overrides = overrides
-        self.fx = tuple(fx)
-        self._staleness = staleness
+        self.staleness = staleness
         self.id = book_id(self.planner, overrides)
-        self._eur, self._rub = (Rates([r for r in self.fx if r.currency == name]) for name in ("EUR", "RUB"))
+        self.use_rates(fx)
         self._table = Table()
         self._remembered = remembered
         self._known: dict[tuple[str, ...], _Resolved] = {}
@@ -116,6 +124,18 @@ class PriceBook:
             )
             made.append(_nullable("est_cost_nano", priced.value, _validity(priced.valued)).fill_null(stated))
         return pl.DataFrame(made)
+
+    def use_rates(self, fx: Iterable[Rate]) -> None:
+        """Convert with these exchange rates from now on; they are no part of the book's id."""
+        self.fx = tuple(fx)
+        self._eur, self._rub = (Rates([r for r in self.fx if r.currency == name]) for name in ("EUR", "RUB"))
+
+    def convert(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the columns in other currencies of priced rows, at their own amounts in USD; NULL without a rate."""
+        known, risky = (rows[name].is_not_null().to_numpy() for name in ("cost_nano", "at_risk_nano"))
+        money = Money(_ints(rows["cost_nano"]), known, _ints(rows["at_risk_nano"]), risky)
+        amounts, dates = self._in_currencies(_ints(rows["event_time"].to_physical()), money)
+        return pl.DataFrame([*amounts, *dates])
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -172,7 +192,7 @@ class PriceBook:
             amounts = price_one(self._table.plans[int(columns.plan[row])], call)
             _put(priced, row, amounts, self._table.rule_number(amounts.rule_id))
 
-    def _in_currencies(self, at_us: Ints, priced: Priced) -> tuple[list[pl.Series], list[pl.Series]]:
+    def _in_currencies(self, at_us: Ints, priced: Priced | Money) -> tuple[list[pl.Series], list[pl.Series]]:
         """Return cost and amount at risk in each currency and the date of the older rate; and the date of each."""
         days = at_us // DAY_US
         money: dict[str, list[pl.Series]] = {"cost": [], "at_risk": []}
@@ -180,14 +200,14 @@ class PriceBook:
         dates = []
         for name, rates in (("eur", self._eur), ("rub", self._rub)):
             day, rate = rates.find(days)
-            fresh = (rate > 0) & (days - day <= self._staleness.max_age_days)
+            fresh = (rate > 0) & (days - day <= self.staleness.max_age_days)
             stale = (rate > 0) & ~fresh
             money["cost"].append(_converted(f"cost_{name}_nano", priced.total, rate, priced.known & fresh))
             risky, amount = priced.risky & fresh, priced.at_risk
             if stale.any():  # what is known in USD is at risk in the currency, at the last rate and a margin
                 risky = risky | (stale & (priced.known | priced.risky))
                 amount = np.where(stale & priced.known, priced.total, amount)
-                rate = np.where(stale, self._staleness.raised(rate), rate)
+                rate = np.where(stale, self.staleness.raised(rate), rate)
             money["at_risk"].append(_converted(f"at_risk_{name}_nano", amount, rate, risky))
             oldest = np.where(fresh, np.minimum(oldest, day), oldest)
             dates.append(_dates(f"fx_{name}_date", day, fresh))

@@ -29,7 +29,9 @@ def read_lines(path: Path) -> list[tuple[int, tuple[str, ...]]]:
             lines = list(csv.reader(file, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FxError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if not lines or tuple(lines[0]) != COLUMNS:
+    if not lines:  # as a new stack has it
+        return []
+    if tuple(lines[0]) != COLUMNS:
         raise FxError(
             f"{path}:1: the first line must be {','.join(COLUMNS)} (a file of the ECB or the Bank of Russia is taken "
             "over by 'tollmeter prices fx update')"

@@ -79,11 +79,12 @@ def _rows(body: bytes, where: str) -> list[Cells]:
 
 
 def merge(file: Path, new: Iterable[Cells]) -> Merged:
-    """Return the rows of our own file with a bank's added; a file not yet there begins with the shipped rates.
+    """Return the rows of our own file with a bank's added; one without rates yet begins with the shipped ones.
 
     Raises `FxError` when our own file is wrong.
     """
-    kept = {_key(rate_of(cells)): cells for _, cells in read_lines(file if file.exists() else SHIPPED)}
+    own = read_lines(file) if file.exists() else []
+    kept = {_key(rate_of(cells)): cells for _, cells in own or read_lines(SHIPPED)}
     before = len(kept)
     known, conflicts = 0, list[str]()
     for cells in new:

@@ -3,6 +3,7 @@
 That history has EUR alone and ends with the release of the package that brings it; the one shipped rate of RUB is old.
 """
 
+import logging
 from collections.abc import Iterable
 from datetime import date
 from functools import cache
@@ -12,9 +13,11 @@ from zipfile import ZipFile
 
 from currency_converter.currency_converter import CURRENCY_FILE
 
-from tollmeter.streams.price.book.fx import SHIPPED, rate_of, read_lines
+from tollmeter.streams.price.book.fx import SHIPPED, FxError, rate_of, read_lines
 from tollmeter.streams.price.book.fx_banks import ecb_csv
 from tollmeter.streams.rules.pricing.fx import CURRENCIES, Rate
+
+log = logging.getLogger("tollmeter.price")
 
 SINCE = date(2024, 1, 1)
 
@@ -25,6 +28,41 @@ def load_rates(own_file: str = "") -> list[Rate]:
     known = {rate.currency for rate in own}
     shipped = {(rate.day, rate.currency): rate for rate in (*map(rate_of, _shipped()), *ecb_history())}
     return sorted([*own, *(rate for rate in shipped.values() if rate.currency not in known)])
+
+
+class RateFile:
+    """The user's file, looked at again whenever it is another one."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen = self._mark()
+
+    def changed(self) -> list[Rate] | None:
+        """Return every rate in force if the file has changed since the last call; a wrong one is said in the log."""
+        mark = self._mark()
+        if mark == self._seen:
+            return None
+        self._seen = mark
+        try:
+            return load_rates(self._path)
+        except FxError as error:
+            log.error("exchange rates stay as they are: %s", str(error).splitlines()[0])
+            return None
+
+    def _mark(self) -> tuple[int, int, int]:
+        try:
+            found = Path(self._path).stat() if self._path else None
+        except OSError:
+            return (0, 0, 0)
+        return (0, 0, 0) if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def said(rates: Iterable[Rate]) -> str:
+    """Say of which day the newest rate of each currency is."""
+    last: dict[str, date] = {}
+    for rate in rates:
+        last[rate.currency] = max(rate.day, last.get(rate.currency, rate.day))
+    return ", ".join(f"{currency} up to {day}" for currency, day in sorted(last.items()))
 
 
 def newest(rates: Iterable[Rate], today: date) -> dict[str, Rate | None]:

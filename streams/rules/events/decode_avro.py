@@ -106,7 +106,7 @@ def _all_ours(values: Sequence[bytes | None]) -> pl.DataFrame | None:
     if not all(map(_SOUND_OLD_START, values)):
         return None
     lacks = {framing.single[-8:]: framing.lacks for framing in codec.FRAMINGS}
-    return read_block([value[_FRAMING:] + lacks[value[2:10]] for value in values])  # type: ignore[index]
+    return read_block([value[_FRAMING:] + lacks[value[2:10]] for value in values])  # type: ignore[index, operator]
 
 
 def _sort_out(values: Sequence[bytes | None]) -> _Sorted:

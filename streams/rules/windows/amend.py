@@ -183,6 +183,25 @@ def repriced(rows: pl.DataFrame, price: Price, was: pl.DataFrame | None = None) 
     return now, differs
 
 
+def filled(rows: pl.DataFrame, convert: Price) -> tuple[pl.DataFrame, pl.Series]:
+    """Return the rows one revision up with amounts for which there is a rate by now, and which of them have any.
+
+    What was converted once stays; what was an amount at an old rate and a margin, for limits, becomes what it is.
+    """
+    made, now = convert(rows), rows
+    any_filled = pl.repeat(value=False, n=rows.height, dtype=pl.Boolean, eager=True)
+    for name in ("eur", "rub"):
+        day, cost, at_risk = f"fx_{name}_date", f"cost_{name}_nano", f"at_risk_{name}_nano"
+        unconverted = rows[cost].is_null() & rows["cost_nano"].is_not_null()
+        unrated = rows["cost_nano"].is_null() & rows["at_risk_nano"].is_not_null() & rows[day].is_null()
+        fill = (unconverted | (unrated & rows["fx_date"].is_null())) & made[day].is_not_null()
+        now = now.with_columns(made[column].zip_with(fill, rows[column]) for column in (day, cost, at_risk))
+        any_filled |= fill
+    oldest = pl.min_horizontal("fx_date", "fx_eur_date", "fx_rub_date")
+    now = now.with_columns(pl.when(any_filled).then(oldest).otherwise("fx_date").alias("fx_date"))
+    return _next(rows, now), any_filled
+
+
 def _next(rows: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
     revisions = rows["revision"].cast(pl.Int64) + 1
     if rows.height and int(revisions.to_numpy().max()) >= MAX_REVISION:
