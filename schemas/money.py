@@ -11,6 +11,9 @@ NANO_PER_MICRO = 1_000
 MAX_EVENT_NANO = 10**12
 """No single call costs more than 1,000 USD; beyond it an event is INVALID, so that sums of Int64 cannot wrap."""
 
+FX_COLUMNS = ("day", "currency", "usd_per_unit", "units_per_usd", "source")
+"""The columns of a file of exchange rates."""
+
 
 def round_half_even(numerator: int, denominator: int) -> int:
     """Return numerator / denominator as the nearest integer, ties to the even one. `denominator` must be positive."""

@@ -1,17 +1,20 @@
 """The order of decision: blocks, models, cap, rate limits, budgets. One snapshot is read, nothing slow waited for."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from tollmeter.producers.guard import refusals
 from tollmeter.producers.guard.accounts import UNITS, Bound, Refusal, Reservation
 from tollmeter.producers.guard.decision import Allow, Deny
+from tollmeter.producers.guard.exchange import InForce
 from tollmeter.producers.guard.limits import MONEY, Caller
-from tollmeter.producers.guard.prices import UNPRICED, Prices
+from tollmeter.producers.guard.prices import UNPRICED
 from tollmeter.producers.guard.question import Question
 from tollmeter.producers.guard.snapshot import Snapshot
 from tollmeter.schemas.addresses import caller_form, normal_address
 from tollmeter.schemas.names import plain_model, plain_provider
 from tollmeter.settings import Settings
+
+NO_RATES: Mapping[str, InForce] = {}
 
 
 class Decider:
@@ -101,24 +104,26 @@ class Decider:
         partition = known.partition(org)
         as_of_ms = known.spend.known_until(partition)
         stale = not self._trusting if as_of_ms is None else wall_ms - as_of_ms > self._stale_ms
-        unrated = binding.foreign and not _rated(binding.bounds, known.prices)
+        rates = known.prices.rates() if binding.foreign and known.prices is not None else NO_RATES
+        unrated, fx_stale = _rated(binding.bounds, rates) if binding.foreign else (False, False)
         if (stale or unrated) and self._closed and (bounds or not known.loaded):
             return refusals.budget_unknown(known.staleness_ms(org))
         if not bounds:
             return Allow(est, Reservation(None), status, stale=not known.loaded)
         nano = est or 0
         amounts = (nano, 0, 0, tokens, 1)
-        if binding.foreign and known.prices is not None:
-            convert = known.prices.in_currency
-            amounts = (nano, convert(nano, "EUR"), convert(nano, "RUB"), tokens, 1)
+        if rates:
+            eur, rub = (rates[name].convert(nano) if name in rates else 0 for name in ("EUR", "RUB"))
+            amounts = (nano, eur, rub, tokens, 1)
         now_s = wall_ms // 1_000
         found = known.accounts.reserve(bounds, amounts, partition or 0, now_s, mono_ms, not stale)
         if isinstance(found, Refusal):
-            return refusals.over_budget(self._http_status, found, now_s)
-        return Allow(est, found, status, stale or unrated)
+            unit = UNITS[found.bound.unit]
+            return refusals.over_budget(self._http_status, found, now_s, unit in rates and rates[unit].stale)
+        return Allow(est, found, status, stale or unrated, fx_stale)
 
 
-def _rated(bounds: Iterable[Bound], prices: Prices | None) -> bool:
-    """Tell whether there is a rate for every limit in another currency: without one nothing is set aside for it."""
-    known = () if prices is None else (*prices.per_usd_nano, UNITS[0])
-    return all(UNITS[bound.unit] in known for bound in bounds if bound.unit < MONEY)
+def _rated(bounds: Iterable[Bound], rates: Mapping[str, InForce]) -> tuple[bool, bool]:
+    """Tell whether some limit has no rate, so that nothing is set aside for it, and whether some has one too old."""
+    foreign = {UNITS[bound.unit] for bound in bounds if bound.unit < MONEY} - {UNITS[0]}
+    return not foreign <= rates.keys(), any(name in rates and rates[name].stale for name in foreign)

@@ -22,9 +22,16 @@ class CallRefused(Exception):  # noqa: N818
 class Allow:
     """The call may go out. Settle the reservation when it is over, with what it really cost."""
 
-    __slots__ = ("downgrade_to", "est_nano", "price_status", "reservation", "stale")
+    __slots__ = ("downgrade_to", "est_nano", "fx_stale", "price_status", "reservation", "stale")
 
-    def __init__(self, est_nano: int | None, reservation: Reservation, price_status: str, stale: bool = False) -> None:
+    def __init__(
+        self,
+        est_nano: int | None,
+        reservation: Reservation,
+        price_status: str,
+        stale: bool = False,
+        fx_stale: bool = False,
+    ) -> None:
         self.downgrade_to = ""
         """The model to send in place of the one that was asked for; "" for that one. Said to who asks `downgrades`."""
         self.est_nano = est_nano
@@ -34,6 +41,8 @@ class Allow:
         """PRICED, OVERRIDE, FREE; PARTIAL: the rate of a near relative; UNKNOWN_MODEL; "" with a disabled guard."""
         self.stale = stale
         """The budgets were not known well enough to be applied; by setting the guard lets such calls pass."""
+        self.fx_stale = fx_stale
+        """A limit in another currency was applied by a rate that is too old, and a margin."""
 
     @property
     def est_usd(self) -> float | None:

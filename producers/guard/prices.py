@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from tollmeter.producers.guard.exchange import Exchange, InForce
 from tollmeter.producers.guard.names import Catalogue, Key
 from tollmeter.producers.guard.price_rules import Rule, cost_nano, days_of, read_rule, rule_at
-from tollmeter.schemas.money import MAX_EVENT_NANO, NANO_PER_USD, round_half_even
+from tollmeter.schemas.money import MAX_EVENT_NANO
 from tollmeter.streams.rules.pricing.price_one import INFORMATIVE
 from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, LAST_DAY, SINGLE
 
@@ -75,8 +76,7 @@ class Prices:
             entry = {"rule_id": rule_id, "rate_pico": rates, "priced": list(rates), "above_input": above}
             self._listed.setdefault((provider, name), []).append(read_rule(entry))
         self._default = (read_rule(document["at_risk"]),) if "at_risk" in document else ()
-        self.per_usd_nano = _latest_rates(document.get("fx", ()))
-        """Nano-units of a currency for one USD."""
+        self._exchange = Exchange(document.get("fx", ()), document.get("fx_staleness"))
 
     def _add(self, entry: dict[str, Any], left_out: frozenset[str], sold_by: Mapping[str, str]) -> None:
         rule = read_rule(entry)
@@ -149,9 +149,9 @@ class Prices:
         listing = self._known.get((provider, model)) or self._listing(provider, model)
         return bool(listing.rules) or self._catalogue.maker(model) in ("", listing.seller)
 
-    def in_currency(self, nano_usd: int, currency: str) -> int:
-        """Convert at the latest rate; 0 where none is known: ask `per_usd_nano` before relying on it."""
-        return round_half_even(nano_usd * self.per_usd_nano.get(currency, 0), NANO_PER_USD)
+    def rates(self) -> Mapping[str, InForce]:
+        """Return today's rate of each other currency; none where none is known: nothing can be set aside in it then."""
+        return self._exchange.on(self._now_s() // DAY_SECONDS)
 
     def _listing(self, provider: str, model: str) -> Listing:
         seller = self._catalogue.provider(provider, model)
@@ -244,7 +244,3 @@ def _conditional_names(overrides: Iterable[dict[str, Any]]) -> frozenset[str]:
 
 def _any_fits(names: set[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
-
-
-def _latest_rates(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
-    return {row["currency"]: int(row["per_usd_nano"]) for row in sorted(rows, key=lambda row: str(row["day"]))}

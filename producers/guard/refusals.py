@@ -39,8 +39,8 @@ def cost_cap(status: int, max_nano: int, est_nano: int) -> Deny:
     return Deny(status, body)
 
 
-def over_budget(status: int, refusal: Refusal, now_s: int) -> Deny:
-    """A budget is used up, or what is left of it does not cover the call."""
+def over_budget(status: int, refusal: Refusal, now_s: int, fx_stale: bool = False) -> Deny:
+    """A budget is used up, or what is left of it does not cover the call; `fx_stale`: by an old rate and a margin."""
     (account, limit, _, budget), reason, spent, held = refusal
     ends = account.ends_s - now_s if now_s < account.ends_s else None
     body: dict[str, Any] = {
@@ -59,6 +59,8 @@ def over_budget(status: int, refusal: Refusal, now_s: int) -> Deny:
         "in_flight": held,
         "remaining": max(0, limit - spent - held),
     }
+    if fx_stale:
+        body["fx_stale"] = True
     return Deny(status, body, RETRY_SHARE_S if reason == "share" else ends)
 
 

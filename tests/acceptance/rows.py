@@ -92,7 +92,6 @@ ROWS = (
     Row(
         "B1",
         "The table `token_usage` that a billing page reads, images included",
-        gaps=("a total that the sender states larger than the sum is kept",),
     ),
     Row("B2", "The billing page's endpoints: token summary and list, by model, agent and day"),
     Row(

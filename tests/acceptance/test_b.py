@@ -125,7 +125,8 @@ def test_b4(check: Check, line: Line) -> None:
     now = datetime.now(UTC)
     days = [now - timedelta(days=back) for back in range(4)]
     calls = [event(at, org_id=check.org, input_tokens=1_000, output_tokens=200) for at in days]
-    rows = line.arrive([*calls, event(now - timedelta(days=40), org_id=check.org, input_tokens=1_000)])
+    old_at = now - timedelta(days=40)
+    rows = line.arrive([*calls, event(old_at, org_id=check.org, input_tokens=1_000)])
     nano = cost_nano("gpt-4o", 1_000, 200) or 0
     with check.step("EUR and RUB at the rate of the call's own day"):
         for at, call in zip(days, calls, strict=True):
@@ -133,7 +134,28 @@ def test_b4(check: Check, line: Line) -> None:
             assert row["cost_eur_nano"] == eur_nano(nano, at.date()), at
             assert row["cost_rub_nano"] == rub_nano(nano, at.date()), at
     with check.step("the day of the rate stands in the row"):
-        assert {rows[call["event_id"]]["fx_date"] for call in calls} == {f"{at.date()}" for at in days}
+        for name in ("fx_date", "fx_eur_date", "fx_rub_date"):
+            assert {rows[call["event_id"]][name] for call in calls} == {f"{at.date()}" for at in days}
     with check.step("NULL where no rate of that time is known, never a guess"):
         (old,) = [row for row in rows.values() if row["output_tokens"] == 0]
         assert (old["cost_nano"], old["cost_eur_nano"], old["cost_rub_nano"]) == (2_500_000, None, None)
+    with check.step("when rates come late, amounts of past days are filled in by corrections, each by its own day"):
+        file, day = line.data.parent / f"{check.org}.csv", old_at.date()
+        file.write_text(f"Date,USD,\n{day - timedelta(days=2)},1.25,\n", encoding="utf-8")
+        said = line.json("prices", "fx", "update", str(file))
+        assert said["added"] == 1
+        where = (
+            f"SELECT * FROM usage WHERE org_id = '{check.org}' AND output_tokens = 0 AND revision > {old['revision']}"
+        )
+        (new,) = line.until(lambda: line.sql(where))
+        assert (new["cost_eur_nano"], new["cost_rub_nano"], new["cost_nano"]) == (2_000_000, None, 2_500_000)
+        assert (new["fx_eur_date"], new["fx_rub_date"]) == (f"{day - timedelta(days=2)}", None)
+        assert line.json("prices", "fx", "fill")["filled"] == 0
+    with check.step("PRICE takes late rates over by itself: the next call of that day has its amount at once"):
+
+        def priced() -> int | None:
+            call = event(old_at, org_id=check.org, input_tokens=2_000)
+            amount: int | None = line.arrive([call])[call["event_id"]]["cost_eur_nano"]
+            return amount
+
+        assert line.until(priced) == 4_000_000

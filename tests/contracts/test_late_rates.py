@@ -1,4 +1,4 @@
-"""Rates that come late fill in amounts of past days: exact, once, resumable, visible as corrections, prices untouched."""
+"""Rates that come late fill in amounts of past days: exact, once, resumable, as corrections, prices untouched."""
 
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction

@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import date, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+from polars import DataFrame
 
 from tollmeter.cli.root import run
-from tollmeter.streams.price.book.fx import FxError
+from tollmeter.settings import Settings
+from tollmeter.streams.price.book.book import load
+from tollmeter.streams.price.book.fx import COLUMNS, FxError
 from tollmeter.streams.price.book.fx_banks import fetch_bank, merge, read_bank, store
-from tollmeter.streams.price.book.fx_history import load_rates
+from tollmeter.streams.price.book.fx_history import RateFile, load_rates
+from tollmeter.streams.price.stage import PriceKernel
 
 ECB_SOURCE, RUSSIAN_SOURCE = "European Central Bank reference rate", "Bank of Russia official rate"
 ECB_XML = """<?xml version="1.0" encoding="UTF-8"?>
@@ -124,7 +128,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().err == f"tollmeter: {tmp_path / 'none'}: cannot be read: No such file or directory\n"
     assert not own.exists()
     assert run(["prices", "fx", "update", "--json", str(ecb)]) == 0
-    assert json.loads(capsys.readouterr().out) == {"added": 2, "known": 0, "conflicts": [], "file": str(own)}
+    counts = {"added": 2, "known": 0, "conflicts": [], "filled": None}
+    assert json.loads(capsys.readouterr().out) == counts | {"file": str(own)}
     wrong = written(tmp_path / "w.xml", ECB_XML.replace("1.1527", "2"))
     assert run(["prices", "fx", "update", str(wrong)]) == 1
     assert "2026-11-20 EUR: 1.1527 USD for 1 stays" in capsys.readouterr().err
@@ -182,3 +187,27 @@ def test_an_answer_that_is_no_rates_brings_none(
 def test_a_bank_that_is_not_there() -> None:
     with pytest.raises(FxError, match="does not answer"):
         fetch_bank("ecb", date(2026, 11, 29), "http://127.0.0.1:9/rates")
+
+
+def test_price_takes_over_what_comes_into_the_file_and_survives_what_is_wrong(tmp_path: Path) -> None:
+    own = tmp_path / "fx.csv"
+    own.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+    book = load(Settings(fx_file=str(own)))
+    kernel = PriceKernel(book, RateFile(str(own)))
+    event = DataFrame({"cost_nano": [1_000], "at_risk_nano": [None], "event_time": [datetime(2026, 11, 20)]})
+    assert not kernel.refresh()
+    before = kernel.document()
+    own.write_text(own.read_text() + "2026-11-20,RUB,,80,x\n", encoding="utf-8")
+    assert kernel.refresh()
+    assert not kernel.refresh()
+    assert book.convert(event)["cost_rub_nano"].to_list() == [80_000]
+    after = kernel.document()
+    assert (after[0], after[1] != before[1]) == (before[0], True)
+    assert {"day": "2026-11-20", "currency": "RUB", "per_usd_nano": 80 * 10**9, "source": "x"} in json.loads(after[1])[
+        "fx"
+    ]
+    own.write_text("nonsense\n", encoding="utf-8")
+    assert not kernel.refresh()
+    own.unlink()
+    assert not kernel.refresh()
+    assert book.convert(event)["cost_rub_nano"].to_list() == [80_000]

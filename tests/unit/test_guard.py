@@ -189,6 +189,38 @@ def test_limit_in_another_currency_counts_at_the_latest_rate() -> None:
     assert guard.check("gpt-a", **{**CALL, "prompt_tokens": 5_000})
 
 
+def old_rate(day: str, **staleness: int) -> rows.Record:
+    document = json.loads(BOOK[2] or b"")
+    document["fx"] = [{"day": day, "currency": "EUR", "per_usd_nano": 900_000_000, "source": "test"}]
+    document["fx_staleness"] = {"max_age_days": 7, "margin_pct": 5, **staleness}
+    return BOOK[0], BOOK[1], json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(("day", "stale"), [("2026-11-15", False), ("2026-11-14", True), ("2024-12-31", True)])
+def test_limit_in_another_currency_goes_on_with_an_old_rate_and_a_margin_and_says_so(day: str, stale: bool) -> None:
+    """0.01 USD at 0.9 are 0.009 EUR, with the margin of 5 % 0.00945: a limit between the two tells them apart."""
+    assert datetime.fromtimestamp(NOON, UTC).date().isoformat() == "2026-11-22"
+    for limit, passes in ((9_000, not stale), (9_449, not stale), (9_450, True)):
+        guard = guard_at(None, rows.policy(Policy(org_id="acme", daily_limit_micro=limit, currency="EUR")))
+        feed(guard, old_rate(day))
+        decision = guard.check("gpt-a", **CALL)
+        assert bool(decision) == passes, limit
+        if isinstance(decision, Allow):
+            assert (decision.fx_stale, decision.stale) == (stale, False)
+        else:
+            assert decision.body["fx_stale"] is True
+
+
+def test_a_rate_of_tomorrow_is_no_rate_yet_and_one_in_usd_is_never_stale() -> None:
+    limit = rows.policy(Policy(org_id="acme", daily_limit_micro=9_000, currency="EUR"))
+    guard = guard_at(None, limit, settings=Settings(guard_fail="closed"))
+    feed(guard, old_rate("2026-11-23"))
+    assert denied(guard.check("gpt-a", **CALL)).error == "budget_unknown"
+    guard = guard_at(None, rows.policy(ORG))
+    feed(guard, old_rate("2024-12-31"))
+    assert not allowed(guard.check("gpt-a", **CALL)).fx_stale
+
+
 def test_limit_in_a_currency_without_any_rate_fails_as_set() -> None:
     """Nothing can be set aside for it, so it is never taken for kept: refused when closed, said when open."""
     limit = rows.policy(Policy(org_id="acme", daily_limit_micro=9_000, currency="RUB"))

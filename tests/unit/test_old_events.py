@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -10,10 +11,15 @@ from hypothesis import strategies as st
 
 from tests import watch_rows
 from tests.effort import examples
+from tests.exchange import dated
+from tests.usage_rows import AT, avro, fields
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import Round
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.priced import BACKFILL
+from tollmeter.schemas.times import H_BACKFILL
+from tollmeter.streams.price.batch import price_batch
+from tollmeter.streams.price.book.book import load
 from tollmeter.streams.rules.windows.alerts import fresh
 from tollmeter.streams.rules.windows.controls import fold_policy
 from tollmeter.streams.rules.windows.fold import fold_rows
@@ -136,3 +142,31 @@ def test_hours_that_wait_for_nothing_live_are_repaired_in_silence(live: bool) ->
     assert alerts
     assert fresh(alerts, HOUR * 3_600, MAX_AGE_S) == []
     assert state.quiet_hours == set()
+
+
+def test_what_is_brought_in_afterwards_trains_no_detector() -> None:
+    rows = [watch_rows.row(at, HOUR * 3_600, flags=BACKFILL if at % 2 else "") for at in range(6)]
+    state = State(0, RULES)
+    noted = []
+    state.detector.note = noted.append  # type: ignore[method-assign, assignment]
+    fold_rows(state, watch_rows.frame(rows), 1)
+    assert [calls.size for calls in noted] == [3]
+
+
+@pytest.mark.parametrize(
+    ("field", "header", "marked"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_a_field_marks_a_call_as_a_header_does(field: bool, header: bool, marked: bool) -> None:
+    """A call of more than 400 days ago is taken when it is marked; unmarked it is refused."""
+    long_ago = AT - 500 * 86_400_000_000
+    headers, marked = [(H_BACKFILL, b"1")] if header else [], field or header
+    values = [avro(fields(1, occurred_at=at, backfill=field)) for at in (AT, long_ago)]
+    records = [
+        SimpleNamespace(
+            value=value, partition=0, offset=at, timestamp=AT // 1_000, topic="t", headers=headers, key=None
+        )
+        for at, value in enumerate(values)
+    ]
+    priced = price_batch([records], load(dated()))
+    assert priced.rows["flags"].to_list() == ([BACKFILL] * 2 if marked else [""])
+    assert [reject.reason for reject in priced.rejects] == ([] if marked else ["time_out_of_range"])

@@ -25,6 +25,7 @@ from tollmeter.embedded.environment import FRUGAL, bare_environment, passwords, 
 from tollmeter.embedded.jars import EmbeddedError
 from tollmeter.embedded.patience import Patience, demand_s
 from tollmeter.embedded.supervisor import Program, Running, Supervisor
+from tollmeter.schemas.money import FX_COLUMNS
 from tollmeter.settings import Settings
 
 STAGES = ("price", "ledger", "watch")
@@ -78,7 +79,7 @@ class Stack:
             exit_stack.enter_context(state.owner(self.data_dir, announced=self._announced))
             secret.ensure(self.data_dir)
             if self._own_rates:
-                Path(self._wish.fx_file).touch()
+                self._begin_rates(Path(self._wish.fx_file))
             self._addresses = Addresses(self.data_dir, self._wish, self._moves, self._note)
             self._patience = Patience(self._wish.start_limit_s, time.monotonic())
             self.supervisor = Supervisor(self._note)
@@ -86,6 +87,10 @@ class Stack:
             self._start()
             self._exit = exit_stack.pop_all()
         return self
+
+    def _begin_rates(self, file: Path) -> None:
+        if not file.exists():
+            file.write_text(",".join(FX_COLUMNS) + "\n", encoding="utf-8")
 
     def __exit__(self, *_: object) -> None:
         self.close()

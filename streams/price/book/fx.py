@@ -11,11 +11,11 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 
-from tollmeter.schemas.money import NANO_PER_USD
+from tollmeter.schemas.money import FX_COLUMNS, NANO_PER_USD
 from tollmeter.streams.rules.pricing.fx import CURRENCIES, MAX_PER_USD_NANO, Rate
 
 SHIPPED = Path(__file__).with_name("fx_rates.csv")
-COLUMNS = ("day", "currency", "usd_per_unit", "units_per_usd", "source")
+COLUMNS = FX_COLUMNS
 
 
 class FxError(ValueError):
@@ -29,9 +29,7 @@ def read_lines(path: Path) -> list[tuple[int, tuple[str, ...]]]:
             lines = list(csv.reader(file, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FxError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if not lines:  # as a new stack has it
-        return []
-    if tuple(lines[0]) != COLUMNS:
+    if not lines or tuple(lines[0]) != COLUMNS:
         raise FxError(
             f"{path}:1: the first line must be {','.join(COLUMNS)} (a file of the ECB or the Bank of Russia is taken "
             "over by 'tollmeter prices fx update')"

@@ -28,6 +28,7 @@ def document(book: PriceBook) -> tuple[bytes, bytes]:
         "rules": [rule_of(band) for band in rules(book)],
         "overrides": [part.model_dump(mode="json", exclude_defaults=True) for part in book.overrides.documents],
         "fx": [{**row, "day": str(row["day"])} for row in fx_rows(book)],
+        "fx_staleness": book.staleness._asdict(),
         "names": names(),
         "listed": listed(book),
         "at_risk": rule_of(book.planner.relatives.default.band()),

@@ -190,11 +190,12 @@ def filled(rows: pl.DataFrame, convert: Price) -> tuple[pl.DataFrame, pl.Series]
     """
     made, now = convert(rows), rows
     any_filled = pl.repeat(value=False, n=rows.height, dtype=pl.Boolean, eager=True)
+    of_format_1 = rows["fx_date"].is_not_null() & rows["fx_eur_date"].is_null() & rows["fx_rub_date"].is_null()
     for name in ("eur", "rub"):
         day, cost, at_risk = f"fx_{name}_date", f"cost_{name}_nano", f"at_risk_{name}_nano"
         unconverted = rows[cost].is_null() & rows["cost_nano"].is_not_null()
         unrated = rows["cost_nano"].is_null() & rows["at_risk_nano"].is_not_null() & rows[day].is_null()
-        fill = (unconverted | (unrated & rows["fx_date"].is_null())) & made[day].is_not_null()
+        fill = (unconverted | (unrated & ~of_format_1)) & made[day].is_not_null()
         now = now.with_columns(made[column].zip_with(fill, rows[column]) for column in (day, cost, at_risk))
         any_filled |= fill
     oldest = pl.min_horizontal("fx_date", "fx_eur_date", "fx_rub_date")
