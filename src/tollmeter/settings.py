@@ -26,6 +26,7 @@ from tollmeter.schemas.addresses import IPV6_PREFIX
 PREFIX = "TOLLMETER_"
 
 Positive = Annotated[int, Field(gt=0)]
+Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f-\x9f]{1,32}$")]
 NanoUsd = Annotated[int, Field(ge=0)]
 
 
@@ -150,6 +151,10 @@ class Settings(BaseModel):
     # Notify
     notify_routes: str = ""
     """The routes file of `tollmeter notify`; with it `tollmeter up` runs notify, too."""
+
+    verdict_ok: Word = "OK"
+    verdict_alert: Word = "ALERT"
+    """How the last line of the budget report begins."""
 
     # Server
     org: Annotated[str, Field(min_length=1, max_length=256)] = "default"

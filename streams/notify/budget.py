@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.schemas.policy import Policy
@@ -153,13 +153,23 @@ def amount(nano: int, currency: str, *, fine: bool = False) -> str:
     return f"${text}" if currency == "USD" else f"{text} {currency}"
 
 
-def text(budgets: Sequence[Budget], now_s: int) -> str:
-    """Return the report: plain lines for a log file, the last one the verdict."""
+class Words(NamedTuple):
+    """How the verdict begins: in the words that somebody's log is searched for."""
+
+    ok: str = "OK"
+    alert: str = "ALERT"
+
+
+WORDS = Words()
+
+
+def text(budgets: Sequence[Budget], now_s: int, words: Words = WORDS, remarks: Sequence[str] = ()) -> str:
+    """Return the report: plain lines for a log file, the last one the verdict; before it what else is to be said."""
     at = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     lines = [f"tollmeter budget report, {at}"]
     for budget in budgets:
         lines += _lines(budget)
-    return "\n".join([*lines, verdict(budgets)])
+    return "\n".join([*lines, *remarks, verdict(budgets, words)])
 
 
 def _lines(budget: Budget) -> list[str]:
@@ -192,10 +202,10 @@ def _lines(budget: Budget) -> list[str]:
     return lines
 
 
-def verdict(budgets: Sequence[Budget]) -> str:
-    """Return one line that begins with OK or ALERT."""
+def verdict(budgets: Sequence[Budget], words: Words = WORDS) -> str:
+    """Return one line that begins with OK or ALERT, or the words for them."""
     alerts = [budget for budget in budgets if budget.alert]
-    return f"{'ALERT' if alerts else 'OK'} " + "; ".join(_said(budget) for budget in (alerts or budgets))
+    return f"{words.alert if alerts else words.ok} " + "; ".join(_said(budget) for budget in (alerts or budgets))
 
 
 def _said(budget: Budget) -> str:
@@ -203,12 +213,15 @@ def _said(budget: Budget) -> str:
     return f"{budget.name}: {budget.calls:,} calls, {budget.tokens:,} tokens, {spent} spent, {left} remaining"
 
 
-def document(budgets: Sequence[Budget], now_s: int) -> dict[str, Any]:
-    """Return the report for machines."""
+def document(
+    budgets: Sequence[Budget], now_s: int, words: Words = WORDS, remarks: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the report for machines; the words are in `text` alone."""
     return {
         "at": datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "verdict": "ALERT" if any(budget.alert for budget in budgets) else "OK",
-        "text": verdict(budgets),
+        "text": verdict(budgets, words),
+        "providers": list(remarks),
         "budgets": [_fields(budget) for budget in budgets],
     }
 

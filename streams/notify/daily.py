@@ -5,6 +5,7 @@ Its id is that of the day, so a restart or another instance sends no second one;
 
 import asyncio
 import logging
+import os
 from datetime import UTC, datetime, timedelta
 from time import time
 from zoneinfo import ZoneInfo
@@ -16,6 +17,7 @@ from tollmeter.sinks.clickhouse.client import Rejected, Unavailable, connect_exi
 from tollmeter.streams.notify import budget
 from tollmeter.streams.notify.dispatcher import Dispatcher
 from tollmeter.streams.notify.notice import Notice
+from tollmeter.streams.notify.reachable import answers
 from tollmeter.streams.notify.routes import Report
 from tollmeter.streams.notify.self_alerts import report_notice
 
@@ -43,7 +45,7 @@ class Daily:
 
     def __init__(self, settings: Settings, report: Report) -> None:
         self._settings, self._report = settings, report
-        self._making: asyncio.Task[list[budget.Budget]] | None = None
+        self._making: asyncio.Task[tuple[list[budget.Budget], list[str]]] | None = None
         self._not_before = 0.0
         self._done = ""
 
@@ -60,7 +62,7 @@ class Daily:
             return None
         making, self._making = self._making, None
         try:
-            budgets = making.result()
+            budgets, remarks = making.result()
         except (Unavailable, Rejected, PolicyError) as error:
             self._not_before = now_s + AGAIN_S
             log.warning("the budget report of %s waits: %s", day, error)
@@ -70,14 +72,17 @@ class Daily:
         consumers = dispatcher.routes.consumers_for("report", severity, "", "org", "")
         if not budgets or not consumers:
             return None
-        return report_notice(alert_id("report", day), severity, budget.text(budgets, int(time())), now_s, consumers)
+        words = budget.Words(self._settings.verdict_ok, self._settings.verdict_alert)
+        said = budget.text(budgets, int(time()), words, remarks)
+        return report_notice(alert_id("report", day), severity, said, now_s, consumers)
 
-    def _read(self, now_s: int) -> list[budget.Budget]:
+    def _read(self, now_s: int) -> tuple[list[budget.Budget], list[str]]:
         wanted = budget.monthly_pools(list_policies(self._settings), "provider", "", "")
         if not wanted:
-            return []
+            return [], []
         ledger = connect_existing(self._settings)
         try:
-            return [budget.read(ledger, policy, now_s) for policy in wanted]
+            budgets = [budget.read(ledger, policy, now_s) for policy in wanted]
         finally:
             ledger.close()
+        return budgets, answers(self._settings, (policy.name for policy in wanted), os.environ)

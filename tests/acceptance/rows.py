@@ -132,10 +132,6 @@ ROWS = (
     Row(
         "E1",
         "A monthly budget per provider: an alert when little remains, a report whose last line says OK or ALERT",
-        gaps=(
-            "the verdict's words are a setting",
-            "the report says whether the provider answers, where a key is configured",
-        ),
     ),
     Row("E2", "This month's cost per operation, dearest first, in cents"),
     Row("E3", "A chain of providers: the next one serves when the budget is spent or the first fails"),

@@ -45,6 +45,7 @@ def test_e1(check: Check, line: Line, shop: Shop, world: World) -> None:
         assert lines[-1].startswith("OK ")
         assert "126 calls, 45,230 tokens, $0.18 spent, $9.82 remaining" in lines[-1]
         assert report.code == 0
+        assert "provider openai answers" not in said, "no key, no call"
     for _ in range(6):
         line.arrive([event(org_id=org, output_tokens=85_000)])
     with check.step("less than five dollars remain: ALERT, exit code 1"):
@@ -62,7 +63,12 @@ def test_e1(check: Check, line: Line, shop: Shop, world: World) -> None:
         line.until(lambda: "provider openai of world" in log.read_text(encoding="utf-8"), 3)
     with check.step("the report says whether the provider answers, where a key is configured"):
         keys = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{shop.provider.url}/v1"}
-        assert "answers" in line.run("report", "budget", "--org", org, **keys).out
+        asked = line.run("report", "budget", "--org", org, **keys).out.strip().split("\n")
+        assert asked[-2].startswith("provider openai answers: gpt-4o-mini, "), asked
+        assert asked[-1].startswith("ALERT provider openai of"), asked
+        away = line.run("report", "budget", "--org", org, **keys | {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}).out
+        assert "provider openai does not answer: " in away
+        assert KEY not in "".join(asked) + away
 
 
 def test_e2(check: Check, line: Line) -> None:

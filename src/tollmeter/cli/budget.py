@@ -1,5 +1,6 @@
 """`tollmeter report budget`: what monthly budgets have left, what that still buys, OK or ALERT."""
 
+import os
 import time
 
 import click
@@ -10,6 +11,7 @@ from tollmeter.cli.output import UserError, json_option, out, print_json
 from tollmeter.schemas.policy import SCOPE_KINDS
 from tollmeter.settings import Settings
 from tollmeter.streams.notify import budget as report
+from tollmeter.streams.notify.reachable import answers
 
 
 @click.command()
@@ -19,7 +21,11 @@ from tollmeter.streams.notify import budget as report
 @json_option
 @click.pass_obj
 def budget(settings: Settings, org: str, scope: str, name: str, as_json: bool) -> int:
-    """This month's pool budgets: calls, tokens, spent, remaining, and what that still buys. Exit code 1 on ALERT."""
+    """This month's pool budgets: calls, tokens, spent, remaining, and what that still buys. Exit code 1 on ALERT.
+
+    Where a provider's key is in the environment (OPENAI_API_KEY ...), one tiny metered call says whether it answers.
+    The words of the verdict are TOLLMETER_VERDICT_OK and TOLLMETER_VERDICT_ALERT.
+    """
     try:
         policies = report.monthly_pools(list_policies(settings), scope, org, name)
     except PolicyError as error:
@@ -32,9 +38,12 @@ def budget(settings: Settings, org: str, scope: str, name: str, as_json: bool) -
     now_s = int(time.time())
     with reading(settings) as ledger:
         budgets = [report.read(ledger, policy, now_s) for policy in policies]
+    words = report.Words(settings.verdict_ok, settings.verdict_alert)
+    named = {policy.name for policy in policies if policy.scope == "provider"}
+    remarks = answers(settings, named, os.environ)
     if as_json:
-        print_json(report.document(budgets, now_s))
+        print_json(report.document(budgets, now_s, words, remarks))
     else:
-        for line in report.text(budgets, now_s).split("\n"):
+        for line in report.text(budgets, now_s, words, remarks).split("\n"):
             out.print(line)
     return 1 if any(entry.alert for entry in budgets) else 0
