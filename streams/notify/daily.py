@@ -5,7 +5,7 @@ Its id is that of the day, so a restart or another instance sends no second one;
 
 import asyncio
 import logging
-import os
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from time import time
 from zoneinfo import ZoneInfo
@@ -17,7 +17,6 @@ from tollmeter.sinks.clickhouse.client import Rejected, Unavailable, connect_exi
 from tollmeter.streams.notify import budget
 from tollmeter.streams.notify.dispatcher import Dispatcher
 from tollmeter.streams.notify.notice import Notice
-from tollmeter.streams.notify.reachable import answers
 from tollmeter.streams.notify.routes import Report
 from tollmeter.streams.notify.self_alerts import report_notice
 
@@ -40,11 +39,15 @@ def slot(report: Report, now_s: float) -> str | None:
     return None
 
 
+Answers = Callable[[Iterable[str]], list[str]]
+"""Given providers, a line for each whose key is known: does it answer?"""
+
+
 class Daily:
     """Makes the report beside everything else: neither a slow ClickHouse nor a missing one holds up an alert."""
 
-    def __init__(self, settings: Settings, report: Report) -> None:
-        self._settings, self._report = settings, report
+    def __init__(self, settings: Settings, report: Report, answers: Answers = lambda _: []) -> None:
+        self._settings, self._report, self._answers = settings, report, answers
         self._making: asyncio.Task[tuple[list[budget.Budget], list[str]]] | None = None
         self._not_before = 0.0
         self._done = ""
@@ -85,4 +88,4 @@ class Daily:
             budgets = [budget.read(ledger, policy, now_s) for policy in wanted]
         finally:
             ledger.close()
-        return budgets, answers(self._settings, (policy.name for policy in wanted), os.environ)
+        return budgets, self._answers([policy.name for policy in wanted])

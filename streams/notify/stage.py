@@ -28,7 +28,7 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.channels.message import Away, Channel, Message, Refused
 from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import Ledger
-from tollmeter.streams.notify.daily import Daily
+from tollmeter.streams.notify.daily import Answers, Daily
 from tollmeter.streams.notify.dispatcher import Dispatcher, Outcome
 from tollmeter.streams.notify.journal import ACK, MUTE, NOTICE, Journal, Records
 from tollmeter.streams.notify.leader import OneInCharge
@@ -53,12 +53,14 @@ ALERT_BYTES = 250_000
 class Notifier:
     """One instance. `dispatcher` is there while it is in charge."""
 
-    def __init__(self, settings: Settings, routes: Routes, consumers: Mapping[str, Channel], priced: int) -> None:
+    def __init__(
+        self, settings: Settings, routes: Routes, consumers: Mapping[str, Channel], priced: int, answers: Answers
+    ) -> None:
         self._settings, self._routes, self._consumers = settings, routes, consumers
         self._journal = Journal(settings)
         self._ledger = Ledger(settings, time)
         self._states = States(settings)
-        self._daily = Daily(settings, routes.report)
+        self._daily = Daily(settings, routes.report, answers)
         self.dispatcher: Dispatcher | None = None
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._swept_at = 0.0
@@ -237,10 +239,13 @@ class Notifier:
         )
 
 
-async def run(settings: Settings, routes: Routes, consumers: Mapping[str, Channel]) -> int:
-    """Run one instance until SIGTERM or SIGINT and return its exit code. Raises `ProvisionError` before it starts."""
+async def run(settings: Settings, routes: Routes, consumers: Mapping[str, Channel], answers: Answers) -> int:
+    """Run one instance until SIGTERM or SIGINT and return its exit code. Raises `ProvisionError` before it starts.
+
+    `answers`: what the daily report asks about providers.
+    """
     layout = await read_layout(settings)
-    return await Notifier(settings, routes, consumers, layout.priced).run()
+    return await Notifier(settings, routes, consumers, layout.priced, answers).run()
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is read untyped

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tollmeter.schemas.policy import Policy
+from tollmeter.settings import Settings
 from tollmeter.streams.notify import budget as report
 from tollmeter.streams.notify.budget import Budget, Operation, amount
 from tollmeter.streams.notify.daily import slot
@@ -149,3 +150,17 @@ def test_when_the_report_is_due(now: str, zone: str, day: str | None) -> None:
 def test_a_report_late_in_the_evening_belongs_to_its_day_also_after_midnight() -> None:
     late = Report.model_construct(at=time(23, 0), timezone="UTC", enabled=True)
     assert slot(late, datetime(2026, 11, 23, 1, tzinfo=UTC).timestamp()) == "2026-11-22"
+
+
+def test_the_words_of_the_verdict_and_what_is_said_before_it() -> None:
+    one = budget(Operation("a", 1, 2, 9_000_000_000))
+    words = report.Words("BON", "ALERTE")
+    lines = report.text([one], NOW, words, ["provider openai answers: gpt-4o-mini"]).split("\n")
+    assert lines[-2] == "provider openai answers: gpt-4o-mini"
+    assert lines[-1].startswith("ALERTE provider openai of acme: ")
+    assert report.text([budget()], NOW, words).split("\n")[-1].startswith("BON ")
+    found = report.document([one], NOW, words)
+    assert (found["verdict"], found["text"].split()[0]) == ("ALERT", "ALERTE")
+    for wrong in ("", "ALERTE ROUGE", "a\nb", "x" * 33):
+        with pytest.raises(ValueError, match="verdict_alert"):
+            Settings(verdict_alert=wrong)

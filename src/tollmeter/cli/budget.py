@@ -5,13 +5,13 @@ import time
 
 import click
 
+from tollmeter.admin.reachable import answers
 from tollmeter.broker.policies import PolicyError, list_policies
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, json_option, out, print_json
 from tollmeter.schemas.policy import SCOPE_KINDS
 from tollmeter.settings import Settings
 from tollmeter.streams.notify import budget as report
-from tollmeter.streams.notify.reachable import answers
 
 
 @click.command()

@@ -44,11 +44,12 @@ def read_routes(settings: Settings, file: Path | None, *, aside: bool = False) -
 def notify(settings: Settings, file: Path | None) -> int:
     """Tell people of alerts: log, webhook, e-mail, chat. Several instances share the work: one is in charge."""
     routes, consumers = read_routes(settings, file)
+    from tollmeter.admin.reachable import answers
     from tollmeter.streams.notify.stage import run
 
     _log_to_stderr()
     try:
-        code = asyncio.run(run(settings, routes, consumers))
+        code = asyncio.run(run(settings, routes, consumers, lambda names: answers(settings, names, os.environ)))
     except ProvisionError as error:
         raise UserError(str(error)) from None
     except Exception as error:  # crash-only: the journal is the truth, the next start goes on from it
