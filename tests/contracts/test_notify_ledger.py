@@ -161,7 +161,7 @@ def test_the_daily_report_is_made_once(line_settings: Settings) -> None:
     dispatcher = Dispatcher(routes, old_s=1)
     made = asyncio.run(make(dispatcher))
     assert made is not None
-    assert made.text.split("\n")[-2] == "provider openai answers"
+    assert made.body.split("\n")[-2] == "provider openai answers"
     assert made.title == "[report] OK provider openai of acme: 0 calls, 0 tokens, $0.00 spent, $10.00 remaining"
     assert [delivery.consumer for delivery in made.deliveries] == ["a"]
     dispatcher.add(made)
