@@ -91,7 +91,8 @@ class Decider:
             provider, model = plain_provider(provider), plain_model(model)
         else:
             provider, model = prices.identity(provider, model)
-        caller = question.caller(provider, model)
+        version, model = known.answers.of(provider, question.api_host or "", question.model, model)
+        caller = question.caller(provider, model, version)
         return self._reserve(org, caller, est, status, tokens + output, wall_ms, mono_ns // 1_000_000)
 
     def _reserve(

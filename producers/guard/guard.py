@@ -212,6 +212,19 @@ class Guard:
         prices = self._known.prices
         return UNPRICED if prices is None else prices.quote(provider, model, counts)
 
+    def answered(self, sent: str, by: str, provider: str = "", api_host: str = "") -> None:
+        """Say which model has answered to a name: an alias or a deployment is counted, and limited, as that then.
+
+        Never raises. Metered clients and the proxy say it by themselves.
+        """
+        prices = self._known.prices
+        if prices is not None:
+            try:
+                names = map(clean_text, (provider, api_host, sent, by))
+                self._known.answers.learn(prices, *names)
+            except Exception as error:
+                self._faults.warn("an answer was not noted: %s", type(error).__name__)
+
     @property
     def staleness_s(self) -> float:
         """Age of what is known of spend, the oldest partition's; infinite while nothing is."""

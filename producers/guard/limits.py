@@ -18,7 +18,7 @@ MONEY = 3
 """The first units are money."""
 
 Caller = tuple[Any, ...]
-"""user, groups, api_key_id, client_ip, agent, model_id, provider_id, tags, the model's exact name."""
+"""user, groups, api_key_id, client_ip, agent, model_id, provider_id, tags, version."""
 
 
 class Binding(NamedTuple):
@@ -38,6 +38,8 @@ class _Org:
 
     def __init__(self) -> None:
         self.policies: dict[tuple[str, str], dict[str, Policy]] = {}
+        self.versions: set[str] = set()
+        """Names of models with a date that had a policy."""
         self.known: dict[Caller, Binding] = {}
         self.until_ms = NEVER_MS
         """When a limit of these is otherwise by itself, and what was resolved no longer holds."""
@@ -72,6 +74,8 @@ class LimitView:
         with self._lock:
             org = self._orgs.setdefault(policy.org_id, _Org())
             org.policies.setdefault((policy.scope, policy.name), {})[policy.policy_id] = policy
+            if policy.scope == "version":
+                org.versions.add(policy.name)
             self._org_of[policy.policy_id] = policy
             org.forget()
 
@@ -177,7 +181,7 @@ def _pools(org_id: str, org: _Org, groups: Collection[str], caller: Caller) -> t
         ("agent", agent),
         ("model", model),
         ("provider", provider),
-        ("version", version),
+        *(("version", name) for name in org.versions if version.may_be(name, model)),
         *(("tag", name) for name in tags),
     ]
     rules = [policy for scope in named for policy in org.policies.get(scope, {}).values()]

@@ -96,14 +96,14 @@ class Catalogue:
         shorter = without_date((spellings(name, provider) or [""])[-1])
         return (self._find(provider, shorter), True) if shorter else (None, False)
 
-    def identity(self, provider: str, name: str) -> str:
-        """Return which model the line counts a call under that is sent to this name."""
+    def identity(self, provider: str, *names: str) -> str:
+        """Return which model the line counts a call under: by its first name that is known, the answered one first."""
 
         def known(name: str) -> str | None:
             keys = (self.model(seller, name)[0] for seller in dict.fromkeys((provider, self.maker(name))))
             return next((key[1] for key in keys if key is not None), None)
 
-        return model_id((name,), known)
+        return model_id(names, known)
 
     def forms(self, name: str, provider: str) -> list[str]:
         """Return the spellings of a name to look up, last the one without any other word for the seller in front."""

@@ -133,6 +133,10 @@ class Prices:
         listing = self._known.get((provider, model)) or self._listing(provider, model)
         return listing.seller, listing.model_id
 
+    def answered_as(self, provider: str, answered: str, sent: str) -> str:
+        """Return the model that the line counts a call under whose answer names one; `provider` as it knows that."""
+        return self._catalogue.identity(provider, answered, sent)
+
     def called(self, provider: str, model: str, host: str) -> str:
         """Return which provider the line counts a call to this host under: the host settles it, where it is known."""
         if not host:

@@ -6,6 +6,7 @@ Whatever an application passes on of its users, there is a question: names are c
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Self
 
+from tollmeter.producers.guard.answers import Version
 from tollmeter.producers.guard.limits import Caller, tag_names
 from tollmeter.schemas.addresses import caller_form
 from tollmeter.schemas.event import MAX_TOKENS
@@ -70,11 +71,11 @@ class Question(NamedTuple):
         paying = (("api_key", self.api_key_id or ""), ("client_ip", self.address))
         return tuple(one for one in paying if one[0] not in self.counted) if self.counted else paying
 
-    def caller(self, provider: str, model: str) -> Caller:
-        """Return the names by which budgets are found; provider and model as the line counts them."""
+    def caller(self, provider: str, model: str, version: Version) -> Caller:
+        """Return the names by which budgets are found; provider, model and version as the line counts them."""
         tags = tag_names(self.tags) if self.tags else ()
         known = self.user or "", tuple(self.groups), self.api_key_id or "", self.address, self.agent or ""
-        return *known, model, provider, tags, self.model.strip()
+        return *known, model, provider, tags, version
 
     def event_fields(self) -> dict[str, Any]:
         """Return the fields of the event that records a refusal."""

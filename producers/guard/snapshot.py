@@ -6,6 +6,7 @@ from typing import Literal
 
 from tollmeter.producers.guard.access import AccessView
 from tollmeter.producers.guard.accounts import Accounts
+from tollmeter.producers.guard.answers import Answers
 from tollmeter.producers.guard.buckets import Buckets
 from tollmeter.producers.guard.clock import GuardClock
 from tollmeter.producers.guard.limits import LimitView
@@ -41,6 +42,7 @@ class Snapshot:
         )
         self.limits = LimitView(self.accounts)
         self.access = AccessView(buckets, settings.rate_ipv6_prefix)
+        self.answers = Answers()
         self.models = ModelView(self.limits.groups_of)
         self.spend = SpendView(self.accounts, lambda wall_ms: wall_ms - self.clock.offset_ms)
         self.prices: Prices | None = None

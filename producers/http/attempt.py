@@ -234,6 +234,8 @@ class Attempt:
     def _conclude(self, event: UsageEvent, billed: bool = True) -> None:
         """The event is as good as it gets: settle and record it."""
         self._settle(event, self._tell(event), billed)
+        if self._meter.guard is not None and event.model_used:
+            self._meter.guard.answered(event.model_sent, event.model_used, event.provider, event.api_host)
         if self._meter.producer is not None:
             for one in (event, *self._others):
                 self._meter.producer.record(one)

@@ -24,6 +24,8 @@ class Guarding(Quoting, Protocol):
 
     def check(self, model: str, **question: object) -> Allow | Deny: ...
 
+    def answered(self, sent: str, by: str, provider: str = "", api_host: str = "") -> None: ...
+
 
 class Request(NamedTuple):
     """An HTTP request as far as it matters here."""

@@ -46,7 +46,7 @@ def resolved_all(settings: Settings, policies: Iterable[Policy]) -> list[Policy]
     """Return policies under the names that their scopes are counted by. Raises as `identity` does."""
     return [
         policy.model_copy(update={"name": _by_book(settings, policy.scope, policy.name)})
-        if policy.scope in BY_BOOK
+        if policy.scope in (*BY_BOOK, "version")
         else policy
         for policy in policies
     ]
@@ -62,6 +62,8 @@ def known_as(settings: Settings, scope: str, name: str) -> tuple[str, str]:
 
 
 def _by_book(settings: Settings, scope: str, name: str) -> str:
+    if scope == "version":  # answers name it as the provider does: in lower case, where the book knows it
+        return name.lower() if is_known(settings, name) else name
     if scope == "provider":
         return identity(settings, name, "").provider or name
     return identity(settings, "", name).model or name

@@ -15,6 +15,7 @@ from tollmeter.broker.policies import Rules, read_rules, read_spend
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
 from tollmeter.cli.policy_options import doing, org_option
+from tollmeter.producers.guard.answers import Version
 from tollmeter.schemas.addresses import caller_form
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.schemas.spend import Spend, spend_key
@@ -59,6 +60,7 @@ def explain(
         ledger = _ledger(settings, opened)
         groups = _groups(rules, org, user, named["group"])
         scopes |= {("group", group) for group in groups}
+        scopes |= _versions(rules, org, meant)
         policies = in_force(rules.policies.values(), round(datetime.now(UTC).timestamp() * 1_000))
         own = effective(policies, org, user, groups)
         pools = pool_limits(policies, org, scopes)
@@ -91,6 +93,15 @@ def _meant(settings: Settings, named: Mapping[str, str | None]) -> dict[str, str
         provider, model = identity(settings, given["provider"], given["model"])
         given |= {"provider": provider, "model": model, "version": given["model"].strip()}
     return given
+
+
+def _versions(rules: Rules, org: str, meant: Mapping[str, str]) -> set[tuple[str, str]]:
+    """Return the versions of models that a call may be answered by, of those that have a policy: guards ask for all."""
+    if not meant.get("version"):
+        return set()
+    version = Version(meant["version"], certain=False)
+    named = {one.name for one in rules.policies.values() if (one.org_id, one.scope) == (org, "version")}
+    return {("version", name) for name in named if version.may_be(name, meant["model"])}
 
 
 def _lost(lost: Lost) -> dict[str, Any]:
