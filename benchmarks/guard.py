@@ -1,8 +1,9 @@
 """`python -m benchmarks.guard`: what one `Guard.check` costs its caller while the guard's reader takes in updates.
 
 Every check is limited by the organisation, three groups, the user, the key and the address, each by the day and by the
-month: 14 limits. Updates are records of `usage.spend` as WATCH writes them, taken in by the reader's own code on a
-thread of its own, with an `as_of` every second, so that settled calls are forgotten as in life. No network is used.
+month: 14 limits; and by rules about models of the organisation, the groups and the key. Updates are records of
+`usage.spend` as WATCH writes them, taken in by the reader's own code on a thread of its own, with an `as_of` every
+second, so that settled calls are forgotten as in life. No network is used.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from benchmarks.measure import quantile
 from tollmeter.producers.guard.alert_queue import AlertQueue
 from tollmeter.producers.guard.guard import Guard
 from tollmeter.producers.guard.reader import Reader
+from tollmeter.schemas.model_rules import ModelRule
 from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.spend import AsOf, Spend, period_key
 from tollmeter.settings import Settings
@@ -89,6 +91,10 @@ def prepare(guard: Guard, policy_count: int, row_count: int) -> list[Spend]:
     made = policies(policy_count)
     for policy in made:
         guard.apply("policies", f"policy:{policy.policy_id}", policy.model_dump_json().encode())
+    for policy in made:
+        if policy.scope in ("org", "group", "api_key"):
+            allowed = ModelRule(org_id=ORG, scope=policy.scope, name=policy.name, allowed=("gpt-4o", "gpt-4o-mini"))  # type: ignore[arg-type]
+            guard.apply("policies", allowed.key, allowed.model_dump_json().encode())
     scopes = [(policy.scope, policy.name) for policy in made]
     scopes += [("user", f"other{number}") for number in range(row_count)]
     now = int(time.time())

@@ -3,6 +3,7 @@
 Keys are `models:<org>/<scope>/<name>`; a record without a value takes the row away.
 """
 
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -60,9 +61,14 @@ class ModelRule(BaseModel):
         """The key of its row."""
         return MODELS_PREFIX + access_id(self.org_id, self.scope, self.name)
 
+    @cached_property
+    def accepted(self) -> frozenset[str]:
+        """The allowed names as they are compared."""
+        return frozenset(version_key(entry) if without_date(entry) else entry for entry in self.allowed)
+
     def meets(self, names: frozenset[str]) -> bool:
         """Say whether a model that is known by these names is allowed."""
-        return any(entry == ANY or _compared(entry) in names for entry in self.allowed)
+        return ANY in self.accepted or not self.accepted.isdisjoint(names)
 
 
 def allowed_form(name: str) -> str:
@@ -75,7 +81,3 @@ def spellings_of(name: str) -> frozenset[str]:
     exact = exact_model(name)
     dated = {version_key(exact)} if without_date(exact) else set()
     return frozenset({exact, plain_model(exact), *dated}) - {""}
-
-
-def _compared(entry: str) -> str:
-    return version_key(entry) if without_date(entry) else entry
