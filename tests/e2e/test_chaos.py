@@ -34,16 +34,18 @@ def chaos(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[s
 
 @pytest.mark.stack
 @pytest.mark.timeout(1_600)
-@pytest.mark.parametrize(("minutes", "faults"), [(0.3, 1), pytest.param(3.0, 2, marks=pytest.mark.nightly)])
-def test_nothing_is_wrong_after_minutes_of_chaos(stack: object, minutes: float, faults: int) -> None:
-    """`stack` says whether Java and Maven are there; chaos starts its own."""
+@pytest.mark.parametrize(
+    ("minutes", "faults", "events"), [(0.05, 1, 500), pytest.param(3.0, 2, 5_000, marks=pytest.mark.nightly)]
+)
+def test_nothing_is_wrong_after_minutes_of_chaos(stack: object, minutes: float, faults: int, events: int) -> None:
+    """`stack` says whether Java and Maven are there; chaos starts its own. The short form is one fault."""
     done = chaos("--minutes", str(minutes), "--seed", "7", "--json")
     assert done.stdout, done.stderr[-3_000:]
     found = json.loads(done.stdout)
     assert {name: found[name] for name in COUNTS} == dict.fromkeys(COUNTS, 0), done.stderr[-3_000:]
     assert done.returncode == 0, done.stderr[-3_000:]
     assert found["faults"] == sum(row["injected"] for row in found["by_fault"].values()) >= faults
-    assert found["events"] > 1_000
+    assert found["events"] > events
     assert found["poison"] > 0
     assert found["alerts"] > 10
     assert found["producer"]["given_up"] == 0
