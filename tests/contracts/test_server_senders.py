@@ -23,7 +23,8 @@ from litellm.integrations.openmeter import OpenMeterLogger
 ASK = dict(model="gpt-4o", messages=[{"role": "user", "content": "my secret prompt"}], api_key="x", user="ann")
 
 async def main():
-    generic = GenericAPILogger(log_format=sys.argv[1], flush_interval=3600)  # on a busy machine it would send in between
+    # on a busy machine it would send in between
+    generic = GenericAPILogger(log_format=sys.argv[1], flush_interval=3600)
     litellm.callbacks = [generic, OpenMeterLogger()] if sys.argv[1] == "json_array" else [generic]
     await litellm.acompletion(mock_response="hello", **ASK)
     async for _ in await litellm.acompletion(mock_response="hello", stream=True, **ASK):
