@@ -46,12 +46,13 @@ def drawn(board: dict[str, Any], reader: ClickHouse, over: Range) -> str:
 
 def take(page: Any, reader: ClickHouse, over: Range, folder: Path) -> list[Path]:
     """Take a picture of the upper part of each board, and return the files."""
-    page.set_viewport_size({"width": 1280, "height": 900})
+    page.set_viewport_size({"width": 1280, "height": 760})
+    page.goto("about:blank")  # a page of the server allows no style in what is set in its place
     found = []
     for board in boards():
         page.set_content(drawn(board, reader, over))
         found.append(folder / f"{board['uid'].replace('tollmeter', 'grafana')}.webp")
-        picture(page, found[-1])
+        picture(page, found[-1], quality=40)
     return found
 
 
@@ -126,6 +127,8 @@ def _series(panel: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     dearest = sorted(lines, key=lambda name: -sum(value for _, value in lines[name]))[:SERIES]
     drawn_lines, names = [], []
     for name, colour in zip(dearest, COLOURS, strict=False):
+        if len(places) == 1:  # a line of one point would not show
+            places = [(x + step, y) for x, y in places for step in (-3, 3)]
         points = " ".join(
             f"{1000 * (at - first) / span:.1f},{195 - 190 * v / high:.1f}" for at, v in sorted(lines[name])
         )

@@ -67,9 +67,9 @@ def opened(path: str) -> Iterator[Any]:
         assert said == []
 
 
-def picture(page: Any, file: Path) -> None:
+def picture(page: Any, file: Path, quality: int = 75) -> None:
     """Write what the window shows, small."""
-    asked = {"format": "webp", "quality": 82}
+    asked = {"format": "webp", "quality": quality}
     shot = page.context.new_cdp_session(page).send("Page.captureScreenshot", asked)
     file.write_bytes(base64.b64decode(shot["data"]))
 

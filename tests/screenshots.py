@@ -59,7 +59,7 @@ def main() -> int:
         def tollmeter(*arguments: str) -> None:
             subprocess.run([sys.executable, "-m", "tollmeter", *arguments], cwd=folder, check=True)
 
-        tollmeter("demo", "--keep")
+        tollmeter("demo", "--keep", "--events", "20000")
         (data,) = Path(folder, ".tollmeter").glob("demo-*")
         server = json.loads((data / "stack.json").read_text(encoding="utf-8"))["server"]
         try:
