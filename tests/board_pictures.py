@@ -127,11 +127,10 @@ def _series(panel: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     dearest = sorted(lines, key=lambda name: -sum(value for _, value in lines[name]))[:SERIES]
     drawn_lines, names = [], []
     for name, colour in zip(dearest, COLOURS, strict=False):
+        places = [(1000 * (at - first) / span, 195 - 190 * value / high) for at, value in sorted(lines[name])]
         if len(places) == 1:  # a line of one point would not show
             places = [(x + step, y) for x, y in places for step in (-3, 3)]
-        points = " ".join(
-            f"{1000 * (at - first) / span:.1f},{195 - 190 * v / high:.1f}" for at, v in sorted(lines[name])
-        )
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         drawn_lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
         names.append(f'<span style="color: {colour}">■ {escape(name)}</span>')
     tall = panel["gridPos"]["h"] * ROW_PX - 60

@@ -1,6 +1,7 @@
 """The pictures of pages in the README: `python -m tests.screenshots` plays the demo, takes them anew, and stops it."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -55,9 +56,11 @@ def main() -> int:
         return 2
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLLMETER_")}
+        environment |= {"XDG_STATE_HOME": f"{folder}/state", "SERVER_PORT": "0"}
 
         def tollmeter(*arguments: str) -> None:
-            subprocess.run([sys.executable, "-m", "tollmeter", *arguments], cwd=folder, check=True)
+            subprocess.run([sys.executable, "-m", "tollmeter", *arguments], cwd=folder, env=environment, check=True)
 
         tollmeter("demo", "--keep", "--events", "20000")
         (data,) = Path(folder, ".tollmeter").glob("demo-*")
