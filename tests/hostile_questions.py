@@ -166,9 +166,9 @@ class World:
         org = draw.choice(("acme", "broke", "tight", "ruled", "free"))
         about = self._about(org)
         about |= {"org": org, "provider": draw.choice((provider, provider.upper(), f" {provider} "))}
-        started = time.perf_counter_ns()
+        started = time.thread_time_ns()  # of this thread alone: what others do meanwhile is not the check's
         decided = self.guard.check(model, **about)
-        self.found.nanoseconds.append(time.perf_counter_ns() - started)
+        self.found.nanoseconds.append(time.thread_time_ns() - started)
         self.found.answers[decided.error if isinstance(decided, Deny) else "allowed"] += 1
         wrong = self._wrong(decided, about, meant)
         if wrong:

@@ -1,6 +1,6 @@
 """A rule of the published price book as a guard holds it: when, for which size, at what integer rates. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -81,6 +81,42 @@ def rule_at(rules: tuple[Rule, ...], at_s: int, input_tokens: int, has_tokens: b
         ):
             return rule
     return None
+
+
+class Worst(NamedTuple):
+    """What a rule charges a call that is estimated by its tokens: pico-USD per input and output token, and per call."""
+
+    input_pico: int
+    output_pico: int
+    call_pico: int
+    above_input: int
+
+    def covers(self, other: "Worst") -> bool:
+        """Say whether this is never cheaper than the other, wherever that holds."""
+        return (
+            self.input_pico >= other.input_pico
+            and self.output_pico >= other.output_pico
+            and self.call_pico >= other.call_pico
+            and self.above_input <= other.above_input
+        )
+
+
+def worst_of(rules: Iterable[Rule]) -> tuple[Worst, ...]:
+    """Return the few rates of which the dearest for any number of tokens is also the dearest of all rules."""
+    every = {
+        Worst(
+            rule.rates.get("input_tokens", 0),
+            rule.rates.get("output_tokens", 0),
+            rule.rates.get("requests", 0),
+            rule.above_input,
+        )
+        for rule in rules
+    }
+    kept: list[Worst] = []
+    for one in sorted(every, key=lambda worst: (*worst[:3], -worst.above_input), reverse=True):
+        if not any(other.covers(one) for other in kept):
+            kept.append(one)
+    return tuple(kept)
 
 
 def cost_nano(rates: Mapping[str, int], counts: Mapping[str, int]) -> int:

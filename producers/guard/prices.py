@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from tollmeter.producers.guard.exchange import Exchange, InForce
 from tollmeter.producers.guard.names import Catalogue, Key
-from tollmeter.producers.guard.price_rules import Rule, cost_nano, days_of, read_rule, rule_at
-from tollmeter.schemas.money import MAX_EVENT_NANO
+from tollmeter.producers.guard.price_rules import Rule, Worst, cost_nano, days_of, read_rule, rule_at, worst_of
+from tollmeter.schemas.money import MAX_EVENT_NANO, round_half_even
 from tollmeter.streams.rules.pricing.price_one import INFORMATIVE
 from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, LAST_DAY, SINGLE
 
@@ -29,6 +29,8 @@ class Listing(NamedTuple):
     """Borrowed from a near relative: the name without its date."""
     dearest: tuple[Rule, ...]
     """Relatives, for what has no price; the last has the default for units that none of them prices."""
+    worst: tuple[Worst, ...]
+    """Of these the rates that an estimate can come to."""
     seller: str
     model_id: str
 
@@ -125,8 +127,7 @@ class Prices:
                 if pico or not by_tokens or not (input_tokens or output_tokens):
                     whole = (pico or by_tokens) and (not output_tokens or "output_tokens" in rule.priced)
                     return (pico + 500) // 1_000, rule.status if whole and not listing.relative else "PARTIAL"
-        counts = {"input_tokens": input_tokens, "output_tokens": output_tokens}
-        return _at_risk(listing.dearest, input_tokens, counts).at_risk_nano, "UNKNOWN_MODEL"
+        return _worst_nano(listing.worst, input_tokens, output_tokens), "UNKNOWN_MODEL"
 
     def identity(self, provider: str, model: str) -> tuple[str, str]:
         """Return provider and model as the line counts calls with these names."""
@@ -168,10 +169,12 @@ class Prices:
         single = () if own or (rules and not relative) else self._listed_as(seller, model)
         if single:
             rules, relative = [*single], True
+        relatives = self._relatives(seller, model)
         found = Listing(
             (*rules, *own),
             relative and not own,
-            self._relatives(seller, model),
+            relatives,
+            worst_of(relatives),
             seller,
             self._catalogue.identity(seller, model),
         )
@@ -221,6 +224,18 @@ def _at_risk(rules: tuple[Rule, ...], input_tokens: int, counts: Mapping[str, in
         return UNPRICED
     worst = max((cost_nano(rule.rates, counts) for rule in rules if input_tokens > rule.above_input), default=0)
     return UNPRICED._replace(at_risk_nano=min(worst, MAX_EVENT_NANO)) if worst else UNPRICED
+
+
+def _worst_nano(rates: tuple[Worst, ...], input_tokens: int, output_tokens: int) -> int | None:
+    """Return what `_at_risk` does of these tokens."""
+    if not (input_tokens or output_tokens):
+        return None
+    pico = [
+        input_tokens * rate.input_pico + output_tokens * rate.output_pico + rate.call_pico
+        for rate in rates
+        if input_tokens > rate.above_input
+    ]
+    return min(round_half_even(max(pico, default=0), 1_000), MAX_EVENT_NANO) or None
 
 
 def _exact_names(rules: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
