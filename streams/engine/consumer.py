@@ -4,7 +4,7 @@ Base of the batch consumer in `transport`; like it, this leans on private names 
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -14,6 +14,8 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode import Service
 
+from tollmeter.broker.fetched import as_is, values_size
+from tollmeter.schemas.record import Record
 from tollmeter.streams.engine.gaps import Loss, OnLoss, losses_at_start, losses_between, of_other_logs
 
 LOOK_AGAIN_S = 30.0
@@ -27,8 +29,8 @@ class BatchMessage(ConsumerMessage):  # type: ignore[misc]  # Faust is read unty
 
     __slots__ = ("arrived_at", "finished", "size")
 
-    def __init__(self, tp: TP, batch: list[Any], generation: int) -> None:
-        last = batch[-1]
+    def __init__(self, tp: TP, batch: Sequence[Record], generation: int) -> None:
+        last: Any = batch[-1]
         super().__init__(
             last.topic,
             last.partition,
@@ -46,16 +48,17 @@ class BatchMessage(ConsumerMessage):  # type: ignore[misc]  # Faust is read unty
         )
         self.finished = False
         self.arrived_at = monotonic()
-        self.size = sum(len(record.value or b"") for record in batch)
+        self.size = values_size(batch)
         """Bytes of the values."""
 
 
 class CommittedOnlyThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is read untyped
-    """Reads what was committed: records of a transaction that was aborted never happened."""
+    """Reads what was committed: records of a transaction that was aborted never happened. It gets them as `Fetched`."""
 
     def _create_worker_consumer(self, transport: object) -> object:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # Faust knows it in its exactly-once mode alone
+        consumer._value_deserializer = as_is
         return consumer
 
 

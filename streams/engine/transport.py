@@ -9,7 +9,7 @@ when one of the overridden methods changes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from time import monotonic
 from typing import Any
@@ -97,7 +97,7 @@ class BatchConsumer(AccountableConsumer):
         # A fetch may return, and be dropped, while this waits: its records lie behind a position sought before that.
         self._sought = generation if self._drops == drops else None
 
-    async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, list[Record]], set[TP]]:  # noqa: ASYNC109
+    async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, Sequence[Record]], set[TP]]:  # noqa: ASYNC109
         """Fetch; but nothing while rebalancing, and nothing before the positions of this generation are sought.
 
         Upstream resumes partitions before it clears the queues at the end of a rebalance, so records fetched in

@@ -2,17 +2,21 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
+from tollmeter.broker.fetched import OFFSET, VALUE, Entry, Joined, entries_of
 from tollmeter.broker.unpack import BATCH_BYTES
 from tollmeter.schemas.dead_letter import NOT_UNPACKED, QUARANTINED
 from tollmeter.schemas.envelope import Source
 from tollmeter.schemas.record import UNREADABLE, Place, Record
 from tollmeter.schemas.times import is_backfill
 from tollmeter.streams.price.book.book import PriceBook
-from tollmeter.streams.rules.events.arrival import within_reach
+from tollmeter.streams.rules.events.arrival import picked, within_reach
 from tollmeter.streams.rules.events.decode_avro import Reject, decode
 from tollmeter.streams.rules.events.validate import FLAGS, validate
 from tollmeter.streams.rules.records.encode import (
@@ -25,6 +29,7 @@ from tollmeter.streams.rules.records.encode import (
 )
 
 NOTHING: Mapping[Place, str] = {}
+_TIMESTAMP, _HEADERS = attrgetter("timestamp"), attrgetter("headers")
 
 
 class PricedBatch(NamedTuple):
@@ -56,23 +61,36 @@ def price_batch(
     batches: Sequence[Sequence[Record]], book: PriceBook, quarantined: Mapping[Place, str] = NOTHING
 ) -> PricedBatch:
     """Price source records: each part of one partition, in offset order; those in quarantine are not decoded."""
-    records = [record for batch in batches for record in batch]
-    values, aside = _set_aside(records, quarantined)
+    records, entries = Joined(batches), list(chain.from_iterable(map(entries_of, batches)))
+    partitions = _partitions(batches)
+    values, aside = _set_aside(partitions, entries, quarantined)
     decoded = decode(values)
-    good = within_reach(validate(decoded.frame, decoded.index), records)
+    good = within_reach(validate(decoded.frame, decoded.index), entries)
     found = [aside.get(reject.position, reject) for reject in decoded.rejects] + good.rejects
-    rejects = [_not_unpacked(reject) if records[reject.position].value is UNREADABLE else reject for reject in found]
-    at = [records[position] for position in good.index]
+    rejects = [_not_unpacked(reject) if entries[reject.position].value is UNREADABLE else reject for reject in found]
+    at = picked(entries, good.index)
     events = event_columns(
         good.frame,
-        pl.Series("src_partition", [record.partition for record in at], dtype=pl.UInt16),
-        pl.Series("src_offset", [record.offset for record in at], dtype=pl.Int64),
-        pl.Series("received_at", [record.timestamp for record in at], dtype=pl.Int64),
+        partitions if len(at) == len(entries) else partitions[good.index],
+        pl.Series(list(map(OFFSET, at)), dtype=pl.Int64),
+        pl.Series(list(map(_TIMESTAMP, at)), dtype=pl.Int64),
     )
-    by_header = pl.Series([bool(record.headers) and is_backfill(record.headers) for record in at], dtype=pl.Boolean)
-    events = events.with_columns((by_header | good.frame["backfill"]).alias("backfill")).with_columns(FLAGS)
-    rejected = Counter(records[reject.position].partition for reject in rejects)
+    events = events.with_columns((_marked(at) | good.frame["backfill"]).alias("backfill")).with_columns(FLAGS)
+    rejected = Counter(partitions[[reject.position for reject in rejects]].to_list())
     return PricedBatch(records, priced_columns(events, book.price(events)), rejects, _sources(batches, rejected))
+
+
+def _partitions(batches: Sequence[Sequence[Record]]) -> pl.Series:
+    """Return the partition of every record."""
+    numbers = [batch[0].partition for batch in batches]
+    return pl.Series(np.repeat(np.array(numbers, dtype=np.uint16), list(map(len, batches))), dtype=pl.UInt16)
+
+
+def _marked(entries: Sequence[Entry]) -> pl.Series:
+    """Tell of each record whether its headers mark it as brought in afterwards; hardly any has some."""
+    headers = list(map(_HEADERS, entries))
+    marks = [bool(some) and is_backfill(some) for some in headers] if any(headers) else [False] * len(headers)
+    return pl.Series(marks, dtype=pl.Boolean)
 
 
 def _not_unpacked(reject: Reject) -> Reject:
@@ -91,17 +109,14 @@ def _sources(batches: Sequence[Sequence[Record]], rejected: Mapping[int, int]) -
 
 
 def _set_aside(
-    records: Sequence[Record], quarantined: Mapping[Place, str]
+    partitions: pl.Series, entries: Sequence[Entry], quarantined: Mapping[Place, str]
 ) -> tuple[list[bytes | None], dict[int, Reject]]:
     """Return the values to decode, and by position what is said instead of those that must not be."""
-    values = [record.value for record in records]
+    values = list(map(VALUE, entries))
     if not quarantined:
         return values, {}
-    aside = {
-        at: Reject(at, QUARANTINED, quarantined[place])
-        for at, record in enumerate(records)
-        if (place := (record.partition, record.offset)) in quarantined
-    }
+    places = zip(partitions.to_list(), map(OFFSET, entries), strict=True)
+    aside = {at: Reject(at, QUARANTINED, quarantined[place]) for at, place in enumerate(places) if place in quarantined}
     for at in aside:
         values[at] = None
     return values, aside

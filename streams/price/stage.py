@@ -160,7 +160,7 @@ class Price:
         await self._send_dead_letters(priced)
         parts = priced.blocks(self._targets, self._kernel.book_id, self._boot)
         await asyncio.gather(*(self._send_in_turn(target, records) for target, records in parts.items()))
-        self._count(priced)
+        self._count(batches, priced)
         if self._floods is not None:
             await self._tell_floods(self._floods, batches, priced)
 
@@ -223,13 +223,16 @@ class Price:
         topic = self._settings.topic(topics.PRICED)
         await asyncio.gather(*(self._line.send(topic, target, None, value, headers) for target in range(self._targets)))
 
-    def _count(self, priced: Priced) -> None:
+    def _count(self, batches: Sequence[Sequence[Record]], priced: Priced) -> None:
         self._counts["records"] += len(priced.records)
         self._counts["accepted"] += priced.accepted
         self._counts.update(f"rejected {reject.reason}" for reject in priced.rejects)
         if priced.unpriced:
             self._counts["unpriced"] += priced.unpriced
-        metrics.priced(Counter(record.partition for record in priced.records), priced.rejects, priced.unpriced)
+        records: Counter[int] = Counter()
+        for batch in batches:
+            records[batch[0].partition] += len(batch)
+        metrics.priced(records, priced.rejects, priced.unpriced)
 
 
 def run(settings: Settings) -> int:

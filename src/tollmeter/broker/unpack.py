@@ -5,10 +5,11 @@ every consumer of the process.
 """
 
 import mmap
+import sys
 import threading
 import zlib
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import cramjam
 from aiokafka.codec import snappy_decode
@@ -16,6 +17,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record import default_records, legacy_records
 from aiokafka.structs import ConsumerRecord
 
+from tollmeter.broker.fetched import VALUE, Entry, Fetched, as_is, from_offset
 from tollmeter.schemas.record import UNREADABLE
 
 BATCH_BYTES = 32 << 20
@@ -101,6 +103,32 @@ def _into(codec: Codec, payload: Payload) -> bytes:
     return bytes(room[:size])
 
 
+class Parsed(NamedTuple):
+    """The records of one batch that lie behind the position, standing for its last one."""
+
+    offset: int
+    entries: Sequence[Entry]
+
+
+class _WholeBatch:
+    """A batch whose records come as one: upstream looks at it as at any other, and at them not at all."""
+
+    def __init__(self, batch: Any, position: Callable[[], int]) -> None:
+        self._batch, self._position = batch, position
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> object:
+        """Return a record of its own: upstream reads the mark in a control batch so."""
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Parsed]:
+        entries = from_offset(list(self._batch), self._position())
+        if entries:
+            yield Parsed(entries[-1].offset, entries)
+
+
 class _Remembering:
     """The batches of a fetch; knows which one was taken last."""
 
@@ -108,21 +136,36 @@ class _Remembering:
         self._records = records
         self.batch: Any = None
         self.has_next = records.has_next
+        self.position: Callable[[], int] | None = None
+        """Where it stands, when batches shall come whole."""
 
     def next_batch(self) -> object:
         self.batch = self._records.next_batch()
-        return self.batch
+        if self.position is None or self.batch is None:
+            return self.batch
+        return _WholeBatch(self.batch, self.position)
 
 
 class BoundedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is read untyped
-    """Records of one partition; those of a batch that is not unpacked come without key, value and headers."""
+    """Records of one partition; those of a batch that is not unpacked come without key, value and headers.
 
-    def __init__(self, tp: object, records: object, *options: object) -> None:
-        super().__init__(tp, _Remembering(records), *options)
+    Where the consumer asks for `Fetched` (`as_is`), batch by batch: then each item is a `Parsed`, or a record that
+    stands in for one that is not unpacked.
+    """
+
+    def __init__(self, tp: object, records: object, *options: Any) -> None:
+        remembering = _Remembering(records)
+        super().__init__(tp, remembering, *options)
         self._standing_in: Iterator[ConsumerRecord] | None = None
-        self._records_iterator: Iterator[ConsumerRecord]
+        self._records_iterator: Iterator[Any]
+        self.whole = self._value_deserializer is as_is
+        if self.whole:
+            remembering.position = lambda: self.next_fetch_offset
 
-    def __next__(self) -> ConsumerRecord:
+    def _consumer_record(self, tp: object, record: object) -> object:
+        return record if self.whole else super()._consumer_record(tp, record)
+
+    def __next__(self) -> Any:
         if self._standing_in is not None:
             record = next(self._standing_in, None)
             if record is not None:
@@ -138,6 +181,7 @@ class BoundedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafk
             return self.__next__()
         except StopIteration:
             self._records_iterator = iter(())
+            self._records.position = None  # knows this object, which knows it
             raise
 
     def _stand_ins(self, batch: Any) -> Iterator[ConsumerRecord]:
@@ -162,11 +206,15 @@ class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is r
     """What a fetch of one partition holds, handed over in parts of bounded size."""
 
     _partition_records: Any
+    _rest: Sequence[Entry] = ()
+    """What is left of a batch of which only a part was asked for; the position stands in front of it."""
 
-    def getall(self, max_records: int | None = None) -> list[ConsumerRecord]:
-        """Return records, at most so many, and none behind FETCH_BYTES of values."""
+    def getall(self, max_records: int | None = None) -> Sequence[ConsumerRecord]:
+        """Return records, at most so many, and none behind FETCH_BYTES of values, give or take a batch."""
         if not self.check_assignment(self._topic_partition) or not self.has_more():
             return []
+        if self._partition_records.whole:
+            return self._get_whole(max_records)
         found: list[ConsumerRecord] = []
         size = 0
         for record in self._partition_records:
@@ -178,6 +226,28 @@ class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is r
         self._update_position()
         self._partition_records = None
         return found
+
+    def _get_whole(self, max_records: int | None) -> Sequence[ConsumerRecord]:
+        records, tp, found, size = self._partition_records, self._topic_partition, list[Entry](), 0
+        room = sys.maxsize if max_records is None else max_records
+        while len(found) < room and size < FETCH_BYTES:
+            entries = self._rest or self._next_entries()
+            if not entries:
+                self._update_position()
+                self._partition_records = None
+                return Fetched(tp.topic, tp.partition, found)
+            taken, self._rest = entries[: room - len(found)], entries[room - len(found) :]
+            found += taken
+            size += sum(map(len, filter(None, map(VALUE, taken))))
+            records.next_fetch_offset = taken[-1].offset + 1
+        self._update_position()
+        return Fetched(tp.topic, tp.partition, found)
+
+    def _next_entries(self) -> Sequence[Entry]:
+        item = next(self._partition_records, None)
+        if item is None:
+            return ()
+        return item.entries if isinstance(item, Parsed) else [item]
 
 
 def bound() -> None:

@@ -4,7 +4,8 @@ Any other is refused: it would be priced in a wrong year, outside every budget, 
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from operator import attrgetter
+from typing import Protocol, TypeVar
 
 import polars as pl
 
@@ -12,8 +13,11 @@ from tollmeter.schemas.times import H_BACKFILL, REACH_DAYS, is_backfill
 from tollmeter.streams.rules.events.decode_avro import Reject
 from tollmeter.streams.rules.events.validate import Validated
 
+T = TypeVar("T")
+
 DAY_US = 86_400_000_000
 REACH_US = REACH_DAYS * DAY_US
+_TIMESTAMP = attrgetter("timestamp")
 
 
 class Arrived(Protocol):
@@ -25,9 +29,14 @@ class Arrived(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
+def picked(items: Sequence[T], index: Sequence[int]) -> Sequence[T]:
+    """Return the items at these ascending positions; mostly they are all."""
+    return items if len(index) == len(items) else [items[at] for at in index]
+
+
 def within_reach(good: Validated, records: Sequence[Arrived]) -> Validated:
     """Keep the valid rows that are near their arrival or backfill; `records` are all of the batch, by position."""
-    arrived_us = pl.Series([records[at].timestamp for at in good.index], dtype=pl.Int64) * 1_000
+    arrived_us = pl.Series(list(map(_TIMESTAMP, picked(records, good.index))), dtype=pl.Int64) * 1_000
     late_us = arrived_us - good.frame["occurred_at"]
     far = (~late_us.is_between(-REACH_US, REACH_US)).arg_true().to_list()
     marked = good.frame["backfill"]

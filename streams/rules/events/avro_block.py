@@ -1,10 +1,16 @@
-"""Joined Avro bodies to columns: an in-memory container file around them, a sentinel behind them.
+"""Joined Avro bodies to columns: an in-memory container file around them, a mark behind each.
 
-Its schema has the same bytes as ours and none of what polars lacks: enums are ints, maps lists of pairs.
+Its schema has the same bytes as ours and none of what polars lacks: enums are ints, maps lists of pairs. Behind each
+body stand eight bytes that nobody can foresee, read as a column of the row before: a body that ends elsewhere than its
+row shows there. Bytes of a record cannot be taken for the mark (they do not hold it, and it does not overlap itself),
+and a block has as many marks as rows: when every row has its mark, each was read from exactly its own bytes.
 """
 
 import io
 import json
+import math
+import secrets
+import struct
 from collections.abc import Sequence
 
 import fastavro
@@ -13,8 +19,9 @@ import polars as pl
 from tollmeter.schemas import codec
 
 ID_BYTES = 36
-_BLOCK = 2_000  # records of one Avro block: what it fills while decoding stays in the processor's cache
+_BLOCK = 500  # records of one Avro block: what it fills while decoding stays in the processor's cache
 _SYNC = b"tollmeter-blocks"
+_FRAMING = len(codec.SINGLE_OBJECT_HEADER)
 
 
 def _column_schema(node: object, name: str = "") -> object:
@@ -41,50 +48,78 @@ def _long(value: int) -> bytes:
     return bytes(out)
 
 
-def _header() -> bytes:
+def _new_mark() -> bytes:
+    """Return eight random bytes that are a number to compare, and whose beginning is never their end."""
+    while True:
+        mark = secrets.token_bytes(8)
+        overlaps = any(mark[:size] == mark[-size:] for size in range(1, 8))
+        if not overlaps and math.isfinite(_as_number(mark)) and _as_number(mark):
+            return mark
+
+
+def _as_number(mark: bytes) -> float:
+    number: float = struct.unpack("<d", mark)[0]
+    return number
+
+
+def _header(*before: object) -> bytes:
     fields = [
-        {"name": field["name"], "type": _column_schema(field["type"], field["name"])}
-        for field in codec.PLAIN_SCHEMA["fields"]
+        *before,
+        *(
+            {"name": field["name"], "type": _column_schema(field["type"], field["name"])}
+            for field in codec.PLAIN_SCHEMA["fields"]
+        ),
+        {"name": "_mark", "type": "double"},
     ]
     schema = json.dumps({"type": "record", "name": "UsageEvent", "fields": fields}).encode()
     return b"Obj\x01" + _long(1) + _long(11) + b"avro.schema" + _long(len(schema)) + schema + _long(0) + _SYNC
 
 
-_HEADER = _header()
+_MARK = _new_mark()
+_BARE = _header()
+_FRAMED = _header({"name": "_framing", "type": {"type": "fixed", "name": "framing", "size": _FRAMING}})
+_MARKED = (pl.col("_mark") == _as_number(_MARK)).all()
+_OURS = (
+    _MARKED
+    & (pl.col("_framing") == pl.lit(codec.SINGLE_OBJECT_HEADER)).all()
+    & (pl.col("event_id").str.len_bytes() == ID_BYTES).all()
+)
 ROW_SCHEMA = fastavro.parse_schema(json.loads(json.dumps(codec.PLAIN_SCHEMA)))
 _ENUMS: dict[str, list[str]] = {
     field["name"]: field["type"]["symbols"]
     for field in codec.PLAIN_SCHEMA["fields"]
     if isinstance(field["type"], dict) and field["type"]["type"] == "enum"
 }
-_SENTINEL_ID = "ffffffff-0000-4000-8000-746f6c6c6d65"
-_SENTINEL = codec.encode_body(
-    {**codec.DEFAULTS, "event_id": _SENTINEL_ID, "occurred_at": 0, "service": "", "provider": "", "model_sent": ""}
-)
 
 
 def read_block(bodies: Sequence[bytes]) -> pl.DataFrame | None:
     """Decode joined bodies; None unless every row was read from exactly its own bytes."""
     if not bodies:
         return EMPTY_BLOCK
-    records = [*bodies, _SENTINEL]
-    parts = [_HEADER]
+    frame = _read(_BARE, bodies)
+    return frame.drop("_mark") if frame is not None and frame.select(_MARKED).item() else None
+
+
+def read_framed(values: Sequence[bytes]) -> pl.DataFrame | None:
+    """Decode values in single-object framing; None unless each is one with an id of 36 bytes, read as it stands."""
+    if not values:
+        return EMPTY_BLOCK
+    frame = _read(_FRAMED, values)
+    return frame.drop("_framing", "_mark") if frame is not None and frame.select(_OURS).item() else None
+
+
+def _read(header: bytes, records: Sequence[bytes]) -> pl.DataFrame | None:
+    """Decode records, a mark behind each; None where that is no row a record."""
+    parts = [header]
     for begin in range(0, len(records), _BLOCK):
-        block = b"".join(records[begin : begin + _BLOCK])
-        parts += (_long(min(_BLOCK, len(records) - begin)), _long(len(block)), block, _SYNC)
+        some = [*records[begin : begin + _BLOCK], b""]
+        block = _MARK.join(some)
+        parts += (_long(len(some) - 1), _long(len(block)), block, _SYNC)
     try:
         frame = pl.read_avro(io.BytesIO(b"".join(parts)))
     except (Exception, pl.exceptions.PanicException):  # lengths that lie make polars panic, which is no Exception
         return None
-    ids = [body[1 : 1 + ID_BYTES] for body in bodies]
-    ids.append(_SENTINEL_ID.encode())
-    if frame.height != len(ids) or not (frame["event_id"].cast(pl.Binary) == pl.Series(ids, dtype=pl.Binary)).all():
-        return None
-    # What a block holds behind its last record goes unnoticed: records there are read once more, before a sentinel.
-    ends = [bodies[end - 1] for end in range(_BLOCK, len(bodies) + 1, _BLOCK)]
-    if frame.row(-1) != _SENTINEL_ROW or (ends and ends != list(bodies) and read_block(ends) is None):
-        return None
-    return frame.head(-1)
+    return frame if frame.height == len(records) else None
 
 
 _ENUM_NAMES = [
@@ -98,11 +133,11 @@ def with_names(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(_ENUM_NAMES)
 
 
-def _read_sentinel() -> pl.DataFrame:
-    file = b"".join((_HEADER, _long(1), _long(len(_SENTINEL)), _SENTINEL, _SYNC))
-    return pl.read_avro(io.BytesIO(file))
+def _empty_block() -> pl.DataFrame:
+    event = {**codec.DEFAULTS, "event_id": "", "occurred_at": 0, "service": "", "provider": "", "model_sent": ""}
+    frame = _read(_BARE, [codec.encode_body(event)])
+    assert frame is not None
+    return frame.drop("_mark").clear()
 
 
-_SENTINEL_FRAME = _read_sentinel()
-_SENTINEL_ROW = _SENTINEL_FRAME.row(0)
-EMPTY_BLOCK = _SENTINEL_FRAME.clear()
+EMPTY_BLOCK = _empty_block()
