@@ -85,8 +85,12 @@ class Fetched(Sequence[Record]):
         return map(self._record, self.entries)
 
     def _record(self, entry: Entry) -> Record:
+        record: Record
+        if isinstance(entry, ConsumerRecord):
+            record = entry
+            return record
         key, value = entry.key, entry.value
-        record: Record = ConsumerRecord(
+        record = ConsumerRecord(
             topic=self.topic,
             partition=self.partition,
             offset=entry.offset,
