@@ -102,7 +102,7 @@ def _attempt(settings: Settings, arguments: list[str], rates: plain_rates.PlainR
 
 def make_tables(clickhouse: ClickHouse) -> None:
     """Make the tables that such a program would have, empty: every field of an event, and its windows."""
-    columns = ", ".join(f"{field['name']} {_type(field['type'])}" for field in PLAIN_SCHEMA["fields"])
+    columns = ", ".join(f"{field['name']} {column_type(field['type'])}" for field in PLAIN_SCHEMA["fields"])
     for statement in (
         "DROP TABLE IF EXISTS plain_events",
         "DROP TABLE IF EXISTS plain_windows",
@@ -145,9 +145,10 @@ def compare(clickhouse: ClickHouse, events: int, levels: Sequence[str]) -> None:
             raise WrongError(f"{len(wrong)} {level} windows of plain Faust are not the sums of its events: {wrong[:3]}")
 
 
-def _type(avro: object) -> str:
+def column_type(avro: object) -> str:
+    """Return the column of ClickHouse that holds an Avro type."""
     if isinstance(avro, list):
-        return f"Nullable({_type(next(kind for kind in avro if kind != 'null'))})"
+        return f"Nullable({column_type(next(kind for kind in avro if kind != 'null'))})"
     if isinstance(avro, dict):
         if avro["type"] == "map":
             return f"Map(String, {'Float64' if avro['values'] == 'double' else 'String'})"

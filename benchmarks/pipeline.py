@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import baseline, delays, line, plain_rates, startup
+from benchmarks import baseline, delays, limit_run, line, plain_rates, startup
 from benchmarks.measure import TooLateError
 from benchmarks.preload import preload
 from tollmeter.admin import setup as provision
@@ -35,6 +35,10 @@ GOALS = {
     "ratio_tables": ("at least 40", "times the plain Faust with tables"),
     "ratio_dicts": ("at least 12", "times the plain Faust with dicts"),
     "ratio_minutes": ("", "times the plain Faust with dicts that folds minutes alone"),
+    "limit": ("", "the practical limit: librdkafka, polars and two windows, no framework, nothing safe, records/s"),
+    "ratio_limit": ("at least 0.6", "of that limit"),
+    "limit_cpu_us": ("", "CPU of that reader, µs per record"),
+    "limit_clickhouse_us": ("", "CPU of ClickHouse beside it, µs per record"),
     "row_delay_p99_s": ("at most 2", "event produced → row visible, p99, s"),
     "alert_delay_p95_s": ("at most 1", "event that crosses → alert, p95, s"),
     "ready_s": ("at most 25", "`tollmeter up` → ready, s"),
@@ -92,8 +96,10 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         whole = line.run_line(stack, loaded, WAIT_S)
         err.print(f"    {whole.events_per_second:,.0f} events/s; sums of source, ledger and windows agree")
         line.stop_workers(stack)
-        err.print(f"3/4 plain Faust on the first {chosen.baseline_events:,} events")
         rates = plain_rates.rates_of_today(stack.settings)
+        limit = limit_run.run_limit(stack.settings, line.pids(stack)["clickhouse"], loaded, rates)
+        err.print(f"    {limit.events_per_second:,.0f} records/s without a framework, on the same topic")
+        err.print(f"3/4 plain Faust on the first {chosen.baseline_events:,} events")
         plain = {
             kind: baseline.run_baseline(stack.settings, kind, chosen.baseline_events, rates)
             for kind in ("tables", "minutes", "dicts")
@@ -113,6 +119,10 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "ratio_tables": round(whole.events_per_second / plain["tables"].events_per_second, 1),
         "ratio_dicts": round(whole.events_per_second / plain["dicts"].events_per_second, 1),
         "ratio_minutes": round(whole.events_per_second / plain["minutes"].events_per_second, 1),
+        "limit": round(limit.events_per_second),
+        "ratio_limit": round(whole.events_per_second / limit.events_per_second, 2),
+        "limit_cpu_us": round(limit.cpu_us_per_event, 1),
+        "limit_clickhouse_us": round(limit.clickhouse_us_per_event, 1),
         "cpu_us_per_event": {stage: whole.cpu_us_per_event[stage] for stage in STAGES},
         "row_delay_p99_s": round(late.row_p99_s, 3),
         "alert_delay_p95_s": None if late.alert_p95_s is None else round(late.alert_p95_s, 3),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import baseline, line, plain_rates
+from benchmarks import baseline, limit_run, line, plain_rates
 from benchmarks.preload import preload
 from tollmeter.admin import setup as provision
 from tollmeter.embedded.stack import Stack
@@ -13,7 +13,7 @@ from tollmeter.settings import Settings
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
 
-def test_line_and_plain_faust_agree(tmp_path: Path, stack: object) -> None:
+def test_line_plain_faust_and_the_reader_without_framework_agree(tmp_path: Path, stack: object) -> None:
     """A stack of its own, as the benchmark makes it (`stack` says whether Java and Maven are there)."""
     wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0")
     with Stack(tmp_path, workers=(), settings=wanted) as own:
@@ -26,8 +26,14 @@ def test_line_and_plain_faust_agree(tmp_path: Path, stack: object) -> None:
         assert set(whole.cpu_us_per_event) == {"price", "ledger", "watch", "clickhouse", "kafka"}
         line.stop_workers(own)
         rates = plain_rates.rates_of_today(own.settings)
+        limit = limit_run.run_limit(own.settings, line.pids(own)["clickhouse"], loaded, rates)
+        assert limit.events == loaded.records
+        assert limit.cpu_us_per_event > 0
         plain = baseline.run_baseline(own.settings, "dicts", 1_000, rates)
         assert 950 < plain.events <= 1_000  # those sent twice are left out
         rates["openai|gpt-4o-mini-2024-07-18||REALTIME"] = []
         with pytest.raises(line.WrongError, match="differ"):
             baseline.run_baseline(own.settings, "dicts", 1_000, rates)
+        rates["openai|gpt-4o-mini-2024-07-18||REALTIME"] = rates["openai|gpt-4o-2024-08-06||REALTIME"]
+        with pytest.raises(line.WrongError, match="differ"):
+            limit_run.run_limit(own.settings, line.pids(own)["clickhouse"], loaded, rates)
