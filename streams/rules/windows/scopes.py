@@ -119,7 +119,7 @@ class Scopes:
             return self._look_up_texts(column.to_list(), fresh), list(fresh)
         physical = column.to_physical().to_numpy()
         first, where = _distinct(physical)
-        return self._look_up_texts(column.gather(first).to_list(), fresh)[where], list(fresh)
+        return self._look_up_texts(column[first].to_list(), fresh)[where], list(fresh)
 
     def _look_up_texts(self, texts: list[str], fresh: dict[str, int]) -> Vector:
         codes = self._codes
@@ -132,7 +132,7 @@ class Scopes:
             return np.array([self._code(text) for text in column.to_list()], dtype=np.int64)
         physical = column.to_physical().to_numpy()
         first, where = _distinct(physical)
-        ours = np.array([self._code(text) for text in column.gather(first).to_list()], dtype=np.int64)
+        ours = np.array([self._code(text) for text in column[first].to_list()], dtype=np.int64)
         found: Vector = ours[where]
         return found
 
