@@ -20,7 +20,6 @@ from secrets import token_bytes
 from typing import Any
 
 import polars as pl
-from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.plain_rates import COUNTERS, PlainRates, loads
 from tollmeter.schemas import topics
@@ -88,7 +87,7 @@ def rate_table(rates: PlainRates) -> pl.DataFrame:
     """Return pico-USD by counter and per call for each model that has one price per token; free models cost 0."""
     rows = []
     for key, steps in rates.items():
-        if len(steps) != 1 or steps[0].above or steps[0].from_second or steps[0].to_second < DAY_SECONDS:
+        if len(steps) != 1 or steps[0].above >= 0 or steps[0].from_second or steps[0].to_second < DAY_SECONDS:
             continue
         prices = dict.fromkeys((counter for counter, _ in COUNTERS), 0)
         by_unit, per_call = {unit: counter for counter, unit in COUNTERS}, 0
@@ -137,25 +136,31 @@ def _arrow(frame: pl.DataFrame) -> bytes:
     return out.getvalue()
 
 
+def _consumer(brokers: str, group: str) -> Any:
+    from confluent_kafka import Consumer  # of this process alone: whoever asks for its arithmetic needs no librdkafka
+
+    return Consumer(
+        {
+            "bootstrap.servers": brokers,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "fetch.max.bytes": 8 << 20,
+            "queued.min.messages": 100_000,
+            "queued.max.messages.kbytes": 65_536,
+            "check.crcs": False,
+        }
+    )
+
+
 class Reader:
     """Reads, prices, folds and stores, until so many events are done."""
 
     def __init__(self, settings: Settings, group: str, table: pl.DataFrame) -> None:
         self._clickhouse: ClickHouse = connect(settings)
         self._table = table
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": settings.kafka,
-                "group.id": group,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "earliest",
-                "fetch.max.bytes": 8 << 20,
-                "queued.min.messages": 100_000,
-                "queued.max.messages.kbytes": 65_536,
-                "check.crcs": False,
-            }
-        )
+        self._consumer = _consumer(settings.kafka, group)
         self._topic = settings.topic(topics.EVENTS)
         self._consumer.subscribe([self._topic])
         self._windows: list[pl.DataFrame] = []
@@ -208,6 +213,8 @@ class Reader:
         self._clickhouse.insert_arrow(table, _arrow(rows), rows.columns)
         if "kafka_offset" in rows.columns:
             ends = rows.group_by("kafka_partition").agg(pl.col("kafka_offset").max()).iter_rows()
+            from confluent_kafka import TopicPartition
+
             reached = [TopicPartition(self._topic, partition, last + 1) for partition, last in ends]
             self._consumer.commit(offsets=reached, asynchronous=False)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.anomalies import WARM_UP, episodes, interval, spikes
+from benchmarks.limit import decoded, priced, rate_table
 from benchmarks.measure import CpuMark, TooLateError, cpu_seconds, descendants, quantile, rss_mb, wait_for
 from benchmarks.plain_rates import costs, dumps, loads, rates_of_day
 from tollmeter.settings import Settings
@@ -87,6 +88,19 @@ def test_plain_prices_are_those_of_the_book(day: int) -> None:
             assert costs(rates, event) == expected, event
             known += expected is not None
     assert known > 2_500
+
+
+def test_the_reader_without_framework_prices_like_plain_faust() -> None:
+    """Whatever it gives a price has that of the dict, call by call; it leaves out what is not one price per token."""
+    rates = rates_of_day(Settings(), 20_780)
+    wire = Wire(company(3, 8), 3_000, 20_780 * 86_400_000_000, 86_399_000_000, leak="both")
+    rows = priced(decoded([value for _at, values in wire.blocks() for value in values]), rate_table(rates))
+    known = rows.filter(rows["cost_nano"].is_not_null())
+    for event in known.iter_rows(named=True):
+        plain = costs(rates, {**event, "extra_units": {}})
+        assert plain is not None
+        assert plain[0] == event["cost_nano"], event
+    assert known.height > 2_000
 
 
 def test_episodes_of_findings_and_the_interval_of_a_share() -> None:
