@@ -153,7 +153,7 @@ class BoundedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafk
     stands in for one that is not unpacked.
     """
 
-    def __init__(self, tp: object, records: object, *options: Any) -> None:
+    def __init__(self, tp: object, records: object, *options: object) -> None:
         remembering = _Remembering(records)
         super().__init__(tp, remembering, *options)
         self._standing_in: Iterator[ConsumerRecord] | None = None
@@ -165,7 +165,7 @@ class BoundedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafk
     def _consumer_record(self, tp: object, record: object) -> object:
         return record if self.whole else super()._consumer_record(tp, record)
 
-    def __next__(self) -> Any:
+    def __next__(self) -> "ConsumerRecord | Parsed":
         if self._standing_in is not None:
             record = next(self._standing_in, None)
             if record is not None:
