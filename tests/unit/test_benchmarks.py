@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.anomalies import WARM_UP, episodes, interval, spikes
-from benchmarks.limit import decoded, priced, rate_table
+from benchmarks.limit import decoded, folded, merged, priced, rate_table
 from benchmarks.measure import CpuMark, TooLateError, cpu_seconds, descendants, quantile, rss_mb, wait_for
 from benchmarks.plain_rates import costs, dumps, loads, rates_of_day
 from tollmeter.settings import Settings
@@ -101,6 +101,11 @@ def test_the_reader_without_framework_prices_like_plain_faust() -> None:
         assert plain is not None
         assert plain[0] == event["cost_nano"], event
     assert known.height > 2_000
+    windows, halves = folded(rows), [folded(rows[:1_000]), folded(rows[1_000:])]
+    order = ["org_id", "kind", "name", "start"]
+    assert merged([merged(halves[:1]), *halves[1:]]).sort(order).equals(windows.sort(order))
+    assert windows["calls"].sum() == 2 * rows.height
+    assert windows["cost_nano"].sum() == 2 * rows["cost_nano"].sum()
 
 
 def test_episodes_of_findings_and_the_interval_of_a_share() -> None:
