@@ -38,6 +38,7 @@ _NAMES = {
     "model": "gpt-4o",
     "model_id": "gpt-4o",
     "provider_id": "openai",
+    "operation_name": "f",
 }
 
 

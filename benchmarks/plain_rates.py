@@ -20,6 +20,7 @@ from tollmeter.traffic.models import MODELS
 KINDS = {kind: field for kind, field in SCOPE_COLUMNS.items() if kind != "version"} | {
     "model": "model",
     "provider": "provider",
+    "feature": "feature",
 }
 """Kind of scope -> the event's own field: a plain program takes names as they come."""
 COUNTERS = (

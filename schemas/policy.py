@@ -1,7 +1,7 @@
 """A policy: the rule an admin wrote about a scope. Limits are integers, their measure names the unit; absent = none."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -9,8 +9,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from tollmeter.schemas.addresses import named_address
 from tollmeter.schemas.names import plain_model, plain_provider, without_date
 
-SCOPE_KINDS = ("org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag", "version")
-ScopeKind = Literal["org", "group", "user", "api_key", "client_ip", "agent", "model", "provider", "tag", "version"]
+ScopeKind = Literal[
+    "org",
+    "group",
+    "user",
+    "api_key",
+    "client_ip",
+    "agent",
+    "model",
+    "provider",
+    "tag",
+    "version",
+    "feature",
+    "session",
+    "run",
+]
+SCOPE_KINDS: tuple[ScopeKind, ...] = get_args(ScopeKind)
 SCOPE_COLUMNS = {
     "org": "org_id",
     "group": "group_id",
@@ -21,10 +35,15 @@ SCOPE_COLUMNS = {
     "model": "model_id",
     "provider": "provider_id",
     "version": "model",
+    "feature": "operation_name",
 }
 """The priced column that names each kind of scope that every row is folded into. A model is all its versions together,
 a version one of them, by the exact name in the answer. Every scope belongs to one
 organisation. A tag scope has no column: its name is "key=value", and it is folded only where a policy asks for it."""
+ASKED_COLUMNS = {"session": "session_id", "run": "trace_id"}
+"""The columns of scopes that are many and end: folded only where a policy asks, and while its period lasts."""
+MEMBER_SCOPES: tuple[ScopeKind, ...] = ("user", "api_key", "agent", "session", "run")
+"""Whose members may have a default: a policy without a name, for each of them that has none of its own."""
 
 DEFAULT_WARN_PCT = 80
 DEFAULT_ALERT_PCTS = (20, 50, 80, 100)
@@ -112,8 +131,9 @@ def _is_empty(value: object) -> bool:
 class Policy(BaseModel):
     """Limits of one scope of one organisation. `name` is "" for the organisation itself.
 
-    `pool` limits what all calls of the scope spend together; `each_member` (org and group only) what each user of it
-    may spend for himself. `warn_threshold_pct` is one more alert threshold.
+    `pool` limits what all calls of the scope spend together; `each_member` what each user of an organisation or group
+    may spend for himself. Of scope user, api_key, agent, session or run, `each_member` without a name is the default:
+    what each may spend that has no policy of its own. `warn_threshold_pct` is one more alert threshold.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -138,7 +158,12 @@ class Policy(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_form(cls, fields: object) -> object:
-        """Keep names as both sides of a comparison know them; a model's name with a date is a version of it."""
+        """Keep names as both sides of a comparison know them; a model's name with a date is a version of it.
+
+        Of many sessions or runs nobody is told each step, unless asked.
+        """
+        if isinstance(fields, dict) and fields.get("scope") in ASKED_COLUMNS:
+            fields = {"alert_pcts": (100,), **fields}
         if not isinstance(fields, dict) or not isinstance(name := fields.get("name"), str) or not name:
             return fields
         scope = fields.get("scope")
@@ -149,16 +174,27 @@ class Policy(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.scope == "org") == bool(self.name):
-            raise ValueError("name says which group, user, key ...: it is empty for scope org, and for no other")
-        if self.applies == "each_member" and self.scope not in ("org", "group"):
+        named, each = bool(self.name), self.applies == "each_member"
+        if (self.scope == "org") == named and not self.is_default:
+            either = "; without one it is the default, applies each_member" if self.scope in MEMBER_SCOPES else ""
+            raise ValueError(
+                f"name says which group, user, key ...: it is empty for scope org, and for no other{either}"
+            )
+        if each and self.scope not in ("org", "group") and not self.is_default:
             raise ValueError(f"each_member needs members: a {self.scope} has none; use pool")
+        if self.scope in ASKED_COLUMNS and any(limit.period == "rolling" for limit in self.limits):
+            raise ValueError(f"a {self.scope} is limited by the day, week or month: rolling hours are not kept of it")
         if self.scope == "tag" and "=" not in self.name:
             raise ValueError("the name of a tag scope is key=value")
         keys = [limit.key for limit in self.all_limits]
         if len(set(keys)) < len(keys):
             raise ValueError("two limits of the same period and measure")
         return self
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is for each member of its scope that has no policy of its own."""
+        return self.applies == "each_member" and not self.name and self.scope in MEMBER_SCOPES
 
     @property
     def policy_id(self) -> str:

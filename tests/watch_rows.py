@@ -63,6 +63,7 @@ DEFAULTS: dict[str, Any] = {
     "model": "gpt-4o",
     "model_id": "gpt-4o",
     "provider_id": "openai",
+    "operation_name": "",
     "status": "OK",
     "flags": "",
     "price_status": "PRICED",

@@ -7,16 +7,19 @@ they overshoot by no more than `overshoot_bound`. Times are milliseconds of a cl
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
+from tollmeter.schemas.policy import ASKED_COLUMNS
 from tollmeter.streams.rules.limits.policies import Budget
 
 UNITS = ("USD", "EUR", "RUB", "tokens", "requests")
 """Order of the amounts of a call: money in nano-units of each currency, then counts."""
 Amounts = Sequence[int]
 NO_AMOUNTS = (0, 0, 0, 0, 0)
+SWEPT_FROM = 20_000
+"""From so many accounts on those of sessions and runs that are over are looked for, when their number has doubled."""
 SLICE = 16
 """Entries forgotten while the lock is held once: a check never waits for more."""
 FAR = 1 << 62
@@ -120,6 +123,7 @@ class Accounts:
         self._lease_ms = lease_ms
         self._slack_ms = slack_ms
         self._accounts: dict[str, Account] = {}
+        self._sweep_at = SWEPT_FROM
         self.clear_held()
 
     def set_guards(self, guards: int) -> None:
@@ -138,6 +142,26 @@ class Accounts:
     def account(self, key: str) -> Account:
         """Return the account of a spend key, which begins empty."""
         return self._accounts.get(key) or self._accounts.setdefault(key, Account())
+
+    def passed_by(self, now_s: int) -> list[str]:
+        """Return, now and then, the keys of sessions and runs whose period is over; nothing of theirs is in flight."""
+        if len(self._accounts) < self._sweep_at:
+            return []
+        found = [
+            key
+            for key, account in list(self._accounts.items())
+            if now_s >= account.ends_s and not account.held and key.split("/")[2] in ASKED_COLUMNS
+        ]
+        self._sweep_at = max(SWEPT_FROM, 2 * (len(self._accounts) - len(found)))
+        return found
+
+    def forget(self, keys: Iterable[str], now_s: int) -> None:
+        """Forget accounts, but for those that are in use again. Whoever holds one must be made to ask anew."""
+        with self._lock:
+            for key in keys:
+                account = self._accounts[key]
+                if now_s >= account.ends_s and not account.held:
+                    del self._accounts[key]
 
     def restamp(self, partition: int) -> None:
         """Let any row win again over those that were read of a partition."""

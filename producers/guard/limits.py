@@ -5,20 +5,22 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from tollmeter.producers.guard.accounts import UNITS, Accounts, Bound
-from tollmeter.schemas.policy import Member, Policy
+from tollmeter.schemas.policy import ASKED_COLUMNS, MEMBER_SCOPES, Member, Policy
 from tollmeter.schemas.spend import spend_key
 from tollmeter.streams.rules.limits.adjusted import NEVER_MS, adjusted, next_end_ms
 from tollmeter.streams.rules.limits.policies import Budget, Groups, effective, pool_limits
 
 REMEMBERED = 20_000
 """Combinations of names kept per organisation; a flood of new ones starts the memory afresh."""
+ENDED_AT_ONCE = 500
 _PERIODS = ("day", "week", "month")
 _MEASURES = ("money", "tokens", "requests")
 MONEY = 3
 """The first units are money."""
 
+_DEFAULTS = [(kind, "") for kind in MEMBER_SCOPES if kind != "user"]
 Caller = tuple[Any, ...]
-"""user, groups, api_key_id, client_ip, agent, model_id, provider_id, tags, version."""
+"""user, groups, api_key_id, client_ip, agent, model_id, provider_id, tags, version, feature, session, run."""
 
 
 class Binding(NamedTuple):
@@ -40,6 +42,8 @@ class _Org:
         self.policies: dict[tuple[str, str], dict[str, Policy]] = {}
         self.versions: set[str] = set()
         """Names of models with a date that had a policy."""
+        self.asks = False
+        """Whether a policy is about sessions or runs. Where none is, callers that differ in nothing else are one."""
         self.known: dict[Caller, Binding] = {}
         self.until_ms = NEVER_MS
         """When a limit of these is otherwise by itself, and what was resolved no longer holds."""
@@ -76,6 +80,7 @@ class LimitView:
             org.policies.setdefault((policy.scope, policy.name), {})[policy.policy_id] = policy
             if policy.scope == "version":
                 org.versions.add(policy.name)
+            org.asks |= policy.scope in ASKED_COLUMNS
             self._org_of[policy.policy_id] = policy
             org.forget()
 
@@ -108,6 +113,15 @@ class LimitView:
     def _all_groups(self, org_id: str, user: str, given: Collection[str]) -> tuple[str, ...]:
         return tuple(sorted({*self._groups.of(org_id, user), *self._groups.closure(org_id, given)}))
 
+    def forget_ended(self, now_s: int) -> None:
+        """Give up what is known of sessions and runs whose period is over, and whatever was resolved with it."""
+        ended = self._accounts.passed_by(now_s)
+        for begin in range(0, len(ended), ENDED_AT_ONCE):
+            with self._lock:
+                self._accounts.forget(ended[begin : begin + ENDED_AT_ONCE], now_s)
+                for org in self._orgs.values():
+                    org.known = {} if org.asks else org.known
+
     def _forget_of(self, org_id: str) -> None:
         org = self._orgs.get(org_id)
         if org is not None:
@@ -118,6 +132,8 @@ class LimitView:
         org = self._orgs.get(org_id)
         if org is None:
             return NOTHING
+        if not org.asks:
+            caller = caller[:-2]
         if now_ms >= org.until_ms:
             with self._lock:
                 self._forget_of(org_id)
@@ -150,7 +166,7 @@ class LimitView:
         found = org.users.get((user, given))
         if found is None:
             groups = self._all_groups(org_id, user, given)
-            scopes = [("org", ""), ("user", user), *(("group", name) for name in groups)]
+            scopes = [("org", ""), ("user", user), ("user", ""), *(("group", name) for name in groups)]
             rules = [policy for scope in scopes for policy in org.policies.get(scope, {}).values()]
             if len(org.users) >= REMEMBERED:
                 org.users = {}
@@ -172,9 +188,8 @@ class LimitView:
 
 
 def _pools(org_id: str, org: _Org, groups: Collection[str], caller: Caller) -> tuple[Budget, ...]:
-    _, _, api_key, client_ip, agent, model, provider, tags, version = caller
+    _, _, api_key, client_ip, agent, model, provider, tags, version, feature, *asked = caller
     named = [
-        ("org", ""),
         *(("group", name) for name in groups),
         ("api_key", api_key),
         ("client_ip", client_ip),
@@ -182,9 +197,12 @@ def _pools(org_id: str, org: _Org, groups: Collection[str], caller: Caller) -> t
         ("model", model),
         ("provider", provider),
         *(("version", name) for name in org.versions if version.may_be(name, model)),
+        ("feature", feature),
+        *zip(ASKED_COLUMNS, asked, strict=False),
         *(("tag", name) for name in tags),
     ]
-    rules = [policy for scope in named for policy in org.policies.get(scope, {}).values()]
+    named = [("org", ""), *(scope for scope in named if scope[1])]
+    rules = [policy for scope in named + _DEFAULTS for policy in org.policies.get(scope, {}).values()]
     return pool_limits(rules, org_id, set(named)) if rules else ()
 
 

@@ -39,6 +39,10 @@ class Question(NamedTuple):
     api_host: str | None = ""
     """The host that is called: it settles the provider, where the price book knows it."""
     agent: str | None = ""
+    feature: str | None = ""
+    session_id: str | None = ""
+    trace_id: str | None = ""
+    """The run that the call belongs to: all calls under one trace."""
     tags: Mapping[str, str] | None = None
     models: Collection[str] = ()
     """Further models that the call names, each of which must be allowed, too."""
@@ -48,7 +52,7 @@ class Question(NamedTuple):
     """Who pays: ORG, or USER, whose calls are not asked for budgets."""
     counted: Collection[str] = ()
     event: Mapping[str, Any] = {}
-    """Further fields of the event of a refusal (feature, request_id ...)."""
+    """Further fields of the event of a refusal (service, request_id ...)."""
 
     @classmethod
     def of(cls, model: str, about: dict[str, Any]) -> Self:
@@ -75,7 +79,8 @@ class Question(NamedTuple):
         """Return the names by which budgets are found; provider, model and version as the line counts them."""
         tags = tag_names(self.tags) if self.tags else ()
         known = self.user or "", tuple(self.groups), self.api_key_id or "", self.address, self.agent or ""
-        return *known, model, provider, tags, version
+        asked = self.feature or "", self.session_id or "", self.trace_id or ""
+        return *known, model, provider, tags, version, *asked
 
     def event_fields(self) -> dict[str, Any]:
         """Return the fields of the event that records a refusal."""
@@ -89,6 +94,9 @@ class Question(NamedTuple):
             "provider": self.provider,
             "api_host": self.api_host,
             "agent": self.agent,
+            "feature": self.feature,
+            "session_id": self.session_id,
+            "trace_id": self.trace_id,
             "tags": dict(self.tags or {}),
             "billing_scope": self.billing_scope,
             "prompt_chars": self.prompt_chars,
@@ -131,6 +139,7 @@ _CLEAN: dict[str, Callable[[Any], Any]] = {
     "billing_scope": _paid_by,
 }
 _CLEAN |= dict.fromkeys(("user", "org", "api_key_id", "client_ip", "provider", "api_host", "agent"), clean_text)
+_CLEAN |= dict.fromkeys(("feature", "session_id", "trace_id"), clean_text)
 _ASKED = _CLEAN.keys()
 _WORST: dict[str, object] = {
     **dict.fromkeys(("prompt_chars", "prompt_tokens", "max_output_tokens", "answers"), MAX_TOKENS),

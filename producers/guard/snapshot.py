@@ -60,6 +60,7 @@ class Snapshot:
             name = key.decode() if isinstance(key, bytes) else key or ""
             if source == "spend":
                 self.spend.apply(name, value)
+                self.limits.forget_ended(self.clock.wall_ms() // 1_000)
             elif source == "policies":
                 self._policies(name, value)
             elif value is not None:

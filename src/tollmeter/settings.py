@@ -120,6 +120,8 @@ class Settings(BaseModel):
     close_after_s: Annotated[int, Field(ge=0)] = 120
     seen_cap: Positive = 5_000_000
     watch_scopes_per_org: Positive = 10_000
+    watch_sessions_per_org: Positive = 100_000
+    """Sessions, and runs, of one organisation that are remembered while their period lasts; of more, the most used."""
     """Names of one kind (keys, users, IPs ...) with totals of their own per organisation and month; the rest is one."""
     checkpoint_s: Annotated[float, Field(gt=0)] = 5.0
     alert_max_age_h: Positive = 48

@@ -40,6 +40,7 @@ def rules_from(settings: Settings, sources: int) -> WatchRules:
         unpriced_share_pct=settings.unpriced_share_pct,
         limits=shipped_limits(),
         scopes_per_org=settings.watch_scopes_per_org,
+        sessions_per_org=settings.watch_sessions_per_org,
     )
 
 

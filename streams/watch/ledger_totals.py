@@ -96,7 +96,7 @@ def extra_cells(client: ClickHouse, backfill: Backfill) -> pl.DataFrame:
             "until": until_s,
             "upto": LogPosition.of(backfill.applied).offset,
             "step": seconds,
-            "kinds": sorted({kind for kind, _ in backfill.scopes}),
+            "kinds": backfill.kinds,
         }
         found = pl.read_ipc_stream(io.BytesIO(client.arrow(load("repair_extras"), wanted)))
         parts.append(_numbered(found, backfill.level))

@@ -72,13 +72,15 @@ class SpendPublisher:
         told = self._told.get(state.partition)
         if told is None:
             return []
-        gone: list[str] = []
+        gone: set[str] = set()
+        live: set[str] = set()
         for scope in scopes:
             place = state.scopes.names[scope]
             keys = {spend_key(*place, budget.period, budget.unit) for budget in tightest(state.budgets.of(scope))}
-            gone += sorted(told.keys.get(scope, set()) - keys)
+            gone |= told.keys.get(scope, set()) - keys
+            live |= keys
             told.keys[scope] = keys
-        return gone
+        return sorted(gone - live)  # what was forgotten may have come back under another number
 
     async def _send(self, key: str, value: bytes | None) -> None:
         await self._send_record(self._topic, 0, key.encode(), value, [])

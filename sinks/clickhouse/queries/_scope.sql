@@ -9,5 +9,8 @@
         {scope:String} = 'model', e.model_id = {name:String},
         {scope:String} = 'provider', e.provider_id = {name:String},
         {scope:String} = 'version', e.model = {name:String},
+        {scope:String} = 'feature', e.operation_name = {name:String},
+        {scope:String} = 'session', e.session_id = {name:String},
+        {scope:String} = 'run', e.trace_id = {name:String},
         {scope:String} = 'tag', arrayExists(tag -> concat(tag.key, '=', tag.value) = {name:String}, e.tags),
         false)

@@ -1,6 +1,7 @@
 -- What a limit would have refused. The calls of one scope in the order in which they are charged, each beside what was
 -- used in its period before it: once that has reached the limit a call is refused, and so are all behind it. Calls on
--- users' own keys never count, and a call that was refused anyway is none. `each`: every user by himself.
+-- users' own keys never count, and a call that was refused anyway is none. `each`: every user, key ... by itself, but for
+those named in `own`, which have another limit.
 SELECT
     period,
     who,
@@ -23,7 +24,10 @@ FROM
             e.event_id AS event_id,
             e.cost_nano AS cost_nano,
             least(e.event_time, e.received_at) AS charged,
-            if({each:UInt8} = 1, e.user_id, '') AS who,
+            multiIf(
+                {each:String} = 'user', toString(e.user_id), {each:String} = 'api_key', toString(e.api_key_id),
+                {each:String} = 'agent', toString(e.agent), {each:String} = 'session', e.session_id,
+                {each:String} = 'run', e.trace_id, '') AS who,
             multiIf(
                 {window:String} = 'day', toString(toDate(charged, {zone:String})),
                 {window:String} = 'week', toString(toMonday(charged, {zone:String})),
@@ -36,7 +40,7 @@ FROM
                 1) AS weight
         FROM usage_events AS e FINAL
         WHERE e.event_time >= {since:DateTime64(6, 'UTC')} AND e.event_time < {until:DateTime64(6, 'UTC')}
-            AND e.org_id = {org:String} AND ({each:UInt8} = 0 OR e.user_id != '') AND e.billing_scope != 'USER' AND e.status NOT IN ('BLOCKED', 'VOID')
+            AND e.org_id = {org:String} AND ({each:String} = '' OR who != '' AND NOT has({own:Array(String)}, who)) AND e.billing_scope != 'USER' AND e.status NOT IN ('BLOCKED', 'VOID')
             -- include: scope
     )
 )

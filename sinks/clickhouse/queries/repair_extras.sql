@@ -11,7 +11,8 @@ FROM
         arrayConcat(
             [('org', ''), ('group', toString(group_id)), ('user', toString(user_id)),
              ('api_key', toString(api_key_id)), ('client_ip', toString(client_ip)), ('agent', toString(agent)),
-             ('model', toString(model_id)), ('provider', toString(provider_id)), ('version', toString(model))],
+             ('model', toString(model_id)), ('provider', toString(provider_id)), ('version', toString(model)),
+             ('feature', toString(operation_name)), ('session', session_id), ('run', trace_id)],
             arrayDistinct(arrayMap(tag -> ('tag', concat(toString(tag.1), '=', toString(tag.2))), tags))) AS scopes
     FROM usage_events FINAL
     WHERE org_id = {org:String} AND priced_partition = {partition:UInt16} AND priced_offset <= {upto:Int64} AND status != 'VOID'

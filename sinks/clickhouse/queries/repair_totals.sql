@@ -10,7 +10,8 @@ FROM
         -- include: measured
         [('org', ''), ('group', toString(group_id)), ('user', toString(user_id)), ('api_key', toString(api_key_id)),
          ('client_ip', toString(client_ip)), ('agent', toString(agent)), ('model', toString(model_id)),
-         ('provider', toString(provider_id)), ('version', toString(model))] AS scopes
+         ('provider', toString(provider_id)), ('version', toString(model)),
+         ('feature', toString(operation_name))] AS scopes
     FROM usage_events FINAL
     WHERE org_id = {org:String} AND status != 'VOID' AND event_time >= {from:DateTime('UTC')}
         AND (event_time < {until:DateTime('UTC')} + INTERVAL 5 MINUTE OR flags = 'ahead')

@@ -55,7 +55,8 @@ FROM
                     byok AND status != 'BLOCKED', if(byok, input_tokens + output_tokens, 0)]) AS m,
                 [('org', ''), ('group', toString(group_id)), ('user', toString(user_id)), ('api_key', toString(api_key_id)),
                  ('client_ip', toString(client_ip)), ('agent', toString(agent)), ('model', toString(model_id)),
-                 ('provider', toString(provider_id)), ('version', toString(model))] AS pairs
+                 ('provider', toString(provider_id)), ('version', toString(model)),
+                 ('feature', toString(operation_name))] AS pairs
             FROM usage_events FINAL
             WHERE status != 'VOID' AND priced_partition = {partition:UInt16} AND event_time >= toDateTime({from:UInt32}, 'UTC') AND (sure OR late)
         )

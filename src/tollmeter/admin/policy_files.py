@@ -14,7 +14,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tollmeter.admin.policy_text import PolicyTextError, amount_of, amount_text, limits_text, policy_of
 from tollmeter.schemas.policy import (
-    DEFAULT_ALERT_PCTS,
     DEFAULT_WARN_PCT,
     Applies,
     Currency,
@@ -56,7 +55,7 @@ class PolicyEntry(BaseModel):
     timezone: TimeZone = "UTC"
     limits: dict[str, NumberText] = {}
     warn_pct: Annotated[int, Field(strict=True)] = DEFAULT_WARN_PCT
-    alert_pcts: tuple[Percent, ...] = DEFAULT_ALERT_PCTS
+    alert_pcts: tuple[Percent, ...] | None = None
     alert_remaining: NumberText | None = None
 
     def policy(self) -> Policy:
@@ -70,8 +69,8 @@ class PolicyEntry(BaseModel):
             "currency": self.currency,
             "timezone": self.timezone,
             "warn_threshold_pct": self.warn_pct,
-            "alert_pcts": self.alert_pcts,
             "alert_remaining_micro": remaining,
+            **({} if self.alert_pcts is None else {"alert_pcts": self.alert_pcts}),
         }
         try:
             return policy_of(fields, self.limits)

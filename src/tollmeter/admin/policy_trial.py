@@ -5,7 +5,7 @@ used nothing. Estimates of calls in flight are not known afterwards, so a guard 
 are whole: the first one begins before the days that are asked about.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +25,8 @@ class CannotTryError(Exception):
 class Period:
     """One period of one limit: what would have been used and refused. Amounts are nano-units of a currency, or counts.
 
-    `who`: the user, where each has his own limit. `spared_nano` is nano-USD of the refused calls whose cost is known.
+    `who`: the user, key ..., where each has a limit of its own. `spared_nano` is nano-USD of the refused calls whose cost
+    is known.
     """
 
     period: str
@@ -46,6 +47,8 @@ class Trial:
     unit: str
     amount: int
     periods: Sequence[Period]
+    each: str = "user"
+    """The kind of whoever `who` names."""
 
     @property
     def highest(self) -> Period | None:
@@ -71,38 +74,45 @@ class Trial:
             "spared_nano": sum(one.spared_nano for one in refusals),
             "spared_unpriced": sum(one.spared_unpriced for one in refusals),
             "can_be_reached": self.reached,
-            "highest": None if highest is None else _document(highest),
-            "refusals": [_document(one) for one in refusals],
+            "highest": None if highest is None else _document(highest, self.each),
+            "refusals": [_document(one, self.each) for one in refusals],
         }
 
 
-def try_policy(ledger: ClickHouse, policy: Policy, since: datetime, until: datetime) -> list[Trial]:
-    """Return what each limit of a policy would have done. Raises `CannotTryError`, `Unavailable`, `Rejected`."""
-    if policy.applies == "each_member" and policy.scope != "org":
+def try_policy(
+    ledger: ClickHouse, policy: Policy, since: datetime, until: datetime, others: Iterable[Policy] = ()
+) -> list[Trial]:
+    """Return what each limit of a policy would have done. Raises `CannotTryError`, `Unavailable`, `Rejected`.
+
+    `others` are the policies in force: a default does not concern whoever has one of his own.
+    """
+    if policy.applies == "each_member" and policy.scope == "group":
         raise CannotTryError("who was in a group then is not kept: try the limit with --scope user --name NAME")
-    return [_trial(ledger, policy, limit, since, until) for limit in policy.all_limits]
+    each = "" if policy.applies == "pool" else policy.scope if policy.is_default else "user"
+    own = sorted({one.name for one in others if (one.org_id, one.scope) == (policy.org_id, each) and one.name})
+    parameters: dict[str, str | list[str]] = {
+        "org": policy.org_id,
+        "scope": "org" if each else policy.scope,
+        "name": policy.name,
+        "each": each,
+        "own": own if each else [],
+        "zone": policy.timezone,
+        "until": moment(until),
+    }
+    return [_trial(ledger, policy, limit, since, parameters) for limit in policy.all_limits]
 
 
-def _trial(ledger: ClickHouse, policy: Policy, limit: Limit, since: datetime, until: datetime) -> Trial:
+def _trial(
+    ledger: ClickHouse, policy: Policy, limit: Limit, since: datetime, about: Mapping[str, str | list[str]]
+) -> Trial:
     if limit.period == "rolling":
         raise CannotTryError(f"{limit.key}: rolling limits cannot be tried out; try a day with the same amount")
     begin = datetime.fromtimestamp(period_of(limit.period, policy.timezone, int(since.timestamp()))[0], UTC)
     unit = policy.currency if limit.measure == "money" else limit.measure
     amount = limit.amount * NANO_PER_MICRO if limit.measure == "money" else limit.amount
-    parameters = {
-        "org": policy.org_id,
-        "scope": policy.scope,
-        "name": policy.name,
-        "each": int(policy.applies == "each_member"),
-        "window": limit.period,
-        "zone": policy.timezone,
-        "unit": unit,
-        "amount": amount,
-        "since": moment(begin),
-        "until": moment(until),
-    }
-    rows = ledger.query(load("policy_trial"), parameters)
-    return Trial(limit, unit, amount, [_period(row) for row in rows])
+    asked = {**about, "window": limit.period, "unit": unit, "amount": amount, "since": moment(begin)}
+    rows = ledger.query(load("policy_trial"), asked)
+    return Trial(limit, unit, amount, [_period(row) for row in rows], str(about["each"]) or "user")
 
 
 def _period(row: dict[str, Any]) -> Period:
@@ -110,11 +120,11 @@ def _period(row: dict[str, Any]) -> Period:
     return Period(**{**row, "first_refused": first})
 
 
-def _document(period: Period) -> dict[str, Any]:
+def _document(period: Period, each: str) -> dict[str, Any]:
     first = period.first_refused
     return {
         "period": period.period,
-        "user": period.who or None,
+        each: period.who or None,
         "calls": period.calls,
         "used": period.used,
         "refused": period.refused,

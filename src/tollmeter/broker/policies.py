@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from tollmeter.broker.client import BrokerAway, kafka_consumer, kafka_producer, read_all
 from tollmeter.broker.layout import Layout, ProvisionError, read_layout
 from tollmeter.schemas import topics
+from tollmeter.schemas.access import EVERYONE
 from tollmeter.schemas.control import Control, MemberDelete, MemberSet, PolicyDelete, PolicySet
 from tollmeter.schemas.envelope import control_record
-from tollmeter.schemas.policy import Adjustment, Member, Policy
+from tollmeter.schemas.policy import MEMBER_SCOPES, Adjustment, Member, Policy
 from tollmeter.schemas.spend import Spend
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.limits.policies import GroupCycleError, Groups
@@ -51,7 +52,15 @@ class Change:
 
 
 def policy_set(policy: Policy) -> Change:
-    """Return the change that puts a policy in force, in place of any of the same id."""
+    """Return the change that puts a policy in force, in place of any of the same id. Raises `PolicyError`.
+
+    A policy named "*" would limit only whoever is called so, and looks like one for everybody: it is refused.
+    """
+    if policy.name == EVERYONE and policy.scope in MEMBER_SCOPES:
+        raise PolicyError(
+            f'"*" is no {policy.scope}: what limits each {policy.scope} that has no policy of its own is the default, '
+            "without a name and for each_member (--default)"
+        )
     value = policy.model_dump_json().encode()
     return Change(policy.org_id, _POLICY + policy.policy_id.encode(), value, PolicySet(policy=policy))
 

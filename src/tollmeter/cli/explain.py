@@ -23,14 +23,21 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.streams.rules.limits.adjusted import in_force
 from tollmeter.streams.rules.limits.periods import period_of
-from tollmeter.streams.rules.limits.policies import Budget, Effective, Lost, effective, pool_limits
+from tollmeter.streams.rules.limits.policies import (
+    Budget,
+    Effective,
+    Lost,
+    effective,
+    lost_defaults,
+    pool_limits,
+)
 
 _REASONS = {
-    "own_policy": "the user's own policy wins whole",
+    "own_policy": "the member's own policy wins whole",
     "smaller_limit": "a smaller limit of its kind is in force",
     "equal_limit": "an equal limit of its kind is in force",
 }
-_SCOPES = ("api_key", "client_ip", "agent", "model", "provider", "version")
+_SCOPES = ("api_key", "client_ip", "agent", "model", "provider", "version", "feature", "session", "run")
 
 
 @click.command()
@@ -42,6 +49,9 @@ _SCOPES = ("api_key", "client_ip", "agent", "model", "provider", "version")
 @click.option("--agent", help="Agent that calls.")
 @click.option("--model", help="Model that is called.")
 @click.option("--provider", help="Provider that is called.")
+@click.option("--feature", help="What the application does: its operation_name.")
+@click.option("--session", help="Session of the call.")
+@click.option("--run", help="Run of the call: its trace id.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Tag of the call; repeatable.")
 @json_option
 @click.pass_obj
@@ -64,6 +74,7 @@ def explain(
         policies = in_force(rules.policies.values(), round(datetime.now(UTC).timestamp() * 1_000))
         own = effective(policies, org, user, groups)
         pools = pool_limits(policies, org, scopes)
+        lost = (*own.lost, *lost_defaults(policies, org, scopes))
         rows = [_row(budget, _why(budget, own), ledger, live) for budget in (*own.budgets, *pools)]
         known = None if ledger is None else is_known(ledger, rules, org, user)
         call = Call(user, groups, named["api_key"] or "", named["provider"] or "", named["model"] or "")
@@ -77,7 +88,7 @@ def explain(
         "warn_threshold_pct": own.warn_threshold_pct,
         "warn_policy_id": own.warn_policy_id,
         "budgets": rows,
-        "lost": [_lost(lost) for lost in own.lost],
+        "lost": [_lost(one) for one in lost],
         "models": models.document,
     }
     if as_json:
@@ -183,13 +194,16 @@ def _ledger(settings: Settings, opened: ExitStack) -> ClickHouse | None:
 
 
 def _why(budget: Budget, own: Effective) -> str:
+    if budget.by_default and budget.scope != "user":
+        return f"the default for each {budget.scope} without a policy of its own"
     if budget.scope != "user":
         whom = f"{budget.scope} {budget.name}" if budget.name else "the organisation"
         return f"what all calls of {whom} spend together"
-    if budget.policy_id.split("/")[1] == "user":
+    if budget.policy_id.split("/")[1] == "user" and not budget.by_default:
         return "the user's own policy"
     beaten = sum(lost.to == budget.policy_id and lost.budget.kind == budget.kind for lost in own.lost)
-    return f"the smallest of {beaten + 1} for each member" if beaten else "the only one for each member"
+    rank = f"the smallest of {beaten + 1} for each member" if beaten else "the only one for each member"
+    return f"{rank}, the default for each user without a policy of his own" if budget.by_default else rank
 
 
 def _row(budget: Budget, why: str, ledger: ClickHouse | None, live: dict[str, Spend]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from tollmeter.cli.policy_options import (
     scope_option,
 )
 from tollmeter.cli.policy_trial import try_out
-from tollmeter.schemas.policy import DEFAULT_ALERT_PCTS, DEFAULT_WARN_PCT, Policy
+from tollmeter.schemas.policy import DEFAULT_WARN_PCT, MEMBER_SCOPES, Policy
 from tollmeter.settings import Settings
 
 _APPLIES = {"pool": "for all calls of the scope together", "each_member": "for each member by himself"}
@@ -34,7 +34,7 @@ _APPLIES = {"pool": "for all calls of the scope together", "each_member": "for e
 
 @click.group(cls=Group)
 def policy() -> None:
-    """Limits of organisations, groups, users, keys, IPs, agents, models, providers and tags."""
+    """Limits of organisations, groups, users, keys, IPs, agents, sessions, runs, models, providers, features, tags."""
 
 
 @policy.command("set")
@@ -91,7 +91,7 @@ def set_(
                 "currency": currency,
                 "timezone": timezone,
                 "warn_threshold_pct": warn_pct if warn_pct > 0 else DEFAULT_WARN_PCT,
-                "alert_pcts": alert_pcts or DEFAULT_ALERT_PCTS,
+                **({"alert_pcts": alert_pcts} if alert_pcts else {}),
                 "alert_remaining_micro": alert_remaining and amount_of(alert_remaining, "alert_remaining"),
             },
             written,
@@ -108,7 +108,10 @@ def set_(
         what = f"alerts at {alerts}" if made.all_limits else "without a limit"
         if made.scope != "org" and made.name != name:
             out.print(f"{scope} {name!r} is known as {made.name}")
-        out.print(f"policy {made.policy_id} is in force ({_APPLIES[made.applies]}); {what}")
+        each = f"for each {made.scope} without a policy of its own"
+        out.print(
+            f"policy {made.policy_id} is in force ({each if made.is_default else _APPLIES[made.applies]}); {what}"
+        )
 
 
 @policy.command()
@@ -123,7 +126,8 @@ def get(settings: Settings, org: str, scope: str, name: str, as_json: bool) -> N
         found = _of_scope(settings, org, scope, name)
     _show(found, as_json)
     if not found:
-        raise Finding(f"{org}/{scope}/{name} has no policy: no limit, warn {DEFAULT_WARN_PCT} %")
+        default = f"; the default for each {scope} may bind it" if name and scope in MEMBER_SCOPES else ""
+        raise Finding(f"{org}/{scope}/{name} has no policy: no limit of its own, warn {DEFAULT_WARN_PCT} %{default}")
 
 
 @policy.command("list")
@@ -181,7 +185,7 @@ def _show(found: list[Policy], as_json: bool) -> None:
         {
             "org": entry.org_id,
             "scope": entry.scope,
-            "name": entry.name,
+            "name": entry.name or ("(default)" if entry.is_default else ""),
             "applies": entry.applies,
             "limits": ", ".join(f"{kind} {amount}" for kind, amount in limits_text(entry).items()) or "none",
             "currency": entry.currency,

@@ -4,7 +4,7 @@ import getpass
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -23,10 +23,8 @@ from tollmeter.settings import Settings
 from tollmeter.streams.rules.limits.periods import period_of
 from tollmeter.streams.rules.limits.policies import budgets_of
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
-
-def _who_and_why(command: _Command) -> _Command:
+def _who_and_why(command: Callable[..., object]) -> Callable[..., object]:
     for option in (
         click.option("--by", default=getpass.getuser, show_default="your user name", help="Who wants it."),
         click.option("--reason", required=True, help="Why; kept in the history."),
@@ -75,7 +73,7 @@ def reset(settings: Settings, /, by: str, reason: str, as_json: bool, **asked: A
     with doing():
         policy = _policy(settings, **asked)
         if policy.applies == "each_member":
-            raise UserError("a limit for each member is reset member by member: give the user a policy of his own")
+            raise UserError("a limit for each member is reset member by member: give the member a policy of its own")
         spent = read_spend(settings)
         made = [
             Adjustment(limit=limit.key, added=used[0], since_ms=now_ms, until_ms=used[1], by=by, reason=reason)

@@ -15,14 +15,11 @@ from tollmeter.broker.policies import Change, PolicyError, Rules, member_set
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError
 from tollmeter.schemas.model_rules import ModelRule
-from tollmeter.schemas.policy import SCOPE_KINDS, Member, Policy
+from tollmeter.schemas.policy import MEMBER_SCOPES, SCOPE_KINDS, Member, Policy
 from tollmeter.settings import Settings
 
 org_option = click.option("--org", required=True, help="Organisation the scope belongs to.")
 scope_option = click.option("--scope", type=click.Choice(SCOPE_KINDS), default="org", show_default=True)
-name_option = click.option(
-    "--name", default="", help="Which group, user, key ...; nothing for the organisation itself."
-)
 applies_option = click.option(
     "--applies",
     type=click.Choice(["each_member", "pool"]),
@@ -31,6 +28,30 @@ applies_option = click.option(
     help="Whether it limits what each user of the scope spends, or what all its calls spend together.",
 )
 currency_option = click.option("--currency", type=click.Choice(["USD", "EUR", "RUB"]), default="USD", show_default=True)
+
+
+def name_option(command: Callable[..., object]) -> Callable[..., object]:
+    """Give a command --name and --default; it gets the default as a scope without a name, for each member."""
+
+    @wraps(command)
+    def run(*args: object, scope: str, name: str, default: bool, **rest: object) -> object:
+        if default and name:
+            raise UserError("--default is for everyone without a policy of their own: it takes no --name")
+        if default and scope not in MEMBER_SCOPES:
+            raise UserError(f"--default is for --scope {', '.join(MEMBER_SCOPES)}; what all spend has no default")
+        if default and "applies" in rest:
+            rest["applies"] = "each_member"
+        return command(*args, scope=scope, name=name, **rest)
+
+    named = click.option(
+        "--name", default="", help="Which group, user, key ...; nothing for the organisation itself, or for --default."
+    )
+    default = click.option(
+        "--default",
+        is_flag=True,
+        help="Each user, key, agent, session or run of the organisation that has no policy of its own.",
+    )
+    return named(default(run))
 
 
 _Value = TypeVar("_Value")
@@ -58,7 +79,7 @@ def known_or_created(
     settings: Settings, rules: Rules, policies: Iterable[Policy | ModelRule], *, create: bool
 ) -> list[Change]:
     """Return the members to add for users that nobody knows. Raises `UserError` naming them unless `create` is set."""
-    users = sorted({(policy.org_id, policy.name) for policy in policies if policy.scope == "user"})
+    users = sorted({(one.org_id, one.name) for one in policies if one.scope == "user" and one.name})
     outside = [(org, user) for org, user in users if not rules.groups.knows(org, user)]
     if create:
         return [member_set(Member(org_id=org, name=user)) for org, user in outside]

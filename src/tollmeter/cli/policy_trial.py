@@ -9,6 +9,7 @@ import click
 from tollmeter.admin.names import resolved
 from tollmeter.admin.policy_text import policy_of
 from tollmeter.admin.policy_trial import CannotTryError, Trial, try_policy
+from tollmeter.broker.policies import read_rules
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.cli.policy_options import (
@@ -58,9 +59,10 @@ def try_out(settings: Settings, /, fields: dict[str, str], given: dict[str, str]
     now = datetime.now(UTC)
     with doing():
         made = resolved(settings, made)
+        others = read_rules(settings).policies.values() if made.applies == "each_member" else ()
     with reading(settings) as ledger:
         try:
-            trials = try_policy(ledger, made, now - timedelta(days=days), now)
+            trials = try_policy(ledger, made, now - timedelta(days=days), now, others)
         except CannotTryError as error:
             raise UserError(str(error)) from None
     if as_json:
@@ -72,7 +74,7 @@ def try_out(settings: Settings, /, fields: dict[str, str], given: dict[str, str]
         rows = [
             {
                 "period": one.period,
-                "user": one.who or None,
+                trial.each: one.who or None,
                 "first refused": one.first_refused and f"{one.first_refused:%Y-%m-%d %H:%M} UTC",
                 "refused": one.refused,
                 "of calls": one.calls,

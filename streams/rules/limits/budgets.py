@@ -11,6 +11,7 @@ import numpy as np
 
 from tollmeter.schemas.alert import Severity
 from tollmeter.schemas.money import NANO_PER_MICRO
+from tollmeter.schemas.policy import ASKED_COLUMNS
 from tollmeter.streams.rules.limits.policies import Budget
 from tollmeter.streams.rules.windows.totals import (
     AT_RISK,
@@ -62,10 +63,13 @@ def edges_of(budget: Budget) -> tuple[Edge, ...]:
 
 
 def level_of(budget: Budget) -> str:
-    """Return the level of windows that holds the use of a budget; a rolling one is a sum of 15-minute windows."""
+    """Return the level of windows that holds the use of a budget; a rolling one is a sum of 15-minute windows.
+
+    Sessions and runs have no windows but those of their budgets: they are forgotten with the period.
+    """
     if budget.limit.period == "rolling":
         return QUARTER
-    plain = budget.timezone == "UTC" and budget.limit.period in ("day", "month")
+    plain = budget.timezone == "UTC" and budget.limit.period in ("day", "month") and budget.scope not in ASKED_COLUMNS
     return budget.limit.period if plain else budget.period
 
 

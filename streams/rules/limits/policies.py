@@ -1,7 +1,8 @@
 """Resolution: which budgets bind a user or a call follows from policies and membership alone, whatever their order.
 
 A user's own policy wins whole. Otherwise, for each kind of limit, the smallest among the each_member policies of the
-organisation and of all the user's groups wins. Pool policies add up: each holds for itself.
+organisation, of all the user's groups, and the default for users wins. So it is with the own policies of a key, agent,
+session or run, and the default for these. Pool policies add up: each holds for itself.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tollmeter.schemas.money import NANO_PER_MICRO
-from tollmeter.schemas.policy import DEFAULT_WARN_PCT, Currency, Limit, Member, Policy
+from tollmeter.schemas.policy import DEFAULT_WARN_PCT, MEMBER_SCOPES, Currency, Limit, Member, Policy
 from tollmeter.schemas.spend import Unit, period_key
 
 Reason = Literal["own_policy", "smaller_limit", "equal_limit"]
@@ -36,6 +37,12 @@ class Budget:
         return self.policy_id.split("/")[3]
 
     @property
+    def by_default(self) -> bool:
+        """Whether the policy that decided is the default for whoever has none of his own."""
+        _, scope, name, applies, _ = self.policy_id.split("/")
+        return not name and applies == "each_member" and scope in MEMBER_SCOPES
+
+    @property
     def unit(self) -> Unit:
         """The currency of money, else what is counted."""
         return self.currency if self.limit.measure == "money" else self.limit.measure
@@ -58,7 +65,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A limit that does not bind, and why: the user has a policy of his own, or another of its kind is in force."""
+    """A limit that does not bind, and why: the member has a policy of its own, or another of its kind is in force."""
 
     budget: Budget
     reason: Reason
@@ -169,7 +176,9 @@ def effective(policies: Iterable[Policy], org: str, user: str, groups: Collectio
         if policy.scope == "user":
             if policy.name == user:
                 own.append(policy)
-        elif policy.applies == "each_member" and (policy.scope == "org" or policy.name in groups):
+            elif policy.is_default:
+                shared.append(policy)
+        elif policy.applies == "each_member" and (policy.scope == "org" or _is_of(policy, groups)):
             shared.append(policy)
     deciding = own or shared
     if not deciding:
@@ -195,18 +204,49 @@ def pool_limits(policies: Iterable[Policy], org: str, scopes: Collection[tuple[s
     """Return what limits these scopes together, ordered by policy and kind.
 
     `scopes` are (kind, name) pairs of a call; the organisation itself need not be named. Users are left out: their
-    limits are in `effective`.
+    limits are in `effective`. The default for keys, agents, sessions or runs holds for each without a policy.
     """
-    found = [
-        budget
-        for policy in policies
-        if policy.org_id == org
-        and policy.applies == "pool"
-        and policy.scope != "user"
-        and (policy.scope == "org" or (policy.scope, policy.name) in scopes)
-        for budget in budgets_of(policy, policy.scope, policy.name, policy.warn_threshold_pct)
-    ]
-    return tuple(sorted(found, key=lambda budget: (budget.policy_id, budget.kind)))
+    return _pools(policies, org, scopes)[0]
+
+
+def lost_defaults(policies: Iterable[Policy], org: str, scopes: Collection[tuple[str, str]]) -> tuple[Lost, ...]:
+    """Return the limits of defaults that do not bind these scopes, since they have a policy of their own."""
+    return _pools(policies, org, scopes)[1]
+
+
+def _pools(
+    policies: Iterable[Policy], org: str, scopes: Collection[tuple[str, str]]
+) -> tuple[tuple[Budget, ...], tuple[Lost, ...]]:
+    own: dict[tuple[str, str], list[Policy]] = {}
+    defaults: list[Policy] = []
+    for policy in policies:
+        if policy.org_id != org or policy.scope == "user":
+            continue
+        if policy.is_default:
+            defaults.append(policy)
+        elif policy.applies == "pool" and (policy.scope == "org" or (policy.scope, policy.name) in scopes):
+            own.setdefault((policy.scope, policy.name), []).append(policy)
+    found = [(policy, place) for place, named in own.items() for policy in named]
+    lost: list[Lost] = []
+    for policy in defaults:
+        for place in scopes:
+            if place[0] != policy.scope or not place[1]:
+                continue
+            if place not in own:
+                found.append((policy, place))
+                continue
+            best = min(one.policy_id for one in own[place])
+            lost += [Lost(one, "own_policy", best) for one in budgets_of(policy, *place, policy.warn_threshold_pct)]
+    bound = [one for policy, place in found for one in budgets_of(policy, *place, policy.warn_threshold_pct)]
+    return tuple(sorted(bound, key=_place)), tuple(sorted(lost, key=lambda entry: _place(entry.budget)))
+
+
+def _place(budget: Budget) -> tuple[str, tuple[str, str], str]:
+    return budget.policy_id, budget.kind, budget.name
+
+
+def _is_of(policy: Policy, groups: Collection[str]) -> bool:
+    return policy.scope == "group" and policy.name in groups
 
 
 def budgets_of(policy: Policy, scope: str, name: str, warn_pct: int) -> list[Budget]:

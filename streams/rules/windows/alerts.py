@@ -38,9 +38,8 @@ class Passage:
     orgs: pl.Series
     scopes: dict[str, Vector] = field(default_factory=dict)
     matrix: Matrix = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
-    tag_rows: Vector = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    tag_scopes: Vector = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    """Rows that carry a tag with a budget, and the scope of that tag."""
+    asked: dict[str, tuple[Vector, Vector]] = field(default_factory=dict)
+    """By kind the rows that count for a tag, session or run with a budget, and the scope of each."""
 
     def only(self, rows: Mask) -> "Passage":
         """Return the passage of the chosen rows, before its scopes are known."""
@@ -61,8 +60,8 @@ class Passage:
 
     def loud_scopes(self) -> Vector:
         """Return the scopes of rows that are not quiet."""
-        tagged = self.tag_scopes[~self.quiet[self.tag_rows]]
-        return np.concatenate([*(numbers[~self.quiet] for numbers in self.scopes.values()), tagged])
+        asked = (scopes[~self.quiet[rows]] for rows, scopes in self.asked.values())
+        return np.concatenate([*(numbers[~self.quiet] for numbers in self.scopes.values()), *asked])
 
     def key_crossing(self, scope: int, level: str, bucket: int, before: int, limit: int) -> tuple[int, int, bool]:
         """Return received_at (ms) of the row that carried a key's cost beyond `limit`, that cost, is it quiet."""
@@ -72,7 +71,10 @@ class Passage:
         return int(self.received_ms[rows[first]]), int(totals[first]), bool(self.quiet[rows[first]])
 
     def _rows_of(self, scope: int, kind: str, level: str, bucket: int) -> Vector:
-        rows = self.tag_rows[self.tag_scopes == scope] if kind == "tag" else np.flatnonzero(self.scopes[kind] == scope)
+        if kind in self.asked:
+            rows = self.asked[kind][0][self.asked[kind][1] == scope]
+        else:
+            rows = np.flatnonzero(self.scopes[kind] == scope)
         inside: Vector = rows[bucket_of(level, self.charged_us[rows] // MINUTE_US) == bucket]
         return inside
 

@@ -1,6 +1,7 @@
 """Totals that begin with a policy are made whole from the ledger, as of the offset of a checkpoint.
 
 A tag, a week or a day of another zone is counted only while a budget asks for it, and late rows are not folded at all.
+Of sessions and runs that all have a default, those count too that nobody has seen since: the most used ones, if many.
 The ledger's rows up to offset X less what was live at X is what is missing, in open periods too: it is added by a
 record of the log. Needs a ledger that has stored everything up to X.
 """
@@ -12,7 +13,16 @@ import polars as pl
 
 from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA
 from tollmeter.streams.rules.windows.state import State
-from tollmeter.streams.rules.windows.totals import MEASURES, QUARTER, bucket_at, bucket_end_s, bucket_start_s
+from tollmeter.streams.rules.windows.totals import (
+    AT_RISK,
+    CALLS,
+    COST,
+    MEASURES,
+    QUARTER,
+    bucket_at,
+    bucket_end_s,
+    bucket_start_s,
+)
 
 Key = tuple[int, str, str]
 """Bucket, kind and name of a scope."""
@@ -32,6 +42,15 @@ class Backfill:
     """The bucket of the present. An earlier one is corrected only where something is live: it was watched by then."""
     scopes: frozenset[tuple[str, str]]
     live: dict[Key, tuple[int, ...]]
+    every: frozenset[str] = frozenset()
+    """Kinds of which all names count, in the present, whether they are in `scopes` or not."""
+    room: int = 0
+    """How many more names there is room for."""
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of scope that the ledger is asked for."""
+        return sorted({kind for kind, _ in self.scopes} | self.every)
 
 
 def backfills(state: State) -> tuple[Backfill, ...]:
@@ -44,7 +63,7 @@ def backfills(state: State) -> tuple[Backfill, ...]:
     now_s = max(state.clocks.values()) // 1000
     found = []
     for org_id in sorted(state.unsettled):
-        by_level: dict[str, list[int]] = {}
+        by_level: dict[str, list[int]] = {level: [] for _, level in sorted(state.budgets.default_levels(org_id))}
         for scope, levels in sorted(state.budgets.extras(org_id).items()):
             for level in levels:
                 by_level.setdefault(level, []).append(scope)
@@ -78,6 +97,8 @@ def _backfill(state: State, org_id: str, level: str, scopes: list[int], now_s: i
         current,
         frozenset(state.scopes.names[scope][1:] for scope in scopes),
         live,
+        frozenset(kind for kind, its_level in state.budgets.default_levels(org_id) if its_level == level),
+        max(0, state.rules.sessions_per_org - len(scopes)),
     )
 
 
@@ -88,14 +109,25 @@ def missing_cells(backfill: Backfill, ledger: pl.DataFrame) -> pl.DataFrame:
         for bucket, kind, name, *values in ledger.select("bucket", "scope", "name", *MEASURES).iter_rows()
     }
     zero = (0,) * len(MEASURES)
-    rows = []
+    rows, fresh = [], _fresh(backfill, totals)
     for key in sorted(totals.keys() | backfill.live.keys()):
         bucket, kind, name = key
         watched = backfill.level == QUARTER or bucket == backfill.current or key in backfill.live
-        if (kind, name) not in backfill.scopes or not watched:
+        if ((kind, name) not in backfill.scopes or not watched) and key not in fresh:
             continue
         pairs = zip(totals.get(key, zero), backfill.live.get(key, zero), strict=True)
         change = [of_ledger - live for of_ledger, live in pairs]
         if any(change):
             rows.append((backfill.level, bucket, kind, name, False, *change))
     return pl.DataFrame(rows, schema=REPAIR_SCHEMA, orient="row")
+
+
+def _fresh(backfill: Backfill, totals: dict[Key, tuple[int, ...]]) -> set[Key]:
+    """Return the sessions and runs of the present that nobody has seen, as far as there is room: the dearest ones."""
+    found = [
+        key
+        for key in totals
+        if key[0] == backfill.current and key[1] in backfill.every and key[1:] not in backfill.scopes
+    ]
+    found.sort(key=lambda key: (-totals[key][COST] - totals[key][AT_RISK], -totals[key][CALLS], key))
+    return set(found[: backfill.room])

@@ -13,6 +13,7 @@ from tollmeter.streams.rules.windows.alerts import ingest_loop_alert, unpriced_a
 from tollmeter.streams.rules.windows.anomalies import is_loop, loop_candidates, unpriced_share
 from tollmeter.streams.rules.windows.burn import outlook, until_s
 from tollmeter.streams.rules.windows.controls import edge_alert, expire
+from tollmeter.streams.rules.windows.sessions import settle_sessions
 from tollmeter.streams.rules.windows.state import HISTORY_DAYS, HISTORY_HOURS, State
 from tollmeter.streams.rules.windows.suspects import suspicion
 from tollmeter.streams.rules.windows.totals import (
@@ -65,6 +66,7 @@ def barrier(state: State, *, caught_up: bool) -> list[Alert]:
     ended = expire(state)
     if not caught_up:
         return found
+    settle_sessions(state, _now_ms(state) // 1000, watermark // 1000 - state.rules.horizon_s)
     return found + ended + _loops(state) + _unpriced(state) + _rolling(state) + _outlook(state)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tollmeter.schemas.alert import Alert, alert_id, whom
+from tollmeter.schemas.policy import ASKED_COLUMNS
 from tollmeter.streams.rules.limits.budgets import level_of, used
 from tollmeter.streams.rules.limits.periods import forecast_of
 from tollmeter.streams.rules.limits.policies import Budget
@@ -67,7 +68,9 @@ def forecast(state: State, budget: Budget, scope: int, now_s: int) -> int | None
 
 
 def outlook(state: State, budget: Budget, scope: int, now_ms: int) -> list[Alert]:
-    """Return what a budget's pace says at an instant, whether or not it was told before."""
+    """Return what a budget's pace says at an instant, told before or not; that of a session or run says nothing."""
+    if budget.scope in ASKED_COLUMNS:
+        return []
     now_s = now_ms // 1000
     spent = use_of(state, budget, scope, now_s)
     found = []

@@ -82,7 +82,7 @@ def _admit(state: "State", distinct: Distinct, absent: Vector, kind: str, month:
     for code in np.unique(orgs).tolist():
         org_id, ours = state.scopes.text(code), absent[orgs == code]
         room = max(0, limit - counts.get((org_id, kind), 0))
-        if kind == "user" and state.budgets.limits_members(org_id):
+        if state.budgets.limits_each(org_id, kind):
             room = ours.size
         if ours.size > room:
             ours = _fold_rest(state, distinct, ours, room, (org_id, kind))

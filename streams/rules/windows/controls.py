@@ -52,7 +52,7 @@ def fold_member_delete(state: State, member_id: str, offset: int, appended_ms: i
 
 
 def _settle(state: State, org_id: str, changes: list[Change], offset: int, now_ms: int) -> list[Alert]:
-    if not state.budgets.extras(org_id):
+    if not state.budgets.asks_for_more(org_id):
         state.unsettled.pop(org_id, None)
     else:  # also without a change: the rule may have been saved by a checkpoint that never got to say what it lacks
         state.unsettled[org_id] = offset

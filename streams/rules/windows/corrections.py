@@ -60,7 +60,7 @@ def _settle_doubled(state: State, passage: Passage, rows: pl.DataFrame, offset: 
         defer(state, rows["org_id"].gather(every[late]), passage.charged_us[late], offset, passage.quiet[late])
     for identity in _identities(passage, rows):
         state.doubled.discard(identity)
-        if state.budgets.extras(identity[1]):
+        if state.budgets.asks_for_more(identity[1]):
             state.unsettled[identity[1]] = offset
 
 

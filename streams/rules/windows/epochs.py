@@ -60,7 +60,7 @@ def missing(state: State, hours: list[tuple[str, int]]) -> None:
     for org_id, hour in hours:
         state.deferred[org_id, hour] = max(state.applied, 0)
         state.quiet_hours.discard((org_id, hour))
-        if state.budgets.extras(org_id):
+        if state.budgets.asks_for_more(org_id):
             state.unsettled[org_id] = max(state.applied, 0)
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 
 from tollmeter.schemas.alert import Alert
-from tollmeter.schemas.policy import SCOPE_COLUMNS
+from tollmeter.schemas.policy import ASKED_COLUMNS, SCOPE_COLUMNS
 from tollmeter.schemas.priced import BACKFILL
 from tollmeter.streams.rules.limits.budgets import crossed, level_of, used
 from tollmeter.streams.rules.windows.alerts import Passage, budget_alert, spike_alert
 from tollmeter.streams.rules.windows.anomalies import spike_threshold
+from tollmeter.streams.rules.windows.asked import asked_columns, asked_of_rows
 from tollmeter.streams.rules.windows.cardinality import scopes_of_rows
 from tollmeter.streams.rules.windows.dedupe import Mask
 from tollmeter.streams.rules.windows.memory import known_rows
@@ -61,8 +62,8 @@ Found = Callable[[State, str, int, Vector, Matrix, Matrix], list[Alert]]
 
 
 def columns_read(state: State) -> tuple[str, ...]:
-    """Return the columns that this state needs: tags only while a policy names one."""
-    return (*COLUMNS_READ, "tags") if state.budgets.tags else COLUMNS_READ
+    """Return the columns that this state needs: tags, sessions and runs only while a policy asks for them."""
+    return (*COLUMNS_READ, *asked_columns(state))
 
 
 def fold_rows(state: State, rows: pl.DataFrame, offset: int) -> list[Alert]:
@@ -85,10 +86,10 @@ def fold_rows(state: State, rows: pl.DataFrame, offset: int) -> list[Alert]:
 
 def add_passage(state: State, passage: Passage, offset: int, found: Found) -> list[Alert]:
     """Add the matrix of a passage to the windows of its scopes, and return what `found` says of each bucket."""
-    keys, sums, first_minute = _by_scope_and_minute(state, passage)
+    keys, sums, first_minute, plain = _by_scope_and_minute(state, passage)
     alerts: list[Alert] = []
     for level in LEVELS:
-        alerts += _add_level(state, level, keys, sums, first_minute, offset, found)
+        alerts += _add_level(state, level, keys[:plain], sums[:plain], first_minute, offset, found)
     for level in state.budgets.extra_levels:
         bound = state.budgets.bound_at(level, keys % len(state.scopes))
         if bound.size:
@@ -99,21 +100,8 @@ def add_passage(state: State, passage: Passage, offset: int, found: Found) -> li
 def name_scopes(state: State, passage: Passage, rows: pl.DataFrame) -> None:
     """Fill in which scopes each row counts for."""
     passage.scopes = scopes_of_rows(state, rows, passage.charged_us)
+    passage.asked = asked_of_rows(state, rows)
     state.budgets.look_at_new_scopes()
-    passage.tag_rows, passage.tag_scopes = _tagged(state, rows)
-
-
-def _tagged(state: State, rows: pl.DataFrame) -> tuple[Vector, Vector]:
-    """Return the rows that carry a tag with a budget, with the number of its scope; a row may come more than once."""
-    wanted = state.budgets.tags
-    if not wanted:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    tags = rows.select(pl.int_range(pl.len()).alias("row"), pl.col("org_id").cast(pl.String), "tags").explode("tags")
-    pair = pl.concat_str(pl.col("tags").struct.field("key"), pl.lit("="), pl.col("tags").struct.field("value"))
-    pairs = tags.drop_nulls("tags").select("row", "org_id", pair).unique(maintain_order=True)
-    found = [(at, wanted[org, tag]) for at, org, tag in pairs.iter_rows() if (org, tag) in wanted]
-    numbers = np.array(found, dtype=np.int64).reshape(-1, 2)
-    return numbers[:, 0], numbers[:, 1]
 
 
 def passage_of(rows: pl.DataFrame) -> Passage:
@@ -169,7 +157,7 @@ def defer(state: State, orgs: pl.Series, charged_us: Vector, offset: int, quiet:
         elif (org, hour) not in state.deferred:
             state.quiet_hours.add((org, hour))
         state.deferred[org, hour] = offset
-        if state.budgets.extras(org):
+        if state.budgets.asks_for_more(org):
             state.unsettled[org] = offset
 
 
@@ -182,8 +170,11 @@ def _count(state: State, replay: Mask, deferred: Mask, resent: Mask, doubled: Ma
     state.counters["doubled"] += int(doubled.sum())
 
 
-def _by_scope_and_minute(state: State, passage: Passage) -> tuple[Vector, Matrix, int]:
-    """Return keys (minute - first minute) * scopes + scope, ascending per kind, with their sums."""
+def _by_scope_and_minute(state: State, passage: Passage) -> tuple[Vector, Matrix, int, int]:
+    """Return keys (minute - first minute) * scopes + scope, ascending per kind, with their sums.
+
+    The last number is how many of the keys, from the first one on, have windows of every level.
+    """
     minutes = passage.charged_us // MINUTE_US
     first = int(minutes.min())
     relative = (minutes - first) * len(state.scopes)
@@ -197,11 +188,13 @@ def _by_scope_and_minute(state: State, passage: Passage) -> tuple[Vector, Matrix
         )
         keys.append(found[0])
         sums.append(found[1])
-    if passage.tag_rows.size:
-        found = sum_by_key(relative[passage.tag_rows] + passage.tag_scopes, passage.matrix[passage.tag_rows])
+    plain = sum(map(len, keys))
+    for kind, (at, asked) in passage.asked.items():
+        found = sum_by_key(relative[at] + asked, passage.matrix[at])
+        plain += found[0].size if kind not in ASKED_COLUMNS else 0
         keys.append(found[0])
         sums.append(found[1])
-    return np.concatenate(keys), np.concatenate(sums), first
+    return np.concatenate(keys), np.concatenate(sums), first, plain
 
 
 def _add_level(

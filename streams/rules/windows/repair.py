@@ -12,8 +12,10 @@ import polars as pl
 
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import Round
+from tollmeter.schemas.policy import ASKED_COLUMNS
 from tollmeter.streams.rules.limits.budgets import crossed, level_of, used
 from tollmeter.streams.rules.windows.alerts import UNTOLD_S, budget_alert, late_spend_alert
+from tollmeter.streams.rules.windows.sessions import is_over
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import (
     MEASURES,
@@ -124,6 +126,7 @@ def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, a
             state.quiet_hours.discard((round_.org_id, hour))
     if round_.extras and state.unsettled.get(round_.org_id, round_.base + 1) <= round_.base:
         del state.unsettled[round_.org_id]
+    cells = _in_time(state, cells)
     _numbers(state, round_.org_id, cells.unique(["scope", "name"], maintain_order=True))
     state.budgets.look_at_new_scopes()
     alerts: list[Alert] = []
@@ -134,9 +137,21 @@ def fold_repair(state: State, round_: Round, cells: pl.DataFrame, offset: int, a
         before, after = (target.replace if absolute else target.add)(scopes, sums, offset)
         late_s = _lateness(round_, str(level), int(bucket), appended_ms)
         alerts += late_edges(state, str(level), int(bucket), scopes, before, after, appended_ms, late_s)
-    if round_.hours and state.budgets.extras(round_.org_id):
+    if round_.hours and state.budgets.asks_for_more(round_.org_id):
         state.unsettled[round_.org_id] = offset  # what was settled so far may have been settled without these names
     return alerts
+
+
+def _in_time(state: State, cells: pl.DataFrame) -> pl.DataFrame:
+    """Leave out sessions and runs of periods that are over: they are forgotten, and their totals stay as written."""
+    asked = cells.filter(pl.col("scope").is_in(list(ASKED_COLUMNS)))
+    sealed_s = (state.watermark_ms() or 0) // 1_000 - state.rules.horizon_s
+    periods = asked.select("level", "bucket").unique().iter_rows()
+    over = [(level, bucket) for level, bucket in periods if is_over(level, bucket, sealed_s)]
+    for level, bucket in over:
+        gone = pl.col("scope").is_in(list(ASKED_COLUMNS)) & (pl.col("level") == level) & (pl.col("bucket") == bucket)
+        cells = cells.filter(~gone)
+    return cells
 
 
 def _lateness(round_: Round, level: str, bucket: int, appended_ms: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tollmeter.schemas.policy import SCOPE_KINDS
+from tollmeter.schemas.policy import ASKED_COLUMNS, SCOPE_KINDS
 from tollmeter.streams.rules.windows.totals import Vector
 
 Scope = tuple[str, str, str]
@@ -21,6 +21,8 @@ FEW_ROWS = 1_000
 _KIND_BITS = 4
 _ORG_SHIFT = 32
 _CODE = (1 << _ORG_SHIFT) - 1
+_NOTHING = -1
+_ASKED = [SCOPE_KINDS.index(kind) for kind in SCOPE_KINDS if kind in ASKED_COLUMNS]
 _FRESH = 1 << 31
 """Codes from here on are texts of one call alone."""
 
@@ -45,10 +47,15 @@ class Distinct:
 
 
 class Scopes:
-    """The numbers of all scopes of one partition, in order of first appearance in its log."""
+    """The numbers of all scopes of one partition, in order of first appearance in its log.
+
+    Those of sessions and runs that are over are given to later ones.
+    """
 
     def __init__(self) -> None:
         self.names: list[Scope] = []
+        self._new: list[int] = []
+        self._free: list[int] = []
         self._number: dict[Scope, int] = {}
         self._codes: dict[str, int] = {"": 0}
         self._texts: list[str] = [""]
@@ -62,12 +69,38 @@ class Scopes:
         """Return the number of a scope, giving it one if it is new."""
         known = self._number.get(scope)
         if known is None:
-            known = self._number[scope] = len(self.names)
-            self.names.append(scope)
+            known = self._number[scope] = self._next(scope)
+            self._new.append(known)
             if known >= self._kinds.size:
                 self._kinds = np.concatenate((self._kinds, np.empty_like(self._kinds)))
             self._kinds[known] = SCOPE_KINDS.index(scope[1])
         return known
+
+    def _next(self, scope: Scope) -> int:
+        if self._free and scope[1] in ASKED_COLUMNS:
+            self.names[self._free[-1]] = scope
+            return self._free.pop()
+        self.names.append(scope)
+        return len(self.names) - 1
+
+    def release(self, number: int) -> None:
+        """Forget a session or run: its number may be given to another one."""
+        del self._number[self.names[number]]
+        self._kinds[number] = _NOTHING
+        self._free.append(number)
+
+    def are_asked(self, numbers: Vector) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Tell for each scope number whether it is of a session or a run."""
+        return np.isin(self._kinds[numbers], _ASKED)
+
+    def asked_numbers(self) -> Vector:
+        """Return the numbers of all sessions and runs."""
+        return np.flatnonzero(np.isin(self._kinds[: len(self.names)], _ASKED))
+
+    def take_new(self) -> list[int]:
+        """Return the numbers that were given since the last call."""
+        found, self._new = self._new, []
+        return found
 
     def of_kind(self, numbers: Vector, kind: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Tell for each scope number whether it is of this kind."""

@@ -153,8 +153,12 @@ def restore(state: State, progress: Progress, cells: pl.DataFrame, policies: Seq
 
 def undo(state: State, failed: Snapshot) -> None:
     """Count a snapshot as unsaved again: its write was given up. Sealed buckets of it may be forgotten by now."""
+    begin = 0
     for level, bucket, scopes, values in failed.written:
-        state.cells(level, bucket).put_back(scopes, values)
+        names = failed.cells[begin : begin + scopes.size].select("org_id", "scope", "name")
+        numbers = [state.scopes.number(scope) for scope in names.iter_rows()]  # one may have become another's since
+        state.cells(level, bucket).put_back(np.array(numbers, dtype=np.int64), values)
+        begin += scopes.size
     put_back(state, failed.drained)
     state.changed_policies = {policy_id: policy is not None for policy_id, policy in failed.policies} | (
         state.changed_policies

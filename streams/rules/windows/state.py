@@ -18,6 +18,7 @@ from tollmeter.streams.rules.windows.scopes import Scopes
 from tollmeter.streams.rules.windows.totals import COLUMNS, LEVELS, Matrix, Vector
 from tollmeter.streams.rules.windows.windows import Cells
 
+SESSIONS_PER_ORG = 100_000
 HISTORY_HOURS = 24
 HISTORY_DAYS = 8
 COUNTERS = ("accepted", "resends", "late_deferred", "replays", "doubled")
@@ -40,6 +41,8 @@ class WatchRules:
     limits: Limits
     scopes_per_org: int = SCOPES_PER_ORG
     """Names of one kind that have scopes of their own in a month, per organisation."""
+    sessions_per_org: int = SESSIONS_PER_ORG
+    """Sessions, and runs, that are remembered at a time, per organisation."""
 
     @property
     def horizon_ms(self) -> int:
@@ -75,6 +78,8 @@ class State:
     closed_minute: int = -1
     """Every minute before this one is closed: statistics have stepped over it."""
     closed_hour: int = -1
+    ended_minute: int = -1
+    """When it was last looked for sessions that are over."""
     counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
     raised: dict[str, int] = field(default_factory=dict)
     """Alerts found at barriers, with the second at which their period is over: none is emitted twice."""

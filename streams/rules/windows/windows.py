@@ -79,6 +79,37 @@ class Cells:
         self._dirty[rows] = True
         return before, after
 
+    def filled(self, scopes: Vector) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Tell for each scope number whether it has a cell with anything in it."""
+        found = self.has(scopes)
+        found[found] = self._values[self._row_of[scopes[found]], :_SUMS].any(axis=1)
+        return found
+
+    def saved(self, scopes: Vector) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Tell for each of these cells whether a snapshot holds it as it is."""
+        clean: np.ndarray[tuple[int], np.dtype[np.bool_]] = ~self._dirty[self._row_of[scopes]]
+        return clean
+
+    def empty(self, scopes: Vector) -> None:
+        """Have these cells say that nothing was used."""
+        rows = self._row_of[scopes]
+        self._values[rows] = 0
+        self._dirty[rows] = True
+
+    def drop(self, scopes: Vector) -> None:
+        """Forget these cells."""
+        if not scopes.size:
+            return
+        kept = np.ones(self.size, dtype=bool)
+        kept[self._row_of[scopes]] = False
+        self._row_of[scopes] = -1
+        size = int(kept.sum())
+        for array, nothing in ((self._scopes, 0), (self._values, 0), (self._stamps, -1), (self._dirty, 0)):
+            array[:size] = array[: self.size][kept]
+            array[size : self.size] = nothing
+        self.size = size
+        self._row_of[self.scopes] = np.arange(size, dtype=np.int32)
+
     def raise_peak(self, scopes: Vector, column: int, peaks: Vector) -> None:
         """Keep the larger of the stored and the given peak for distinct scopes."""
         rows = self.rows(scopes)
