@@ -79,7 +79,8 @@ DEFAULTS: dict[str, Any] = {
     "prompt_hash": "",
     "at_risk_rub_nano": None,
 }
-_TEXT = {name for name, value in DEFAULTS.items() if isinstance(value, str)}
+_PLAIN = {"session_id", "trace_id"}
+_TEXT = {name for name, value in DEFAULTS.items() if isinstance(value, str)} | _PLAIN
 
 
 def new_state(partition: int = 0) -> State:
@@ -115,7 +116,7 @@ def frame(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS_READ) -> 
         pl.col("event_time").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
         pl.col("received_at").cast(pl.Datetime("ms")).dt.replace_time_zone("UTC"),
         pl.col("src_partition").cast(pl.UInt16),
-        pl.col(*sorted(_TEXT - {"prompt_hash"})).cast(
+        pl.col(*sorted(_TEXT - _PLAIN - {"prompt_hash"})).cast(
             pl.Categorical(pl.Categories.random())
         ),  # as PRICE does, for each record
     )

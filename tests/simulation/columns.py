@@ -13,7 +13,7 @@ from tests.simulation.broker import Broker, Record
 from tests.simulation.kernels import voided
 from tests.simulation.rows import Row, Rows
 from tests.simulation.store import Client, Store
-from tests.simulation.tags import tag_of
+from tests.simulation.tags import run_of, session_of, tag_of
 from tests.simulation.world import Process
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import H_KIND, KIND_CORRECTION, KIND_REPAIR, KIND_ROWS, VOID
@@ -76,7 +76,7 @@ def encoded(broker: Broker, record: Record) -> Record:
         kind = dict(record.headers).get(H_KIND)
         value = record.value
         if kind in (KIND_ROWS, KIND_CORRECTION) and isinstance(value, Rows):
-            columns = (*COLUMNS_READ, "tags") if kind == KIND_ROWS else (*COLUMNS_READ, "tags", "revision")
+            columns = (*COLUMNS_READ, "tags", "session_id", "trace_id", *(["revision"] if kind != KIND_ROWS else []))
             value = _ipc(watch_rows.frame([as_priced(row) for row in value], columns))
         elif kind == KIND_REPAIR and not isinstance(value, bytes):
             value = _ipc(pl.DataFrame([as_cell(cell) for cell in value], schema=REPAIR_SCHEMA))
@@ -91,6 +91,8 @@ def as_priced(row: Row) -> dict[str, Any]:
     return {
         "tags": [{"key": key, "value": value}] if key else [],
         **watch_rows.DEFAULTS,
+        "session_id": session_of(row.event_id),
+        "trace_id": run_of(row.event_id),
         "event_id": row.event_id,
         "event_time": row.event_us,
         "received_at": row.received_ms,

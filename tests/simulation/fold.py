@@ -167,25 +167,31 @@ def _limits(policy: Policy, level: str, now_ms: int = 0) -> Iterable[int]:
 def _crossed(state: RowState, key: Key, before: int, after: int, at_ms: int) -> list[Alert]:
     level, bucket, org, kind, name = key
     return [
-        budget(policy, level, limit, bucket, pct, at_ms)
-        for policy in state.policies.values()
-        if (policy.org_id, policy.scope, policy.name) == (org, kind, name)
+        budget(policy, level, limit, bucket, pct, at_ms, name)
+        for policy in _policies_of(state, org, kind, name)
         for limit in _limits(policy, level, state.now_ms)
         for pct in policy.thresholds
         if before * 100 < pct * limit <= after * 100
     ]
 
 
-def budget(policy: Policy, level: str, limit: int, bucket: int, pct: int, at_ms: int) -> Alert:
+def _policies_of(state: RowState, org: str, kind: str, name: str) -> list[Policy]:
+    """Return the policies that bind a scope: its own, else the default for users or keys."""
+    ours = [policy for policy in state.policies.values() if (policy.org_id, policy.scope) == (org, kind)]
+    own = [policy for policy in ours if policy.name == name]
+    return own or [policy for policy in ours if kind != "org" and policy.name == ""]
+
+
+def budget(policy: Policy, level: str, limit: int, bucket: int, pct: int, at_ms: int, name: str) -> Alert:
     """Return the alert of a crossed threshold."""
     period = f"{EPOCH + timedelta(seconds=start_s(level, bucket)):%Y-%m-%d}"[: 10 if level == "day" else 7]
     return Alert(
-        id=alert_id("budget", policy.policy_id, level, str(limit), period, str(pct)),
+        id=alert_id("budget", policy.policy_id, name, level, str(limit), period, str(pct)),
         kind="budget",
         severity="info",
         org_id=policy.org_id,
         scope=policy.scope,
-        name=policy.name,
+        name=name,
         period=period,
         received_at=EPOCH + timedelta(milliseconds=at_ms),
         text="",
@@ -195,8 +201,15 @@ def budget(policy: Policy, level: str, limit: int, bucket: int, pct: int, at_ms:
 
 def _control(state: RowState, body: Any, record: Any) -> list[Alert]:
     if isinstance(body, PolicyDelete):
-        state.policies.pop(body.policy_id, None)
+        gone = state.policies.pop(body.policy_id, None)
         state.changed[body.policy_id] = False
+        if gone is not None and gone.name:  # the default takes its place
+            default = _policies_of(state, gone.org_id, gone.scope, gone.name)
+            return [
+                alert
+                for policy in default
+                for alert in _uncovered_of(state, None, policy, gone.name, state.now_ms, record.timestamp)
+            ]
     if not isinstance(body, PolicySet):
         return []
     policy = body.policy
@@ -207,14 +220,24 @@ def _control(state: RowState, body: Any, record: Any) -> list[Alert]:
 
 
 def _uncovered(state: RowState, before: Policy | None, policy: Policy, was_ms: int, at_ms: int) -> list[Alert]:
-    """Return what a scope's use is beyond under a policy as it is now, and was not under `before` as of a time."""
+    """Return what is used beyond a policy as it is now, and was not beyond `before` as of a time, of all it binds."""
+    names = [policy.name]
+    if policy.is_default:
+        known = {key[4] for key in state.cells if key[2:4] == (policy.org_id, policy.scope)}
+        names = [name for name in sorted(known) if policy in _policies_of(state, policy.org_id, policy.scope, name)]
+    return [alert for name in names for alert in _uncovered_of(state, before, policy, name, was_ms, at_ms)]
+
+
+def _uncovered_of(
+    state: RowState, before: Policy | None, policy: Policy, name: str, was_ms: int, at_ms: int
+) -> list[Alert]:
     alerts = []
     for level in ("day", "month"):
         bucket = bucket_at(level, at_ms // 1000)
-        cell = state.cells.get((level, bucket, policy.org_id, policy.scope, policy.name))
+        cell = state.cells.get((level, bucket, policy.org_id, policy.scope, name))
         if cell is not None:
             alerts += [
-                budget(policy, level, limit, bucket, pct, at_ms)
+                budget(policy, level, limit, bucket, pct, at_ms, name)
                 for limit in _limits(policy, level, state.now_ms)
                 for pct in policy.thresholds
                 if pct * limit <= cell.cost_nano * 100

@@ -6,18 +6,21 @@ from the rows of the ledger.
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from faust.types import TP
 
 from tests.simulation.kernels import TARGETS
 from tests.simulation.line import Line
 from tests.simulation.rows import Row, Rows
-from tests.simulation.tags import tag_of
+from tests.simulation.tags import named_by_id
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import ControlRecord, MemberDelete, MemberSet, PolicyDelete, PolicySet
 from tollmeter.schemas.envelope import control_record
-from tollmeter.schemas.policy import Limit, Member, Policy
+from tollmeter.schemas.policy import ASKED_COLUMNS, Limit, Member, Policy
 from tollmeter.schemas.priced import H_KIND, KIND_CONTROL
+from tollmeter.schemas.spend import Spend, spend_key
 from tollmeter.streams.rules.limits.periods import period_of
 
 ORGS, USERS, GROUPS = ("acme", "umbra", "wayne"), ("u1", "u2"), ("g1", "g2")
@@ -25,6 +28,8 @@ ZONES = ("UTC", "Asia/Kolkata", "Europe/Berlin")
 STEP_S = 900
 Bound = tuple[str, str, str, Limit, str]
 """Organisation, kind and name of a scope, its limit, and the zone."""
+DEFAULTED = ("api_key", "session", "run")
+"""Kinds with a default, beside users."""
 
 
 class Limits:
@@ -118,13 +123,17 @@ def rules_of(line: Line, org: str) -> tuple[list[Policy], dict[tuple[str, str], 
     return [policy for policy in policies.values() if policy.org_id == org], direct
 
 
-def bound(line: Line, org: str, users: set[str]) -> Iterator[Bound]:
+def bound(line: Line, org: str, rows: Sequence[Row]) -> Iterator[Bound]:
     """Yield every limit that holds in the end, with the scope whose use it is compared with."""
     policies, direct = rules_of(line, org)
     for policy in policies:
         if policy.applies == "pool" and policy.scope != "user":
             yield from ((org, policy.scope, policy.name, limit, policy.timezone) for limit in policy.all_limits)
-    for user in users:
+        for kind, name in {(kind, named(row)[kind]) for row in rows for kind in DEFAULTED}:
+            owners = [one for one in policies if (one.scope, one.name) == (kind, name)]
+            if policy.scope == kind and not policy.name and name and not owners:
+                yield from ((org, kind, name, limit, policy.timezone) for limit in policy.all_limits)
+    for user in {row.user for row in rows} - {""}:
         own = [policy for policy in policies if (policy.scope, policy.name) == ("user", user)]
         inside, waiting = set(), [*direct.get(("user", user), ())]
         while waiting:
@@ -132,8 +141,13 @@ def bound(line: Line, org: str, users: set[str]) -> Iterator[Bound]:
             if group not in inside:
                 inside.add(group)
                 waiting += direct.get(("group", group), ())
+        each = [one for one in policies if one.applies == "each_member"]
         shared = [
-            one for one in policies if one.applies == "each_member" and (one.scope == "org" or one.name in inside)
+            one
+            for one in each
+            if one.scope == "org"
+            or (one.scope == "group" and one.name in inside)
+            or (one.scope, one.name) == ("user", "")
         ]
         for policy in own or shared:
             yield from ((org, "user", user, limit, policy.timezone) for limit in policy.all_limits)
@@ -151,8 +165,8 @@ def wrong(line: Line) -> Iterator[str]:
         progress = json.loads(line.store.progress[partition][1])
         now_s = max(progress["clocks"].values(), default=0) // 1000
         rows = [row for row in line.store.events.values() if row.org == org and not row.void]
-        for _, kind, name, limit, zone in sorted(set(bound(line, org, {row.user for row in rows} - {""})), key=repr):
-            for level, bucket, from_s, until_s in _buckets(limit, zone, now_s):
+        for _, kind, name, limit, zone in sorted(set(bound(line, org, rows)), key=repr):
+            for level, bucket, from_s, until_s in _buckets(kind, limit, zone, now_s):
                 if any(_counts(row, kind, name, from_s, until_s) for row in refused if row.org == org):
                     continue
                 chosen = [row for row in rows if _counts(row, kind, name, from_s, until_s)]
@@ -162,17 +176,52 @@ def wrong(line: Line) -> Iterator[str]:
                     yield f"I3: {level} {bucket} of {org} {kind} {name} is {found}, not {wanted}"
 
 
-def _buckets(limit: Limit, zone: str, now_s: int) -> Iterator[tuple[str, int, int, int]]:
+def told(line: Line) -> Iterator[str]:
+    """What guards are told in the end of each limit that binds is the ledger's, under the smallest of its kind."""
+    priced = (record for log in line.broker.ever(topics.PRICED) for record in log.history)
+    refused = [row for record in priced if isinstance(record.value, Rows) for row in record.value if row.poison]
+    spent = {}
+    for record in line.broker.logs[TP(topics.SPEND, 0)].records:
+        spent[(record.key or b"").decode()] = record.value
+    for org in ORGS:
+        progress = json.loads(line.store.progress[topics.org_partition(org, TARGETS)][1])
+        now_s = max(progress["clocks"].values(), default=0) // 1000
+        rows = [row for row in line.store.events.values() if row.org == org and not row.void]
+        smallest: dict[tuple[Any, ...], int] = {}
+        for _, kind, name, limit, zone in bound(line, org, rows):
+            if limit.period != "rolling":
+                key = kind, name, limit.period, limit.measure, zone
+                smallest[key] = min(limit.amount, smallest.get(key, limit.amount))
+        for (kind, name, window, measure, zone), amount in sorted(smallest.items()):
+            from_s, until_s = period_of(window, zone, now_s)
+            if any(_counts(row, kind, name, from_s, until_s) for row in refused if row.org == org):
+                continue
+            chosen = [row for row in rows if _counts(row, kind, name, from_s, until_s)]
+            money = measure == "money"
+            wanted = sum(row.cost_nano for row in chosen) if money else len(chosen)
+            value = spent.get(spend_key(org, kind, name, f"{window}@{zone}", "USD" if money else measure))
+            row = Spend.model_validate_json(value) if value is not None else None
+            found = 0 if row is None or row.ends_s != until_s else row.spent
+            if found != wanted or (wanted and row is not None and row.limit != amount * (1_000 if money else 1)):
+                of = row and row.limit
+                yield f"I5: guards are told {found} of {of} for {org} {kind} {name} {window}, not {wanted}"
+
+
+def _buckets(kind: str, limit: Limit, zone: str, now_s: int) -> Iterator[tuple[str, int, int, int]]:
     """Yield the windows that a limit is compared with now: level, number, start and end in seconds."""
     if limit.period == "rolling":
         last = now_s // STEP_S
         for step in range(last - (limit.hours or 0) * 4 + 1, last + 1):
             yield "quarter", step, step * STEP_S, (step + 1) * STEP_S
-    elif limit.period == "week" or zone != "UTC":
+    elif limit.period == "week" or zone != "UTC" or kind in ASKED_COLUMNS:
         from_s, until_s = period_of(limit.period, zone, now_s)
         yield f"{limit.period}@{zone}", from_s // STEP_S, from_s, until_s
 
 
 def _counts(row: Row, kind: str, name: str, from_s: int, until_s: int) -> bool:
-    named = {"org": "", "user": row.user, "api_key": row.key, "tag": tag_of(row.event_id)}
-    return named.get(kind) == name and from_s <= row.charged_us // 1_000_000 < until_s
+    return named(row).get(kind) == name and from_s <= row.charged_us // 1_000_000 < until_s
+
+
+def named(row: Row) -> dict[str, str]:
+    """Return the scopes of a row by kind."""
+    return {"org": "", "user": row.user, "api_key": row.key, **named_by_id(row.event_id)}

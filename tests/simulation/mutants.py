@@ -32,6 +32,7 @@ from tests.simulation.mutants_fold import (
     unstamped,
     without_stamps,
 )
+from tests.simulation.mutants_limits import at_once, both_hold, nobody_new, one_level, shared_alone
 from tests.simulation.mutants_logs import any_count, every_clock, look_away, one_log, one_source, say_nothing
 from tollmeter.producers.guard.spend import SpendView
 from tollmeter.schemas import envelope
@@ -43,8 +44,9 @@ from tollmeter.streams.engine.loop import BatchLoop
 from tollmeter.streams.ledger.stage import Ledger
 from tollmeter.streams.price.stage import Price
 from tollmeter.streams.rules.anomalies.profiles import Profiles
+from tollmeter.streams.rules.limits import bindings, spend_rows
 from tollmeter.streams.rules.limits.bindings import Budgets
-from tollmeter.streams.rules.windows import barriers, corrections, snapshot
+from tollmeter.streams.rules.windows import backfill, barriers, corrections, sessions, snapshot
 from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.windows import Cells
@@ -223,6 +225,11 @@ MUTANTS = (
     Mutant("offsets of another log", {}, ((consumer, "of_other_logs", one_log),), kind="source renewed"),
     Mutant("epoch ignored", {}, ((priced_log, "source_epoch", one_source),), columns=True, kind="source renewed"),
     Mutant("members forgotten", {}, ((Budgets, "restore", nobody),), columns=True, kind=""),
+    Mutant("default for nobody", {}, ((bindings._Org, "limits_each", shared_alone),), columns=True, kind=""),
+    Mutant("default beside an own policy", {}, ((Budgets, "_of_member", both_hold),), columns=True, kind=""),
+    Mutant("sessions end in their period", {}, ((sessions, "is_over", at_once),), columns=True, kind=""),
+    Mutant("sessions begin with the policy", {}, ((backfill, "_fresh", nobody_new),), columns=True, kind=""),
+    Mutant("one level for all", {}, ((spend_rows, "level_of", one_level),), columns=True, kind=""),
     Mutant("totals not backfilled", {}, ((snapshot, "backfills", nothing_missing),), columns=True, kind=""),
     Mutant("partitions not counted", {}, ((Incidents, "why_not_read", any_count),), kind="count"),
     Mutant("clock of a partition that is gone", {}, ((State, "move_clock", every_clock),), columns=True, kind="count"),

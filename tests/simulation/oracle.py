@@ -317,7 +317,7 @@ class Oracle:
                 if scope == [policy.org_id, policy.scope, policy.name]:
                     for limit in fold._limits(policy, level):
                         due |= {
-                            fold.budget(policy, level, limit, bucket, pct, 0).id
+                            fold.budget(policy, level, limit, bucket, pct, 0, policy.name).id
                             for pct in policy.thresholds
                             if cost * 100 >= pct * limit
                         }
@@ -334,6 +334,7 @@ class Oracle:
         if self._line.columns and not self._incident.priced_lost:
             yield from islice(Guard(SETTINGS, self._broker).problems(), 3)
             yield from islice(limits.wrong(self._line), 3)
+            yield from islice(limits.told(self._line), 3)
 
     def _states(self) -> Iterator[str]:
         """I3: the newest checkpoint has read its log, and counts each accepted source record once."""
@@ -368,7 +369,7 @@ def _of_policy(scope: str, facts: Any) -> bool:
     Settling makes them whole, and what it finds missing depends on the checkpoint that a worker began at.
     """
     plain = facts.get("window") in (None, "minute", "hour", "day", "month") and facts.get("timezone", "UTC") == "UTC"
-    return scope == "tag" or not plain
+    return scope in ("tag", "session", "run") or not plain
 
 
 def _voids(record: Any) -> bool:

@@ -6,6 +6,7 @@ import random
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from tests.simulation.defaults import Defaults
 from tests.simulation.group import MOST
 from tests.simulation.incidents import Incident, draw
 from tests.simulation.kernels import SETTINGS
@@ -115,6 +116,7 @@ def build(seed: int, make: Make | None = None, *, columns: bool = False, kind: s
     disturb(line, FAULTY_S)
     incident = draw(line, seed, kind)
     incident.schedule(FAULTY_S)
+    Defaults(line, seed).schedule(FAULTY_S)
     if columns:
         Limits(line, seed).schedule(FAULTY_S)
     if incident.ids_forgotten:

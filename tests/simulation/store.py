@@ -15,8 +15,9 @@ import polars as pl
 
 from tests.simulation.row_state import LEVELS, Key, bucket_at
 from tests.simulation.rows import Row
-from tests.simulation.tags import tag_of
+from tests.simulation.tags import named_by_id
 from tests.simulation.world import Process, World
+from tollmeter.schemas.policy import ASKED_COLUMNS
 from tollmeter.sinks.clickhouse.client import Rejected, Unavailable
 from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.rules.windows.profile_rows import PROFILE_SCHEMA
@@ -142,6 +143,7 @@ class Store:
             for row in self.whole_cells.values()
             if row["priced_partition"] == wanted["partition"]
             and row["bucket"] >= since.get(row["level"], wanted["extras_from"])
+            and (row["scope"] not in ASKED_COLUMNS or row["calls"])
         ]
         out = io.BytesIO()
         pl.DataFrame(rows, schema=CELL_SCHEMA).write_ipc_stream(out)
@@ -169,7 +171,7 @@ class Store:
                 continue
             step = wanted["step"]
             start_s = row.charged_us // 1_000_000 // step * step if step else wanted["from"]
-            named = {"org": "", "user": row.user, "api_key": row.key, "tag": tag_of(row.event_id)}
+            named = {"org": "", "user": row.user, "api_key": row.key, **named_by_id(row.event_id)}
             for kind in wanted["kinds"]:
                 name = named.get(kind)
                 if name is None or (not name and kind != "org"):

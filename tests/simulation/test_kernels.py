@@ -38,7 +38,14 @@ def edges(alerts: list[Any]) -> dict[tuple[Any, ...], Any]:
     for alert in alerts:
         if alert.kind == "budget":
             facts = alert.facts
-            edge = facts["policy_id"], facts["limit_nano"], facts["window"], alert.period, facts["threshold_pct"]
+            edge = (
+                facts["policy_id"],
+                alert.name,
+                facts["limit_nano"],
+                facts["window"],
+                alert.period,
+                facts["threshold_pct"],
+            )
             found.setdefault(edge, alert.received_at)
     return found
 

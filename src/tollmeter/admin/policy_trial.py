@@ -25,8 +25,8 @@ class CannotTryError(Exception):
 class Period:
     """One period of one limit: what would have been used and refused. Amounts are nano-units of a currency, or counts.
 
-    `who`: the user, key ..., where each has a limit of its own. `spared_nano` is nano-USD of the refused calls whose cost
-    is known.
+    `who`: the user, key ..., where each has a limit of its own. `spared_nano` is nano-USD of the refused calls of known
+    cost.
     """
 
     period: str

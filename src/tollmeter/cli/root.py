@@ -67,7 +67,7 @@ COMMANDS = {
     "policy": Listed(
         "policy",
         "policy",
-        "Limits of organisations, groups, users, keys, IPs, agents, models, providers and tags.",
+        "Limits of organisations, groups, users, keys, IPs, agents, sessions, runs, models, providers, features, tags.",
     ),
     "prices": Listed("prices", "prices", "What models cost, at which time, and where the figures come from."),
     "probe": Listed("probe", "probe", "Ask a provider for one word: is it reachable?"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tollmeter.schemas.spend import AsOf, Spend
-from tollmeter.streams.rules.limits.budgets import used
+from tollmeter.streams.rules.limits.budgets import level_of, used
 from tollmeter.streams.rules.limits.periods import forecast_of, period_of
 from tollmeter.streams.rules.limits.policies import Budget
 from tollmeter.streams.rules.limits.used import at_risk_nano, totals_of
@@ -16,14 +16,14 @@ from tollmeter.streams.rules.windows.state import State
 
 
 def spend_rows(state: State, scopes: Iterable[int]) -> list[Spend]:
-    """Return the rows of these scopes, ordered by kind of period and unit, then scope; none before the first event."""
+    """Return the rows of these scopes, ordered by kind of period, unit and level; none before the first event."""
     if not state.clocks:
         return []
     now_s = max(state.clocks.values()) // 1000
-    kinds: dict[tuple[str, str], list[tuple[int, Budget]]] = {}
+    kinds: dict[tuple[tuple[str, str], str], list[tuple[int, Budget]]] = {}
     for scope in sorted(scopes):
         for budget in tightest(state.budgets.of(scope)):
-            kinds.setdefault(budget.kind, []).append((scope, budget))
+            kinds.setdefault((budget.kind, level_of(budget)), []).append((scope, budget))
     rows: list[Spend] = []
     for _, bound in sorted(kinds.items()):
         numbers = np.array([scope for scope, _ in bound], dtype=np.int64)

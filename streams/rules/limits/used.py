@@ -12,7 +12,7 @@ STEPS_PER_HOUR = 3_600 // STEP_S
 
 
 def totals_of(state: State, budget: Budget, scopes: Vector, now_s: int) -> Matrix:
-    """Return the totals of scopes in the current period of a budget; all given scopes share its kind of period."""
+    """Return the totals of scopes in the current period of a budget; all given scopes share its level."""
     level = level_of(budget)
     if level == QUARTER:
         return _rolling(state, scopes, budget.limit.hours or 0, now_s)
