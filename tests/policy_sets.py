@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from tollmeter.schemas.policy import Limit, Member, Policy
-from tollmeter.streams.rules.limits.policies import Groups, effective, pool_limits
+from tollmeter.streams.rules.limits.policies import Groups, effective, lost_defaults, pool_limits
 
 ORGS, USERS, GROUPS = ("acme", "umbra"), ("ann", "bob"), ("g1", "g2", "g3", "g4")
 ZONES = ("UTC", "Asia/Kolkata")
@@ -23,14 +23,23 @@ Answer = tuple[list[tuple[str, str, int, str, str]], int, list[tuple[str, str, s
 
 def random_policy(rng: random.Random) -> Policy:
     scope = rng.choice(("org", "org", "group", "group", "group", "user", "api_key", "provider"))
-    names = {"org": ("",), "group": GROUPS, "user": USERS, "api_key": ("k1",), "provider": ("openai",)}[scope]
+    names = {
+        "org": ("",),
+        "group": GROUPS,
+        "user": (*USERS, ""),
+        "api_key": ("k1", "k2", ""),
+        "provider": ("openai",),
+    }[scope]
+    name = rng.choice(names)
     applies = rng.choice(("each_member", "each_member", "pool")) if scope in ("org", "group") else "pool"
+    if scope in ("user", "api_key") and not name:  # the default
+        applies = "each_member"
     limits = {limit.key: limit for limit in rng.sample(LIMITS, rng.choice((0, 0, 1, 2)))}
     plain = "day/money" not in limits and "month/money" not in limits
     return Policy.model_construct(  # built unchecked: a million sets are many policies, and each is sound by its making
         org_id=rng.choice(("acme", "acme", "acme", "umbra")),
         scope=scope,
-        name=rng.choice(names),
+        name=name,
         applies=applies,
         daily_limit_micro=rng.choice((None, 1_000_000, 2_000_000)) if plain else None,
         monthly_limit_micro=rng.choice((None, 5_000_000, 9_000_000)) if plain else None,
@@ -88,7 +97,8 @@ def oracle(policies: Sequence[Policy], members: Sequence[Member], user: str) -> 
     shared = [
         policy
         for policy in ours
-        if policy.applies == "each_member" and (policy.scope == "org" or policy.name in groups)
+        if policy.applies == "each_member"
+        and (policy.scope == "org" or (policy.scope, policy.name) == ("user", "") or policy.name in groups)
     ]
     own = [policy for policy in ours if (policy.scope, policy.name) == ("user", user)]
     deciding = own or shared
@@ -123,15 +133,16 @@ def answer(policies: Sequence[Policy], members: Sequence[Member], user: str) -> 
     )
 
 
-def pool_oracle(policies: Sequence[Policy], scopes: set[tuple[str, str]]) -> list[tuple[str, str, str, int]]:
-    return sorted(
-        (policy.policy_id, period, unit, amount)
-        for policy in policies
-        for period, unit, amount in facts(policy)
-        if policy.org_id == "acme"
-        and policy.applies == "pool"
-        and (policy.scope, policy.name) in scopes | {("org", "")}
-    )
+def pool_oracle(policies: Sequence[Policy], scopes: set[tuple[str, str]]) -> list[tuple[str, str, str, int, str]]:
+    """What holds for these scopes, by asking of each policy and scope; keys may have a default."""
+    found = []
+    for kind, name in scopes | {("org", "")}:
+        ours = [policy for policy in policies if (policy.org_id, policy.scope) == ("acme", kind)]
+        own = [policy for policy in ours if policy.name == name and policy.applies == "pool"]
+        if kind == "api_key" and not own:
+            own = [policy for policy in ours if not policy.name]
+        found += [(policy.policy_id, *fact, name) for policy in own for fact in facts(policy)]
+    return sorted(found)
 
 
 def compare(seed: int) -> None:
@@ -140,9 +151,16 @@ def compare(seed: int) -> None:
     policies, members = random_set(rng)
     for user in USERS:
         assert answer(policies, members, user) == oracle(policies, members, user), seed
-    scopes = {("group", rng.choice(GROUPS)), ("api_key", "k1"), ("provider", rng.choice(("openai", "google")))}
-    found = [(*(budget.policy_id, *budget.kind), budget.amount) for budget in pool_limits(policies, "acme", scopes)]
-    assert found == pool_oracle(policies, scopes), seed
+    key = rng.choice(("k1", "k3"))
+    scopes = {("group", rng.choice(GROUPS)), ("api_key", key), ("provider", rng.choice(("openai", "google")))}
+    bound = pool_limits(policies, "acme", scopes)
+    found = [(budget.policy_id, *budget.kind, budget.amount, budget.name) for budget in bound]
+    assert sorted(found) == pool_oracle(policies, scopes), seed
+    own = [one for one in policies if (one.org_id, one.scope, one.name) == ("acme", "api_key", key)]
+    default = [one for one in policies if (one.org_id, one.scope, one.name) == ("acme", "api_key", "")]
+    beaten = [(one.policy_id, *fact) for one in default for fact in facts(one)] if own else []
+    lost = lost_defaults(policies, "acme", scopes)
+    assert sorted((one.budget.policy_id, *one.budget.kind, one.budget.amount) for one in lost) == sorted(beaten), seed
 
 
 if __name__ == "__main__":

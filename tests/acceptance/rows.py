@@ -46,7 +46,6 @@ ROWS = (
     Row(
         "U3",
         "Totals per minute, hour, day and month by key, address, user, group, organisation, agent, model, operation",
-        gaps=("per operation_name",),
     ),
     Row(
         "U4",
@@ -185,10 +184,6 @@ ROWS = (
     Row(
         "Q3",
         "A default budget for whoever has none; budgets per session, agent and run",
-        gaps=(
-            "a default budget for every user that has none",
-            "a budget per session: an agent that loops is stopped before its next call",
-        ),
     ),
     Row("Q4", "A budget raised until a time, or reset, with who and why"),
     Row("Q5", "Which models a key, user or group may use; else refused or downgraded"),

@@ -142,25 +142,92 @@ def test_q2(check: Check, line: Line, shop: Shop) -> None:
         assert line.run("run", "--", "python", "-c", "print('ran')").out.strip() == "ran"
 
 
+def loop(shop: Shop, org: str, most: int = 40, **caller: Any) -> tuple[int, int, dict[str, Any]]:
+    """Call like an agent that loops until one call is refused; return how many were served, status and body."""
+    for served in range(most):
+        refused = shop.refusal(org, **caller)
+        if refused is not None:
+            return served, *refused
+    raise AssertionError(f"{most} calls were served")
+
+
 def test_q3(check: Check, line: Line, shop: Shop) -> None:
     org = check.org
     question: dict[str, Any] = {"org": org, "provider": "openai", "max_output_tokens": 10}
+    twice = {"output_tokens": 2_000}  # of gpt-4o at 10 USD a million: 0.02 USD
     with check.step("a default budget for every user that has none"):
-        line.ok("policy", "set", "--org", org, "--scope", "user", "--name", "*", "--daily", "0.01")
-        line.arrive([event(org_id=org, user_id="ann", output_tokens=2_000)])
-        shop.denied(user="ann", **question)
+        default = line.json("policy", "set", "--org", org, "--scope", "user", "--default", "--daily", "0.01")
+        assert default["policy_id"] == f"{org}/user//each_member/USD"
+        line.arrive([event(org_id=org, user_id="ann", **twice)])
+        deny = shop.denied(user="ann", **question)
+        said = deny.body
+        assert (deny.http_status, said["error"]) == (402, "CostLimitExceeded")
+        assert said["message"] == "llm cost limit exceeded: daily cost limit reached"
+        assert (said["scope"], said["name"], said["applies"]) == ("user", "ann", "each_member")
+        assert (said["policy_id"], said["reason"]) == (default["policy_id"], "used")
+        assert (said["limit"], said["used"], said["remaining"]) == (10_000_000, 20_000_000, 0)
+        for other in ("bob", "Ann"):  # each for himself, and a name in another case is another user
+            assert shop.guard.check("gpt-4o", user=other, **question), other
+    with check.step("told once, at the warning and at the limit"):
+        steps = line.until(lambda: {one["id"]: one["data"] for one in line.alerts(org_id=org, name="ann")})
+        assert sorted(one["threshold_pct"] for one in steps.values()) == [20, 50, 80, 100]
+    with check.step("an own policy wins whole, and `explain` says so"):
+        line.ok("policy", "set", "--org", org, "--scope", "user", "--name", "bob", "--monthly", "1", "--create")
+        line.arrive([event(org_id=org, user_id="bob", **twice)])
+        mine = line.json("policy", "explain", "--org", org, "--user", "bob")
+        assert [(one["policy_id"], one["used"]) for one in mine["budgets"]] == [
+            (f"{org}/user/bob/pool/USD", 20_000_000)
+        ]
+        assert [(one["policy_id"], one["reason"]) for one in mine["lost"]] == [(default["policy_id"], "own_policy")]
         assert shop.guard.check("gpt-4o", user="bob", **question)
+        (hers,) = line.json("policy", "explain", "--org", org, "--user", "ann")["budgets"]
+        assert (hers["policy_id"], hers["used"], hers["percent"]) == (default["policy_id"], 20_000_000, 200)
+        assert "the default for each user" in hers["why"]
+    with check.step("for keys and agents, too; calls on a user's own key never count"):
+        for scope, field in (("api_key", "api_key_id"), ("agent", "agent")):
+            theirs = {"org": f"{org}-{scope}", "provider": "openai", "max_output_tokens": 10}
+            line.ok("policy", "set", "--org", theirs["org"], "--scope", scope, "--default", "--daily", "0.01")
+            own = event(org_id=theirs["org"], billing_scope="USER", **{field: "y"}, **twice)
+            line.arrive([own, event(org_id=theirs["org"], **{field: "x"}, **twice)])
+            assert shop.denied(**{field: "x"}, **theirs).body["name"] == "x"
+            assert shop.guard.check("gpt-4o", **{field: "y"}, **theirs)
+            assert shop.guard.check("gpt-4o", **{field: "x"}, billing_scope="USER", **theirs)
+    with check.step("a default that is taken away binds nobody any more"):
+        line.ok("policy", "delete", "--org", org, "--scope", "user", "--default")
+        line.until(lambda: isinstance(shop.guard.check("gpt-4o", user="ann", **question), Allow))
     with check.step("a budget per session: an agent that loops is stopped before its next call"):
-        line.ok("policy", "set", "--org", org, "--scope", "session", "--name", "*", "--monthly", "0.01")
-        line.arrive([event(org_id=org, session_id="loop", output_tokens=2_000)])
-        shop.denied(session_id="loop", **question)
-        assert shop.guard.check("gpt-4o", session_id="other", **question)
+        line.ok("policy", "set", "--org", org, "--scope", "session", "--default", "--daily", "0.02")
+        line.until(lambda: line.json("policy", "explain", "--org", org, "--session", "loop")["budgets"])
+        asked = shop.asked()
+        served, status, body = loop(shop, org, session_id="loop", most=60)
+        assert status == 402
+        assert (body["scope"], body["name"], body["policy_id"]) == (
+            "session",
+            "loop",
+            f"{org}/session//each_member/USD",
+        )
+        assert body["used"] + body["in_flight"] <= body["limit"] == 20_000_000
+        assert shop.asked() - asked == served, "what was refused never left"
+        line.landed(f"org_id = '{org}' AND session_id = 'loop' AND status = 'BLOCKED' AND cost_nano = 0", 1)
+        assert shop.refusal(org, session_id="other") is None
+    with check.step("a budget per run"):
+        line.ok("policy", "set", "--org", org, "--scope", "run", "--default", "--monthly", "0.01")
+        line.arrive([event(org_id=org, trace_id="r1", **twice)])
+        assert shop.denied(trace_id="r1", **question).body["message"].endswith("monthly cost limit reached")
+        assert shop.guard.check("gpt-4o", trace_id="r2", **question)
     with check.step("a budget per agent"):
         line.ok("policy", "set", "--org", f"{org}-a", "--scope", "agent", "--name", "bot", "--monthly", "0.01")
-        line.arrive([event(org_id=f"{org}-a", agent="bot", output_tokens=2_000)])
+        line.arrive([event(org_id=f"{org}-a", agent="bot", **twice)])
         question["org"] = f"{org}-a"
         shop.denied(agent="bot", **question)
         assert shop.guard.check("gpt-4o", agent="other", **question)
+    with check.step("tried out on what was"):
+        (tried,) = line.json("policy", "try", "--org", org, "--scope", "run", "--default", "--daily", "0.01")["limits"]
+        assert (tried["highest"]["run"], tried["highest"]["used"]) == ("r1", 20_000_000)
+    with check.step('"*" is refused, as it would limit nobody'):
+        done = line.run("policy", "set", "--org", org, "--scope", "agent", "--name", "*", "--daily", "1")
+        assert done.code == 2
+        assert "--default" in done.err
 
 
 def test_q4(check: Check, line: Line, shop: Shop) -> None:

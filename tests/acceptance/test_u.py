@@ -17,7 +17,7 @@ import yaml
 from tests.acceptance.checks import ROW, Check, Lacking
 from tests.acceptance.rates import DATED, OWN_PROVIDER
 from tests.acceptance.receivers import HOOK_KEY, TOLD_ORG
-from tests.acceptance.stack import Line, quiet, request
+from tests.acceptance.stack import KEYS, Line, quiet, request
 from tests.acceptance.world import UNKNOWN, cost_nano, event, wire
 from tests.grafana import Range, expanded
 
@@ -136,6 +136,7 @@ KINDS = {
     "agent": "bot",
     "model": "gpt-4o",
     "provider": "openai",
+    "feature": "summarise",
 }
 
 
@@ -162,9 +163,12 @@ def test_u3(check: Check, line: Line) -> None:
         return [(row["calls"], row["input_tokens"], row["cost_nano"]) for row in rows]
 
     one, two, three = ((n, n * 1_000, n * 2_500_000) for n in (1, 2, 3))
-    with check.step("minutes, hours, days and months per key, address, user, group, agent, model and provider"):
+    with check.step(
+        "minutes, hours, days and months per key, address, user, group, agent, model, provider and operation"
+    ):
         line.until(lambda: totals("api_key", "k1", "minute") == [one, two])
         for scope, name in KINDS.items():
+            assert totals(scope, name, "minute") == [one, two], scope
             for level in ("hour", "day", "month"):
                 sums = [sum(column) for column in zip(*totals(scope, name, level), strict=True)]
                 assert sums == list(three), (scope, level)
@@ -178,11 +182,17 @@ def test_u3(check: Check, line: Line) -> None:
     with check.step("hours late, too"):
         line.arrive([event(now - timedelta(hours=4), **fields)])
         line.until(lambda: totals("api_key", "k1", "hour")[0] == one, 2)
-    with check.step("per operation_name"):
-        sums = line.until(
-            lambda: totals("operation_name", "summarise", "month") or totals("feature", "summarise", "month")
-        )
-        assert sum(row[0] for row in sums) == 5
+    with check.step("per operation_name, live and in reports, over HTTP and in anybody's SQL"):
+        for level in ("minute", "hour", "day", "month"):
+            sums = [sum(column) for column in zip(*totals("feature", "summarise", level), strict=True)]
+            assert sums == [5, 5_000, 12_500_000], level
+        live = f"SELECT calls FROM usage_live WHERE org_id = '{org}' AND scope = 'feature' AND level = 'minute'"
+        assert sum(row["calls"] for row in line.sql(live)) == 5
+        (shown,) = line.json("report", "spend", "--by", "feature", "--org", org)["rows"]
+        assert (shown["operation_name"], shown["calls"], shown["usd_est"]) == ("summarise", 5, 0.0125)
+        answer = line.http("GET", "/api/v1/spend?by=org,feature", authorization=f"Bearer {KEYS['READ_KEY']}").document
+        mine = [row for row in answer["rows"] if row["org_id"] == org]
+        assert [(row["operation_name"], row["calls"], row["usd_est"]) for row in mine] == [("summarise", 5, 0.0125)]
 
 
 def test_u4(check: Check, line: Line) -> None:

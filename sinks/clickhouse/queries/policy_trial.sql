@@ -1,7 +1,7 @@
 -- What a limit would have refused. The calls of one scope in the order in which they are charged, each beside what was
 -- used in its period before it: once that has reached the limit a call is refused, and so are all behind it. Calls on
 -- users' own keys never count, and a call that was refused anyway is none. `each`: every user, key ... by itself, but for
-those named in `own`, which have another limit.
+-- those named in `own`, which have another limit.
 SELECT
     period,
     who,
