@@ -167,13 +167,22 @@ def wrong(line: Line) -> Iterator[str]:
         rows = [row for row in line.store.events.values() if row.org == org and not row.void]
         for _, kind, name, limit, zone in sorted(set(bound(line, org, rows)), key=repr):
             for level, bucket, from_s, until_s in _buckets(kind, limit, zone, now_s):
-                if any(_counts(row, kind, name, from_s, until_s) for row in refused if row.org == org):
-                    continue
                 chosen = [row for row in rows if _counts(row, kind, name, from_s, until_s)]
+                if _differ(refused, chosen, (org, kind, name), from_s, until_s):
+                    continue
                 wanted = (len(chosen), sum(row.cost_nano for row in chosen))
                 found = line.store.windows.get((level, bucket, org, kind, name), (0, 0, 0))[1:]
                 if found != wanted:
                     yield f"I3: {level} {bucket} of {org} {kind} {name} is {found}, not {wanted}"
+
+
+def _differ(
+    refused: Sequence[Row], chosen: Sequence[Row], scope: tuple[str, str, str], from_s: int, until_s: int
+) -> bool:
+    """Tell whether WATCH counted a refused row in this period, or in another one what came again in this."""
+    org, kind, name = scope
+    here = any(_counts(row, kind, name, from_s, until_s) for row in refused if row.org == org)
+    return here or bool({row.identity for row in refused} & {row.identity for row in chosen})
 
 
 def told(line: Line) -> Iterator[str]:
@@ -194,9 +203,9 @@ def told(line: Line) -> Iterator[str]:
                 smallest[key] = min(limit.amount, smallest.get(key, limit.amount))
         for (kind, name, window, measure, zone), amount in sorted(smallest.items()):
             from_s, until_s = period_of(window, zone, now_s)
-            if any(_counts(row, kind, name, from_s, until_s) for row in refused if row.org == org):
-                continue
             chosen = [row for row in rows if _counts(row, kind, name, from_s, until_s)]
+            if _differ(refused, chosen, (org, kind, name), from_s, until_s):
+                continue
             money = measure == "money"
             wanted = sum(row.cost_nano for row in chosen) if money else len(chosen)
             value = spent.get(spend_key(org, kind, name, f"{window}@{zone}", "USD" if money else measure))
