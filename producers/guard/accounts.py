@@ -147,20 +147,17 @@ class Accounts:
         """Return, now and then, the keys of sessions and runs whose period is over; nothing of theirs is in flight."""
         if len(self._accounts) < self._sweep_at:
             return []
-        found = [
-            key
-            for key, account in list(self._accounts.items())
-            if now_s >= account.ends_s and not account.held and key.split("/")[2] in ASKED_COLUMNS
-        ]
-        self._sweep_at = max(SWEPT_FROM, 2 * (len(self._accounts) - len(found)))
+        every = list(self._accounts.items())
+        asked = [(key, one) for key, one in every if key.split("/")[2] in ASKED_COLUMNS]
+        found = [key for key, one in asked if now_s >= one.ends_s and not one.held]
+        self._sweep_at = max(SWEPT_FROM, 2 * (len(every) - len(found)))
         return found
 
     def forget(self, keys: Iterable[str], now_s: int) -> None:
         """Forget accounts, but for those that are in use again. Whoever holds one must be made to ask anew."""
         with self._lock:
             for key in keys:
-                account = self._accounts[key]
-                if now_s >= account.ends_s and not account.held:
+                if now_s >= self._accounts[key].ends_s and not self._accounts[key].held:
                     del self._accounts[key]
 
     def restamp(self, partition: int) -> None:

@@ -20,7 +20,7 @@ from tollmeter.cli.policy_options import (
     is_none,
     known_or_created,
     limit_options,
-    name_option,
+    name_or_default,
     org_option,
     readable,
     scope_option,
@@ -40,7 +40,7 @@ def policy() -> None:
 @policy.command("set")
 @org_option
 @scope_option
-@name_option
+@name_or_default
 @applies_option
 @limit_options
 @click.option(
@@ -117,7 +117,7 @@ def set_(
 @policy.command()
 @org_option
 @scope_option
-@name_option
+@name_or_default
 @json_option
 @click.pass_obj
 def get(settings: Settings, org: str, scope: str, name: str, as_json: bool) -> None:
@@ -144,7 +144,7 @@ def list_(settings: Settings, org: str | None, as_json: bool) -> None:
 @policy.command()
 @org_option
 @scope_option
-@name_option
+@name_or_default
 @click.option("--applies", type=click.Choice(["each_member", "pool"]), help="Which one, where the scope has several.")
 @click.option("--currency", type=click.Choice(["USD", "EUR", "RUB"]), help="Which one, where the scope has several.")
 @click.pass_obj

@@ -15,7 +15,7 @@ from tollmeter.broker.policies import adjust, read_rules, read_spend
 from tollmeter.broker.policies import history as read_history
 from tollmeter.cli.options import INSTANT
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
-from tollmeter.cli.policy_options import doing, limit_options, name_option, org_option, scope_option
+from tollmeter.cli.policy_options import doing, limit_options, name_or_default, org_option, scope_option
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.schemas.policy import Adjustment, Limit, Policy
 from tollmeter.schemas.spend import Spend, spend_key
@@ -30,7 +30,7 @@ def _who_and_why(command: Callable[..., object]) -> Callable[..., object]:
         click.option("--reason", required=True, help="Why; kept in the history."),
         click.option("--currency", type=click.Choice(["USD", "EUR", "RUB"]), help="Which policy, of several."),
         click.option("--applies", type=click.Choice(["each_member", "pool"]), help="Which policy, of several."),
-        name_option,
+        name_or_default,
         scope_option,
         org_option,
     ):

@@ -30,7 +30,12 @@ applies_option = click.option(
 currency_option = click.option("--currency", type=click.Choice(["USD", "EUR", "RUB"]), default="USD", show_default=True)
 
 
-def name_option(command: Callable[..., object]) -> Callable[..., object]:
+name_option = click.option(
+    "--name", default="", help="Which group, user, key ...; nothing for the organisation itself."
+)
+
+
+def name_or_default(command: Callable[..., object]) -> Callable[..., object]:
     """Give a command --name and --default; it gets the default as a scope without a name, for each member."""
 
     @wraps(command)
@@ -43,15 +48,12 @@ def name_option(command: Callable[..., object]) -> Callable[..., object]:
             rest["applies"] = "each_member"
         return command(*args, scope=scope, name=name, **rest)
 
-    named = click.option(
-        "--name", default="", help="Which group, user, key ...; nothing for the organisation itself, or for --default."
-    )
     default = click.option(
         "--default",
         is_flag=True,
         help="Each user, key, agent, session or run of the organisation that has no policy of its own.",
     )
-    return named(default(run))
+    return name_option(default(run))
 
 
 _Value = TypeVar("_Value")

@@ -17,7 +17,7 @@ from tollmeter.cli.policy_options import (
     currency_option,
     doing,
     limit_options,
-    name_option,
+    name_or_default,
     org_option,
     readable,
     scope_option,
@@ -40,7 +40,7 @@ def whose(command: Callable[..., object]) -> Callable[..., object]:
 
     zone = click.option("--timezone", default="UTC", show_default=True, help="Zone whose days, weeks and months count.")
     found: Callable[..., object] = run
-    for option in (zone, currency_option, applies_option, name_option, scope_option, org_option):
+    for option in (zone, currency_option, applies_option, name_or_default, scope_option, org_option):
         found = option(found)
     return found
 
