@@ -176,7 +176,7 @@ class Policy(BaseModel):
     def _consistent(self) -> Self:
         named, each = bool(self.name), self.applies == "each_member"
         if (self.scope == "org") == named and not self.is_default:
-            either = "; without one it is the default, applies each_member" if self.scope in MEMBER_SCOPES else ""
+            either = " but a default (each_member)" if self.scope in MEMBER_SCOPES else ""
             raise ValueError(
                 f"name says which group, user, key ...: it is empty for scope org, and for no other{either}"
             )

@@ -33,7 +33,7 @@ LINES = [
     (f"{USER} --daily 9999999999999", "--daily: Input should be less than or equal to 1000000000000000"),
     (
         "policy set --org acme --scope user --daily 5",
-        "name says which group, user, key ...: it is empty for scope org, and for no other",
+        "name says which group, user, key ...: it is empty for scope org, and for no other but a default (each_member)",
     ),
     ("policy set --org acme --scope tag --name blue --daily 5", "the name of a tag scope is key=value"),
     ("policy explain --org acme --tag blue", "--tag blue: write KEY=VALUE"),

@@ -36,7 +36,10 @@ POLICIES = [
     ),
     (
         "policies:\n- org: acme\n  scope: user\n",
-        ":2: policies.0: name says which group, user, key ...: it is empty for scope org, and for no other",
+        (
+            ":2: policies.0: name says which group, user, key ...: it is empty for scope org, and for no other but a "
+            "default (each_member)"
+        ),
     ),
     (
         "policies:\n- org: acme\n  scope: user\n  name: ann\n  applies: each_member\n",

@@ -241,7 +241,7 @@ def test_guards_hear_that_a_session_is_gone_but_not_of_one_that_came_back() -> N
             "rolling hours are not kept",
         ),
         ({"scope": "model", "applies": "each_member"}, "name says which"),
-        ({"scope": "user"}, "without one it is the default, applies each_member"),
+        ({"scope": "user"}, "no other but a default"),
         ({"scope": "user", "name": "ann", "applies": "each_member"}, "each_member needs members"),
     ],
 )
