@@ -104,7 +104,8 @@ def test_the_accounts_of_sessions_are_given_back_when_their_day_is_over() -> Non
     flying = allowed(guard.check("gpt-a", **CALL, session_id="busy"))
     assert not guard.check("gpt-a", **CALL, session_id="s7")
     time.pass_(86_400)
-    feed(guard, rows.spend(0, 1_500_000, scope="user", name="ann", at_s=NOON + 86_400))
+    later = {"scope": "session", "at_s": NOON + 86_400}
+    feed(guard, *(rows.spend(1, 1_500_000, name=f"t{number}", **later) for number in range(60)))  # type: ignore[arg-type]
     known = guard._known.accounts._accounts
     assert not [key for key in known if "/session/s" in key]
     assert [key for key in known if "/session/busy/" in key], "what is in flight stays"
