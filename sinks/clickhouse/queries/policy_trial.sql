@@ -1,7 +1,7 @@
 -- What a limit would have refused. The calls of one scope in the order in which they are charged, each beside what was
 -- used in its period before it: once that has reached the limit a call is refused, and so are all behind it. Calls on
 -- users' own keys never count, and a call that was refused anyway is none. `each`: every user, key ... by itself, but for
--- those named in `own`, which have another limit.
+-- those named in `exempt`, which have another limit.
 SELECT
     period,
     who,
@@ -40,7 +40,7 @@ FROM
                 1) AS weight
         FROM usage_events AS e FINAL
         WHERE e.event_time >= {since:DateTime64(6, 'UTC')} AND e.event_time < {until:DateTime64(6, 'UTC')}
-            AND e.org_id = {org:String} AND ({each:String} = '' OR who != '' AND NOT has({own:Array(String)}, who)) AND e.billing_scope != 'USER' AND e.status NOT IN ('BLOCKED', 'VOID')
+            AND e.org_id = {org:String} AND ({each:String} = '' OR who != '' AND NOT has({exempt:Array(String)}, who)) AND e.billing_scope != 'USER' AND e.status NOT IN ('BLOCKED', 'VOID')
             -- include: scope
     )
 )

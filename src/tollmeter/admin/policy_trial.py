@@ -89,13 +89,13 @@ def try_policy(
     if policy.applies == "each_member" and policy.scope == "group":
         raise CannotTryError("who was in a group then is not kept: try the limit with --scope user --name NAME")
     each = "" if policy.applies == "pool" else policy.scope if policy.is_default else "user"
-    own = sorted({one.name for one in others if (one.org_id, one.scope) == (policy.org_id, each) and one.name})
+    exempt = sorted({one.name for one in others if (one.org_id, one.scope) == (policy.org_id, each) and one.name})
     parameters: dict[str, str | list[str]] = {
         "org": policy.org_id,
         "scope": "org" if each else policy.scope,
         "name": policy.name,
         "each": each,
-        "own": own if each else [],
+        "exempt": exempt if each else [],
         "zone": policy.timezone,
         "until": moment(until),
     }
