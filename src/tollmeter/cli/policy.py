@@ -126,8 +126,8 @@ def get(settings: Settings, org: str, scope: str, name: str, as_json: bool) -> N
         found = _of_scope(settings, org, scope, name)
     _show(found, as_json)
     if not found:
-        default = f"; the default for each {scope} may bind it" if name and scope in MEMBER_SCOPES else ""
-        raise Finding(f"{org}/{scope}/{name} has no policy: no limit of its own, warn {DEFAULT_WARN_PCT} %{default}")
+        own = f" of its own, the default for each {scope} may bind it" if name and scope in MEMBER_SCOPES else ""
+        raise Finding(f"{org}/{scope}/{name} has no policy: no limit{own}, warn {DEFAULT_WARN_PCT} %")
 
 
 @policy.command("list")
