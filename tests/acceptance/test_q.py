@@ -206,9 +206,14 @@ def test_q3(check: Check, line: Line, shop: Shop) -> None:
             "loop",
             f"{org}/session//each_member/USD",
         )
-        assert body["used"] + body["in_flight"] <= body["limit"] == 20_000_000
-        assert shop.asked() - asked == served, "what was refused never left"
+        assert (body["limit"], body["applies"]) == (20_000_000, "each_member")
+        assert shop.asked() - asked == served > 0, "what was refused never left"
         line.landed(f"org_id = '{org}' AND session_id = 'loop' AND status = 'BLOCKED' AND cost_nano = 0", 1)
+        line.landed(f"org_id = '{org}' AND session_id = 'loop' AND status = 'OK'", served)
+        spent = line.one(
+            f"SELECT sum(cost_nano) FROM usage_events FINAL WHERE org_id = '{org}' AND session_id = 'loop'"
+        )
+        assert 0 < int(spent) <= 20_000_000
         assert shop.refusal(org, session_id="other") is None
     with check.step("a budget per run"):
         line.ok("policy", "set", "--org", org, "--scope", "run", "--default", "--monthly", "0.01")

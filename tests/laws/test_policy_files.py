@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.effort import examples
 from tollmeter.admin.policy_files import members_csv, members_yaml, policies_yaml, read_members, read_policies
 from tollmeter.admin.policy_text import amount_of, amount_text
-from tollmeter.schemas.policy import SCOPE_KINDS, Limit, Member, Policy
+from tollmeter.schemas.policy import ASKED_COLUMNS, MEMBER_SCOPES, SCOPE_KINDS, Limit, Member, Policy
 
 ODD = st.sampled_from(
     ["1.5", "007", "null", "yes", "2026-11-22", "a: b", "- x", "ü/%2F", "a,b;c", '"', "line\nbreak", "~"]
@@ -36,12 +36,16 @@ def policies(draw: st.DrawFn) -> Policy:
             unique=True,
         )
     )
+    if scope in ASKED_COLUMNS:
+        kinds = [kind for kind in kinds if kind[0] != "rolling"]
     named = {"org": st.just(""), "tag": NAMES.map("k={}".format), "client_ip": st.ip_addresses().map(str)}
+    name = draw(st.just("") | NAMES) if scope in MEMBER_SCOPES else draw(named.get(scope, NAMES))
+    either = draw(st.sampled_from(["pool", "each_member"])) if scope in ("org", "group") else "pool"
     return Policy(
         org_id=draw(NAMES),
         scope=scope,
-        name=draw(named.get(scope, NAMES)),
-        applies=draw(st.sampled_from(["pool", "each_member"])) if scope in ("org", "group") else "pool",
+        name=name,
+        applies="each_member" if scope in MEMBER_SCOPES and not name else either,
         daily_limit_micro=draw(st.none() | AMOUNTS),
         monthly_limit_micro=draw(st.none() | AMOUNTS),
         limits=tuple(Limit(period=p, hours=h, measure=m, amount=draw(AMOUNTS)) for p, h, m in kinds),
