@@ -1,8 +1,8 @@
 """Processes that begin warm: a server imports the package once and forks a child for every command of ours.
 
 A child is a process like any other, with arguments, environment, folder and streams of its own; only its imports are
-done already. A test that is about starting itself starts `sys.executable`. A fork has none of the threads of a pool:
-Polars starts its own with its first operation, so no module is imported that does one when it is loaded.
+done already. A test that is about starting itself starts `sys.executable`. Polars is left out: it starts threads when
+it is loaded, and a fork has none of them.
 """
 
 import array
@@ -28,10 +28,7 @@ PRELOADED = (
     *("clickhouse_connect", "clickhouse_connect.driver.httpclient", "genai_prices.data", "currency_converter"),
     *("rich.console", "rich.table", "tollmeter.cli.root", "tollmeter.broker.layout"),
     *("tollmeter.producers.client.client", "tollmeter.admin.setup"),
-    *("polars", "tollmeter.streams.price.stage", "tollmeter.streams.watch.stage"),
 )
-_POOLS = ("polars-0", "tokio-rt-worker")
-"""Threads that work for others."""
 _FEW_THREADS = {"POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _LENGTH = array.array("I").itemsize
 
@@ -169,7 +166,6 @@ class Server:
         for name in PRELOADED:
             import_module(name)
         assert threading.active_count() == 1, "a fork has one thread"
-        assert not {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")} & {*_POOLS}
         gc.freeze()
         self._children: dict[int, socket.socket] = {}
         self._listener = socket.socket(socket.AF_UNIX)
