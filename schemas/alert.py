@@ -1,10 +1,11 @@
 """An alert: an edge, once per (rule, limit, scope, period, threshold). On the wire: CloudEvents 1.0 structured JSON."""
 
-import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal
+
+from tollmeter.schemas.escapes import json_text
 
 SOURCE = "tollmeter/watch"
 CONTENT_TYPE = [("content-type", b"application/cloudevents+json")]
@@ -21,7 +22,9 @@ def whom(org_id: str, scope: str, name: str) -> str:
 
 def alert_id(*parts: str) -> str:
     """Return 32 hex of a hash over length-prefixed parts, so that ("a", "bc") and ("ab", "c") differ."""
-    joined = b"".join(len(data).to_bytes(4, "big") + data for data in (part.encode() for part in parts))
+    joined = b"".join(
+        len(data).to_bytes(4, "big") + data for data in (part.encode("utf-8", "surrogatepass") for part in parts)
+    )
     return sha256(joined).hexdigest()[:32]
 
 
@@ -70,7 +73,7 @@ class Alert:
         }
 
     def wire(self) -> bytes:
-        return json.dumps(self.cloudevent(), separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+        return json_text(self.cloudevent(), compact=True).encode()
 
 
 def _rfc3339(at: datetime) -> str:

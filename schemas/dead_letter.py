@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import NamedTuple, Protocol
 
 from tollmeter import __version__
+from tollmeter.schemas.escapes import one_line
 from tollmeter.schemas.record import Headers
 from tollmeter.schemas.secrets import mask_secrets
 from tollmeter.schemas.times import H_BACKFILL
@@ -74,8 +75,8 @@ def dead_letter_headers(
     source_headers = list(source_headers)
     attempts, first = _tried(source_headers)
     return [
-        ("reason", reason.encode()),
-        ("detail", mask_secrets(detail).encode("utf-8", "replace")[:MAX_DETAIL_BYTES]),
+        ("reason", reason.encode("utf-8", "backslashreplace")),
+        ("detail", one_line(mask_secrets(detail)).encode()[:MAX_DETAIL_BYTES]),
         ("stage", stage.encode()),
         ("source_topic", place.topic.encode()),
         ("source_partition", str(place.partition).encode()),

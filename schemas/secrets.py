@@ -48,9 +48,14 @@ def key_id(secret: str | bytes, pepper: str | bytes | None = None, *, compatible
     return hmac.new(key or DEFAULT_PEPPER, data, sha256).hexdigest()[:16]
 
 
+def mask_keys(text: str) -> str:
+    """Return the text with whatever looks like a key or token of a provider masked; words about them stay."""
+    return _SECRET_ANYWHERE.sub(MASK, text)
+
+
 def mask_secrets(text: str) -> str:
     """Return the text for people to read: whatever is or is named like a secret is a mask."""
-    return _NAMED_SECRET.sub(rf"\1{MASK}", _PEM.sub(MASK, _SECRET_ANYWHERE.sub(MASK, text)))
+    return _NAMED_SECRET.sub(rf"\1{MASK}", _PEM.sub(MASK, mask_keys(text)))
 
 
 def holds_secret(text: str) -> bool:

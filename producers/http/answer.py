@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from tollmeter.schemas.escapes import header_value
 from tollmeter.schemas.event import UsageEvent
 
 EXTENSION = "tollmeter"
@@ -59,7 +60,7 @@ class Answer:
                 "cost-nano": self.cost_nano,
                 "price-status": self.price_status,
             }
-        return {PREFIX + name: str(value) for name, value in found.items() if value not in (None, "")}
+        return {PREFIX + name: header_value(value) for name, value in found.items() if value not in (None, "")}
 
 
 def answer_of(reply: object) -> Answer | None:

@@ -1,4 +1,7 @@
-"""Slack, Telegram, Discord and a hundred others, through `apprise`. Its URL is a secret and appears nowhere."""
+"""Slack, Telegram, Discord and a hundred others, through `apprise`. Its URL is a secret and appears nowhere.
+
+Texts are declared as plain, so that apprise escapes them for the syntax of each; what it leaves is taken apart before.
+"""
 
 import logging
 import warnings
@@ -6,11 +9,14 @@ import warnings
 from pydantic import SecretStr
 
 from tollmeter.installing import how_to_get
-from tollmeter.sinks.channels.message import Away, Message
+from tollmeter.schemas.escapes import chat_text
+from tollmeter.sinks.channels.message import Message, Unsure
 
 _TYPES = {"info": "info", "warning": "warning", "critical": "failure"}
 _OURS = ("http", "https", "json", "jsons", "xml", "xmls", "form", "forms", "mailto", "mailtos", "file")
 """Schemes for which there is a consumer of our own, signed, with addresses checked."""
+MOST_TITLE, MOST_BODY = 200, 6_000
+"""Characters; a chat that takes fewer gets the text in several messages."""
 
 
 class ChatError(ValueError):
@@ -35,11 +41,18 @@ class Chat:
             known = self._apprise.add(url.get_secret_value())
         if not known:
             raise ChatError("apprise does not know this URL; it should look like slack://TOKEN/...")
+        for service in self._apprise:
+            service.overflow_mode = apprise.OverflowMode.SPLIT
 
     def deliver(self, message: Message) -> None:
-        """Return when the service has taken the message. Raises `Away`: apprise does not say why."""
+        """Return when the service has taken the message. Raises `Unsure`: apprise does not say why."""
         import apprise
 
-        kind = apprise.NotifyType(_TYPES[message.severity] if message.about == "opened" else "success")
-        if not self._apprise.notify(title=message.title, body=message.body, notify_type=kind):
-            raise Away(f"{self._name} did not take the message")
+        taken = self._apprise.notify(
+            title=chat_text(" ".join(message.title.split()), MOST_TITLE),
+            body=chat_text(message.body, MOST_BODY),
+            notify_type=apprise.NotifyType(_TYPES[message.severity] if message.about == "opened" else "success"),
+            body_format=apprise.NotifyFormat.TEXT,
+        )
+        if not taken:
+            raise Unsure(f"{self._name} did not take the message")

@@ -8,6 +8,7 @@ from email.utils import format_datetime
 
 from pydantic import SecretStr
 
+from tollmeter.schemas.escapes import many_lines, one_line
 from tollmeter.sinks.channels import config
 from tollmeter.sinks.channels.message import Away, Message, Refused
 
@@ -23,7 +24,7 @@ class Mail:
         where = f"mail server {self._wanted.host}:{self._wanted.port}"
         try:
             with self._connect() as server:
-                refused = server.send_message(self._mail(message))
+                refused = server.send_message(composed(self._wanted, message))
         except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError, smtplib.SMTPSenderRefused) as error:
             text = f"{where} does not take the mail ({_code(error)})"
             raise (Refused if _code(error) >= 500 else Away)(text) from None
@@ -50,15 +51,17 @@ class Mail:
             raise
         return server
 
-    def _mail(self, message: Message) -> EmailMessage:
-        mail = EmailMessage()
-        mail["Subject"] = " ".join(message.title.split())
-        mail["From"], mail["To"] = self._wanted.sender, ", ".join(self._wanted.to)
-        mail["Message-ID"] = f"<{message.key}@tollmeter>"
-        mail["Date"] = format_datetime(datetime.fromtimestamp(message.at_s, UTC))
-        mail["Auto-Submitted"] = "auto-generated"
-        mail.set_content(message.body + "\n")
-        return mail
+
+def composed(wanted: config.Email, message: Message) -> EmailMessage:
+    """Return the mail of a message: one line of a subject, plain text below."""
+    mail = EmailMessage()
+    mail["Subject"] = one_line(" ".join(message.title.split()))
+    mail["From"], mail["To"] = wanted.sender, ", ".join(wanted.to)
+    mail["Message-ID"] = f"<{message.key}@tollmeter>"
+    mail["Date"] = format_datetime(datetime.fromtimestamp(message.at_s, UTC))
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(many_lines(message.body) + "\n")
+    return mail
 
 
 def _code(error: smtplib.SMTPException) -> int:

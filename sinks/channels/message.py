@@ -1,11 +1,11 @@
 """A message to one consumer: made from a notice, the same on every attempt; its `key` tells a receiver of a repeat."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from tollmeter.schemas.alert import Severity
+from tollmeter.schemas.escapes import json_text
 
 
 class Away(Exception):  # noqa: N818 - a state, not a mistake
@@ -14,6 +14,10 @@ class Away(Exception):  # noqa: N818 - a state, not a mistake
     def __init__(self, said: str, wait_s: float = 0.0) -> None:
         super().__init__(said)
         self.wait_s = wait_s
+
+
+class Unsure(Exception):  # noqa: N818 - a state, not a mistake
+    """The consumer did not take this message and does not say why: it waits, the others are tried, but not at once."""
 
 
 class Refused(Exception):  # noqa: N818 - a verdict
@@ -44,11 +48,11 @@ class Message:
             "text": self.body,
             "alert": self.event,
         }
-        return json.dumps(fields, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+        return json_text(fields, compact=True).encode()
 
 
 class Channel(Protocol):
     """Takes messages. Called in a thread; one message at a time."""
 
     def deliver(self, message: Message) -> None:
-        """Return when the consumer has taken the message. Raises `Away` or `Refused`."""
+        """Return when the consumer has taken the message. Raises `Away`, `Refused` or `Unsure`."""

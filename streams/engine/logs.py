@@ -2,8 +2,9 @@
 
 import logging
 import os
-import sys
 from time import monotonic
+
+from tollmeter import log_lines
 
 REPEAT_S = 10.0
 
@@ -36,10 +37,6 @@ def log_to_stderr() -> None:
     Malformed records may make polars panic. That is caught and costs a line; a trace would cost 5 ms and a hundred.
     """
     os.environ["RUST_BACKTRACE"] = "0"
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    handler.addFilter(Seldom())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("tollmeter").setLevel(logging.INFO)
+    log_lines.log_to_stderr(Seldom())
     # Faust's services log under the modules of our classes: only what is wrong
     logging.getLogger("tollmeter.streams").setLevel(logging.WARNING)

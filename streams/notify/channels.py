@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from tollmeter.schemas.escapes import MOST_CHARS, many_lines, one_line
 from tollmeter.sinks.channels import config
 from tollmeter.sinks.channels.chat import Chat
 from tollmeter.sinks.channels.mail import Mail
@@ -23,7 +24,12 @@ class Lines:
 
     def deliver(self, message: Message) -> None:
         at = datetime.fromtimestamp(message.at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        text = message.body if message.kind == "report" else " | ".join((message.title, *message.body.split("\n")[1:]))
+        report = message.kind == "report"
+        text = (
+            many_lines(message.body)
+            if report
+            else one_line(" | ".join((message.title, *message.body.split("\n")[1:])), 10 * MOST_CHARS)
+        )
         stream = sys.stderr if self._aside else sys.stdout
         stream.write(f"{at} {message.key} {text}\n")
         stream.flush()

@@ -25,11 +25,12 @@ DIGEST_MOST = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a delivery. `away`: the consumer itself does not work, nothing else is tried for `wait_s`."""
+    """What became of a delivery. `away`: nothing else is tried for `wait_s`; `unsure`: others are, after a breath."""
 
     error: str = ""
     away: bool = False
     wait_s: float = 0.0
+    unsure: bool = False
 
 
 class Dispatcher:
@@ -156,6 +157,8 @@ class Dispatcher:
             update |= {"status": "failed" if given_up else "pending", "next_s": now_s + pause}
             if outcome.away:
                 self._blocked[delivery.consumer] = now_s + pause
+            elif outcome.unsure:
+                self._blocked[delivery.consumer] = now_s + retry.first
         notice = self.notices[notice_id].changed(delivery.model_copy(update=update))
         self._keep(notice)
         return notice

@@ -25,7 +25,7 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE
 from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
-from tollmeter.sinks.channels.message import Away, Channel, Message, Refused
+from tollmeter.sinks.channels.message import Away, Channel, Message, Refused, Unsure
 from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import Ledger
 from tollmeter.streams.notify.daily import Answers, Daily
@@ -287,6 +287,8 @@ def attempt_once(consumer: Channel, told: Message) -> Outcome:
         consumer.deliver(told)
     except Away as error:
         return Outcome(str(error), away=True, wait_s=error.wait_s)
+    except Unsure as error:
+        return Outcome(str(error), unsure=True)
     except Refused as error:
         return Outcome(str(error))
     except Exception as error:  # a plug-in of apprise, a header that cannot be: the other consumers must not suffer

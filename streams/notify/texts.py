@@ -9,6 +9,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from shlex import quote
 from typing import Any, Literal
 
+from tollmeter.schemas.escapes import one_line
 from tollmeter.sinks.channels.message import Message
 from tollmeter.streams.notify.notice import Notice
 from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
@@ -16,6 +17,7 @@ from tollmeter.streams.rules.anomalies.words import said
 from tollmeter.streams.rules.limits.words import pace
 
 Facts = Mapping[str, Any]
+
 MOST = 1_000
 """Characters of a text from outside that people are shown."""
 
@@ -49,16 +51,16 @@ def money(nano: int, currency: str = "USD") -> str:
 
 def whom(facts: Facts) -> str:
     """Name the scope of an alert: "key …3f2a of acme", "organisation acme"."""
-    scope, name, org = (printable(facts.get(part, "")) for part in ("scope", "name", "org_id"))
+    scope, name, org = (_shown(facts.get(part, "")) for part in ("scope", "name", "org_id"))
     if scope == "org" or not name:
         return f"organisation {org}" if org else "this line"
-    shown = f"…{name[-4:]}" if scope == "api_key" and len(name) > 8 else name
+    shown = f"…{_shown(str(facts['name'])[-4:])}" if scope == "api_key" and len(name) > 8 else name
     return f"{_KINDS.get(scope, scope)} {shown} of {org}" if org else f"{_KINDS.get(scope, scope)} {shown}"
 
 
-def printable(text: object) -> str:
+def _shown(text: object) -> str:
     """Return text that cannot begin a line of its own: names come from outside."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:MOST])
+    return one_line(text, MOST)
 
 
 def amount(facts: Facts, name: str) -> str:
@@ -133,7 +135,7 @@ def _pace(facts: Facts, causes: Causes) -> str:
 
 
 def _own_words(facts: Facts, causes: Causes) -> str:
-    return printable(facts["text"])
+    return _shown(facts["text"])
 
 
 _TEMPLATES: dict[str, Callable[[Facts, Causes], str]] = {
@@ -150,22 +152,22 @@ _TEMPLATES: dict[str, Callable[[Facts, Causes], str]] = {
 
 
 def _limit_commands(facts: Facts) -> tuple[str, ...]:
-    org, scope = f"--org {quote(printable(facts.get('org_id', '')))}", str(facts.get("scope"))
+    org, scope = f"--org {quote(_shown(facts.get('org_id', '')))}", str(facts.get("scope"))
     if scope == "org":
         return (f"tollmeter policy explain {org}",)
-    return (f"tollmeter policy explain {org} --{scope.replace('_', '-')} {quote(printable(facts.get('name', '')))}",)
+    return (f"tollmeter policy explain {org} --{scope.replace('_', '-')} {quote(_shown(facts.get('name', '')))}",)
 
 
 def _block_command(facts: Facts) -> tuple[str, ...]:
     kind = _BLOCKABLE.get(str(facts.get("scope")))
     if kind is None or not facts.get("name"):
         return ("tollmeter report calls --top 20",)
-    name, org = (quote(printable(facts.get(part, ""))) for part in ("name", "org_id"))
+    name, org = (quote(_shown(facts.get(part, ""))) for part in ("name", "org_id"))
     return (f"tollmeter block {kind} {name} --org {org}",)
 
 
 def _reconcile_command(facts: Facts) -> tuple[str, ...]:
-    provider, month = (printable(facts.get(part, "")) for part in ("provider", "period"))
+    provider, month = (_shown(facts.get(part, "")) for part in ("provider", "period"))
     if not provider:
         return ("tollmeter bills list",)
     return (f"tollmeter reconcile --provider {quote(provider)} --month {quote(month[:7])}",)
@@ -208,8 +210,8 @@ def opened(notice: Notice, causes: Causes) -> tuple[str, str]:
     try:
         said = _TEMPLATES.get(notice.kind, _own_words)(facts, causes)
     except (LookupError, TypeError, ValueError, ArithmeticError):
-        said = printable(facts.get("text") or f"{notice.kind}: {whom(facts)}")
-    made_of = "; ".join(f"{cause.share_pct} % is {cause.what}" for cause in causes.top)
+        said = _shown(facts.get("text") or f"{notice.kind}: {whom(facts)}")
+    said, made_of = _shown(said), "; ".join(f"{cause.share_pct} % is {_shown(cause.what)}" for cause in causes.top)
     commands = _NEXT.get(notice.kind, _always("tollmeter alerts list"))(facts)
     lines = [f"{said}; {made_of}" if made_of else said, *(f"next: {command}" for command in commands)]
     lines.append(f"alert {notice.id}; taken care of: tollmeter alerts ack {notice.id[:12]}")
@@ -224,7 +226,7 @@ def title(notice: Notice, said: str) -> str:
 
 def resolved(notice: Notice) -> tuple[str, str]:
     """Return title and body of the message that an alert is over; the same on every attempt."""
-    said = notice.body.partition("\n")[0] or printable(notice.facts.get("text", notice.kind))
+    said = notice.body.partition("\n")[0] or _shown(notice.facts.get("text", notice.kind))
     head = f"[resolved] {notice.resolution}: {notice.title.partition('] ')[2] or said}"
     return head[:180], f"Resolved, {notice.resolution}. It was: {said}"
 
@@ -238,7 +240,7 @@ def digest(notices: Sequence[Notice]) -> tuple[str, str]:
     order = {"critical": 0, "warning": 1, "info": 2}
     worst = sorted(notices, key=lambda n: (order[n.severity], n.opened_s, n.id))[:10]
     lines = [f"{len(notices)} alerts: {counts}"]
-    lines += [notice.title or title(notice, printable(notice.facts.get("text", notice.kind))) for notice in worst]
+    lines += [notice.title or title(notice, _shown(notice.facts.get("text", notice.kind))) for notice in worst]
     if len(notices) > len(worst):
         lines.append(f"and {len(notices) - len(worst)} more")
     lines.append("next: tollmeter alerts list --since 24h")

@@ -16,7 +16,7 @@ from aiosmtpd.controller import Controller
 
 from tests.alert_events import AT, Receiver, alert, event, receiver
 from tollmeter.sinks.channels import config
-from tollmeter.sinks.channels.message import Away, Channel, Message, Refused
+from tollmeter.sinks.channels.message import Away, Channel, Message, Refused, Unsure
 from tollmeter.streams.notify import routes
 from tollmeter.streams.notify.channels import build
 from tollmeter.streams.notify.dispatcher import Outcome
@@ -194,8 +194,16 @@ def test_chat_through_apprise(hook: Receiver) -> None:
     hook.answer = lambda number: 200 if number == 0 else 500
     made.deliver(opened())
     assert b"It spent." in hook.requests[0][1]
-    with pytest.raises(Away, match="c did not take the message"):
+    with pytest.raises(Unsure, match="c did not take the message"):
         made.deliver(opened())
+
+
+def test_a_text_that_a_chat_refuses_holds_up_no_other(hook: Receiver) -> None:
+    made = consumer("{type: apprise, url_env: CHAT}", CHAT=f"ntfy://127.0.0.1:{urlsplit(hook.url).port}/ops")
+    hook.answer = lambda number: 400 if b"refused" in hook.requests[number][1] else 200
+    outcome = attempt_once(made, opened(body="refused"))
+    assert (outcome.away, outcome.unsure) == (False, True)
+    assert attempt_once(made, opened(body="taken")) == Outcome()
 
 
 class Broken:

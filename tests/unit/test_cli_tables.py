@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.terminals import CODES, in_pipe, in_terminal, widest
-from tollmeter.cli.tables import columns_of, fold, layout, printable
+from tollmeter.cli.tables import columns_of, fold, layout
+from tollmeter.schemas.escapes import one_line
 
 ROWS = [
     {"model": "gpt-4o", "calls": 12, "usd": Decimal("0.0450"), "why": "the smallest limit of three for each member"},
@@ -77,13 +78,13 @@ def test_no_line_is_wider_and_no_text_is_lost(
     for row in given_rows:
         for name, value in row.items():
             if name not in table.left_out:
-                for letter in printable("—" if value is None else str(value)).replace(" ", ""):
+                for letter in one_line("—" if value is None else str(value)).replace(" ", ""):
                     assert letter in shown
 
 
 @given(text=WORDS, width=st.integers(2, 50))
 def test_folding_keeps_every_letter_in_order(text: str, width: int) -> None:
-    text = printable(text)
+    text = one_line(text)
     lines = fold(text, width)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert all(columns_of(line) <= width for line in lines)
@@ -91,7 +92,7 @@ def test_folding_keeps_every_letter_in_order(text: str, width: int) -> None:
 
 @given(st.text())
 def test_a_terminal_has_nothing_to_obey(text: str) -> None:
-    shown = printable(text)
+    shown = one_line(text)
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
     shown.encode()
 
@@ -108,7 +109,7 @@ def test_a_terminal_has_nothing_to_obey(text: str) -> None:
     ],
 )
 def test_what_comes_from_outside_is_spelled_out(text: str, shown: str) -> None:
-    assert printable(text) == shown
+    assert one_line(text) == shown
 
 
 @pytest.mark.parametrize("width", [80, 40])

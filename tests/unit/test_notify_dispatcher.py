@@ -335,6 +335,18 @@ def test_a_message_that_is_refused_does_not_hold_up_the_others() -> None:
     assert deliver(dispatcher, T + 1) == [("a", bad.id, "opened")]
 
 
+def test_a_chat_that_does_not_say_why_gets_the_others_after_a_breath() -> None:
+    dispatcher = new_dispatcher()
+    bad, good = take(dispatcher, alert(name="bad")), take(dispatcher, alert(name="good"))
+    for now in (T, T + 1):  # the first is due again first, and its pauses grow
+        ((_, notice, delivery),) = dispatcher.due(now)
+        assert notice.id == bad.id
+        dispatcher.settle(bad.id, delivery, Outcome("it did not take it", unsure=True), now)
+        assert dispatcher.due(now) == []
+    assert deliver(dispatcher, T + 2) == [("a", good.id, "opened")]
+    assert deliver(dispatcher, T + 3) == [("a", bad.id, "opened")]
+
+
 def test_after_48_hours_a_message_is_given_up() -> None:
     dispatcher = new_dispatcher()
     made = take(dispatcher, alert())

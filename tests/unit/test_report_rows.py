@@ -58,7 +58,7 @@ def test_an_amount_never_reads_zero(nano: int | None, places: int, said: str | N
     assert usd(nano, places, ROUND_HALF_UP) == said
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\r\x00", codec="utf-8")), min_size=1, max_size=5))
+@given(st.lists(st.text(st.characters(exclude_categories=("Cc", "Cf", "Cs"))), min_size=1, max_size=5))
 def test_no_cell_of_text_begins_a_formula(texts: list[str]) -> None:
     names = [f"c{number}" for number in range(len(texts))]
     (_, cells) = csv.reader(io.StringIO(csv_text(names, [dict(zip(names, texts, strict=True))])))

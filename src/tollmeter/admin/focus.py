@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from tollmeter.admin.reports.asked import Asked
+from tollmeter.schemas.escapes import csv_cell
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.price.book.providers import maker_of
@@ -89,8 +90,6 @@ COLUMNS = (
 )
 """In the order of the specification; categories and subcategories are those that this export uses."""
 TIME = "%Y-%m-%dT%H:%M:%SZ"
-FORMULA = r"^ *[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]"
-"""What begins a formula in a spreadsheet: such text gets an apostrophe."""
 
 
 def columns(version: str) -> tuple[Column, ...]:
@@ -111,12 +110,15 @@ def rows(client: ClickHouse, asked: Asked, version: str) -> pl.DataFrame:
 def csv_text(frame: pl.DataFrame) -> str:
     """Return the rows as CSV: times as the specification writes them, numbers with a point, null as an empty cell."""
     times = [pl.col(name).dt.strftime(TIME) for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
-    texts = [
-        pl.when(pl.col(name).str.contains(FORMULA)).then("'" + pl.col(name)).otherwise(pl.col(name)).alias(name)
-        for name, kind in frame.schema.items()
-        if kind == pl.String
-    ]
+    texts = [_escaped(frame[name]) for name, kind in frame.schema.items() if kind == pl.String]
     return frame.with_columns(*times, *texts).write_csv(None)
+
+
+def _escaped(texts: pl.Series) -> pl.Series:
+    """Return texts as a spreadsheet only reads them; there are few different ones."""
+    cells = {text: csv_cell(text) for text in texts.unique().drop_nulls().to_list()}
+    changed = {text: cell for text, cell in cells.items() if cell != text}
+    return texts.replace(changed) if changed else texts
 
 
 def parquet(frame: pl.DataFrame) -> bytes:

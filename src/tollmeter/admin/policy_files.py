@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tollmeter.admin.policy_text import PolicyTextError, amount_of, amount_text, limits_text, policy_of
+from tollmeter.schemas.escapes import csv_name, csv_name_of, one_line
 from tollmeter.schemas.policy import (
     DEFAULT_WARN_PCT,
     Applies,
@@ -131,7 +132,10 @@ def members_csv(members: Iterable[Member]) -> str:
     writer = csv.writer(out)
     writer.writerow(CSV_COLUMNS)
     for member in members:
-        writer.writerows((member.org_id, member.kind, member.name, group) for group in member.groups or ("",))
+        writer.writerows(
+            [csv_name(text) for text in (member.org_id, member.kind, member.name, group)]
+            for group in member.groups or ("",)
+        )
     return out.getvalue()
 
 
@@ -187,7 +191,7 @@ def _read_csv(path: Path) -> list[Member]:
         if len(cells) != len(CSV_COLUMNS):
             problems.append(f"{path}:{number}: {len(cells)} columns; expected {len(CSV_COLUMNS)}")
             continue
-        org, kind, name, group = cells
+        org, kind, name, group = map(csv_name_of, cells)
         try:
             Member.model_validate({"org_id": org, "kind": kind, "name": name, "groups": (group,) if group else ()})
         except ValidationError as error:
@@ -234,4 +238,10 @@ _Dumper.add_representer(
 
 
 def _dump(section: str, entries: Sequence[object]) -> str:
-    return yaml.dump({section: list(entries)}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    text = _yaml({section: list(entries)}, as_it_is=True)
+    seen = all(one_line(line, len(line)) == line for line in text.split("\n"))
+    return text if seen else _yaml({section: list(entries)}, as_it_is=False)
+
+
+def _yaml(document: object, *, as_it_is: bool) -> str:
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=as_it_is, width=120)

@@ -1,7 +1,6 @@
 """`tollmeter close`: the month's statement, frozen; later changes as adjustments; as text, JSON, CSV or a page."""
 
 from datetime import UTC, date, datetime
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.options import MONTH
 from tollmeter.cli.output import UserError, err, json_option, out, print_json, print_table
+from tollmeter.schemas.escapes import html
 from tollmeter.schemas.money import nano_to_text
 from tollmeter.settings import Settings
 
@@ -125,23 +125,21 @@ def page(made: "Statement") -> str:
     """Return the statement as a page by itself: no script, nothing loaded, every text escaped."""
     content = made.content
     names = (*NAMES, "calls", "unpriced", "estimated")
-    head = "".join(f"<th>{escape(name)}</th>" for name in (*names, "USD", "EUR", "RUB"))
+    head = "".join(f"<th>{html(name)}</th>" for name in (*names, "USD", "EUR", "RUB"))
 
     def line(row: dict[str, Any]) -> str:
         money = (nano_to_text(row[name]) for name in MONEY[:3])
-        return (
-            f"<tr>{''.join(f'<td>{escape(str(text))}</td>' for text in (*(row[name] for name in names), *money))}</tr>"
-        )
+        return f"<tr>{''.join(f'<td>{html(text)}</td>' for text in (*(row[name] for name in names), *money))}</tr>"
 
-    notes = "".join(f"<p>{escape(text)}</p>" for text in (_sums(content["totals"]), *_doubts(content)))
+    notes = "".join(f"<p>{html(text)}</p>" for text in (_sums(content["totals"]), *_doubts(content)))
     changes = "".join(line(row) for row in content["adjustments"])
     later = f"<h2>Adjustments of earlier months</h2><table><tr>{head}</tr>{changes}</table>" if changes else ""
-    title = escape(f"Statement {made.month}, number {made.number}")
+    title = html(f"Statement {made.month}, number {made.number}")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         "<style>body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}"
         "td,th{border:1px solid #ccc;padding:3px 8px;text-align:left}</style>"
-        f"<h1>{title}</h1><p>Days of UTC; closed {escape(content['closed_at'])}</p>{notes}"
+        f"<h1>{title}</h1><p>Days of UTC; closed {html(content['closed_at'])}</p>{notes}"
         f"<table><tr>{head}</tr>{''.join(line(row) for row in content['rows'])}</table>{later}"
         f"<p>sha256 <code>{made.hash}</code></p></html>\n"
     )

@@ -5,9 +5,9 @@ The tools ask what reports ask, and answer for the organisation of the key in TO
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
@@ -23,6 +23,7 @@ from tollmeter.broker.policies import PolicyError, read_rules
 from tollmeter.broker.registry import RegistryError
 from tollmeter.cli.output import UserError
 from tollmeter.cli.report_options import period
+from tollmeter.schemas.escapes import MOST_CHARS, many_lines, seen_values
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect_existing
 from tollmeter.sinks.clickhouse.queries import load
@@ -87,13 +88,13 @@ class Tools:
         asked = self._asked(since, until, zone)
         answered = await self._ask(lambda ledger: questions.spend(ledger, asked, by, min(top, MOST)))
         rows = document(answered.rows, [*(BY[name] for name in by), *SPEND])
-        return questions.document(answered, asked, rows, datetime.now(UTC))
+        return _seen(questions.document(answered, asked, rows, datetime.now(UTC)))
 
     async def top_calls(self, since: str = "24h", until: str = "", zone: str = "UTC", top: int = 20) -> Document:
         """The dearest calls of a period: when, which model, how many tokens, what it cost, which address and key."""
         asked = self._asked(since, until, zone)
         answered = await self._ask(lambda ledger: questions.top_calls(ledger, asked, min(top, MOST)))
-        return questions.document(answered, asked, document(answered.rows, CALL), datetime.now(UTC))
+        return _seen(questions.document(answered, asked, document(answered.rows, CALL), datetime.now(UTC)))
 
     async def why(self, id: str) -> Document:  # noqa: A002 -- the name that callers see
         """Why one call cost what it did: its whole ledger row, and the rule of the price book with its rates.
@@ -102,7 +103,7 @@ class Tools:
         """
         asked = {"id": id, "orgs": [self._org] if self._org else [], "user_id": ""}
         rows = await self._ask(lambda ledger: ledger.query(load("find_call"), asked))
-        return {"calls": [plain(row) for row in rows]}
+        return _seen({"calls": [plain(row) for row in rows]})
 
     async def budgets(self) -> Document:
         """Every limit that a pool has, in its current period, fullest first: amount and used, in its unit.
@@ -111,7 +112,7 @@ class Tools:
         """
         asked = {"org_id": self._org, "user_id": "", "top": MOST}
         rows = await self._ask(lambda ledger: ledger.query(load("budget_list"), asked))
-        return {"budgets": [plain(row) for row in rows]}
+        return _seen({"budgets": [plain(row) for row in rows]})
 
     async def allowed_models(
         self, user: str = "", groups: list[str] | None = None, api_key: str = "", provider: str = "", model: str = ""
@@ -130,7 +131,7 @@ class Tools:
             return explained(self._settings, model_rules(self._settings, self._org), call).document
 
         try:
-            return await asyncio.to_thread(answer)
+            return _seen(await asyncio.to_thread(answer))
         except PolicyError as error:
             raise _wrong(f"the rules cannot be read: {error}") from None
 
@@ -158,9 +159,14 @@ class Tools:
             raise _wrong(f"the ledger does not answer: {error}") from None
 
 
+def _seen(found: Mapping[str, object]) -> Document:
+    """Return an answer with what cannot be seen spelled out: to an assistant a name may be an instruction."""
+    return cast("Document", seen_values(found))
+
+
 def _wrong(text: str) -> Exception:
     """Return the error whose words the assistant is shown; others are a bug, and theirs are not."""
     from mcp.server.mcpserver.exceptions import ToolError
 
-    error: Exception = ToolError(text)
+    error: Exception = ToolError(many_lines(text, MOST_CHARS))
     return error

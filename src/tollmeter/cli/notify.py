@@ -10,6 +10,7 @@ import click
 
 from tollmeter.broker.layout import ProvisionError
 from tollmeter.cli.output import UserError, err
+from tollmeter.log_lines import log_to_stderr
 from tollmeter.settings import Settings
 from tollmeter.sinks.channels.message import Channel
 from tollmeter.streams.notify import routes as routes_file
@@ -47,7 +48,7 @@ def notify(settings: Settings, file: Path | None) -> int:
     from tollmeter.admin.reachable import answers
     from tollmeter.streams.notify.stage import run
 
-    _log_to_stderr()
+    log_to_stderr()
     try:
         code = asyncio.run(run(settings, routes, consumers, lambda names: answers(settings, names, os.environ)))
     except ProvisionError as error:
@@ -59,10 +60,3 @@ def notify(settings: Settings, file: Path | None) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # a message that hangs in its thread must not hold up a clean stop
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("tollmeter").setLevel(logging.INFO)

@@ -3,23 +3,22 @@
 Text is printed as it is: nothing is markup, no line is broken, and control characters from outside are spelled out.
 """
 
-import json
 import logging
 import os
-import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
 import click
 
-from tollmeter.cli.tables import fold, layout, printable
+from tollmeter.cli.tables import fold, layout
+from tollmeter.schemas.escapes import json_text, one_line
 
 # Without a handler Python prints a library's warnings beside our one line; workers add handlers of their own.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
-_BESIDE_JSON = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
-"""What `json.dumps` leaves as it is and a terminal may obey, or cannot encode."""
+LONGEST_LINE = 20_000
+"""Characters of a line; a value in a table is cut long before."""
 
 
 class Lines:
@@ -39,7 +38,7 @@ class Lines:
 
     def print(self, text: str = "", *, dim: bool = False, bold: bool = False) -> None:
         """Print one line."""
-        shown = printable(text)
+        shown = one_line(text, LONGEST_LINE)
         if (dim or bold) and self.is_terminal and not os.environ.get("NO_COLOR"):
             shown = click.style(shown, dim=dim or None, bold=bold or None)
         click.echo(shown, err=self._error)
@@ -65,8 +64,7 @@ class Finding(click.ClickException):
 
 def print_json(document: object) -> None:
     """Print exactly one JSON document on stdout."""
-    text = json.dumps(document, ensure_ascii=False, default=str)
-    click.echo(_BESIDE_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    click.echo(json_text(document))
 
 
 def print_table(
@@ -82,7 +80,7 @@ def print_table(
         return
     width = out.width
     table = layout(list(columns or rows[0]), rows, spare, width)
-    for line in fold(printable(title), width or len(title)):
+    for line in fold(one_line(title), width or len(title)):
         out.print(line, bold=True)
     for number, line in enumerate(table.lines):
         out.print(line, bold=number == 0 and table.headed)

@@ -2,11 +2,11 @@
 
 import logging
 import os
-import sys
 
 import click
 
 from tollmeter.cli.output import UserError, err
+from tollmeter.log_lines import log_to_stderr
 from tollmeter.server.proxy.config import load
 from tollmeter.server.settings import ServerSettings, warnings
 from tollmeter.settings import Settings, SettingsError
@@ -46,9 +46,6 @@ def serve(settings: Settings, host: str | None, port: int | None, check: bool) -
 
 
 def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("tollmeter").setLevel(logging.INFO)
+    log_to_stderr()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a thousand lines about one broker, which we name in one
     logging.getLogger("uvicorn").setLevel(logging.ERROR)

@@ -1,17 +1,16 @@
 """Rows as text of a given width: a grid where it fits, fewer columns where that helps, else a block a row. Pure."""
 
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
+from tollmeter.schemas.escapes import one_line
+
 NONE = "—"
 GAP = 2
 WORDS = 24
 """A column of words may become as narrow as this before others are left out."""
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, those that turn the writing direction, and halves of characters."""
 
 
 class Table(NamedTuple):
@@ -20,11 +19,6 @@ class Table(NamedTuple):
     lines: list[str]
     headed: bool = False
     left_out: tuple[str, ...] = ()
-
-
-def printable(text: str) -> str:
-    """Return text that a terminal shows as it is: what it would obey is spelled out, a line stays one line."""
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def columns_of(text: str) -> int:
@@ -65,7 +59,7 @@ def layout(
 
 
 def _text(value: object) -> str:
-    return NONE if value is None else printable(str(value))
+    return NONE if value is None else one_line(value)
 
 
 def _is_number(value: object) -> bool:

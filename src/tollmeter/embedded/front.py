@@ -29,6 +29,7 @@ from tollmeter.embedded.errors import FrontError
 from tollmeter.embedded.http_request import body_size, check_head, credentials, malformed, query_id, read_body
 from tollmeter.embedded.slots import Budget, Share, Slots
 from tollmeter.embedded.statement import Statement, parse
+from tollmeter.schemas.escapes import one_line
 
 MAX_BODY = 64 << 20
 READER_BODY = 1 << 20
@@ -152,7 +153,7 @@ class _Request(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             self.close_connection = True
         except Exception as error:  # a bug here must not take the connection's thread down silently
-            sys.stderr.write(f"front: {type(error).__name__}: {error}\n")
+            sys.stderr.write(one_line(f"front: {type(error).__name__}: {error}") + "\n")
             self._fail(FrontError(1001, f"{type(error).__name__}. (STD_EXCEPTION)", 500))
 
     def _url(self) -> tuple[str, dict[str, str]]:

@@ -9,6 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from tollmeter.schemas.escapes import one_line
 from tollmeter.server.parts import Parts
 
 _NAME = "tollmeter_server"
@@ -46,7 +47,7 @@ def _counted(
 ) -> CounterMetricFamily:
     family = CounterMetricFamily(f"{_NAME}_{name}", text, labels=labels)
     for values, count in sorted(counts, key=str):
-        family.add_metric([str(value) for value in values], count)
+        family.add_metric([one_line(value) for value in values], count)
     return family
 
 

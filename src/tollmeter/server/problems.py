@@ -6,7 +6,8 @@
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
-import msgspec
+from tollmeter.schemas.secrets import mask_keys
+from tollmeter.server.json_answer import json_bytes
 
 Headers = list[tuple[bytes, bytes]]
 MEDIA_TYPE = b"application/problem+json"
@@ -24,6 +25,7 @@ class Problem(Exception):  # noqa: N818 - an answer, not a fault
         headers: Mapping[str, str] | None = None,
         more: Mapping[str, object] | None = None,
     ) -> None:
+        detail = mask_keys(detail)  # a name that is quoted may be a key that stands in the wrong place
         super().__init__(detail)
         self.status, self.code, self.detail = status, code, detail
         self.headers, self.more = dict(headers or {}), dict(more or {})
@@ -42,7 +44,7 @@ class Problem(Exception):  # noqa: N818 - an answer, not a fault
 
     def body(self, request_id: str) -> bytes:
         """Return the document as bytes."""
-        return msgspec.json.encode(self.document(request_id))
+        return json_bytes(self.document(request_id))
 
     def head(self) -> Headers:
         """Return the headers of the answer but its length."""
@@ -50,5 +52,8 @@ class Problem(Exception):  # noqa: N818 - an answer, not a fault
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
-    """Return headers as ASGI has them."""
-    return [(name.lower().encode("ascii"), value.encode("latin-1", "replace")) for name, value in headers]
+    """Return headers as ASGI has them; a value is one line, whoever gave it."""
+    return [
+        (name.lower().encode("ascii"), " ".join(value.splitlines()).encode("latin-1", "replace"))
+        for name, value in headers
+    ]

@@ -1,13 +1,11 @@
 """How doors that speak plain JSON answer: about one call by its status, about many by a list of those not taken."""
 
-import msgspec
-
 from tollmeter.server.door import Answer, Outcome, Posted, Result
 from tollmeter.server.ingest import listed
+from tollmeter.server.json_answer import json_bytes
 from tollmeter.server.problems import Headers, Problem
 
 JSON: Headers = [(b"content-type", b"application/json")]
-_encode = msgspec.json.Encoder().encode
 
 
 def answer(posted: Posted, outcome: Outcome) -> Answer:
@@ -30,7 +28,7 @@ def _about_one(outcome: Outcome) -> Answer:
     }
     if stored:
         document["durable"] = outcome.durable
-    return Answer(201 if stored else 200, JSON, _encode(document))
+    return Answer(201 if stored else 200, JSON, json_bytes(document))
 
 
 def about_many(posted: Posted, outcome: Outcome) -> Answer:
@@ -49,7 +47,7 @@ def about_many(posted: Posted, outcome: Outcome) -> Answer:
         raise Problem(400, "all_rejected", text, more={**counts, "results": results})
     if outcome.durable:
         counts["durable"] = outcome.durable
-    return Answer(202, JSON, _encode({**counts, "results": results, "request_id": outcome.request_id}))
+    return Answer(202, JSON, json_bytes({**counts, "results": results, "request_id": outcome.request_id}))
 
 
 def as_problem(result: Result) -> Problem:

@@ -5,8 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What begins a formula, also in full width."""
+from tollmeter.schemas.escapes import csv_cell
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
@@ -25,5 +24,4 @@ def _cell(value: object) -> str:
         return f"{Decimal(str(value)):f}"
     if isinstance(value, int | Decimal):
         return f"{value:f}" if isinstance(value, Decimal) else str(value)
-    text = str(value)
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
+    return csv_cell(str(value))

@@ -5,13 +5,14 @@ import time
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.admin.reports.rows import Row, plain
 from tollmeter.server import bodies
 from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.changes import change
+from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import asked_of, whole
 from tollmeter.sinks.clickhouse.queries import load
@@ -39,7 +40,7 @@ async def listed(request: Request) -> Response:
     limit = whole(dict(request.query_params), "limit", 1_000, 10_000)
     parameters = {**asked.parameters(), "limit": limit, "id": ""}
     rows = await parts_of(request).ledger.answer(lambda ledger: ledger.query(load("alerts_of"), parameters))
-    return JSONResponse({**asked.document(), "alerts": [_document(row) for row in rows]})
+    return JsonAnswer({**asked.document(), "alerts": [_document(row) for row in rows]})
 
 
 async def ack(request: Request) -> Response:

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from math import ceil
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.admin.reports import questions
@@ -19,6 +19,7 @@ from tollmeter.admin.reports.rows import Row, plain
 from tollmeter.schemas.money import NANO_PER_USD
 from tollmeter.server.asking import count, parts_of
 from tollmeter.server.auth import Caller
+from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import EVER, PAGES, THIS_MONTH, asked_of, bad, page_of
 from tollmeter.sinks.clickhouse.queries import load, moment
@@ -109,7 +110,7 @@ async def _answer(request: Request, data: Mapping[str, object], asked: Asked) ->
     if as_of is not None:
         headers["x-tollmeter-as-of"] = str(plain({"": as_of})[""])
         headers["x-tollmeter-age-s"] = str(max(0, int((datetime.now(UTC) - as_of).total_seconds())))
-    return JSONResponse({"success": True, "data": data}, headers=headers)
+    return JsonAnswer({"success": True, "data": data}, headers=headers)
 
 
 def _sums(row: Row | None, currency: str) -> dict[str, object]:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from tollmeter.admin.reports import questions
@@ -14,6 +14,7 @@ from tollmeter.admin.reports.export import START, cells, page
 from tollmeter.admin.reports.questions import BY, CALL, OPERATION, SPEND, Answered
 from tollmeter.admin.reports.rows import document
 from tollmeter.server.asking import parts_of, reader_of
+from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.query import THIS_MONTH, TODAY, asked_of, bad, checked, whole
 
 
@@ -24,7 +25,7 @@ async def today(request: Request) -> Response:
     asked = asked_of(request, caller, TODAY)
     answered = await parts_of(request).ledger.answer(lambda ledger: questions.costs(ledger, asked))
     day = f"{asked.since.astimezone(asked.zone):%Y-%m-%d}"
-    return JSONResponse({"day": day, **_document(answered, asked, ("model", "api_key_id", *SPEND))})
+    return JsonAnswer({"day": day, **_document(answered, asked, ("model", "api_key_id", *SPEND))})
 
 
 async def calls(request: Request) -> Response:
@@ -32,7 +33,7 @@ async def calls(request: Request) -> Response:
     asked = asked_of(request, await reader_of(request), "24h", {"top"})
     top = whole(dict(request.query_params), "top", 20, 10_000)
     answered = await parts_of(request).ledger.answer(lambda ledger: questions.top_calls(ledger, asked, top))
-    return JSONResponse(_document(answered, asked, CALL))
+    return JsonAnswer(_document(answered, asked, CALL))
 
 
 async def spend(request: Request) -> Response:
@@ -45,14 +46,14 @@ async def spend(request: Request) -> Response:
         raise bad("by", f"no column {unknown[0][:40]!r}: choose from {', '.join(name for name in BY if name != 'org')}")
     top = whole(given, "top", 10_000, 100_000)
     answered = await parts_of(request).ledger.answer(lambda ledger: questions.spend(ledger, asked, by, top))
-    return JSONResponse(_document(answered, asked, [*(BY[name] for name in by), *SPEND]))
+    return JsonAnswer(_document(answered, asked, [*(BY[name] for name in by), *SPEND]))
 
 
 async def operations(request: Request) -> Response:
     """Say what each operation has cost."""
     asked = asked_of(request, await reader_of(request), THIS_MONTH)
     answered = await parts_of(request).ledger.answer(lambda ledger: questions.operations(ledger, asked))
-    return JSONResponse(_document(answered, asked, OPERATION))
+    return JsonAnswer(_document(answered, asked, OPERATION))
 
 
 async def calls_csv(request: Request) -> Response:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from math import ceil
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.admin.corrections import CorrectionError
@@ -14,6 +14,7 @@ from tollmeter.admin.reports.questions import Answered
 from tollmeter.admin.reports.rows import NAMES, Row, plain
 from tollmeter.admin.reset import reset as take_back
 from tollmeter.server.asking import caller_of, parts_of
+from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import EVER, PAGES, asked_of, checked, is_home, page_of
 from tollmeter.sinks.clickhouse.client import ClickHouse
@@ -46,7 +47,7 @@ async def data(request: Request) -> Response:
         "pages": ceil(count / limit),
         "totals": answered.totals(datetime.now(UTC)),
     }
-    return JSONResponse(document)
+    return JsonAnswer(document)
 
 
 async def models(request: Request) -> Response:
@@ -55,7 +56,7 @@ async def models(request: Request) -> Response:
     asked = asked_of(request, caller, EVER)
     rows = await parts_of(request).ledger.answer(lambda ledger: ledger.query(load("models_used"), asked.parameters()))
     named = [{"model": row["model"], "provider": row["ai_provider"], **_rest(row)} for row in rows]
-    return JSONResponse({**asked.document(), "models": named})
+    return JsonAnswer({**asked.document(), "models": named})
 
 
 async def reset(request: Request) -> Response:
@@ -74,7 +75,7 @@ async def reset(request: Request) -> Response:
         )
     except CorrectionError as error:
         raise Problem(503, "broker_away", str(error), headers={"retry-after": "5"}) from None
-    return JSONResponse({"taken_back": taken, "org_id": caller.org_id}, 202)
+    return JsonAnswer({"taken_back": taken, "org_id": caller.org_id}, 202)
 
 
 def _call(row: Row) -> Row:

@@ -7,10 +7,11 @@ from typing import Any
 
 import jinja2
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from tollmeter.server import answers, doors, openapi
+from tollmeter.server.json_answer import JsonAnswer
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 code,pre{font:14px/1.4 ui-monospace,monospace}pre{background:#f4f4f4;padding:1rem;overflow:auto}
@@ -44,7 +45,7 @@ def _document() -> dict[str, Any]:
 
 async def description(request: Request) -> Response:
     """Describe the server in OpenAPI 3.1."""
-    return JSONResponse(_document())
+    return JsonAnswer(_document())
 
 
 async def page(request: Request) -> Response:

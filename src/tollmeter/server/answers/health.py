@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from tollmeter.server.asking import parts_of
+from tollmeter.server.json_answer import JsonAnswer
 
 API_VERSION = "1.0.0"
 
@@ -19,12 +20,12 @@ async def ping(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """Say that the process answers."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return JSONResponse({"status": "healthy", "timestamp": at, "version": API_VERSION})
+    return JsonAnswer({"status": "healthy", "timestamp": at, "version": API_VERSION})
 
 
 async def livez(request: Request) -> Response:
     """Say that the loop turns."""
-    return JSONResponse({"ok": True, "problems": []})
+    return JsonAnswer({"ok": True, "problems": []})
 
 
 async def readyz(request: Request) -> Response:
@@ -37,7 +38,7 @@ async def readyz(request: Request) -> Response:
         "kafka": not writer.problem,
         "spooled": writer.spooled,
     }
-    return JSONResponse(document, 503 if refuses else 200)
+    return JsonAnswer(document, 503 if refuses else 200)
 
 
 ROUTES = [

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.admin import registry
@@ -13,6 +13,7 @@ from tollmeter.server import bodies
 from tollmeter.server.answers.tokens import Switch
 from tollmeter.server.asking import caller_of
 from tollmeter.server.changes import change
+from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 
 _SHOWN = set(ServerKey.model_fields) - {"digest", "earlier_digest", "secret_id"}
@@ -51,7 +52,7 @@ async def listed(request: Request) -> Response:
     caller = caller_of(request, "admin")
     found = await change(request, lambda line: registry.keys(line, caller.org_id), changes=False)
     rows = [{**_document(one.key), "used_at": one.used_at and one.used_at.isoformat()} for one in found]
-    return JSONResponse({"keys": rows})
+    return JsonAnswer({"keys": rows})
 
 
 async def create(request: Request) -> Response:
@@ -65,7 +66,7 @@ async def create(request: Request) -> Response:
         request,
         lambda line: registry.create_key(line, caller.org_id, wanted.role, wanted.name, now, may_set_identity=identity),
     )
-    return JSONResponse({**_document(issued.key), "secret": issued.secret}, 201)
+    return JsonAnswer({**_document(issued.key), "secret": issued.secret}, 201)
 
 
 async def rotate(request: Request) -> Response:
@@ -74,14 +75,14 @@ async def rotate(request: Request) -> Response:
     overlap_s = (await bodies.read(request, Overlap)).overlap_s
     until = now + timedelta(seconds=overlap_s) if overlap_s else None
     issued = await change(request, lambda line: registry.rotate_key(line, id_, now, until, caller.org_id))
-    return JSONResponse({**_document(issued.key), "secret": issued.secret})
+    return JsonAnswer({**_document(issued.key), "secret": issued.secret})
 
 
 async def switch(request: Request) -> Response:
     """Switch a key off or on."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]
     active = (await bodies.read(request, Switch)).active
-    return JSONResponse(
+    return JsonAnswer(
         _document(await change(request, lambda line: registry.switch_key(line, id_, active, caller.org_id)))
     )
 
@@ -97,7 +98,7 @@ async def labels(request: Request) -> Response:
     """List what the organisation calls its provider keys."""
     caller = caller_of(request, "admin")
     found = await change(request, lambda line: registry.labels(line, caller.org_id), changes=False)
-    return JSONResponse({"labels": [_label(one) for one in found]})
+    return JsonAnswer({"labels": [_label(one) for one in found]})
 
 
 async def label(request: Request) -> Response:
@@ -108,7 +109,7 @@ async def label(request: Request) -> Response:
         return Response(status_code=204)
     wanted = await bodies.read(request, Label)
     (made,) = await change(request, lambda line: registry.label_keys(line, caller.org_id, [id_], **wanted.model_dump()))
-    return JSONResponse(_label(made))
+    return JsonAnswer(_label(made))
 
 
 def _document(key: ServerKey) -> dict[str, object]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.admin import access, cost_policies
@@ -24,6 +24,7 @@ from tollmeter.schemas.policy import Member, Policy
 from tollmeter.server import bodies
 from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.changes import change
+from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import bad, checked
 from tollmeter.settings import Settings
@@ -54,7 +55,7 @@ async def policies(request: Request) -> Response:
     caller = caller_of(request, "admin")
     rules = await change(request, read_rules, changes=False)
     found = [_policy(one) for one in rules.policies.values() if one.org_id == caller.org_id]
-    return JSONResponse({"policies": found})
+    return JsonAnswer({"policies": found})
 
 
 async def put_policy(request: Request) -> Response:
@@ -67,7 +68,7 @@ async def put_policy(request: Request) -> Response:
         write(line, [policy_set(made)])
         return made
 
-    return JSONResponse(_policy(await change(request, put)))
+    return JsonAnswer(_policy(await change(request, put)))
 
 
 async def delete_policy(request: Request) -> Response:
@@ -89,7 +90,7 @@ async def delete_policy(request: Request) -> Response:
         write(line, [policy_delete(caller.org_id, one.policy_id) for one in found])
         return len(found)
 
-    return JSONResponse({"deleted": await change(request, delete)})
+    return JsonAnswer({"deleted": await change(request, delete)})
 
 
 async def cost_policy(request: Request) -> Response:
@@ -107,11 +108,11 @@ async def cost_policy(request: Request) -> Response:
         def put(line: Settings) -> Policy:
             return cost_policies.upsert_cost_policy(line, caller.org_id, scope, name, **limits)
 
-        return JSONResponse(_cost_policy(await change(request, put)))
+        return JsonAnswer(_cost_policy(await change(request, put)))
     found = await change(
         request, lambda line: cost_policies.get_cost_policy(line, caller.org_id, scope, name), changes=False
     )
-    return JSONResponse(_cost_policy(found))
+    return JsonAnswer(_cost_policy(found))
 
 
 async def members(request: Request) -> Response:
@@ -119,7 +120,7 @@ async def members(request: Request) -> Response:
     caller = caller_of(request, "admin")
     rules = await change(request, read_rules, changes=False)
     found = [one for one in rules.groups.members if one.org_id == caller.org_id]
-    return JSONResponse({"members": [one.model_dump(mode="json", exclude={"org_id"}) for one in found]})
+    return JsonAnswer({"members": [one.model_dump(mode="json", exclude={"org_id"}) for one in found]})
 
 
 async def member(request: Request) -> Response:
@@ -133,7 +134,7 @@ async def member(request: Request) -> Response:
     groups = (await bodies.read(request, Groups)).groups
     made = bodies.made(Member, {**who, "groups": groups})
     await change(request, lambda line: write(line, [member_set(made)]))
-    return JSONResponse(made.model_dump(mode="json", exclude={"org_id"}))
+    return JsonAnswer(made.model_dump(mode="json", exclude={"org_id"}))
 
 
 async def blocks(request: Request) -> Response:
@@ -160,7 +161,7 @@ async def _listed(request: Request, name: str, read: Callable[[Settings], Sequen
     caller, now = caller_of(request, "admin"), datetime.now(UTC)
     rows = await change(request, read, changes=False)
     mine = [row for row in rows if row.org_id in (caller.org_id, "*") and (row.until is None or row.until > now)]
-    return JSONResponse({name: [row.model_dump(mode="json") for row in mine]})
+    return JsonAnswer({name: [row.model_dump(mode="json") for row in mine]})
 
 
 async def _access(request: Request, shape: type[Block] | type[RateLimit], kinds: tuple[str, ...]) -> Response:
@@ -178,7 +179,7 @@ async def _access(request: Request, shape: type[Block] | type[RateLimit], kinds:
     if isinstance(made, RateLimit) and kind == "ip" and not access.can_be_rated(line, made.name):
         raise bad("id", access.not_rated(line, made.name))
     await change(request, lambda line: access.put(line, made))
-    return JSONResponse(made.model_dump(mode="json"))
+    return JsonAnswer(made.model_dump(mode="json"))
 
 
 def _name(kind: str, text: str) -> str:

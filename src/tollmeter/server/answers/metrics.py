@@ -4,11 +4,12 @@ import asyncio
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.server import exposition
 from tollmeter.server.asking import caller_of, parts_of
+from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.parts import Parts
 from tollmeter.server.problems import Problem
 
@@ -40,7 +41,7 @@ async def metrics(request: Request) -> Response:
         },
         "db": {**await _ledger(parts, caller.org_id), "active_tokens": parts.directory.active_tokens},
     }
-    return JSONResponse(document)
+    return JsonAnswer(document)
 
 
 async def _ledger(parts: Parts, org_id: str) -> dict[str, Any]:

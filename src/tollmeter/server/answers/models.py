@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.admin import model_rules as rules
@@ -10,6 +10,7 @@ from tollmeter.schemas.model_rules import ANY, MODEL_SCOPES, ModelRule
 from tollmeter.server import bodies
 from tollmeter.server.asking import caller_of
 from tollmeter.server.changes import change
+from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.settings import Settings
 
@@ -29,7 +30,7 @@ async def listed(request: Request) -> Response:
     """List which models the organisation allows whom."""
     caller = caller_of(request, "admin")
     found = await change(request, lambda line: rules.model_rules(line, caller.org_id), changes=False)
-    return JSONResponse({"allowed_models": [rules.shown(rule) for rule in found]})
+    return JsonAnswer({"allowed_models": [rules.shown(rule) for rule in found]})
 
 
 async def one(request: Request) -> Response:
@@ -52,7 +53,7 @@ async def one(request: Request) -> Response:
         rules.put(line, found.rule)
         return found
 
-    return JSONResponse((await change(request, put)).document)
+    return JsonAnswer((await change(request, put)).document)
 
 
 ROUTES = [

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.admin.price_list import price_list
@@ -14,6 +14,7 @@ from tollmeter.admin.spend_status import UserNotFoundError, spend_status
 from tollmeter.broker.policies import read_rules
 from tollmeter.server.asking import parts_of, reader_of
 from tollmeter.server.changes import change
+from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import TODAY, asked_of, bad, checked
 from tollmeter.sinks.clickhouse.client import ClickHouse
@@ -35,7 +36,7 @@ async def of_user(request: Request) -> Response:
         )
     except UserNotFoundError as unknown:
         raise Problem(404, "user_not_found", str(unknown)) from None
-    return JSONResponse(status.document())
+    return JsonAnswer(status.document())
 
 
 async def summary(request: Request) -> Response:
@@ -50,7 +51,7 @@ async def summary(request: Request) -> Response:
         return {"today": _totals(ledger, today), "this_month": _totals(ledger, month)}
 
     found = await parts_of(request).ledger.answer(ask)
-    return JSONResponse({"org_id": caller.org_id, "zone": today.zone.key, **found})
+    return JsonAnswer({"org_id": caller.org_id, "zone": today.zone.key, **found})
 
 
 async def prices(request: Request) -> Response:
@@ -62,7 +63,7 @@ async def prices(request: Request) -> Response:
     except ValueError as error:
         raise bad("at", str(error)) from None
     model, provider = given.get("model", ""), given.get("provider", "")
-    return JSONResponse(await change(request, lambda line: price_list(line, at, model, provider), changes=False))
+    return JsonAnswer(await change(request, lambda line: price_list(line, at, model, provider), changes=False))
 
 
 def _totals(ledger: ClickHouse, asked: Asked) -> Row:

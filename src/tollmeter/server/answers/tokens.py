@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.admin import registry
@@ -12,6 +12,7 @@ from tollmeter.schemas.registry import TrackingToken
 from tollmeter.server import bodies
 from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.changes import change
+from tollmeter.server.json_answer import JsonAnswer
 
 
 class NewToken(BaseModel):
@@ -34,7 +35,7 @@ async def listed(request: Request) -> Response:
     """List the organisation's tracking tokens, oldest first."""
     caller = caller_of(request, "admin")
     found = await change(request, lambda line: registry.tokens(line, caller.org_id), changes=False)
-    return JSONResponse({"tokens": [document(one) for one in found]})
+    return JsonAnswer({"tokens": [document(one) for one in found]})
 
 
 async def create(request: Request) -> Response:
@@ -43,7 +44,7 @@ async def create(request: Request) -> Response:
     wanted = await bodies.read(request, NewToken)
     length, now = parts_of(request).settings.tracking_token_length, datetime.now(UTC)
     made = await change(request, lambda line: registry.create_token(line, caller.org_id, wanted.name, now, length))
-    return JSONResponse(document(made), 201)
+    return JsonAnswer(document(made), 201)
 
 
 async def switch(request: Request) -> Response:
@@ -51,7 +52,7 @@ async def switch(request: Request) -> Response:
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]
     wanted = await bodies.read(request, Switch)
     made = await change(request, lambda line: registry.switch_token(line, id_, wanted.active, caller.org_id))
-    return JSONResponse(document(made))
+    return JsonAnswer(document(made))
 
 
 async def delete(request: Request) -> Response:

@@ -7,11 +7,11 @@ spans and records say, so they are taken and counted nowhere.
 
 from collections.abc import Callable, Mapping
 
-import msgspec
-
 from tollmeter.producers.telemetry.reading import Reading as Telemetry
 from tollmeter.producers.telemetry.reading import UnreadableError
+from tollmeter.schemas.escapes import many_lines
 from tollmeter.server.door import Answer, Bad, Call, Door, Outcome, Posted, Reading
+from tollmeter.server.json_answer import json_bytes
 from tollmeter.server.otlp import Encoding, read_logs, read_traces
 from tollmeter.server.problems import Problem
 
@@ -63,10 +63,10 @@ def message_of(outcome: Outcome) -> str:
 def _answerer(path: str) -> Callable[[Posted, Outcome], Answer]:
     def answer(posted: Posted, outcome: Outcome) -> Answer:
         """Return 200 with what was refused."""
-        rejected, message = outcome.count("rejected"), message_of(outcome)
+        rejected, message = outcome.count("rejected"), many_lines(message_of(outcome))
         if _encoding(posted) == "json":
             partial = {_REJECTED[path]: str(rejected), "errorMessage": message} if message else {}
-            return Answer(200, [(b"content-type", JSON.encode())], msgspec.json.encode({"partialSuccess": partial}))
+            return Answer(200, [(b"content-type", JSON.encode())], json_bytes({"partialSuccess": partial}))
         return Answer(200, [(b"content-type", PROTOBUF.encode())], _protobuf(path, rejected, message))
 
     return answer

@@ -8,9 +8,11 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from tollmeter.schemas.escapes import many_lines
 from tollmeter.schemas.money import nano_to_text
 from tollmeter.server.pages.session import Session, Standing, form_token, session_of
 from tollmeter.server.problems import Problem
@@ -39,6 +41,10 @@ TABS = (
     ("prices", "Prices", KEYS),
     ("health", "Health", KEYS),
 )
+LONGEST = 4_000
+"""Characters of a text that a page shows."""
+LONGEST = 4_000
+"""Characters of a text that a page shows."""
 LATE_S, BEHIND_S = 60, 600
 """From which age on figures are amber, and red."""
 
@@ -51,9 +57,20 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_seen,
     )
-    made.filters |= {"usd": usd, "count": count, "age": age, "moment": moment}
+    made.filters |= {"usd": usd, "count": count, "age": age, "moment": moment, "exact": exact}
     return made
+
+
+def _seen(value: object) -> object:
+    """Return text with what cannot be seen spelled out; jinja escapes it besides. What it made itself stays."""
+    return many_lines(value, LONGEST) if type(value) is str else value
+
+
+def exact(value: object) -> Markup:
+    """Return a value that a form sends back: escaped, and with every character that it has."""
+    return escape(str(value).encode("utf-8", "replace").decode())
 
 
 class Text(NamedTuple):
