@@ -63,6 +63,10 @@ def holds_secret(text: str) -> bool:
     return _SECRET.search(text) is not None
 
 
+NO_KEY = "a name or a reason looks like a key or token: give the id of the key, never the key; ids stand in reports"
+"""What is said of an entry that would keep a secret as somebody's name."""
+
+
 def without_secrets(fields: Mapping[str, object], pepper: str | bytes | None = None) -> dict[str, Any]:
     """Return the fields with every secret in them replaced by its id, in nested labels and their names too."""
 

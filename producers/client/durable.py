@@ -12,6 +12,7 @@ from tollmeter.producers.client.client import EXIT_TIMEOUT_S, SPOOL_BYTES, Mode,
 from tollmeter.producers.client.ids import Ids
 from tollmeter.producers.client.write_ahead import Document, WriteAhead, forget, left_behind
 from tollmeter.schemas.event import UsageEvent
+from tollmeter.schemas.secrets import without_secrets
 from tollmeter.settings import Settings
 
 QUEUE = 50_000
@@ -78,11 +79,9 @@ class DurableProducer(UsageProducer):
         """Return an event as another process can record it: with this one's defaults, in what JSON holds."""
         known: Document = {} if event is None else event.model_dump(mode="json", exclude_unset=True)
         given = {name: value for name, value in {**known, **fields}.items() if value not in ("", None)}
-        return {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in {**self._defaults, **given}.items()
-            if value is not None
-        }
+        known = {name: value for name, value in {**self._defaults, **given}.items() if value is not None}
+        clean = without_secrets(known, self._pepper or None)  # the file holds no more than the topic will
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in clean.items()}
 
     def recover(self) -> int:
         """Record what processes that were killed on this machine left behind; return how many events that is."""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tollmeter.broker.client import kafka_consumer, read_all
 from tollmeter.broker.layout import ProvisionError, read_layout
 from tollmeter.schemas import topics
+from tollmeter.schemas.secrets import NO_KEY, holds_secret
 from tollmeter.settings import Settings
 from tollmeter.streams.notify.journal import ACK, MUTE, Journal, Records
 from tollmeter.streams.notify.notice import Acknowledgement, Mute, Notice
@@ -35,6 +36,8 @@ def acknowledge(settings: Settings, wanted: str, by: str, now_s: float) -> Notic
 
 def mute(settings: Settings, wanted: Mute, *, off: bool) -> None:
     """Return when the mute is on the journal, or its end. Raises `JournalError`."""
+    if holds_secret(wanted.model_dump_json()):
+        raise JournalError(NO_KEY)
 
     async def work(journal: Journal) -> None:
         await journal.write({MUTE + wanted.id: None if off else wanted})

@@ -21,6 +21,7 @@ from tollmeter.schemas.access import EVERYONE
 from tollmeter.schemas.control import Control, MemberDelete, MemberSet, PolicyDelete, PolicySet
 from tollmeter.schemas.envelope import control_record
 from tollmeter.schemas.policy import MEMBER_SCOPES, Adjustment, Member, Policy
+from tollmeter.schemas.secrets import NO_KEY, holds_secret
 from tollmeter.schemas.spend import Spend
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.limits.policies import GroupCycleError, Groups
@@ -218,6 +219,8 @@ def _reach(settings: Settings, work: Coroutine[object, object, _Value]) -> _Valu
 
 
 async def _write(settings: Settings, changes: Sequence[Change]) -> None:
+    if any(change.value and holds_secret(change.value.decode()) for change in changes):
+        raise PolicyError(NO_KEY)
     layout = await read_layout(settings)
     async with kafka_producer(settings) as producer:
         topic = settings.topic(topics.POLICIES)

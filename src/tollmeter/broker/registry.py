@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 from tollmeter.broker.client import BrokerAway, kafka_consumer, kafka_producer, read_all, read_between
 from tollmeter.schemas import topics
 from tollmeter.schemas.registry import Entry, read_entry
+from tollmeter.schemas.secrets import NO_KEY, holds_secret
 from tollmeter.settings import Settings
 
 _Value = TypeVar("_Value")
@@ -68,6 +69,9 @@ async def _write(settings: Settings, changes: Mapping[str, Entry | None]) -> Non
     records = [
         (name.encode(), None if entry is None else entry.model_dump_json().encode()) for name, entry in changes.items()
     ]
+    names = [entry.model_dump_json(exclude={"value", "hash"}) for entry in changes.values() if entry is not None]
+    if any(map(holds_secret, names)):
+        raise RegistryError(NO_KEY)
     topic = settings.topic(topics.REGISTRY)
     async with kafka_consumer(settings) as consumer:
         place = await _place(settings, consumer)

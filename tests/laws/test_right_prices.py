@@ -1,0 +1,70 @@
+"""No price looks surer than it is: whatever provider, model, tier and date, a rate that nobody knows prices nothing.
+
+The shipped book against rules of three lines each; the reference price is the same call's at the standard tier.
+"""
+
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.effort import examples
+from tests.price_events import priced, shipped_book
+from tollmeter.streams.price.book.compile import PROVIDERS
+
+NAMES = [(provider.id, model.id) for provider in PROVIDERS for model in provider.models]
+STANDARD = ("", "default", "standard", "auto")
+TIERS = ("batch", "flex", "priority", "fast", "scale", "provisioned", "made-up")
+BEGIN, SECONDS = datetime(2020, 1, 1, tzinfo=UTC), 7 * 366 * 86_400
+NOBODYS = ("nobody", "my-gateway", "huggingface", "Σ", "openai ")
+
+
+@cache
+def book() -> Any:
+    return shipped_book()
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> dict[str, Any]:
+    provider, model = draw(st.sampled_from(NAMES))
+    tier = draw(st.sampled_from((*STANDARD, *TIERS)))
+    return {
+        "provider": draw(st.sampled_from(NOBODYS)) if draw(st.integers(0, 6)) == 0 else provider,
+        "model_sent": model if draw(st.integers(0, 9)) else f"zz-{model[::-1]}",
+        "service_tier": "" if tier == "batch" else tier,
+        "processing": "BATCH" if tier == "batch" else "REALTIME",
+        "event_time": BEGIN + timedelta(seconds=draw(st.integers(0, SECONDS))),
+        "input_tokens": 10_000,
+        "cache_read_tokens": draw(st.sampled_from((0, 5_000))),
+        "output_tokens": 1_000,
+    }
+
+
+@settings(max_examples=examples(20))
+@given(st.lists(calls(), min_size=50, max_size=50))
+def test_no_price_looks_surer_than_it_is(asked: list[dict[str, Any]]) -> None:
+    standard = [call | {"service_tier": "", "processing": "REALTIME"} for call in asked]
+    for call, row, usual in zip(asked, priced(book(), asked), priced(book(), standard), strict=True):
+        status, cost, risk = row["price_status"], row["cost_nano"], row["at_risk_nano"]
+        tier = "batch" if call["processing"] == "BATCH" else call["service_tier"]
+        if status == "UNKNOWN_MODEL":
+            assert cost is None
+            assert risk, "whatever nobody knows may cost something"
+        if status == "PRICED" and tier not in STANDARD and cost:
+            assert cost != usual["cost_nano"] or usual["price_status"] != "PRICED", (
+                "the standard rate is not the tier's"
+            )
+        if status == "PRICED":
+            assert call["event_time"].year >= 2022, "before any price that is known"
+        if tier == "made-up":
+            assert status in ("PARTIAL", "UNKNOWN_MODEL", "OVERRIDE", "FREE")
+
+
+def test_tiers_with_a_rate_are_priced_by_it() -> None:
+    at = datetime(2026, 11, 20, tzinfo=UTC)
+    call = {"provider": "openai", "model_sent": "gpt-4o", "event_time": at, "input_tokens": 1_000_000}
+    usual, batch = priced(book(), [call, call | {"processing": "BATCH"}])
+    assert (usual["price_status"], usual["cost_nano"]) == ("PRICED", 2_500_000_000)
+    assert (batch["price_status"], batch["cost_nano"]) == ("PRICED", 1_250_000_000)
