@@ -114,6 +114,8 @@ def _parts(body: object, provider: str, apart: bool) -> list[tuple[Any, str, Usa
     others = [(answer, "", usage) for answer, usage in own[1:]]
     named = [(body, part.model, part.usage) for _, usage in own for part in usage.others if part.model]
     nameless = [part for _, usage in own for part in usage.others if not part.model]
+    if nameless and not (first.stated or first.problem or others or named):  # a session that only writes down
+        first, nameless = nameless[0].usage, nameless[1:]
     if apart:
         mine = [(content, "", with_others(first, nameless))]
         return [*(mine if _says_something(first) or not (others or named) else ()), *others, *named]

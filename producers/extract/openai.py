@@ -37,7 +37,8 @@ CHAT = {
 RESPONSES = {
     "input": ("input_tokens",),
     "output": ("output_tokens",),
-    "cache_read": ("input_tokens_details.cached_tokens",),
+    # the second is DashScope's (https://www.alibabacloud.com/help/en/model-studio/context-cache, 2026-11-30)
+    "cache_read": ("input_tokens_details.cached_tokens", "prompt_tokens_details.cached_tokens"),
     "cache_write": ("input_tokens_details.cache_write_tokens",),
     "cache_12h": ("input_tokens_details.cache_write_tokens_details.ttl_12h_tokens", "cache_write.ttl_12h"),
     "reasoning": ("output_tokens_details.reasoning_tokens",),
@@ -45,8 +46,9 @@ RESPONSES = {
     "searches": ("tool_usage.web_search.num_requests",),
 }
 """Realtime and transcription spell the details `input_token_details` (RealtimeResponseUsage, 2026-11-29)."""
-HEARD = ("duration", "audio_duration")
-"""Seconds of a transcript (verbose_json, https://developers.openai.com/api/reference, 2026-11-29; AssemblyAI)."""
+HEARD = ("duration", "audio_duration", "metadata.duration")
+"""Seconds of a transcript (verbose_json, https://developers.openai.com/api/reference, 2026-11-29; AssemblyAI; Deepgram,
+https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded, 2026-11-30)."""
 SEARCH_ITEMS = {"web_search_call": "web_searches", "file_search_call": "storage_searches"}
 TOOL_CALLS_AT = "usage.tool_calls_details"
 TOOL_CALLS = {"web_search": "web_searches", "search_web": "web_searches", "fetch_url": "url_fetches"}
@@ -165,7 +167,8 @@ def searches(body: object) -> dict[str, float]:
 
 def is_media(body: object) -> bool:
     stated = get(body, "usage.input_tokens", "usage.output_tokens", "usage.seconds") is not None
-    return stated or (get(body, "text") is not None and get(body, *HEARD) is not None)
+    written = get(body, "text", "results") is not None
+    return stated or (written and get(body, *HEARD) is not None)
 
 
 def media(body: object, _provider: str) -> Usage:
