@@ -319,7 +319,8 @@ _LISTED = {
             src/tollmeter/embedded/state.py src/tollmeter/server/doors/litellm.py src/tollmeter/server/known.py
             src/tollmeter/server/pages/session.py src/tollmeter/server/proxy/app.py
             src/tollmeter/server/proxy/fall_back.py src/tollmeter/stacks.py src/tollmeter/traffic/poison.py
-            streams/engine/probes.py streams/ledger/stage.py streams/notify/journal.py streams/notify/stage.py
+            streams/engine/probes.py streams/ledger/stage.py streams/notify/commands.py
+            streams/notify/journal.py streams/notify/stage.py
             streams/price/book/book.py streams/price/book/publish.py streams/price/quarantine.py
             streams/rules/events/avro_block.py streams/watch/checkpoint.py streams/watch/spend_publisher.py
         yaml: dashboards/grafana/generate.py

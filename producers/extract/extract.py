@@ -24,6 +24,7 @@ PROBLEM = "usage_problem"
 """Tag of an event: what stood where a count belongs and was none. Its usage is NONE."""
 
 _LATENCY_LIMIT = timedelta(hours=1)
+CHARS_A_TOKEN = 4
 _SPEECH = "speech"
 _ids = Ids()
 
@@ -209,7 +210,7 @@ def _answered(
         "latency_ms": _latency(began, now),
         "stream": body.streamed,
         **names_of(body.content, provider, given),
-        **_counters(usage, given),
+        **_floored(_counters(usage, given), body.content),
         **body.fields,
     }
 
@@ -265,6 +266,14 @@ def _counters(usage: Usage, given: Mapping[str, object]) -> dict[str, Any]:
         "extra_units": usage.extra_units,
         "reported_cost_nano": usage.reported_cost_nano,
     }
+
+
+def _floored(counters: dict[str, Any], content: object) -> dict[str, Any]:
+    """Return the counters of an answer that was cut off before its end told the output: a quarter of its characters."""
+    if not (isinstance(content, Merged) and content.cut and counters["usage_source"] == "PROVIDER"):
+        return counters
+    seen = -(-content.chars // CHARS_A_TOKEN)
+    return counters | {"usage_source": "ESTIMATED", "output_tokens": max(counters["output_tokens"], seen)}
 
 
 def _spoken(usage: Usage, given: Mapping[str, object]) -> dict[str, Any]:

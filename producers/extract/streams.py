@@ -59,6 +59,10 @@ class Merged(dict[str, Any]):
         self.ended = False
         """It said that it was finished."""
         self.failed = ""
+        self.cut = False
+        """It began with a count of the output that only its end makes whole, as Anthropic's message_start has it."""
+        self.chars = 0
+        """Of the output that came, where its count may never come."""
         self.sample: Any = None
         """The first chunk: its class tells the SDK."""
         self._closed: dict[str, dict[str, Any]] = {}
@@ -88,6 +92,7 @@ class Merged(dict[str, Any]):
         self.failed = _STATUS.get(kind, self.failed)
         if kind == "message_start":
             self._begin(text(get(chunk, "message.id")))
+            self.cut = True
             self._whole(get(chunk, "message"), "type", "role")
         elif (kind.startswith("response.") and get(chunk, "response") is not None) or kind == "stream-end":
             response = get(chunk, "response")
@@ -100,6 +105,10 @@ class Merged(dict[str, Any]):
             self._sets(get(chunk, "session"))
         else:
             self._plain(chunk, kind)
+        if kind == "content_block_delta":
+            piece = get(chunk, "delta.text", "delta.thinking", "delta.partial_json")
+            self.chars += len(piece) if isinstance(piece, str) else 0
+        self.cut = self.cut and get(chunk, "usage.output_tokens") is None
         self.ended = self.ended or kind in _ENDS or kind in _WHOLE[:2] or kind == "response.done" or _finished(chunk)
 
     def _begin(self, key: str) -> None:
