@@ -27,6 +27,8 @@ H_TRIED_ATTEMPTS, H_TRIED_FIRST = "tollmeter-attempts", "tollmeter-first-source"
 RETRY_STAGE = "retry"
 QUARANTINED = "quarantined"
 """Reason of a record that ends the interpreter when it is decoded."""
+PASSED_OVER = "passed_over"
+"""Reason of a record of an unknown format that a person has passed over."""
 NOT_UNPACKED = "not_unpacked"
 """Reason of a record whose batch becomes too large when it is unpacked."""
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tollmeter.schemas.control import Control as ControlBody
 from tollmeter.schemas.control import ControlRecord, Correction, Round, Tick
+from tollmeter.schemas.json_values import loads
 from tollmeter.schemas.priced import (
     FIRST_FORMAT,
     FORMAT_VERSION,
@@ -62,7 +63,7 @@ class Rows:
         Raises KeyError, ValueError or TypeError when the headers do not say so.
         """
         book, boot = self.headers[H_PRICE_BOOK].decode(), self.headers[H_BOOT].decode()
-        for partition, first, last, records, rejected, rows in json.loads(self.headers[H_SOURCES]):
+        for partition, first, last, records, rejected, rows in loads(self.headers[H_SOURCES]):
             yield partition, first, last, records, rejected, rows, book, boot
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from tollmeter.schemas.access import EVERYONE, access_id
+from tollmeter.schemas.json_values import loads
 
 KEY_PREFIX, TOKEN_PREFIX, LABEL_PREFIX, USED_PREFIX = "key:", "token:", "label:", "used:"
 Role = Literal["admin", "ingest", "read"]
@@ -128,7 +129,7 @@ def read_entry(key: str, value: bytes) -> Entry | None:
 
 def public(value: bytes) -> str:
     """Return a row as its copy in ClickHouse holds it: without what secrets were made into. Raises `ValueError`."""
-    document = json.loads(value)
+    document = loads(value)
     if not isinstance(document, dict):
         raise ValueError("a row of the registry is an object")
     return json.dumps({name: field for name, field in document.items() if name not in _PRIVATE}, ensure_ascii=False)

@@ -4,7 +4,6 @@ A name that the book lacks has the price that a second source states, PARTIAL. A
 dearest of its family, else of its provider, else the default that the book states.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from tollmeter.producers.guard.exchange import Exchange, InForce
 from tollmeter.producers.guard.names import Catalogue, Key
 from tollmeter.producers.guard.price_rules import Rule, Worst, cost_nano, days_of, read_rule, rule_at, worst_of
+from tollmeter.schemas.json_values import loads
 from tollmeter.schemas.money import MAX_EVENT_NANO, round_half_even
 from tollmeter.streams.rules.pricing.price_one import INFORMATIVE
 from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, LAST_DAY, SINGLE
@@ -209,7 +209,7 @@ class Prices:
 def load_prices(value: bytes, now_s: Callable[[], int]) -> Prices:
     """Read a record of `usage.prices`. Raises `ValueError` for one that is no price book."""
     try:
-        return Prices(json.loads(value), now_s)
+        return Prices(loads(value), now_s)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no price book: {type(error).__name__} {error}") from None
 

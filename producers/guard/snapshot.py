@@ -1,6 +1,5 @@
 """All a guard knows, fed record by record in any order: prices, limits, who may call, spend. No thread, no network."""
 
-import json
 from collections.abc import Callable
 from typing import Literal
 
@@ -14,6 +13,7 @@ from tollmeter.producers.guard.models import ModelView
 from tollmeter.producers.guard.prices import Prices, load_prices
 from tollmeter.producers.guard.spend import SpendView
 from tollmeter.schemas.access import BLOCK_PREFIX, RATE_PREFIX
+from tollmeter.schemas.json_values import loads
 from tollmeter.schemas.model_rules import MODELS_PREFIX
 from tollmeter.schemas.policy import Member, Policy
 from tollmeter.schemas.topics import LAYOUT_KEY, org_partition
@@ -87,7 +87,7 @@ class Snapshot:
         elif key.startswith(MODELS_PREFIX):
             self.models.apply(key, value)
         elif key == LAYOUT_KEY.decode() and value is not None:
-            layout = json.loads(value)
+            layout = loads(value)
             if not isinstance(layout, dict) or not isinstance(layout.get("priced"), int) or layout["priced"] < 1:
                 raise ValueError("the layout record is unreadable")
             self.partitions, self._partition_of = layout["priced"], {}

@@ -95,7 +95,7 @@ _PASSING_CODES = frozenset(
 )
 
 
-UNKNOWN_DATABASE = 81
+UNKNOWN_TABLE, UNKNOWN_DATABASE = 60, 81
 
 
 class Unavailable(Exception):  # noqa: N818 - a state, not a mistake
@@ -157,6 +157,22 @@ class ClickHouse:
         with self._errors():
             answer = self._client.raw_query(sql, parameters=_bound(parameters), fmt="ArrowStream")
             return bytes(answer)
+
+    def native(self, sql: str, parameters: Mapping[str, object] | None = None) -> bytes:
+        """Return the rows as ClickHouse itself writes them, for `insert_native`."""
+        with self._errors():
+            return bytes(self._client.raw_query(sql, parameters=_bound(parameters), fmt="Native"))
+
+    def insert_native(self, table: str, block: bytes) -> None:
+        """Insert what `native` gave, columns by their names. Raises as `insert_arrow` does."""
+        if block:
+            with self._errors(insert=True):
+                self._client.raw_insert(table, None, block, settings=self._insert_settings, fmt="Native")
+
+    def answer(self, sql: str) -> str:
+        """Return the one value that a statement answers which takes no format."""
+        with self._errors():
+            return str(self._client.command(sql))
 
     def command(self, sql: str, parameters: Mapping[str, object] | None = None) -> None:
         """Run a statement that returns no rows."""

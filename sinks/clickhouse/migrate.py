@@ -1,7 +1,8 @@
 """Brings a database to the newest schema: numbered files of one statement each, applied once, in order, resumable.
 
-A file is recorded by the checksum of its text before retention is filled in, so another retention is not another
-schema: it is applied by changing the TTL. Two set-ups at once do no harm, since every statement is IF NOT EXISTS.
+What a file was about and is not there any more is made again by it and by those after it. A file is recorded by the
+checksum of its text before retention is filled in, so another retention is not another schema: it changes the
+TTL. Two set-ups at once do no harm, since every statement is IF NOT EXISTS.
 """
 
 import re
@@ -13,6 +14,7 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import UNKNOWN_DATABASE, ClickHouse, Unavailable, connect, connect_existing
 
 FIRST = "0001_schema_migrations"
+_ABOUT = re.compile(r"^(?:CREATE (?:OR REPLACE )?(?:TABLE|VIEW)(?: IF NOT EXISTS)?|ALTER TABLE) (\w+)", re.MULTILINE)
 
 
 class SchemaError(Exception):
@@ -38,6 +40,12 @@ class Migration:
     @property
     def table(self) -> str:
         return self.name.partition("_")[2]
+
+    @property
+    def about(self) -> str:
+        """The table or view that its statement makes or changes."""
+        found = _ABOUT.search(self.template)
+        return found[1] if found else ""
 
     def statement(self, settings: Settings) -> str:
         """Return the text with its retention filled in: a positive integer by the settings' own type."""
@@ -74,6 +82,41 @@ def apply(settings: Settings) -> list[str]:
         client.close()
 
 
+def mend(settings: Settings) -> list[str]:
+    """Apply what is missing and return the tables and views that had been there and were gone, in order.
+
+    Raises as `apply` does.
+    """
+    try:
+        client = connect_existing(settings)
+        try:
+            gone = _gone(client, migrations())
+        finally:
+            client.close()
+    except Unavailable as error:
+        if error.code != UNKNOWN_DATABASE:
+            raise
+        gone = list(dict.fromkeys(step.about for step in migrations()))
+    apply(settings)
+    return gone
+
+
+def _gone(client: ClickHouse, steps: list[Migration]) -> list[str]:
+    """Return what completed steps made and is not there."""
+    there = _tables(client)
+    if "schema_migrations" not in there:
+        return ["schema_migrations"]
+    rows = client.query("SELECT name FROM schema_migrations FINAL WHERE status = 'completed'")
+    done = {row["name"] for row in rows}
+    return list(dict.fromkeys(step.about for step in steps if step.name in done and step.about not in there))
+
+
+def _tables(client: ClickHouse) -> dict[str, str]:
+    """Return the engine of every table and view of the database."""
+    rows = client.query("SELECT name, engine_full FROM system.tables WHERE database = currentDatabase()")
+    return {row["name"]: row["engine_full"] for row in rows}
+
+
 def pending(settings: Settings) -> list[str]:
     """Return what `apply` would do; nothing is changed. Raises as `apply` does."""
     steps = migrations()
@@ -102,10 +145,10 @@ def _missing(client: ClickHouse, steps: list[Migration]) -> list[Migration]:
         raise SchemaError(
             f"the database has migration {unknown[0]}, which this version does not know: run a newer tollmeter"
         )
-    missing = []
+    missing, there = [], _tables(client)
     for step in steps:
         row = recorded.get(step.name)
-        if row is None or row["status"] != "completed":
+        if row is None or row["status"] != "completed" or step.about not in there:
             missing.append(step)
         elif row["checksum"] != step.checksum:
             raise SchemaError(
@@ -122,8 +165,7 @@ def _record(client: ClickHouse, steps: list[Migration], status: str) -> None:
 
 def _outdated_retention(client: ClickHouse, steps: list[Migration], settings: Settings) -> list[tuple[Migration, int]]:
     """Return the tables whose days differ from the settings. Tables that are not there yet get them when created."""
-    rows = client.query("SELECT name, engine_full FROM system.tables WHERE database = currentDatabase()")
-    engines = {row["name"]: row["engine_full"] for row in rows}
+    engines = _tables(client)
     outdated = []
     for step in steps:
         if step.retention and step.table in engines:

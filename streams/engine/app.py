@@ -7,9 +7,10 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, NoReturn
@@ -19,7 +20,8 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from tollmeter.broker.client import BrokerAway, BrokerError, kafka_admin
-from tollmeter.broker.layout import Layout
+from tollmeter.broker.layout import Layout, ProvisionError
+from tollmeter.broker.passed import At, places
 from tollmeter.schemas.record import Headers
 from tollmeter.settings import HEALTH_PORTS, Settings
 from tollmeter.streams.engine.facts import assignments, facts, partitions
@@ -64,6 +66,9 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
     """None: the stage's own, or any free one where that is taken."""
     miscounted: str = ""
     """Why everything is paused: the partition counts are not those of the layout. "" while they are."""
+    read_passed: Callable[[], Awaitable[frozenset[At]]]
+    stopped_at: dict[TP, int]
+    """Partitions that stand in front of a record, and its offset."""
 
     async def on_loss(self, loss: Loss, running: bool) -> None:
         """Declare a loss before it is passed over; another log under a topic's name needs a new process."""
@@ -79,6 +84,7 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
     async def stop_reading(self, tp: TP, offset: int, why: str) -> None:
         """Pause a partition for good in front of a record that must not be passed over, and say so."""
         self.consumer.hold(tp, why)
+        self.stopped_at[tp] = offset
         await self.incidents.paused(tp, str(offset), f"offset {offset}: {why}")
 
     async def before_reading(self, assigned: set[TP]) -> None:
@@ -93,6 +99,26 @@ class StageApp(faust.App):  # type: ignore[misc]  # Faust is read untyped
             self.consumer.let_go(before)
         for tp in assigned if self.miscounted else ():
             self.consumer.hold(tp, self.miscounted)
+        await self._go_on_behind_what_is_passed_over(assigned)
+
+    async def _go_on_behind_what_is_passed_over(self, assigned: set[TP]) -> None:
+        """End in order once a person has passed over what a partition stands at: who starts next reads on behind it."""
+        stopped = {tp: at for tp, at in self.stopped_at.items() if tp in assigned and tp in self.consumer.held}
+        self.stopped_at = stopped
+        passed = await self.passed() if stopped else frozenset()
+        for tp, offset in stopped.items():
+            if At(self.incidents.id_of(tp.topic), tp.partition, offset) in passed:
+                log.warning("%s/%d: offset %d is passed over; this worker starts again", tp.topic, tp.partition, offset)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    async def passed(self) -> frozenset[At]:
+        """Return what a person has passed over; nothing while the broker does not say."""
+        try:
+            return await self.read_passed()
+        except ProvisionError as error:
+            log.warning("what is passed over is unknown: %s", error)
+            return frozenset()
 
     async def _consumer_wait_empty(self, consumer: object, logger: object) -> None:
         await super()._consumer_wait_empty(consumer, logger)
@@ -112,6 +138,7 @@ def build_app(settings: Settings, stage: str, topics: Sequence[str], layout: Lay
     app.health = Health(stage, partial(facts, app))
     app.health_host, app.health_port = settings.health_host, settings.health_port
     app.incidents = Incidents(settings, stage, Sender(app).send, layout)
+    app.read_passed, app.stopped_at = partial(places, settings), {}
     return app
 
 

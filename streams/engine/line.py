@@ -6,6 +6,8 @@ from typing import Protocol
 from faust.types import TP
 
 from tollmeter.broker.layout import Layout
+from tollmeter.broker.passed import At
+from tollmeter.schemas import topics
 from tollmeter.schemas.record import Delivery, Headers
 from tollmeter.settings import Settings
 from tollmeter.streams.engine.gaps import Committed
@@ -44,6 +46,7 @@ class Reading(Protocol):
     @property
     def consumer_generation_id(self) -> int: ...
     async def stop_reading(self, tp: TP, offset: int, why: str) -> None: ...
+    async def passed(self) -> frozenset[At]: ...
 
 
 class Line:
@@ -76,6 +79,10 @@ class Line:
     async def stop_reading(self, tp: TP, offset: int, why: str) -> None:
         """Pause a partition for good in front of an offset that must not be passed over, and say so."""
         await self._app.stop_reading(tp, offset, why)
+
+    async def passed_over(self, partition: int, offset: int) -> bool:
+        """Tell whether a person has passed over what stands at an offset of usage.priced."""
+        return At(self.log_id(topics.PRICED), partition, offset) in await self._app.passed()
 
     async def committed(self, tps: Iterable[TP]) -> Committed:
         """Return offset and note of the last commit; the position where there is none."""

@@ -1,6 +1,6 @@
 """One pass of LEDGER, read: its rows joined and encoded for one insert, and everything else it has to write."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from faust.types import TP
 
 from tollmeter.schemas import topics
 from tollmeter.schemas.envelope import Broken, Corrected, Envelope, Newer, Rows, read_envelope
-from tollmeter.schemas.record import Delivery, Record
+from tollmeter.schemas.record import UNREADABLE, Delivery, Place, Record
 from tollmeter.settings import Settings
 from tollmeter.streams.ledger.rows import (
     AlertRow,
@@ -18,6 +18,7 @@ from tollmeter.streams.ledger.rows import (
     RegistryRow,
     alert_row,
     gap_row,
+    is_object,
     registry_row,
 )
 from tollmeter.streams.rules.records.decode import PricedBlock, read, to_insert, together
@@ -52,26 +53,36 @@ class LedgerKernel(NamedTuple):
 LEDGER_KERNEL = LedgerKernel()
 
 
-def read_block(settings: Settings, kernel: LedgerKernel, deliveries: Sequence[Delivery]) -> Block:
-    """Read the records of a batch and join their rows."""
+def read_block(
+    settings: Settings, kernel: LedgerKernel, deliveries: Sequence[Delivery], passed: Collection[Place] = ()
+) -> Block:
+    """Read the records of a batch and join their rows; those of usage.priced at the `passed` places are left out."""
     alerts_topic, prices_topic = settings.topic(topics.ALERTS), settings.topic(topics.PRICES)
     registry_topic = settings.topic(topics.REGISTRY)
     block = Block()
     for delivery in deliveries:
         if delivery.topic == alerts_topic:
-            alerts = [record for record in delivery.value if record.value]
-            block.alerts += map(alert_row, alerts)
-            block.gaps += filter(None, map(gap_row, alerts))
+            _add_alerts(delivery, block)
         elif delivery.topic == prices_topic:
             block.books += [record for record in delivery.value if record.value]
         elif delivery.topic == registry_topic:
             _add_registry(delivery, block)
-        elif not _add_priced(kernel, delivery, block):
+        elif not _add_priced(kernel, delivery, block, passed):
             block.held.append(delivery)
     block.rows = kernel.together(block.blocks)
     if block.rows.height:
         block.stream = kernel.to_insert(block.rows)
     return block
+
+
+def _add_alerts(delivery: Delivery, block: Block) -> None:
+    """Add the alerts of a delivery, each a JSON object; a tombstone says nothing."""
+    for record in delivery.value:
+        if record.value is UNREADABLE or not is_object(record.value or b"{}"):
+            block.broken.append((record, "an alert is a JSON object"))
+        elif record.value:
+            block.alerts.append(alert_row(record))
+            block.gaps += filter(None, [gap_row(record)])
 
 
 def _add_registry(delivery: Delivery, block: Block) -> None:
@@ -83,11 +94,13 @@ def _add_registry(delivery: Delivery, block: Block) -> None:
             block.registry.append(row)
 
 
-def _add_priced(kernel: LedgerKernel, delivery: Delivery, block: Block) -> bool:
+def _add_priced(kernel: LedgerKernel, delivery: Delivery, block: Block, passed: Collection[Place]) -> bool:
     """Add the records of a delivery; False when one is newer than we know: its partition stops there."""
     for record in delivery.value:
         envelope = read_envelope(record)
         if isinstance(envelope, Newer):
+            if (delivery.partition, record.offset) in passed:
+                continue
             tp = TP(delivery.topic, delivery.partition)
             block.stopped.append((tp, record.offset, f"{envelope.why}; upgrade this worker"))
             return False

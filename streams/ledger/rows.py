@@ -1,8 +1,8 @@
 """What LEDGER reads off records beside their rows: counts, alerts, declared gaps; and the columns of its tables."""
 
-import json
 from datetime import UTC, datetime
 
+from tollmeter.schemas.json_values import loads
 from tollmeter.schemas.priced import H_ROWS
 from tollmeter.schemas.record import Delivery, Record
 from tollmeter.schemas.registry import public
@@ -40,6 +40,14 @@ def rows_of(delivery: Delivery) -> int:
     return sum(int(count) for count in counts if count.isdigit())
 
 
+def is_object(value: bytes) -> bool:
+    """Tell whether bytes are a JSON object."""
+    try:
+        return isinstance(loads(value), dict)
+    except ValueError:
+        return False
+
+
 def alert_row(record: Record) -> AlertRow:
     """Return an alert as its table stores it: the event as sent, and when the broker appended it."""
     return (record.value or b"").decode("utf-8", "replace"), datetime.fromtimestamp(record.timestamp / 1000, tz=UTC)
@@ -60,7 +68,7 @@ def registry_row(record: Record) -> RegistryRow | None:
 def gap_row(record: Record) -> GapRow | None:
     """Return the row of an alert that declares offsets as gone; None of any other."""
     try:
-        data = json.loads(record.value or b"")["data"]
+        data = loads(record.value or b"")["data"]
         if data["kind"] not in _GAP_KINDS:
             return None
         last = max(0, data["last_offset"])

@@ -43,30 +43,46 @@ def fill_command() -> list[str]:
     return [sys.executable, "-m", "tollmeter", "prices", "fx", "fill", "--json"]
 
 
+def refill_command() -> list[str]:
+    """Return the command that fills tables again from all that the logs keep."""
+    return [sys.executable, "-m", "tollmeter", "verify", "--wait", "60s", "--repair", "--alert", "--json"]
+
+
 class SelfCheck:
-    """Starts a command every so many seconds, one at a time, and says how it ended. 0 seconds: never."""
+    """Starts a command every so many seconds, one at a time, and says how it ended. 0 seconds: only on demand."""
 
     def __init__(
         self, command: Sequence[str], every_s: float, tell: Callable[[bytes, float], None] | None = None
     ) -> None:
         self._command, self._every_s, self._tell = command, every_s, tell or tell_differences
         self._due_at = -1.0
+        self._demanded: Sequence[str] = ()
         self._running: asyncio.Task[None] | None = None
+
+    def demand(self, command: Sequence[str]) -> None:
+        """Run this command as soon as none is running."""
+        self._demanded = command
 
     def step(self, now: float, *, ours: bool) -> None:
         """Start the command if it is due and ours to run; `now` is monotonic."""
-        if self._every_s <= 0 or (self._running is not None and not self._running.done()):
+        if self._running is not None and not self._running.done():
+            return
+        if self._demanded:
+            command, self._demanded = self._demanded, ()
+            self._running = asyncio.create_task(self._run(command))
+            return
+        if self._every_s <= 0:
             return
         if self._due_at < 0:
             self._due_at = now + self._every_s / FIRST_SHARE
         if now >= self._due_at and ours:
             self._due_at = now + self._every_s
-            self._running = asyncio.create_task(self._run())
+            self._running = asyncio.create_task(self._run(self._command))
 
-    async def _run(self) -> None:
+    async def _run(self, command: Sequence[str]) -> None:
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._command,
+                *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

@@ -17,7 +17,7 @@ from faust.types import TP
 
 from tollmeter.schemas import topics
 from tollmeter.schemas.dead_letter import VALUE_BYTES, SourcePlace, dead_letter, dead_letter_headers
-from tollmeter.schemas.record import UNREADABLE, Delivery, Record
+from tollmeter.schemas.record import UNREADABLE, Delivery, Place, Record
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import rollup
 from tollmeter.sinks.clickhouse.books import store_book
@@ -27,15 +27,18 @@ from tollmeter.streams.engine.gaps import Loss
 from tollmeter.streams.engine.line import Line
 from tollmeter.streams.engine.loop import Batching, GivenUp
 from tollmeter.streams.engine.stage import run as run_stage
-from tollmeter.streams.ledger.block import LEDGER_KERNEL, LedgerKernel, read_block
+from tollmeter.streams.ledger.block import LEDGER_KERNEL, Block, LedgerKernel, read_block
+from tollmeter.streams.ledger.lookout import Lookout
 from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, REGISTRY_COLUMNS, rows_of
-from tollmeter.streams.ledger.self_check import SelfCheck, fill_command, tell_filled, verify_command
+from tollmeter.streams.ledger.self_check import SelfCheck, fill_command, refill_command, tell_filled, verify_command
 from tollmeter.streams.ledger.silence import Silence
+from tollmeter.streams.ledger.tables import MISSING, Tables
+from tollmeter.streams.rules.events.letters import FOREIGN, letter_alert
 from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS
 
 log = logging.getLogger("tollmeter.ledger")
 
-CLICKHOUSE = "ClickHouse"
+CLICKHOUSE, BROKEN = "ClickHouse", "bad_priced_record"
 REPORT_S = 60.0
 BACKLOG_LINGER_S = 2.0
 """A backlog is stored in large blocks: a row in a block of 4,000 costs ClickHouse three times as much."""
@@ -62,12 +65,15 @@ class Ledger:
         roll_up: Callable[[ClickHouse, Settings], rollup.RollupResult] = rollup.step,
         self_checks: Sequence[SelfCheck] = (),
         watches_services: bool = False,
+        tables: Tables | None = None,
     ) -> None:
         self._line, self._settings, self._runtime, self.health = line, line.settings, line.runtime, line.health
         self._kernel, self._connect, self._step_rollup, self._self_checks = kernel, connect, roll_up, self_checks
         rows, linger_s = line.settings.ledger_block_rows, line.settings.ledger_block_s
         self.batching = Batching(rows, rows_of, linger_s, BACKLOG_LINGER_S).within_bytes()
         self._silence = Silence(line.runtime, line.incidents, self._clickhouse) if watches_services else None
+        self._tables = tables
+        self._lookout = Lookout(line.settings, line.incidents, line.layout.events) if watches_services else None
         self._client: ClickHouse | None = None
         self._counts: Counter[str] = Counter()
         self._reported = self._complained = 0.0
@@ -78,8 +84,10 @@ class Ledger:
     def on(cls, line: Line) -> Self:
         """Build it with the checks that run by themselves."""
         every_s = line.settings.verify_every_s
-        checks = SelfCheck(verify_command(every_s), every_s), SelfCheck(fill_command(), every_s, tell_filled)
-        return cls(line, self_checks=checks, watches_services=True)
+        check = SelfCheck(verify_command(every_s), every_s)
+        tables = Tables(line.runtime, line.incidents, line.settings, lambda: check.demand(refill_command()))
+        checks = check, SelfCheck(fill_command(), every_s, tell_filled)
+        return cls(line, self_checks=checks, watches_services=True, tables=tables)
 
     async def assigned(self, partitions: set[TP]) -> Mapping[TP, int]:
         """Begin where the group has committed."""
@@ -97,7 +105,7 @@ class Ledger:
 
     async def step(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Store what the batch brings; return the deliveries that must not be acked."""
-        block = await self._runtime.blocking(read_block, self._settings, self._kernel, deliveries)
+        block = await self._read(deliveries)
         for stop in block.stopped:
             await self._line.stop_reading(*stop)
         for record, problem in block.broken:
@@ -119,6 +127,17 @@ class Ledger:
             await self._store_book(record, deliveries)
         self._counts.update(rows=block.rows.height, blocks=len(block.blocks), alerts=len(block.alerts), inserts=1)
         return block.held
+
+    async def _read(self, deliveries: Sequence[Delivery]) -> Block:
+        """Read a batch, behind the records that a person has passed over as well."""
+        passed: set[Place] = set()
+        while True:
+            block = await self._runtime.blocking(read_block, self._settings, self._kernel, deliveries, passed)
+            stops = [(tp.partition, offset) for tp, offset, _ in block.stopped]
+            by_hand = {place for place in stops if await self._line.passed_over(*place)}
+            if not by_hand:
+                return block
+            passed |= by_hand
 
     # ------------------------------------------------------------------ ClickHouse
 
@@ -179,6 +198,8 @@ class Ledger:
                 metrics.SINK_RETRIES.labels(table).inc()
                 self.health.wait(CLICKHOUSE, str(error), self._runtime.monotonic())
                 self._complain(error)
+                if self._tables is not None and error.code in MISSING:
+                    await self._tables.look()
             wake = self._runtime.monotonic() + delay * (0.5 + self._runtime.random() / 2)
             while self._runtime.monotonic() < wake:
                 self._check_ours(deliveries)
@@ -218,13 +239,18 @@ class Ledger:
         log.warning("row %s is refused: %s", fields["event_id"], refusal)
 
     async def _bury(self, record: Record, problem: str) -> None:
-        """Send a record that is no priced record to the dead letters: nobody but PRICE should write there."""
+        """Send a record that is none of ours to the dead letters: nobody else should write there."""
         value = None if record.value is UNREADABLE else record.value
-        letter = dead_letter(self.name, "bad_priced_record", problem, record, value)
+        if record.topic == self._settings.topic(topics.PRICED):
+            reason, letter = BROKEN, dead_letter(self.name, "bad_priced_record", problem, record, value)
+        else:
+            reason, letter = FOREIGN, dead_letter(self.name, "foreign_record", problem, record, value)
         await self._line.send(self._settings.topic(topics.DLQ), 0, *letter)
         self._counts["broken"] += 1
-        metrics.DLQ_EVENTS.labels(self.name, "bad_priced_record").inc()
-        log.warning("%s/%d offset %d is no priced record: %s", record.topic, record.partition, record.offset, problem)
+        metrics.DLQ_EVENTS.labels(self.name, reason).inc()
+        log.warning("%s/%d offset %d is none of ours: %s", record.topic, record.partition, record.offset, problem)
+        topic = record.topic.removeprefix(self._settings.topic_prefix)
+        await self._line.incidents.say(letter_alert(self.name, topic, reason, record))
 
     # ------------------------------------------------------------------ timers
 
@@ -239,6 +265,10 @@ class Ledger:
             check.step(now, ours=self._owns_rollup())
         if self._silence is not None:
             self._silence.step(now, ours=self._owns_rollup())
+        if self._tables is not None:
+            self._tables.step(now, ours=self._owns_rollup())
+        if self._lookout is not None:
+            self._lookout.step(ours=self._owns_rollup())
         if self._rollup is not None:
             if not self._rollup.done():
                 return

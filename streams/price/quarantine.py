@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from tollmeter.schemas.json_values import loads
 from tollmeter.schemas.record import Place, Record
 from tollmeter.streams.engine.gaps import Committed
 
@@ -37,7 +38,7 @@ class Note(NamedTuple):
 def read_note(metadata: str) -> Note:
     """Return the note in the metadata of a committed offset; none where somebody else wrote there."""
     try:
-        found = json.loads(metadata)
+        found = loads(metadata)
         return Note(int(found["starts"]), str(found["boot"]))
     except (ValueError, KeyError, TypeError):
         return Note(0, "")

@@ -29,6 +29,7 @@ from tollmeter.streams.price.book.publish import document
 from tollmeter.streams.price.quarantine import Quarantine
 from tollmeter.streams.price.sandbox import Sandbox
 from tollmeter.streams.rules.events.decode_avro import Reject
+from tollmeter.streams.rules.events.letters import letter_alert
 from tollmeter.streams.rules.events.reject_flood import RejectFloods
 from tollmeter.streams.rules.records.encode import Block
 
@@ -158,6 +159,8 @@ class Price:
         killers = await self._quarantine.killers(topic, batches) if self._quarantine is not None else None
         priced = self._kernel.price(batches, killers) if killers else self._kernel.price(batches)
         await self._send_dead_letters(priced)
+        if self._floods is not None:
+            await self._tell_letters(priced)
         parts = priced.blocks(self._targets, self._kernel.book_id, self._boot)
         await asyncio.gather(*(self._send_in_turn(target, records) for target, records in parts.items()))
         self._count(batches, priced)
@@ -185,6 +188,11 @@ class Price:
         await asyncio.gather(
             *(self._line.send(topic, record.partition, *_letter(record, reject)) for record, reject in letters)
         )
+
+    async def _tell_letters(self, priced: Priced) -> None:
+        for reason, place in {reject.reason: reject.position for reject in reversed(priced.rejects)}.items():
+            alert = letter_alert(self.name, topics.EVENTS, reason, priced.records[place])
+            await self._line.incidents.say(alert)
 
     async def idle(self, now: float) -> None:
         """Publish the price book, and again with new exchange rates; tick every second, report every minute."""

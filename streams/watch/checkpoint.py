@@ -3,6 +3,7 @@
 Written in this order, so that a progress record never claims what is not there. Methods block and raise `Unavailable`.
 """
 
+import asyncio
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.rules.limits.bindings import MEMBER
 from tollmeter.streams.rules.windows.profile_rows import PROFILE_SCHEMA
 from tollmeter.streams.rules.windows.snapshot import CELL_SCHEMA, Snapshot
-from tollmeter.streams.rules.windows.state import HISTORY_DAYS, HISTORY_HOURS
+from tollmeter.streams.rules.windows.state import HISTORY_DAYS, HISTORY_HOURS, State
 
 EXTRA_DAYS = 64
 """How far back windows of other zones and of 15 minutes are kept in memory: two months, or the longest rolling sum."""
@@ -35,6 +36,15 @@ class Checkpoint:
     cells: pl.DataFrame
     profiles: pl.DataFrame
     policies: list[Policy | Member]
+
+
+@dataclass(slots=True)
+class Saving:
+    """A snapshot on its way into ClickHouse, and the state that it is of."""
+
+    state: State
+    taken: Snapshot
+    task: asyncio.Task[None]
 
 
 class CheckpointStore:

@@ -5,7 +5,7 @@ Everything here is decided by the log alone; how many records arrive together ch
 
 import io
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import Control as ControlBody
 from tollmeter.schemas.control import Correction, MemberDelete, MemberSet, PolicyDelete, PolicySet, Round, Tick
 from tollmeter.schemas.envelope import Broken, Control, Corrected, Newer, Repair, Rows, read_envelope
-from tollmeter.schemas.priced import H_KIND, KIND_CORRECTION, KIND_ROWS
+from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND, KIND_CORRECTION, KIND_ROWS
 from tollmeter.schemas.progress import LogPosition
 from tollmeter.schemas.record import Headers, Record
 from tollmeter.settings import Settings
@@ -92,8 +92,8 @@ def fold_records(state: State, records: Sequence[Record], on_barrier: OnBarrier 
         if state.halted or record.offset <= max(state.applied, last):
             continue
         entry = read(record, columns_read(state))
-        if isinstance(entry, Newer):
-            state.halted = entry.why
+        if isinstance(entry, Newer) and record.offset not in state.passed:
+            state.halted, state.halted_at = entry.why, record.offset
             continue
         if isinstance(entry, RowsRead):
             epoch, alert = source_epoch(state, entry.source_id, record.timestamp)
@@ -231,7 +231,7 @@ async def read_back(
 
 def _identities(records: Sequence[Record]) -> Iterator[pl.DataFrame]:
     """Yield the rows whose identities records bring; those of a correction by revision, moved ones by both."""
-    kinds = [dict(record.headers).get(H_KIND) for record in records]
+    kinds = [_known_kind(dict(record.headers)) for record in records]
     rows = [record for record, kind in zip(records, kinds, strict=True) if kind == KIND_ROWS]
     try:
         yield from read_concat([record.value or b"" for record in rows], _SEEN_COLUMNS)
@@ -246,6 +246,13 @@ def _identities(records: Sequence[Record]) -> Iterator[pl.DataFrame]:
             yield now.with_columns(revised_ids(now).alias("event_id"))
             if not entry.correction.doubled:
                 yield moved[2 * was :]
+
+
+def _known_kind(headers: Mapping[str, bytes]) -> bytes | None:
+    """Return the kind of a record; None where its format is none that the fold reads: its rows were never folded."""
+    version = headers.get(H_FORMAT, b"")
+    known = version.isdigit() and len(version) < 10 and int(version) <= FORMAT_VERSION
+    return headers.get(H_KIND) if known else None
 
 
 def _remember_rows(state: State, rows: pl.DataFrame, since_us: int) -> None:

@@ -7,7 +7,6 @@ ClickHouse away: the fold and the alerts go on, the checkpoint waits. A start ne
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Self, TypeVar
 
@@ -27,7 +26,7 @@ from tollmeter.streams.engine.stage import run as run_stage
 from tollmeter.streams.rules.windows.alerts import fresh
 from tollmeter.streams.rules.windows.snapshot import Snapshot
 from tollmeter.streams.rules.windows.state import State
-from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore
+from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore, Saving
 from tollmeter.streams.watch.kernel import WatchKernel, rules_from
 from tollmeter.streams.watch.ledger_totals import repair_cells
 from tollmeter.streams.watch.records import read_back
@@ -47,15 +46,6 @@ CLICKHOUSE, CHECKPOINT = "ClickHouse", "usage_windows"
 _Answer = TypeVar("_Answer")
 EDGES = ("budget", "remaining")
 """Kinds of alerts after which guards are told at once what is spent."""
-
-
-@dataclass(slots=True)
-class Saving:
-    """A snapshot on its way into ClickHouse, and the state that it is of."""
-
-    state: State
-    taken: Snapshot
-    task: asyncio.Task[None]
 
 
 class Watch:
@@ -94,7 +84,9 @@ class Watch:
             line,
             kernel,
             CheckpointStore(settings),
-            Repairs(settings, line.send, kernel=repair_kernel(settings)),
+            Repairs(
+                settings, line.send, kernel=RepairKernel(partial(repair_cells, limit=settings.watch_scopes_per_org))
+            ),
             SpendPublisher(settings, line.send),
         )
 
@@ -110,6 +102,8 @@ class Watch:
         ours = {tp.partition: tp for tp in partitions}
         for gone in set(self._states) - set(ours):
             del self._states[gone]
+        for state in self._states.values():
+            state.halted = ""
         fresh = sorted(set(ours) - set(self._states))
         turns = asyncio.Semaphore(LOADS)
         loads = [asyncio.create_task(self._load(number, turns)) for number in fresh]
@@ -193,25 +187,32 @@ class Watch:
             waiting.setdefault(delivery.partition, []).extend(delivery.value)
         for number, records in waiting.items():
             state = self._states.get(number)
-            if state is None:
+            if (
+                state is None or state.halted
+            ):  # what came before the pause is read again with what stands in front of it
                 continue
             taken: list[Snapshot] = []
             alerts = self._kernel.fold(state, records, partial(self._snapshot_if_due, taken))
+            while state.halted and not await self._stops(state):
+                alerts += self._kernel.fold(state, records, partial(self._snapshot_if_due, taken))
             await self._send(alerts)
             for correction in self._kernel.voided(state, records):
                 await self._line.send(self._settings.topic(topics.PRICED), number, None, *correction)
             if self._spend_publisher is not None and any(alert.kind in EDGES for alert in alerts):
                 await self._spend_publisher.tell_now(state)
-            if state.halted:
-                await self._halt(state)
             for snapshot_ in taken:
                 self._saving[number] = Saving(state, snapshot_, asyncio.create_task(self._save(snapshot_)))
 
-    async def _halt(self, state: State) -> None:
+    async def _stops(self, state: State) -> bool:
+        """Stop reading in front of a record of an unknown format, unless a person has passed over it."""
+        offset = LogPosition.of(state.halted_at).offset
+        if await self._line.passed_over(state.partition, offset):
+            state.passed.add(state.halted_at)
+            state.halted = ""
+            return False
         tp = TP(self._settings.topic(topics.PRICED), state.partition)
-        await self._line.stop_reading(
-            tp, LogPosition.of(state.applied).next_offset, f"{state.halted}; upgrade this worker"
-        )
+        await self._line.stop_reading(tp, offset, f"{state.halted}; upgrade this worker")
+        return True
 
     def _snapshot_if_due(self, taken: list[Snapshot], state: State) -> None:
         now = self._runtime.monotonic()
@@ -288,11 +289,6 @@ class Watch:
 def subject(alert: Alert) -> bytes:
     """Return the Kafka key of an alert: its scope."""
     return f"{alert.org_id}/{alert.scope}/{alert.name}".encode()
-
-
-def repair_kernel(settings: Settings) -> RepairKernel:
-    """Return how repairs are computed for a line with these settings."""
-    return RepairKernel(partial(repair_cells, limit=settings.watch_scopes_per_org))
 
 
 def run(settings: Settings) -> int:

@@ -119,6 +119,21 @@ def test_b3(check: Check, line: Line) -> None:
         assert dropped.status == 200, dropped.body
         line.ok("setup", **other)
         assert "token_usage" in tables(other["TOLLMETER_CLICKHOUSE_DATABASE"])
+    with check.step(
+        "on the running stack it is there again by itself, the ledger filled from the log, and somebody told"
+    ):
+        calls = [event(org_id=check.org, input_tokens=1_000) for _ in range(3)]
+        line.arrive(calls)
+        whole = tables("tollmeter")
+        line.written("DROP VIEW token_usage")
+        line.written("DROP TABLE usage_events SYNC")
+        line.until(lambda: tables("tollmeter") == whole)
+        line.landed(f"org_id = '{check.org}'", 3, 3)
+        mine = "user_id = '' AND ai_model = 'gpt-4o' AND created_at > now() - INTERVAL 1 HOUR"
+        assert line.one(f"SELECT count() FROM token_usage WHERE {mine}") >= 3
+        assert line.one(f"SELECT sum(cost_nano) FROM usage WHERE org_id = '{check.org}'") == 3 * 2_500_000
+        line.until(lambda: line.alerts(kind="table_missing"))
+        line.until(lambda: not line.run("verify", "--json").document["differences"], 3)
 
 
 def test_b4(check: Check, line: Line) -> None:

@@ -422,7 +422,20 @@ def test_p13(check: Check, line: Line) -> None:
         assert not [kind for kind in kinds if f"### `{kind}`" not in page]
     with check.step("a restore that was drilled, with its commands"):
         drill = page.partition("### Restore drill")[2].partition("\n### ")[0]
-        assert "```" in drill
+        commands = drill.partition("```sh\n")[2].partition("```")[0]
+        for command in ("tollmeter backup", "tollmeter restore", "tollmeter verify --repair"):
+            assert command in commands
+        org, sums = check.org, "SELECT toString(sum(toInt128(cost_nano))) FROM usage_events FINAL WHERE org_id = "
+        line.arrive([event(org_id=org, input_tokens=1_000, output_tokens=number) for number in range(20)])
+        saved = line.json("backup", f"backup-{org}")
+        assert saved["ledger"]["calls"] >= 20
+        line.arrive([event(org_id=org, input_tokens=7)])
+        before = line.one(f"{sums}'{org}'")
+        line.written("DROP DATABASE tollmeter SYNC")
+        line.ok("restore", f"backup-{org}")
+        line.until(lambda: not line.run("verify", "--repair", "--json").document["differences"], 3)
+        assert line.one(f"{sums}'{org}'") == before
+        assert line.json("verify")["differences"] == []
 
 
 def test_p14(check: Check, line: Line) -> None:
@@ -490,9 +503,25 @@ def test_p16(check: Check, line: Line) -> None:
         )
         assert any("usage.events" in json.dumps(step) for step in steps)
     with check.step("the dry run names access rules and grants"):
-        assert {"acl", "grant"} <= {step["kind"] for step in line.json("setup", "--dry-run")}
+        shown = line.json("setup", "--dry-run")
+        writers = {
+            one["detail"].split(": ")[0] for one in shown if one["name"] == "usage.priced" and "Write" in one["detail"]
+        }
+        assert writers == {f"User:tollmeter-{role}" for role in ("price", "ledger", "watch", "server", "admin")}
+        grants = {one["statement"] for one in shown if one["kind"] == "grant"}
+        assert "GRANT SHOW, SELECT ON tollmeter.* TO reader" in grants
+        text = line.ok("setup", "--dry-run", "--statements")
+        assert "--allow-principal User:tollmeter-price --operation Read" in text
     with check.step("`doctor` says what is wrong"):
-        assert line.run("doctor").code in (0, 1)
+        seen = line.run("doctor", "--json")
+        found = {one["name"]: one for one in seen.document["checks"]}
+        for name in ("broker", "topics and layout", "topics' configuration", "ClickHouse", "tables", "lag of price"):
+            assert found[name]["state"] == "ok", found[name]
+        assert seen.code == (1 if seen.document["counts"].get("wrong") else 0)
+        away = line.run("doctor", "--json", TOLLMETER_KAFKA="127.0.0.1:9")
+        broker = next(one for one in away.document["checks"] if one["name"] == "broker")
+        assert (away.code, broker["state"]) == (1, "wrong")
+        assert "TOLLMETER_KAFKA" in broker["do"]
     with check.step("upgrade, roll back, backup and restore are written down"):
         page = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
         for title in ("### Upgrade and roll back", "### Restore drill"):

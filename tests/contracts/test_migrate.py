@@ -136,3 +136,20 @@ def test_a_rewritten_file_and_an_unknown_one_are_refused(ledger_settings: Settin
         migrate.pending(ledger_settings)
     ledger.command("ALTER TABLE schema_migrations DELETE WHERE name LIKE '9999%' SETTINGS mutations_sync = 1")
     assert migrate.apply(ledger_settings) == []
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("gone", [["token_usage"], ["usage"], ["usage_minutes"], ["usage_events", "usage_hourly"]])
+def test_what_was_dropped_is_made_again_as_it_was(
+    ledger_settings: Settings, ledger: ClickHouse, gone: list[str]
+) -> None:
+    shape = "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() ORDER BY name"
+    before = ledger.query(shape)
+    for name in gone:
+        kind = "VIEW" if name in ("token_usage", "usage", "usage_hourly") else "TABLE"
+        ledger.command(f"DROP {kind} {name} SYNC" if kind == "TABLE" else f"DROP VIEW {name}")
+    pending = migrate.pending(ledger_settings)
+    assert {step.about for step in migrate.migrations() if step.name in pending} == set(gone)
+    assert sorted(migrate.mend(ledger_settings)) == sorted(gone)
+    assert ledger.query(shape) == before
+    assert migrate.mend(ledger_settings) == migrate.pending(ledger_settings) == []

@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -102,8 +103,39 @@ def hostile_requests(port: int, canaries: Canaries, inputs: int, seed: int) -> d
     return {"inputs": inputs, "statuses": dict(sorted(statuses.items()))}
 
 
+class Writing:
+    """A writer that inserts all the while, as LEDGER does: what a reader sends must not keep it waiting."""
+
+    def __init__(self, port: int) -> None:
+        self._port, self._end = port, threading.Event()
+        self.inserts, self.waits_s = 0, [0.0]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Writing":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)) as connection:
+            while not self._end.wait(0.05):
+                began = time.monotonic()
+                assert ask(connection, "INSERT INTO w VALUES (1)", WRITER)[0] == 200
+                self.waits_s.append(time.monotonic() - began)
+                self.inserts += 1
+
+    def counts(self) -> dict[str, Any]:
+        """Return how many inserts there were, how many took longer than a second, and the longest."""
+        stalls = sum(wait > 1.0 for wait in self.waits_s)
+        return {"inserts": self.inserts, "stalls": stalls, "longest_s": round(max(self.waits_s), 3)}
+
+
 def prepare(port: int) -> None:
     """Make the tables that the statements name."""
+    assert once(port, "CREATE TABLE w (a UInt64) ENGINE = MergeTree ORDER BY a", WRITER)[0] == 200
     for table in ("t", "u"):
         columns = "a UInt64, b String, c String"
         assert once(port, f"CREATE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY a", WRITER)[0] == 200
@@ -114,7 +146,8 @@ def run(inputs: int, seed: int) -> dict[str, Any]:
     """Start a front, send so many requests, and return counts. Raises `LeakError`."""
     with tempfile.TemporaryDirectory() as name, front(Path(name)) as port:
         prepare(port)
-        counts = hostile_requests(port, Canaries(Path(name)), inputs, seed)
+        with Writing(port) as writing:
+            counts = hostile_requests(port, Canaries(Path(name)), inputs, seed) | writing.counts()
         if said := (Path(name) / "logs" / "front.log").read_text(errors="replace"):
             raise LeakError(f"the front wrote: {said[:500]}")
         return {**counts, "seed": seed}

@@ -37,7 +37,7 @@ def fold(state: RowState, records: Sequence[Any], on_barrier: Callable[[RowState
             continue
         headers = dict(record.headers)
         if int(headers[H_FORMAT]) > NEWEST_KNOWN:
-            state.halted = "newer"
+            state.halted, state.halted_at = "newer", offset
             continue
         state.applied = offset
         kind = headers[H_KIND]

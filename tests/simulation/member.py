@@ -75,6 +75,7 @@ class App:
     declare = StageApp.on_loss
     stop_reading = StageApp.stop_reading
     before_reading = StageApp.before_reading
+    _go_on_behind_what_is_passed_over = StageApp._go_on_behind_what_is_passed_over
     miscounted = StageApp.miscounted
 
     def __init__(self, process: Process, broker: Broker, group: str, source_topics: tuple[str, ...]) -> None:
@@ -82,6 +83,7 @@ class App:
         self.should_stop = self.rebalancing = False
         self.consumer_generation_id = 0
         self.agents: list[Callable[[Any], Any]] = []
+        self.stopped_at: dict[Any, int] = {}
         self.stage: Any = None
         self.health = Health(group, lambda: None)
         self.give_up = process.crash
@@ -91,6 +93,10 @@ class App:
     async def on_loss(self, loss: Loss, running: bool) -> None:
         self.consumer.losses.append(loss)
         await self.declare(loss, running)  # type: ignore[misc]  # of an app of Faust's there
+
+    async def passed(self) -> frozenset[Any]:
+        """Nobody passes over anything here."""
+        return frozenset()
 
     def topic(self, *names: str, **_: Any) -> object:
         return names

@@ -66,6 +66,8 @@ class RowState:
     horizon_s: int
     applied: int = -1
     halted: str = ""
+    halted_at: int = -1
+    passed: set[int] = field(default_factory=set)
     base: int = 0
     log_id: str = ""
     epochs: list[str] = field(default_factory=list)

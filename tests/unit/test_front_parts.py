@@ -85,6 +85,13 @@ def test_unpack(encoding: str) -> None:
 FORBIDDEN = frozenset({"file", "sleep", "outside"})
 
 NOT_FOR_READERS = [
+    # a setting without a value is one of 1, and its name may look like a clause
+    "SELECT *  settings from",
+    "SELECT * FROM system settings where .processes",
+    "SELECT a IN (SELECT 1), a LIKE '%x'  settings FROM  FORMAT JSON",
+    "SELECT * FROM (SELECT FINAL  settings SELECT )",
+    "SHOW COLUMNS  settings FROM",
+    "SELECT 1 settings from, readonly = 0",
     "SELECT file('/x')",
     "SELECT `file`('/x')",
     "SELECT `f\\x69le`('/x')",
@@ -250,6 +257,7 @@ FOR_READERS = {
     "SELECT /* file( */ 1 -- file(": "SELECT 1",
     "SELECT x'41', b'0101'": None,
     "SELECT settings FROM t WHERE settings = 1": None,
+    "SELECT DISTINCT settings FROM t ORDER BY settings LIMIT 1": None,
     "SELECT 1 /* /* ' */ */ // '\n, 2": "SELECT 1 , 2",
     "SELECT {from:Int64}, 'x', {until:Int64}": None,
     "SELECT $x$it's$x$": "SELECT 'it\\'s'",

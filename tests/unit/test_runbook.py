@@ -9,7 +9,7 @@ import pytest
 
 from tollmeter.cli.root import COMMANDS
 from tollmeter.producers.guard.refusals import ALERT_KINDS
-from tollmeter.schemas.dead_letter import NOT_UNPACKED, QUARANTINED
+from tollmeter.schemas.dead_letter import NOT_UNPACKED, PASSED_OVER, QUARANTINED
 from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
 from tollmeter.streams.rules.events.decode_avro import REASONS
 
@@ -84,7 +84,9 @@ def test_every_reason_of_a_dead_letter_has_its_section() -> None:
     for name, call in calls("streams"):
         if name in ("dead_letter_headers", "dead_letter") and isinstance(call.args[1], ast.Constant):
             of_ledger |= texts(call.args[1])
-    assert sections("Dead letters").keys() == {*REASONS, QUARANTINED, NOT_UNPACKED, *of_ledger} - {"retried"}
+    assert sections("Dead letters").keys() == {*REASONS, QUARANTINED, NOT_UNPACKED, PASSED_OVER, *of_ledger} - {
+        "retried"
+    }
     assert {"rejected", "bad_priced_record"} <= of_ledger
 
 

@@ -73,8 +73,8 @@ class _Case:
 class Cases:
     """Puts letters and marks together, in the order of the topic."""
 
-    def __init__(self, events_topic: str) -> None:
-        self._events = events_topic
+    def __init__(self, events_topic: str, partitions: int | None = None) -> None:
+        self._events, self._partitions = events_topic, partitions
         self._cases: dict[SourcePlace, _Case] = {}
         self._became: dict[SourcePlace, tuple[SourcePlace, int]] = {}
 
@@ -121,7 +121,8 @@ class Cases:
 
     def _state(self, case: _Case) -> State:
         letter = case.letter
-        if letter.place.topic != self._events:
+        beyond = self._partitions is not None and not 0 <= letter.place.partition < self._partitions
+        if letter.place.topic != self._events or beyond:
             return "foreign"
         if letter.reason == "secret":
             return "withheld"
@@ -134,10 +135,10 @@ class Cases:
 
 async def read_cases(settings: Settings) -> list[Case]:
     """Return every case, the newest first. Raises `LogUnreadableError`."""
-    cases = Cases(settings.topic(topics.EVENTS))
     topic = settings.topic(topics.DLQ)
     async with reader(settings) as consumer:
         layout = await read_layout(settings)
+        cases = Cases(settings.topic(topics.EVENTS), layout.events)
         bounds = [TopicPartition(topic, number) for number in range(layout.events)]
         held = [_light(record) async for record in read_all(consumer, bounds)]
     for record in sorted(held, key=lambda record: (record.timestamp, record.partition, record.offset)):

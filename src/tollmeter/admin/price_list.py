@@ -1,7 +1,6 @@
 """The price list: the rules of the price book that PRICE published last, as USD per million tokens or per unit."""
 
 import asyncio
-import json
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -12,6 +11,7 @@ from aiokafka.errors import KafkaError
 from tollmeter.broker.client import BrokerAway, kafka_consumer, read_between
 from tollmeter.broker.policies import PolicyError
 from tollmeter.schemas import topics
+from tollmeter.schemas.json_values import loads
 from tollmeter.schemas.money import PICO_PER_USD
 from tollmeter.schemas.names import plain_model, plain_provider
 from tollmeter.settings import Settings
@@ -82,5 +82,5 @@ async def _published(settings: Settings) -> Row:
     value = records[-1].value if records else None
     if value is None:
         raise PolicyError("PRICE has published no prices yet: is it running?")
-    book: Row = json.loads(value)
+    book: Row = loads(value)
     return book

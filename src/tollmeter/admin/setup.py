@@ -1,18 +1,22 @@
 """Set-up of a cluster is a list of steps, each safe to repeat: topics, the layout record, ClickHouse migrations.
 
-The layout record (`broker.layout`) fixes the partition counts for good.
+The layout record (`broker.layout`) fixes the partition counts for good. Who may do what is shown with the rest:
+rules of access are made on demand, and grants by whoever administers ClickHouse.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+import shlex
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 
+from tollmeter.broker import acls
+from tollmeter.broker.access_rules import Rule, by_place, command, rules
 from tollmeter.broker.client import TIMEOUT_MS, kafka_admin, kafka_producer
 from tollmeter.broker.layout import (
     Layout,
@@ -28,6 +32,7 @@ from tollmeter.schemas.topics import HASH_VERSION, LAYOUT_KEY, POLICIES, TOPICS,
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import migrate
 from tollmeter.sinks.clickhouse.client import Rejected, Unavailable
+from tollmeter.sinks.clickhouse.grants import grants
 
 _SETTLE_S = 20.0
 _ALREADY_EXISTS = 36
@@ -36,18 +41,59 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that set-up makes; `done` when it is there already."""
+    """One thing that set-up makes, or shows; `done` when it is there already, None when nobody says."""
 
-    kind: Literal["topic", "layout", "migration"]
+    kind: Literal["topic", "layout", "migration", "acl", "grant"]
     name: str
     detail: str
-    done: bool
+    done: bool | None
+    statement: str = ""
+    """How it is made by hand: a command of Kafka's tools, or SQL."""
 
 
-def plan(settings: Settings) -> list[Step]:
-    """Return every step, marked done or open, without changing anything. Raises `ProvisionError`."""
+def plan(settings: Settings, principals: Mapping[str, str] | None = None) -> list[Step]:
+    """Return every step, marked done or open, without changing anything. Raises `ProvisionError`.
+
+    `principals` names who a role of `broker.access_rules` is, where it is not `User:<group prefix>-<role>`.
+    """
     steps = _run(settings, _plan_kafka(settings))
-    return [*steps, *_migrations(settings, migrate.pending)]
+    there = _run(settings, _present(settings))
+    access = [_access_step(group, there) for group in by_place(rules(settings, principals))]
+    rights = [
+        Step("grant", grant.on, f"{grant.user}: {grant.rights}", None, grant.statement) for grant in grants(settings)
+    ]
+    return [*steps, *_migrations(settings, migrate.pending), *access, *rights]
+
+
+def grant_access(settings: Settings, principals: Mapping[str, str] | None = None) -> list[Step]:
+    """Make the rules of access that are missing at the broker, and return them. Raises `ProvisionError`."""
+    return [_access_step(group, set()) for group in by_place(_run(settings, _make_access(settings, principals)))]
+
+
+async def _make_access(settings: Settings, principals: Mapping[str, str] | None) -> list[Rule]:
+    async with kafka_admin(settings, TIMEOUT_MS) as admin:
+        there = await acls.present(admin)
+        missing = [rule for rule in rules(settings, principals) if rule not in there]
+        if missing:
+            await acls.make(admin, missing)
+        return missing
+
+
+async def _present(settings: Settings) -> set[Rule] | None:
+    """Return the rules at the broker; None where it has none, or does not tell this user."""
+    async with kafka_admin(settings, TIMEOUT_MS) as admin:
+        try:
+            return await acls.present(admin)
+        except (acls.NoAuthorizerError, KafkaError):
+            return None
+
+
+def _access_step(group: Sequence[Rule], there: Collection[Rule] | None) -> Step:
+    """Return the step of the rules of one principal in one place."""
+    first, operations = group[0], ", ".join(rule.operation for rule in group)
+    where = first.name if first.resource == "topic" else f"{first.resource} {first.name}"
+    done = None if there is None else all(rule in there for rule in group)
+    return Step("acl", where, f"{first.principal}: {operations}", done, command(group))
 
 
 def apply(settings: Settings, *, progress: Callable[[Step], None] | None = None) -> list[Step]:
@@ -61,8 +107,11 @@ def apply(settings: Settings, *, progress: Callable[[Step], None] | None = None)
 
 
 def _migrations(settings: Settings, work: Callable[[Settings], list[str]]) -> list[Step]:
+    texts = {step.name: step.statement(settings) for step in migrate.migrations()}
     try:
-        return [Step("migration", name, settings.clickhouse_database, False) for name in work(settings)]
+        return [
+            Step("migration", name, settings.clickhouse_database, False, texts.get(name, "")) for name in work(settings)
+        ]
     except Unavailable as error:
         raise UnreachableError(str(error)) from None
     except (migrate.SchemaError, Rejected) as error:
@@ -84,9 +133,10 @@ async def _steps(settings: Settings, counts: dict[str, int]) -> list[Step]:
             "set-up; set TOLLMETER_PARTITIONS_EVENTS and TOLLMETER_PARTITIONS_PRICED to them, or use a new topic prefix"
         )
     check_counts(settings, wanted, counts, missing_is_wrong=False)
+    made = {topic.name: _new_topic(settings, topic) for topic in TOPICS}
     steps = [
-        Step("topic", settings.topic(topic.name), _describe(topic, wanted), settings.topic(topic.name) in counts)
-        for topic in TOPICS
+        Step("topic", new.name, _describe(topic, wanted), new.name in counts, _topic_command(new))
+        for topic, new in ((topic, made[topic.name]) for topic in TOPICS)
     ]
     detail = f"events {wanted.events}, priced {wanted.priced}, hash {HASH_VERSION}"
     return [*steps, Step("layout", settings.topic(POLICIES), detail, found is not None)]
@@ -138,6 +188,19 @@ async def _settle(admin: AIOKafkaAdminClient, names: set[str]) -> None:
 def _describe(topic: Topic, layout: Layout) -> str:
     kept = "compacted" if topic.retention_ms < 0 else f"kept {topic.retention_ms // 86_400_000} d"
     return f"{partitions_of(topic, layout)} partitions, {kept}"
+
+
+def _topic_command(topic: NewTopic) -> str:
+    options = " ".join(f"--config {shlex.quote(f'{name}={value}')}" for name, value in topic.topic_configs.items())
+    return (
+        f"kafka-topics --bootstrap-server $KAFKA --create --if-not-exists --topic {topic.name} "
+        f"--partitions {topic.num_partitions} --replication-factor {topic.replication_factor} {options}"
+    )
+
+
+def topic_config(settings: Settings, topic: Topic) -> dict[str, str]:
+    """Return the configuration that a topic is made with."""
+    return dict(_new_topic(settings, topic).topic_configs)
 
 
 def _new_topic(settings: Settings, topic: Topic) -> NewTopic:

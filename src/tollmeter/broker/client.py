@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from tollmeter.broker.unpack import bound
 from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
 
@@ -65,7 +66,11 @@ async def kafka_producer(settings: Settings, timeout_ms: int = 2 * TIMEOUT_MS) -
 async def kafka_consumer(
     settings: Settings, timeout_ms: int = 2 * TIMEOUT_MS, start: str = "earliest"
 ) -> AsyncIterator[AIOKafkaConsumer]:
-    """Give a consumer without a group, for logs with large records. Raises `KafkaError`, `OSError`."""
+    """Give a consumer without a group, for logs with large records. Raises `KafkaError`, `OSError`.
+
+    What a batch unpacks to is bounded: anybody may have written it.
+    """
+    bound()
     consumer = AIOKafkaConsumer(
         **settings.kafka_options(),
         enable_auto_commit=False,

@@ -3,7 +3,6 @@
 It lies in the compacted topic of policies; everybody compares it with the broker's own counts before reading.
 """
 
-import json
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from tollmeter.broker.client import TIMEOUT_MS, BrokerAway, kafka_admin, kafka_consumer, quiet, read_all
+from tollmeter.schemas.json_values import loads
 from tollmeter.schemas.topics import HASH_VERSION, LAYOUT_KEY, POLICIES, TOPICS, Topic
 from tollmeter.settings import Settings
 
@@ -116,7 +116,7 @@ async def stored(settings: Settings) -> Layout | None:
 
 def _decode(settings: Settings, value: bytes) -> Layout:
     try:
-        document = json.loads(value)
+        document = loads(value)
         layout, version = Layout(int(document["events"]), int(document["priced"])), document["hash"]
     except (ValueError, KeyError, TypeError):
         raise ProvisionError(f"the layout record in {settings.topic(POLICIES)} is unreadable: {value[:80]!r}") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tollmeter.cli.dlq_pass import pass_, passed
 from tollmeter.cli.groups import Group
 from tollmeter.cli.options import INSTANT, SPAN, Number
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
@@ -140,6 +141,9 @@ def retry(
     for state, count in skipped.items():
         out.print(f"left out {count}: {_WHY[state]}")
 
+
+dlq.add_command(pass_)
+dlq.add_command(passed)
 
 _WHY = {
     "retried": "sent again already, and not refused since",

@@ -29,6 +29,9 @@ class Listed(NamedTuple):
 
 COMMANDS = {
     "alerts": Listed("alerts", "alerts", "Budget and anomaly alerts."),
+    "backup": Listed(
+        "backup", "backup", "Back up ledger, checkpoints, alerts, rules and keys into FOLDER while the line runs."
+    ),
     "bills": Listed("bills", "bills", "Providers' bills: usage and cost reports beside which the ledger is held."),
     "block": Listed("access", "block", "Refuse every call of a key, an address or a user."),
     "close": Listed(
@@ -41,6 +44,11 @@ COMMANDS = {
     ),
     "demo": Listed("demo", "demo", "Show everything once, on a stack of its own that is gone unless kept."),
     "dlq": Listed("dlq", "dlq", "Dead letters: records that could not be read, were impossible, or were refused."),
+    "doctor": Listed(
+        "doctor",
+        "doctor",
+        "Check a set-up: versions, broker, topics, rights, tables, disks, clocks, lag, rates, backups; change nothing.",
+    ),
     "down": Listed("stack", "down", "Stop the stack that runs in the data folder; the data stays."),
     "export": Listed(
         "export",
@@ -91,6 +99,9 @@ COMMANDS = {
         "reconcile", "reconcile", "Compare a provider's bill with the ledger, difference by difference."
     ),
     "report": Listed("report", "report", "Who spent how much, on what, through which key."),
+    "restore": Listed(
+        "backup", "restore", "Put the backup in FOLDER back into the line of the settings; may be repeated."
+    ),
     "run": Listed("run", "run", "Run a Python program and meter its calls to models, without a change."),
     "send": Listed("send", "send", "Send one usage event and see it land."),
     "server-key": Listed(

@@ -187,8 +187,9 @@ class _Judgement:
             raise refused("INTO is not allowed for a read-only user.")
         if token.word == "PARALLEL" and following.word == "WITH":
             raise refused("PARALLEL WITH is not allowed for a read-only user.")
-        clause = following.word in _CLAUSES and second.text not in ("=", "==")
-        if token.word == "SETTINGS" and following.named and not clause:
+        behind_operand = self._is_clause(place) or self._at(place - 1).text == "*"
+        column = following.word in _CLAUSES and second.text not in ("=", "==") and not behind_operand
+        if token.word == "SETTINGS" and following.named and not column:  # `SETTINGS x` alone is `SETTINGS x = 1`
             raise refused("SETTINGS in the statement are not allowed for a read-only user.")
         if token.word == "FORMAT" and following.named:
             check_format(following.value)

@@ -58,6 +58,10 @@ class State:
     applied: int = -1
     halted: str = ""
     """Why the fold of this partition does not go on, "" while it does."""
+    halted_at: int = -1
+    """The place of the record that it stands at."""
+    passed: set[int] = field(default_factory=set)
+    """Places of records that a person has passed over."""
     base: int = 0
     """What is added to the log's offsets: in a log that was made anew they begin at 0 again, and here never fall."""
     log_id: str = ""

@@ -1,6 +1,5 @@
 """The alerts on the log, each with the time between the event that caused it and the alert's own append."""
 
-import json
 import math
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,6 +10,7 @@ from aiokafka import TopicPartition
 from tollmeter.admin.verify.position import reader
 from tollmeter.broker.client import read_all
 from tollmeter.schemas import topics
+from tollmeter.schemas.json_values import loads
 from tollmeter.settings import Settings
 
 Raised = tuple[dict[str, Any], float]
@@ -24,7 +24,7 @@ async def read_alerts(settings: Settings, partitions: int) -> list[Raised]:
     async with reader(settings) as consumer:
         bounds = [TopicPartition(topic, number) for number in range(partitions)]
         async for record in read_all(consumer, bounds):
-            event = json.loads(record.value or b"")
+            event = loads(record.value or b"")
             caused = datetime.fromisoformat(event["time"]).timestamp()
             # The first append counts: after a restart an alert may be sent again with the same id.
             found.setdefault(event["id"], (event, record.timestamp / 1000 - caused))

@@ -11,6 +11,7 @@ from tollmeter.admin.verify.position import Position, reader
 from tollmeter.admin.verify.sources import SourceMap
 from tollmeter.broker.client import read_between
 from tollmeter.schemas import topics
+from tollmeter.schemas.dead_letter import QUARANTINED, read_letter
 from tollmeter.schemas.envelope import Corrected, Rows, read_envelope
 from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
@@ -52,7 +53,6 @@ SCHEMA = pl.Schema(
 )
 DEEP_SCHEMA = pl.Schema({name: SCHEMA[name] for name in ("event_id", "event_time", "org_id")})
 CHUNK = 20_000
-KILLER = b"quarantined"
 
 
 async def read_rows(settings: Settings, position: Position, advance: Advance) -> AsyncIterator[pl.DataFrame]:
@@ -115,20 +115,23 @@ class Letters:
 
 async def read_letters(settings: Settings, position: Position, sources: SourceMap) -> Letters:
     """Mark the source records that PRICE dead-lettered; return what else the dead letters say."""
-    topic, events = settings.topic(topics.DLQ), settings.topic(topics.EVENTS).encode()
+    topic, events = settings.topic(topics.DLQ), settings.topic(topics.EVENTS)
     found = Letters()
     async with reader(settings) as consumer:
         for number, end in position.dlq_end.items():
             async for record in read_between(consumer, TopicPartition(topic, number), position.dlq_begin[number], end):
-                headers = dict(record.headers)
-                if headers.get("source_topic") != events:
+                try:
+                    letter = read_letter(record.headers)
+                except ValueError:  # nothing of ours
                     continue
-                place = int(headers["source_partition"]), int(headers["source_offset"])
-                if headers.get("stage") == b"price":
+                place = letter.place.partition, letter.place.offset
+                if letter.place.topic != events or place[0] not in position.price_done:
+                    continue
+                if letter.stage == "price":
                     sources.reject(*place)
-                elif headers.get("stage") == b"ledger":
+                elif letter.stage == "ledger":
                     found.refused.append(place)
-                if headers.get("reason") == KILLER:
+                if letter.reason == QUARANTINED:
                     found.killers.add(place)
     return found
 

@@ -15,7 +15,7 @@ import polars as pl
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from tollmeter.admin import corrections
-from tollmeter.admin.verify import ledger, rollups, windows
+from tollmeter.admin.verify import coverage, ledger, rollups, windows
 from tollmeter.admin.verify.count import IDENTITY
 from tollmeter.admin.verify.live import check_windows
 from tollmeter.admin.verify.log import rows_replaced
@@ -43,6 +43,8 @@ _NOTHING = (0,) * len(MEASURES)
 async def repair(settings: Settings, client: ClickHouse, verdict: Verdict, options: Options) -> list[str]:
     """Mend what can be mended and say what was done. Run `verify` again to see what is left."""
     done = await _ledger(settings, client, verdict.broken)
+    if any(difference.name == "coverage_gap" for difference in verdict.differences):
+        done.append(f"wrote {await coverage.refill(settings, client)} rows of coverage again, from the log")
     minutes = sorted({*verdict.broken.rollup.minutes, *_minutes(verdict.broken)})
     if minutes:
         await asyncio.to_thread(rollups.recompute, client, minutes)

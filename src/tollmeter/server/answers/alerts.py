@@ -1,6 +1,5 @@
 """Alerts of the caller's organisation: listed, acknowledged, muted, by the functions of the commands."""
 
-import json
 import time
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.admin.reports.rows import Row, plain
+from tollmeter.schemas.json_values import loads
 from tollmeter.server import bodies
 from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.changes import change
@@ -71,7 +71,7 @@ async def mute(request: Request) -> Response:
 
 def _document(row: Row) -> Row:
     known = {"state": row["state"], "held": row["held"], "told": row["told"], "appended_at": row["appended_at"]}
-    return {**json.loads(row["event"]), **plain(known)}
+    return {**loads(row["event"]), **plain(known)}
 
 
 ROUTES = [
