@@ -513,11 +513,13 @@ def test_p16(check: Check, line: Line) -> None:
         text = line.ok("setup", "--dry-run", "--statements")
         assert "--allow-principal User:tollmeter-price --operation Read" in text
     with check.step("`doctor` says what is wrong"):
-        seen = line.run("doctor", "--json")
+        seen = line.run("doctor", "--json", TOLLMETER_RETENTION_MINUTES_DAYS="777")  # as the stack has it
         found = {one["name"]: one for one in seen.document["checks"]}
         for name in ("broker", "topics and layout", "topics' configuration", "ClickHouse", "tables", "lag of price"):
             assert found[name]["state"] == "ok", found[name]
         assert seen.code == (1 if seen.document["counts"].get("wrong") else 0)
+        other = {one["name"]: one for one in line.run("doctor", "--json").document["checks"]}["tables"]
+        assert (other["state"], "usage_minutes: keep 800 days" in other["found"]) == ("warning", True)
         away = line.run("doctor", "--json", TOLLMETER_KAFKA="127.0.0.1:9")
         broker = next(one for one in away.document["checks"] if one["name"] == "broker")
         assert (away.code, broker["state"]) == (1, "wrong")

@@ -59,6 +59,9 @@ def _tables(settings: Settings) -> Check:
         pending = migrate.pending(settings)
     except migrate.SchemaError as error:
         return Check("tables", "wrong", str(error), "run the newest tollmeter")
+    if pending and all(": keep " in name for name in pending):  # the line has other settings than this command
+        found = f"other retention than these settings say: {', '.join(pending)}"
+        return Check("tables", "warning", found, "set TOLLMETER_RETENTION_* here as for the line, or there as here")
     found = f"to be made: {', '.join(pending[:6])}" if pending else "all there, newest schema"
     return judged("tables", found, bool(pending), "tollmeter setup (a running LEDGER does it within seconds)")
 
