@@ -100,7 +100,8 @@ LIMIT 20000""",
         "Partitions",
         "How far the ledger and WATCH are in each partition of usage.priced. WATCH saves its place every few seconds.",
         """SELECT priced_partition AS partition, ledger_offset AS "ledger", watch_offset AS "watch",
-    ledger_offset - watch_offset AS "records behind", stored_at AS "ledger at", watch_at AS "watch at"
+    if(watch_offset > ledger_offset, 0, ledger_offset - watch_offset) AS "records behind",
+    stored_at AS "ledger at", watch_at AS "watch at"
 FROM line_progress
 ORDER BY partition
 LIMIT 1000""",

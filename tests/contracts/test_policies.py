@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any, Literal
 
 import pytest
@@ -11,7 +12,7 @@ from tollmeter.admin.cost_policies import delete_cost_policy, get_cost_policy, u
 from tollmeter.broker import policies
 from tollmeter.broker.policies import PolicyError, Rules, read_rules
 from tollmeter.schemas import topics
-from tollmeter.schemas.policy import Limit, Member, Policy
+from tollmeter.schemas.policy import Adjustment, Limit, Member, Policy
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
 
@@ -206,6 +207,41 @@ def test_views_tell_policies_from_members(ledger_settings: Settings) -> None:
     ]
     members = client.query("SELECT * EXCEPT written_at FROM members")
     assert [dict(row) for row in members] == [{"org_id": "acme", "kind": "group", "name": "web", "groups": ["dev"]}]
+    client.close()
+
+
+def test_the_view_of_budgets_has_the_amounts_that_hold_now(ledger_settings: Settings) -> None:
+    now = round(time.time() * 1_000)
+    hour = 3_600_000
+
+    def otherwise(limit: str, until_ms: int = now + hour, **what: int) -> Adjustment:
+        return Adjustment(limit=limit, since_ms=now - hour, until_ms=until_ms, by="ops", reason="launch", **what)
+
+    policy = Policy(
+        org_id="raised",
+        daily_limit_micro=2_000_000,
+        monthly_limit_micro=5_000_000,
+        limits=(Limit(period="rolling", measure="tokens", amount=1_000, hours=24),),
+        adjustments=(
+            otherwise("day/money", amount=3_000_000),
+            otherwise("day/money", amount=4_000_000),
+            otherwise("day/money", added=7),
+            otherwise("month/money", now - 1, amount=9_000_000),  # over
+            otherwise("rolling24h/tokens", amount=1_500),
+        ),
+    )
+    client = connect(ledger_settings)
+    client.insert_rows(
+        "watch_policies",
+        ("priced_partition", "policy_id", "stamp", "deleted", "policy"),
+        [(2, policy.policy_id, 1, 0, policy.model_dump_json())],
+    )
+    found = client.query("SELECT period, unit, amount FROM budget_use WHERE org_id = 'raised'")
+    assert {(row["period"], row["unit"]): row["amount"] for row in found} == {
+        ("day", "USD"): 4_000_007_000,
+        ("month", "USD"): 5_000_000_000,
+        ("rolling24h", "tokens"): 1_500,
+    }
     client.close()
 
 

@@ -139,7 +139,7 @@ def _is_blocked(one: Block, session: Session) -> bool:
 
 
 def _budget(row: dict[str, Any], policy: Policy | None, now_ms: int) -> dict[str, Any]:
-    """Return a bar: what the ledger says is used, of what the policy says now; the ledger's copy knows no raises."""
+    """Return a bar: what the ledger says is used, of what the policy says now; the ledger's copy may be behind."""
     money = row["unit"] in _MONEY
     places, per_unit = (1e9, 1_000) if money else (1, 1)
     key = f"{row['period']}/{'money' if money else row['unit']}"
