@@ -100,7 +100,8 @@ class Limit(BaseModel):
 class Adjustment(BaseModel):
     """A limit that is otherwise for a time, with who wants it and why.
 
-    `amount` holds in place of the limit's own, `added` on top: what was used when it was reset. Both in its unit.
+    `amount` holds in place of the limit's own, `added` on top: what was used when it was reset. Both in its unit. With
+    neither it says that the limit was put back before its time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,6 +115,11 @@ class Adjustment(BaseModel):
     """Milliseconds since 1970 UTC; at this time it is over."""
     by: Annotated[str, Field(min_length=1, max_length=256)]
     reason: Annotated[str, Field(min_length=1, max_length=1_000)]
+
+    @property
+    def puts_back(self) -> bool:
+        """Tell whether this ends what was raised."""
+        return self.amount is None and not self.added
 
 
 _FORMS: Mapping[str, Callable[[str], str]] = {

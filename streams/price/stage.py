@@ -36,6 +36,8 @@ from tollmeter.streams.rules.records.encode import Block
 log = logging.getLogger("tollmeter.price")
 
 TICK_S = 1.0
+MARK_S = 0.25
+"""So soon behind rows WATCH judges what their open buckets show; without new rows nothing is sent."""
 REPORT_S = 60.0
 REFRESH_S = 5.0
 LINGER_S = 0.05
@@ -111,9 +113,12 @@ class Price:
         kernel: Pricing,
         quarantine: Quarantine | None = None,
         floods: RejectFloods | None = None,
+        mark_s: float | None = None,
     ) -> None:
         self._line, self._settings, self._kernel = line, line.settings, kernel
-        self._quarantine, self._floods = quarantine, floods
+        self._quarantine, self._floods, self._mark_s = quarantine, floods, mark_s
+        self._unmarked: set[int] = set()
+        self._marked: dict[int, float] = {}
         self._targets, self._runtime = line.layout.priced, line.runtime
         self._boot = line.runtime.new_id()
         self.batching = Batching(line.settings.price_batch, linger_s=LINGER_S).within_bytes()
@@ -133,7 +138,7 @@ class Price:
         quarantine = Quarantine(
             runtime.new_id(), line.committed, line.commit_noted, runtime.monotonic, Sandbox(line.layout.priced)
         )
-        return cls(line, kernel, quarantine, RejectFloods())
+        return cls(line, kernel, quarantine, RejectFloods(), MARK_S)
 
     async def assigned(self, partitions: set[TP]) -> Mapping[TP, int]:
         """Note the start; it begins where the group has committed."""
@@ -163,6 +168,7 @@ class Price:
             await self._tell_letters(priced)
         parts = priced.blocks(self._targets, self._kernel.book_id, self._boot)
         await asyncio.gather(*(self._send_in_turn(target, records) for target, records in parts.items()))
+        self._unmarked |= parts.keys()
         self._count(batches, priced)
         if self._floods is not None:
             await self._tell_floods(self._floods, batches, priced)
@@ -203,12 +209,26 @@ class Price:
             self._published = True
             key, value = self._kernel.document()
             await self._line.send(self._settings.topic(topics.PRICES), 0, key, value, [])
+        await self._mark(now)
         await self._tick(now)
         if now >= self._reported + REPORT_S:
             self._reported = now
             if self._counts:
                 log.info("%s", ", ".join(f"{name} {count}" for name, count in sorted(self._counts.items())))
                 self._counts.clear()
+
+    async def _mark(self, now: float) -> None:
+        """Let WATCH judge what has come: a tick that moves no clock is a barrier, and none waits for those that do."""
+        if self._mark_s is None:
+            return
+        due = {target for target in self._unmarked if now >= self._marked.get(target, 0.0) + self._mark_s}
+        if not due:
+            return
+        self._unmarked -= due
+        self._marked |= dict.fromkeys(due, now)
+        value, headers = tick_record({})
+        topic = self._settings.topic(topics.PRICED)
+        await asyncio.gather(*(self._line.send(topic, target, None, value, headers) for target in due))
 
     async def _tick(self, now: float) -> None:
         """Tell every target which source partitions have nothing waiting, so that quiet ones move on.

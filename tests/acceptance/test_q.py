@@ -260,10 +260,26 @@ def test_q4(check: Check, line: Line, shop: Shop) -> None:
         line.until(lambda: isinstance(shop.guard.check("gpt-4o", **question), Allow))
         line.arrive([event(org_id=org, output_tokens=2_000)])
         shop.denied(**question)
+    with check.step("a raise is ended before its time, with who and why"):
+        raised(3_600)
+        line.until(lambda: isinstance(shop.guard.check("gpt-4o", **question), Allow))
+        line.ok("policy", "put-back", *adjust, "over early")
+        shop.denied(**question)
+        again = line.run("policy", "put-back", *adjust, "over early")
+        assert (again.code, "nothing to put back" in again.err + again.out) == (1, True)
+    with check.step("what cannot be reset is said, and nothing is changed"):
+        for scope, words in (
+            (("--name", "rolls", "--rolling", "5=1"), "hours that roll"),
+            (("--name", "each", "--daily", "1", "--applies", "each_member"), "limits each member"),
+        ):
+            line.ok("policy", "set", "--org", org, "--scope", "group", *scope)
+            done = line.run("policy", "reset", "--org", org, "--scope", "group", *scope[:2], "--reason", "x")
+            assert (done.code, words in done.err, "Traceback" in done.err) == (2, True, False), done.err
     with check.step("the history is kept"):
         line.ok("policy", "set", "--org", org, "--no-limits")
         kept = line.json("policy", "history", "--org", org)
-        assert [(one["reason"], one["by"]) for one in kept] == [("launch", "ann"), ("refund", "ann")]
+        told = [("launch", "ann"), ("refund", "ann"), ("launch", "ann"), ("over early", "ann")]
+        assert [(one["reason"], one["by"]) for one in kept] == told
         assert kept[1]["added"] >= 20_000
 
 

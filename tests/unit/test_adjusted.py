@@ -7,6 +7,7 @@ from tests.guard_rows import NOON, Time
 from tests.unit.test_corrections import tick
 from tests.unit.test_guard import allowed, denied, guard_at
 from tests.watch_rows import START, frame, new_state, row
+from tollmeter.admin.adjust import Wish, put_back, raised
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.policy import Adjustment, Limit, Policy
 from tollmeter.streams.rules.limits.adjusted import NEVER_MS, adjusted, next_end_ms
@@ -109,3 +110,24 @@ def test_the_guard_obeys_at_once_and_goes_back_by_itself() -> None:
     time.pass_(2)
     guard_rows.feed(guard, guard_rows.as_of((NOON + 61) * 1_000))
     denied(guard.check("gpt-a", **call))
+
+
+def test_a_limit_that_is_put_back_is_the_policys_own_and_what_was_reset_stays() -> None:
+    hour = 3_600_000
+    wish = Wish("ann", "launch", 1_000, hour)
+    policy = Policy(org_id="acme", daily_limit_micro=5, monthly_limit_micro=9)
+    for_now = (
+        *raised(policy, [Limit(period="day", amount=50)], wish),
+        Adjustment(limit="day/money", added=3, since_ms=1_000, until_ms=hour, by="ann", reason="refund"),
+    )
+    changed = policy.model_copy(update={"adjustments": for_now})
+    assert {limit.key: limit.amount for limit in adjusted(changed, 2_000).all_limits}["day/money"] == 53
+    (end,) = put_back(changed, Wish("bob", "over", 3_000, 3_000))
+    assert (end.limit, end.amount, end.added, end.since_ms, end.until_ms) == ("day/money", None, 0, 3_000, 3_000)
+    assert (end.by, end.reason, end.puts_back) == ("bob", "over", True)
+    kept = tuple(one for one in for_now if one.added)
+    after = policy.model_copy(update={"adjustments": (*kept, end)})
+    amounts = {limit.key: limit.amount for limit in adjusted(after, 3_000).all_limits}
+    assert amounts == {"day/money": 8, "month/money": 9}
+    assert put_back(after, wish) == []
+    assert put_back(changed, Wish("bob", "late", hour, hour)) == []

@@ -35,6 +35,15 @@ def raised(policy: Policy, wanted: Iterable[Limit], wish: Wish) -> list[Adjustme
     ]
 
 
+def put_back(policy: Policy, wish: Wish) -> list[Adjustment]:
+    """Return the adjustments that end now what is raised at present; none where nothing is. Resets stay."""
+    raised_now = dict.fromkeys(one.limit for one in policy.adjustments if one.amount and one.until_ms > wish.now_ms)
+    return [
+        Adjustment(limit=limit, since_ms=wish.now_ms, until_ms=wish.now_ms, by=wish.by, reason=wish.reason)
+        for limit in raised_now
+    ]
+
+
 def midnight_ms(policy: Policy, now_ms: int) -> int:
     """Return when the day of the policy's time zone ends, in milliseconds since 1970 UTC."""
     return period_of("day", policy.timezone, now_ms // 1_000)[1] * 1_000

@@ -113,10 +113,11 @@ def _carried(rules: Rules, changes: Iterable[Change]) -> list[Change]:
 def adjust(settings: Settings, policy: Policy, made: Sequence[Adjustment]) -> None:
     """Return when these adjustments are in force, and in the history that nothing deletes. Raises `PolicyError`.
 
-    Those of the policy that are over are left out of it.
+    Those of the policy that are over are left out of it, and amounts of limits that are put back.
     """
     now_ms = min(one.since_ms for one in made)
-    active = [one for one in policy.adjustments if one.until_ms > now_ms]
+    ended = {one.limit for one in made if one.puts_back}
+    active = [one for one in policy.adjustments if one.until_ms > now_ms and not (one.amount and one.limit in ended)]
     changed = policy.model_copy(update={"adjustments": (*active, *made)})
     keys = [_HISTORY + f"{policy.policy_id}:{one.since_ms}:{one.limit}".encode() for one in made]
     values = [one.model_dump_json().encode() for one in made]

@@ -10,7 +10,7 @@ from tollmeter.broker.policies import policy_delete, policy_set, read_rules, wri
 from tollmeter.cli.explain import explain, status
 from tollmeter.cli.groups import Group
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
-from tollmeter.cli.policy_adjust import history, raise_, reset
+from tollmeter.cli.policy_adjust import history, put_back_, raise_, reset
 from tollmeter.cli.policy_files import export_policies, import_policies
 from tollmeter.cli.policy_models import models
 from tollmeter.cli.policy_options import (
@@ -198,5 +198,5 @@ def _show(found: list[Policy], as_json: bool) -> None:
     print_table("policies", rows)
 
 
-for command in (import_policies, export_policies, explain, status, try_out, raise_, reset, history, models):
+for command in (import_policies, export_policies, explain, status, try_out, raise_, put_back_, reset, history, models):
     policy.add_command(command)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tollmeter.admin.adjust import Wish, raised
+from tollmeter.admin.adjust import Wish, put_back, raised
 from tollmeter.admin.names import known_as
 from tollmeter.admin.policy_text import PolicyTextError, amount_text, limit_of
 from tollmeter.broker.policies import adjust, read_rules, read_spend
@@ -60,6 +60,23 @@ def raise_(settings: Settings, /, until: datetime, given: dict[str, str], as_jso
     _tell(policy, made, as_json=as_json)
 
 
+@click.command("put-back")
+@_who_and_why
+@json_option
+@click.pass_obj
+def put_back_(settings: Settings, /, by: str, reason: str, as_json: bool, **asked: Any) -> None:
+    """End what was raised before its time: the policy's own limits hold at once. What was reset stays reset."""
+    now_ms = round(time.time() * 1_000)
+    with doing():
+        policy = _policy(settings, **asked)
+        made = put_back(policy, Wish(by, reason, now_ms, now_ms))
+        if made:
+            adjust(settings, policy, made)
+    if not made:
+        raise Finding(f"no limit of {policy.policy_id} is raised: nothing to put back")
+    _tell(policy, made, as_json=as_json)
+
+
 @click.command()
 @_who_and_why
 @json_option
@@ -73,7 +90,15 @@ def reset(settings: Settings, /, by: str, reason: str, as_json: bool, **asked: A
     with doing():
         policy = _policy(settings, **asked)
         if policy.applies == "each_member":
-            raise UserError("a limit for each member is reset member by member: give the member a policy of its own")
+            raise UserError(
+                f"{policy.policy_id} limits each member, and each has used another amount: no one sum can be reset; "
+                "give the member a policy of its own, and reset that"
+            )
+        if all(limit.period == "rolling" for limit in policy.all_limits):
+            raise UserError(
+                f"{policy.policy_id} limits hours that roll: what was used leaves them by itself, and no period ends "
+                "with which a reset would; 'tollmeter policy raise' lets more through until a time"
+            )
         spent = read_spend(settings)
         made = [
             Adjustment(limit=limit.key, added=used[0], since_ms=now_ms, until_ms=used[1], by=by, reason=reason)
@@ -142,6 +167,9 @@ def _tell(policy: Policy, made: list[Adjustment], *, as_json: bool) -> None:
         return
     for one in made:
         row = _row(policy.policy_id, one)
+        if one.puts_back:
+            out.print(f"{row['limit']} of {policy.policy_id}: as the policy says, from now on")
+            continue
         out.print(f"{row['limit']} of {policy.policy_id}: {row['what']} until {row['until']}")
 
 
@@ -153,7 +181,11 @@ def _row(policy_id: str, one: Adjustment) -> dict[str, Any]:
         "at": _instant(one.since_ms),
         "policy": policy_id,
         "limit": one.limit,
-        "what": f"raised to {shown}" if one.amount else f"reset, {shown} used until then",
+        "what": "put back"
+        if one.puts_back
+        else f"raised to {shown}"
+        if one.amount
+        else f"reset, {shown} used until then",
         "until": _instant(one.until_ms),
         "by": one.by,
         "reason": one.reason,
