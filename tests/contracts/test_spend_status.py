@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.priced_rows import insert, row
-from tollmeter.admin.spend_status import UserNotFoundError, assert_available, seen_users, spend_status, use_of
+from tollmeter.admin.scope_use import use_of
+from tollmeter.admin.spend_status import UserNotFoundError, assert_available, seen_users, spend_status
 from tollmeter.broker.policies import Rules
 from tollmeter.producers.guard.guard import CostLimitExceeded
 from tollmeter.schemas.policy import Limit, Member, Policy
@@ -273,3 +274,19 @@ def test_use_tells_the_units_apart(ledger: ClickHouse) -> None:
     use = use_of(ledger, "units", "org", "", period_of("rolling24h", "UTC", int(rows[0]["event_time"].timestamp())))
     assert [use.of(unit) for unit in ("USD", "EUR", "RUB", "tokens", "requests")] == [11, 22, 33, 44, 2]
     assert Limit(period="rolling", hours=24, amount=1).window == "rolling24h"
+
+
+def test_what_is_used_says_when_rates_are_too_old_or_missing(ledger_settings: Settings, ledger: ClickHouse) -> None:
+    """An amount that rests on an old rate and a margin says so, one that lacks calls never looks like the whole."""
+    rules = Rules({ORG.policy_id: ORG}, Groups([BLUE]))
+    assert "fx" not in spend_status(ledger, rules, "acme", "ann", NOW).document()
+    insert(ledger, [call(50, "2026-11-22T09:30", cost_nano=10**9, at_risk_eur_nano=945_000_000)])
+    found = spend_status(ledger, rules, "acme", "ann", NOW)
+    assert found.cost_used_today_micro_eur == 500_001 + 1 + 945_000
+    assert (found.fx, {limit.fx for limit in found.limits or ()}) == ("stale", {"stale"})
+    insert(ledger, [call(51, "2026-11-22T09:31", cost_nano=10**9)])
+    found = spend_status(ledger, rules, "acme", "ann", NOW)
+    assert (found.document()["fx"], {limit.fx for limit in found.limits or ()}) == ("none", {"none"})
+    in_usd = Policy(org_id="acme", applies="each_member", daily_limit_micro=1)
+    (limit,) = spend_status(ledger, Rules({"x": in_usd}, Groups([BLUE])), "acme", "ann", NOW).limits or ()
+    assert limit.fx is None

@@ -5,17 +5,18 @@ where that is unknown, money at risk. They are summed in nano-EUR and rounded on
 """
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from tollmeter.admin.scope_use import Fx, Use, span, use_of
 from tollmeter.broker.policies import Rules
 from tollmeter.producers.guard.decision import CostLimitExceeded
 from tollmeter.producers.guard.refusals import limit_text
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.sinks.clickhouse.client import ClickHouse
-from tollmeter.sinks.clickhouse.queries import load, moment
+from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.rules.limits.adjusted import in_force
 from tollmeter.streams.rules.limits.periods import period_of
 from tollmeter.streams.rules.limits.policies import Budget, effective, pool_limits
@@ -60,6 +61,7 @@ class BindingLimit(BaseModel):
     used: int
     remaining: int
     percent: int
+    fx: Fx | None = None
 
 
 class SpendStatus(BaseModel):
@@ -89,32 +91,13 @@ class SpendStatus(BaseModel):
     requests_remaining: int = 0
     tokens_remaining: int = 0
     applies: str | None = None
+    fx: Fx | None = None
+    """Of the amounts in EUR."""
     limits: tuple[BindingLimit, ...] | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the fields as JSON carries them."""
         return self.model_dump(mode="json", exclude_none=True)
-
-
-class Use(NamedTuple):
-    """What the calls of a scope used of a period: nano-units of each currency, and counts."""
-
-    usd_nano: int
-    eur_nano: int
-    rub_nano: int
-    tokens: int
-    requests: int
-
-    def of(self, unit: str) -> int:
-        """Return what counts toward a limit of this unit."""
-        known = {
-            "USD": self.usd_nano,
-            "EUR": self.eur_nano,
-            "RUB": self.rub_nano,
-            "tokens": self.tokens,
-            "requests": self.requests,
-        }
-        return known[unit]
 
 
 class _Window(NamedTuple):
@@ -123,15 +106,6 @@ class _Window(NamedTuple):
     used_micro: int
     limit_micro: int | None
     remaining_micro: int | None
-
-
-def use_of(
-    ledger: ClickHouse, org: str, scope: str, name: str, period: tuple[int, int], *, own_keys: bool = False
-) -> Use:
-    """Return what a scope used of a period, from the ledger. Raises `Unavailable`."""
-    wanted = {"org": org, "scope": scope, "name": name, "own": int(own_keys), **_span(period)}
-    (row,) = ledger.query(load("budget_use"), wanted)
-    return Use(**{field: int(row[field]) for field in Use._fields})
 
 
 def is_known(ledger: ClickHouse, rules: Rules, org: str, user: str) -> bool:
@@ -185,6 +159,7 @@ def spend_status(
         requests_used_today=today.use.requests + others["day"].requests,
         tokens_used_month=month.use.tokens + others["month"].tokens,
         applies=limits[0].applies if limits else None,
+        fx=_worse(today.use.fx("EUR"), month.use.fx("EUR")),
         limits=tuple(limits) or None,
     )
 
@@ -195,22 +170,27 @@ def binding_limits(ledger: ClickHouse, rules: Rules, org: str, user: str, at_s: 
     Those are his own limits and the pools of the organisation and of his groups. Limits of a key, a model or an address
     depend on the call: `policy explain` shows them.
     """
-    found = [_binding(budget, used) for budget, used in _used(ledger, rules, org, user, at_s)]
+    found = [_binding(budget, use) for budget, use in _used(ledger, rules, org, user, at_s)]
     return sorted(found, key=lambda limit: (-limit.percent, limit.policy_id, limit.period, limit.unit))
 
 
-def _used(ledger: ClickHouse, rules: Rules, org: str, user: str, at_s: int) -> list[tuple[Budget, int]]:
+def _used(ledger: ClickHouse, rules: Rules, org: str, user: str, at_s: int) -> list[tuple[Budget, Use]]:
     groups = rules.groups.of(org, user)
     policies = in_force(rules.policies.values(), at_s * 1_000)
     pools = pool_limits(policies, org, {("group", group) for group in groups})
     found = []
     for budget in (*effective(policies, org, user, groups).budgets, *pools):
         period = period_of(budget.limit.window, budget.timezone, at_s)
-        found.append((budget, use_of(ledger, org, budget.scope, budget.name, period).of(budget.unit)))
+        found.append((budget, use_of(ledger, org, budget.scope, budget.name, period)))
     return found
 
 
-def _binding(budget: Budget, used: int) -> BindingLimit:
+def _worse(*marks: Fx | None) -> Fx | None:
+    return "none" if "none" in marks else "stale" if "stale" in marks else None
+
+
+def _binding(budget: Budget, use: Use) -> BindingLimit:
+    used = use.of(budget.unit)
     return BindingLimit(
         policy_id=budget.policy_id,
         applies=budget.applies,
@@ -222,6 +202,7 @@ def _binding(budget: Budget, used: int) -> BindingLimit:
         used=used,
         remaining=max(0, budget.amount - used),
         percent=used * 100 // budget.amount,
+        fx=use.fx(budget.unit),
     )
 
 
@@ -238,7 +219,7 @@ def assert_available(
     if not is_known(ledger, rules, org, user):
         raise UserNotFoundError
     used = _used(ledger, rules, org, user, int(now.timestamp()))
-    used_up = [budget.limit for budget, amount in used if _counted(budget, amount) >= budget.limit.amount]
+    used_up = [one.limit for one, use in used if _counted(one, use.of(one.unit)) >= one.limit.amount]
     if used_up:
         raise CostLimitExceeded(limit_text(min(used_up, key=lambda limit: (limit.measure != "money", limit.period))))
 
@@ -265,7 +246,7 @@ def _tightest(
 
 def _provider_keys(ledger: ClickHouse, org: str, user: str, month: tuple[int, int]) -> tuple[ProviderKey, ...]:
     """Return the dearest keys, and as one more row what all the others took: the rows add up to the month."""
-    rows = ledger.query(load("provider_keys"), {"org": org, "user": user, **_span(month)})
+    rows = ledger.query(load("provider_keys"), {"org": org, "user": user, **span(month)})
     keys = [_provider_key(row["fingerprint"], _label(row), int(row["eur_nano"]), row) for row in rows[:_DEAREST]]
     others = rows[_DEAREST:]
     if others:
@@ -288,8 +269,3 @@ def _provider_key(fingerprint: str, label: str, eur_nano: int, row: dict[str, An
         cost_month_eur=micro / 1_000_000,
         billing_scope=row["billing_scope"],
     )
-
-
-def _span(period: tuple[int, int]) -> dict[str, str]:
-    start, end = (moment(datetime.fromtimestamp(at_s, UTC)) for at_s in period)
-    return {"since": start, "until": end}

@@ -10,7 +10,8 @@ import click
 from tollmeter.admin.model_rules import Call, Explained, explained, model_rules
 from tollmeter.admin.names import identity
 from tollmeter.admin.policy_text import amount_text
-from tollmeter.admin.spend_status import SpendStatus, UserNotFoundError, is_known, spend_status, use_of
+from tollmeter.admin.scope_use import use_of
+from tollmeter.admin.spend_status import SpendStatus, UserNotFoundError, is_known, spend_status
 from tollmeter.broker.policies import Rules, read_rules, read_spend
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
@@ -36,6 +37,10 @@ _REASONS = {
     "own_policy": "the member's own policy wins whole",
     "smaller_limit": "a smaller limit of its kind is in force",
     "equal_limit": "an equal limit of its kind is in force",
+}
+_FX = {
+    "stale": "calls are in it by an exchange rate that is too old, and a margin",
+    "none": "calls are missing from it for want of an exchange rate: 'tollmeter prices fx update' brings rates",
 }
 _SCOPES = ("api_key", "client_ip", "agent", "model", "provider", "version", "feature", "session", "run")
 
@@ -170,6 +175,9 @@ def _print_status(found: SpendStatus, user: str, *, own_keys: bool) -> None:
         for name in ("today", "month")
     ]
     print_table(f"spend of {user}, EUR, against limits in EUR; warned at {found.warn_threshold_pct} %", rows)
+    marks = {limit.unit: limit.fx for limit in found.limits or () if limit.fx} | ({"EUR": found.fx} if found.fx else {})
+    for currency, mark in marks.items():
+        out.print(f"{currency}: {_FX[mark]}")
     if found.by_provider_keys:
         shown = [
             {"key": key.label, "paid by": key.billing_scope, "this month": amount_text(key.cost_month_micro_eur)}
@@ -208,9 +216,10 @@ def _why(budget: Budget, own: Effective) -> str:
 
 def _row(budget: Budget, why: str, ledger: ClickHouse | None, live: dict[str, Spend]) -> dict[str, Any]:
     period = period_of(budget.limit.window, budget.timezone, int(datetime.now(UTC).timestamp()))
-    used = None
+    used = fx = None
     if ledger is not None:
-        used = use_of(ledger, budget.org_id, budget.scope, budget.name, period).of(budget.unit)
+        use = use_of(ledger, budget.org_id, budget.scope, budget.name, period)
+        used, fx = use.of(budget.unit), use.fx(budget.unit)
     key = spend_key(budget.org_id, budget.scope, budget.name, budget.period, budget.unit)
     seen = live.get(key)
     return {
@@ -227,7 +236,8 @@ def _row(budget: Budget, why: str, ledger: ClickHouse | None, live: dict[str, Sp
         "percent": None if used is None else used * 100 // budget.amount,
         "guards_see": seen.spent if seen is not None and seen.ends_s == period[1] else None,
         "policy_id": budget.policy_id,
-        "why": why,
+        "why": why if fx is None else f"{why}; {_FX[fx]}",
+        **({} if fx is None else {"fx": fx}),
     }
 
 
