@@ -278,8 +278,8 @@ def test_q4(check: Check, line: Line, shop: Shop) -> None:
     with check.step("the history is kept"):
         line.ok("policy", "set", "--org", org, "--no-limits")
         kept = line.json("policy", "history", "--org", org)
-        told = [("launch", "ann"), ("refund", "ann"), ("launch", "ann"), ("over early", "ann")]
-        assert [(one["reason"], one["by"]) for one in kept] == told
+        assert [one["reason"] for one in kept] == ["launch", "refund", "launch", "over early"]
+        assert {one["by"] for one in kept} == {"ann"}
         assert kept[1]["added"] >= 20_000
 
 
