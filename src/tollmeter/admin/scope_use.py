@@ -8,6 +8,10 @@ from tollmeter.sinks.clickhouse.queries import load, moment
 
 Fx = Literal["stale", "none"]
 """Of an amount used: calls are in it by an exchange rate that is too old, and a margin; or miss for want of any."""
+FX_WORDS = {
+    "stale": "calls are in it by an exchange rate that is too old, and a margin",
+    "none": "calls are missing from it for want of an exchange rate: 'tollmeter prices fx update' brings rates",
+}
 
 
 class Use(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from tollmeter.admin.scope_use import Fx, Use, span, use_of
+from tollmeter.admin.scope_use import FX_WORDS, Fx, Use, span, use_of
 from tollmeter.broker.policies import Rules
 from tollmeter.producers.guard.decision import CostLimitExceeded
 from tollmeter.producers.guard.refusals import limit_text
@@ -94,6 +94,11 @@ class SpendStatus(BaseModel):
     fx: Fx | None = None
     """Of the amounts in EUR."""
     limits: tuple[BindingLimit, ...] | None = None
+
+    def fx_lines(self) -> list[str]:
+        """Say what is to be said of the exchange rates in these amounts, a line for each currency."""
+        marks = {limit.unit: limit.fx for limit in self.limits or ()} | ({"EUR": self.fx} if self.fx else {})
+        return [f"{currency}: {FX_WORDS[mark]}" for currency, mark in marks.items() if mark]
 
     def document(self) -> dict[str, Any]:
         """Return the fields as JSON carries them."""

@@ -10,7 +10,7 @@ import click
 from tollmeter.admin.model_rules import Call, Explained, explained, model_rules
 from tollmeter.admin.names import identity
 from tollmeter.admin.policy_text import amount_text
-from tollmeter.admin.scope_use import use_of
+from tollmeter.admin.scope_use import FX_WORDS, use_of
 from tollmeter.admin.spend_status import SpendStatus, UserNotFoundError, is_known, spend_status
 from tollmeter.broker.policies import Rules, read_rules, read_spend
 from tollmeter.cli.ledger import reading
@@ -37,10 +37,6 @@ _REASONS = {
     "own_policy": "the member's own policy wins whole",
     "smaller_limit": "a smaller limit of its kind is in force",
     "equal_limit": "an equal limit of its kind is in force",
-}
-_FX = {
-    "stale": "calls are in it by an exchange rate that is too old, and a margin",
-    "none": "calls are missing from it for want of an exchange rate: 'tollmeter prices fx update' brings rates",
 }
 _SCOPES = ("api_key", "client_ip", "agent", "model", "provider", "version", "feature", "session", "run")
 
@@ -175,9 +171,8 @@ def _print_status(found: SpendStatus, user: str, *, own_keys: bool) -> None:
         for name in ("today", "month")
     ]
     print_table(f"spend of {user}, EUR, against limits in EUR; warned at {found.warn_threshold_pct} %", rows)
-    marks = {limit.unit: limit.fx for limit in found.limits or () if limit.fx} | ({"EUR": found.fx} if found.fx else {})
-    for currency, mark in marks.items():
-        out.print(f"{currency}: {_FX[mark]}")
+    for line in found.fx_lines():
+        out.print(line)
     if found.by_provider_keys:
         shown = [
             {"key": key.label, "paid by": key.billing_scope, "this month": amount_text(key.cost_month_micro_eur)}
@@ -236,7 +231,7 @@ def _row(budget: Budget, why: str, ledger: ClickHouse | None, live: dict[str, Sp
         "percent": None if used is None else used * 100 // budget.amount,
         "guards_see": seen.spent if seen is not None and seen.ends_s == period[1] else None,
         "policy_id": budget.policy_id,
-        "why": why if fx is None else f"{why}; {_FX[fx]}",
+        "why": why if fx is None else f"{why}; {FX_WORDS[fx]}",
         **({} if fx is None else {"fx": fx}),
     }
 
