@@ -211,10 +211,8 @@ def _why(budget: Budget, own: Effective) -> str:
 
 def _row(budget: Budget, why: str, ledger: ClickHouse | None, live: dict[str, Spend]) -> dict[str, Any]:
     period = period_of(budget.limit.window, budget.timezone, int(datetime.now(UTC).timestamp()))
-    used = fx = None
-    if ledger is not None:
-        use = use_of(ledger, budget.org_id, budget.scope, budget.name, period)
-        used, fx = use.of(budget.unit), use.fx(budget.unit)
+    use = None if ledger is None else use_of(ledger, budget.org_id, budget.scope, budget.name, period)
+    used, fx = (None, None) if use is None else (use.of(budget.unit), use.fx(budget.unit))
     key = spend_key(budget.org_id, budget.scope, budget.name, budget.period, budget.unit)
     seen = live.get(key)
     return {
