@@ -64,7 +64,7 @@ def raise_(settings: Settings, /, until: datetime, given: dict[str, str], as_jso
 @_who_and_why
 @json_option
 @click.pass_obj
-def put_back_(settings: Settings, /, by: str, reason: str, as_json: bool, **asked: Any) -> None:
+def put_back_(settings: Settings, /, by: str, reason: str, as_json: bool, **asked: str) -> None:
     """End what was raised before its time: the policy's own limits hold at once. What was reset stays reset."""
     now_ms = round(time.time() * 1_000)
     with doing():
