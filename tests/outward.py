@@ -313,8 +313,10 @@ _LISTED = {
             src/tollmeter/admin/model_rules.py producers/http/request.py
             producers/imports/log_lines.py producers/imports/old_tables.py producers/middleware/admission.py
             schemas/envelope.py schemas/progress.py schemas/registry.py sinks/clickhouse/books.py
-            sinks/clickhouse/client.py src/tollmeter/admin/access.py src/tollmeter/admin/close.py
-            src/tollmeter/admin/setup.py src/tollmeter/broker/policies.py src/tollmeter/broker/registry.py
+            sinks/clickhouse/client.py src/tollmeter/admin/access.py src/tollmeter/admin/backup.py
+            src/tollmeter/admin/close.py
+            src/tollmeter/admin/setup.py src/tollmeter/broker/passed.py
+            src/tollmeter/broker/policies.py src/tollmeter/broker/registry.py
             src/tollmeter/cli/run.py src/tollmeter/embedded/environment.py src/tollmeter/embedded/http_answer.py
             src/tollmeter/embedded/state.py src/tollmeter/server/doors/litellm.py src/tollmeter/server/known.py
             src/tollmeter/server/pages/session.py src/tollmeter/server/proxy/app.py

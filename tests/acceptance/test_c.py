@@ -80,7 +80,7 @@ def test_c1(check: Check, line: Line, shop: Shop) -> None:
         }
 
 
-def test_c2(check: Check, line: Line) -> None:
+def test_c2(check: Check, line: Line, shop: Shop) -> None:
     org = check.org
     line.ok("member", "set", "--org", org, "--user", "ann", "--in", "blue", "--in", "red")
     member = ("--applies", "each_member")
@@ -105,6 +105,17 @@ def test_c2(check: Check, line: Line) -> None:
         line.ok("member", "set", "--org", f"{org}-n", "--user", "eve")
         status = line.json("policy", "status", "--org", f"{org}-n", "--user", "eve")
         assert (status["warn_threshold_pct"], [name for name in LIMITS if name in status]) == (80, [])
+    with check.step("a group that only the call names limits as one of the membership does"):
+        theirs = f"{org}-g"
+        policy(line, theirs, "group", "interns", *member, "--daily", "0.01", "--create")
+        line.arrive([event(org_id=theirs, user_id="zoe", output_tokens=2_000)])
+        question: dict[str, Any] = {"org": theirs, "provider": "openai", "max_output_tokens": 10, "user": "zoe"}
+        deny = shop.denied(groups=["interns"], **question)
+        assert (deny.body["error"], deny.body["reason"]) == ("CostLimitExceeded", "used")
+        assert deny.body["policy_id"].startswith(f"{theirs}/group/interns/each_member/")
+        assert shop.guard.check("gpt-4o", **question), "without the group nothing limits the call"
+        explained = line.json("policy", "explain", "--org", theirs, "--user", "zoe", "--group", "interns")
+        assert [one["policy_id"] for one in explained["budgets"]] == [deny.body["policy_id"]]
 
 
 def test_c3(check: Check, line: Line) -> None:

@@ -11,6 +11,7 @@ from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.schemas.progress import Progress
 from tollmeter.streams.rules.limits.budgets import Watchlist
+from tollmeter.streams.rules.limits.spend_rows import spend_rows
 from tollmeter.streams.rules.windows.barriers import barrier, move_clocks
 from tollmeter.streams.rules.windows.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
 from tollmeter.streams.rules.windows.fold import columns_read, fold_rows
@@ -88,7 +89,7 @@ def test_who_joins_a_group_is_measured_by_its_limit_at_once_and_who_leaves_no_lo
     member = Member(org_id="acme", name="ann", groups=("dev",))
     assert said(fold_member(line.state, member, line.offset, START * 1000)) == ["user ann 100 2026-11-20"]
     assert fold_member_delete(line.state, member.member_id, line.offset, START * 1000) == []
-    assert line.state.budgets.scopes == []
+    assert not any(one.alerts for scope in line.state.budgets.scopes for one in line.state.budgets.of(scope))
 
 
 def test_when_a_users_own_policy_goes_the_next_limit_holds_at_once() -> None:
@@ -217,3 +218,30 @@ def test_a_watchlist_watches_what_it_was_told_last() -> None:
     assert watchlist.watched(scopes).tolist() == [0]
     watchlist.set(10_000, [11])
     assert watchlist.crossing(scopes, ten, ten + 1).tolist() == [0, 2]
+
+
+def told(state: State) -> list[tuple[str, str, str, int]]:
+    """Return scope, period, unit and use of what guards are told."""
+    return [(row.scope, row.period, row.unit, row.spent) for row in spend_rows(state, state.budgets.scopes)]
+
+
+def test_the_limit_of_a_group_that_only_calls_name_is_told_to_guards_and_alerts_nobody() -> None:
+    weekly = Limit(period="week", measure="tokens", amount=9)
+    line = Line(each("group", "interns", daily_limit_micro=1, limits=(weekly,)))
+    assert line.spend(1_500, user_id="ann") == []
+    assert line.tick(START + 60) == []
+    assert told(line.state) == [("user", "day@UTC", "USD", 1_500), ("user", "week@UTC", "tokens", 12)]
+    fold_member(line.state, Member(org_id="acme", name="ann", groups=("interns",)), line.offset, START * 1000)
+    assert line.spend(0, user_id="ann") == []
+    again = fold_policy(
+        line.state, each("group", "interns", daily_limit_micro=2, warn_threshold_pct=100), line.offset, START * 1000
+    )
+    assert said(again) == []
+    assert line.spend(600, user_id="ann") == ["user ann 100 2026-11-20"]
+
+
+def test_a_users_own_policy_wins_whole_over_groups_that_calls_name() -> None:
+    own = Policy(org_id="acme", scope="user", name="ann", monthly_limit_micro=5)
+    line = Line(each("group", "interns", daily_limit_micro=1), own)
+    line.spend(1_500, user_id="ann")
+    assert [(scope, period) for scope, period, *_ in told(line.state)] == [("user", "month@UTC")]

@@ -12,8 +12,8 @@ import numpy as np
 
 from tollmeter.schemas.policy import ASKED_COLUMNS, MEMBER_SCOPES, Member, Policy
 from tollmeter.streams.rules.limits.adjusted import adjusted, next_end_ms
-from tollmeter.streams.rules.limits.budgets import Watchlist, edges_of, level_of
-from tollmeter.streams.rules.limits.policies import Budget, Groups, budgets_of, effective, pool_limits
+from tollmeter.streams.rules.limits.budgets import UNREACHED, Watchlist, edges_of, level_of
+from tollmeter.streams.rules.limits.policies import Budget, Groups, budgets_of, effective, nameable, pool_limits
 from tollmeter.streams.rules.windows.scopes import Scopes
 from tollmeter.streams.rules.windows.totals import LEVELS, Vector
 
@@ -239,7 +239,10 @@ class Budgets:
         org = self._org(org_id)
         if kind == "user":
             deciding = org.own.get(name) or org.shared | org.defaults["user"]
-            return effective(deciding.values(), org_id, name, self.groups.of(org_id, name)).budgets if deciding else ()
+            if not deciding:
+                return ()
+            found = effective(deciding.values(), org_id, name, self.groups.of(org_id, name)).budgets
+            return found + nameable(deciding.values(), org_id, name, found)
         rules = (org.pools.get((kind, name)) or org.defaults.get(kind, {})).values()
         return pool_limits(rules, org_id, {(kind, name)}) if rules else ()
 
@@ -252,7 +255,7 @@ class Budgets:
                 edge.amount
                 for budget in budgets
                 if (level_of(budget), budget.unit) == (level, unit)
-                for edge in edges_of(budget)
+                for edge in edges_of(budget) or (UNREACHED,)
             ]
             lists = self._lists.setdefault(level, {})
             lists.setdefault(unit, Watchlist()).set(scope, amounts)

@@ -54,6 +54,10 @@ class Edge:
         return None if self.label == REMAINING else int(self.label)
 
 
+UNREACHED = Edge("100", int(_NEVER))
+"""Keeps the scope of a budget that alerts nobody among those whose use is told."""
+
+
 def edges_of(budget: Budget) -> tuple[Edge, ...]:
     """Return the edges of a budget in ascending order; a percentage of a limit is rounded up, exactly."""
     edges = [Edge(str(pct), -(-pct * budget.amount // 100)) for pct in budget.thresholds]

@@ -6,7 +6,7 @@ session or run, and the default for these. Pool policies add up: each holds for 
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tollmeter.schemas.money import NANO_PER_MICRO
@@ -27,9 +27,15 @@ class Budget:
     currency: Currency
     timezone: str
     thresholds: tuple[int, ...]
+    """Percentages that alert. Without one it alerts nobody: guards alone ask for it."""
     alert_remaining_micro: int | None
     policy_id: str
     """The policy that decided."""
+
+    @property
+    def alerts(self) -> bool:
+        """Whether it can alert at all."""
+        return bool(self.thresholds)
 
     @property
     def applies(self) -> str:
@@ -198,6 +204,19 @@ def effective(policies: Iterable[Policy], org: str, user: str, groups: Collectio
         warn_policy_id=warn.policy_id,
         lost=tuple(sorted(lost, key=lambda entry: (entry.budget.kind, entry.budget.amount, entry.budget.policy_id))),
     )
+
+
+def nameable(policies: Iterable[Policy], org: str, user: str, known: Collection[Budget]) -> tuple[Budget, ...]:
+    """Return what a user's calls may be limited by beside `known` when they name groups that he is no member of.
+
+    Guards ask for the spend of these limits, so it is told; nobody is alerted, since no membership says they hold.
+    """
+    policies = list(policies)
+    groups = {policy.name for policy in policies if policy.scope == "group" and policy.applies == "each_member"}
+    kinds = {budget.kind for budget in known}
+    found = effective(policies, org, user, groups).budgets if groups else ()
+    quiet = (replace(one, thresholds=(), alert_remaining_micro=None) for one in found if one.kind not in kinds)
+    return tuple(quiet)
 
 
 def pool_limits(policies: Iterable[Policy], org: str, scopes: Collection[tuple[str, str]]) -> tuple[Budget, ...]:
