@@ -18,7 +18,7 @@ from tests.workers import Workers, read, send
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import PolicyDelete, Tick
 from tollmeter.schemas.envelope import control_record, tick_record
-from tollmeter.schemas.priced import KIND_ROWS, KIND_TICK
+from tollmeter.schemas.priced import FORMAT_VERSION, KIND_ROWS, KIND_TICK
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 from tollmeter.streams.price.batch import price_batch
@@ -117,7 +117,7 @@ def test_newer_format_stops_its_partition_alone(
     line_settings: Settings, workers: Workers, eventually: Eventually
 ) -> None:
     known, later, other = priced(1), priced(2), priced(3)
-    newer = [(name, b"2" if name == "format" else value) for name, value in later.headers]
+    newer = [(name, b"%d" % (FORMAT_VERSION + 1) if name == "format" else value) for name, value in later.headers]
     send(line_settings, topics.PRICED, [(0, known.value, known.headers), (0, later.value, newer)])
     send(line_settings, topics.PRICED, [(1, other.value, other.headers)])
     worker = workers("ledger")
