@@ -93,8 +93,8 @@ def zstd_bounded(payload: Payload) -> bytes:
 def _into(codec: Codec, payload: Payload) -> bytes:
     """Unpack into a buffer of the largest size: only what is written of it takes memory."""
     room = getattr(_local, "room", None)
-    if room is None:
-        room = _local.room = mmap.mmap(-1, BATCH_BYTES)
+    if room is None or len(room) != BATCH_BYTES:
+        room = _local.room = mmap.mmap(-1, BATCH_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
         size = codec.decompress_into(bytes(payload), room)
     except (cramjam.DecompressionError, OSError, ValueError) as error:
