@@ -89,7 +89,7 @@ def test_who_joins_a_group_is_measured_by_its_limit_at_once_and_who_leaves_no_lo
     member = Member(org_id="acme", name="ann", groups=("dev",))
     assert said(fold_member(line.state, member, line.offset, START * 1000)) == ["user ann 100 2026-11-20"]
     assert fold_member_delete(line.state, member.member_id, line.offset, START * 1000) == []
-    assert not any(one.alerts for scope in line.state.budgets.scopes for one in line.state.budgets.of(scope))
+    assert not any(one.thresholds for scope in line.state.budgets.scopes for one in line.state.budgets.of(scope))
 
 
 def test_when_a_users_own_policy_goes_the_next_limit_holds_at_once() -> None:

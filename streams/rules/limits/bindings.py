@@ -242,7 +242,7 @@ class Budgets:
             if not deciding:
                 return ()
             found = effective(deciding.values(), org_id, name, self.groups.of(org_id, name)).budgets
-            return found + nameable(deciding.values(), org_id, name, found)
+            return found + nameable(list(deciding.values()), org_id, name, found)
         rules = (org.pools.get((kind, name)) or org.defaults.get(kind, {})).values()
         return pool_limits(rules, org_id, {(kind, name)}) if rules else ()
 

@@ -33,11 +33,6 @@ class Budget:
     """The policy that decided."""
 
     @property
-    def alerts(self) -> bool:
-        """Whether it can alert at all."""
-        return bool(self.thresholds)
-
-    @property
     def applies(self) -> str:
         """Whether it is compared with what one member spends (each_member) or what all spend together (pool)."""
         return self.policy_id.split("/")[3]
@@ -206,17 +201,15 @@ def effective(policies: Iterable[Policy], org: str, user: str, groups: Collectio
     )
 
 
-def nameable(policies: Iterable[Policy], org: str, user: str, known: Collection[Budget]) -> tuple[Budget, ...]:
+def nameable(policies: Collection[Policy], org: str, user: str, known: Collection[Budget]) -> tuple[Budget, ...]:
     """Return what a user's calls may be limited by beside `known` when they name groups that he is no member of.
 
     Guards ask for the spend of these limits, so it is told; nobody is alerted, since no membership says they hold.
     """
-    policies = list(policies)
     groups = {policy.name for policy in policies if policy.scope == "group" and policy.applies == "each_member"}
     kinds = {budget.kind for budget in known}
     found = effective(policies, org, user, groups).budgets if groups else ()
-    quiet = (replace(one, thresholds=(), alert_remaining_micro=None) for one in found if one.kind not in kinds)
-    return tuple(quiet)
+    return tuple(replace(one, thresholds=(), alert_remaining_micro=None) for one in found if one.kind not in kinds)
 
 
 def pool_limits(policies: Iterable[Policy], org: str, scopes: Collection[tuple[str, str]]) -> tuple[Budget, ...]:

@@ -69,7 +69,7 @@ def forecast(state: State, budget: Budget, scope: int, now_s: int) -> int | None
 
 def outlook(state: State, budget: Budget, scope: int, now_ms: int) -> list[Alert]:
     """Return what a budget's pace says at an instant, told before or not; that of a session or run says nothing."""
-    if budget.scope in ASKED_COLUMNS or not budget.alerts:
+    if budget.scope in ASKED_COLUMNS or not budget.thresholds:
         return []
     now_s = now_ms // 1000
     spent = use_of(state, budget, scope, now_s)

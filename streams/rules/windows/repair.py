@@ -192,7 +192,7 @@ def late_edges(
                 state.touched_rolling.add(scope)
                 continue
             for budget in state.budgets.of(scope):
-                if (level_of(budget), budget.unit) != (level, unit) or not budget.alerts:
+                if (level_of(budget), budget.unit) != (level, unit) or not budget.thresholds:
                     continue
                 if over and late > 0:
                     alerts.append(late_spend_alert(state, budget, scope, bucket, late, int(is_[at]), late_s))
