@@ -115,7 +115,7 @@ def test_changed_partition_counts_pause_every_stage(
 
 def test_newer_format_pauses_and_alerts_once(line_settings: Settings, workers: Workers, eventually: Eventually) -> None:
     later = priced(2)
-    newer = [(name, b"2" if name == "format" else value) for name, value in later.headers]
+    newer = [(name, b"999" if name == "format" else value) for name, value in later.headers]
     send(line_settings, topics.PRICED, [(0, later.value, newer), (0, later.value, newer)])
     started = [workers("ledger"), workers("watch")]
     found = eventually(lambda: len(said := alerts(line_settings, "paused")) == 2 and said, 40)
