@@ -31,7 +31,7 @@ SECRETS = {
     "aws": "AKIACANARYKEYDDDDDDD",
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjYW5hcnlrZXkifQ.canarykeysignature{door}",
 }
-HIDDEN = re.compile(rb"canary(?:key|prompt)|CANARYKEY|203\.0\.113\.(?:77|78)(?!\d)", re.IGNORECASE)
+HIDDEN = re.compile(rb"canary(?:key|prompt)|CANARYKEY|198\.18\.77\.(?:77|78)(?!\d)", re.IGNORECASE)
 """Whatever of a canary must not be written: a cut one as well."""
 ORG = "privacy"
 INGEST = {"x_ingest_key": KEYS["INGEST_KEY"]}
@@ -68,11 +68,11 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 async def visit(**how):
-    scope = {"type": "http", "client": ("203.0.113.77", 1), "method": "POST", "path": "/", "query_string": b"",
-             "headers": [(b"x-forwarded-for", b"203.0.113.78"), (b"authorization", os.environ["CANARY"].encode())]}
+    scope = {"type": "http", "client": ("198.18.77.77", 1), "method": "POST", "path": "/", "query_string": b"",
+             "headers": [(b"x-forwarded-for", b"198.18.77.78"), (b"authorization", os.environ["CANARY"].encode())]}
     async def quiet(*_):
         return {"type": "http.request", "body": b"canaryprompt"}
-    await MeterASGI(app, trusted_proxies=["203.0.113.77"], **how)(scope, quiet, quiet)
+    await MeterASGI(app, trusted_proxies=["198.18.77.77"], **how)(scope, quiet, quiet)
 
 for how in ({"ip_mode": "truncated"}, {"ip_mode": "hashed", "ip_salt": "salt"}, {"ip_mode": "none"}):
     asyncio.run(visit(**how))
@@ -321,7 +321,7 @@ def stored(line: Line) -> Iterator[tuple[str, bytes]]:
             found = (
                 f"SELECT DISTINCT substring(toString({name}), 1, 400) AS v FROM {table} WHERE match(toString({name}), "
             )
-            answer = line.query(found + "'(?i)canary|203.0.113.7') LIMIT 5 FORMAT TSVRaw", "default")
+            answer = line.query(found + "'(?i)canary|198.18.77.7') LIMIT 5 FORMAT TSVRaw", "default")
             if answer.status == 200:
                 yield f"{table}.{name}", answer.body
 

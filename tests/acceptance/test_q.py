@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -429,16 +431,12 @@ def test_q9(check: Check, line: Line) -> None:
         "method": "initialize",
         "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
     }
-    ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-    ask = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
     line.arrive([event(org_id=check.org, request_id=f"r-{check.org}", output_tokens=10_000)])
     made = line.json("server-key", "create", "--org", check.org, "--role", "read", "--name", "assistant")
     key = {"TOLLMETER_READ_KEY": made["secret"]}
     with check.step("tools spend_by, why, top_calls and budgets over MCP"):
-        done = line.run("mcp", text="".join(json.dumps(one) + "\n" for one in (hello, ready, ask)), **key)
-        answers = [json.loads(text) for text in done.out.splitlines()]
-        (listed,) = [answer for answer in answers if answer.get("id") == 2]
-        assert {"spend_by", "why", "top_calls", "budgets"} <= {tool["name"] for tool in listed["result"]["tools"]}
+        environment = line.environment | key
+        assert {"spend_by", "why", "top_calls", "budgets"} <= asyncio.run(names(environment, line.folder))
     with check.step("a real client asks all four, for the organisation of its key alone"):
         line.ok("policy", "set", "--org", check.org, "--daily", "1")
         asked = [
@@ -447,7 +445,6 @@ def test_q9(check: Check, line: Line) -> None:
             ("why", {"id": f"r-{check.org}"}),
             ("budgets", {}),
         ]
-        environment = line.environment | key
         spend, top, why, budgets = asyncio.run(tools(environment, line.folder, asked))
         assert [row["org_id"] for row in spend["rows"]] == [check.org]
         assert spend["totals"]["usd_est"] == 0.1
@@ -462,12 +459,24 @@ def test_q9(check: Check, line: Line) -> None:
             assert "TOLLMETER_READ_KEY" in done.err
 
 
-async def tools(environment: dict[str, str], folder: Path, asked: list[tuple[str, dict[str, Any]]]) -> list[Any]:
-    """Ask with the protocol's own client library."""
-    command = [sys.executable, "-m", "tollmeter", "mcp"]
-    server = StdioServerParameters(command=command[0], args=command[1:], env=environment, cwd=str(folder))
+@asynccontextmanager
+async def assistant(environment: dict[str, str], folder: Path) -> AsyncIterator[ClientSession]:
+    """Speak with the command by the protocol's own client library."""
+    server = StdioServerParameters(
+        command=sys.executable, args=["-m", "tollmeter", "mcp"], env=environment, cwd=str(folder)
+    )
     async with stdio_client(server) as (read, write), ClientSession(read, write) as session:
         await session.initialize()
+        yield session
+
+
+async def names(environment: dict[str, str], folder: Path) -> set[str]:
+    async with assistant(environment, folder) as session:
+        return {tool.name for tool in (await session.list_tools()).tools}
+
+
+async def tools(environment: dict[str, str], folder: Path, asked: list[tuple[str, dict[str, Any]]]) -> list[Any]:
+    async with assistant(environment, folder) as session:
         results = [await session.call_tool(name, arguments) for name, arguments in asked]
     assert not any(result.is_error for result in results), results
     return [result.structured_content for result in results]
