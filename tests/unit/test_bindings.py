@@ -1,5 +1,6 @@
 """Tables for budgets beyond the plain ones: members, tags, weeks, zones, rolling sums, tokens, what remains."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from tollmeter.schemas.progress import Progress
 from tollmeter.streams.rules.limits.budgets import Watchlist
 from tollmeter.streams.rules.limits.spend_rows import spend_rows
 from tollmeter.streams.rules.windows.barriers import barrier, move_clocks
+from tollmeter.streams.rules.windows.burn import outlook
 from tollmeter.streams.rules.windows.controls import fold_member, fold_member_delete, fold_policy, fold_policy_delete
 from tollmeter.streams.rules.windows.fold import columns_read, fold_rows
 from tollmeter.streams.rules.windows.snapshot import restore, snapshot
@@ -229,6 +231,8 @@ def test_the_limit_of_a_group_that_only_calls_name_is_told_to_guards_and_alerts_
     weekly = Limit(period="week", measure="tokens", amount=9)
     line = Line(each("group", "interns", daily_limit_micro=1, limits=(weekly,)))
     assert line.spend(1_500, user_id="ann") == []
+    (ann,) = line.state.budgets.scopes
+    assert ann in line.state.to_publish
     assert line.tick(START + 60) == []
     assert told(line.state) == [("user", "day@UTC", "USD", 1_500), ("user", "week@UTC", "tokens", 12)]
     fold_member(line.state, Member(org_id="acme", name="ann", groups=("interns",)), line.offset, START * 1000)
@@ -245,3 +249,21 @@ def test_a_users_own_policy_wins_whole_over_groups_that_calls_name() -> None:
     line = Line(each("group", "interns", daily_limit_micro=1), own)
     line.spend(1_500, user_id="ann")
     assert [(scope, period) for scope, period, *_ in told(line.state)] == [("user", "month@UTC")]
+
+
+def test_a_limit_that_binds_is_told_before_one_that_calls_may_name() -> None:
+    line = Line(each("org", monthly_limit_micro=7), each("group", "interns", monthly_limit_micro=5))
+    line.spend(1_500, user_id="ann")
+    assert [(row.policy_id, row.limit) for row in spend_rows(line.state, line.state.budgets.scopes)] == [
+        ("acme/org//each_member/USD", 7_000)
+    ]
+
+
+def test_the_pace_of_such_a_limit_is_told_nobody() -> None:
+    line = Line(each("group", "interns", monthly_limit_micro=1_000_000_000))
+    line.spend(60_000_000_000, user_id="ann")
+    (ann,) = line.state.budgets.scopes
+    (quiet,) = line.state.budgets.of(ann)
+    loud, now_ms = replace(quiet, thresholds=(100,)), (START + 60) * 1_000
+    assert outlook(line.state, quiet, ann, now_ms) == []
+    assert "burn_rate" in [alert.kind for alert in outlook(line.state, loud, ann, now_ms)]

@@ -1,7 +1,6 @@
 """A batch that would unpack to gigabytes takes bounded memory, its neighbours are read, all others read as before."""
 
 import gzip
-from collections.abc import Iterator
 
 import cramjam
 import pytest
@@ -19,12 +18,9 @@ AROUND = [b"one", b"", b"x" * 5_000]
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     unpack.bound()
     monkeypatch.setattr(unpack, "BATCH_BYTES", 1 << 20)
-    unpack._local.__dict__.pop("room", None)
-    yield
-    unpack._local.__dict__.pop("room", None)
 
 
 def batch(values: list[bytes], codec: int, first: int = 0) -> bytes:
@@ -46,6 +42,14 @@ def read(wire: bytes, at: int = 0) -> list[tuple[int, bytes]]:
 @CODECS
 def test_ordinary_batches_read_as_before(codec: int) -> None:
     assert read(batch(AROUND, codec) + batch(AROUND, 0, 3)) == list(enumerate(AROUND * 2))
+
+
+@CODECS
+def test_the_room_is_that_of_the_present_limit(codec: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = batch([b"a", b" " * (2 << 20)], codec)
+    assert [value is UNREADABLE for _, value in read(large)] == [True, True]
+    monkeypatch.setattr(unpack, "BATCH_BYTES", 4 << 20)
+    assert [value is UNREADABLE for _, value in read(large)] == [False, False]
 
 
 @CODECS
