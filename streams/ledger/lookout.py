@@ -16,6 +16,7 @@ from tollmeter.schemas.access import BLOCK_PREFIX, RATE_PREFIX
 from tollmeter.schemas.dead_letter import read_letter
 from tollmeter.schemas.guards import PREFIX as GUARD_PREFIX
 from tollmeter.schemas.json_values import loads
+from tollmeter.schemas.model_rules import MODELS_PREFIX
 from tollmeter.schemas.record import UNREADABLE, Record
 from tollmeter.settings import Settings
 from tollmeter.streams.engine.incidents import Incidents
@@ -24,7 +25,7 @@ from tollmeter.streams.rules.events.letters import foreign_alert
 log = logging.getLogger("tollmeter.ledger")
 
 KEYS = {
-    topics.POLICIES: ("policy:", "member:", "history:", "passed:", BLOCK_PREFIX, RATE_PREFIX, "layout"),
+    topics.POLICIES: ("policy:", "member:", "history:", "passed:", "layout", BLOCK_PREFIX, RATE_PREFIX, MODELS_PREFIX),
     topics.SPEND: ("spend/", "as_of/", GUARD_PREFIX),
     topics.NOTICES: ("notice:", "mute:", "ack:"),
 }

@@ -10,6 +10,8 @@ from tollmeter.schemas.access import Block
 from tollmeter.schemas.dead_letter import dead_letter
 from tollmeter.schemas.guards import Beat
 from tollmeter.schemas.json_values import loads
+from tollmeter.schemas.model_rules import ModelRule
+from tollmeter.schemas.policy import Member
 from tollmeter.schemas.record import UNREADABLE
 from tollmeter.schemas.spend import AsOf, spend_key
 from tollmeter.streams.ledger.lookout import KEYS, foreign
@@ -33,6 +35,8 @@ OURS = [
     (topics.POLICIES, Block(scope="client_ip", name="192.0.2.1", reason="x").key),
     (topics.POLICIES, "policy:acme/org//pool/USD"),
     (topics.POLICIES, "layout"),
+    (topics.POLICIES, ModelRule(org_id="acme", scope="org", allowed=("gpt-4o",)).key),
+    (topics.POLICIES, f"member:{Member(org_id='acme', name='ann').member_id}"),
     (topics.SPEND, AsOf(partition=1, stamp=1, as_of_ms=1).key),
     (topics.SPEND, Beat(guard="a", at_ms=1).key),
     (topics.SPEND, spend_key("acme", "org", "", "2026-11", "USD")),

@@ -126,7 +126,7 @@ def read_manifest(folder: Path) -> Document:
         if document["version"] > VERSION:
             raise BackupError(f"{folder} was written by tollmeter {document['tollmeter']}: a newer one is needed")
         for file in (file for files in {**document["tables"], **document["topics"]}.values() for file in files):
-            if sha256((folder / Path(file["file"]).name).read_bytes()).hexdigest() != file["sha256"]:
+            if sha256(_at(folder, file).read_bytes()).hexdigest() != file["sha256"]:
                 raise BackupError(f"{folder / file['file']} is not what was written: the backup is damaged")
     except FileNotFoundError as error:
         raise BackupError(f"{folder} is no whole backup: {Path(error.filename).name} is missing") from None
@@ -149,7 +149,7 @@ def restore(settings: Settings, folder: Path) -> Document:
             if table not in known:
                 raise BackupError(f"{folder} holds a table {table} that this version does not know")
             for file in files:
-                client.insert_native(table, gzip.decompress((folder / file["file"]).read_bytes()))
+                client.insert_native(table, gzip.decompress(_at(folder, file).read_bytes()))
     finally:
         client.close()
     _reach(settings, _restore_topics(settings, folder, document["topics"]))
@@ -163,11 +163,16 @@ async def _restore_topics(settings: Settings, folder: Path, files: Mapping[str, 
             place = TopicPartition(settings.topic(topic), 0)
             there = {record.key async for record in read_all(consumer, [place])}
             for file in files[topic]:
-                for line in gzip.decompress((folder / file["file"]).read_bytes()).decode().splitlines():
+                for line in gzip.decompress(_at(folder, file).read_bytes()).decode().splitlines():
                     key, value, headers = json.loads(line)
                     if _bytes(key) not in there:
                         pairs = [(name, _bytes(text)) for name, text in headers]
                         await producer.send_and_wait(place.topic, _bytes(value), _bytes(key), 0, headers=pairs)
+
+
+def _at(folder: Path, file: Document) -> Path:
+    """Return where a file of the list lies: in the folder itself, whatever the list says."""
+    return folder / Path(file["file"]).name
 
 
 def last(settings: Settings) -> tuple[Path, datetime] | None:
