@@ -393,6 +393,8 @@ def test_a9(check: Check, line: Line, world: World) -> None:
             (line.folder / f"{name}.json").write_text(json.dumps(report, default=float), encoding="utf-8")
         section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Check the invoice\n")[2]
         printed = re.findall(r"^tollmeter (.+)", section.partition("\n## ")[0], re.MULTILINE)
+        to_close = datetime(2026, 10, 15, tzinfo=UTC)
+        line.arrive([event(to_close, org_id=check.org, output_tokens=1_000)])
         for words in printed:
             done = line.run(*shlex.split(words, comments=True))
             assert done.code == 0 or (words.startswith("reconcile") and done.code == 1), (words, done.err)

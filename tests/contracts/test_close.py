@@ -117,6 +117,24 @@ def test_reopened_it_is_made_anew_and_nothing_is_booked_twice(client: ClickHouse
     assert sum(line["cost_nano"] for line in closing.drift(client, second, "")) == -7, "what November has booked"
 
 
+def test_what_is_not_known_is_not_frozen_as_zero(client: ClickHouse) -> None:
+    with pytest.raises(closing.CloseError, match="no call of 2025-03 is stored"):
+        closing.close(client, date(2025, 3, 1), "", LATER)
+    with pytest.raises(closing.CloseError, match="no call of organisation 'ogr1' was ever stored"):
+        closing.close(client, OCTOBER, "ogr1", LATER)
+    with pytest.raises(closing.CloseError, match="not all of 2026-10 is stored: calls sent at 2026-10-31T23:59:59"):
+        closing.close(client, OCTOBER, "", LATER, stored_until=datetime(2026, 10, 31, 23, 59, 59, tzinfo=UTC))
+    assert client.query("SELECT count() AS n FROM statements")[0]["n"] == 0
+    made, _ = closing.close(client, OCTOBER, "", LATER, stored_until=datetime(2026, 11, 1, tzinfo=UTC))
+    assert made.content["stored_until"] == "2026-11-01T00:00:00+00:00"
+
+
+def test_an_organisation_without_calls_in_a_month_has_a_statement_of_nothing(client: ClickHouse) -> None:
+    insert(client, [call(6_000, event_time=LATER, org_id="org9")], offset=3)
+    made, _ = closing.close(client, OCTOBER, "org9", LATER)
+    assert (made.content["rows"], made.content["totals"]["calls"]) == ([], 0)
+
+
 def test_the_command_refuses_and_writes_files(client: ClickHouse, ledger_settings: Settings, tmp_path: Path) -> None:
     def run(*words: str) -> Any:
         return CliRunner().invoke(close, list(words), obj=ledger_settings)

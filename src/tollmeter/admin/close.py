@@ -67,8 +67,14 @@ def standing(all_: Iterable[Statement]) -> dict[str, Statement]:
     return {month: one for month, one in latest.items() if one.state == CLOSED}
 
 
-def close(client: ClickHouse, month: date, org: str, now: datetime, reason: str = "") -> tuple[Statement, bool]:
-    """Return the month's statement, frozen now unless it stands already, and whether it was. Raises `CloseError`."""
+def close(
+    client: ClickHouse, month: date, org: str, now: datetime, reason: str = "", stored_until: datetime | None = None
+) -> tuple[Statement, bool]:
+    """Return the month's statement, frozen now unless it stands already, and whether it was.
+
+    `stored_until`: all that was sent before is in the ledger; None = not known, which the statement then says. Raises
+    `CloseError` for a month that is not over or not stored, and for an organisation nobody has heard of.
+    """
     known = statements(client, org)
     name = f"{month:%Y-%m}"
     stands = standing(known)
@@ -77,8 +83,13 @@ def close(client: ClickHouse, month: date, org: str, now: datetime, reason: str 
     following = _next(month)
     if now.astimezone(UTC).date() < following:
         raise CloseError(f"{name} is not over: it ends with {following}, 00:00 UTC")
+    if stored_until is not None and stored_until < _midnight(following):
+        waits = stored_until.astimezone(UTC).isoformat(timespec="seconds")
+        raise CloseError(f"not all of {name} is stored: calls sent at {waits} wait; see 'tollmeter status', then again")
     number = 1 + max((one.number for one in known if one.month == name), default=0)
     rows = current(client, month, org)
+    if not rows:
+        _require_calls(client, month, org)
     content = {
         "month": name,
         "zone": "UTC",
@@ -86,6 +97,7 @@ def close(client: ClickHouse, month: date, org: str, now: datetime, reason: str 
         "number": number,
         "closed_at": now.astimezone(UTC).isoformat(timespec="seconds"),
         "reason": reason,
+        "stored_until": stored_until and stored_until.astimezone(UTC).isoformat(timespec="seconds"),
         "rows": rows,
         "totals": totals(rows),
         "price_books": sorted({book for row in rows for book in row["price_books"]}),
@@ -120,6 +132,14 @@ def current(client: ClickHouse, month: date, org: str) -> list[Row]:
     """Return the rows of a month as the ledger has them now. Raises `Unavailable`."""
     span = {"since": moment(_midnight(month)), "until": moment(_midnight(_next(month)))}
     return client.query(load("statement_rows"), {**span, "org_id": org})
+
+
+def _require_calls(client: ClickHouse, month: date, org: str) -> None:
+    """Tell a month without calls from one that the ledger knows nothing of. Raises `CloseError`."""
+    if not current(client, month, ""):
+        raise CloseError(f"no call of {month:%Y-%m} is stored, of anybody: there is nothing to close")
+    if not client.query("SELECT 1 AS there FROM usage_events WHERE org_id = {org:String} LIMIT 1", {"org": org}):
+        raise CloseError(f"no call of organisation {org!r} was ever stored: see 'tollmeter report spend'")
 
 
 def totals(rows: Iterable[Row]) -> dict[str, int]:

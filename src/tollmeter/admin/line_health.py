@@ -5,14 +5,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from tollmeter.admin.dead_letters import read_cases
-from tollmeter.admin.verify.position import LogUnreadableError, Offsets, position, reader
+from tollmeter.admin.verify.position import SLACK, LogUnreadableError, Offsets, position, reader
 from tollmeter.broker.client import BrokerAway, kafka_consumer, read_between
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
@@ -64,7 +64,7 @@ async def line_health(settings: Settings) -> LineHealth:
     behind = {}
     async with reader(settings) as consumer:
         for stage, (topic, ends, done) in places.items():
-            late = {TopicPartition(settings.topic(topic), n): done[n] for n, end in ends.items() if done[n] < end}
+            late = _late(settings, topic, ends, done)
             behind[stage] = Behind(at.waiting(stage), await _oldest_s(consumer, late))
     records = sum(end - at.dlq_begin[number] for number, end in at.dlq_end.items())
     if records > MOST_LETTERS:
@@ -73,6 +73,31 @@ async def line_health(settings: Settings) -> LineHealth:
     states = Counter[str](case.state for case in cases)
     reasons = Counter(case.letter.reason for case in cases)
     return LineHealth(behind, Letters(records, states, reasons))
+
+
+async def stored_until(settings: Settings) -> datetime | None:
+    """Return the time before which all that was sent is in the ledger: since when PRICE or LEDGER lets something wait.
+
+    None where something waits and its age is not known. Raises `LogUnreadableError`.
+    """
+    now = datetime.now(UTC)
+    at = await position(settings, 0.0, ())
+    places = (
+        _late(settings, topics.EVENTS, at.events_end, at.price_done),
+        _late(settings, topics.PRICED, at.priced_end, at.ledger_done),
+    )
+    async with reader(settings) as consumer:
+        ages = [await _oldest_s(consumer, late) for late in places]
+    if None in ages:
+        return None
+    # A priced record is appended behind its source, later by what PRICE was behind.
+    behind = max(ages[0] or 0.0, ages[1] + SLACK.total_seconds() if ages[1] else 0.0)
+    return now - timedelta(seconds=behind)
+
+
+def _late(settings: Settings, topic: str, ends: Offsets, done: Offsets) -> dict[TopicPartition, int]:
+    """Return by partition the first offset that a stage has not dealt with, where there is one."""
+    return {TopicPartition(settings.topic(topic), n): done[n] for n, end in ends.items() if done[n] < end}
 
 
 async def published_book(settings: Settings) -> PublishedBook | None:

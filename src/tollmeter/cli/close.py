@@ -1,5 +1,6 @@
 """`tollmeter close`: the month's statement, frozen; later changes as adjustments; as text, JSON, CSV or a page."""
 
+import asyncio
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ def close(
             if reopen:
                 made, fresh = closing.reopen(client, month, org, now, reason), True
             else:
-                made, fresh = closing.close(client, month, org, now, reason)
+                made, fresh = closing.close(client, month, org, now, reason, _stored_until(settings))
                 changes = [] if fresh else closing.drift(client, made, org)
         except closing.CloseError as problem:
             raise UserError(str(problem)) from None
@@ -67,6 +68,17 @@ def close(
         print_json({**made.content, **head, "reason": made.reason, "not_booked_yet": changes})
         return
     _tell(made, changes, fresh=fresh)
+
+
+def _stored_until(settings: Settings) -> datetime | None:
+    """Return until when all that was sent is stored, None where the broker does not say."""
+    from tollmeter.admin.line_health import stored_until
+    from tollmeter.admin.verify.position import LogUnreadableError
+
+    try:
+        return asyncio.run(stored_until(settings))
+    except LogUnreadableError:
+        return None
 
 
 def _tell(made: "Statement", changes: list[dict[str, Any]], *, fresh: bool) -> None:
@@ -101,6 +113,8 @@ def _doubts(content: dict[str, Any]) -> list[str]:
     totals = content["totals"]
     books, rates = ", ".join(content["price_books"]), f"{content['fx_first']} to {content['fx_last']}"
     said = [f"price books {books or 'none'}; exchange rates of {rates if content['fx_first'] else 'no day'}"]
+    if content.get("stored_until") is None:
+        said.append("whether all that was sent had been stored is not known: the broker did not answer")
     if totals["unpriced"]:
         risk = nano_to_text(totals["at_risk_nano"])
         said.append(f"not in it: {totals['unpriced']:,} calls of unknown cost, at risk {risk} USD")
