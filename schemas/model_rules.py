@@ -64,7 +64,7 @@ class ModelRule(BaseModel):
     @cached_property
     def accepted(self) -> frozenset[str]:
         """The allowed names as they are compared."""
-        return frozenset(version_key(entry) if without_date(entry) else entry for entry in self.allowed)
+        return frozenset(version_key(entry) if without_date(entry) else plain_model(entry) for entry in self.allowed)
 
     def meets(self, names: frozenset[str]) -> bool:
         """Say whether a model that is known by these names is allowed."""

@@ -75,7 +75,8 @@ class Decider:
         """Ask the cap, the rate limits and the budgets."""
         known, org, model, access = self._known, question.org or "", question.model, self._known.access
         prices, provider = known.prices, question.provider or ""
-        est, status = (None, UNPRICED.status) if prices is None else prices.estimate(provider, model, tokens, output)
+        estimated = (None, UNPRICED.status) if prices is None else prices.estimate(provider, model, tokens, output)
+        est, status = estimated
         if est is None:
             if self._closed:
                 return refusals.price_unknown(model)
@@ -93,22 +94,22 @@ class Decider:
             provider, model = prices.identity(provider, model)
         version, model = known.answers.of(provider, question.api_host or "", question.model, model)
         caller = question.caller(provider, model, version)
-        return self._reserve(org, caller, est, status, tokens + output, wall_ms, mono_ns // 1_000_000)
+        return self._reserve(org, caller, estimated, tokens + output, wall_ms, mono_ns // 1_000_000)
 
     def _reserve(
-        self, org: str, caller: Caller, est: int | None, status: str, tokens: int, wall_ms: int, mono_ms: int
+        self, org: str, caller: Caller, estimated: tuple[int | None, str], tokens: int, wall_ms: int, mono_ms: int
     ) -> Allow | Deny:
-        """Ask the budgets and set the estimate aside in all of them."""
-        known = self._known
+        """Ask the budgets and set the estimate (nano-USD and price status) aside in all of them."""
+        known, (est, status) = self._known, estimated
         binding = known.limits.find(org, caller, wall_ms)
         bounds = binding.counted if status == "FREE" else binding.bounds
         partition = known.partition(org)
         as_of_ms = known.spend.known_until(partition)
         stale = not self._trusting if as_of_ms is None else wall_ms - as_of_ms > self._stale_ms
         rates = known.prices.rates() if binding.foreign and known.prices is not None else NO_RATES
-        unrated, fx_stale = _rated(binding.bounds, rates) if binding.foreign else (False, False)
+        unrated, fx_stale = _rated(bounds, rates) if binding.foreign else (False, False)
         if (stale or unrated) and self._closed and (bounds or not known.loaded):
-            return refusals.budget_unknown(known.staleness_ms(org))
+            return refusals.budget_unknown(known.staleness_ms(org), refusals.UNHEARD if stale else refusals.UNRATED)
         if not bounds:
             return Allow(est, Reservation(None), status, stale=not known.loaded)
         nano = est or 0

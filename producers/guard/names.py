@@ -99,11 +99,15 @@ class Catalogue:
     def identity(self, provider: str, *names: str) -> str:
         """Return which model the line counts a call under: by its first name that is known, the answered one first."""
 
-        def known(name: str) -> str | None:
-            keys = (self.model(seller, name)[0] for seller in dict.fromkeys((provider, self.maker(name))))
-            return next((key[1] for key in keys if key is not None), None)
+        def known(name: str) -> bool:
+            sellers = dict.fromkeys((provider, self.maker(name)))
+            return any(self.model(seller, name)[0] is not None for seller in sellers)
 
-        return model_id(names, known)
+        def by_maker(name: str) -> str | None:
+            found = self._find(self.maker(name), name)
+            return None if found is None else found[1]
+
+        return model_id(names, known, by_maker)
 
     def forms(self, name: str, provider: str) -> list[str]:
         """Return the spellings of a name to look up, last the one without any other word for the seller in front."""

@@ -22,6 +22,10 @@ RETRY_SHARE_S = 1
 ALERT_KINDS = {"cost_cap": "cap_refused", "rate_limited": "rate_limited", "blocked": "blocked"}
 
 
+UNHEARD = "spend is not known at present"
+UNRATED = "no exchange rate is known for the currency of a limit: 'tollmeter prices fx update' brings rates"
+
+
 def limit_text(limit: Limit) -> str:
     """Return the text of a used-up budget: `llm cost limit exceeded: daily cost limit reached`."""
     period = _PERIOD_WORDS.get(limit.period) or f"rolling {limit.hours} h"
@@ -95,10 +99,10 @@ def paced(found: Paced) -> Deny:
     return Deny(429, body, wait_s)
 
 
-def budget_unknown(staleness_ms: int | None) -> Deny:
+def budget_unknown(staleness_ms: int | None, message: str = UNHEARD) -> Deny:
     """By setting, a call whose budgets are not known is refused."""
     known = None if staleness_ms is None else round(staleness_ms / 1_000, 1)
-    body = {"ok": False, "error": "budget_unknown", "message": "spend is not known at present", "staleness_s": known}
+    body = {"ok": False, "error": "budget_unknown", "message": message, "staleness_s": known}
     return Deny(503, body, RETRY_SHARE_S)
 
 

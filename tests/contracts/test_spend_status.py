@@ -12,7 +12,7 @@ from tests.priced_rows import insert, row
 from tollmeter.admin.scope_use import use_of
 from tollmeter.admin.spend_status import UserNotFoundError, assert_available, seen_users, spend_status
 from tollmeter.broker.policies import Rules
-from tollmeter.producers.guard.guard import CostLimitExceeded
+from tollmeter.producers.guard.guard import CallRefused, CostLimitExceeded
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
@@ -190,6 +190,33 @@ def test_assert_available(ledger: ClickHouse, daily: int, monthly: int, said: st
     with pytest.raises(CostLimitExceeded) as refused:
         assert_available(ledger, limits, "acme", "ann", NOW, billing_scope="UNKNOWN")
     assert str(refused.value) == f"llm cost limit exceeded: {said} cost limit reached"
+
+
+def test_without_an_exchange_rate_what_is_available_fails_as_set(ledger: ClickHouse) -> None:
+    """A limit in EUR cannot be applied to a call that nobody can convert: refused when closed, as the guard does."""
+    member = rules(ORG.model_copy(update={"org_id": "fx"}))
+    insert(ledger, [call(600, "2026-11-22T09:00", org_id="fx", cost_nano=10**9, cost_eur_nano=1)], offset=60)
+
+    def asked(rules_: Rules, org: str = "fx") -> str:
+        try:
+            assert_available(ledger, rules_, org, "ann", NOW, fail="closed")
+        except CallRefused as refused:
+            return refused.deny.error
+        return ""
+
+    assert_available(ledger, member, "fx", "ann", NOW)
+    assert asked(member) == "budget_unknown", "no rate is known at all"
+    assert asked(rules(Policy(org_id="fx", daily_limit_micro=10**9))) == "", "a limit in USD needs none"
+    for day, said in (("2026-11-23", "budget_unknown"), ("2026-11-20", "")):
+        rate = [("book", day, "EUR", 900_000_000, "test")]
+        ledger.insert_rows("fx_rates", ("price_book", "day", "currency", "per_usd_nano", "source"), rate)
+        assert asked(member) == said, day
+    insert(ledger, [call(601, "2026-11-22T09:01", org_id="fx", cost_nano=10**9)], offset=61)
+    assert asked(member) == "budget_unknown", "a call misses in what was used"
+    assert_available(ledger, member, "fx", "ann", NOW, billing_scope="USER", fail="closed")
+    spent = rules(ORG.model_copy(update={"org_id": "fx", "daily_limit_micro": 1}))
+    with pytest.raises(CostLimitExceeded):
+        assert_available(ledger, spent, "fx", "ann", NOW, fail="closed")
 
 
 def test_an_unknown_user_is_not_found_but_may_use_a_key_of_his_own(ledger: ClickHouse) -> None:

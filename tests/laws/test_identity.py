@@ -6,10 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.guards import price_record, shipped_book
+from tests.guards import guard_with, price_record, shipped_book
+from tollmeter.producers.guard.answers import Answers
+from tollmeter.producers.guard.guard import Deny
 from tollmeter.producers.guard.prices import Prices, load_prices
-from tollmeter.schemas.policy import SCOPE_KINDS, Policy
+from tollmeter.schemas.names import plain_model
+from tollmeter.schemas.policy import SCOPE_KINDS, Limit, Policy
 from tollmeter.streams.price.book.compile import PROVIDERS
+from tollmeter.streams.price.book.public_map import load_shipped
 from tollmeter.streams.rules.pricing.model_names import Names
 
 
@@ -137,3 +141,98 @@ def test_a_name_with_a_date_is_a_version() -> None:
     made = policy("model", " gpt-4o-2024-08-06")
     assert (made.scope, made.name) == ("version", "gpt-4o-2024-08-06")
     assert "version" in SCOPE_KINDS
+
+
+# one name of a model, whoever sells it -----------------------------------------------------------------------------
+
+EVERY_NAME = sorted(
+    {(provider.id, model.id) for provider in PROVIDERS for model in provider.models}
+    | {(line.seller, line.name) for line in load_shipped()}
+)
+
+
+def budgeted(name: str) -> str:
+    """Return the name under which commands keep a budget for a model that is written so."""
+    made = policy("model", counted("", name)[1] or name)
+    assert made.scope == "model", name
+    return made.name
+
+
+def test_a_budget_of_any_name_of_the_price_book_counts_the_calls_of_that_name() -> None:
+    """Whoever sells it: the name alone says which model it is, in PRICE, in the guard and in the policy."""
+    missed = []
+    for provider, name in EVERY_NAME:
+        model = counted(provider, name)[1]
+        known = {model, guard_prices().identity(provider, name)[1], budgeted(name), budgeted(plain_model(name))}
+        if len(known) > 1 or plain_model(model) != model:
+            missed.append((provider, name, known))
+    assert len(EVERY_NAME) > 6_000
+    assert missed == []
+
+
+ARN = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/"
+SONNET = "claude-sonnet-4-5"
+SOLD_AS = [
+    ("anthropic", "claude-sonnet-4-5", SONNET),
+    ("anthropic", "claude-sonnet-4-5-20250929", SONNET),
+    ("aws", "anthropic.claude-sonnet-4-5-20250929-v1:0", SONNET),
+    ("aws", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", SONNET),
+    ("bedrock", "eu.anthropic.claude-sonnet-4-5-20250929-v1:0", SONNET),
+    ("aws", "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0", SONNET),
+    ("aws", "global.anthropic.claude-sonnet-4-5-20250929-v1:0", SONNET),
+    ("aws", f"{ARN}us.anthropic.claude-sonnet-4-5-20250929-v1:0", SONNET),
+    ("litellm", "bedrock/us.anthropic.claude-sonnet-4-5-20250929-v1:0", SONNET),
+    ("google", "claude-sonnet-4-5@20250929", SONNET),
+    ("vertex_ai", "publishers/anthropic/models/claude-sonnet-4-5@20250929", SONNET),
+    ("openrouter", "anthropic/claude-sonnet-4.5", SONNET),
+    ("openrouter", "anthropic/claude-sonnet-4.5:batch", SONNET),
+    ("github-copilot", "claude-sonnet-4.5", SONNET),
+    ("anthropic", "claude-opus-4-20250514", "claude-opus-4"),
+    ("anthropic", "claude-opus-4-0", "claude-opus-4"),
+    ("aws", "us.anthropic.claude-opus-4-20250514-v1:0", "claude-opus-4"),
+    ("anthropic", "claude-3-7-sonnet-latest", "claude-3-7-sonnet"),
+    ("openai", "gpt-4o-2024-08-06", "gpt-4o"),
+    ("openrouter", "openai/gpt-4o:online", "gpt-4o"),
+    ("mistral", "mistral-large-latest", "mistral-large"),
+    ("aws", "mistral.mistral-large-2402-v1:0", "mistral-large"),
+    ("aws", "us.deepseek.r1-v1:0", "deepseek-r1"),
+    ("openrouter", "deepseek/deepseek-r1", "deepseek-r1"),
+    # other models than those whose names begin like theirs
+    ("groq", "deepseek-r1-distill-llama-70b", "deepseek-r1-distill-llama-70b"),
+    ("openrouter", "anthropic/claude-opus-4.8-fast", "claude-opus-4-8-fast"),
+    ("avian", "minimax/minimax-m2.5", "minimax-m2.5"),
+    ("ollama", "qwen2.5:7b", "qwen2.5:7b"),
+    ("openai", "gpt-4o-mini-2024-07-18", "gpt-4o-mini"),
+]
+
+
+@pytest.mark.parametrize(("provider", "name", "model"), SOLD_AS, ids=[f"{one[0]} {one[1]}" for one in SOLD_AS])
+def test_a_model_has_one_name_whoever_sells_it(provider: str, name: str, model: str) -> None:
+    assert counted(provider, name)[1] == model
+    assert guard_prices().identity(provider, name)[1] == model
+    assert budgeted(name) == model
+
+
+@pytest.mark.parametrize(
+    "deployment", ["prod-chat", "gpt-35", "claude-sonnet-4-5", "https://x.openai.azure.com/openai/deployments/prod"]
+)
+def test_a_deployment_whose_model_is_known_is_counted_under_it(deployment: str) -> None:
+    """The answer names the model; the guard has learned it from an answer before."""
+    host = "x.openai.azure.com"
+    assert counted("azure", deployment, "gpt-4o-2024-08-06", host)[1] == "gpt-4o"
+    answers, prices = Answers(), guard_prices()
+    answers.learn(prices, "azure", host, deployment, "gpt-4o-2024-08-06")
+    provider, model = prices.identity("azure", deployment)
+    assert answers.of(provider, host, deployment, model)[1] == "gpt-4o"
+
+
+@pytest.mark.parametrize(("provider", "name", "model"), SOLD_AS, ids=[f"{one[0]} {one[1]}" for one in SOLD_AS])
+def test_a_spent_budget_of_a_model_refuses_it_under_every_name(provider: str, name: str, model: str) -> None:
+    one_call = Limit(period="day", measure="requests", amount=1)
+    guard = guard_with(Policy(org_id="acme", scope="model", name=model, limits=(one_call,)), max_usd=100)
+    for _ in range(2):
+        assert guard.check("gpt-5-nano", org="acme", provider="openai"), "another model is not limited"
+    assert guard.check(name, org="acme", provider=provider)
+    refused = guard.check(name, org="acme", provider=provider)
+    assert isinstance(refused, Deny), name
+    assert (refused.error, refused.body["scope"], refused.body["name"]) == ("CostLimitExceeded", "model", model)

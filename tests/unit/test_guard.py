@@ -226,6 +226,7 @@ def test_limit_in_a_currency_without_any_rate_fails_as_set() -> None:
     limit = rows.policy(Policy(org_id="acme", daily_limit_micro=9_000, currency="RUB"))
     refused = denied(guard_at(None, limit, settings=Settings(guard_fail="closed")).check("gpt-a", **CALL))
     assert (refused.http_status, refused.error) == (503, "budget_unknown")
+    assert refused.body["message"].startswith("no exchange rate is known for the currency of a limit")
     assert allowed(guard_at(None, limit).check("gpt-a", **CALL)).stale
 
 
@@ -272,7 +273,7 @@ def test_own_key_is_never_asked_for_budgets() -> None:
         assert not guard.check("gpt-a", **CALL, billing_scope=scope)
 
 
-def test_free_model_passes_budgets_of_money_only() -> None:
+def with_a_free_provider() -> bytes:
     free = {
         "rule_id": "override:local/local/*/*",
         "provider": "local",
@@ -285,9 +286,23 @@ def test_free_model_passes_budgets_of_money_only() -> None:
     }
     document = json.loads(BOOK[2] or b"")
     document["rules"].append(free)
+    return json.dumps(document).encode()
+
+
+def test_a_free_call_needs_no_exchange_rate() -> None:
+    """Limits of money do not hold for it, and one of requests is known without any rate."""
+    calls = Limit(period="day", measure="requests", amount=9)
+    limit = rows.policy(Policy(org_id="acme", daily_limit_micro=9_000, currency="RUB", limits=(calls,)))
+    guard = guard_at(None, limit, settings=Settings(guard_fail="closed"))
+    assert guard.apply("prices", "x", with_a_free_provider())
+    assert denied(guard.check("gpt-a", **CALL)).error == "budget_unknown"
+    assert allowed(guard.check("llama", **{**CALL, "provider": "local"})).price_status == "FREE"
+
+
+def test_free_model_passes_budgets_of_money_only() -> None:
     calls = Policy(org_id="acme", limits=(Limit(period="day", measure="requests", amount=1),))
     guard = guard_at(None, rows.policy(ORG), rows.spend(5 * USD))
-    assert guard.apply("prices", "x", json.dumps(document).encode())
+    assert guard.apply("prices", "x", with_a_free_provider())
     decision = allowed(guard.check("llama", provider="local", org="acme", user="ann", prompt_tokens=10**6))
     assert (decision.est_nano, decision.price_status) == (0, "FREE")
     feed(guard, rows.policy(calls.model_copy(update={"currency": "EUR"})))

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -21,12 +22,13 @@ from tollmeter.schemas.times import H_BACKFILL
 from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import load
 from tollmeter.streams.rules.windows.alerts import fresh
+from tollmeter.streams.rules.windows.barriers import barrier, move_clocks
 from tollmeter.streams.rules.windows.controls import fold_policy
 from tollmeter.streams.rules.windows.fold import fold_rows
 from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, due, fold_repair
-from tollmeter.streams.rules.windows.snapshot import snapshot
+from tollmeter.streams.rules.windows.snapshot import restore, snapshot
 from tollmeter.streams.rules.windows.state import State
-from tollmeter.streams.rules.windows.totals import MEASURES, bucket_at, bucket_end_s
+from tollmeter.streams.rules.windows.totals import MEASURES, PEAK_HOUR, PEAK_MINUTE, bucket_at, bucket_end_s
 
 RULES = replace(watch_rows.RULES, sources=1)
 HOUR = int(datetime(2026, 11, 10, tzinfo=UTC).timestamp()) // 3_600
@@ -170,3 +172,63 @@ def test_a_field_marks_a_call_as_a_header_does(field: bool, header: bool, marked
     priced = price_batch([records], load(dated()))
     assert priced.rows["flags"].to_list() == ([BACKFILL] * 2 if marked else [""])
     assert [reject.reason for reject in priced.rejects] == ([] if marked else ["time_out_of_range"])
+
+
+# A barrier far enough on closes what was open: the key's past is made of it.
+DEAR, USUAL = 50 * 10**9, 2 * 10**9
+
+
+def closed_after(state: State, hours: int, offset: int) -> list[Alert]:
+    move_clocks(state, {0: (HOUR + hours) * 3_600_000 + 600_000}, offset)
+    return barrier(state, caught_up=True)
+
+
+@pytest.mark.parametrize(("quiet", "peak"), [(True, USUAL), (False, DEAR + USUAL)])
+def test_what_is_brought_in_afterwards_raises_no_peak_of_a_key(quiet: bool, peak: int) -> None:
+    """The key spent 2 USD live, and 50 USD of the same minute came in afterwards: its dearest minute cost 2 USD."""
+    for cut in (1, 2):
+        state = State(0, RULES)
+        rows = [
+            watch_rows.row(1, HOUR * 3_600, cost_nano=USUAL),
+            watch_rows.row(2, HOUR * 3_600 + 1, cost_nano=DEAR, flags=BACKFILL if quiet else ""),
+        ]
+        for at, part in enumerate((rows,) if cut == 1 else ([one] for one in rows)):
+            fold_rows(state, watch_rows.frame(part), at + 1)
+        saved = snapshot(state)
+        resumed = State(0, RULES)
+        restore(resumed, saved.progress, saved.cells, [])
+        for one in (state, resumed):
+            closed_after(one, 1, 9)
+            key = np.array([one.scopes.number(("acme", "api_key", "k"))], dtype=np.int64)
+            assert one.past_peaks(key, PEAK_MINUTE).tolist() == [peak]
+            assert one.past_peaks(key, PEAK_HOUR).tolist() == [peak]
+            day = one.levels["day"][HOUR // 24].take(key)
+            assert day[0, MEASURES.index("cost_nano")] == DEAR + USUAL, "it counts all the same"
+
+
+def test_live_spend_is_a_spike_by_itself_alone() -> None:
+    """19.5 USD that came in afterwards and 9 live are no spike of a new key (10 USD); 11 live are, and say 11."""
+    near, beyond = (19_500_000_000, True), [(9_000_000_000, False), (2_000_000_000, False)]
+    assert [alert for alert in quietly(near, beyond[0])[1] if alert.kind == "spend_spike"] == []
+    (spike,) = [alert for alert in quietly(near, *beyond)[1] if alert.kind == "spend_spike"]
+    assert spike.facts["cost_nano"] == 11_000_000_000
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_old_data_is_no_loop_and_no_flood_of_unpriced_calls(quiet: bool) -> None:
+    state = State(0, RULES)
+    said = {"input_tokens": 20_000, "output_tokens": 1, "price_status": "UNKNOWN_MODEL"}
+    rows = [watch_rows.row(at, HOUR * 3_600, **said, flags=BACKFILL if quiet else "") for at in range(200)]
+    fold_rows(state, watch_rows.frame([*rows, watch_rows.row(300, HOUR * 3_600 + 1)]), 1)
+    move_clocks(state, {0: HOUR * 3_600_000 + 5_000}, 2)
+    found = {alert.kind for alert in barrier(state, caught_up=True)}
+    assert found & {"ingest_loop", "unpriced"} == (set() if quiet else {"ingest_loop", "unpriced"})
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_the_pace_of_a_budget_is_not_judged_by_what_was_brought_in_afterwards(quiet: bool) -> None:
+    state = State(0, RULES)
+    fold_policy(state, Policy(org_id="acme", monthly_limit_micro=1_000_000), 0, 0)
+    fold_rows(state, watch_rows.frame([watch_rows.row(1, HOUR * 3_600, flags=BACKFILL if quiet else "")]), 1)
+    assert bool(state.touched_budgets) is not quiet
+    assert state.to_publish

@@ -5,15 +5,15 @@ where that is unknown, money at risk. They are summed in nano-EUR and rounded on
 """
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from tollmeter.admin.scope_use import FX_WORDS, Fx, Use, span, use_of
 from tollmeter.broker.policies import Rules
-from tollmeter.producers.guard.decision import CostLimitExceeded
-from tollmeter.producers.guard.refusals import limit_text
+from tollmeter.producers.guard.decision import CallRefused, CostLimitExceeded
+from tollmeter.producers.guard.refusals import UNRATED, budget_unknown, limit_text
 from tollmeter.schemas.money import NANO_PER_MICRO
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load
@@ -212,12 +212,20 @@ def _binding(budget: Budget, use: Use) -> BindingLimit:
 
 
 def assert_available(
-    ledger: ClickHouse, rules: Rules, org: str, user: str, now: datetime, *, billing_scope: str = "ORG"
+    ledger: ClickHouse,
+    rules: Rules,
+    org: str,
+    user: str,
+    now: datetime,
+    *,
+    billing_scope: str = "ORG",
+    fail: Literal["open", "closed"] = "open",
 ) -> None:
-    """Return when the user may spend. Raises `CostLimitExceeded`, `UserNotFoundError`, `Unavailable`.
+    """Return when the user may spend. Raises `CostLimitExceeded`, `CallRefused`, `UserNotFoundError`, `Unavailable`.
 
     A call on the user's own key passes before anybody asks who the user is. Of several used-up limits the daily one of
-    cost is named first, then the monthly one.
+    cost is named first, then the monthly one. `fail` is the guards' setting: a limit in a currency for which no
+    exchange rate is known, or of whose calls some miss for want of one, refuses with `budget_unknown` when `closed`.
     """
     if billing_scope == "USER":
         return
@@ -227,6 +235,17 @@ def assert_available(
     used_up = [one.limit for one, use in used if _counted(one, use.of(one.unit)) >= one.limit.amount]
     if used_up:
         raise CostLimitExceeded(limit_text(min(used_up, key=lambda limit: (limit.measure != "money", limit.period))))
+    if fail == "closed" and _unrated(ledger, used, now):
+        raise CallRefused(budget_unknown(None, UNRATED))
+
+
+def _unrated(ledger: ClickHouse, used: Sequence[tuple[Budget, Use]], now: datetime) -> bool:
+    """Tell whether some limit of money cannot be applied: what was used, or what comes next, has no exchange rate."""
+    foreign = {one.unit for one, _ in used if one.limit.measure == "money"} - {"USD"}
+    if not foreign:
+        return False
+    rows = ledger.query(load("fx_known"), {"day": now.astimezone(UTC).date().isoformat()})
+    return not foreign <= {row["currency"] for row in rows} or any(use.fx(one.unit) == "none" for one, use in used)
 
 
 def _counted(budget: Budget, used: int) -> int:

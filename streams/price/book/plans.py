@@ -86,18 +86,21 @@ class Planner:
         """
         provider = provider_of(names)
         own = (names.model_used, names.model_sent, names.deployment)
-        return provider, model_id(own, partial(self._named, provider))
+        return provider, model_id(own, partial(self._is_sold, provider), self._by_maker)
 
-    def _named(self, provider: str, name: str) -> str | None:
-        """Return the book's name of a model as its provider sells it, else as its maker does."""
+    def _is_sold(self, provider: str, name: str) -> bool:
+        """Say whether the book knows a model as its provider sells it, or as its maker does."""
         for seller in dict.fromkeys((provider, maker_of(name))):
             plain = spellings(name, seller) or [""]
             forms = [form for spelling in plain for form in short_forms(spelling, seller)]
-            for form in (*forms, without_date(forms[-1])):
-                key = self.find(seller, form) if form else None
-                if key is not None:
-                    return key[1]
-        return None
+            if any(form and self.find(seller, form) is not None for form in (*forms, without_date(forms[-1]))):
+                return True
+        return False
+
+    def _by_maker(self, name: str) -> str | None:
+        """Return what the maker of a model calls it."""
+        key = self.find(maker_of(name), name)
+        return None if key is None else key[1]
 
     def meaning(self, names: Names) -> Meaning:
         """Return what the first of the names that anything is known of stands for."""

@@ -58,17 +58,32 @@ class Passage:
         late_s = UNTOLD_S if self.quiet[at] else received_ms // 1_000 - int(self.charged_us[at]) // 1_000_000
         return received_ms, int(totals[first]), late_s
 
-    def loud_scopes(self) -> Vector:
-        """Return the scopes of rows that are not quiet."""
-        asked = (scopes[~self.quiet[rows]] for rows, scopes in self.asked.values())
-        return np.concatenate([*(numbers[~self.quiet] for numbers in self.scopes.values()), *asked])
+    def loud(self, scopes: Sequence[int]) -> list[int]:
+        """Return those of the scopes that rows are of which were not brought in afterwards."""
+        if not self.quiet.any():
+            return list(scopes)
+        asked = (numbers[~self.quiet[rows]] for rows, numbers in self.asked.values())
+        named = np.concatenate([*(numbers[~self.quiet] for numbers in self.scopes.values()), *asked])
+        return [scope for scope, is_loud in zip(scopes, np.isin(scopes, named).tolist(), strict=True) if is_loud]
 
-    def key_crossing(self, scope: int, level: str, bucket: int, before: int, limit: int) -> tuple[int, int, bool]:
-        """Return received_at (ms) of the row that carried a key's cost beyond `limit`, that cost, is it quiet."""
+    def quiet_cost(self, keys: Vector, level: str, bucket: int) -> Vector:
+        """Return what was brought in afterwards of each key's cost in a bucket (nano-USD); `keys` are scopes."""
+        rows = np.flatnonzero(self.quiet)
+        rows = rows[bucket_of(level, self.charged_us[rows] // MINUTE_US) == bucket]
+        if not rows.size or not keys.size:
+            return np.zeros(keys.size, dtype=np.int64)
+        cost = np.zeros(int(max(keys.max(), self.scopes["api_key"].max())) + 1, dtype=np.int64)
+        named = rows[self.scopes["api_key"][rows] >= 0]
+        np.add.at(cost, self.scopes["api_key"][named], key_cost(self.matrix[named]))
+        return cost[keys]
+
+    def key_crossing(self, scope: int, level: str, bucket: int, before: int, limit: int) -> tuple[int, int]:
+        """Return received_at (ms) of the row that carried a key's live cost beyond `limit`, and that cost."""
         rows = self._rows_of(scope, "api_key", level, bucket)
+        rows = rows[~self.quiet[rows]]
         totals = before + np.cumsum(key_cost(self.matrix[rows]))
         first = np.flatnonzero(totals > limit)[0]
-        return int(self.received_ms[rows[first]]), int(totals[first]), bool(self.quiet[rows[first]])
+        return int(self.received_ms[rows[first]]), int(totals[first])
 
     def _rows_of(self, scope: int, kind: str, level: str, bucket: int) -> Vector:
         if kind in self.asked:

@@ -31,6 +31,7 @@ from tollmeter.streams.rules.windows.totals import (
     bucket_end_s,
     bucket_start_s,
     key_cost,
+    plain_level,
 )
 
 BARRIER_EVERY = 64
@@ -84,7 +85,7 @@ def _close(state: State, closed_s: int) -> None:
             cells = buckets[bucket]
             keys = np.flatnonzero(state.scopes.of_kind(cells.scopes, "api_key"))
             if keys.size:
-                peaks = key_cost(cells.values[keys])
+                peaks = key_cost(state.live(level, bucket, cells.scopes[keys], cells.values[keys]))
                 state.cells("day", bucket // length).raise_peak(cells.scopes[keys], column, peaks)
     state.touched.clear()
     state.closed_minute, state.closed_hour = max(state.closed_minute, minute), max(state.closed_hour, hour)
@@ -101,6 +102,7 @@ def _forget(state: State, sealed_s: int) -> None:
 
 def kept_until_s(level: str, bucket: int) -> int:
     """Return the second from which on nobody looks back at a bucket, once it is sealed."""
+    level = plain_level(level)
     if level == "month":
         return bucket_start_s(level, bucket + KEPT_MONTHS)
     if level == QUARTER:
@@ -121,11 +123,12 @@ def _loops(state: State) -> list[Alert]:
     for hour, cells in sorted(state.levels["hour"].items()):
         if hour < state.closed_hour:
             continue
-        for row in loop_candidates(cells.values).tolist():
+        values = state.live("hour", hour, cells.scopes, cells.values)
+        for row in loop_candidates(values).tolist():
             scope = int(cells.scopes[row])
             if state.scopes.names[scope][1] != "api_key":
                 continue
-            inputs, outputs = int(cells.values[row, INPUT]), int(cells.values[row, OUTPUT])
+            inputs, outputs = int(values[row, INPUT]), int(values[row, OUTPUT])
             if is_loop(inputs, outputs, state.history(scope)):
                 alert = ingest_loop_alert(state, hour, scope, inputs, outputs, _now_ms(state))
                 alerts += _once(state, alert, bucket_start_s("hour", hour + 1))
@@ -139,10 +142,11 @@ def _unpriced(state: State) -> list[Alert]:
     if cells is None:
         return []
     alerts = []
-    for row in unpriced_share(cells.values, state.rules.unpriced_share_pct).tolist():
+    values = state.live("day", day, cells.scopes, cells.values)
+    for row in unpriced_share(values, state.rules.unpriced_share_pct).tolist():
         scope = int(cells.scopes[row])
         if state.scopes.names[scope][1] == "org":
-            calls, count = int(cells.values[row, CALLS]), int(cells.values[row, UNKNOWN_MODEL])
+            calls, count = int(values[row, CALLS]), int(values[row, UNKNOWN_MODEL])
             alert = unpriced_alert(state, day, scope, calls, count, _now_ms(state))
             alerts += _once(state, alert, bucket_start_s("day", day + 1))
     return alerts

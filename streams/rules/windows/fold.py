@@ -24,6 +24,7 @@ from tollmeter.streams.rules.windows.scopes import NOBODY
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.suspects import note
 from tollmeter.streams.rules.windows.totals import (
+    BROUGHT_IN,
     LEVELS,
     MEASURE_SOURCES,
     PEAK_HOUR,
@@ -94,7 +95,22 @@ def add_passage(state: State, passage: Passage, offset: int, found: Found) -> li
         bound = state.budgets.bound_at(level, keys % len(state.scopes))
         if bound.size:
             alerts += _add_level(state, level, keys[bound], sums[bound], first_minute, offset, found)
+    _set_aside(state, passage, offset)
     return alerts
+
+
+def _set_aside(state: State, passage: Passage, offset: int) -> None:
+    """Count once more, apart, what was brought in afterwards."""
+    rows = np.flatnonzero(passage.quiet)
+    if not rows.size:
+        return
+    minutes = passage.charged_us[rows] // MINUTE_US
+    for level, kind in BROUGHT_IN.items():
+        scopes, buckets = passage.scopes[kind][rows], bucket_of(level, minutes)
+        for bucket in np.unique(buckets).tolist():
+            inside = (buckets == bucket) & (scopes != NOBODY)
+            if inside.any():
+                state.cells(level, bucket).add(*sum_by_key(scopes[inside], passage.matrix[rows[inside]]), offset)
 
 
 def name_scopes(state: State, passage: Passage, rows: pl.DataFrame) -> None:
@@ -235,7 +251,7 @@ def _budget_alerts(
     for unit, watchlist in state.budgets.lists(level):
         watched = scopes[watchlist.watched(scopes)].tolist()
         state.to_publish.update(watched)
-        state.touched_budgets.update(watched)
+        state.touched_budgets.update(passage.loud(watched))
         was, is_ = used(before, unit), used(after, unit)
         for at in watchlist.crossing(scopes, was, is_).tolist():
             scope = int(scopes[at])
@@ -254,7 +270,7 @@ def _note_rolling(state: State, level: str, scopes: Vector, passage: Passage) ->
     for _, watchlist in state.budgets.lists(level):
         watched = scopes[watchlist.watched(scopes)]
         state.to_publish.update(watched.tolist())
-        state.touched_rolling.update(watched[np.isin(watched, passage.loud_scopes())].tolist())
+        state.touched_rolling.update(passage.loud(watched.tolist()))
     return []
 
 
@@ -267,7 +283,8 @@ def _spike_alerts(
         state.touched.add((level, bucket))
         return []
     keys = np.flatnonzero(state.scopes.of_kind(scopes, "api_key"))
-    was, is_ = key_cost(before[keys]), key_cost(after[keys])
+    was = key_cost(state.live(level, bucket, scopes[keys], before[keys]))
+    is_ = was + key_cost(after[keys] - before[keys]) - passage.quiet_cost(scopes[keys], level, bucket)
     floors = state.rules.floors
     dear = is_ > (floors.minute_nano if minute else min(floors.hour_nano, floors.new_key_hour_nano))
     keys, was, is_ = keys[dear], was[dear], is_[dear]
@@ -278,8 +295,6 @@ def _spike_alerts(
     alerts = []
     for at in np.flatnonzero((was <= limits) & (is_ > limits)).tolist():
         scope, limit = int(scopes[keys[at]]), int(limits[at])
-        received_ms, reached, quiet = passage.key_crossing(scope, level, bucket, int(was[at]), limit)
-        if quiet:
-            continue
+        received_ms, reached = passage.key_crossing(scope, level, bucket, int(was[at]), limit)
         alerts.append(spike_alert(state, level, bucket, scope, reached, int(peaks[at]), limit, received_ms))
     return alerts

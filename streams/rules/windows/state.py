@@ -15,7 +15,7 @@ from tollmeter.streams.rules.windows.cardinality import SCOPES_PER_ORG, Counts
 from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.name_hashes import NameHashes, network_hash, scope_hash
 from tollmeter.streams.rules.windows.scopes import Scopes
-from tollmeter.streams.rules.windows.totals import COLUMNS, LEVELS, Matrix, Vector
+from tollmeter.streams.rules.windows.totals import COLUMNS, LEVELS, Matrix, Vector, brought_in
 from tollmeter.streams.rules.windows.windows import Cells
 
 SESSIONS_PER_ORG = 100_000
@@ -153,8 +153,14 @@ class State:
             np.maximum(peaks, cells.take(scopes)[:, column], out=peaks)
         return peaks
 
+    def live(self, level: str, bucket: int, scopes: Vector, values: Matrix) -> Matrix:
+        """Return the values of scopes in a bucket without what was brought in afterwards."""
+        aside = self.levels.get(brought_in(level), {}).get(bucket)
+        return values if aside is None else values - aside.take(scopes)[:, : values.shape[1]]
+
     def history(self, scope: int) -> Matrix:
         """Return the totals of a scope in the closed hours in memory."""
         one = np.array([scope], dtype=np.int64)
-        closed = [cells.take(one) for hour, cells in sorted(self.levels["hour"].items()) if hour < self.closed_hour]
+        hours = [(hour, cells) for hour, cells in sorted(self.levels["hour"].items()) if hour < self.closed_hour]
+        closed = [self.live("hour", hour, one, cells.take(one)) for hour, cells in hours]
         return np.concatenate(closed) if closed else np.empty((0, len(COLUMNS)), dtype=np.int64)

@@ -45,6 +45,12 @@ PEAK_MINUTE, PEAK_HOUR = len(MEASURES), len(MEASURES) + 1
 
 LEVELS = ("minute", "hour", "day", "month")
 """The windows of every scope, in UTC. Where a policy asks for it there are others: "day@Europe/Berlin", "week@UTC"."""
+_BROUGHT_IN = "~backfill"
+BROUGHT_IN = {
+    f"{level}{_BROUGHT_IN}": kind for level, kind in (("minute", "api_key"), ("hour", "api_key"), ("day", "org"))
+}
+"""Levels, and of which scopes, that hold once more what of the windows was brought in afterwards: nobody is alerted by
+it, and no past is made of it."""
 QUARTER = "quarter"
 """Windows of 15 minutes, of scopes with a rolling limit."""
 MINUTES_PER_HOUR, MINUTES_PER_DAY = 60, 1440
@@ -123,12 +129,23 @@ def key_cost(values: Matrix) -> Vector:
     return cost
 
 
+def brought_in(level: str) -> str:
+    """Return the level that holds what of a level was brought in afterwards."""
+    return level + _BROUGHT_IN
+
+
+def plain_level(level: str) -> str:
+    """Return the level by whose buckets a level counts."""
+    return level.removesuffix(_BROUGHT_IN)
+
+
 def bucket_of(level: str, minutes: Vector) -> Vector:
     """Return the bucket number of a level for minutes since 1970 UTC.
 
     Months are counted since 1970-01; buckets of the levels that policies ask for have the number of the 15 minutes that
     they begin with.
     """
+    level = plain_level(level)
     if level == "minute":
         return minutes
     if level == "hour":
@@ -145,6 +162,7 @@ def bucket_of(level: str, minutes: Vector) -> Vector:
 
 def bucket_start_s(level: str, bucket: int) -> int:
     """Return the start of a bucket in seconds since 1970 UTC."""
+    level = plain_level(level)
     if level == "month":
         return int(np.datetime64(bucket, "M").astype("datetime64[s]").astype(np.int64))
     return bucket * _LENGTH_S.get(level, STEP_S)
@@ -152,6 +170,7 @@ def bucket_start_s(level: str, bucket: int) -> int:
 
 def bucket_end_s(level: str, bucket: int) -> int:
     """Return the end of a bucket in seconds since 1970 UTC."""
+    level = plain_level(level)
     if level in LEVELS:
         return bucket_start_s(level, bucket + 1)
     return _zoned(level, bucket * STEP_S)[1]
