@@ -19,7 +19,12 @@ _MEASURE_WORDS = {"money": "cost", "tokens": "token", "requests": "request"}
 RETRY_SHARE_S = 1
 """How soon the others may be heard of: spend comes every second."""
 
-ALERT_KINDS = {"cost_cap": "cap_refused", "rate_limited": "rate_limited", "blocked": "blocked"}
+ALERT_KINDS = {
+    "cost_cap": "cap_refused",
+    "rate_limited": "rate_limited",
+    "blocked": "blocked",
+    "model_not_allowed": "model_not_allowed",
+}
 
 
 UNHEARD = "spend is not known at present"
@@ -143,6 +148,8 @@ def alert_of(deny: Deny, org: str, caller: dict[str, str], at_ms: int) -> Alert 
     at = datetime.fromtimestamp(at_ms / 1_000, UTC)
     hour = at.strftime("%Y-%m-%dT%H")
     facts = {key: value for key, value in deny.body.items() if key not in ("ok", "error", "scope", "name")}
+    if kind == "model_not_allowed":  # the rule may be of a group or of all: who called is what on-call looks for
+        facts |= {f"caller_{part}": caller[part] for part in ("user", "api_key") if caller.get(part)}
     who = whom(org, scope.replace("_", " "), name)
     return Alert(
         id=alert_id(kind, org, scope, name, hour),
@@ -163,4 +170,5 @@ _TEXTS = {
     "cap_refused": "a call of an estimated {est_usd:.4f} USD was refused; the cap is {max_usd} USD a call",
     "rate_limited": "calls beyond {requests} in {window_s} s were refused",
     "blocked": "calls were refused: {reason}",
+    "model_not_allowed": "a call was refused: {message}",
 }

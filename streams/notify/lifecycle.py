@@ -17,6 +17,7 @@ MOMENTS = frozenset(
         "cap_refused",
         "rate_limited",
         "blocked",
+        "model_not_allowed",
         "gap",
         "new_epoch",
         "storm",

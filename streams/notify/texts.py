@@ -166,6 +166,10 @@ def _block_command(facts: Facts) -> tuple[str, ...]:
     return (f"tollmeter block {kind} {name} --org {org}",)
 
 
+def _models_command(facts: Facts) -> tuple[str, ...]:
+    return (f"tollmeter policy models list --org {quote(_shown(facts.get('org_id', '')))}",)
+
+
 def _reconcile_command(facts: Facts) -> tuple[str, ...]:
     provider, month = (_shown(facts.get(part, "")) for part in ("provider", "period"))
     if not provider:
@@ -190,6 +194,7 @@ _NEXT: dict[str, Callable[[Facts], tuple[str, ...]]] = {
     "cap_refused": _always("tollmeter report calls --top 20"),
     "rate_limited": _always("tollmeter ratelimit list"),
     "blocked": _always("tollmeter block list"),
+    "model_not_allowed": _models_command,
     "gap": _always("tollmeter verify"),
     "new_epoch": _always("tollmeter verify"),
     "paused": _always("tollmeter status"),

@@ -452,6 +452,21 @@ def test_q9(check: Check, line: Line) -> None:
         assert why["calls"][0]["cost_nano"] == 100_000_000
         assert line.until(lambda: asyncio.run(tools(environment, line.folder, [asked[3]]))[0]["budgets"])
         assert all(one["org_id"] == check.org for one in budgets["budgets"])
+    with check.step("allowed_models says which models a call may use, by which rules"):
+        line.ok("policy", "models", "set", "--org", check.org, "--allow", "gpt-4o-mini")
+        key_rule = ("--scope", "key", "--name", "k-9", "--allow", "o3", "--allow", "gpt-4o-mini")
+        line.ok("policy", "models", "set", "--org", check.org, *key_rule)
+        asked = [
+            ("allowed_models", {"user": "ann", "model": "gpt-4o"}),
+            ("allowed_models", {"user": "ann", "provider": "openai", "model": "gpt-4o-mini-2024-07-18"}),
+            ("allowed_models", {"api_key": "k-9", "model": "o3"}),
+        ]
+        refused, allowed, both = asyncio.run(tools(environment, line.folder, asked))
+        rule, own = f"models:{check.org}/org/", f"models:{check.org}/api_key/k-9"
+        assert (refused["verdict"], refused["allowed"], refused["refused_by"]) == ("refused", ["gpt-4o-mini"], [rule])
+        assert (allowed["verdict"], allowed["refused_by"]) == ("allowed", [])
+        assert ([one["rule"] for one in both["rules"]], both["refused_by"]) == ([own, rule], [rule])
+        assert both["allowed"] == ["gpt-4o-mini"]
     with check.step("without a key that reads nothing is answered"):
         for wrong in ({}, {"TOLLMETER_READ_KEY": "tmk_nobody"}):
             done = line.run("mcp", text=json.dumps(hello) + "\n", **wrong)

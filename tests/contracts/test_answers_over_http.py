@@ -346,6 +346,27 @@ def test_an_admin_of_pushed_usage(place: Place) -> None:
     assert "'=search" in text.text
 
 
+def a_default_budget_is_for_whoever_has_none(place: Place) -> None:
+    """Set, shown where it binds, beaten by a user's own, taken away."""
+    client = place.client
+    default = {"scope": "user", "applies": "each_member", "currency": "EUR", "daily_limit_micro": 7_000_000}
+    put = client.put("/api/v1/policies", json=default, headers=ADMIN_A)
+    assert (put.status_code, put.json()["policy_id"]) == (200, "aorg/user//each_member/EUR")
+    (limit,) = place.get("/api/v1/ai/spend/ann")["limits"]
+    assert (limit["policy_id"], limit["scope"], limit["name"]) == ("aorg/user//each_member/EUR", "user", "ann")
+    assert (limit["limit"], limit["applies"], limit["unit"]) == (7_000_000_000, "each_member", "EUR")
+    assert place.get("/api/v1/ai/spend/ann")["cost_limit_today_micro_eur"] == 7_000_000
+    own = {"scope": "user", "name": "ann", "currency": "EUR", "daily_limit_micro": 1_000_000}
+    assert client.put("/api/v1/policies", json=own, headers=ADMIN_A).status_code == 200
+    assert [one["policy_id"] for one in place.get("/api/v1/ai/spend/ann")["limits"]] == ["aorg/user/ann/pool/EUR"]
+    assert client.delete("/api/v1/policies?scope=user&name=ann", headers=ADMIN_A).json() == {"deleted": 1}
+    for wrong in ({**default, "scope": "model"}, {**default, "name": "*", "applies": "pool"}):
+        assert client.put("/api/v1/policies", json=wrong, headers=ADMIN_A).status_code in (400, 409), wrong
+    gone = client.delete("/api/v1/policies?scope=user&name=&applies=each_member", headers=ADMIN_A)
+    assert gone.json() == {"deleted": 1}
+    assert "limits" not in place.get("/api/v1/ai/spend/ann")
+
+
 def test_limits_keys_and_prices(place: Place) -> None:
     client = place.client
     made = client.post("/api/v1/server-keys", json={"name": "board", "role": "read"}, headers=ADMIN_A)
@@ -403,6 +424,7 @@ def test_limits_keys_and_prices(place: Place) -> None:
     assert client.put("/api/v1/allowed-models/ip/x", json=allowed, headers=ADMIN_A).status_code == 404
     assert client.delete("/api/v1/allowed-models/key/k/1", headers=ADMIN_A).status_code == 204
     assert place.get("/api/v1/allowed-models")["allowed_models"] == []
+    a_default_budget_is_for_whoever_has_none(place)
     put = client.put("/api/v1/rate-limits/key/*", json={"requests": 5, "window_s": 60}, headers=ADMIN_A)
     assert (put.status_code, put.json()["org_id"]) == (200, "aorg")
     assert place.get("/api/v1/alerts")["alerts"] == []

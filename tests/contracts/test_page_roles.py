@@ -19,10 +19,11 @@ from starlette.routing import Route
 from tests.priced_rows import event_id, insert, row
 from tests.serving import KEYS, Serving
 from tests.workers import Workers
-from tollmeter.admin import access, registry, secret
+from tollmeter.admin import access, model_rules, registry, secret
 from tollmeter.broker.policies import history, policy_set, read_rules, write
 from tollmeter.schemas.access import Block
 from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.model_rules import ModelRule
 from tollmeter.schemas.policy import Policy
 from tollmeter.server import pages
 from tollmeter.settings import Settings
@@ -264,6 +265,22 @@ def limits_are_raised_until_midnight(server: str, line: Settings) -> None:
     client.close()
 
 
+def rules_about_models_are_shown(server: str, line: Settings) -> None:
+    """The organisation's own, each with what becomes of other models; a hostile name is text."""
+    hostile = ModelRule(org_id="default", scope="group", name="<b>web", allowed=("gpt-4o",), downgrade_to="gpt-4o")
+    theirs = ModelRule(org_id="borg", scope="org", allowed=(f"only-{THEIRS}",))
+    for rule in (hostile, theirs, ModelRule(org_id="default", scope="user", name="ann", allowed=("o3", "gpt-4o-mini"))):
+        model_rules.put(line, rule)
+    client = signed_in(server, KEYS["API_KEY"])
+    page = client.get("/dashboard/limits").text
+    assert "group &lt;b&gt;web of default" in page
+    assert "become gpt-4o" in page
+    assert re.search(r"<td>user ann of default</td><td[^>]*>o3, gpt-4o-mini</td><td>are refused</td>", page)
+    assert f"only-{THEIRS}" not in page
+    assert "<b>web" not in page
+    client.close()
+
+
 def alerts_are_muted_and_heard_again(server: str, line: Settings) -> None:
     client = signed_in(server, KEYS["API_KEY"])
     fields = {"form": form_of(client, "/dashboard/alerts"), "hours": "4", "by": "eve", "reason": "known"}
@@ -333,6 +350,7 @@ def key_is_shown_once_and_ends_its_sessions(server: str, line: Settings) -> None
 
 def test_changes_are_by_whom_and_why_and_of_the_own_organisation(server: str, line: Settings) -> None:
     limits_are_raised_until_midnight(server, line)
+    rules_about_models_are_shown(server, line)
     alerts_are_muted_and_heard_again(server, line)
     block_of_all_is_not_one_organisations_to_end(server, line)
     key_is_shown_once_and_ends_its_sessions(server, line)

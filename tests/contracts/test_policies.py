@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from tollmeter.admin import access, model_rules
 from tollmeter.admin.cost_policies import delete_cost_policy, get_cost_policy, upsert_cost_policy
 from tollmeter.broker import policies
 from tollmeter.broker.policies import PolicyError, Rules, read_rules
@@ -95,19 +96,49 @@ def test_a_group_inside_itself_is_refused_and_nothing_is_written(line_settings: 
     assert read_rules(line_settings).groups.members == (ring,)
 
 
-def test_a_document_of_a_newer_version_is_one_clear_error(line_settings: Settings) -> None:
+NEWER = json.dumps({"org_id": "acme", "per_moon_phase": 1}).encode()
+UNREADABLE = {
+    b"policy:acme/org//pool/USD": NEWER,
+    b"policy:\xff/user/x": b"not json",
+    b"member:acme/user/eve": NEWER,
+    b"models:acme/org/": b"[]",
+    b"block:acme/user/eve": NEWER,
+    b"rate:acme/user/eve": b"",
+}
+
+
+def test_records_that_cannot_be_read_stop_nobody_are_named_and_can_go(line_settings: Settings) -> None:
     async def send() -> None:
         producer = AIOKafkaProducer(**line_settings.kafka_options())
         await producer.start()
         try:
-            value = json.dumps({"org_id": "acme", "per_moon_phase": 1}).encode()
-            await producer.send_and_wait(line_settings.topic(topics.POLICIES), value, key=b"policy:x")
+            for key, value in UNREADABLE.items():
+                await producer.send_and_wait(line_settings.topic(topics.POLICIES), value, key=key)
         finally:
             await producer.stop()
 
+    web = Policy(org_id="acme", scope="group", name="web", daily_limit_micro=1)
+    policies.write(line_settings, [policies.member_set(ANN), policies.policy_set(web)])
     asyncio.run(send())
-    with pytest.raises(PolicyError, match=r"usage.policies holds a policy that this version cannot read: upgrade"):
-        read_rules(line_settings)
+    rules = read_rules(line_settings)
+    assert (list(rules.policies), rules.groups.members) == ([web.policy_id], (ANN,))
+    named = {one.key: one for one in rules.unreadable}
+    assert named.keys() == {key.decode("utf-8", "backslashreplace") for key in UNREADABLE}
+    assert named["policy:acme/org//pool/USD"].org_id == "acme"
+    assert "per_moon_phase" in named["policy:acme/org//pool/USD"].why
+    assert (access.blocks(line_settings), access.rate_limits(line_settings)) == ([], [])
+    assert model_rules.model_rules(line_settings) == []
+
+    for wrong, said in ((f"policy:{web.policy_id}", "can be read"), ("policy:nobody", "is no record")):
+        with pytest.raises(PolicyError, match=said):
+            policies.discard(line_settings, wrong)
+    for key in named:
+        policies.discard(line_settings, key)
+    assert policies.unread(line_settings) == []
+    assert list(read_rules(line_settings).policies) == [web.policy_id]
+    told = asyncio.run(controls(line_settings, "acme"))
+    assert {"type": "policy_delete", "policy_id": "acme/org//pool/USD"} in told, "WATCH is told of the policy"
+    assert {"type": "member_delete", "member_id": "acme/user/eve"} in told, "and of the member"
 
 
 def test_nothing_set_up_is_one_clear_error(line_settings: Settings) -> None:

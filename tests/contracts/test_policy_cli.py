@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.priced_rows import insert, row
-from tollmeter.broker.policies import read_rules
+from tollmeter.broker.policies import Change, _reach, _write, read_rules
 from tollmeter.cli.root import run
 from tollmeter.schemas.policy import Limit
 from tollmeter.settings import Settings
@@ -327,7 +327,80 @@ def test_status(say: Say, line_settings: Settings) -> None:
     assert json.loads(say("policy status --org acme --user ann --own-keys --json")[1])["billing_scope_org"] is False
 
 
-def test_rules_about_models_are_set_listed_explained_and_deleted(say: Say) -> None:
+def rules_travel_in_files(say: Say, folder: Path) -> None:
+    """What is exported is put in force again; the difference is shown, and a wrong file changes nothing."""
+    before = say("policy models list --org acme --json")[1]
+    file = folder / "rules.yaml"
+    file.write_text(say("policy export --org acme")[1])
+    assert say("policy import", str(file))[1] == "0 are new, 0 changed, 2 as before\n"
+    for scope in ("--scope user --name ann", "--scope group --name web"):
+        assert say(f"policy models delete --org acme {scope}")[0] == 0
+    assert say("policy import", str(file))[1].endswith("2 are new, 0 changed, 0 as before\n")
+    assert say("policy models list --org acme --json")[1] == before
+    file.write_text("models:\n- {org: acme, scope: group, name: web, allowed: [GPT-4.1, o3]}\n")
+    assert say("policy import", str(file))[1] == (
+        "~ models:acme/group/web: allowed gpt-4.1 → gpt-4.1, o3\n0 are new, 1 changed, 0 as before\n"
+    )
+
+
+def test_a_rule_about_models_is_tried_out_on_past_calls(say: Say, line_settings: Settings) -> None:
+    """Of five calls three are to a model that is not allowed; those on users' own keys and refused ones are none."""
+    call = {"provider": "openai", "provider_id": "openai"}
+    other = {"provider": "aws", "provider_id": "aws", "model_sent": "us.anthropic.claude-sonnet-4-5-20250929-v1:0"}
+    dear = {"model_sent": "gpt-4o", "cost_nano": 250_000_000}
+    spent(
+        line_settings,
+        call | dear | {"user_id": "ann"},
+        call | dear | {"user_id": "bob"},
+        call | {"model_sent": "gpt-4o-mini-2024-07-18", "cost_nano": 1},
+        other | {"cost_nano": None, "user_id": "ann"},
+        call | dear | {"billing_scope": "USER"},
+        call | dear | {"status": "BLOCKED", "cost_nano": 0},
+        call | dear | {"org_id": "umbra"},
+    )
+    tried = json.loads(say("policy models try --org acme --allow gpt-4o-mini --json")[1])
+    found = [
+        (one["model"], one["verdict"], one["calls"], one["users"], one["cost_nano"], one["unpriced"])
+        for one in tried["models"]
+    ]
+    assert found == [
+        ("gpt-4o", "refused", 2, 2, 500_000_000, 0),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "refused", 1, 1, 0, 1),
+        ("gpt-4o-mini-2024-07-18", "allowed", 1, 1, 1, 0),
+    ]
+    code, out, _ = say("policy models try --org acme --allow gpt-4o-mini --downgrade-to gpt-4o-mini")
+    # the other one is of a provider that does not sell the target: refused, as the guard does
+    assert (code, "1 would have been refused, 2 downgraded" in " ".join(out.split())) == (0, True), out
+    assert say("policy models list --org acme --json")[1] == "[]\n", "nothing is written"
+    code, _, err = say("policy models try --org acme --scope group --name web --allow gpt-4o-mini")
+    assert (code, "who was in a group then is not kept" in err) == (2, True)
+
+
+def test_a_record_that_cannot_be_read_is_named_and_taken_away(say: Say, line_settings: Settings) -> None:
+    key = "policy:acme/org//pool/USD"
+    assert say("policy set --org acme --scope user --name ann --daily 1 --create")[0] == 0
+    _reach(line_settings, _write(line_settings, [Change("acme", key.encode(), b'{"per_moon_phase": 1}')]))
+    for command in (
+        "policy list",
+        "policy list --json",
+        "policy export",
+        "policy explain --org acme --user ann",
+        "member list",
+        "policy models list",
+        "block list",
+        "ratelimit list",
+    ):
+        code, _, err = say(command)
+        told = " ".join(err.split())
+        assert (code, key in told, "policy discard" in told) == (0, True, True), command
+    assert "acme/user/ann" in say("policy list --json")[1]
+    code, _, err = say("policy discard policy:acme/user/ann/pool/USD")
+    assert (code, "can be read" in err) == (2, True)
+    assert say("policy discard", key)[:2] == (0, f"{key} is gone\n")
+    assert say("policy list")[2] == ""
+
+
+def test_rules_about_models_are_set_listed_explained_and_deleted(say: Say, tmp_path: Path) -> None:
     ann = "--org acme --scope user --name ann"
     code, out, err = say(
         f"policy models set {ann} --allow OpenAI/GPT-4o-mini --allow our-own --downgrade-to gpt-4o-mini --create"
@@ -361,6 +434,7 @@ def test_rules_about_models_are_set_listed_explained_and_deleted(say: Say) -> No
         code, _, err = say(f"policy models set {ann} {wrong}")
         assert (code, said in err) == (2, True), err
     assert say("policy models set --org acme --scope user --name nobody-knows --allow gpt-4o")[0] == 2
+    rules_travel_in_files(say, tmp_path)
     assert say(f"policy models delete {ann}")[0] == 0
     code, out, err = say(f"policy models delete {ann}")
     assert (code, "had no rule" in out + err) == (1, True)

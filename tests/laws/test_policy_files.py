@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.effort import examples
 from tollmeter.admin.policy_files import members_csv, members_yaml, policies_yaml, read_members, read_policies
 from tollmeter.admin.policy_text import amount_of, amount_text
+from tollmeter.schemas.model_rules import MODEL_SCOPES, ModelRule
 from tollmeter.schemas.policy import ASKED_COLUMNS, MEMBER_SCOPES, SCOPE_KINDS, Limit, Member, Policy
 
 ODD = st.sampled_from(
@@ -70,12 +71,26 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("files")
 
 
+@st.composite
+def model_rules(draw: st.DrawFn) -> ModelRule:
+    scope = draw(st.sampled_from(MODEL_SCOPES))
+    allowed = draw(st.lists(NAMES.filter(str.strip), min_size=1, max_size=3))
+    instead = draw(st.sampled_from(["", "*"])) and allowed[0]
+    name = "" if scope == "org" else draw(NAMES)
+    return ModelRule.model_validate(
+        {"org_id": draw(NAMES), "scope": scope, "name": name, "allowed": allowed, "downgrade_to": instead}
+    )
+
+
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(policies(), max_size=3, unique_by=lambda policy: policy.policy_id))
-def test_policies(folder: Path, written: list[Policy]) -> None:
+@given(
+    st.lists(policies(), max_size=3, unique_by=lambda policy: policy.policy_id),
+    st.lists(model_rules(), max_size=3, unique_by=lambda rule: rule.key),
+)
+def test_policies(folder: Path, written: list[Policy], models: list[ModelRule]) -> None:
     file = folder / "policies.yaml"
-    file.write_text(policies_yaml(written), encoding="utf-8")
-    assert read_policies(file) == written
+    file.write_text(policies_yaml(written, models), encoding="utf-8")
+    assert read_policies(file) == (written, models)
 
 
 @settings(max_examples=examples(60), deadline=None)

@@ -13,6 +13,7 @@ from tests.guard_rows import NOON, USD, Time, feed
 from tollmeter.producers.client.client import UsageProducer
 from tollmeter.producers.guard.guard import Allow, CallRefused, CostLimitExceeded, Deny, Guard, overshoot_bound
 from tollmeter.schemas.access import Block, RateLimit
+from tollmeter.schemas.model_rules import ModelRule
 from tollmeter.schemas.policy import Limit, Member, Policy
 from tollmeter.settings import Settings, SettingsError
 
@@ -604,6 +605,36 @@ def test_one_alert_per_kind_scope_and_hour() -> None:
     time_.pass_(3_600)
     guard.check("gpt-a", prompt_tokens=10**6, org="acme", user="ann")
     assert alerts() == [("cap_refused", "user", "ann")]
+
+
+def test_a_model_that_is_not_allowed_is_told_with_its_rule_and_who_called() -> None:
+    """One alert per rule and hour, whoever calls; another rule is another alert."""
+    every = ModelRule(org_id="acme", scope="org", allowed=("gpt-b",))
+    own = ModelRule(org_id="acme", scope="api_key", name="k", allowed=("gpt-b",))
+    guard = guard_at(
+        None, *(("usage.policies", one.key.encode(), one.model_dump_json().encode()) for one in (every, own))
+    )
+    for user in ("ann", "bob"):
+        assert denied(guard.check("gpt-a", org="acme", user=user)).error == "model_not_allowed"
+    assert denied(guard.check("gpt-a", org="acme", api_key_id="k")).error == "model_not_allowed"
+    first = guard._alerts.first()
+    assert first is not None
+    guard._alerts.sent(first)
+    second = guard._alerts.first()
+    assert second is not None
+    guard._alerts.sent(second)
+    assert guard._alerts.first() is None
+    assert (first.kind, first.scope, first.name, second.scope, second.name) == (
+        "model_not_allowed",
+        "org",
+        "",
+        "api_key",
+        "k",
+    )
+    assert "model 'gpt-a' is not allowed for organisation acme; allowed: gpt-b" in first.text
+    assert first.facts["caller_user"] == "ann"
+    assert (first.facts["model"], first.facts["rule"], first.facts["allowed"]) == ("gpt-a", every.key, ["gpt-b"])
+    assert second.facts["caller_api_key"] == "k"
 
 
 # ---------------------------------------------------------------- modes and faults

@@ -27,6 +27,7 @@ KINDS = (
     "cap_refused",
     "rate_limited",
     "blocked",
+    "model_not_allowed",
     "gap",
     "new_epoch",
     "paused",

@@ -52,16 +52,29 @@ POLICIES = [
     ("policies: [{org: acme\n", ":2: no valid YAML: expected ',' or '}', but got '<stream end>'"),
     ("policies:\n- {? [a] : b}\n", ":2: no valid YAML: a key must be plain text"),
     ("policies:\n- acme\n", ":2: policies.0: Input should be a valid dictionary or instance of PolicyEntry"),
-    ("policies: 5\n", ":1: expected a list under `policies:` and nothing else"),
-    ("members: []\n", ":1: expected a list under `policies:` and nothing else"),
-    ("policies: []\nmembers: []\n", ":1: expected a list under `policies:` and nothing else"),
-    ("", ":1: expected a list under `policies:` and nothing else"),
+    ("policies: 5\n", ":1: expected a list under `policies:` or `models:` and nothing else"),
+    ("members: []\n", ":1: expected a list under `policies:` or `models:` and nothing else"),
+    ("policies: []\nmembers: []\n", ":1: expected a list under `policies:` or `models:` and nothing else"),
+    ("", ":1: expected a list under `policies:` or `models:` and nothing else"),
     ("[" * 1_000, ":1: no valid YAML: nested too deeply"),
     ("policies:\n- org: 5\n", ":2: policies.0.org: Input should be a valid string"),
     (
         "policies:\n- org: acme\n  limits: {day/money: true}\n",
         ":3: policies.0.limits.day/money: Input should be a valid string",
     ),
+    (
+        "models:\n- {org: acme, allowed: []}\n",
+        ":2: models.0.allowed: Tuple should have at least 1 item after validation, not 0",
+    ),
+    (
+        "models:\n- {org: acme, scope: user, allowed: [x]}\n",
+        ":2: models.0: name says which group, user or key: it is empty for scope org, and for no other",
+    ),
+    (
+        "models:\n- {org: acme, allowed: [gpt-4o], downgrade_to: o1}\n",
+        ":2: models.0: o1 is not allowed itself: allowed are gpt-4o",
+    ),
+    ("policies: {}\n", ":1: expected a list under `policies:` or `models:` and nothing else"),
     (
         "policies:\n- org: acme\n  alert_remaining: none\n",
         ":3: policies.0.alert_remaining: 'none' is not an amount; write for example 25 or 0.5",
@@ -131,7 +144,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 def test_decimals_stay_exact_and_rows_of_one_member_are_joined(tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text("policies:\n- {org: acme, limits: {day/money: 0.1, month/money: 3, week/tokens: 1_000}}\n")
-    (policy,) = read_policies(file)
+    (policy,) = read_policies(file).policies
     assert (policy.daily_limit_micro, policy.monthly_limit_micro) == (100_000, 3_000_000)
     assert policy.limits == (Limit(period="week", measure="tokens", amount=1_000),)
     rows = tmp_path / "m.CSV"

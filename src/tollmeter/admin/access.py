@@ -1,9 +1,8 @@
 """Blocks and rate limits are rows of the compacted topic that guards read: written when acknowledged, no restart."""
 
-from pydantic import ValidationError
-
-from tollmeter.broker.policies import Change, PolicyError, entries, write
-from tollmeter.schemas.access import BLOCK_PREFIX, RATE_PREFIX, Block, RateLimit
+from tollmeter.broker.policies import Change, entries, write
+from tollmeter.broker.unreadable import readable
+from tollmeter.schemas.access import Block, RateLimit
 from tollmeter.schemas.addresses import width
 from tollmeter.settings import Settings
 
@@ -34,20 +33,9 @@ def not_rated(settings: Settings, name: str) -> str:
 
 def blocks(settings: Settings) -> list[Block]:
     """Return all blocks in order of their keys, those that have run out too. Raises `PolicyError`."""
-    return [Block.model_validate_json(value) for value in _rows(settings, BLOCK_PREFIX, Block)]
+    return readable(entries(settings), Block)
 
 
 def rate_limits(settings: Settings) -> list[RateLimit]:
     """Return all rate limits in order of their keys, those that have run out too. Raises `PolicyError`."""
-    return [RateLimit.model_validate_json(value) for value in _rows(settings, RATE_PREFIX, RateLimit)]
-
-
-def _rows(settings: Settings, prefix: str, shape: type[Block] | type[RateLimit]) -> list[bytes]:
-    found = entries(settings)
-    rows = [found[key] for key in sorted(found) if key.startswith(prefix.encode())]
-    try:
-        for row in rows:
-            shape.model_validate_json(row)
-    except ValidationError:
-        raise PolicyError(f"a {shape.__name__.lower()} was written by a newer version: upgrade this one") from None
-    return rows
+    return readable(entries(settings), RateLimit)

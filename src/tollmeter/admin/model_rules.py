@@ -4,13 +4,12 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from tollmeter.admin.names import identity, is_known
-from tollmeter.broker.policies import Change, PolicyError, entries, write
+from tollmeter.broker.policies import Change, entries, write
+from tollmeter.broker.unreadable import readable
 from tollmeter.producers.guard.models import names_of
 from tollmeter.producers.guard.prices import Prices, load_prices
-from tollmeter.schemas.model_rules import ANY, MODELS_PREFIX, ModelRule, allowed_form
+from tollmeter.schemas.model_rules import ANY, ModelRule, allowed_form
 from tollmeter.schemas.names import without_date
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.limits.models import Holding, Verdict, allowed_by_all, holding, judge
@@ -50,7 +49,12 @@ def _by_book(settings: Settings, name: str) -> str:
 
 def put(settings: Settings, rule: ModelRule) -> None:
     """Return when the rule is on the log, in place of any of its scope. Raises `PolicyError`."""
-    write(settings, [Change(rule.org_id, rule.key.encode(), rule.model_dump_json().encode())])
+    write(settings, [rule_set(rule)])
+
+
+def rule_set(rule: ModelRule) -> Change:
+    """Return the change that puts a rule in force, in place of any of its scope."""
+    return Change(rule.org_id, rule.key.encode(), rule.model_dump_json().encode())
 
 
 def take_away(settings: Settings, rule: ModelRule) -> bool:
@@ -62,15 +66,7 @@ def take_away(settings: Settings, rule: ModelRule) -> bool:
 
 def model_rules(settings: Settings, org: str | None = None) -> list[ModelRule]:
     """Return all rules in order of their keys. Raises `PolicyError`."""
-    found = entries(settings)
-    try:
-        rules = [ModelRule.model_validate_json(found[key]) for key in sorted(found) if key.startswith(_PREFIX)]
-    except ValidationError:
-        raise PolicyError("a rule about models was written by a newer version: upgrade this one") from None
-    return [rule for rule in rules if org in (None, rule.org_id)]
-
-
-_PREFIX = MODELS_PREFIX.encode()
+    return [rule for rule in readable(entries(settings), ModelRule) if org in (None, rule.org_id)]
 
 
 def shown(rule: ModelRule) -> Document:
@@ -138,7 +134,7 @@ def explained(settings: Settings, rules: Sequence[ModelRule], call: Call) -> Exp
     held = holding(rules, call.user, call.groups, call.api_key)
     if not call.model:
         return Explained(held, "", None)
-    prices = _prices(settings)
+    prices = prices_of(settings)
 
     def names(model: str) -> frozenset[str]:
         return names_of(prices, call.provider, model)
@@ -147,7 +143,7 @@ def explained(settings: Settings, rules: Sequence[ModelRule], call: Call) -> Exp
     return Explained(held, call.model, verdict)
 
 
-def _prices(settings: Settings) -> Prices:
+def prices_of(settings: Settings) -> Prices:
     """Return the prices as guards have them: names are compared by the same rules."""
     from tollmeter.streams.price.book.book import load  # the help of a command needs no price book
     from tollmeter.streams.price.book.publish import document

@@ -5,15 +5,16 @@ Every mistake is one line: file:line: key: what is wrong.
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tollmeter.admin.policy_text import PolicyTextError, amount_of, amount_text, limits_text, policy_of
 from tollmeter.schemas.escapes import csv_name, csv_name_of, one_line
+from tollmeter.schemas.model_rules import ModelRule, ModelScope
 from tollmeter.schemas.policy import (
     DEFAULT_WARN_PCT,
     Applies,
@@ -27,7 +28,7 @@ from tollmeter.schemas.policy import (
 from tollmeter.yaml_files import YamlError, YamlFile, read_yaml, words
 
 CSV_COLUMNS = ("org", "kind", "name", "group")
-_Item = TypeVar("_Item", Policy, Member)
+_Item = TypeVar("_Item", Policy, Member, ModelRule)
 _Entry = TypeVar("_Entry", bound=BaseModel)
 
 
@@ -103,27 +104,61 @@ class MemberEntry(BaseModel):
         )
 
 
-def read_policies(path: Path) -> list[Policy]:
-    """Return the policies of a YAML file. Raises `FileError`."""
-    return _read_entries(path, "policies", PolicyEntry, PolicyEntry.policy, lambda policy: policy.policy_id)
+class ModelRuleEntry(BaseModel):
+    """One rule about models as a file has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    org: str
+    scope: ModelScope = "org"
+    name: str = ""
+    allowed: tuple[str, ...]
+    downgrade_to: str = ""
+
+    def rule(self) -> ModelRule:
+        """Return the rule. Raises `ValidationError`."""
+        return ModelRule.model_validate({"org_id": self.org, **self.model_dump(exclude={"org"})})
+
+
+class PolicyFile(NamedTuple):
+    """What a file of policies holds."""
+
+    policies: list[Policy]
+    models: list[ModelRule]
+
+
+def read_policies(path: Path) -> PolicyFile:
+    """Return the policies and the rules about models of a YAML file. Raises `FileError`."""
+    file = _read_file(path, ("policies", "models"))
+    policies, wrong = _read_entries(file, "policies", PolicyEntry, PolicyEntry.policy, lambda policy: policy.policy_id)
+    models, wrong_models = _read_entries(file, "models", ModelRuleEntry, ModelRuleEntry.rule, lambda rule: rule.key)
+    if wrong or wrong_models:
+        raise FileError("\n".join([*wrong, *wrong_models]))
+    return PolicyFile(policies, models)
 
 
 def read_members(path: Path) -> list[Member]:
     """Return the members of a file, CSV by its ending and else YAML. Raises `FileError`."""
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
-    return _read_entries(path, "members", MemberEntry, MemberEntry.member, lambda member: member.member_id)
+    file = _read_file(path, ("members",))
+    found, wrong = _read_entries(file, "members", MemberEntry, MemberEntry.member, lambda member: member.member_id)
+    if wrong:
+        raise FileError("\n".join(wrong))
+    return found
 
 
-def policies_yaml(policies: Iterable[Policy]) -> str:
-    """Return the policies as `read_policies` reads them."""
-    return _dump("policies", [_policy_entry(policy) for policy in policies])
+def policies_yaml(policies: Iterable[Policy], models: Iterable[ModelRule] = ()) -> str:
+    """Return the policies and rules about models as `read_policies` reads them."""
+    sections = {"policies": [_policy_entry(policy) for policy in policies]}
+    rules = [_rule_entry(rule) for rule in models]
+    return _dump({**sections, "models": rules} if rules else sections)
 
 
 def members_yaml(members: Iterable[Member]) -> str:
     """Return the members as `read_members` reads them."""
     entries = [{"org": member.org_id, member.kind: member.name, "groups": list(member.groups)} for member in members]
-    return _dump("members", entries)
+    return _dump({"members": entries})
 
 
 def members_csv(members: Iterable[Member]) -> str:
@@ -139,23 +174,30 @@ def members_csv(members: Iterable[Member]) -> str:
     return out.getvalue()
 
 
-def _read_entries(
-    path: Path,
-    section: str,
-    entry: type[_Entry],
-    make: Callable[[_Entry], _Item],
-    key: Callable[[_Item], str],
-) -> list[_Item]:
+def _read_file(path: Path, sections: Sequence[str]) -> YamlFile:
+    """Return a file that has lists under some of these names, and nothing else."""
     try:
         file = read_yaml(path)
     except YamlError as error:
         raise FileError(str(error)) from None
-    entries = file.body.get(section) if isinstance(file.body, dict) else None
-    if not isinstance(entries, list) or len(file.body) > 1:
-        raise FileError(f"{path}:1: expected a list under `{section}:` and nothing else")
+    body = file.body if isinstance(file.body, dict) else {}
+    if not body or not body.keys() <= set(sections) or not all(isinstance(part, list) for part in body.values()):
+        names = " or ".join(f"`{name}:`" for name in sections)
+        raise FileError(f"{path}:1: expected a list under {names} and nothing else")
+    return file
+
+
+def _read_entries(
+    file: YamlFile,
+    section: str,
+    entry: type[_Entry],
+    make: Callable[[_Entry], _Item],
+    key: Callable[[_Item], str],
+) -> tuple[list[_Item], list[str]]:
+    """Return what a section holds, and what is wrong in it, a line per mistake."""
     found: dict[str, _Item] = {}
     problems: list[str] = []
-    for place, raw in enumerate(entries):
+    for place, raw in enumerate(file.body.get(section, ())):
         try:
             item = make(entry.model_validate(raw))
         except (PolicyTextError, ValidationError) as error:
@@ -164,9 +206,7 @@ def _read_entries(
         if key(item) in found:
             problems.append(file.problem((section, place), f"{key(item)} is given twice"))
         found[key(item)] = item
-    if problems:
-        raise FileError("\n".join(problems))
-    return list(found.values())
+    return list(found.values()), problems
 
 
 def _problems(file: YamlFile, where: tuple[str, int], error: PolicyTextError | ValidationError) -> list[str]:
@@ -219,6 +259,12 @@ def _policy_entry(policy: Policy) -> dict[str, Any]:
     return entry
 
 
+def _rule_entry(rule: ModelRule) -> dict[str, Any]:
+    name = {"name": rule.name} if rule.name else {}
+    instead = {"downgrade_to": rule.downgrade_to} if rule.downgrade_to else {}
+    return {"org": rule.org_id, "scope": rule.scope, **name, "allowed": list(rule.allowed), **instead}
+
+
 class _Plain(str):
     """A number as it is to stand in the file."""
 
@@ -237,10 +283,11 @@ _Dumper.add_representer(
 )
 
 
-def _dump(section: str, entries: Sequence[object]) -> str:
-    text = _yaml({section: list(entries)}, as_it_is=True)
+def _dump(sections: Mapping[str, Sequence[object]]) -> str:
+    document = {section: list(entries) for section, entries in sections.items()}
+    text = _yaml(document, as_it_is=True)
     seen = all(one_line(line, len(line)) == line for line in text.split("\n"))
-    return text if seen else _yaml({section: list(entries)}, as_it_is=False)
+    return text if seen else _yaml(document, as_it_is=False)
 
 
 def _yaml(document: object, *, as_it_is: bool) -> str:

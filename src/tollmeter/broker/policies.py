@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from tollmeter.broker.client import BrokerAway, kafka_consumer, kafka_producer, read_all
 from tollmeter.broker.layout import Layout, ProvisionError, read_layout
+from tollmeter.broker.unreadable import MEMBER, POLICY, Unreadable, readable, text_of, unreadable
 from tollmeter.schemas import topics
 from tollmeter.schemas.access import EVERYONE
 from tollmeter.schemas.control import Control, MemberDelete, MemberSet, PolicyDelete, PolicySet
@@ -26,7 +27,7 @@ from tollmeter.schemas.spend import Spend
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.limits.policies import GroupCycleError, Groups
 
-_POLICY, _MEMBER, _HISTORY = b"policy:", b"member:", b"history:"
+_HISTORY = b"history:"
 _Value = TypeVar("_Value")
 
 
@@ -36,10 +37,11 @@ class PolicyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The policies by their ids, and the membership."""
+    """The policies by their ids, and the membership; and what nobody obeys, since it cannot be read."""
 
     policies: Mapping[str, Policy] = field(default_factory=dict)
     groups: Groups = field(default_factory=Groups)
+    unreadable: Sequence[Unreadable] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +65,23 @@ def policy_set(policy: Policy) -> Change:
             "without a name and for each_member (--default)"
         )
     value = policy.model_dump_json().encode()
-    return Change(policy.org_id, _POLICY + policy.policy_id.encode(), value, PolicySet(policy=policy))
+    return Change(policy.org_id, POLICY + policy.policy_id.encode(), value, PolicySet(policy=policy))
 
 
 def policy_delete(org_id: str, policy_id: str) -> Change:
     """Return the change that ends a policy; ending an absent one is no error."""
-    return Change(org_id, _POLICY + policy_id.encode(), None, PolicyDelete(policy_id=policy_id))
+    return Change(org_id, POLICY + policy_id.encode(), None, PolicyDelete(policy_id=policy_id))
 
 
 def member_set(member: Member) -> Change:
     """Return the change that gives a user or group its groups, in place of any that it had."""
     value = member.model_dump_json().encode()
-    return Change(member.org_id, _MEMBER + member.member_id.encode(), value, MemberSet(member=member))
+    return Change(member.org_id, MEMBER + member.member_id.encode(), value, MemberSet(member=member))
 
 
 def member_delete(org_id: str, member_id: str) -> Change:
     """Return the change that takes a member out of all groups; an absent one is no error."""
-    return Change(org_id, _MEMBER + member_id.encode(), None, MemberDelete(member_id=member_id))
+    return Change(org_id, MEMBER + member_id.encode(), None, MemberDelete(member_id=member_id))
 
 
 def write(settings: Settings, changes: Sequence[Change]) -> None:
@@ -152,14 +154,27 @@ def check(rules: Rules, changes: Iterable[Change]) -> None:
 def read_rules(settings: Settings) -> Rules:
     """Return the policies and members in force. Raises `PolicyError`."""
     found = entries(settings)
-    try:
-        policies = [Policy.model_validate_json(value) for key, value in found.items() if key.startswith(_POLICY)]
-        members = [Member.model_validate_json(value) for key, value in found.items() if key.startswith(_MEMBER)]
-    except ValidationError as error:
-        topic = settings.topic(topics.POLICIES)
-        raise PolicyError(f"{topic} holds a {error.title.lower()} that this version cannot read: upgrade it") from None
-    ordered = sorted(policies, key=lambda policy: policy.policy_id)
-    return Rules({policy.policy_id: policy for policy in ordered}, Groups(members))
+    ordered = sorted(readable(found, Policy), key=lambda policy: policy.policy_id)
+    policies = {policy.policy_id: policy for policy in ordered}
+    return Rules(policies, Groups(readable(found, Member)), unreadable(found))
+
+
+def discard(settings: Settings, key: str) -> None:
+    """Return when a record that cannot be read is gone, and WATCH was told so. Raises `PolicyError`."""
+    found = entries(settings)
+    gone = next((one for one in unreadable(found) if one.key == key), None)
+    if gone is None:
+        known = any(text_of(one) == key for one in found)
+        said = "can be read: there is a command that deletes it" if known else "is no record of the topic"
+        raise PolicyError(f"{key} {said}; 'tollmeter policy list' names those that cannot be read")
+    raw = next(one for one in found if text_of(one) == key)
+    name = key.partition(":")[2]
+    controls: dict[bytes, Control] = {
+        POLICY: PolicyDelete(policy_id=name),
+        MEMBER: MemberDelete(member_id=name),
+    }
+    told = next((control for prefix, control in controls.items() if raw.startswith(prefix)), None)
+    _reach(settings, _write(settings, [Change(gone.org_id, raw, None, told)]))
 
 
 def entries(settings: Settings) -> dict[bytes, bytes]:
@@ -174,6 +189,11 @@ def entries(settings: Settings) -> dict[bytes, bytes]:
 
     _reach(settings, _read(settings, topics.POLICIES, take))
     return found
+
+
+def unread(settings: Settings) -> list[Unreadable]:
+    """Return what of the rules cannot be read and holds for nobody. Raises `PolicyError`."""
+    return unreadable(entries(settings))
 
 
 def read_spend(settings: Settings) -> dict[str, Spend]:

@@ -10,10 +10,11 @@ import click
 from pydantic import ValidationError
 
 from tollmeter.admin import access
-from tollmeter.broker.policies import PolicyError
+from tollmeter.broker.policies import PolicyError, unread
 from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
+from tollmeter.cli.policy_options import tell_unreadable
 from tollmeter.schemas.access import EVERYONE, Block, RateLimit
 from tollmeter.schemas.addresses import HASHED, address_or_network, comparable, network_of, width
 from tollmeter.settings import Settings
@@ -70,6 +71,7 @@ def list_(settings: Settings, as_json: bool) -> None:
     """List who is blocked."""
     now = datetime.now(UTC)
     found = [row for row in _do(lambda: access.blocks(settings)) if row.until is None or row.until > now]
+    tell_unreadable(_do(lambda: unread(settings)))
     rows: list[dict[str, Any]] = [row.model_dump(mode="json") for row in found]
     if as_json:
         print_json(rows)
@@ -179,6 +181,7 @@ def rate_list(settings: Settings, as_json: bool) -> None:
     """List the rate limits in force."""
     now = datetime.now(UTC)
     found = [row for row in _do(lambda: access.rate_limits(settings)) if row.until is None or row.until > now]
+    tell_unreadable(_do(lambda: unread(settings)))
     rows: list[dict[str, Any]] = [row.model_dump(mode="json") for row in found]
     if as_json:
         print_json(rows)

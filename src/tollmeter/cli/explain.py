@@ -15,7 +15,7 @@ from tollmeter.admin.spend_status import SpendStatus, UserNotFoundError, is_know
 from tollmeter.broker.policies import Rules, read_rules, read_spend
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
-from tollmeter.cli.policy_options import doing, org_option
+from tollmeter.cli.policy_options import doing, org_option, tell_unreadable
 from tollmeter.producers.guard.answers import Version
 from tollmeter.schemas.addresses import caller_form
 from tollmeter.schemas.money import NANO_PER_MICRO
@@ -68,6 +68,7 @@ def explain(
     with ExitStack() as opened:
         opened.enter_context(doing())
         rules, live = read_rules(settings), read_spend(settings)
+        tell_unreadable(one for one in rules.unreadable if one.org_id == org)
         ledger = _ledger(settings, opened)
         groups = _groups(rules, org, user, named["group"])
         scopes |= {("group", group) for group in groups}
@@ -131,10 +132,10 @@ def _lost(lost: Lost) -> dict[str, Any]:
 def status(settings: Settings, org: str, user: str, own_keys: bool, as_json: bool) -> None:
     """What a user spent against the limits that bind, and in EUR; exit code 1 for one whom nobody knows."""
     with doing(), reading(settings) as ledger:
+        rules = read_rules(settings)
+        tell_unreadable(one for one in rules.unreadable if one.org_id == org)
         try:
-            found = spend_status(
-                ledger, read_rules(settings), org, user, datetime.now(UTC), billing_scope_org=not own_keys
-            )
+            found = spend_status(ledger, rules, org, user, datetime.now(UTC), billing_scope_org=not own_keys)
         except UserNotFoundError as error:
             raise Finding(str(error)) from None
     if as_json:
@@ -238,8 +239,7 @@ def _print_head(document: dict[str, Any], models: Explained) -> None:
     who = f"user {document['user'] or '(none)'} of {document['org']}"
     inside = f" in {', '.join(document['groups'])}" if document["groups"] else ""
     out.print(f"{who}{inside}; warned at {document['warn_threshold_pct']} %")
-    known = [f"{kind} {document['meant'][kind]}" for kind in ("provider", "model") if kind in document["meant"]]
-    if known:
+    if known := [f"{kind} {document['meant'][kind]}" for kind in ("provider", "model") if kind in document["meant"]]:
         out.print(f"counted as {', '.join(known)}")
     if document["user"] and document["known"] is False:
         out.print("nobody knows this user: not in the membership, never seen in an event")

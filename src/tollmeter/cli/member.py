@@ -6,7 +6,7 @@ from tollmeter.broker.policies import member_delete, member_set, read_rules, wri
 from tollmeter.cli.groups import Group
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.cli.policy_files import export_members, import_members
-from tollmeter.cli.policy_options import doing
+from tollmeter.cli.policy_options import doing, tell_unreadable
 from tollmeter.schemas.policy import Member
 from tollmeter.settings import Settings
 
@@ -48,7 +48,9 @@ def set_(
 def list_(settings: Settings, org: str | None, as_json: bool) -> None:
     """List all members, with the groups that they are in through other groups."""
     with doing():
-        groups = read_rules(settings).groups
+        rules = read_rules(settings)
+    tell_unreadable(rules.unreadable)
+    groups = rules.groups
     found = [entry for entry in groups.members if org in (None, entry.org_id)]
     rows = [
         {

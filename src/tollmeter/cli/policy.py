@@ -6,7 +6,7 @@ import click
 
 from tollmeter.admin.names import known_as, resolved
 from tollmeter.admin.policy_text import amount_of, amount_text, limits_text, policy_of
-from tollmeter.broker.policies import policy_delete, policy_set, read_rules, write
+from tollmeter.broker.policies import discard, policy_delete, policy_set, read_rules, write
 from tollmeter.cli.explain import explain, status
 from tollmeter.cli.groups import Group
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
@@ -24,6 +24,7 @@ from tollmeter.cli.policy_options import (
     org_option,
     readable,
     scope_option,
+    tell_unreadable,
 )
 from tollmeter.cli.policy_trial import try_out
 from tollmeter.schemas.policy import DEFAULT_WARN_PCT, MEMBER_SCOPES, Policy
@@ -137,8 +138,19 @@ def get(settings: Settings, org: str, scope: str, name: str, as_json: bool) -> N
 def list_(settings: Settings, org: str | None, as_json: bool) -> None:
     """List all policies in force."""
     with doing():
-        found = read_rules(settings).policies.values()
-    _show([entry for entry in found if org in (None, entry.org_id)], as_json)
+        rules = read_rules(settings)
+    _show([entry for entry in rules.policies.values() if org in (None, entry.org_id)], as_json)
+    tell_unreadable(rules.unreadable)
+
+
+@policy.command("discard")
+@click.argument("key")
+@click.pass_obj
+def discard_(settings: Settings, key: str) -> None:
+    """Take away a record that cannot be read, by the key that `list` names: a policy, a member, or another rule."""
+    with doing():
+        discard(settings, key)
+    out.print(f"{key} is gone")
 
 
 @policy.command()

@@ -7,16 +7,18 @@ from typing import Any, Generic, TypeVar
 
 import click
 
+from tollmeter.admin import model_rules
 from tollmeter.admin.names import resolved_all
 from tollmeter.admin.policy_files import members_csv, members_yaml, policies_yaml, read_members, read_policies
 from tollmeter.admin.policy_text import amount_text, limits_text
 from tollmeter.broker.policies import Change, Rules, check, member_set, policy_set, read_rules, write
 from tollmeter.cli.output import json_option, out, print_json
-from tollmeter.cli.policy_options import doing, known_or_created
+from tollmeter.cli.policy_options import doing, known_or_created, tell_unreadable
+from tollmeter.schemas.model_rules import ModelRule
 from tollmeter.schemas.policy import Member, Policy
 from tollmeter.settings import Settings
 
-_Item = TypeVar("_Item", Policy, Member)
+_Item = TypeVar("_Item", Policy, Member, Policy | ModelRule)
 _file = click.argument("file", type=click.Path(path_type=Path))
 _dry_run = click.option("--dry-run", is_flag=True, help="Show the difference and change nothing.")
 
@@ -28,13 +30,18 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Show the difference and
 @json_option
 @click.pass_obj
 def import_policies(settings: Settings, file: Path, dry_run: bool, create: bool, as_json: bool) -> None:
-    """Put the policies of a YAML file in force; those it does not name stay as they are."""
+    """Put the policies and rules about models of a YAML file in force; those it does not name stay as they are."""
     with doing():
-        wanted = {policy.policy_id: policy for policy in resolved_all(settings, read_policies(file))}
+        read = read_policies(file)
+        models = [model_rules.resolved(settings, rule, rule.allowed).rule for rule in read.models]
+        wanted: dict[str, Policy | ModelRule] = {one.policy_id: one for one in resolved_all(settings, read.policies)}
+        wanted |= {one.key: one for one in models}
         rules = read_rules(settings)
         added = known_or_created(settings, rules, wanted.values(), create=create)
-        difference = _Difference(rules.policies, wanted, _policy_facts)
-        changes = [*added, *(policy_set(wanted[key]) for key in difference.keys)]
+        known: dict[str, Policy | ModelRule] = dict(rules.policies)
+        known |= {one.key: one for one in model_rules.model_rules(settings)} if models else {}
+        difference = _Difference(known, wanted, _facts)
+        changes = [*added, *(_set(wanted[key]) for key in difference.keys)]
         _take_over(settings, rules, changes, difference, dry_run, as_json)
 
 
@@ -42,10 +49,13 @@ def import_policies(settings: Settings, file: Path, dry_run: bool, create: bool,
 @click.option("--org", help="Only this organisation.")
 @click.pass_obj
 def export_policies(settings: Settings, org: str | None) -> None:
-    """Write all policies as YAML that `import` reads."""
+    """Write all policies and rules about models as YAML that `import` reads."""
     with doing():
-        found = read_rules(settings).policies.values()
-    sys.stdout.write(policies_yaml(policy for policy in found if org in (None, policy.org_id)))
+        rules = read_rules(settings)
+        models = model_rules.model_rules(settings, org)
+    tell_unreadable(rules.unreadable)
+    found = (policy for policy in rules.policies.values() if org in (None, policy.org_id))
+    sys.stdout.write(policies_yaml(found, models))
 
 
 @click.command("import")
@@ -127,6 +137,19 @@ def _take_over(
 def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     pairs = {name: (before.get(name, "none"), after.get(name, "none")) for name in (*before, *after)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _set(one: Policy | ModelRule) -> Change:
+    return policy_set(one) if isinstance(one, Policy) else model_rules.rule_set(one)
+
+
+def _facts(one: Policy | ModelRule) -> dict[str, str]:
+    if isinstance(one, Policy):
+        return _policy_facts(one)
+    return {
+        "allowed": ", ".join(one.allowed),
+        "others": f"become {one.downgrade_to}" if one.downgrade_to else "refused",
+    }
 
 
 def _policy_facts(policy: Policy) -> dict[str, str]:

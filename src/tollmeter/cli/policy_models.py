@@ -1,17 +1,22 @@
 """`tollmeter policy models`: which models a key, user, group or organisation may use; guards obey at once."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import click
 from pydantic import ValidationError
 
 from tollmeter.admin import model_rules as rules
-from tollmeter.broker.policies import read_rules, write
+from tollmeter.admin.model_trial import try_models
+from tollmeter.admin.policy_trial import CannotTryError
+from tollmeter.broker.policies import read_rules, unread, write
 from tollmeter.cli.groups import Group
+from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
-from tollmeter.cli.policy_options import doing, known_or_created, name_option, org_option
+from tollmeter.cli.policy_options import doing, known_or_created, name_option, org_option, tell_unreadable
 from tollmeter.schemas.model_rules import ANY, MODEL_SCOPES, ModelRule
+from tollmeter.schemas.money import nano_to_text
 from tollmeter.settings import Settings
 from tollmeter.yaml_files import words
 
@@ -85,6 +90,7 @@ def list_(settings: Settings, org: str | None, as_json: bool) -> None:
     """List the rules in force."""
     with doing():
         found = rules.model_rules(settings, org)
+        tell_unreadable(unread(settings))
     if as_json:
         print_json([rules.shown(rule) for rule in found])
         return
@@ -112,6 +118,56 @@ def delete(settings: Settings, /, org: str, scope: str, name: str) -> None:
     if not there:
         raise Finding(f"{_whom(gone)} had no rule about models")
     out.print(f"{_whom(gone)} has no rule about models any more")
+
+
+@models.command("try")
+@_whose
+@click.option("--allow", "allowed", multiple=True, required=True, help="A model, or * for every one. Repeatable.")
+@click.option("--downgrade-to", default="", help="Model to call in place of one that is not allowed; without: refuse.")
+@click.option("--days", type=click.IntRange(1, 400), default=30, show_default=True, help="On so many last days.")
+@json_option
+@click.pass_obj
+def try_(
+    settings: Settings,
+    /,
+    org: str,
+    scope: str,
+    name: str,
+    allowed: tuple[str, ...],
+    downgrade_to: str,
+    days: int,
+    as_json: bool,
+) -> None:
+    """Say which calls of the last days a rule would have refused or moved to another model; nothing is written."""
+    made = rules.resolved(settings, _made(org, scope, name, allowed, downgrade_to), allowed).rule
+    now = datetime.now(UTC)
+    with reading(settings) as ledger:
+        try:
+            found = try_models(settings, ledger, made, now - timedelta(days=days), now)
+        except CannotTryError as error:
+            raise UserError(str(error)) from None
+    if as_json:
+        print_json({"rule": rules.shown(made), "days": days, "models": [one.document for one in found]})
+        return
+    counts = {word: sum(one.calls for one in found if one.verdict == word) for word in ("refused", "downgraded")}
+    told = f"{counts['refused']:,} would have been refused, {counts['downgraded']:,} downgraded"
+    out.print(f"of {sum(one.calls for one in found):,} calls of {_whom(made)} in {days} days {told}")
+    rows = [
+        {
+            "model": one.model,
+            "provider": one.provider,
+            "verdict": one.verdict,
+            "calls": one.calls,
+            "users": one.users,
+            "USD": nano_to_text(one.cost_nano, 4),
+            "unpriced": one.unpriced,
+            "first": f"{one.first:%Y-%m-%d %H:%M} UTC",
+        }
+        for one in found
+        if one.verdict != "allowed"
+    ]
+    if rows:
+        print_table("calls that the rule does not allow", rows, spare=("first", "unpriced"))
 
 
 def _made(org: str, scope: str, name: str, allowed: tuple[str, ...], downgrade_to: str) -> ModelRule:

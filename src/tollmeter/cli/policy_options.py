@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from functools import wraps
+from shlex import quote
 from typing import TypeVar
 
 import click
@@ -12,8 +13,9 @@ from tollmeter.admin.policy_files import FileError
 from tollmeter.admin.policy_text import PolicyTextError
 from tollmeter.admin.spend_status import seen_users
 from tollmeter.broker.policies import Change, PolicyError, Rules, member_set
+from tollmeter.broker.unreadable import Unreadable
 from tollmeter.cli.ledger import reading
-from tollmeter.cli.output import UserError
+from tollmeter.cli.output import UserError, err
 from tollmeter.schemas.model_rules import ModelRule
 from tollmeter.schemas.policy import MEMBER_SCOPES, SCOPE_KINDS, Member, Policy
 from tollmeter.settings import Settings
@@ -75,6 +77,15 @@ def doing() -> Iterator[None]:
         yield
     except (PolicyError, FileError) as error:
         raise UserError(str(error)) from None
+
+
+def tell_unreadable(problems: Iterable[Unreadable]) -> None:
+    """Name on the error stream what of the rules nobody obeys."""
+    for one in problems:
+        err.print(
+            f"{one.key} cannot be read ({one.why}) and holds for nobody: a newer version may know it; "
+            f"tollmeter policy discard {quote(one.key)} takes it away"
+        )
 
 
 def known_or_created(

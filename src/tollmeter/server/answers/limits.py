@@ -55,7 +55,8 @@ async def policies(request: Request) -> Response:
     caller = caller_of(request, "admin")
     rules = await change(request, read_rules, changes=False)
     found = [_policy(one) for one in rules.policies.values() if one.org_id == caller.org_id]
-    return JsonAnswer({"policies": found})
+    broken = [one._asdict() for one in rules.unreadable if one.org_id == caller.org_id]
+    return JsonAnswer({"policies": found, **({"unreadable": broken} if broken else {})})
 
 
 async def put_policy(request: Request) -> Response:

@@ -12,16 +12,19 @@ from starlette.routing import Route
 
 from tollmeter.admin import access
 from tollmeter.admin.adjust import Wish, in_words, midnight_ms, raised
+from tollmeter.admin.model_rules import model_rules
 from tollmeter.admin.policy_text import PolicyTextError, limit_of
-from tollmeter.broker.policies import PolicyError, adjust, read_rules
+from tollmeter.broker.policies import PolicyError, Rules, adjust, read_rules
 from tollmeter.schemas.access import EVERYONE, Block
 from tollmeter.schemas.addresses import named_address
+from tollmeter.schemas.model_rules import ModelRule
 from tollmeter.schemas.policy import Policy
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.doing import admin_form, back, by_whom, choice, done
 from tollmeter.server.pages.session import Session
 from tollmeter.server.pages.site import page, reader
 from tollmeter.server.problems import Problem
+from tollmeter.settings import Settings
 from tollmeter.streams.rules.limits.adjusted import adjusted
 
 PATH = "/dashboard/limits"
@@ -39,17 +42,15 @@ async def limits(request: Request) -> Response:
         return session
     parts, now = parts_of(request), datetime.now(UTC)
     asked = {"org_id": session.sees, "user_id": session.user, "top": ROWS}
-    budgets, blocked, rules = await asyncio.gather(
-        parts.ledger.ask("budget_list", **asked),
-        asyncio.to_thread(access.blocks, parts.line),
-        asyncio.to_thread(read_rules, parts.line),
-        return_exceptions=True,
+    budgets, known = await asyncio.gather(
+        parts.ledger.ask("budget_list", **asked), asyncio.to_thread(_known, parts.line), return_exceptions=True
     )
-    for failed in (budgets, blocked, rules):
+    for failed in (budgets, known):
         if isinstance(failed, BaseException) and not isinstance(failed, (Problem, PolicyError)):
             raise failed
-    if isinstance(blocked, BaseException) or isinstance(rules, BaseException):
-        raise Problem(503, "policies_away", str(blocked if isinstance(blocked, BaseException) else rules))
+    if isinstance(known, BaseException):
+        raise Problem(503, "policies_away", str(known))
+    rules, blocked, models = known
     mine = [one for one in rules.policies.values() if _is_shown(one, session)]
     given = {name: request.query_params.get(name, "") for name in _GIVEN}
     values: dict[str, Any] = {
@@ -63,8 +64,16 @@ async def limits(request: Request) -> Response:
         ],
         "raises": _raises(mine, given, round(now.timestamp() * 1_000)),
         "otherwise": [one for policy in mine for one in _otherwise(policy, now)],
+        "models": [
+            {"whom": _whose(one.org_id, one.scope, one.name), "rule": one} for one in models if _is_shown(one, session)
+        ],
+        "unreadable": [one for one in rules.unreadable if not session.user and session.sees in ("", one.org_id)],
     }
     return page(request, "limits.html", session, scopes=SCOPES, given=given, hours=HOURS, **values)
+
+
+def _known(line: Settings) -> tuple[Rules, list[Block], list[ModelRule]]:
+    return read_rules(line), access.blocks(line), model_rules(line)
 
 
 async def raise_(request: Request) -> Response:
@@ -128,7 +137,7 @@ def _whom(fields: dict[str, str], session: Session) -> dict[str, Any]:
     return {"org_id": session.sees or fields.get("org", "").strip() or EVERYONE, "scope": scope, "name": name}
 
 
-def _is_shown(policy: Policy, session: Session) -> bool:
+def _is_shown(policy: Policy | ModelRule, session: Session) -> bool:
     own = not session.user or (policy.scope, policy.name) == ("user", session.user)
     return session.sees in ("", policy.org_id) and own
 
