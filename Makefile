@@ -80,6 +80,8 @@ lock: | tools ## resolve pyproject.toml again into the lock files (CPython 3.11 
 	build/lock/bin/python -m pip install --quiet 'uv==0.13.9'
 	$(RESOLVE) --extra dev --extra senders pyproject.toml --output-file requirements-senders.lock
 	$(RESOLVE) --extra dev --constraint requirements-senders.lock pyproject.toml --output-file requirements.lock
+	for name in focus s3; do \
+		$(RESOLVE) tests/environments/$$name.in --output-file tests/environments/$$name.lock || exit; done
 	echo 'setuptools>=77' | $(RESOLVE) --extra worker --extra notify --extra server --constraint requirements.lock pyproject.toml - \
 		--output-file requirements-worker.lock
 

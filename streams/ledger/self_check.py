@@ -43,6 +43,12 @@ def fill_command() -> list[str]:
     return [sys.executable, "-m", "tollmeter", "prices", "fx", "fill", "--json"]
 
 
+def price_command(price_book: str = "") -> list[str]:
+    """Return the command that prices calls of models that had no price; with a book, that one alone."""
+    only = ["--book", price_book] if price_book else []
+    return [sys.executable, "-m", "tollmeter", "prices", "fill", *only, "--json"]
+
+
 def refill_command() -> list[str]:
     """Return the command that fills tables again from all that the logs keep."""
     return [sys.executable, "-m", "tollmeter", "verify", "--wait", "60s", "--repair", "--alert", "--json"]
@@ -98,19 +104,37 @@ class SelfCheck:
             log.error("%s ended with exit code %s: %s", _name(self._command), process.returncode, last)
 
 
+def own_checks(every_s: float) -> tuple[SelfCheck, SelfCheck, SelfCheck]:
+    """Return what runs by itself: verify, amounts whose rates came late, calls whose prices came late."""
+    return (
+        SelfCheck(verify_command(every_s), every_s),
+        SelfCheck(fill_command(), every_s, tell_filled),
+        SelfCheck(price_command(), every_s, tell_priced),
+    )
+
+
 def _name(command: Sequence[str]) -> str:
     return " ".join(word for word in command[3:] if word.isalpha())[:40] or "a check"
 
 
 def tell_filled(document: bytes, _now_s: float) -> None:
     """Say how many calls got amounts whose exchange rates came late."""
+    _tell_count(document, "prices fx fill", "%d calls have amounts whose exchange rates came late")
+
+
+def tell_priced(document: bytes, _now_s: float) -> None:
+    """Say how many calls of models that had no price have one now."""
+    _tell_count(document, "prices fill", "%d calls of models that had no price have one now")
+
+
+def _tell_count(document: bytes, command: str, text: str) -> None:
     try:
         filled = int(json.loads(document)["filled"])
     except (ValueError, KeyError, TypeError):
-        log.error("prices fx fill said nothing that can be read")
+        log.error("%s said nothing that can be read", command)
         return
     if filled:
-        log.info("%d calls have amounts whose exchange rates came late", filled)
+        log.info(text, filled)
 
 
 def tell_differences(document: bytes, now_s: float) -> None:

@@ -30,7 +30,7 @@ from tollmeter.streams.engine.stage import run as run_stage
 from tollmeter.streams.ledger.block import LEDGER_KERNEL, Block, LedgerKernel, read_block
 from tollmeter.streams.ledger.lookout import Lookout
 from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, REGISTRY_COLUMNS, rows_of
-from tollmeter.streams.ledger.self_check import SelfCheck, fill_command, refill_command, tell_filled, verify_command
+from tollmeter.streams.ledger.self_check import SelfCheck, own_checks, price_command, refill_command
 from tollmeter.streams.ledger.silence import Silence
 from tollmeter.streams.ledger.tables import MISSING, Tables
 from tollmeter.streams.rules.events.letters import FOREIGN, letter_alert
@@ -73,6 +73,7 @@ class Ledger:
         self.batching = Batching(rows, rows_of, linger_s, BACKLOG_LINGER_S).within_bytes()
         self._silence = Silence(line.runtime, line.incidents, self._clickhouse) if watches_services else None
         self._tables = tables
+        self._new_book: Callable[[str], None] = lambda price_book: None
         self._lookout = Lookout(line.settings, line.incidents, line.layout.events) if watches_services else None
         self._client: ClickHouse | None = None
         self._counts: Counter[str] = Counter()
@@ -83,11 +84,11 @@ class Ledger:
     @classmethod
     def on(cls, line: Line) -> Self:
         """Build it with the checks that run by themselves."""
-        every_s = line.settings.verify_every_s
-        check = SelfCheck(verify_command(every_s), every_s)
-        tables = Tables(line.runtime, line.incidents, line.settings, lambda: check.demand(refill_command()))
-        checks = check, SelfCheck(fill_command(), every_s, tell_filled)
-        return cls(line, self_checks=checks, watches_services=True, tables=tables)
+        checks = whole, _, prices = own_checks(line.settings.verify_every_s)
+        tables = Tables(line.runtime, line.incidents, line.settings, lambda: whole.demand(refill_command()))
+        ledger = cls(line, self_checks=checks, watches_services=True, tables=tables)
+        ledger._new_book = lambda price_book: prices.demand(price_command(price_book))
+        return ledger
 
     async def assigned(self, partitions: set[TP]) -> Mapping[TP, int]:
         """Begin where the group has committed."""
@@ -160,6 +161,7 @@ class Ledger:
         book = record.value or b""
         try:
             await self._persist(lambda: store_book(self._clickhouse(), book), deliveries, "price_rules", 1)
+            self._new_book((record.key or b"").decode("utf-8", "replace"))
         except ValueError as problem:
             await self._bury(record, str(problem))
 

@@ -20,6 +20,8 @@ from tollmeter.streams.rules.limits.adjusted import NEVER_MS, adjusted, next_end
 log = logging.getLogger("tollmeter.notify")
 
 NOTICE, MUTE, ACK, POLICY = "notice:", "mute:", "ack:", "policy:"
+FORGET = "forget:"
+"""What a notice shall say instead, under its id: somebody whom it names is forgotten. The one in charge does it."""
 
 
 @dataclass(slots=True)
@@ -29,6 +31,7 @@ class Records:
     notices: dict[str, Notice] = field(default_factory=dict)
     mutes: dict[str, Mute | None] = field(default_factory=dict)
     acks: dict[str, Acknowledgement] = field(default_factory=dict)
+    forgotten: dict[str, Notice] = field(default_factory=dict)
     policies: dict[str, Policy | None] = field(default_factory=dict)
 
     def add(self, key: str, value: bytes | None) -> None:
@@ -38,6 +41,7 @@ class Records:
         if value is None:
             self.notices.pop(name, None) if kind == NOTICE else None
             self.acks.pop(name, None) if kind == ACK else None
+            self.forgotten.pop(name, None) if kind == FORGET else None
             if kind == MUTE:
                 self.mutes[name] = None
             if kind == POLICY:
@@ -50,6 +54,8 @@ class Records:
                 self.mutes[name] = Mute.model_validate_json(value)
             elif kind == ACK:
                 self.acks[name] = Acknowledgement.model_validate_json(value)
+            elif kind == FORGET:
+                self.forgotten[name] = Notice.model_validate_json(value)
             elif kind == POLICY:
                 self.policies[name] = Policy.model_validate_json(value)
         except ValidationError as error:

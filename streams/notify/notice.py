@@ -92,6 +92,11 @@ class Notice(BaseModel):
             return self.opened_s
         return raised if raised < self.opened_s + AHEAD_S else self.opened_s
 
+    def reworded(self, said: "Notice") -> "Notice":
+        """Return the notice with what it shall say instead, its state and deliveries as they are."""
+        names = ("event", "title", "body", "resolution", "acknowledged_by")
+        return self.model_copy(update={name: getattr(said, name) for name in names})
+
     def _text(self, name: str) -> str:
         value = self.facts.get(name, "")
         return value if isinstance(value, str) else str(value)

@@ -30,7 +30,7 @@ from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import Ledger
 from tollmeter.streams.notify.daily import Answers, Daily
 from tollmeter.streams.notify.dispatcher import Dispatcher, Outcome
-from tollmeter.streams.notify.journal import ACK, MUTE, NOTICE, Journal, Records
+from tollmeter.streams.notify.journal import ACK, FORGET, MUTE, NOTICE, Journal, Records
 from tollmeter.streams.notify.leader import OneInCharge
 from tollmeter.streams.notify.notice import Delivery, Notice
 from tollmeter.streams.notify.routes import Routes
@@ -158,15 +158,18 @@ class Notifier:
         await self._states.flush()
 
     async def _listen(self, dispatcher: Dispatcher, records: Records) -> None:
-        """Act on what commands wrote: mutes, acknowledgements, policies."""
+        """Act on what commands wrote: mutes, acknowledgements, policies, and who is forgotten."""
         for name, mute in records.mutes.items():
             if mute is None:
                 dispatcher.mutes.pop(name, None)
             else:
                 dispatcher.mutes[name] = mute
         changed = [dispatcher.acknowledge(notice_id, said) for notice_id, said in records.acks.items()]
+        known = [(dispatcher.notices.get(name), said) for name, said in records.forgotten.items()]
+        changed += [dispatcher.add(notice.reworded(said)) for notice, said in known if notice is not None]
         changed += dispatcher.policies(records.policies, time())
         await self._keep([notice for notice in changed if notice is not None])
+        await self._journal.write({f"{FORGET}{name}": None for name in records.forgotten})
 
     # ---- messages
 

@@ -4,14 +4,14 @@ Repeating heals what a dead owner may have written last: readers keep the highes
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from tollmeter.schemas import topics
 from tollmeter.schemas.spend import spend_key
 from tollmeter.settings import Settings
 from tollmeter.streams.engine.line import Send
-from tollmeter.streams.rules.limits.spend_rows import as_of, spend_rows, tightest
+from tollmeter.streams.rules.limits.spend_rows import as_of, nobody, spend_rows, tightest
 from tollmeter.streams.rules.windows.state import State
 
 EVERY_S = 1.0
@@ -60,15 +60,16 @@ class SpendPublisher:
             return
         scopes = sorted(state.to_publish)
         state.to_publish.clear()
-        rows = spend_rows(state, scopes)
-        gone = self._no_longer(state, scopes)
+        silent = nobody(state, scopes)
+        rows = spend_rows(state, [scope for scope in scopes if scope not in silent])
+        gone = self._no_longer(state, scopes, silent)
         await asyncio.gather(
             *(self._send(row.key, row.model_dump_json().encode()) for row in rows),
             *(self._send(key, None) for key in gone),
         )
 
-    def _no_longer(self, state: State, scopes: Iterable[int]) -> list[str]:
-        """Return the keys that were published and have no budget any more."""
+    def _no_longer(self, state: State, scopes: Iterable[int], silent: Set[int]) -> list[str]:
+        """Return the keys that were published and have no budget any more, or nobody behind it."""
         told = self._told.get(state.partition)
         if told is None:
             return []
@@ -76,7 +77,8 @@ class SpendPublisher:
         live: set[str] = set()
         for scope in scopes:
             place = state.scopes.names[scope]
-            keys = {spend_key(*place, budget.period, budget.unit) for budget in tightest(state.budgets.of(scope))}
+            budgets = () if scope in silent else tightest(state.budgets.of(scope))
+            keys = {spend_key(*place, budget.period, budget.unit) for budget in budgets}
             gone |= told.keys.get(scope, set()) - keys
             live |= keys
             told.keys[scope] = keys

@@ -53,6 +53,7 @@ TABLE: dict[tuple[str, str], tuple[str, ...] | str] = {
     ("GET", "/dashboard/calls/{id}"): EVERYBODY,
     ("GET", "/dashboard/limits"): EVERYBODY,
     ("GET", "/dashboard/alerts"): EVERYBODY,
+    ("GET", "/dashboard/invoice"): KEYS_ONLY,
     ("GET", "/dashboard/tokens"): KEYS_ONLY,
     ("GET", "/dashboard/prices"): KEYS_ONLY,
     ("GET", "/dashboard/health"): KEYS_ONLY,

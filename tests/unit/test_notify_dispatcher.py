@@ -438,3 +438,16 @@ def test_an_acknowledgement_counts_for_the_opening_it_was_said_of() -> None:
     told = dispatcher.acknowledge(made.id, Acknowledgement(by="ann", at_s=T + 3))
     assert told is not None
     assert (told.id, told.state) == (again.id, "acknowledged")
+
+
+def test_a_notice_that_shall_say_otherwise_keeps_its_state_and_deliveries() -> None:
+    dispatcher = new_dispatcher()
+    notice = take(dispatcher, alert(number=1, name="ann"))
+    deliver(dispatcher, T)
+    told = dispatcher.notices[notice.id]
+    event_ = {**told.event, "data": {**told.event["data"], "name": "(forgotten)"}}
+    said = notice.model_copy(update={"event": event_, "title": "somebody", "body": "", "deliveries": ()})
+    changed = dispatcher.add(told.reworded(said))
+    assert (changed.title, changed.scope[2], changed.deliveries) == ("somebody", "(forgotten)", told.deliveries)
+    assert dispatcher.notices[notice.id] == changed
+    assert deliver(dispatcher, T + 60) == []

@@ -11,3 +11,17 @@ UNION ALL
 SELECT 'calls of the windows' AS place, toInt64(sum(calls)) AS rows FROM usage_windows FINAL
 WHERE level = 'month' AND scope = if({what:String} = 'user', 'user', 'client_ip') AND name = {name:String}
     AND ({org_id:String} = '' OR org_id = {org_id:String})
+UNION ALL
+SELECT 'profiles' AS place, toInt64(count()) AS rows FROM watch_profiles
+WHERE scope = if({what:String} = 'user', 'user', 'client_ip') AND name = {name:String} AND ({org_id:String} = '' OR org_id = {org_id:String})
+UNION ALL
+SELECT 'policies' AS place, toInt64(count()) AS rows FROM watch_policies
+WHERE
+    -- include: forget_rule
+UNION ALL
+SELECT 'policies in force' AS place, toInt64(count()) AS rows FROM watch_policies FINAL
+WHERE NOT deleted AND
+    -- include: forget_rule
+UNION ALL
+SELECT 'texts of alerts' AS place, toInt64(count()) AS rows FROM alerts
+WHERE match(event, {word:String}) AND ({org_id:String} = '' OR org_id = {org_id:String})

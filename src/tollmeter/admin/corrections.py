@@ -184,8 +184,11 @@ async def send_all(settings: Settings, parts: Sequence[Part], reason: str) -> No
     async with kafka_producer(settings) as producer:
         for part in parts:
             partition = topics.org_partition(part.org_id, layout.priced)
-            for value, headers in records(part, correction_id, reason):
-                await producer.send_and_wait(topic, value, partition=partition, headers=headers)
+            sent = [
+                await producer.send(topic, value, partition=partition, headers=headers)
+                for value, headers in records(part, correction_id, reason)
+            ]
+            await asyncio.gather(*sent)  # a part is there before the next one begins
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 import polars as pl
 
+from tollmeter.admin import forget_topics
 from tollmeter.admin.corrections import send
+from tollmeter.admin.forget_topics import SCOPES, Named
 from tollmeter.schemas import topics
 from tollmeter.schemas.priced import DOUBLED_REVISION
 from tollmeter.settings import Settings
@@ -28,12 +30,14 @@ POLL_S = 0.3
 REASON = "forgotten"
 FIELDS = {"user": ("user_id", "client_ip", "session_id", "prompt_hash"), "ip": ("client_ip",)}
 """What a call loses. Ids of requests stay: they lead to the services' own logs."""
-PLACES = ("ledger", "windows", "alerts")
+TABLES = ("ledger", "windows", "alerts", "texts", "profiles", "policies")
+"""What is taken out of ClickHouse, in this order: each has a statement of its name."""
+PLACES = ("ledger", "windows", "alerts", "texts of alerts", "profiles", "policies")
 LOGS = ((topics.EVENTS, 7), (topics.PRICED, 7), (topics.DLQ, 30), (topics.ALERTS, 30))
 """Topics that keep what was sent until their retention, in days."""
+COMPACTED = (topics.POLICIES, topics.SPEND, topics.NOTICES, topics.REGISTRY)
+"""Topics without an end: a tombstone stands behind each record, which the broker takes out when it cleans the log."""
 ELSEWHERE = (
-    (topics.SPEND, "the end of the budgets' periods, while a policy is about the name"),
-    (topics.POLICIES, "'tollmeter policy delete' and 'tollmeter member delete' of the name"),
     ("files of ClickHouse", "the tables' next merge: queries see nothing of it any more"),
     ("spools and logs of services", "whatever the services keep"),
 )
@@ -48,9 +52,15 @@ class Person:
     name: str
     org: str = ""
 
+    @property
+    def named(self) -> Named:
+        """How keys and texts of topics name it."""
+        return Named(SCOPES[self.what], self.name, self.org)
+
     def parameters(self) -> dict[str, object]:
         """Return what the queries ask for."""
-        return {"what": self.what, "name": self.name, "org_id": self.org}
+        keys = {"name_key": forget_topics.escaped(self.name), "org_key": forget_topics.escaped(self.org)}
+        return {"what": self.what, "name": self.name, "org_id": self.org, "word": self.named.re2, **keys}
 
 
 @dataclass
@@ -64,6 +74,8 @@ class Proof:
     calls: int = 0
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
+    tombstones: dict[str, int] = field(default_factory=dict)
+    """By compacted topic, how many records were taken away or rewritten."""
     left: dict[str, int] = field(default_factory=dict)
     remains: list[dict[str, str]] = field(default_factory=list)
 
@@ -74,36 +86,49 @@ class Proof:
 
     @property
     def done(self) -> bool:
-        """Whether no table names the subject."""
+        """Whether no table and no compacted topic names the subject."""
         return not any(self.left.values())
 
 
 def forget(settings: Settings, client: ClickHouse, who: Person, wait_s: float, told: Callable[[int], None]) -> Proof:
-    """Forget; return the proof. Raises `Unavailable`, `CorrectionError`."""
+    """Forget; return the proof. Raises `Unavailable`, `CorrectionError`, `PolicyError`, `RegistryError`, `BrokerError`.
+
+    Rules about the name end first: what they count would be told anew. What guards are told goes last, when the windows
+    have no calls of it any more.
+    """
     now = datetime.now(UTC)
     subject = hashlib.sha256(f"{who.what}:{who.name}".encode()).hexdigest()
     proof = Proof(subject, who.what, who.org, now.isoformat(timespec="seconds"), before=_totals(client, who, now))
+    proof.tombstones = forget_topics.forget(settings, who.named)
     while (rows := _page(client, who)).height:
         send(settings, _parts(rows, without_person(rows, FIELDS[who.what])), REASON)
         proof.calls += rows.height
         told(rows.height)
         if not _until(lambda: not _page(client, who, 1).height or _first_gone(client, who, rows), wait_s):
             break
-    _until(lambda: left(client, who)["calls of the windows"] == 0, wait_s)
-    for place in PLACES:
+    _until(lambda: not any(left(client, who)[place] for place in ("calls of the windows", "policies in force")), wait_s)
+    for place in TABLES:
         if place != "ledger" or not _page(client, who, 1).height:
             client.command(load(f"forget_{place}"), who.parameters())
-    proof.after, proof.left = _totals(client, who, now), count(client, who)
-    proof.remains = [
-        {"where": settings.topic(topic), "until": f"{(now + timedelta(days=days)).date()}"} for topic, days in LOGS
-    ] + [{"where": where, "until": until} for where, until in ELSEWHERE]
+    proof.tombstones[topics.SPEND] += forget_topics.forget_spend(settings, who.named)
+    _until(lambda: not any(forget_topics.left(settings, who.named).values()), wait_s)
+    proof.after, proof.left = _totals(client, who, now), count(settings, client, who)
+    proof.remains = _remains(settings, now)
     return proof
 
 
-def count(client: ClickHouse, who: Person) -> dict[str, int]:
-    """Return in how many rows of each place the subject is named."""
+def _remains(settings: Settings, now: datetime) -> list[dict[str, str]]:
+    kept = [(settings.topic(topic), f"{(now + timedelta(days=days)).date()}") for topic, days in LOGS]
+    cleaned = [
+        (settings.topic(topic), "the broker cleans the log: a week at most, as Kafka is set") for topic in COMPACTED
+    ]
+    return [{"where": where, "until": until} for where, until in (*kept, *cleaned, *ELSEWHERE)]
+
+
+def count(settings: Settings, client: ClickHouse, who: Person) -> dict[str, int]:
+    """Return in how many rows of each table and records of each compacted topic the subject is named."""
     found = left(client, who)
-    return {place: found[place] for place in PLACES}
+    return {**{place: found[place] for place in PLACES}, **forget_topics.left(settings, who.named)}
 
 
 def left(client: ClickHouse, who: Person) -> dict[str, int]:

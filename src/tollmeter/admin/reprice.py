@@ -7,6 +7,7 @@ another one; a correction that both of them sent is the same revision, of which 
 import io
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -31,7 +32,8 @@ Send = Callable[[list[Part]], None]
 class Wanted:
     """Which calls: [since, until), and filters, "" = all. `unpriced`: only those whose cost is not known.
 
-    `currencies`: only those whose amount in one of them waits for a rate.
+    `currencies`: only those whose amount in one of them waits for a rate. `unknown`: only those of these models (by
+    our names) that had no price.
     """
 
     since: datetime
@@ -41,12 +43,14 @@ class Wanted:
     model: str = ""
     unpriced: bool = False
     currencies: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     def parameters(self, since: datetime, until: datetime) -> dict[str, object]:
         """Return what the queries of a span ask for."""
         filters = {**NO_FILTER, "org_id": self.org, "provider": self.provider, "model": self.model}
         asked = Asked(since, until, UTC_ZONE, filters).parameters()
-        return {**asked, "unpriced": self.unpriced, "currencies": list(self.currencies)}
+        only = {"currencies": list(self.currencies), "unknown": list(self.unknown)}
+        return {**asked, **only, "unpriced": self.unpriced}
 
 
 class Slice(NamedTuple):
@@ -137,7 +141,7 @@ def reprice(
 ) -> tuple[Summary, Plan]:
     """Price the calls again; return what changes, and the last that was sent. Without `send` nothing is."""
     summary, last = Summary(), Plan()
-    for one in slices(client, wanted):
+    for one in _ahead(slices(client, wanted)):
         now, changed = repriced(one.rows, price)
         summary.add(one.rows, now, changed)
         was, now = one.rows.filter(changed), now.filter(changed)
@@ -148,6 +152,15 @@ def reprice(
             last = last_of(parts, now)
         done(one.rows.height)
     return summary, last
+
+
+def _ahead(found: Iterator[Slice]) -> Iterator[Slice]:
+    """Yield the same, the next one read while this one is sent."""
+    with ThreadPoolExecutor(1, "slices") as reader:
+        following = reader.submit(next, found, None)
+        while (one := following.result()) is not None:
+            following = reader.submit(next, found, None)
+            yield one
 
 
 def parts_of(was: pl.DataFrame, now: pl.DataFrame) -> list[Part]:

@@ -1,6 +1,5 @@
 """Exports for finance: charges as FOCUS, a journal by cost centre, and a file for each day."""
 
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,28 +63,19 @@ def _journal(ledger: ClickHouse, asked: Asked) -> tuple[int, bytes]:
 Pages = Callable[[ClickHouse, Asked], Iterator[str]]
 
 
-def write_days(settings: Settings, asked: Asked, folder: Path, pages: Pages) -> None:
-    """Write a CSV of each whole day of the period that the folder lacks; a file is there whole or not at all."""
+def write_days(settings: Settings, asked: Asked, where: str, pages: Pages) -> None:
+    """Write a CSV of each whole day of the period that the folder or bucket lacks."""
+    from tollmeter.admin.day_store import DayStoreError, day_store
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        store = day_store(where)
         with reading(settings) as ledger:
             for day in _days(asked):
-                _write_day(ledger, day, folder / f"calls-{day.since.astimezone(day.zone):%Y-%m-%d}.csv", pages)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}") from None
-
-
-def _write_day(ledger: ClickHouse, day: Asked, file: Path, pages: Pages) -> None:
-    if file.exists():
-        return
-    making = file.with_suffix(f".csv.{os.getpid()}")
-    with making.open("w", encoding="utf-8", newline="") as out:
-        for text in pages(ledger, day):
-            out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    making.replace(file)
-    err.print(f"{file.name}: {file.stat().st_size:,} bytes")
+                name = f"calls-{day.since.astimezone(day.zone):%Y-%m-%d}.csv"
+                if not store.has(name):
+                    err.print(f"{name}: {store.put(name, pages(ledger, day)):,} bytes")
+    except DayStoreError as problem:
+        raise UserError(str(problem)) from None
 
 
 def _days(asked: Asked) -> Iterator[Asked]:

@@ -45,7 +45,7 @@ Row = dict[str, Any]
 @click.option("--journal", is_flag=True, help="A line for each month, cost centre and provider, as csv.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write --focus or --journal here.")
 @click.option(
-    "--daily", type=click.Path(file_okay=False, path_type=Path), help="A csv for each whole day, in this folder."
+    "--daily", metavar="FOLDER|s3://BUCKET/PREFIX", help="A csv for each whole day, in this folder or bucket."
 )
 @asking(since="24h", day=True)
 @click.pass_obj
@@ -55,14 +55,15 @@ def export(
     form: str,
     focus: str | None,
     journal: bool,
-    daily: Path | None,
+    daily: str | None,
     output: Path | None,
 ) -> None:
     """Write the calls of a period to standard output, as lines that `import` reads, or with every column.
 
     openai-usage: the log line of that name, est_cost as priced here. csv: safe to open in a spreadsheet. json: one
     document a line. What is not known is null, in CSV an empty cell. --focus and --journal leave out calls of unknown
-    cost and calls on users' own keys, and say how many; --daily writes the days that its folder lacks.
+    cost and calls on users' own keys, and say how many; --daily writes the days that its folder or bucket lacks. For a
+    bucket: pip install 'tollmeter[s3]', credentials as AWS's library finds them, AWS_ENDPOINT_URL_S3 for other stores.
     """
     if sum((focus is not None, journal, daily is not None)) > 1:
         raise UserError("--focus, --journal and --daily are three exports: choose one")

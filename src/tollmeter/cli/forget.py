@@ -28,22 +28,25 @@ def forget(settings: Settings, /, user: str, ip: str, org: str, dry_run: bool, w
     """Forget a user or an address: calls and totals stay, and name nobody any more.
 
     Prints a proof: calls, totals and a hash over them before and after, what is left in which table, and which logs
-    hold the name until their retention. A user's calls lose their addresses and sessions, too. Statements of closed
-    months name no user, so none needs the name. Exit code 1: something is left; run it again.
+    hold the name until their retention. A user's calls lose their addresses and sessions, too; policies, blocks and
+    the membership of the name end. Statements of closed months name no user, so none needs the name. Exit code 1:
+    something is left; run it again.
     """
     who = _person(user, ip, org)
     from tollmeter.admin import forget as forgetting
     from tollmeter.admin.corrections import CorrectionError
+    from tollmeter.broker.client import BrokerError
+    from tollmeter.broker.policies import PolicyError
+    from tollmeter.broker.registry import RegistryError
 
     with reading(settings) as client:
-        places = forgetting.count(client, who)
-        if dry_run:
-            _tell_places(places, as_json=as_json)
-            return
         try:
+            if dry_run:
+                _tell_places(forgetting.count(settings, client, who), as_json=as_json)
+                return
             with bar("rows", None) as progress:
                 proof = forgetting.forget(settings, client, who, wait, progress.advance)
-        except CorrectionError as problem:
+        except (CorrectionError, PolicyError, RegistryError, BrokerError) as problem:
             raise UserError(str(problem)) from None
     _tell(proof, as_json=as_json)
     if not (proof.done and proof.kept):
@@ -78,6 +81,7 @@ def _tell(proof: "Proof", *, as_json: bool) -> None:
     out.print(f"{proof.calls:,} calls name nobody any more; totals are {kept}")
     out.print(f"before {proof.before}")
     out.print(f"after  {proof.after}")
+    out.print("taken out of topics: " + ", ".join(f"{topic} {count}" for topic, count in proof.tombstones.items()))
     out.print("left: " + ", ".join(f"{place} {rows}" for place, rows in proof.left.items()))
     for place in proof.remains:
         err.print(f"stays in {place['where']} until {place['until']}")

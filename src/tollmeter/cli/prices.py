@@ -10,6 +10,7 @@ from tollmeter.admin.price_rows import plain_amount, rule_document, rule_row
 from tollmeter.cli.groups import Group
 from tollmeter.cli.options import INSTANT
 from tollmeter.cli.output import Finding, UserError, json_option, out, print_json, print_table
+from tollmeter.cli.prices_fill import fill
 from tollmeter.cli.prices_fx import fx
 from tollmeter.cli.progress import bar
 from tollmeter.schemas.money import PICO_PER_USD
@@ -146,6 +147,7 @@ def _short(one: Compared) -> dict[str, Any]:
 
 
 prices.add_command(fx)
+prices.add_command(fill)
 
 
 def open_book(settings: Settings) -> PriceBook:
@@ -154,3 +156,12 @@ def open_book(settings: Settings) -> PriceBook:
         return load(settings)
     except (OverridesError, FxError, DifferencesError) as error:
         raise UserError(str(error)) from None
+
+
+def expect_book(book: PriceBook, name: str) -> None:
+    """Refuse to go on with another price book than the one that was named. "" = any."""
+    if name and book.id != name:
+        raise UserError(
+            f"the price book here is {book.id}, not {name}: install the same version of tollmeter and set "
+            "TOLLMETER_PRICES_FILE to the same file as PRICE has"
+        )

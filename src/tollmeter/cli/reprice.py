@@ -34,6 +34,7 @@ COLUMNS = ("day", "model", "org_id", "calls", "changed", "before", "after", "dif
 @click.option("--model", default="", help=OPTIONS["model"][1])
 @click.option("--unpriced", is_flag=True, help="Only calls whose cost is not known.")
 @click.option("--overrides", type=click.Path(dir_okay=False, path_type=Path), help="Price with this override file.")
+@click.option("--book", default="", metavar="ID", help="Only with this price book; refuse another.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; send nothing.")
 @click.option("--rate", type=Number(1, 1e6), default=RATE, show_default=True, help="Rows a second at most.")
 @click.option("--reason", default="reprice", show_default=True, help="Kept on the log.")
@@ -50,7 +51,7 @@ def reprice(
     """
     from tollmeter.admin import reprice as past
     from tollmeter.admin.corrections import CorrectionError, await_stored, send
-    from tollmeter.cli.prices import open_book
+    from tollmeter.cli.prices import expect_book, open_book
     from tollmeter.sinks.clickhouse.books import store_book
     from tollmeter.streams.price.book.publish import document
 
@@ -58,6 +59,7 @@ def reprice(
         settings = settings.model_copy(update={"prices_file": str(options["overrides"])})
     wanted = _wanted(options)
     book = open_book(settings)
+    expect_book(book, str(options["book"]))
     with reading(settings) as client:
         try:
             if not dry_run:

@@ -13,6 +13,9 @@ from tollmeter.streams.rules.limits.periods import forecast_of, period_of
 from tollmeter.streams.rules.limits.policies import Budget
 from tollmeter.streams.rules.limits.used import at_risk_nano, totals_of
 from tollmeter.streams.rules.windows.state import State
+from tollmeter.streams.rules.windows.totals import CALLS
+
+PEOPLE = ("user", "client_ip")
 
 
 def spend_rows(state: State, scopes: Iterable[int]) -> list[Spend]:
@@ -39,6 +42,29 @@ def tightest(budgets: Iterable[Budget]) -> list[Budget]:
     for budget in sorted(budgets, key=lambda budget: (budget.amount, budget.policy_id)):
         best.setdefault(budget.kind, budget)
     return list(best.values())
+
+
+def nobody(state: State, scopes: Iterable[int]) -> frozenset[int]:
+    """Return which of these are users or addresses that no policy names and no call in memory: of a forgotten one, too.
+
+    They have no row: it would keep a name alive for which there is nothing to tell.
+    """
+    candidates = [scope for scope in scopes if state.scopes.names[scope][1] in PEOPLE and not _named(state, scope)]
+    if not candidates:
+        return frozenset()
+    numbers = np.array(candidates, dtype=np.int64)
+    calls = np.zeros(numbers.size, dtype=np.int64)
+    for level in ("month", "day"):
+        for cells in state.levels.get(level, {}).values():
+            calls += cells.take(numbers)[:, CALLS]
+    return frozenset(scope for scope, count in zip(candidates, calls.tolist(), strict=True) if not count)
+
+
+def _named(state: State, scope: int) -> bool:
+    """Tell whether a policy is about this scope itself, and not about each member of something."""
+    _, kind, _ = state.scopes.names[scope]
+    about = (budget.policy_id.split("/")[1:3] for budget in state.budgets.of(scope))
+    return any(said_kind == kind and said_name for said_kind, said_name in about)
 
 
 def _row(state: State, bound: tuple[int, Budget], spent: int, risk_nano: int, now_s: int) -> Spend:

@@ -221,10 +221,20 @@ class Part(NamedTuple):
 def records(
     part: Part, correction_id: str, reason: str, limit: int = MAX_RECORD_BYTES, *, doubled: bool = False
 ) -> list[tuple[bytes, Headers]]:
-    """Return value and headers of the records that carry a part, none above the limit unless of one row."""
+    """Return value and headers of the records that carry a part, none above the limit unless of one row.
+
+    Whatever has too many rows is cut before it is encoded: a block that turns out too large costs its work twice.
+    """
+    most = BLOCK_ROWS // 2 if part.was.height else BLOCK_ROWS
+    if part.now.height > most:
+        cuts = [
+            Part(part.org_id, part.was[at : at + most], part.now[at : at + most])
+            for at in range(0, part.now.height, most)
+        ]
+        return [record for cut in cuts for record in records(cut, correction_id, reason, limit, doubled=doubled)]
     rows = pl.concat([part.was, part.now])
     value = to_ipc(encode_dicts(rows))
-    if part.now.height <= 1 or (len(value) <= limit and rows.height <= BLOCK_ROWS):
+    if part.now.height <= 1 or len(value) <= limit:
         correction = Correction(
             id=correction_id, org_id=part.org_id, was=part.was.height, reason=reason, doubled=doubled
         )

@@ -13,6 +13,7 @@ from tollmeter.server.answers import (
     data,
     description,
     health,
+    invoice,
     keys,
     limits,
     metrics,
@@ -24,5 +25,5 @@ from tollmeter.server.answers import (
 
 def routes() -> list[BaseRoute]:
     """Return the routes of all answers."""
-    modules = (health, description, metrics, costs, billing, spend, data, tokens, keys, limits, models, alerts)
+    modules = (health, description, metrics, costs, billing, spend, invoice, data, tokens, keys, limits, models, alerts)
     return [route for module in modules for route in module.ROUTES]

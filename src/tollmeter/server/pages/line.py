@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from tollmeter.server.pages.kept import Kept
+from tollmeter.server.problems import Problem
 from tollmeter.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,3 +58,17 @@ def line_of(request: Request) -> Line:
     """Return what the server's pages know of the line."""
     line: Line = request.app.state.line
     return line
+
+
+async def book_of(request: Request) -> "PriceBook":
+    """Return the price book of this server's settings. Raises `Problem` 503."""
+    from tollmeter.streams.price.book.coverage import DifferencesError
+    from tollmeter.streams.price.book.fx import FxError
+    from tollmeter.streams.price.book.overrides import OverridesError
+
+    try:
+        return await line_of(request).book.get()
+    except (OverridesError, FxError, DifferencesError) as error:
+        raise Problem(503, "price_book", str(error)) from None
+    except TimeoutError:
+        raise Problem(503, "price_book", "the price book is being read: ask again in a moment") from None

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.server.asking import parts_of
-from tollmeter.server.pages.line import line_of
+from tollmeter.server.pages.line import book_of, line_of
 from tollmeter.server.pages.site import KEYS, page, reader
 from tollmeter.server.problems import Problem
 
@@ -40,7 +40,7 @@ async def prices(request: Request) -> Response:
     given = {name: request.query_params.get(name, "").strip()[:256] for name in _TEXTS}
     counts = {name: request.query_params.get(name, "").strip()[:20] or first for name, (_, first) in COUNTS.items()}
     at = _at(given["at"])
-    book = await _book(request)
+    book = await book_of(request)
     values: dict[str, Any] = {"book": book.id, "rows": [], "nearest": [], "priced": None, "partial": False}
     if given["model"]:
         async with line_of(request).pricing:
@@ -49,19 +49,6 @@ async def prices(request: Request) -> Response:
     fields = [(name, label, counts[name]) for name, (label, _) in COUNTS.items()]
     shown = {"given": given, "counts": fields, "at": at, **published, **values}
     return page(request, "prices.html", session, **shown)
-
-
-async def _book(request: Request) -> "PriceBook":
-    from tollmeter.streams.price.book.coverage import DifferencesError
-    from tollmeter.streams.price.book.fx import FxError
-    from tollmeter.streams.price.book.overrides import OverridesError
-
-    try:
-        return await line_of(request).book.get()
-    except (OverridesError, FxError, DifferencesError) as error:
-        raise Problem(503, "price_book", str(error)) from None
-    except TimeoutError:
-        raise Problem(503, "price_book", "the price book is being read: ask again in a moment") from None
 
 
 async def _published(request: Request) -> dict[str, Any]:

@@ -37,6 +37,7 @@ TABS = (
     ("calls", "Calls", EVERYBODY),
     ("limits", "Limits", EVERYBODY),
     ("alerts", "Alerts", EVERYBODY),
+    ("invoice", "Invoice", KEYS),
     ("tokens", "Tokens and keys", KEYS),
     ("prices", "Prices", KEYS),
     ("health", "Health", KEYS),
