@@ -19,6 +19,7 @@ from tollmeter.cli.alerts import alerts
 from tollmeter.cli.report import report
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.secrets import key_id
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
 
@@ -96,6 +97,43 @@ def test_calls(seeded: Settings) -> None:
     assert datetime.fromisoformat(rows[1]["ts"]) < datetime.now(UTC)
     unknown = said(seeded, "report", "calls")["rows"][2]
     assert (unknown["est_cost"], unknown["unpriced"], unknown["usd_at_risk"]) == (None, 1, 0.02)
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("name", ["gpt-4o", "GPT-4o", "openai/gpt-4o", " OpenRouter/OpenAI/GPT-4o "])
+def test_a_model_is_found_by_whatever_it_is_called(seeded: Settings, name: str) -> None:
+    assert said(seeded, "report", "calls", "--model", name)["totals"]["calls"] == 1
+
+
+@pytest.mark.stack
+def test_a_key_stands_for_its_id(seeded: Settings, ledger_settings: Settings) -> None:
+    secret = "sk-proj-" + "a1" * 20
+    client = connect(ledger_settings)
+    at = datetime.now(UTC) - timedelta(days=90)
+    insert(client, [row(4, event_time=at, received_at=at, api_key_id=key_id(secret), cost_nano=7)], offset=9)
+    client.close()
+    found = said(seeded, "report", "spend", "--key", secret, "--since", "100d")
+    assert [line["api_key_id"] for line in found["rows"]] == [key_id(secret)]
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--user", "nobody"], "no stored call has user 'nobody'"),
+        (["--key", "k9", "--model", "gpt-5o"], "no stored call has model 'gpt-5o'"),
+        (["--org", "typo"], "no stored call has org 'typo'"),
+        (["--tag", "team=b"], "no stored call has tag 'team=b'"),
+        (["--month", "2020-03"], "the first stored call was made 20"),
+        (["--user", "u1", "--since", "1s"], ""),
+    ],
+)
+def test_no_call_is_no_bare_zero(seeded: Settings, words: list[str], why: str) -> None:
+    for kind in ("calls", "spend", "operations"):
+        lines = run(seeded, "report", kind, *words).stdout.splitlines()
+        reasons = [line for line in lines if line.startswith(("no stored", "the first stored"))]
+        assert len(reasons) == (2 if "k9" in words else bool(why)), lines
+        assert any(line.startswith(why) for line in reasons) == bool(why)
 
 
 @pytest.mark.stack

@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from tollmeter.admin.reports.asked import Asked
+from tollmeter.admin.reports.asked import Asked, with_key_ids
 from tollmeter.admin.reports.questions import BY
 from tollmeter.cli.options import INSTANT, SPAN, ZONE
+from tollmeter.settings import Settings
 
 Command = Callable[..., Any]
 OPTIONS = {
@@ -19,7 +20,7 @@ OPTIONS = {
     "user_id": ("--user", "Only this user."),
     "provider": ("--provider", "Only this provider."),
     "model": ("--model", "Only this model, as it was sent, used or priced."),
-    "api_key_id": ("--key", "Only this key id."),
+    "api_key_id": ("--key", "Only this key id, or the key itself, of which the id is made."),
     "label": ("--label", "Only keys of this label."),
     "tag": ("--tag", "Only calls with this tag, as key=value."),
 }
@@ -56,7 +57,9 @@ def asking(since: str, *, day: bool = False, but: Collection[str] = ()) -> Calla
     def decorate(command: Command) -> Command:
         @wraps(command)
         def run(*args: Any, since: str, until: str | None, zone: ZoneInfo, **rest: Any) -> object:
-            filters = {name: "" if name in but else rest.pop(name) for name in OPTIONS}
+            settings: Settings = click.get_current_context().obj
+            given = {name: "" if name in but else rest.pop(name) for name in OPTIONS}
+            filters = with_key_ids(given, settings.pepper.get_secret_value())
             named = [text for name, _, _ in dates if (text := rest.pop(name)) is not None]
             start, end = period(since, until, named, zone, datetime.now(UTC))
             return command(*args, asked=Asked(start, end, zone, filters), **rest)

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from tollmeter.admin.reports.asked import NO_FILTER, Asked, back, calendar, instant, midnight
 from tollmeter.admin.reports.minutes import whole_from
+from tollmeter.schemas.secrets import NO_KEY, holds_secret
 from tollmeter.server.asking import parts_of
 from tollmeter.server.auth import Caller
 from tollmeter.server.problems import Problem
@@ -40,11 +41,17 @@ def asked_of(request: Request, caller: Caller, default: str, more: Collection[st
     given = checked(request, {*PERIOD, *FILTERS, *more})
     zone = zone_of(given)
     filters = {**NO_FILTER, "org_id": caller.org_id}
-    filters |= {column: given.get(name, "") for name, column in FILTERS.items()}
+    filters |= {column: _no_secret(name, given.get(name, "")) for name, column in FILTERS.items()}
     now = datetime.now(UTC)
     since, until = _period(given, zone, default, now)
     whole = whole_from(parts_of(request).line.retention_events_days, now)
     return Asked(since, until, zone, filters, is_home(request, caller), whole)
+
+
+def _no_secret(name: str, value: str) -> str:
+    if holds_secret(value):
+        raise bad(name, NO_KEY)
+    return value
 
 
 def zone_of(given: dict[str, str]) -> ZoneInfo:

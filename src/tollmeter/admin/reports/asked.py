@@ -1,10 +1,12 @@
 """Which calls a report is about: a period in a time zone, and filters. A period is half-open: from ... up to ..."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from tollmeter.schemas.secrets import without_secrets
 from tollmeter.sinks.clickhouse.queries import moment
 
 FILTERS = ("org_id", "user_id", "provider", "model", "api_key_id", "label", "tag")
@@ -48,6 +50,11 @@ class Asked(NamedTuple):
         """Return the period as JSON carries it: times in its zone."""
         start, end = (at.astimezone(self.zone).isoformat() for at in (self.since, self.until))
         return {"from": start, "until": end, "zone": self.zone.key}
+
+
+def with_key_ids(filters: Mapping[str, str], pepper: str) -> dict[str, str]:
+    """Return the filters with the id of a provider key in place of the key itself: calls are stored under ids."""
+    return without_secrets(filters, pepper or None)
 
 
 def day(now: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:

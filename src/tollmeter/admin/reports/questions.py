@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from tollmeter.admin.reports import minutes
-from tollmeter.admin.reports.asked import Asked
+from tollmeter.admin.reports.asked import FIRST_YEAR, LAST_YEAR, NO_FILTER, Asked
 from tollmeter.admin.reports.labels import name_keys
 from tollmeter.admin.reports.minutes import ALL
 from tollmeter.admin.reports.rows import SUBSCRIBED, Row, pick, plain
@@ -43,6 +43,7 @@ OPERATION = ("operation_name", "calls", "total_tokens", "cost_usd")
 SOURCES = ("price_books", "fx_from", "fx_until")
 TOTALS = (*SPEND, "unpriced", "usd_at_risk", "estimated", "corrected", *SUBSCRIBED, *SOURCES)
 _RECENT_DAYS, _EVER_DAYS = 2, 40_000
+_EVER = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC), datetime(LAST_YEAR, 1, 1, tzinfo=UTC)
 
 
 class Answered(NamedTuple):
@@ -107,6 +108,26 @@ def newest(ledger: ClickHouse, orgs: Sequence[str] = ()) -> datetime | None:
         if at is not None:
             return at.astimezone(UTC)
     return None
+
+
+def why_none(ledger: ClickHouse, asked: Asked, answered: Answered) -> list[str]:
+    """Return why a report has no call: a name that no stored call has, a period before the first; empty: neither."""
+    if answered.total["calls"] or answered.as_of is None:
+        return []
+    ever = asked._replace(since=_EVER[0], until=_EVER[1])
+
+    def first(**named: str) -> datetime | None:
+        filters = {**NO_FILTER, "org_id": asked.filters["org_id"], **named}
+        at: datetime | None = ledger.query(load("first_call"), ever._replace(filters=filters).parameters())[0]["first"]
+        return at
+
+    unknown = [(name, value) for name, value in asked.filters.items() if value and first(**{name: value}) is None]
+    if unknown:
+        return [f"no stored call has {name.removesuffix('_id')} {value!r}" for name, value in unknown]
+    begin = first()
+    if begin is not None and asked.until <= begin:
+        return [f"the first stored call was made {begin.astimezone(asked.zone):%Y-%m-%d %H:%M} {asked.zone.key}"]
+    return []
 
 
 def document(answered: Answered, asked: Asked, rows: list[Row], now: datetime) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from tollmeter.admin.reports.asked import NO_FILTER, Asked, midnight
 from tollmeter.admin.reports.minutes import whole_from
+from tollmeter.schemas.secrets import NO_KEY, holds_secret
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.session import Session
 from tollmeter.server.problems import Problem
@@ -75,6 +76,8 @@ def filters_of(request: Request, session: Session, now: datetime, span: str = "2
     chosen = given["span"] or span
     begin, end = _period(given, chosen, zone, now)
     values = {filter_: given[name] for name, (filter_, _) in FIELDS.items()}
+    for name in (name for name in FIELDS if holds_secret(given[name])):
+        raise Problem(400, name, NO_KEY)
     if values["tag"] and "=" not in values["tag"]:
         values["tag"] = f"tracking_token={values['tag']}"
     own = {"org_id": session.sees, "user_id": session.user}
