@@ -58,10 +58,9 @@ report.add_command(report_changes)
 def calls(settings: Settings, asked: Asked, top: int, form: Form) -> None:
     """The dearest calls."""
     with reading(settings) as ledger:
-        answered = questions.top_calls(ledger, asked, top)
-        why = questions.why_none(ledger, asked, answered)
+        answered = questions.explained(ledger, asked, questions.top_calls(ledger, asked, top))
     spare = ("label", "model_used", "api_key_id", "client_ip", "request_id")
-    show("dearest calls", answered, CALL, asked, form, spare, why)
+    show("dearest calls", answered, CALL, asked, form, spare)
 
 
 @report.command()
@@ -75,10 +74,9 @@ def spend(settings: Settings, asked: Asked, by: tuple[str, ...], top: int | None
     limit = top or (TABLE_ROWS if form == "table" else ALL)
     with reading(settings) as ledger:
         whole = asked._replace(minutes_from=whole_from(settings.retention_events_days, datetime.now(UTC)))
-        answered = questions.spend(ledger, whole, by, limit)
-        why = questions.why_none(ledger, asked, answered)
+        answered = questions.explained(ledger, asked, questions.spend(ledger, whole, by, limit))
     columns = [*(BY[name] for name in by), *SPEND]
-    show(f"spend by {', '.join(by)}", answered, columns, asked, form, ("output_tokens", "prompt_tokens"), why)
+    show(f"spend by {', '.join(by)}", answered, columns, asked, form, spare=("output_tokens", "prompt_tokens"))
     if form == "table" and not top and len(answered.rows) == TABLE_ROWS:
         out.print(f"the dearest {TABLE_ROWS}; --top N shows more")
 
@@ -131,12 +129,11 @@ def summary(settings: Settings, user: str, org: str, zone: ZoneInfo, as_json: bo
 def operations(settings: Settings, asked: Asked, form: Form) -> None:
     """Calls, tokens and cost per operation, this month unless another period is named."""
     with reading(settings) as ledger:
-        answered = questions.operations(ledger, asked)
-        why = questions.why_none(ledger, asked, answered)
+        answered = questions.explained(ledger, asked, questions.operations(ledger, asked))
     if form == "table":
         rows = [{**row, "cost_usd": usd(row["total_nano"], 2, ROUND_HALF_UP)} for row in answered.rows]
         answered = answered._replace(rows=rows)
-    show("operations", answered, OPERATION, asked, form, ("total_tokens",), why)
+    show("operations", answered, OPERATION, asked, form, spare=("total_tokens",))
 
 
 @report.command()

@@ -33,18 +33,9 @@ def form_option(command: Callable[..., object]) -> Callable[..., object]:
 
 
 def show(
-    title: str,
-    answered: Answered,
-    columns: Sequence[str],
-    asked: Asked,
-    form: Form,
-    spare: Sequence[str] = (),
-    why_none: Sequence[str] = (),
+    title: str, answered: Answered, columns: Sequence[str], asked: Asked, form: Form, spare: Sequence[str] = ()
 ) -> None:
-    """Print a report; for people with lines on the whole period: what is not known of it, and how old it is.
-
-    `why_none` says what a report without calls is about.
-    """
+    """Print a report; for people with lines on the whole period: what is not known of it, and how old it is."""
     rows, now = answered.rows, datetime.now(UTC)
     if form == "json":
         print_json(questions.document(answered, asked, document(rows, columns), now))
@@ -58,7 +49,7 @@ def show(
     paid = SUBSCRIBED if any(row.get("subscription_calls") for row in rows) else ()
     shown = [_readable(pick(_small(row), [*columns, *doubts, *paid, *labels]), asked.zone) for row in rows]
     print_table(title, shown, spare=spare)
-    for reason in why_none:
+    for reason in answered.why_none:
         out.print(reason)
     _tell_totals(answered, asked, now)
 

@@ -52,6 +52,8 @@ class Answered(NamedTuple):
     rows: list[Row]
     total: Row
     as_of: datetime | None
+    why_none: Sequence[str] = ()
+    """Of a report without calls: names that no stored call has, or that the period is before the first."""
 
     def totals(self, now: datetime) -> Row:
         """Return the totals as JSON carries them; their age is seconds since the newest event came, None: none did."""
@@ -110,10 +112,12 @@ def newest(ledger: ClickHouse, orgs: Sequence[str] = ()) -> datetime | None:
     return None
 
 
-def why_none(ledger: ClickHouse, asked: Asked, answered: Answered) -> list[str]:
-    """Return why a report has no call: a name that no stored call has, a period before the first; empty: neither."""
-    if answered.total["calls"] or answered.as_of is None:
-        return []
+def explained(ledger: ClickHouse, asked: Asked, answered: Answered) -> Answered:
+    """Return the answer with what may be why it has no call."""
+    return answered if answered.total["calls"] else answered._replace(why_none=_why_none(ledger, asked))
+
+
+def _why_none(ledger: ClickHouse, asked: Asked) -> list[str]:
     ever = asked._replace(since=_EVER[0], until=_EVER[1])
 
     def first(**named: str) -> datetime | None:
