@@ -44,8 +44,9 @@ from tollmeter.sinks.channels.chat import Chat
 from tollmeter.sinks.channels.mail import composed
 from tollmeter.sinks.channels.message import Message
 from tollmeter.streams.notify.channels import Lines
+from tollmeter.streams.notify.evidence import Cause, Causes
 from tollmeter.streams.notify.notice import Notice
-from tollmeter.streams.notify.texts import Cause, Causes, message, opened
+from tollmeter.streams.notify.texts import message, opened
 
 MAIL_HEADERS = [
     *("Subject", "From", "To", "Message-ID", "Date", "Auto-Submitted"),
@@ -350,7 +351,8 @@ _LISTED = {
     "page": """
         page: src/tollmeter/server/answers/description.py src/tollmeter/server/pages/site.py
         answer: src/tollmeter/server/answers/description.py src/tollmeter/server/pages/alerts.py
-            src/tollmeter/server/pages/doing.py src/tollmeter/server/pages/limits.py src/tollmeter/server/pages/now.py
+            src/tollmeter/server/pages/doing.py src/tollmeter/server/pages/incidents.py
+            src/tollmeter/server/pages/limits.py src/tollmeter/server/pages/now.py
             src/tollmeter/server/pages/session.py src/tollmeter/server/pages/sign_in.py
             src/tollmeter/server/pages/site.py src/tollmeter/server/pages/tokens.py
             src/tollmeter/server/pages/health.py src/tollmeter/server/pages/keys.py

@@ -27,7 +27,7 @@ log = logging.getLogger("tollmeter.ledger")
 KEYS = {
     topics.POLICIES: ("policy:", "member:", "history:", "passed:", "layout", BLOCK_PREFIX, RATE_PREFIX, MODELS_PREFIX),
     topics.SPEND: ("spend/", "as_of/", GUARD_PREFIX),
-    topics.NOTICES: ("notice:", "mute:", "ack:", "forget:"),
+    topics.NOTICES: ("notice:", "mute:", "ack:", "feedback:", "forget:"),
 }
 """What the keys of our own records begin with."""
 _AGAIN_S = 5.0

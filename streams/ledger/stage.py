@@ -28,6 +28,7 @@ from tollmeter.streams.engine.line import Line
 from tollmeter.streams.engine.loop import Batching, GivenUp
 from tollmeter.streams.engine.stage import run as run_stage
 from tollmeter.streams.ledger.block import LEDGER_KERNEL, Block, LedgerKernel, read_block
+from tollmeter.streams.ledger.hourly import Hourly
 from tollmeter.streams.ledger.lookout import Lookout
 from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, REGISTRY_COLUMNS, rows_of
 from tollmeter.streams.ledger.self_check import SelfCheck, own_checks, price_command, refill_command
@@ -71,7 +72,8 @@ class Ledger:
         self._kernel, self._connect, self._step_rollup, self._self_checks = kernel, connect, roll_up, self_checks
         rows, linger_s = line.settings.ledger_block_rows, line.settings.ledger_block_s
         self.batching = Batching(rows, rows_of, linger_s, BACKLOG_LINGER_S).within_bytes()
-        self._silence = Silence(line.runtime, line.incidents, self._clickhouse) if watches_services else None
+        asks = (Silence, Hourly) if watches_services else ()
+        self._questions = [ask(line.runtime, line.incidents, self._clickhouse) for ask in asks]
         self._tables = tables
         self._new_book: Callable[[str], None] = lambda price_book: None
         self._lookout = Lookout(line.settings, line.incidents, line.layout.events) if watches_services else None
@@ -265,8 +267,8 @@ class Ledger:
                 self._counts.clear()
         for check in self._self_checks:
             check.step(now, ours=self._owns_rollup())
-        if self._silence is not None:
-            self._silence.step(now, ours=self._owns_rollup())
+        for question in self._questions:
+            question.step(now, ours=self._owns_rollup())
         if self._tables is not None:
             self._tables.step(now, ours=self._owns_rollup())
         if self._lookout is not None:

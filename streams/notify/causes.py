@@ -6,27 +6,28 @@ After a failure ClickHouse is left alone for half a minute: an outage costs one 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect_existing
 from tollmeter.sinks.clickhouse.queries import load, moment
+from tollmeter.streams.notify.evidence import Call, Cause, Causes
+from tollmeter.streams.notify.incidents import ANOMALIES
 from tollmeter.streams.notify.lifecycle import STEPS
 from tollmeter.streams.notify.notice import Notice
-from tollmeter.streams.notify.texts import Cause, Causes
-from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
 from tollmeter.streams.rules.limits.periods import period_of
 
 log = logging.getLogger("tollmeter.notify")
 
 ANSWER_S = 1.0
 PAUSE_S = 30.0
-TOP = 2
+TOP, CALLS, OTHERS = 2, 5, 3
 WORTH_PCT = 10
 """A cause with a smaller share explains nothing."""
 _SPANS_S = {"minute": 60, "ten_minutes": 600, "hour": 3_600}
-_KINDS = STEPS | {"late_spend", "spend_spike", "ingest_loop", *SUSPICIONS}
+_KINDS = STEPS | ANOMALIES | {"late_spend"}
 _WEEK_S = 7 * 86_400
 
 
@@ -43,33 +44,39 @@ class Ledger:
         """Return in time, whatever ClickHouse does."""
         if notice.kind not in _KINDS or self._clock() < self._not_before:
             return Causes()
+        found = [Causes()]
         try:
             async with asyncio.timeout(self._answer_s):
-                return await asyncio.to_thread(self._ask, notice)
+                await asyncio.to_thread(self._ask, notice, found)
         except (TimeoutError, Unavailable, Rejected) as error:
             self._not_before = self._clock() + PAUSE_S
             log.warning("alerts go out without causes for %g s: %s", PAUSE_S, str(error) or "ClickHouse takes too long")
-            return Causes()
+        return found[-1]
 
-    def _ask(self, notice: Notice) -> Causes:
+    def _ask(self, notice: Notice, found: list[Causes]) -> None:
+        """Ask one question after the other; `found` gets what is known after each, the last one is all."""
         if self._client is None:
             self._client = connect_existing(self._settings)
+        ask = self._client.query
         org, scope, name = notice.scope
         since, until = span(notice)
-        asked = {
-            "org_id": org,
-            "scope": scope,
-            "name": name,
-            "top": TOP,
-            "since": _at(since),
-            "until": _at(until),
-        }
-        top = shares(scope, self._client.query(load("alert_causes"), asked))
-        if notice.kind != "spend_spike" or scope != "api_key":
-            return Causes(top)
-        week = {"org_id": org, "name": name, "since": _at(since - _WEEK_S), "until": _at(since)}
-        usual = self._client.query(load("alert_usual"), week)
-        return Causes(top, usual[0]["usual_nano"] or None if usual else None)
+        place = {"org_id": org, "scope": scope, "name": name, "since": _at(since), "until": _at(until)}
+        causes = Causes(shares(scope, ask(load("alert_causes"), {**place, "top": TOP})))
+        found.append(causes)
+        if notice.kind not in ANOMALIES:
+            return
+        if scope in ("api_key", "org"):
+            week = {"org_id": org, "name": name, "since": _at(since - _WEEK_S), "until": _at(since)}
+            usual = ask(load("alert_usual"), week)
+            causes = replace(causes, usual_nano=(usual[0]["usual_nano"] or None) if usual else None)
+            found.append(causes)
+        rows = ask(load("alert_calls"), {**place, "top": CALLS})
+        calls = tuple(Call(**{**row, "at": row["at"].astimezone(UTC)}) for row in rows)
+        causes = replace(causes, calls=calls)
+        found.append(causes)
+        if scope == "api_key":
+            others = ask(load("alert_others"), {**place, "top": OTHERS})
+            found.append(replace(causes, others=tuple((row["name"], int(row["cost_nano"])) for row in others)))
 
 
 def _at(seconds: float) -> str:

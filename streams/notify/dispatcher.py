@@ -5,32 +5,22 @@ Pure: time is an argument; what changes comes back as new notices, which the cal
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
 
 from tollmeter.streams.notify import lifecycle
-from tollmeter.streams.notify.incidents import INCIDENT, UNTOLD, Told
-from tollmeter.streams.notify.notice import Acknowledgement, Delivery, Mute, Notice, Scope, reopened
+from tollmeter.streams.notify.feedback import Feedback
+from tollmeter.streams.notify.incidents import INCIDENT, ORGANISATION, UNTOLD, Incidents, Standing, Told
+from tollmeter.streams.notify.notice import Acknowledgement, Delivery, Mute, Notice, reopened
+from tollmeter.streams.notify.outcome import Outcome
 from tollmeter.streams.notify.routes import Routes
+from tollmeter.streams.notify.weather import STORM, Weather
 
-MINUTE_S, HOUR_S = 60.0, 3_600.0
 REMEMBER_S = 40 * 86_400.0
 """Longer than `usage.alerts` keeps its records: an alert that is read again is known."""
-STORM = "storm"
 DIGEST_MOST = 5_000
 """Alerts in one digest: its record stays far below a megabyte."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a delivery. `away`: nothing else is tried for `wait_s`; `unsure`: others are, after a breath."""
-
-    error: str = ""
-    away: bool = False
-    wait_s: float = 0.0
-    unsure: bool = False
 
 
 class Dispatcher:
@@ -40,19 +30,20 @@ class Dispatcher:
         self.routes, self._old_s = routes, old_s
         self.notices: dict[str, Notice] = {}
         self.mutes: dict[str, Mute] = {}
-        self.storm = False
+        self.feedback: dict[str, Feedback] = {}
+        """By incident what people said of it last."""
         self._queues: dict[str, dict[tuple[str, str], None]] = {name: {} for name in routes.consumers}
         self._digest: dict[str, dict[str, float]] = {name: {} for name in routes.consumers}
         self._blocked: dict[str, float] = {}
         self._told = Told()
+        self._incidents = Incidents()
+        self.weather = Weather(routes.limits)
         self._latest: dict[str, str] = {}
         """By the id of an alert that of its last opening."""
         self._open: dict[str, None] = {}
         self._ends: list[tuple[float, str]] = []
         """When to look whether an open notice is over: a heap."""
         self._over: deque[tuple[float, str]] = deque()
-        self._opens: deque[float] = deque()
-        self._single: deque[tuple[float, Scope]] = deque()
 
     def load(self, notices: Iterable[Notice], now_s: float) -> None:
         """Take over what the journal holds, in the order in which it was opened."""
@@ -64,7 +55,7 @@ class Dispatcher:
             for member in notice.covers:  # a digest that was made, and then the members were not written any more
                 for delivery in notice.deliveries:
                     self._digest.get(delivery.consumer, {}).pop(member, None)
-        self._weather(now_s)
+        self.weather.look(now_s)
 
     # ---- alerts come in
 
@@ -81,7 +72,10 @@ class Dispatcher:
 
     def _opened(self, bare: Notice, now_s: float) -> Notice:
         """Return a notice with those who are to hear of it."""
-        self._weather(now_s)
+        self.weather.look(now_s)
+        turn = self._incidents.turn_of(bare, now_s)
+        change = "updated" if not turn.opens else "opened" if turn.number == 1 else "reopened"
+        bare = bare.model_copy(update={"incident": turn.incident, "turn": turn.number, "change": change})
         consumers = self.routes.consumers_for(bare.kind, bare.severity, *bare.scope)
         held = self._held(bare, consumers, now_s)
         told = held in ("", "old", STORM, "cap")
@@ -92,8 +86,9 @@ class Dispatcher:
         notice = bare.model_copy(update={"held": held, "deliveries": deliveries})
         self.notices[notice.id] = notice  # known from now on, and told once the caller has made it durable
         self._latest[notice.base_id] = notice.id
+        self._incidents.keep(notice)
         self._count(notice)
-        self._weather(now_s)
+        self.weather.look(now_s)
         return notice
 
     def _held(self, notice: Notice, consumers: tuple[str, ...], now_s: float) -> str:
@@ -102,19 +97,19 @@ class Dispatcher:
             return "old"
         if any(mute.until_s > now_s and mute.matches(notice.kind, notice.scope) for mute in self.mutes.values()):
             return "muted"
+        if any(said.expects(notice, now_s) for said in self.feedback.values()):
+            return "expected"
         if told := self._repeats(notice, now_s):
             return "repeat" if told.kind == notice.kind else INCIDENT
+        if self._told.within(notice):
+            return ORGANISATION
         if not consumers:
             return "no route"
-        if notice.kind in (STORM, "report"):
-            return ""
-        if self.storm:
-            return STORM
-        limits = self.routes.limits
-        while self._single and self._single[0][0] <= now_s - HOUR_S:
-            self._single.popleft()
-        of_scope = sum(scope == notice.scope for _, scope in self._single)
-        return "cap" if of_scope >= limits.per_scope_per_hour or len(self._single) >= limits.per_hour else ""
+        return "" if notice.kind in (STORM, "report") else self.weather.holds(notice, now_s)
+
+    def standing(self, notice: Notice) -> Standing:
+        """Return what is known of the incident of a notice that was taken, with the notice."""
+        return self._incidents.standing(notice, self.notices)
 
     def _repeats(self, notice: Notice, now_s: float) -> Notice | None:
         """Return by what people know of this: told lately, or taken care of, and since then it has not grown."""
@@ -174,6 +169,13 @@ class Dispatcher:
         self._keep(notice)
         return notice
 
+    def judge(self, said: Feedback) -> list[Notice]:
+        """Take what people say of an incident; return its notices that somebody takes care of by that."""
+        self.feedback[said.incident] = said
+        word = Acknowledgement(by=said.by, at_s=said.at_s)
+        members = list(self._incidents.members.get(said.incident, ()))
+        return [notice for one in members if (notice := self.acknowledge(one, word)) is not None]
+
     # ---- time goes on
 
     def close(self, notice: Notice, resolution: str, now_s: float, *, tell: bool) -> Notice:
@@ -190,7 +192,7 @@ class Dispatcher:
 
     def sweep(self, now_s: float) -> list[Notice]:
         """Return the notices that time alone changes: those that are over."""
-        self._weather(now_s)
+        self.weather.look(now_s)
         changed = []
         while self._ends and self._ends[0][0] <= now_s:
             _, notice_id = heappop(self._ends)
@@ -253,7 +255,8 @@ class Dispatcher:
         gone = []
         while self._over and self._over[0][0] + REMEMBER_S < now_s:
             _, notice_id = self._over.popleft()
-            if self.notices.pop(notice_id, None) is not None:
+            if (notice := self.notices.pop(notice_id, None)) is not None:
+                self._incidents.forget(notice)
                 gone.append(notice_id)
         return gone
 
@@ -264,6 +267,7 @@ class Dispatcher:
         if known is None:
             self._latest[notice.base_id] = notice.id
         self._told.keep(notice)
+        self._incidents.keep(notice)
         if notice.resolved_s is not None:
             self._open.pop(notice.id, None)
             if known is None or known.resolved_s is None:
@@ -286,14 +290,5 @@ class Dispatcher:
         """Count an alert that was taken for storm, caps and cooldown."""
         if notice.kind in (STORM, "report", "digest") or notice.held in UNTOLD:
             return
-        self._opens.append(notice.opened_s)
         self._told.count(notice)
-        if not notice.held:
-            self._single.append((notice.opened_s, notice.scope))
-
-    def _weather(self, now_s: float) -> None:
-        """A storm begins above so many alerts a minute and ends at half of them."""
-        while self._opens and self._opens[0] <= now_s - MINUTE_S:
-            self._opens.popleft()
-        limit = self.routes.limits.storm_per_minute
-        self.storm = len(self._opens) > (limit // 2 if self.storm else limit)
+        self.weather.count(notice)

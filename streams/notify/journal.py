@@ -1,12 +1,14 @@
-"""The journal: `usage.notices`, compacted, one record per notice, mute and acknowledgement; the last of a key is true.
+"""The journal: `usage.notices`, compacted, one record per notice, mute, acknowledgement and word about an
+incident; the last of a key is true.
 
-Whoever is in charge writes notices; commands write mutes and acknowledgements, which the one in charge reads as news.
+Whoever is in charge writes notices; commands write the rest, which the one in charge reads as news.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from pydantic import BaseModel, ValidationError
@@ -14,12 +16,14 @@ from pydantic import BaseModel, ValidationError
 from tollmeter.schemas import topics
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
+from tollmeter.streams.notify.feedback import Feedback
 from tollmeter.streams.notify.notice import Acknowledgement, Mute, Notice
 from tollmeter.streams.rules.limits.adjusted import NEVER_MS, adjusted, next_end_ms
 
 log = logging.getLogger("tollmeter.notify")
 
-NOTICE, MUTE, ACK, POLICY = "notice:", "mute:", "ack:", "policy:"
+_Said = TypeVar("_Said")
+NOTICE, MUTE, ACK, FEEDBACK, POLICY = "notice:", "mute:", "ack:", "feedback:", "policy:"
 FORGET = "forget:"
 """What a notice shall say instead, under its id: somebody whom it names is forgotten. The one in charge does it."""
 
@@ -32,6 +36,7 @@ class Records:
     mutes: dict[str, Mute | None] = field(default_factory=dict)
     acks: dict[str, Acknowledgement] = field(default_factory=dict)
     forgotten: dict[str, Notice] = field(default_factory=dict)
+    feedback: dict[str, Feedback] = field(default_factory=dict)
     policies: dict[str, Policy | None] = field(default_factory=dict)
 
     def add(self, key: str, value: bytes | None) -> None:
@@ -42,6 +47,7 @@ class Records:
             self.notices.pop(name, None) if kind == NOTICE else None
             self.acks.pop(name, None) if kind == ACK else None
             self.forgotten.pop(name, None) if kind == FORGET else None
+            self.feedback.pop(name, None) if kind == FEEDBACK else None
             if kind == MUTE:
                 self.mutes[name] = None
             if kind == POLICY:
@@ -56,6 +62,8 @@ class Records:
                 self.acks[name] = Acknowledgement.model_validate_json(value)
             elif kind == FORGET:
                 self.forgotten[name] = Notice.model_validate_json(value)
+            elif kind == FEEDBACK:
+                self.feedback[name] = Feedback.model_validate_json(value)
             elif kind == POLICY:
                 self.policies[name] = Policy.model_validate_json(value)
         except ValidationError as error:
@@ -133,3 +141,11 @@ class Journal:
     ) -> None:
         """Return when a record of another topic is acknowledged."""
         await self._producer.send_and_wait(topic, value, key=key, partition=partition, headers=headers)
+
+
+def dropped(said: dict[str, _Said], over: Callable[[_Said], bool]) -> list[str]:
+    """Drop what people said and is over; return the names."""
+    gone = [name for name, one in said.items() if over(one)]
+    for name in gone:
+        del said[name]
+    return gone

@@ -48,7 +48,14 @@ class Notice(BaseModel):
     state: Literal["open", "acknowledged", "resolved"] = "open"
     opened_s: float
     held: str = ""
-    """Why nobody is told at once: muted, repeat, incident, old, storm, cap, no route; empty when the consumers are."""
+    """Why nobody is told at once: muted, expected, repeat, incident, organisation, old, storm, cap, no route; empty
+    when the consumers are."""
+    incident: str = ""
+    """The id of the incident that an anomaly belongs to; empty for other kinds."""
+    turn: int = 1
+    """How often its incident had opened by then."""
+    change: Literal["opened", "updated", "reopened"] = "opened"
+    """What it is to its incident: the first alert of a turn is what opens it, or opens it again."""
     title: str = ""
     body: str = ""
     deliveries: tuple[Delivery, ...] = ()

@@ -25,18 +25,21 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE
 from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
-from tollmeter.sinks.channels.message import Away, Channel, Message, Refused, Unsure
+from tollmeter.sinks.channels.message import Channel
 from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import Ledger
 from tollmeter.streams.notify.daily import Answers, Daily
-from tollmeter.streams.notify.dispatcher import Dispatcher, Outcome
-from tollmeter.streams.notify.journal import ACK, FORGET, MUTE, NOTICE, Journal, Records
+from tollmeter.streams.notify.dispatcher import Dispatcher
+from tollmeter.streams.notify.evidence import Causes
+from tollmeter.streams.notify.feedback import KEPT_S
+from tollmeter.streams.notify.journal import ACK, FEEDBACK, FORGET, MUTE, NOTICE, Journal, Records, dropped
 from tollmeter.streams.notify.leader import OneInCharge
 from tollmeter.streams.notify.notice import Delivery, Notice
+from tollmeter.streams.notify.outcome import attempt_once
 from tollmeter.streams.notify.routes import Routes
 from tollmeter.streams.notify.self_alerts import digest_notice, storm_alert
 from tollmeter.streams.notify.states import States
-from tollmeter.streams.notify.texts import Causes, message
+from tollmeter.streams.notify.texts import message
 
 log = logging.getLogger("tollmeter.notify")
 
@@ -101,7 +104,7 @@ class Notifier:
         dispatcher = self.dispatcher
         assert dispatcher is not None
         fresh: list[Notice] = []
-        stormy = dispatcher.storm
+        stormy = dispatcher.weather.storm
         for record in records:
             try:
                 notice = dispatcher.take(readable(record.value), time())
@@ -112,13 +115,13 @@ class Notifier:
                 fresh.append(notice)
         found = await asyncio.gather(*(self._causes(notice) for notice in fresh[:EXPLAIN_MOST]))
         told = [
-            notice.model_copy(update=dict(zip(("title", "body"), texts.opened(notice, causes), strict=True)))
+            _worded(dispatcher, notice, causes)
             for notice, causes in zip(fresh, [*found, *[Causes()] * (len(fresh) - len(found))], strict=True)
         ]
         await self._keep(told)
         for notice in told:
             dispatcher.add(notice)
-        if dispatcher.storm and not stormy:
+        if dispatcher.weather.storm and not stormy:
             await self._raise_storm()
 
     async def _causes(self, notice: Notice) -> Causes:
@@ -150,15 +153,16 @@ class Notifier:
         if (report := self._daily.due(dispatcher, now_s)) is not None:
             await self._tell(dispatcher, report)
         gone: dict[str, None] = {f"{kind}{name}": None for name in dispatcher.forget(now_s) for kind in (NOTICE, ACK)}
-        gone |= {f"{MUTE}{name}": None for name, mute in dispatcher.mutes.items() if mute.until_s <= now_s}
-        for name in [name for name, mute in dispatcher.mutes.items() if mute.until_s <= now_s]:
-            del dispatcher.mutes[name]
+        gone |= {f"{MUTE}{name}": None for name in dropped(dispatcher.mutes, lambda mute: mute.until_s <= now_s)}
+        gone |= {
+            f"{FEEDBACK}{name}": None for name in dropped(dispatcher.feedback, lambda said: said.at_s + KEPT_S <= now_s)
+        }
         if gone:
             await self._journal.write(dict(gone))
         await self._states.flush()
 
     async def _listen(self, dispatcher: Dispatcher, records: Records) -> None:
-        """Act on what commands wrote: mutes, acknowledgements, policies, and who is forgotten."""
+        """Act on what commands wrote: mutes, acknowledgements, words about incidents, policies, who is forgotten."""
         for name, mute in records.mutes.items():
             if mute is None:
                 dispatcher.mutes.pop(name, None)
@@ -167,6 +171,7 @@ class Notifier:
         changed = [dispatcher.acknowledge(notice_id, said) for notice_id, said in records.acks.items()]
         known = [(dispatcher.notices.get(name), said) for name, said in records.forgotten.items()]
         changed += [dispatcher.add(notice.reworded(said)) for notice, said in known if notice is not None]
+        changed += [notice for said in records.feedback.values() for notice in dispatcher.judge(said)]
         changed += dispatcher.policies(records.policies, time())
         await self._keep([notice for notice in changed if notice is not None])
         await self._journal.write({f"{FORGET}{name}": None for name in records.forgotten})
@@ -284,17 +289,8 @@ def _appended(record: Record) -> int:
     return record.timestamp
 
 
-def attempt_once(consumer: Channel, told: Message) -> Outcome:
-    """Return what became of one delivery; nothing that a consumer does ends notify."""
-    try:
-        consumer.deliver(told)
-    except Away as error:
-        return Outcome(str(error), away=True, wait_s=error.wait_s)
-    except Unsure as error:
-        return Outcome(str(error), unsure=True)
-    except Refused as error:
-        return Outcome(str(error))
-    except Exception as error:  # a plug-in of apprise, a header that cannot be: the other consumers must not suffer
-        log.exception("a message could not be made or sent")
-        return Outcome(f"unexpected {type(error).__name__}")
-    return Outcome()
+def _worded(dispatcher: Dispatcher, notice: Notice, causes: Causes) -> Notice:
+    """Return a notice with its title and text; the incident of one that nobody hears of is not looked up."""
+    standing = dispatcher.standing(notice) if notice.incident and notice.deliveries else None
+    title, body = texts.opened(notice, causes, standing)
+    return notice.model_copy(update={"title": title, "body": body})

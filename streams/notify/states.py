@@ -15,7 +15,10 @@ from tollmeter.streams.notify.notice import Notice
 
 log = logging.getLogger("tollmeter.notify")
 
-COLUMNS = ("id", "state", "held", "told", "resolution", "acknowledged_by", "opened_at", "resolved_at", "written_at")
+COLUMNS = (
+    *("id", "state", "held", "told", "resolution", "acknowledged_by", "opened_at", "resolved_at"),
+    *("incident", "turn", "title", "body", "written_at"),
+)
 PAUSE_S = 15.0
 AT_ONCE = 5_000
 
@@ -36,6 +39,10 @@ def row(notice: Notice, written_s: float) -> tuple[object, ...]:
         notice.acknowledged_by,
         _at(notice.opened_s),
         None if notice.resolved_s is None else _at(notice.resolved_s),
+        notice.incident,
+        notice.turn,
+        notice.title,
+        notice.body,
         _at(written_s),
     )
 

@@ -3,64 +3,19 @@
 One template per kind; a fact that is missing or a kind that nobody knows leaves the alert's own words.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
+from collections.abc import Callable, Sequence
 from shlex import quote
-from typing import Any, Literal
+from typing import Literal
 
-from tollmeter.schemas.escapes import one_line
 from tollmeter.sinks.channels.message import Message
+from tollmeter.streams.notify.evidence import Causes, Facts, grounds, money, shown, times, whom
+from tollmeter.streams.notify.incidents import Standing
 from tollmeter.streams.notify.notice import Notice
+from tollmeter.streams.rules.anomalies.words import HOURLY, said
 from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
-from tollmeter.streams.rules.anomalies.words import said
 from tollmeter.streams.rules.limits.words import pace
 
-Facts = Mapping[str, Any]
-
-MOST = 1_000
-"""Characters of a text from outside that people are shown."""
-
-_KINDS = {"api_key": "key", "client_ip": "address", "org": "organisation"}
 _BLOCKABLE = {"api_key": "key", "client_ip": "ip", "user": "user"}
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """A share of the money that an alert is about."""
-
-    share_pct: int
-    what: str
-    """For example "gpt-5 input from 10.1.2.3"."""
-
-
-@dataclass(frozen=True, slots=True)
-class Causes:
-    """What ClickHouse says about an alert. `usual_nano`: a mean hour of the week before, of those with calls."""
-
-    top: tuple[Cause, ...] = ()
-    usual_nano: int | None = None
-
-
-def money(nano: int, currency: str = "USD") -> str:
-    """Show money with two decimals, small amounts with as many as they need: 4.10 USD, 0.0032 USD."""
-    amount = Decimal(nano).scaleb(-9)
-    places = 2 if nano == 0 or abs(nano) >= 10**8 else 4 if abs(nano) >= 10**5 else 9
-    return f"{amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,f} {currency}"
-
-
-def whom(facts: Facts) -> str:
-    """Name the scope of an alert: "key …3f2a of acme", "organisation acme"."""
-    scope, name, org = (_shown(facts.get(part, "")) for part in ("scope", "name", "org_id"))
-    if scope == "org" or not name:
-        return f"organisation {org}" if org else "this line"
-    shown = f"…{_shown(str(facts['name'])[-4:])}" if scope == "api_key" and len(name) > 8 else name
-    return f"{_KINDS.get(scope, scope)} {shown} of {org}" if org else f"{_KINDS.get(scope, scope)} {shown}"
-
-
-def _shown(text: object) -> str:
-    """Return text that cannot begin a line of its own: names come from outside."""
-    return one_line(text, MOST)
 
 
 def amount(facts: Facts, name: str) -> str:
@@ -106,12 +61,6 @@ def _spike(facts: Facts, causes: Causes) -> str:
     return f"{text}; it has no past to compare with"
 
 
-def times(value: int, base: int) -> str:
-    """Return value / base for people: 1.4, 12."""
-    ratio = Decimal(value) / base
-    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
-
-
 def _ingest_loop(facts: Facts, causes: Causes) -> str:
     return (
         f"{whom(facts)} took in {facts['input_tokens']:,} tokens within an hour and put out "
@@ -135,7 +84,7 @@ def _pace(facts: Facts, causes: Causes) -> str:
 
 
 def _own_words(facts: Facts, causes: Causes) -> str:
-    return _shown(facts["text"])
+    return shown(facts["text"])
 
 
 _TEMPLATES: dict[str, Callable[[Facts, Causes], str]] = {
@@ -147,31 +96,31 @@ _TEMPLATES: dict[str, Callable[[Facts, Causes], str]] = {
     "unpriced": _unpriced,
     "burn_rate": _pace,
     "forecast": _pace,
-    **dict.fromkeys(SUSPICIONS, _suspicion),
+    **dict.fromkeys((*SUSPICIONS, *HOURLY), _suspicion),
 }
 
 
 def _limit_commands(facts: Facts) -> tuple[str, ...]:
-    org, scope = f"--org {quote(_shown(facts.get('org_id', '')))}", str(facts.get("scope"))
+    org, scope = f"--org {quote(shown(facts.get('org_id', '')))}", str(facts.get("scope"))
     if scope == "org":
         return (f"tollmeter policy explain {org}",)
-    return (f"tollmeter policy explain {org} --{scope.replace('_', '-')} {quote(_shown(facts.get('name', '')))}",)
+    return (f"tollmeter policy explain {org} --{scope.replace('_', '-')} {quote(shown(facts.get('name', '')))}",)
 
 
 def _block_command(facts: Facts) -> tuple[str, ...]:
     kind = _BLOCKABLE.get(str(facts.get("scope")))
     if kind is None or not facts.get("name"):
         return ("tollmeter report calls --top 20",)
-    name, org = (quote(_shown(facts.get(part, ""))) for part in ("name", "org_id"))
+    name, org = (quote(shown(facts.get(part, ""))) for part in ("name", "org_id"))
     return (f"tollmeter block {kind} {name} --org {org}",)
 
 
 def _models_command(facts: Facts) -> tuple[str, ...]:
-    return (f"tollmeter policy models list --org {quote(_shown(facts.get('org_id', '')))}",)
+    return (f"tollmeter policy models list --org {quote(shown(facts.get('org_id', '')))}",)
 
 
 def _reconcile_command(facts: Facts) -> tuple[str, ...]:
-    provider, month = (_shown(facts.get(part, "")) for part in ("provider", "period"))
+    provider, month = (shown(facts.get(part, "")) for part in ("provider", "period"))
     if not provider:
         return ("tollmeter bills list",)
     return (f"tollmeter reconcile --provider {quote(provider)} --month {quote(month[:7])}",)
@@ -189,7 +138,7 @@ _NEXT: dict[str, Callable[[Facts], tuple[str, ...]]] = {
     "late_spend": _always("tollmeter report spend --by key,model --since 7d"),
     "spend_spike": _block_command,
     "ingest_loop": _block_command,
-    **dict.fromkeys(SUSPICIONS, _block_command),
+    **dict.fromkeys((*SUSPICIONS, *HOURLY), _block_command),
     "unpriced": _always("tollmeter report spend --by model,status --since 24h"),
     "cap_refused": _always("tollmeter report calls --top 20"),
     "rate_limited": _always("tollmeter ratelimit list"),
@@ -209,29 +158,34 @@ KINDS = tuple(_NEXT)
 """Every kind that has a next command of its own."""
 
 
-def opened(notice: Notice, causes: Causes) -> tuple[str, str]:
-    """Return title and body of the message that an alert opened."""
+def opened(notice: Notice, causes: Causes, standing: Standing | None = None) -> tuple[str, str]:
+    """Return title and body of the message that an alert opened; `standing`: that of its incident, if it has one."""
     facts = notice.facts
     try:
         said = _TEMPLATES.get(notice.kind, _own_words)(facts, causes)
     except (LookupError, TypeError, ValueError, ArithmeticError):
-        said = _shown(facts.get("text") or f"{notice.kind}: {whom(facts)}")
-    said, made_of = _shown(said), "; ".join(f"{cause.share_pct} % is {_shown(cause.what)}" for cause in causes.top)
+        said = shown(facts.get("text") or f"{notice.kind}: {whom(facts)}")
+    said, made_of = shown(said), "; ".join(f"{cause.share_pct} % is {shown(cause.what)}" for cause in causes.top)
     commands = _NEXT.get(notice.kind, _always("tollmeter alerts list"))(facts)
-    lines = [f"{said}; {made_of}" if made_of else said, *(f"next: {command}" for command in commands)]
-    lines.append(f"alert {notice.id}; taken care of: tollmeter alerts ack {notice.id[:12]}")
-    return title(notice, said), "\n".join(lines)
+    body = [f"{said}; {made_of}" if made_of else said]
+    if notice.incident and standing is not None:
+        body += grounds(notice, standing, causes)
+        commands = (*commands, f"tollmeter anomalies feedback {notice.incident[:12]} expected (or: real)")
+    body += [f"next: {command}" for command in commands]
+    body.append(f"alert {notice.id}; taken care of: tollmeter alerts ack {notice.id[:12]}")
+    return title(notice, said), "\n".join(body)
 
 
 def title(notice: Notice, said: str) -> str:
     """Return one line for a subject: how urgent, and what."""
     line = " ".join(said.split())
+    line = f"{notice.change}: {line}" if notice.incident and notice.change != "opened" else line
     return f"[{notice.severity}] {line if len(line) <= 160 else line[:159] + '…'}"
 
 
 def resolved(notice: Notice) -> tuple[str, str]:
     """Return title and body of the message that an alert is over; the same on every attempt."""
-    said = notice.body.partition("\n")[0] or _shown(notice.facts.get("text", notice.kind))
+    said = notice.body.partition("\n")[0] or shown(notice.facts.get("text", notice.kind))
     head = f"[resolved] {notice.resolution}: {notice.title.partition('] ')[2] or said}"
     return head[:180], f"Resolved, {notice.resolution}. It was: {said}"
 
@@ -245,7 +199,7 @@ def digest(notices: Sequence[Notice]) -> tuple[str, str]:
     order = {"critical": 0, "warning": 1, "info": 2}
     worst = sorted(notices, key=lambda n: (order[n.severity], n.opened_s, n.id))[:10]
     lines = [f"{len(notices)} alerts: {counts}"]
-    lines += [notice.title or title(notice, _shown(notice.facts.get("text", notice.kind))) for notice in worst]
+    lines += [notice.title or title(notice, shown(notice.facts.get("text", notice.kind))) for notice in worst]
     if len(notices) > len(worst):
         lines.append(f"and {len(notices) - len(worst)} more")
     lines.append("next: tollmeter alerts list --since 24h")

@@ -27,6 +27,26 @@ def read_limits(path: Path) -> Limits:
         raise YamlError("\n".join(file.problems(error))) from None
 
 
+def changed_limits(path: Path) -> Limits:
+    """Return the figures that ship, but for those of a file, which are plain or {value, rests_on}.
+
+    Raises `YamlError` with one line for each mistake.
+    """
+    file = read_yaml(path)
+    if not isinstance(file.body, dict):
+        raise YamlError(file.problem((), "figures by rule are expected, as in `error_storm: {least: 80}`"))
+    try:
+        return Limits.model_validate(_merged(shipped_limits().model_dump(), _values(file.body)))
+    except ValidationError as error:
+        raise YamlError("\n".join(file.problems(error))) from None
+
+
+def _merged(base: object, changes: object) -> object:
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return changes
+    return {**base, **{name: _merged(base.get(name), part) for name, part in changes.items()}}
+
+
 def _values(body: object) -> object:
     if not isinstance(body, dict):
         return body

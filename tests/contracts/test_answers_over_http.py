@@ -1,5 +1,6 @@
 """Answers of the server as their clients know them: shapes, refusals, and no word of another organisation."""
 
+import asyncio
 import hmac
 import json
 import os
@@ -17,6 +18,8 @@ import jwt
 import pytest
 from starlette.routing import Route
 
+from tests.alert_events import alert as anomaly
+from tests.alert_events import event
 from tests.identity_provider import AUDIENCE, ISSUER, IdentityProvider
 from tests.patience import eventually
 from tests.priced_rows import event_id, insert, row
@@ -31,6 +34,11 @@ from tollmeter.schemas.policy import Member, Policy
 from tollmeter.server import answers
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
+from tollmeter.streams.notify.commands import feedback
+from tollmeter.streams.notify.journal import Journal
+from tollmeter.streams.notify.notice import Notice
+from tollmeter.streams.notify.states import COLUMNS
+from tollmeter.streams.notify.states import row as state_row
 
 pytestmark = pytest.mark.stack
 JWT_SECRET = "a-secret-of-users-that-is-long-enough"
@@ -107,7 +115,17 @@ def fill(line: Settings) -> None:
         id="0f" * 16, kind="budget", severity="warning", org_id="borg", scope="user", name=f"{MARK}-user_id",
         period=f"{NOW:%Y-%m}", received_at=NOW, source="t", text=f"{MARK} alert",
     )  # fmt: skip
-    client.insert_rows("alerts", ("event", "appended_at"), [(alert.wire().decode(), NOW)])
+    grown = anomaly("fan_out", org="borg", name=f"{MARK}-key", at=NOW, text=f"{MARK} incident")
+    own = anomaly("fan_out", org="aorg", name="k-a", at=NOW, text="own incident", cost_nano=3 * 10**9)
+    client.insert_rows("alerts", ("event", "appended_at"), [(one.wire().decode(), NOW) for one in (alert, grown, own)])
+    taken = [
+        Notice(
+            id=one.id, event=event(one), opened_s=NOW.timestamp(), incident=name * 32, body=f"{one.text}\nsignals: x"
+        )
+        for one, name in ((grown, "f"), (own, "a"))
+    ]
+    client.insert_rows("alert_states", COLUMNS, [state_row(one, time.time()) for one in taken])
+    asyncio.run(kept(line, taken))
     client.close()
     policy = Policy(org_id="borg", scope="user", name=f"{MARK}-user_id", daily_limit_micro=5)
     member = Member(org_id="borg", name=f"{MARK}-user_id", groups=(f"{MARK}-group",))
@@ -117,6 +135,13 @@ def fill(line: Settings) -> None:
     registry.create_token(line, "borg", f"{MARK}-token", NOW, 22)
     registry.create_key(line, "borg", "admin", f"{MARK}-key", NOW)
     registry.label_keys(line, "borg", [f"{MARK}-api_key_id", "k-a"], f"{MARK}-label", f"{MARK}-owner")
+
+
+async def kept(line: Settings, notices: list[Notice]) -> None:
+    journal = Journal(line)
+    await journal.start()
+    await journal.put(notices)
+    await journal.stop()
 
 
 def user_token(user: str, **claims: Any) -> str:
@@ -147,6 +172,7 @@ def bodies_of(path: str) -> list[dict[str, Any] | None]:
         "rate": {"requests": 9, "window_s": 9},
         "cost-policies": {"daily_limit_micro_eur": 1},
         "/policies": {"scope": "user", "name": f"{MARK}-user_id", "daily_limit_micro": 1},
+        "feedback": {"verdict": "real"},
         "mutes": {"scope": "user", "name": f"{MARK}-user_id", "for_s": 60},
     }
     right = [body for part, body in found.items() if part in path]
@@ -157,7 +183,7 @@ def test_a_key_reads_and_changes_nothing_of_another_organisation(place: Place) -
     """Every route, with the names and ids of another organisation, by an admin who may do all in his own."""
     rows = read(place.line)
     ids = [row.id for row in rows.values() if hasattr(row, "id") and getattr(row, "org_id", "") == "borg"]
-    names = {"id": [*ids, "0f" * 16, f"{MARK}-api_key_id"]}
+    names = {"id": [*ids, "0f" * 16, "f" * 32, f"{MARK}-api_key_id"]}
     names |= {"user": [f"{MARK}-user_id"], "kind": ["user", "key", "group"], "scope": ["user", "group", "org"]}
     names["name"] = [f"{MARK}-user_id"]
     queries = ("", f"?user={MARK}-user_id", "?org=borg")
@@ -427,7 +453,7 @@ def test_limits_keys_and_prices(place: Place) -> None:
     a_default_budget_is_for_whoever_has_none(place)
     put = client.put("/api/v1/rate-limits/key/*", json={"requests": 5, "window_s": 60}, headers=ADMIN_A)
     assert (put.status_code, put.json()["org_id"]) == (200, "aorg")
-    assert place.get("/api/v1/alerts")["alerts"] == []
+    _incidents(place)
     today = place.get("/api/v1/ai/usage/summary?zone=Asia/Tokyo")["this_month"]
     assert {"estimated", "corrected", "usd_at_risk", "unpriced", "age_s"} <= today.keys()
     place.get("/api/v1/ai/prices", 409)  # PRICE has published none on this line
@@ -435,6 +461,29 @@ def test_limits_keys_and_prices(place: Place) -> None:
         answer = client.put("/api/v1/members/user/ann", content=wrong_body, headers=ADMIN_A)
         assert answer.status_code == 400
     assert client.put("/api/v1/members/user/ann", content=b" " * 70_000, headers=ADMIN_A).status_code == 413
+
+
+def _incidents(place: Place) -> None:
+    """The organisation's one anomaly is one incident, with the text that people got, and takes a word about it."""
+    (alert,) = place.get("/api/v1/alerts")["alerts"]
+    (incident,) = place.get("/api/v1/incidents")["incidents"]
+    assert (incident["id"], incident["alerts"], incident["cost_nano"]) == ("a" * 32, [alert["id"]], 3 * 10**9)
+    assert (incident["text"], incident["evidence"]) == ("own incident", ["signals: x"])
+    path = f"/api/v1/incidents/{'a' * 32}/feedback"
+    for body, status in (
+        ({}, 400),
+        ({"verdict": "perhaps"}, 400),
+        ({"verdict": "real", "for_s": 5}, 400),
+        ({"verdict": "expected", "for_s": 0}, 400),
+    ):
+        assert place.client.post(path, json=body, headers=ADMIN_A).status_code == status, body
+    before = time.time()
+    done = place.client.post(path, json={"verdict": "expected", "for_s": 3_600, "reason": "r"}, headers=ADMIN_A)
+    assert (done.status_code, done.json()["kinds"]) == (200, ["fan_out"])
+    until = datetime.fromisoformat(done.json()["until"]).timestamp()
+    assert before + 3_600 <= until <= time.time() + 3_600
+    (said,) = feedback(place.line)
+    assert (said.verdict, said.org, said.reason, said.by) == ("expected", "aorg", "r", "key API_KEY")
 
 
 @pytest.mark.parametrize("page", ["http.md", "json.md"])

@@ -19,9 +19,8 @@ from tollmeter.sinks.channels import config
 from tollmeter.sinks.channels.message import Away, Channel, Message, Refused, Unsure
 from tollmeter.streams.notify import routes
 from tollmeter.streams.notify.channels import build
-from tollmeter.streams.notify.dispatcher import Outcome
 from tollmeter.streams.notify.notice import Notice
-from tollmeter.streams.notify.stage import attempt_once
+from tollmeter.streams.notify.outcome import Outcome, attempt_once
 from tollmeter.streams.notify.texts import message
 
 KEY = "whsec_" + base64.b64encode(b"sesame").decode()

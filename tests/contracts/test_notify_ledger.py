@@ -18,10 +18,10 @@ from tollmeter.sinks.clickhouse.client import connect
 from tollmeter.streams.notify.causes import ANSWER_S, PAUSE_S, Ledger
 from tollmeter.streams.notify.daily import Daily
 from tollmeter.streams.notify.dispatcher import Dispatcher
+from tollmeter.streams.notify.evidence import Call, Cause, Causes
 from tollmeter.streams.notify.notice import Delivery, Notice, reopened
 from tollmeter.streams.notify.routes import Report, Routes
 from tollmeter.streams.notify.states import States
-from tollmeter.streams.notify.texts import Cause, Causes
 
 KEY = "0123456789ab3f2a"
 BUSY_S = 600.0
@@ -65,7 +65,12 @@ def test_causes_and_the_usual_hour(ledger_settings: Settings) -> None:
         ],
     )
     found = asyncio.run(Ledger(ledger_settings, time.monotonic, BUSY_S).causes(notice(cost_nano=4_100_000_000)))
-    assert found == Causes((Cause(93, "gpt-5 input from 10.1.2.3"),), usual_nano=341_000_000)
+    calls = (
+        Call(now, 3_813_000_000, "gpt-5", "10.1.2.3", ""),
+        Call(now, 287_000_000, "gpt-5", "10.9.9.9", ""),
+    )
+    causes = (Cause(93, "gpt-5 input from 10.1.2.3"),)
+    assert found == Causes(causes, 341_000_000, calls, (("other", 10**10),))
     client.close()
 
 

@@ -3,8 +3,10 @@
 Another organisation and another user have a thing of each kind, all with a mark: what an answer must not hold is found.
 """
 
+import asyncio
 import csv
 import io
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ import jwt
 import pytest
 from starlette.routing import Route
 
+from tests.alert_events import alert as anomaly
+from tests.alert_events import event
 from tests.priced_rows import event_id, insert, row
 from tests.serving import KEYS, Serving
 from tests.workers import Workers
@@ -28,8 +32,11 @@ from tollmeter.schemas.policy import Policy
 from tollmeter.server import pages
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
-from tollmeter.streams.notify.commands import mute, mutes
-from tollmeter.streams.notify.notice import Mute
+from tollmeter.streams.notify.commands import feedback, mute, mutes
+from tollmeter.streams.notify.journal import Journal
+from tollmeter.streams.notify.notice import Mute, Notice
+from tollmeter.streams.notify.states import COLUMNS
+from tollmeter.streams.notify.states import row as state_row
 
 pytestmark = pytest.mark.stack
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -63,6 +70,7 @@ TABLE: dict[tuple[str, str], tuple[str, ...] | str] = {
     ("POST", "/dashboard/alerts/{id}/ack"): ADMIN,
     ("POST", "/dashboard/alerts/{id}/mute"): ADMIN,
     ("POST", "/dashboard/alerts/unmute"): ADMIN,
+    ("POST", "/dashboard/alerts/{id}/feedback"): ADMIN,
     ("POST", "/dashboard/tokens"): ADMIN,
     ("POST", "/dashboard/tokens/{id}"): ADMIN,
     ("POST", "/dashboard/keys"): ADMIN,
@@ -109,8 +117,12 @@ def fill(line: Settings) -> None:
     client.insert_rows("watch_policies", names, [(0, one.policy_id, 1, 0, one.model_dump_json()) for one in policies])
     alerts = [alert(1, "default", "ann", "own alert"), alert(2, "default", f"bob-{BOBS}", f"{BOBS} alert")]
     alerts += [alert(3, "borg", f"bob-{THEIRS}", f"{THEIRS} alert"), alert(4, "borg", "ann", f"{THEIRS} alert")]
+    incidents = [incident(5, "default", f"{BOBS} evidence"), incident(6, "borg", f"{THEIRS} evidence")]
     client.insert_rows("alerts", ("event", "appended_at"), [(one.wire().decode(), NOW) for one in alerts])
+    client.insert_rows("alerts", ("event", "appended_at"), [(json.dumps(one.event), NOW) for one in incidents])
+    client.insert_rows("alert_states", COLUMNS, [state_row(one, time.time()) for one in incidents])
     client.close()
+    asyncio.run(taken(line, incidents))
     write(line, [policy_set(one) for one in policies])
     for org, mark in (("default", BOBS), ("borg", THEIRS)):
         access.put(line, Block(org_id=org, scope="user", name=f"bob-{mark}", reason=f"{mark} reason"))
@@ -123,6 +135,20 @@ def fill(line: Settings) -> None:
 def alert(number: int, org: str, name: str, text: str) -> Alert:
     fixed = {"kind": "budget", "severity": "warning", "scope": "user", "period": "2026-11", "source": "t"}
     return Alert(id=f"{number:032x}", org_id=org, name=name, text=text, received_at=NOW, **fixed)  # type: ignore[arg-type]
+
+
+def incident(number: int, org: str, evidence: str) -> Notice:
+    """Return what notify has taken: an anomaly of a key, whose incident has an id of fives or sixes."""
+    made = anomaly("fan_out", number=number, org=org, at=NOW, text=f"incident of {org}")
+    body = f"incident of {org}\nsignals: {evidence}"
+    return Notice(id=made.id, event=event(made), opened_s=NOW.timestamp(), incident=f"{number}" * 32, body=body)
+
+
+async def taken(line: Settings, notices: list[Notice]) -> None:
+    journal = Journal(line)
+    await journal.start()
+    await journal.put(notices)
+    await journal.stop()
 
 
 def token(user: str, **claims: object) -> str:
@@ -312,6 +338,35 @@ def alerts_are_muted_and_heard_again(server: str, line: Settings) -> None:
     client.close()
 
 
+def incidents_are_judged_by_whom_and_why(server: str, line: Settings) -> None:
+    client, reader = signed_in(server, KEYS["API_KEY"]), signed_in(server, KEYS["READ_KEY"])
+    page = reader.get("/dashboard/alerts").text
+    assert f"signals: {BOBS} evidence" in page
+    assert "say what it was" not in page, "whoever only reads says nothing"
+    fields = {"form": form_of(client, "/dashboard/alerts"), "said": "expected-30", "by": "eve", "reason": "<b>batch"}
+    own, theirs = (f"/dashboard/alerts/{number * 32}/feedback" for number in ("5", "6"))
+    assert client.post(own, data={**fields, "form": ""}).status_code == 403
+    assert client.post(own, data={**fields, "said": "maybe"}).status_code == 400
+    assert client.post(theirs, data=fields).status_code == 404
+    before = time.time()
+    assert client.post(own, data=fields).status_code == 303
+    (made,) = feedback(line)
+    assert (made.incident, made.verdict, made.by, made.reason) == (
+        "5" * 32,
+        "expected",
+        "eve (key API_KEY)",
+        "<b>batch",
+    )
+    assert before + 30 * 86_400 <= made.until_s <= time.time() + 30 * 86_400
+    page = client.get("/dashboard/alerts").text
+    assert "expected, quiet until" in page
+    assert "&lt;b&gt;batch" in page
+    assert client.post(own, data={**fields, "said": "real"}).status_code == 303
+    assert [(one.verdict, one.until_s) for one in feedback(line)] == [("real", 0.0)]
+    client.close()
+    reader.close()
+
+
 def block_of_all_is_not_one_organisations_to_end(server: str, line: Settings) -> None:
     client = signed_in(server, KEYS["API_KEY"])
     fields = {"form": form_of(client, "/dashboard/limits"), "scope": "client_ip", "name": "192.0.2.9", "org": "*"}
@@ -353,5 +408,6 @@ def test_changes_are_by_whom_and_why_and_of_the_own_organisation(server: str, li
     limits_are_raised_until_midnight(server, line)
     rules_about_models_are_shown(server, line)
     alerts_are_muted_and_heard_again(server, line)
+    incidents_are_judged_by_whom_and_why(server, line)
     block_of_all_is_not_one_organisations_to_end(server, line)
     key_is_shown_once_and_ends_its_sessions(server, line)

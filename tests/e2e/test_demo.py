@@ -37,6 +37,7 @@ def test_demo_adds_up_and_leaves_nothing(tmp_path: Path, stack: object) -> None:
         "rejected",
         "cost_nano",
         "alerts",
+        "incidents",
         "alert_delay_p95_s",
         "events_per_second",
     }
@@ -44,6 +45,9 @@ def test_demo_adds_up_and_leaves_nothing(tmp_path: Path, stack: object) -> None:
     assert document["records"] == document["ledger"] + document["resends"] + document["rejected"]
     assert document["cost_nano"] > 20_000_000_000
     assert document["alerts"] >= 6
+    scopes = [(one["org_id"], one["scope"], one["name"]) for one in document["incidents"]]
+    assert len(set(scopes)) == len(scopes), "each leaking key is one incident"
+    assert max(one["alerts"] for one in document["incidents"] if one["scope"] == "api_key") >= 2
     assert list((tmp_path / ".tollmeter").iterdir()) == []
 
 

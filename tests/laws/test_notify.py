@@ -17,12 +17,13 @@ from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.policy import Policy
 from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import span
-from tollmeter.streams.notify.dispatcher import Dispatcher, Outcome
+from tollmeter.streams.notify.dispatcher import Dispatcher
+from tollmeter.streams.notify.evidence import Causes
 from tollmeter.streams.notify.notice import Notice
+from tollmeter.streams.notify.outcome import Outcome
 from tollmeter.streams.notify.routes import Routes
 from tollmeter.streams.notify.self_alerts import digest_notice
 from tollmeter.streams.notify.stage import readable
-from tollmeter.streams.notify.texts import Causes
 
 T = AT.timestamp()
 PCTS = (20, 50, 80, 100)

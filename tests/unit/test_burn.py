@@ -13,12 +13,21 @@ MONTH = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp())
 HOUR, DAY = 3_600, 86_400
 
 
-def paces(monthly_usd: int, *spent: tuple[int, float], **limits: int) -> list[tuple[str, dict[str, object], str]]:
-    """Return kind, facts and text of what is told of a budget's pace while (second of the month, USD) are spent."""
+Spent = tuple[int, float] | tuple[int, float, str]
+"""Second of the month, USD, and through which key."""
+
+
+def paces(budget: int | Policy | tuple[Policy, ...], *spent: Spent) -> list[tuple[str, dict[str, object], str]]:
+    """Return kind, facts and text of what is told of a budget's pace; a number is a monthly one of so many dollars."""
     state = new_state()
-    policy = Policy(org_id="acme", monthly_limit_micro=monthly_usd * 1_000_000, **limits)  # type: ignore[arg-type]
-    fold_policy(state, policy, 0, MONTH * 1_000)
-    log = a_log((MONTH + at_s, [{"cost_nano": int(usd * USD)}]) for at_s, usd in spent)
+    monthly = isinstance(budget, int) and Policy(org_id="acme", monthly_limit_micro=budget * 1_000_000)
+    policies = (monthly,) if isinstance(monthly, Policy) else budget if isinstance(budget, tuple) else (budget,)
+    for policy in policies:
+        fold_policy(state, policy, 0, MONTH * 1_000)  # type: ignore[arg-type]
+    calls = [
+        (MONTH + at_s, {"cost_nano": int(usd * USD), "api_key_id": "".join(key) or "k"}) for at_s, usd, *key in spent
+    ]
+    log = a_log((at_s, [call]) for at_s, call in calls)
     alerts = told((record._replace(offset=record.offset + 1) for record in log), state)
     return [(a.kind, a.facts, a.text) for a in alerts if a.kind in ("burn_rate", "forecast")]
 
@@ -71,9 +80,24 @@ def test_forecast_of_a_monthly_budget_of_300(day: int, usd: float, told_of: bool
     assert all(text.startswith("acme will have spent 30") for text in found)
 
 
-def test_a_daily_budget_tells_by_its_own_steps() -> None:
-    state = new_state()
-    fold_policy(state, Policy(org_id="acme", daily_limit_micro=10_000_000), 0, MONTH * 1_000)
-    log = a_log([(MONTH, [{"cost_nano": 6 * USD}])])
-    alerts = told((record._replace(offset=record.offset + 1) for record in log), state)
-    assert {alert.kind for alert in alerts if alert.scope == "org"} == {"budget"}
+@pytest.mark.parametrize(
+    ("spent", "told_of"),
+    [
+        pytest.param([(0, 2.49)], [], id="less than a quarter in an hour"),
+        pytest.param([(10 * HOUR, 2.5)], [(1, 3)], id="a quarter in an hour, gone in three more"),
+        pytest.param([(21 * HOUR, 2.5)], [], id="the day ends before it is gone"),
+        pytest.param([(n * HOUR, 1.0) for n in range(6)], [(6, 4)], id="60 % in six hours"),
+        pytest.param([(10 * HOUR, 10)], [], id="nothing is left to warn of"),
+    ],
+)
+def test_burns_of_a_daily_budget_of_10(spent: list[tuple[int, float]], told_of: list[tuple[int, int]]) -> None:
+    found = paces(Policy(org_id="acme", daily_limit_micro=10_000_000), *spent)
+    assert [(facts["burn_hours"], facts["hours_left"]) for _, facts, _ in found] == told_of
+    assert all("its daily limit of 10.00 USD lasts" in text for *_, text in found)
+
+
+def test_who_has_no_budget_is_held_against_the_default() -> None:
+    default = Policy(org_id="acme", scope="api_key", applies="each_member", monthly_limit_micro=300_000_000)
+    own = Policy(org_id="acme", scope="api_key", name="rich", monthly_limit_micro=3_000_000_000)
+    found = paces((default, own), (0, 2.5, "poor"), (60, 2.5, "rich"))
+    assert [(kind, text.partition(" spent")[0]) for kind, _, text in found] == [("burn_rate", "api_key poor of acme")]

@@ -1,12 +1,17 @@
 """One incident per scope: opened once, told again when it grows, over when none of its rules says anything any more."""
 
+import json
 from typing import Any
 
 import pytest
 
 from tests.alert_events import alert, event, later
 from tests.unit.test_notify_dispatcher import HOUR, T, deliver, new_dispatcher, take
-from tollmeter.streams.notify.incidents import incidents
+from tollmeter.schemas.alert import Alert, Severity
+from tollmeter.streams.notify.evidence import Call, Causes
+from tollmeter.streams.notify.feedback import judged
+from tollmeter.streams.notify.incident_list import incidents
+from tollmeter.streams.notify.texts import opened
 
 USD = 10**9
 
@@ -46,11 +51,122 @@ def test_it_is_told_again_when_it_is_twice_as_dear(cost: int, minutes: int, held
     assert take(dispatcher, alert("same_body", number=2, at=later(at), cost_nano=cost), T + at).held == held
 
 
-def test_the_list_groups_by_scope_dearest_first_and_names_what_agrees() -> None:
-    def one(
-        number: int, kind: str, name: str, usd: int, state: str = "open", **facts: Any
-    ) -> tuple[dict[str, Any], str]:
-        return event(alert(kind, number=number, name=name, cost_nano=usd * USD, at=later(number), **facts)), state
+def test_what_was_told_to_be_over_is_told_when_it_is_back_and_keeps_its_id_for_six_hours() -> None:
+    dispatcher = new_dispatcher(quiet="2h")
+    first = take(dispatcher, alert(number=1), T)
+    deliver(dispatcher, T)
+    dispatcher.sweep(T + 2 * HOUR)
+    assert deliver(dispatcher, T + 2 * HOUR) == [("a", first.id, "resolved")]
+    back = take(dispatcher, alert("fan_out", number=2, at=later(8 * HOUR)), T + 8 * HOUR)
+    assert (back.held, back.incident, back.turn, back.change) == ("", first.incident, 2, "reopened")
+    assert take(dispatcher, alert(number=3, at=later(8 * HOUR)), T + 8 * HOUR).held == "incident"
+    dispatcher.sweep(T + 10 * HOUR)
+    new = take(dispatcher, alert(number=4, at=later(16 * HOUR + 1)), T + 16 * HOUR + 1)
+    assert (new.turn, new.change, new.incident != first.incident) == (1, "opened", True)
+
+
+def test_incidents_are_the_same_after_a_restart() -> None:
+    dispatcher = new_dispatcher(quiet="2h")
+    first = take(dispatcher, alert(number=1), T)
+    deliver(dispatcher, T)
+    dispatcher.sweep(T + 2 * HOUR)
+    deliver(dispatcher, T + 2 * HOUR)
+    again = new_dispatcher(quiet="2h")
+    again.load(dispatcher.notices.values(), T + 3 * HOUR)
+    made = alert(number=2, at=later(3 * HOUR))
+    before, after = (take(one, made, T + 3 * HOUR) for one in (dispatcher, again))
+    assert before == after
+    assert (after.incident, after.turn, after.held) == (first.incident, 2, "")
+
+
+@pytest.mark.parametrize(
+    ("severity", "usd", "window", "held"),
+    [
+        pytest.param("warning", 59, "hour", "organisation", id="less than 60 % of it"),
+        pytest.param("warning", 60, "hour", "", id="60 % of it"),
+        pytest.param("critical", 1, "hour", "", id="graver than it"),
+        pytest.param("warning", 1, "ten_minutes", "", id="money of another span says nothing"),
+        pytest.param("warning", 0, "hour", "", id="no money named says nothing"),
+    ],
+)
+def test_an_incident_of_the_organisation_stands_for_its_keys(
+    severity: Severity, usd: int, window: str, held: str
+) -> None:
+    dispatcher = new_dispatcher()
+    whole = take(
+        dispatcher, alert("unusual_use", scope="org", name="", number=1, cost_nano=100 * USD, window="hour"), T
+    )
+    assert whole.held == ""
+    key = alert(number=2, severity=severity, cost_nano=usd * USD, window=window)
+    assert take(dispatcher, key, T + 60).held == held
+    assert take(dispatcher, alert(number=3, org="other", cost_nano=USD, window="hour"), T + 60).held == ""
+
+
+def test_what_is_expected_is_quiet_while_it_is_as_it_was() -> None:
+    dispatcher = new_dispatcher(cooldown="1m", quiet="1h")
+    first = take(dispatcher, alert(number=1, cost_nano=10 * USD), T)
+    said = judged([first], "expected", T + 9 * HOUR, "ann", "the nightly batch", T + 60)
+    (taken_care_of,) = dispatcher.judge(said)
+    assert (taken_care_of.state, taken_care_of.acknowledged_by) == ("acknowledged", "ann")
+    dispatcher.sweep(T + HOUR)
+
+    def held(number: int, at_h: float, kind: str = "spend_spike", **facts: Any) -> str:
+        at_s = at_h * HOUR
+        return take(dispatcher, alert(kind, number=number, at=later(at_s), **facts), T + at_s).held
+
+    assert held(2, 4, cost_nano=19 * USD) == "expected"
+    assert held(3, 5, cost_nano=10 * USD, name="another") == ""
+    assert held(4, 6, cost_nano=20 * USD) == "", "twice as dear"
+    dispatcher.sweep(T + 7 * HOUR)
+    assert held(5, 7, "fan_out", cost_nano=USD) == "", "another rule"
+    dispatcher.sweep(T + 8 * HOUR)
+    assert held(6, 8, severity="critical", cost_nano=USD) == "", "graver"
+    dispatcher.sweep(T + 9 * HOUR)
+    assert held(7, 9, cost_nano=10 * USD) == "", "the time is over"
+
+
+def test_a_word_about_an_incident_says_what_it_was() -> None:
+    dispatcher = new_dispatcher()
+    first = take(dispatcher, alert("fan_out", number=1, cost_nano=3 * USD), T)
+    second = take(dispatcher, alert(number=2, severity="critical", cost_nano=2 * USD, at=later(60)), T + 60)
+    said = judged([second, first], "real", T + HOUR, "ann", "stolen", T + 90)
+    assert (said.incident, said.kinds, said.severity) == (first.incident, ("fan_out", "spend_spike"), "critical")
+    assert (said.cost_nano, said.since_s, said.last_s, said.until_s) == (3 * USD, T, T + 60, 0)
+    assert not said.expects(second, T + 100)
+
+
+def test_evidence_stands_in_the_text_in_plain_words() -> None:
+    dispatcher = new_dispatcher(quiet="2h")
+    take(dispatcher, alert("spend_spike", number=1, name="another-key-0001"), T)
+    take(dispatcher, alert("fan_out", number=2, at=later(120), severity="info"), T + 120)
+    grown = take(dispatcher, alert("same_body", number=3, at=later(300), severity="critical", text="it grew"), T + 300)
+    calls = tuple(Call(later(240 + n), (5 - n) * USD, "gpt-5", "10.1.2.3", f"r-{n}") for n in range(2))
+    causes = Causes((), 400_000_000, calls, (("other-key-abcdef", 2 * USD),))
+    title, body = opened(grown, causes, dispatcher.standing(grown))
+    assert title == "[critical] updated: it grew"
+    assert body.split("\n") == [
+        "it grew",
+        "since: 2026-11-20 10:02 UTC",
+        "usual: 0.40 USD in a mean hour with calls of the week before",
+        "signals: fan_out (info, 10:02), same_body (critical, 10:05)",
+        "dearest calls:",
+        "  10:04:00 5.00 USD gpt-5 from 10.1.2.3, request r-0",
+        "  10:04:01 4.00 USD gpt-5 from 10.1.2.3, request r-1",
+        "from the same addresses: key …cdef (2.00 USD)",
+        "also open: key …0001 of acme",
+        "next: tollmeter block key 0123456789ab3f2a --org acme",
+        f"next: tollmeter anomalies feedback {grown.incident[:12]} expected (or: real)",
+        f"alert {grown.id}; taken care of: tollmeter alerts ack {grown.id[:12]}",
+    ]
+
+
+def row(made: Alert, state: str = "open", **more: Any) -> dict[str, Any]:
+    return {"event": json.dumps(event(made)), "state": state, "held": "", "incident": "", "turn": 1, "body": "", **more}
+
+
+def test_the_list_groups_by_incident_dearest_first_and_names_what_agrees() -> None:
+    def one(number: int, kind: str, name: str, usd: int, state: str = "open", **facts: Any) -> dict[str, Any]:
+        return row(alert(kind, number=number, name=name, cost_nano=usd * USD, at=later(number), **facts), state)
 
     found = incidents(
         [
@@ -60,7 +176,7 @@ def test_the_list_groups_by_scope_dearest_first_and_names_what_agrees() -> None:
             one(4, "spend_spike", "k3", 50, "resolved"),
             one(5, "budget", "k1", 100),
             one(6, "ingest_loop", "k4", 0),
-            ({"data": None}, "open"),
+            {**row(alert()), "event": '{"data": null}'},
         ]
     )
     assert [(i["name"], i["state"], i["cost_nano"] and i["cost_nano"] // USD) for i in found] == [
@@ -72,3 +188,17 @@ def test_the_list_groups_by_scope_dearest_first_and_names_what_agrees() -> None:
     assert found[1]["kinds"] == ["fan_out", "spend_spike"]
     assert (found[1]["severity"], found[1]["text"], len(found[1]["alerts"])) == ("critical", "the worst", 2)
     assert found[1]["since"] < found[1]["last"]
+
+
+def test_the_list_has_the_text_that_people_got_and_keeps_incidents_of_one_key_apart() -> None:
+    first, second, held = (alert(number=n, at=later(n), text="its own words") for n in range(3))
+    rows = [
+        row(first, "resolved", incident="i1", body="what people read\nsince: then"),
+        row(second, "open", incident="i2", turn=2, body="again\nsince: now"),
+        row(held, "open", incident="i2", turn=2, body="nobody read it", held="incident"),
+    ]
+    found = incidents(rows)
+    assert [(i["id"], i["text"], i["evidence"], i["turns"], i["held"]) for i in found] == [
+        ("i2", "again", ["since: now"], 2, 1),
+        ("i1", "what people read", ["since: then"], 1, 0),
+    ]

@@ -8,8 +8,9 @@ import pytest
 from tests.alert_events import AT, alert, budget, event, later
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.policy import Limit, Policy
-from tollmeter.streams.notify.dispatcher import REMEMBER_S, Dispatcher, Outcome
+from tollmeter.streams.notify.dispatcher import REMEMBER_S, Dispatcher
 from tollmeter.streams.notify.notice import Acknowledgement, Mute, Notice
+from tollmeter.streams.notify.outcome import Outcome
 from tollmeter.streams.notify.routes import Routes
 from tollmeter.streams.notify.self_alerts import digest_notice, storm_alert
 
@@ -283,13 +284,13 @@ def test_a_storm_is_announced_once_and_ends() -> None:
     dispatcher = new_dispatcher(storm_per_minute=20)
     held = [take(dispatcher, alert(name=f"k{n}"), T + n / 10).held for n in range(30)]
     assert held == [""] * 21 + ["storm"] * 9
-    assert dispatcher.storm
+    assert dispatcher.weather.storm
     announced = take(dispatcher, storm_alert(AT, 20), T + 3)
     assert announced.held == ""
     assert storm_alert(later(900), 20).id == storm_alert(AT, 20).id != storm_alert(later(HOUR), 20).id
     assert dispatcher.take(event(storm_alert(later(5), 20)), T + 5) is None
     assert take(dispatcher, alert(name="calm"), T + 70).held == ""
-    assert not dispatcher.storm
+    assert not dispatcher.weather.storm
 
 
 def test_old_alerts_are_told_in_one_digest() -> None:

@@ -10,8 +10,9 @@ from tests.alert_events import AT, alert, budget, event
 from tollmeter.schemas.alert import Alert
 from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import shares, span
+from tollmeter.streams.notify.evidence import Cause, Causes, money
 from tollmeter.streams.notify.notice import Notice
-from tollmeter.streams.notify.texts import Cause, Causes
+from tollmeter.streams.rules.anomalies.words import HOURLY
 from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
 
 KINDS = (
@@ -21,6 +22,7 @@ KINDS = (
     "spend_spike",
     "ingest_loop",
     *SUSPICIONS,
+    *HOURLY,
     "burn_rate",
     "forecast",
     "unpriced",
@@ -160,7 +162,7 @@ def test_each_kind_in_plain_words(made: Alert, said: str) -> None:
 def test_facts_that_are_missing_leave_the_alerts_own_words(kind: str) -> None:
     title, body = texts.opened(notice(alert(kind, text="something happened")), Causes())
     assert title == "[warning] something happened"
-    assert body.split("\n")[1].startswith("next: tollmeter ")
+    assert body.split("\n")[1].startswith("next: tollmeter "), body
 
 
 def test_every_kind_has_a_next_command_that_exists() -> None:
@@ -201,7 +203,7 @@ def test_names_from_outside_cannot_add_lines_or_commands() -> None:
     ],
 )
 def test_money(nano: int, said: str) -> None:
-    assert texts.money(nano) == said
+    assert money(nano) == said
 
 
 def test_resolved_and_digest() -> None:

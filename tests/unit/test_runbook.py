@@ -10,6 +10,7 @@ import pytest
 from tollmeter.cli.root import COMMANDS
 from tollmeter.producers.guard.refusals import ALERT_KINDS
 from tollmeter.schemas.dead_letter import NOT_UNPACKED, PASSED_OVER, QUARANTINED
+from tollmeter.streams.rules.anomalies.words import HOURLY
 from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
 from tollmeter.streams.rules.events.decode_avro import REASONS
 
@@ -54,7 +55,7 @@ def alert_kinds() -> set[str]:
             found |= texts(call.args[0])
         if name == "_key_alert":
             found |= texts(call.args[2])
-    found |= {*SUSPICIONS, "burn_rate", "forecast"}
+    found |= {*SUSPICIONS, *HOURLY, "burn_rate", "forecast"}
     from tollmeter.admin.verify.alarm import KIND
 
     return {kind for kind in found | {KIND} if re.fullmatch(r"[a-z_]+", kind)} - {"digest", "report", "stable"}

@@ -25,3 +25,7 @@ WHERE NOT deleted AND
 UNION ALL
 SELECT 'texts of alerts' AS place, toInt64(count()) AS rows FROM alerts
 WHERE match(event, {word:String}) AND ({org_id:String} = '' OR org_id = {org_id:String})
+UNION ALL
+SELECT 'texts that people got' AS place, toInt64(count()) AS rows FROM alert_states
+WHERE (match(title, {word:String}) OR match(body, {word:String}))
+    AND ({org_id:String} = '' OR id IN (SELECT id FROM alerts WHERE org_id = {org_id:String}))

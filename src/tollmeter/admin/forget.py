@@ -30,9 +30,9 @@ POLL_S = 0.3
 REASON = "forgotten"
 FIELDS = {"user": ("user_id", "client_ip", "session_id", "prompt_hash"), "ip": ("client_ip",)}
 """What a call loses. Ids of requests stay: they lead to the services' own logs."""
-TABLES = ("ledger", "windows", "alerts", "texts", "profiles", "policies")
+TABLES = ("ledger", "windows", "states", "alerts", "texts", "profiles", "policies")
 """What is taken out of ClickHouse, in this order: each has a statement of its name."""
-PLACES = ("ledger", "windows", "alerts", "texts of alerts", "profiles", "policies")
+PLACES = ("ledger", "windows", "alerts", "texts of alerts", "texts that people got", "profiles", "policies")
 LOGS = ((topics.EVENTS, 7), (topics.PRICED, 7), (topics.DLQ, 30), (topics.ALERTS, 30))
 """Topics that keep what was sent until their retention, in days."""
 COMPACTED = (topics.POLICIES, topics.SPEND, topics.NOTICES, topics.REGISTRY)

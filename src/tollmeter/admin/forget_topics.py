@@ -16,7 +16,7 @@ from tollmeter.schemas.access import BLOCK_PREFIX, RATE_PREFIX
 from tollmeter.schemas.model_rules import MODELS_PREFIX
 from tollmeter.schemas.registry import KeyLabel
 from tollmeter.settings import Settings
-from tollmeter.streams.notify.journal import ACK, FORGET, MUTE, NOTICE
+from tollmeter.streams.notify.journal import ACK, FEEDBACK, FORGET, MUTE, NOTICE
 
 SOMEBODY = "(forgotten)"
 SCOPES = {"user": "user", "ip": "client_ip"}
@@ -160,12 +160,12 @@ def _naming_notices(found: Mapping[bytes, bytes], who: Named) -> dict[bytes, obj
 
 
 def notice_changes(found: Mapping[bytes, bytes], who: Named) -> dict[bytes, bytes | None]:
-    """Return what to write: mutes and acknowledgements go; of notices the one in charge is told what they shall say."""
+    """Return what to write: what people said goes; of notices the one in charge is told what they shall say."""
     changes: dict[bytes, bytes | None] = {}
     for key, document in _naming_notices(found, who).items():
         if key.startswith(NOTICE.encode()):
             changes[FORGET.encode() + key.removeprefix(NOTICE.encode())] = json.dumps(document).encode()
-        elif key.startswith((MUTE.encode(), ACK.encode())):
+        elif key.startswith((MUTE.encode(), ACK.encode(), FEEDBACK.encode())):
             changes[key] = None
     return changes
 

@@ -33,7 +33,7 @@ TEST_SOURCE = "tollmeter/test"
 def ack(settings: Settings, alert_id: str, by: str | None) -> None:
     """Say that somebody takes care of an alert: it is not told again until it is over. ID may be its beginning."""
     try:
-        notice = acknowledge(settings, alert_id, by or _user(), time.time())
+        notice = acknowledge(settings, alert_id, by or this_user(), time.time())
     except JournalError as error:
         raise UserError(str(error)) from None
     out.print(f"acknowledged {notice.id}: {notice.facts.get('text', notice.kind)}")
@@ -57,7 +57,7 @@ def mute(
     if not (kind or org or scope or name):
         raise UserError("say what to mute: --kind, --org, --scope or --name")
     until = time.time() + (span or 0)
-    wanted = Mute(kind=kind, org=org, scope=scope, name=name, until_s=until, by=_user(), reason=reason[:512])
+    wanted = Mute(kind=kind, org=org, scope=scope, name=name, until_s=until, by=this_user(), reason=reason[:512])
     try:
         say_mute(settings, wanted, off=off)
     except JournalError as error:
@@ -99,7 +99,7 @@ def _test_notice(kind: str, severity: Severity) -> Notice:
         period=datetime.now(UTC).strftime("%Y-%m-%d"),
         received_at=datetime.now(UTC),
         source=TEST_SOURCE,
-        text=f"this is a test alert from tollmeter, sent by {_user()}: nothing happened",
+        text=f"this is a test alert from tollmeter, sent by {this_user()}: nothing happened",
     )
     now = time.time()
     notice = Notice(
@@ -116,7 +116,8 @@ def _deliver(consumer: Channel, notice: Notice) -> str:
     return ""
 
 
-def _user() -> str:
+def this_user() -> str:
+    """Return who runs this command."""
     try:
         return getpass.getuser()[:200]
     except (KeyError, OSError):  # a container without a name for its user

@@ -14,11 +14,11 @@ import click
 
 from tollmeter.admin.reports.minutes import ALL
 from tollmeter.cli import alert_actions
+from tollmeter.cli.anomalies import list_incidents
 from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import UserError, err, json_option, out, print_json, print_table
-from tollmeter.schemas.money import nano_to_text
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.queries import load, moment
 
@@ -34,6 +34,7 @@ def alerts() -> None:
 alerts.add_command(alert_actions.ack)
 alerts.add_command(alert_actions.mute)
 alerts.add_command(alert_actions.test)
+alerts.add_command(list_incidents)
 
 
 @alerts.command("list")
@@ -49,36 +50,6 @@ def list_alerts(settings: Settings, since: float | None, as_json: bool) -> None:
         print_json([json.loads(row["event"]) | _attributes(row) for row in rows])
     else:
         print_table("alerts", [_listed(row) for row in rows], spare=("told", "kind", "id", "delay_s", "period"))
-
-
-@alerts.command("incidents")
-@click.option("--since", type=SPAN, default="24h", show_default=True, help="How far back: 30m, 48h, 7d.")
-@json_option
-@click.pass_obj
-def list_incidents(settings: Settings, since: float, as_json: bool) -> None:
-    """Anomalies by key or address, the open and dearest first: since when, how dear, and which rules agree."""
-    from tollmeter.streams.notify.incidents import incidents
-
-    start = datetime.now(UTC) - timedelta(seconds=since)
-    with reading(settings) as ledger:
-        rows = ledger.query(load("alerts"), {"since": moment(start), "limit": ALL})
-    found = incidents((json.loads(row["event"]), str(row["state"])) for row in rows)
-    if as_json:
-        print_json(found)
-        return
-    shown = [
-        {
-            "state": one["state"],
-            "severity": one["severity"],
-            "usd": nano_to_text(one["cost_nano"], 2),
-            "since": one["since"],
-            "last": one["last"],
-            "rules": ", ".join(one["kinds"]),
-            "text": one["text"],
-        }
-        for one in found
-    ]
-    print_table("incidents", shown, spare=("last", "rules"))
 
 
 @alerts.command()

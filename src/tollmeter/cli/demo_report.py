@@ -1,11 +1,13 @@
 """What the demo prints at the end: the reports that anyone can print, the alerts, the budgets, the sum."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import click
 
+from tollmeter.admin.replay.told import Found
 from tollmeter.admin.reports.asked import NO_FILTER
 from tollmeter.admin.verify.alerts import Raised
 from tollmeter.admin.verify.verdict import Verdict
@@ -19,16 +21,18 @@ from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load, moment
+from tollmeter.streams.notify.evidence import whom
 
 TOP = 10
 
 
-def show(settings: Settings, alerts: list[Raised], verdict: Verdict) -> None:
-    """Print top calls, model × key, alerts with delays, budgets, and how the counts compare."""
+def show(settings: Settings, alerts: list[Raised], incidents: Sequence[Found], verdict: Verdict) -> None:
+    """Print top calls, model × key, alerts with delays, incidents, budgets, and how the counts compare."""
     with click.Context(report.report, obj=settings) as context:
         context.invoke(report.calls, top=TOP)
         context.invoke(report.spend, top=TOP)
     print_table("alerts", [_alert(event, delay) for event, delay in alerts])
+    print_table("incidents: what people are told of what is unlike a key itself", [_incident(one) for one in incidents])
     with reading(settings) as client:
         print_table("budgets", [row for policy in list_policies(settings) for row in _budget(client, policy)])
     tell(verdict)
@@ -58,6 +62,12 @@ def pages(address: str, *, keep: bool) -> None:
 def _alert(event: dict[str, Any], delay: float) -> dict[str, Any]:
     data = event["data"]
     return {"severity": data["severity"], "kind": data["kind"], "delay_s": round(delay, 3), "text": data["text"]}
+
+
+def _incident(found: Found) -> dict[str, Any]:
+    org, scope, name = found.scope
+    who = whom({"org_id": org, "scope": scope, "name": name})
+    return {"severity": found.severity, "who": who, "alerts": found.alerts, "rules": ", ".join(found.kinds)}
 
 
 def _budget(client: ClickHouse, policy: Policy) -> list[dict[str, Any]]:

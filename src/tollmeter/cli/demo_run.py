@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tollmeter.admin.replay.told import Found, Telling
 from tollmeter.admin.verify.alerts import Raised, percentile, read_alerts
 from tollmeter.admin.verify.position import LogUnreadableError, position
 from tollmeter.admin.verify.verdict import Verdict
@@ -35,6 +36,7 @@ from tollmeter.producers.imports.readers import UnreadableError
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
 from tollmeter.stacks import overlay
+from tollmeter.streams.notify.incidents import ANOMALIES
 from tollmeter.traffic import sample
 from tollmeter.traffic.company import Company, company, org_names
 from tollmeter.traffic.stream import Wire
@@ -64,6 +66,12 @@ class Run:
     alerts: list[Raised] = field(default_factory=list)
     verdict: Verdict = field(default_factory=Verdict)
 
+    def incidents(self) -> list[Found]:
+        """Return what notify makes of the alerts about what is unlike a key itself: each key once."""
+        telling = Telling()
+        telling.take(event for event, _ in self.alerts if event["data"]["kind"] in ANOMALIES)
+        return telling.found()
+
     def document(self) -> dict[str, Any]:
         delay = percentile([delay for _, delay in self.alerts], 0.95)
         return {
@@ -73,6 +81,11 @@ class Run:
             "rejected": self.verdict.rejected,
             "cost_nano": self.verdict.cost_nano,
             "alerts": len(self.alerts),
+            "incidents": [
+                {"org_id": org, "scope": scope, "name": name, "kinds": list(one.kinds), "alerts": one.alerts}
+                for one in self.incidents()
+                for org, scope, name in (one.scope,)
+            ],
             "alert_delay_p95_s": None if delay is None else round(delay, 3),
             "events_per_second": round(self.events_per_second),
         }
@@ -90,7 +103,7 @@ def play(settings: Settings, events: int, trace: str | None, *, keep: bool, as_j
             run.verdict = run_verify(line, WAIT_S)
             run.alerts = _alerts(line)
             if not as_json:
-                demo_report.show(line, run.alerts, run.verdict)
+                demo_report.show(line, run.alerts, run.incidents(), run.verdict)
     except (EmbeddedError, ProvisionError, AlreadyRunningError, PolicyError) as error:
         raise UserError(str(error)) from None
     except (NotSentError, UnreadableError, LogUnreadableError) as error:

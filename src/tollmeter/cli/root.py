@@ -29,6 +29,9 @@ class Listed(NamedTuple):
 
 COMMANDS = {
     "alerts": Listed("alerts", "alerts", "Budget and anomaly alerts."),
+    "anomalies": Listed(
+        "anomalies", "anomalies", "Incidents: what is unlike a key or address itself, and what people say of it."
+    ),
     "backup": Listed(
         "backup", "backup", "Back up ledger, checkpoints, alerts, rules and keys into FOLDER while the line runs."
     ),

@@ -25,6 +25,14 @@ _SAID = {
     "minutes ahead",
 }
 KINDS = tuple(_SAID)
+"""What WATCH finds."""
+_HOURLY = {
+    "off_season": "spent {cost} USD within this hour, where the same hour of the week was {usual} USD in four weeks",
+    "unlike_peers": "paid {per_call} USD a call in a day, where {peers} other keys that mostly use {model} paid "
+    "{peers_per_call}: " + _CALLS,
+}
+HOURLY = tuple(_HOURLY)
+"""What is asked of the ledger once an hour."""
 OF_HOURS = ("dominance", "new_model", "new_network", "woken", "new_hour")
 """Kinds whose money is that of an hour; that of the others is of ten minutes."""
 
@@ -36,7 +44,7 @@ def said(kind: str, figures: Mapping[str, object]) -> str:
         for name, value in figures.items()
         if name.endswith("_nano") and isinstance(value, int)
     }
-    return _SAID[kind].format(**{**figures, **amounts}, past=_past(figures))
+    return (_SAID | _HOURLY)[kind].format(**{**figures, **amounts}, past=_past(figures))
 
 
 def _past(figures: Mapping[str, object]) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 from tollmeter.schemas.money import nano_to_text
 
+_WINDOWS = {"day": "daily", "week": "weekly", "month": "monthly"}
+
 
 def pace(kind: str, facts: Mapping[str, object]) -> str:
     """Return what a burn_rate or a forecast says, to be read behind a name. Raises `KeyError` for what is missing."""
-    limit = f"{facts['window']}ly limit of {_money(facts, 'limit_nano')}"
+    limit = f"{_WINDOWS.get(str(facts['window']), facts['window'])} limit of {_money(facts, 'limit_nano')}"
     if kind == "forecast":
         return f"will have spent {_money(facts, 'forecast_nano')} of its {limit} at the end, if it goes on like this"
     hours = "an hour" if facts["burn_hours"] == 1 else f"{facts['burn_hours']} hours"

@@ -1,7 +1,8 @@
-"""Burn rate and forecast: a budget of a week or a month that will not last, told while most of it is still there.
+"""Burn rate and forecast: a budget that will not last, told while most of it is still there.
 
-A day's share is the limit divided by its days. A daily budget tells by its own steps. The sums are those of whole
-hours up to now, so what is told was spent at least.
+A day's share is the limit divided by its days. A budget of a day is used up by its evening anyhow: its burn is told
+where at that pace nothing is left before the day ends. The sums are those of whole hours up to now, so what is told was
+spent at least. Who has no budget of his own is held against the default that binds him.
 """
 
 from typing import NamedTuple
@@ -25,7 +26,7 @@ LEAST_NANO = 10**9
 """Of the budget's currency: below it a pace is nobody's concern."""
 FORECAST_AFTER_PCT = 10
 """So much of a period has passed before its end is foretold: the first days say little."""
-_DAYS = {"week": 7, "month": 30}
+_DAYS = {"day": 1, "week": 7, "month": 30}
 
 
 class Burn(NamedTuple):
@@ -54,8 +55,8 @@ def burning(state: State, budget: Budget, scope: int, now_s: int) -> Burn | None
 
 
 def forecast(state: State, budget: Budget, scope: int, now_s: int) -> int | None:
-    """Return the use at the end of a budget's period where it is more than the limit, None where not or not known."""
-    if budget.limit.period not in _DAYS or budget.limit.measure != "money":
+    """Return the use at the end of a week or month where it is more than the limit, None where not or not known."""
+    if budget.limit.period not in ("week", "month") or budget.limit.measure != "money":
         return None
     level = level_of(budget)
     bucket = bucket_at(level, now_s)
@@ -75,13 +76,21 @@ def outlook(state: State, budget: Budget, scope: int, now_ms: int) -> list[Alert
     spent = use_of(state, budget, scope, now_s)
     found = []
     burn, total = burning(state, budget, scope, now_s), forecast(state, budget, scope, now_s)
-    if burn is not None and spent < budget.amount:
-        left_h = (budget.amount - spent) * burn.hours // burn.spent
+    left_h = (budget.amount - spent) * burn.hours // burn.spent if burn is not None else 0
+    if burn is not None and spent < budget.amount and _runs_out(budget, left_h, now_s):
         facts = {"burn_hours": burn.hours, "burn_nano": burn.spent, "day_share_nano": burn.share, "hours_left": left_h}
         found.append(_alert(state, "burn_rate", budget, scope, now_ms, facts))
     if total is not None:
         found.append(_alert(state, "forecast", budget, scope, now_ms, {"forecast_nano": total}))
     return found
+
+
+def _runs_out(budget: Budget, left_h: int, now_s: int) -> bool:
+    """Tell whether a budget of a day is gone before its day ends; of a week or month the pace alone is told."""
+    if budget.limit.period != "day":
+        return True
+    level = level_of(budget)
+    return now_s + left_h * 3_600 < bucket_end_s(level, bucket_at(level, now_s))
 
 
 def until_s(alert: Alert, budget: Budget, now_s: int) -> int:

@@ -10,6 +10,7 @@ from tollmeter.server.pages import (
     calls,
     files,
     health,
+    incidents,
     invoice,
     keys,
     limits,
@@ -24,6 +25,6 @@ from tollmeter.server.pages.site import told
 
 def routes() -> list[BaseRoute]:
     """Return the routes of all pages."""
-    modules = (sign_in, now, spend, invoice, calls, limits, alerts, tokens, keys, prices, health, files)
+    modules = (sign_in, now, spend, invoice, calls, limits, alerts, incidents, tokens, keys, prices, health, files)
     found = [route for module in modules for route in module.ROUTES]
     return [Route(one.path, told(one.endpoint), methods=one.methods, name=one.name) for one in found]

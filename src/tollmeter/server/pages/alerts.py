@@ -1,4 +1,4 @@
-"""The page Alerts: what is open, and what to do about it: take care, mute, block, raise the limit for today."""
+"""The page Alerts: incidents, every open alert, and what to do about it: take care, mute, block, raise a limit."""
 
 import time
 from typing import Any
@@ -9,14 +9,15 @@ from starlette.routing import Route
 
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.doing import admin_form, back, by_whom, choice, done
+from tollmeter.server.pages.incidents import PATH, VERDICTS, by_incident, recent
 from tollmeter.server.pages.session import Session
 from tollmeter.server.pages.site import page, reader
 from tollmeter.server.problems import Problem
-from tollmeter.streams.notify.commands import JournalError, acknowledge, mutes
+from tollmeter.streams.notify.commands import JournalError, acknowledge, feedback, mutes
 from tollmeter.streams.notify.commands import mute as say_mute
+from tollmeter.streams.notify.feedback import Feedback
 from tollmeter.streams.notify.notice import Mute
 
-PATH = "/dashboard/alerts"
 ROWS = 200
 HOURS = {"1": "an hour", "4": "four hours", "24": "a day", "168": "a week"}
 _BLOCKED = {"api_key": "api_key", "client_ip": "client_ip", "user": "user"}
@@ -24,24 +25,37 @@ _BLOCKED = {"api_key": "api_key", "client_ip": "client_ip", "user": "user"}
 
 
 async def alerts(request: Request) -> Response:
-    """Show alerts of a week that nobody has closed, and what is muted; each None where nobody says it."""
+    """Show incidents and open alerts of a week, and what is muted; each None where nobody says it."""
     session = await reader(request)
     if isinstance(session, Response):
         return session
     parts, now_s = parts_of(request), time.time()
     try:
-        rows = await _open(request, session)
+        groups: list[dict[str, Any]] | None
+        rows: list[dict[str, Any]] | None
+        groups, rows = await recent(request, session), await _open(request, session)
     except Problem:
-        rows = None
+        groups = rows = None
     silent: list[Mute] | None = []
+    said: dict[str, Feedback] = {}
     if not session.user:
         try:
-            told = await parts.ledger.run(lambda: mutes(parts.line, now_s))
+            told, words = await parts.ledger.run(lambda: (mutes(parts.line, now_s), feedback(parts.line)))
             silent = [one for one in told if session.sees in ("", one.org) or not one.org]
+            said = by_incident(words, session)
         except JournalError:
             silent = None
-    muted = {row["id"]: _muted(silent or [], row) for row in rows or []}
-    return page(request, "alerts.html", session, rows=rows, mutes=silent, muted=muted, blocked=_BLOCKED, hours=HOURS)
+    shown: dict[str, Any] = {
+        "rows": rows,
+        "mutes": silent,
+        "muted": {row["id"]: _muted(silent or [], row) for row in rows or []},
+        "incidents": groups,
+        "said": said,
+        "verdicts": VERDICTS,
+        "blocked": _BLOCKED,
+        "hours": HOURS,
+    }
+    return page(request, "alerts.html", session, 200, **shown)
 
 
 async def ack(request: Request) -> Response:

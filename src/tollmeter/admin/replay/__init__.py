@@ -1,0 +1,1 @@
+"""What rules would have told of one's own history."""
