@@ -36,7 +36,7 @@ def test_an_hour_beside_its_season_and_keys_beside_their_peers(ledger_settings: 
         *(minute(f"peer{n}", 3, 1, 100) for n in range(5)),
         minute("dear", 3, 8, 100),
         minute("dear", 60, 1, 100),
-        minute("dear", 3, 0, 900, unpriced=900),
+        minute("dear", 3, 0, 900, minute=1, unpriced=900),
         minute("dear", 3, 1, 1, org="other"),
     ]
     client.insert_rows("usage_minutes", COLUMNS, rows)
@@ -62,14 +62,16 @@ def test_an_hour_beside_its_season_and_keys_beside_their_peers(ledger_settings: 
     assert [(alert.kind, alert.severity, alert.org_id, alert.name) for alert in made] == [
         ("off_season", "warning", "acme", "k"),
         ("unlike_peers", "info", "acme", "dear"),
+        ("unlike_peers", "info", "acme", "new"),  # 20 USD for its one call
     ]
     # median of [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0] = 0.5
     assert made[0].facts["usual_nano"] == USD // 2
     assert made[0].text == (
         "key k of acme spent 10.00 USD within this hour, where the same hour of the week was 0.50 USD in four weeks"
     )
+    # peers pay 0.01 five times of eight: k, new and small pay more
     assert made[1].text == (
-        "key dear of acme paid 0.0800 USD a call in a day, where 5 other keys that mostly use gpt-5 paid 0.0100: "
+        "key dear of acme paid 0.0800 USD a call in a day, where 8 other keys that mostly use gpt-5 paid 0.0100: "
         "100 calls for 8.00 USD"
     )
     assert [alert.id for alert in made] == [alert.id for alert in alerts(seasons, peers, hour)]
