@@ -11,17 +11,20 @@ import pytest
 from tests.alert_events import alert, event
 from tests.patience import Patience, share
 from tests.priced_rows import insert, row
+from tollmeter.admin.forget import Person, left
 from tollmeter.broker.policies import set_policy
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
+from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.notify.causes import ANSWER_S, PAUSE_S, Ledger
 from tollmeter.streams.notify.daily import Daily
 from tollmeter.streams.notify.dispatcher import Dispatcher
 from tollmeter.streams.notify.evidence import Call, Cause, Causes
 from tollmeter.streams.notify.notice import Delivery, Notice, reopened
 from tollmeter.streams.notify.routes import Report, Routes
-from tollmeter.streams.notify.states import States
+from tollmeter.streams.notify.states import COLUMNS, States
+from tollmeter.streams.notify.states import row as state_row
 
 KEY = "0123456789ab3f2a"
 BUSY_S = 600.0
@@ -142,6 +145,32 @@ def test_states_are_copied_and_the_newest_row_wins(ledger_settings: Settings, ev
     asyncio.run(copy(over, reopened(over, time.time()), over))
     (found,) = client.query("SELECT state FROM alert_states FINAL WHERE startsWith(id, {id:String})", {"id": opened.id})
     assert found["state"] == "open", "the alert is listed as its last opening is"
+    client.close()
+
+
+@pytest.mark.stack
+def test_who_is_forgotten_is_not_in_the_texts_that_people_got(ledger_settings: Settings) -> None:
+    client = connect(ledger_settings)
+    now_s = time.time()
+    own, theirs = (alert("fan_out", org=org, scope="user", name="ann@x", at=datetime.now(UTC)) for org in ("o1", "o2"))
+    said = [
+        Notice(id=one.id, event=event(one), opened_s=now_s, title="user ann@x", body="user ann@x of it\nann@x joann@x")
+        for one in (own, theirs)
+    ]
+    client.insert_rows(
+        "alerts", ("event", "appended_at"), [(one.wire().decode(), one.received_at) for one in (own, theirs)]
+    )
+    client.insert_rows("alert_states", COLUMNS, [state_row(one, time.time()) for one in said])
+    who = Person("user", "ann@x", "o1")
+    assert left(client, who)["texts that people got"] == 1
+    client.command(load("forget_states"), who.parameters())
+    assert left(client, who)["texts that people got"] == 0
+    rows = {row["id"]: row for row in client.query("SELECT id, title, body FROM alert_states")}
+    assert (rows[own.id]["title"], rows[own.id]["body"]) == (
+        "user (forgotten)",
+        "user (forgotten) of it\n(forgotten) joann@x",
+    )
+    assert rows[theirs.id]["body"] == said[1].body, "of another organisation"
     client.close()
 
 

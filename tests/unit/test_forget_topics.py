@@ -87,6 +87,8 @@ def test_notices_are_said_otherwise_by_whoever_is_in_charge() -> None:
         b"mute:1": json.dumps({"name": "ann", "org": "", "until_s": 1}).encode(),
         b"ack:3": json.dumps({"by": "ann"}).encode(),
         b"ack:2": json.dumps({"by": "bob"}).encode(),
+        b"feedback:1": json.dumps({"name": "ann", "org": "acme", "verdict": "real"}).encode(),
+        b"feedback:2": json.dumps({"name": "ann", "org": "umbra", "verdict": "real"}).encode(),
         b"notice:x": b"no JSON: ann",
     }
     changes = notice_changes(found, ANN._replace(org="acme"))
@@ -95,6 +97,7 @@ def test_notices_are_said_otherwise_by_whoever_is_in_charge() -> None:
         b"forget:3": False,
         b"mute:1": True,
         b"ack:3": True,
+        b"feedback:1": True,
     }
     assert not any(re.search(rb"\bann\b", value or b"") for value in changes.values())
     assert json.loads(changes[b"forget:3"] or b"")["title"] == "acme: of it (forgotten) 4 USD"
