@@ -72,8 +72,8 @@ class Ledger:
         self._kernel, self._connect, self._step_rollup, self._self_checks = kernel, connect, roll_up, self_checks
         rows, linger_s = line.settings.ledger_block_rows, line.settings.ledger_block_s
         self.batching = Batching(rows, rows_of, linger_s, BACKLOG_LINGER_S).within_bytes()
-        asks = (Silence, Hourly) if watches_services else ()
-        self._questions = [ask(line.runtime, line.incidents, self._clickhouse) for ask in asks]
+        asks = [ask(line.runtime, line.incidents, self._clickhouse) for ask in (Silence, Hourly) if watches_services]
+        self._questions = [*asks, *((tables,) if tables is not None else ())]
         self._tables = tables
         self._new_book: Callable[[str], None] = lambda price_book: None
         self._lookout = Lookout(line.settings, line.incidents, line.layout.events) if watches_services else None
@@ -269,8 +269,6 @@ class Ledger:
             check.step(now, ours=self._owns_rollup())
         for question in self._questions:
             question.step(now, ours=self._owns_rollup())
-        if self._tables is not None:
-            self._tables.step(now, ours=self._owns_rollup())
         if self._lookout is not None:
             self._lookout.step(ours=self._owns_rollup())
         if self._rollup is not None:
