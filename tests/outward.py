@@ -311,7 +311,7 @@ _LISTED = {
     OF_PROGRAMS: """
         json: dashboards/grafana/render.py producers/client/write_ahead.py producers/fallback/native.py
             producers/guard/reader.py producers/http/attempt.py producers/http/models.py
-            src/tollmeter/admin/model_rules.py producers/http/request.py
+            src/tollmeter/admin/forget_topics.py src/tollmeter/admin/model_rules.py producers/http/request.py
             producers/imports/log_lines.py producers/imports/old_tables.py producers/middleware/admission.py
             schemas/envelope.py schemas/progress.py schemas/registry.py sinks/clickhouse/books.py
             sinks/clickhouse/client.py src/tollmeter/admin/access.py src/tollmeter/admin/backup.py
@@ -356,7 +356,8 @@ _LISTED = {
             src/tollmeter/server/pages/session.py src/tollmeter/server/pages/sign_in.py
             src/tollmeter/server/pages/site.py src/tollmeter/server/pages/tokens.py
             src/tollmeter/server/pages/health.py src/tollmeter/server/pages/keys.py
-            src/tollmeter/server/pages/prices.py""",
+            src/tollmeter/server/pages/prices.py src/tollmeter/server/answers/invoice.py
+            src/tollmeter/server/pages/invoice.py""",
     "mail": "mail: sinks/channels/mail.py",
     "chat, slack": "chat: sinks/channels/chat.py",
     "csv": """
