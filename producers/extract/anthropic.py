@@ -19,10 +19,13 @@ USAGE = {
     "reasoning": ("output_tokens_details.thinking_tokens",),
     "searches": ("server_tool_use.web_search_requests",),  # 10 USD per 1,000; fetches cost nothing (pricing page)
 }
-MESSAGE = "message"
-"""Iterations of this type are in the top level; those of other types are not: compaction is billed beside it
-(https://platform.claude.com/docs/en/build-with-claude/compaction), and so is the advisor, at its own model's price
+INSIDE = ("message", "fallback_message", "")
+"""Iterations of these types are in the top level, a fallback's (anthropic SDK 2.14, 2026-11-30) as any other; those of
+other types are not: compaction is billed beside it (https://platform.claude.com/docs/en/build-with-claude/compaction),
+and so is the advisor, at its own model's price
 (https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool, both read 2026-11-29)."""
+SPAN = "model_usage"
+"""Of a request of a managed agent's session (BetaManagedAgentsSpanModelRequestEndEvent, anthropic SDK 2.14)."""
 
 _Totals = dict[str, int]
 
@@ -41,6 +44,16 @@ def is_anthropic(body: object) -> bool:
     )
 
 
+def is_span(body: object) -> bool:
+    return get(body, f"{SPAN}.input_tokens", f"{SPAN}.output_tokens") is not None
+
+
+def span(body: object, _provider: str) -> Usage:
+    """One request of a managed agent's session; the session's runtime is billed beside it."""
+    counts = Counts(get(body, SPAN))
+    return _usage(counts, _read(counts), "chat")
+
+
 def messages(body: object, _provider: str) -> Usage:
     """The answer of a message, whole or merged from its stream."""
     counts = Counts(get(body, "usage"))
@@ -52,7 +65,7 @@ def messages(body: object, _provider: str) -> Usage:
         block = Counts(step)
         totals, named = _read(block), text(get(step, "model"))
         counts.problem = counts.problem or block.problem
-        inside = text(get(step, "type")) in (MESSAGE, "")
+        inside = text(get(step, "type")) in INSIDE
         if named and named != model:
             others.append(Part(named, _usage(block, totals, "chat")))
             if inside:  # its share is in the top level, at the price of another model
@@ -65,7 +78,23 @@ def messages(body: object, _provider: str) -> Usage:
             others.append(Part("", _usage(block, totals, "chat")))
     own = {name: max(value, within[name]) for name, value in own.items()}
     usage = _usage(counts, own, "chat")
-    return replace(usage, others=tuple(others))
+    extra = {**usage.extra_units, **_beside(body)}
+    return replace(usage, extra_units=extra, others=tuple(others))
+
+
+def _beside(body: object) -> dict[str, float]:
+    """Return what is billed beside tokens and has no price here, so that the cost says PARTIAL.
+
+    A container is billed by the hour beyond a free allowance
+    (https://platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-tool, 2026-11-30). A redeemed credit
+    bills a retry as if the conversation had been on its model all along (BetaFallbackCreditUsage, anthropic SDK 2.14).
+    """
+    found = {}
+    if text(get(body, "container.id")):
+        found["container_sessions"] = 1.0
+    if text(get(body, "usage.fallback_credit.status.type")) == "redeemed":
+        found["fallback_credits"] = 1.0
+    return found
 
 
 def _read(counts: Counts) -> _Totals:

@@ -4,8 +4,9 @@ Where its documentation puts usage (https://docs.aws.amazon.com/bedrock/latest/A
 and /userguide/model-parameters.html, read 2026-11-29). Inputs exclude each other, as with Anthropic.
 """
 
+from tollmeter.producers.extract.grown import plain
 from tollmeter.producers.extract.totals import usage_of
-from tollmeter.producers.extract.usage import Counts, Usage, get, items, text
+from tollmeter.producers.extract.usage import Counts, Usage, count, get, items, text
 
 METRICS = "amazon-bedrock-invocationMetrics"
 """On the last chunk of InvokeModelWithResponseStream (API_runtime_InvokeModelWithResponseStream, 2026-11-29)."""
@@ -45,12 +46,28 @@ def converse(body: object, _provider: str) -> Usage:
     )
     hour = max(hour, usage.take("cache_creation.ephemeral_1h_input_tokens"))
     usage.found, usage.problem = usage.found or metrics.found, usage.problem or metrics.problem
-    return _made(usage, totals, hour)
+    return _made(usage, totals, hour, {"guardrail_units": _guarded(body)})
 
 
-def _made(counts: Counts, totals: dict[str, int], hour: int = 0) -> Usage:
+def _guarded(body: object) -> float:
+    """Return the text units that guardrails assessed, of all policies: billed beside the model.
+
+    https://aws.amazon.com/bedrock/pricing (guardrails) and API_runtime_GuardrailUsage, 2026-11-30.
+    """
+    trace = plain(get(body, "trace.guardrail"))
+    found = [trace.get("inputAssessment")] if isinstance(trace, dict) else []
+    outputs = trace.get("outputAssessments") if isinstance(trace, dict) else None
+    found += list(outputs.values()) if isinstance(outputs, dict) else []
+    blocks = [one for part in found for one in (part.values() if isinstance(part, dict) else part or ())]
+    blocks = [one for part in blocks for one in (part if isinstance(part, list) else [part])]
+    units = [plain(get(block, "invocationMetrics.usage")) for block in blocks]
+    return float(sum(count(value) or 0 for usage in units if isinstance(usage, dict) for value in usage.values()))
+
+
+def _made(counts: Counts, totals: dict[str, int], hour: int = 0, extra: dict[str, float] | None = None) -> Usage:
     return usage_of(
         counts,
+        extra,
         input_tokens=totals["input"] + totals["cache_read"] + totals["cache_write"],
         cache_read_tokens=totals["cache_read"],
         cache_write_tokens=totals["cache_write"],

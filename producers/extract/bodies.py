@@ -10,6 +10,12 @@ from tollmeter.producers.extract.streams import Merged
 from tollmeter.producers.extract.usage import count, get, items, text
 
 HTTP_ERROR = 400
+_INLINED = (
+    "response.inlinedResponses.inlinedResponses",
+    "metadata.output.inlinedResponses.inlinedResponses",
+    "dest.inlined_responses",
+)
+"""Where a batch job of Gemini's has its answers (https://ai.google.dev/gemini-api/docs/batch-api, 2026-11-30)."""
 WHOLE_OBJECTS = ("chat.completion", "response", "text_completion", "interaction", "list", "thread.run")
 _STATED = ("usage", "usageMetadata", "usage_metadata", "meta", "usage_info", "eval_count")
 _ENVELOPES = ("response", "result", "body", "message", "completion", "x_groq")
@@ -121,7 +127,8 @@ def _is_stream(response: object) -> bool:
 def _inside(response: object) -> list[Any]:
     """Return the answers within the result of a framework: a state of LangGraph, a run of OpenAI's Agents."""
     answers = [*items(response, "messages"), *items(response, "raw_responses")]
-    return [one for one in answers if get(one, "usage_metadata", "usage.input_tokens") is not None]
+    told = [one for one in answers if get(one, "usage_metadata", "usage.input_tokens") is not None]
+    return told or [one for one in items(response, *_INLINED) if get(one, "response", "error") is not None]
 
 
 def _raw(response: object) -> tuple[Any, dict[str, Any]] | None:
@@ -158,7 +165,13 @@ def _batch_line(body: object) -> Any:
     if get(body, "modelOutput") is not None or (get(body, "recordId") is not None and get(body, "error") is not None):
         return get(body, "modelOutput") or {}
     answered = get(body, "response.usageMetadata", "response.usage_metadata", "response.usage") is not None
-    return get(body, "response") if answered and get(body, "key", "request") is not None else None
+    told = get(body, "key", "request", "metadata.key") is not None or _is_inlined(body)
+    return get(body, "response") if answered and told else None
+
+
+def _is_inlined(body: object) -> bool:
+    """One answer within a batch job of Gemini's, which may have no key (InlinedResponse, google-genai 3.6)."""
+    return type(body).__name__ == "InlinedResponse" or (isinstance(body, Mapping) and body.keys() == {"response"})
 
 
 def from_text(content: str | bytes | bytearray) -> object:

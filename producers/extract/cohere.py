@@ -25,10 +25,14 @@ def cohere(body: object, _provider: str) -> Usage:
         "input_images": float(counts.take("images")),
     }
     embedded = get(body, "embeddings") is not None
+    seen = counts.take("image_tokens", "imageTokens")  # beside input_tokens, at a price of their own (2026-11-30)
+    units["input_image_tokens"] = float(seen)
+    if seen:
+        del units["input_images"]
     return usage_of(
         counts,
         units,
-        input_tokens=counts.take("input_tokens", "inputTokens"),
+        input_tokens=counts.take("input_tokens", "inputTokens") + seen,
         output_tokens=counts.take("output_tokens", "outputTokens"),
         operation="rerank" if reranks and searches else "embeddings" if embedded else "chat",
     )

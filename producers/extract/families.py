@@ -13,11 +13,12 @@ from tollmeter.producers.extract import (
     gemini,
     mistral,
     openai,
+    openai_media,
     perplexity,
     selfhosted,
     xai,
 )
-from tollmeter.producers.extract.streams import Merged
+from tollmeter.producers.extract.streams import Merged, speaks
 from tollmeter.producers.extract.totals import summed, whole
 from tollmeter.producers.extract.usage import Part, Usage, reported_cost
 
@@ -39,10 +40,12 @@ FAMILIES: tuple[tuple[Belongs, Read], ...] = (
     (openai.is_chat, openai.chat),
     (openai.is_responses, openai.responses),
     (anthropic.is_anthropic, anthropic.messages),
-    (openai.is_media, openai.media),
-    (openai.is_images, openai.images),
-    (openai.is_video, openai.video),
+    (anthropic.is_span, anthropic.span),
+    (openai_media.is_media, openai_media.media),
+    (openai_media.is_images, openai_media.images),
+    (openai_media.is_video, openai_media.video),
     (selfhosted.is_ollama, selfhosted.ollama),
+    (selfhosted.is_llama_cpp, selfhosted.llama_cpp),
     (selfhosted.is_tgi, selfhosted.tgi),
     (bedrock.is_sonic, bedrock.sonic),
     (selfhosted.is_watsonx, selfhosted.watsonx),
@@ -76,7 +79,15 @@ def _read_one(body: object, provider: str) -> Usage:
     return _completed(Usage(stated=False), body)
 
 
+def _says_nothing(usage: Usage) -> bool:
+    """Say whether a chat states counts that are all 0: servers that do not count write so."""
+    told = usage.input_tokens or usage.output_tokens or usage.extra_units or usage.others
+    return usage.stated and not told and not usage.problem and usage.operation in ("chat", "responses")
+
+
 def _completed(usage: Usage, body: object) -> Usage:
-    heard = openai.transcribed(body) if openai.is_session(body) else ()
+    if _says_nothing(usage) and (body.spoke if isinstance(body, Merged) else speaks(body)):
+        return replace(usage, stated=False, problem="usage: 0 of an answer with text")
+    heard = openai_media.transcribed(body) if openai_media.is_session(body) else ()
     others = tuple(Part(part.model, whole(part.usage)) for part in (*usage.others, *heard))
     return replace(usage, reported_cost_nano=reported_cost(body), others=others)

@@ -32,12 +32,17 @@ def langchain(body: object, _provider: str) -> Usage:
         counts,
         {name: float(value) for name, value in extra.items()},
         input_tokens=counts.take("input_tokens"),
-        cache_read_tokens=counts.take("input_token_details.cache_read"),
-        cache_write_tokens=max(counts.take("input_token_details.cache_creation"), split),
+        cache_read_tokens=counts.take(*_of_tiers("input_token_details", "cache_read")),
+        cache_write_tokens=max(counts.take(*_of_tiers("input_token_details", "cache_creation")), split),
         cache_write_1h_tokens=hour,
         output_tokens=counts.take("output_tokens"),
-        reasoning_tokens=counts.take("output_token_details.reasoning"),
+        reasoning_tokens=counts.take(*_of_tiers("output_token_details", "reasoning")),
     )
+
+
+def _of_tiers(block: str, name: str) -> tuple[str, ...]:
+    """Return where a detail stands: langchain-openai 1.7 puts the tier's name in front of it (2026-11-30)."""
+    return tuple(f"{block}.{tier}{name}" for tier in ("", "priority_", "flex_"))
 
 
 def is_by_model(body: object) -> bool:

@@ -47,6 +47,12 @@ DETAILS = (
 )
 """Lists of {modality, tokenCount}; interactions write {modality, tokens}."""
 _ITEM = ("tokenCount", "token_count", "tokens")
+PREDICTED = ("predictions", "generatedImages", "generated_images")
+QUERIES = (
+    ("groundingMetadata.webSearchQueries", "grounding_metadata.web_search_queries"),
+    ("groundingMetadata.imageSearchQueries", "grounding_metadata.image_search_queries"),
+)
+"""Both are searches that Google runs (google-genai 3.6, GroundingMetadata, 2026-11-30)."""
 _BY_QUERY = re.compile(r"gemini-(?:[3-9]|\d\d)")
 """Models whose grounding is billed by the query; older ones by the grounded prompt (pricing page, 2026-11-29)."""
 
@@ -71,7 +77,7 @@ def gemini(body: object, _provider: str) -> Usage:
     embedded = get(body, "embeddings", "embedding") is not None
     return usage_of(
         counts,
-        {"input_tool_tokens": float(tools), **_modalities(counts), **_grounding(body)},
+        {"input_tool_tokens": float(tools), **_modalities(counts), **_grounding(body), **_places(body)},
         input_tokens=prompt + tools,
         cache_read_tokens=counts.take(*USAGE["cache_read"]),
         output_tokens=output + thoughts,
@@ -103,10 +109,24 @@ def _grounding(body: object) -> dict[str, float]:
     return {"web_searches": float(len(queries)) if _BY_QUERY.search(model.lower()) else 1.0}
 
 
+def _places(body: object) -> dict[str, float]:
+    """Return the fees of grounding in maps (by the grounded prompt) and in stores of one's own (by the request).
+
+    https://ai.google.dev/gemini-api/docs/maps-grounding and
+    https://cloud.google.com/vertex-ai/generative-ai/pricing (grounding), read 2026-11-30.
+    """
+    found = [get(candidate, "groundingMetadata", "grounding_metadata") for candidate in items(body, "candidates")]
+    grounded = [*found, get(body, "grounded")]
+    chunks = [chunk for one in grounded for chunk in items(one, "groundingChunks", "grounding_chunks")]
+    maps = any(get(chunk, "maps") is not None for chunk in chunks)
+    stores = any(items(one, "retrievalQueries", "retrieval_queries") for one in grounded)
+    return {name: 1.0 for name, found in (("maps_searches", maps), ("store_groundings", stores)) if found}
+
+
 def _queries(body: object) -> Iterator[str]:
     for candidate in items(body, "candidates"):
-        names = ("groundingMetadata.webSearchQueries", "grounding_metadata.web_search_queries")
-        yield from (text(query) for query in items(candidate, *names))
+        for names in QUERIES:
+            yield from (text(query) for query in items(candidate, *names))
     for step in items(body, "outputs", "steps"):  # interactions: a step of type google_search_call
         yield from (text(query) for query in items(step, "arguments.queries"))
     yield from (text(query) for query in items(body, "web_queries"))  # what a stream has said so far
@@ -114,13 +134,21 @@ def _queries(body: object) -> Iterator[str]:
 
 def is_prediction(body: object) -> bool:
     """Vertex AI's predict: embeddings with their statistics, or images."""
-    made = items(body, "predictions", "generatedImages", "generated_images")
-    known = ("embeddings.statistics", "bytesBase64Encoded", "image", "mimeType")
-    return bool(made) and get(made[0], *known) is not None
+    return any(_is_known(item) for item in items(body, *PREDICTED))
+
+
+def _is_known(item: object) -> bool:
+    return get(item, "embeddings.statistics") is not None or _is_image(item)
+
+
+def _is_image(item: object) -> bool:
+    """A picture that was made: what a filter took out is not billed, and sound is no picture (imagen, lyria)."""
+    kind = text(get(item, "mimeType", "mime_type", "image.mime_type"))
+    return get(item, "bytesBase64Encoded", "image", "gcsUri") is not None and (not kind or kind.startswith("image/"))
 
 
 def prediction(body: object, _provider: str) -> Usage:
-    made = items(body, "predictions", "generatedImages", "generated_images")
+    made = items(body, *PREDICTED)
     tokens, counts = 0, Counts(None)
     for item in made:
         part = Counts(item)
@@ -128,7 +156,7 @@ def prediction(body: object, _provider: str) -> Usage:
         counts.found, counts.problem = counts.found or part.found, counts.problem or part.problem
     if counts.found or counts.problem:
         return usage_of(counts, input_tokens=tokens, operation="embeddings")
-    return Usage(extra_units={"images": float(len(made))}, operation="image")
+    return Usage(extra_units={"images": float(sum(map(_is_image, made)))}, operation="image")
 
 
 def is_embedded(body: object) -> bool:

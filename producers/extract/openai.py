@@ -1,12 +1,16 @@
-"""OpenAI, and all who speak like it: chat, responses, embeddings, images, speech, transcription, realtime.
+"""OpenAI, and all who speak like it: chat, responses, embeddings.
 
 Where its documentation puts usage (https://developers.openai.com/api/reference and the openai SDK 3.54, read
 2026-11-29), with what gateways make of the same shape. A path is written "a.b".
 """
 
+import re
+from dataclasses import replace
+
 from tollmeter.producers.extract import gaps
+from tollmeter.producers.extract.openai_media import drawn, modalities
 from tollmeter.producers.extract.totals import overlapping, usage_of
-from tollmeter.producers.extract.usage import Counts, Part, Usage, get, items, text
+from tollmeter.producers.extract.usage import UNEXPLAINED_TOKENS, Counts, Part, Usage, get, items, text
 
 CHAT = {
     "input": ("prompt_tokens",),
@@ -46,9 +50,9 @@ RESPONSES = {
     "searches": ("tool_usage.web_search.num_requests",),
 }
 """Realtime and transcription spell the details `input_token_details` (RealtimeResponseUsage, 2026-11-29)."""
-HEARD = ("duration", "audio_duration", "metadata.duration")
-"""Seconds of a transcript (verbose_json, https://developers.openai.com/api/reference, 2026-11-29; AssemblyAI; Deepgram,
-https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded, 2026-11-30)."""
+_ALWAYS_SEARCHES = re.compile(r"(?:[\w.-]+/)?gpt-[\w.]+(?:-mini)?-search-(?:preview|api)(?:-\d{4}-\d{2}-\d{2})?")
+"""Models of chat completions that search the web for each answer, at a fee a call and without a word in `usage`
+(https://developers.openai.com/api/docs/guides/tools-web-search, chat completions, 2026-11-30)."""
 SEARCH_ITEMS = {"web_search_call": "web_searches", "file_search_call": "storage_searches"}
 TOOL_CALLS_AT = "usage.tool_calls_details"
 TOOL_CALLS = {"web_search": "web_searches", "search_web": "web_searches", "fetch_url": "url_fetches"}
@@ -75,12 +79,16 @@ def chat(body: object, provider: str) -> Usage:
     extra = modalities(counts, ("prompt_tokens_details",), ("completion_tokens_details",))
     extra["cache_write_12h_tokens"] = counts.take(*CHAT["cache_12h"])
     extra["web_searches"] = counts.take("server_tool_use.web_search_requests")  # OpenRouter, usage accounting
+    if _ALWAYS_SEARCHES.fullmatch(text(get(body, "model")).lower()):
+        extra["web_searches"] = max(extra["web_searches"], 1)
     if total and total == prompt + read + write + completion and total != prompt + completion:
         prompt += read + write  # a gateway that leaves cached input out
     elif counts.has("prompt_tokens_details.cache_write_tokens") and max(read, write) <= prompt:
         write = overlapping(prompt, read, write)
     gap = gaps.explain(text(get(body, "model")), provider, total, prompt, completion, reasoning)
     extra |= gap.extra
+    if completion and not prompt and counts.has(*CHAT["input"]):
+        extra[UNEXPLAINED_TOKENS] = max(extra.get(UNEXPLAINED_TOKENS, 0), 1)  # nothing is answered to no prompt
     parts = by_model(body, provider)
     if parts:  # the top level is their sum
         return Usage(others=parts, problem=counts.problem)
@@ -93,7 +101,7 @@ def chat(body: object, provider: str) -> Usage:
         cache_write_1h_tokens=counts.take(*CHAT["cache_write_1h"]),
         output_tokens=gap.output,
         reasoning_tokens=gap.reasoning,
-        operation="embeddings" if is_embedding(body) else "chat",
+        operation="embeddings" if is_embedding(body) else "rerank" if is_ranking(body) else "chat",
     )
 
 
@@ -113,6 +121,11 @@ def is_embedding(body: object) -> bool:
     return bool(data) and get(data[0], "embedding") is not None
 
 
+def is_ranking(body: object) -> bool:
+    ranked = items(body, "results")
+    return bool(ranked) and get(ranked[0], "relevance_score") is not None
+
+
 def is_responses(body: object) -> bool:
     details = get(body, "usage.input_tokens_details.cached_tokens", "usage.output_tokens_details.reasoning_tokens")
     return details is not None or (get(body, "object") == "response" and get(body, "usage.input_tokens") is not None)
@@ -129,7 +142,7 @@ def responses(body: object, provider: str) -> Usage:
         write = overlapping(input_, read, write)
     total = Counts(counts.block).take("total_tokens")
     gap = gaps.explain(text(get(body, "model")), provider, total, input_, output, reasoning)
-    return usage_of(
+    usage = usage_of(
         counts,
         {**extra, **gap.extra, **searches(body)},
         input_tokens=input_,
@@ -139,6 +152,7 @@ def responses(body: object, provider: str) -> Usage:
         reasoning_tokens=gap.reasoning,
         operation="responses",
     )
+    return replace(usage, others=drawn(body))
 
 
 def searches(body: object) -> dict[str, float]:
@@ -163,97 +177,3 @@ def searches(body: object) -> dict[str, float]:
     if containers:  # 20 minutes of a container are one fee, which other calls may share: unpriced, so PARTIAL
         found["container_sessions"] = float(len(containers))
     return found
-
-
-def is_media(body: object) -> bool:
-    stated = get(body, "usage.input_tokens", "usage.output_tokens", "usage.seconds") is not None
-    written = get(body, "text", "results") is not None
-    return stated or (written and get(body, *HEARD) is not None)
-
-
-def media(body: object, _provider: str) -> Usage:
-    """Images, speech, transcription and realtime: token counts by modality, or seconds."""
-    counts = Counts(get(body, "usage"))
-    inputs = ("input_tokens_details", "input_token_details")
-    extra = modalities(counts, inputs, ("output_tokens_details", "output_token_details"))
-    operation = "chat"
-    if is_images(body):
-        extra["images"], operation = float(len(items(body, "data"))), "image"
-    elif get(body, "text") is not None or get(body, "usage.type") == "duration":
-        operation = "transcription"
-    extra["audio_seconds"] = counts.amount("seconds")
-    if counts.block is None:  # verbose_json of those who state no usage
-        counts = Counts(body)
-        extra["audio_seconds"], operation = counts.amount(*HEARD), "transcription"
-    input_, output = counts.take("input_tokens"), counts.take("output_tokens")
-    if operation == "image" and counts.found and not (input_ or output):
-        extra |= image_variant(body, extra["images"])
-    return usage_of(
-        counts,
-        extra,
-        input_tokens=input_,
-        cache_read_tokens=counts.take(*(f"{name}.cached_tokens" for name in (*inputs, "prompt_tokens_details"))),
-        output_tokens=output,
-        reasoning_tokens=counts.take("output_token_details.reasoning_tokens"),
-        operation=operation,
-    )
-
-
-def is_images(body: object) -> bool:
-    data = items(body, "data")
-    return bool(data) and get(data[0], "b64_json", "url", "revised_prompt") is not None
-
-
-def images(body: object, _provider: str) -> Usage:
-    """Images priced each: the number of them is the usage, and no tokens are a valid count."""
-    made = float(len(items(body, "data")))
-    return Usage(extra_units={"images": made, **image_variant(body, made)}, operation="image")
-
-
-def is_video(body: object) -> bool:
-    return get(body, "object") == "video" and get(body, "seconds") is not None
-
-
-def video(body: object, _provider: str) -> Usage:
-    """Videos are billed by the second (https://developers.openai.com/api/docs/guides/video-generation, 2026-11-29)."""
-    counts = Counts(body)
-    return usage_of(counts, {"video_seconds": counts.amount("seconds")}, operation="video")
-
-
-def image_variant(body: object, made: float) -> dict[str, float]:
-    """Return the unit of images of another quality or size than usual, where the answer says so."""
-    name = variant_name(text(get(body, "quality")), text(get(body, "size")))
-    return {f"images_{name}": made} if name else {}
-
-
-def variant_name(quality: str, size: str) -> str:
-    """Return the name of a quality and a size: "hd_large"; "" for what costs the ordinary price."""
-    sides = [int(side) for side in size.lower().split("x") if side.isdecimal()]
-    large = {256: "256", 512: "512"}.get(max(sides, default=1024), "large" if max(sides, default=0) > 1024 else "")
-    quality = quality.lower() if quality.lower() in ("low", "medium", "high", "hd") else ""
-    return "_".join(filter(None, (quality, large)))
-
-
-def is_session(body: object) -> bool:
-    return bool(items(body, "transcriptions"))
-
-
-def transcribed(body: object) -> tuple[Part, ...]:
-    """Return what a realtime session transcribed beside its answers, by a model of its own."""
-    parts = []
-    for item in items(body, "transcriptions"):
-        usage = media({"usage": get(item, "usage"), "text": ""}, "openai")
-        parts.append(Part(text(get(item, "model")), usage))
-    return tuple(parts)
-
-
-def modalities(counts: Counts, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> dict[str, float]:
-    """Return what is not text, by the price book's keys."""
-    extra: dict[str, float] = {}
-    for direction, places in (("input", inputs), ("output", outputs)):
-        for kind in ("audio", "image", "video"):
-            extra[f"{direction}_{kind}_tokens"] = counts.take(*(f"{place}.{kind}_tokens" for place in places))
-    for kind in ("audio", "image"):
-        places = tuple(f"{place}.cached_tokens_details.{kind}_tokens" for place in inputs)
-        extra[f"cache_{kind}_read_tokens"] = counts.take(*places)
-    return {name: value for name, value in extra.items() if value}

@@ -8,6 +8,7 @@ from tollmeter.producers.extract.totals import usage_of
 from tollmeter.producers.extract.usage import UNEXPLAINED_TOKENS, Counts, Usage, get, items
 
 OLLAMA = ("prompt_eval_count", "eval_count")
+LLAMA_CPP = ("tokens_evaluated", "tokens_predicted")
 GENERATED = "details.generated_tokens"
 """Of /generate; the last event of /generate_stream has it too, with `input_length`."""
 
@@ -24,6 +25,16 @@ def ollama(body: object, _provider: str) -> Usage:
         output_tokens=counts.take(OLLAMA[1]),
         operation="embeddings" if get(body, "embeddings", "embedding") is not None else "chat",
     )
+
+
+def is_llama_cpp(body: object) -> bool:
+    return get(body, *LLAMA_CPP) is not None
+
+
+def llama_cpp(body: object, _provider: str) -> Usage:
+    """llama.cpp's own /completion: https://github.com/ggml-org/llama.cpp, tools/server/README.md (2026-11-30)."""
+    counts = Counts(body)
+    return usage_of(counts, input_tokens=counts.take(LLAMA_CPP[0]), output_tokens=counts.take(LLAMA_CPP[1]))
 
 
 def is_tgi(body: object) -> bool:
@@ -68,9 +79,12 @@ def total_only(body: object, _provider: str) -> Usage:
         return usage_of(counts, {UNEXPLAINED_TOKENS: float(counts.take("total_tokens"))})
     ranked = bool(data) and get(data[0], "relevance_score") is not None
     images = Counts(counts.block).take("image_pixels")
+    # a total holds the pixels, too, 560 for a token: they have a price of their own
+    # (https://docs.voyageai.com/docs/multimodal-embeddings, 2026-11-30)
+    told = "text_tokens" if images and counts.has("text_tokens") else "total_tokens"
     return usage_of(
         counts,
         {"input_pixels": float(images)},
-        input_tokens=counts.take("total_tokens", "text_tokens"),
+        input_tokens=counts.take(told),
         operation="rerank" if ranked else "embeddings",
     )

@@ -43,9 +43,12 @@ _WHOLE = ("response.completed", "response.incomplete", "response.failed", "respo
 _ENDS = (
     *("message_stop", "image_generation.completed", "image_edit.completed", "transcript.text.done", "message-end"),
     *("speech.audio.done", "stream-end", "interaction.complete", "interaction.completed"),
+    *("conversation.response.done", "transcription.done", "session.status_idle"),
 )
 _STATUS = {"response.failed": "ERROR", "response.cancelled": "CANCELLED", "error": "ERROR"}
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+_SPANS = ("span.model_request_end", "span.outcome_evaluation_end")
+"""Each is a request of its own in the session of a managed agent (anthropic SDK 2.14, 2026-11-30)."""
 _WRAPPING = frozenset(("event", "data", "id", "retry"))
 """Fields of a server-sent event."""
 _LIVE = ("serverContent", "server_content", "setupComplete", "setup_complete", "toolCall", "tool_call")
@@ -63,6 +66,8 @@ class Merged(dict[str, Any]):
         """It began with a count of the output that only its end makes whole, as Anthropic's message_start has it."""
         self.chars = 0
         """Of the output that came, where its count may never come."""
+        self.spoke = False
+        """Some of the output was text."""
         self.sample: Any = None
         """The first chunk: its class tells the SDK."""
         self._closed: dict[str, dict[str, Any]] = {}
@@ -98,13 +103,25 @@ class Merged(dict[str, Any]):
             response = get(chunk, "response")
             if kind in _WHOLE:
                 self._begin(text(get(response, "id")))
-            self._whole(response, "output", "meta", "status")
+            if kind == "stream-end":
+                self._whole(chunk)  # Bedrock puts its metrics beside the vendor's last event
+            self._whole(response, "output", "meta", "status", "tools")
+        elif kind in _SPANS:
+            self._begin(text(get(chunk, "id")))
+            self["model_usage"] = plain(get(chunk, "model_usage", "usage"))
+        elif kind == "result" and get(chunk, "modelUsage") is not None:  # of an agent's run: the sum of all before
+            self._closed.clear()
+            self.clear()
+            self["modelUsage"], self.ended = plain(get(chunk, "modelUsage")), True
+        elif kind == "session.usage":  # a sum of what the session's requests state one by one
+            return
         elif kind == _TRANSCRIBED:
             self._transcription(chunk)
         elif kind in ("session.created", "session.updated", "transcription_session.updated"):
             self._sets(get(chunk, "session"))
         else:
             self._plain(chunk, kind)
+        self.spoke = self.spoke or speaks(chunk)
         if kind == "content_block_delta":
             piece = get(chunk, "delta.text", "delta.thinking", "delta.partial_json")
             self.chars += len(piece) if isinstance(piece, str) else 0
@@ -121,7 +138,7 @@ class Merged(dict[str, Any]):
         self._key = key or self._key
 
     def _has_usage(self) -> bool:
-        return "usage" in self or "usageMetadata" in self
+        return "usage" in self or "usageMetadata" in self or "model_usage" in self
 
     def _plain(self, chunk: object, kind: str) -> None:
         metadata = get(chunk, "usageMetadata", "usage_metadata")
@@ -166,7 +183,7 @@ class Merged(dict[str, Any]):
     def _whole(self, body: object, *more: str) -> None:
         for name in (*_NAMES, *more):
             value = get(body, name)
-            if value is not None:
+            if value is not None and (value != "" or name not in self):  # Azure's last chunk names no model
                 self[name] = grown(self.get(name), plain(value)) if name in _BLOCKS else plain(value)
         for name in _COUNTED:
             value = get(body, name)
@@ -202,13 +219,14 @@ class Merged(dict[str, Any]):
         self["transcriptions"] = [*others, {**made, "usage": plain(get(chunk, "usage"))}]
 
     def _grounding(self, chunk: object) -> None:
-        queries = [
-            query
-            for candidate in items(chunk, "candidates")
-            for query in items(candidate, "groundingMetadata.webSearchQueries", "grounding_metadata.web_search_queries")
-        ]
-        if queries:
-            self["web_queries"] = list(dict.fromkeys([*self.get("web_queries", []), *map(text, queries)]))
+        """Keep what the answer was grounded in: any chunk may say it."""
+        for candidate in items(chunk, "candidates"):
+            grounded = plain(get(candidate, "groundingMetadata", "grounding_metadata"))
+            if isinstance(grounded, dict):
+                names = ("webSearchQueries", "web_search_queries", "imageSearchQueries", "image_search_queries")
+                queries = [text(query) for name in names for query in items(grounded, name)]
+                self["web_queries"] = list(dict.fromkeys([*self.get("web_queries", []), *queries]))
+                self["grounded"] = {**self.get("grounded", {}), **grounded}
 
 
 def unwrapped(chunk: object) -> object:
@@ -223,6 +241,16 @@ def unwrapped(chunk: object) -> object:
         except (ValueError, RecursionError):
             return chunk
     return inner if isinstance(inner, Mapping) or hasattr(inner, "__dict__") else chunk
+
+
+def speaks(body: object) -> bool:
+    """Say whether an answer, or a chunk of one, holds text: then it cannot have used nothing."""
+    first = next(iter(items(body, "choices", "candidates")), body)
+    said = get(first, "message.content", "delta.content", "text", "content", "output.message.content", "output_text")
+    if isinstance(said, str):
+        return bool(said.strip())
+    parts = items(said, "parts") or (said if isinstance(said, list | tuple) else items(body, "output"))
+    return any(bool(text(get(part, "text", "content.text")).strip()) or bool(items(part, "content")) for part in parts)
 
 
 def _usage_in(chunk: object) -> object:

@@ -14,7 +14,8 @@ OBJECTS = frozenset(
         *("vector_store", "vector_store.file", "vector_store.deleted", "upload", "upload.part", "model", "batch"),
         *("response.input_tokens", "response.deleted", "conversation", "conversation.deleted", "container", "skill"),
         *("chat.completion.deleted", "realtime.session", "realtime.client_secret", "organization.project", "eval"),
-        *("page", "bucket", "video.deleted", "prompt", "chat_session"),
+        *("page", "bucket", "video.deleted", "prompt", "chat_session", "container.file", "vector_store.files_batch"),
+        *("fine_tuning.job", "fine_tuning.job.event", "fine_tuning.job.checkpoint", "eval.run", "conversation.item"),
     )
 )
 """`object` of OpenAI's answers. A batch only sums up what its lines state one by one."""
@@ -46,7 +47,7 @@ def is_unbilled(body: object, operation: str = "") -> bool:
 def _is_thing(body: object) -> bool:
     """Something that was stored, shown or deleted: Gemini's files, Ollama's models, answers of deletions."""
     stored = text(get(body, "name", "file.name")).startswith(
-        ("files/", "fileSearchStores/", "corpora/", "tunedModels/")
+        ("files/", "fileSearchStores/", "corpora/", "tunedModels/", "batches/")
     )
     return stored or get(body, "deleted") is True or get(body, "modelfile", "modelSummaries") is not None
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tollmeter.producers.extract.openai import variant_name
+from tollmeter.producers.extract.openai_media import variant_name
 from tollmeter.producers.extract.served import PROVIDER_HOSTS
 from tollmeter.producers.http.models import UNREADABLE, named, named_in_form
 from tollmeter.producers.http.weight import answers, output_limit, prompt_tokens, read_object

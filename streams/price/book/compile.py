@@ -36,7 +36,8 @@ UNTOLD_TOKENS = ("cache_storage_tokens", "other_model_tokens", "unexplained_toke
 """Tokens of which an answer does not say enough for a price."""
 UNPRICED = (
     *("connector_calls", "container_sessions", "document_search_calls", "generated_images", "input_images"),
-    *("maps_searches", "premium_web_searches", "video_seconds"),
+    *("maps_searches", "premium_web_searches", "video_seconds", "fallback_credits", "guardrail_units"),
+    "store_groundings",
 )
 """Units of answers that no source prices; an override may."""
 

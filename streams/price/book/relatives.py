@@ -22,7 +22,9 @@ _OTHER_UNITS_USD = {
     "connector_calls": "0.05",
     "container_sessions": "0.05",
     "document_search_calls": "0.05",
+    "fallback_credits": "0.05",
     "generated_images": "0.25",
+    "guardrail_units": "0.001",
     "images": "0.25",
     "input_annotated_document_pages": "0.01",
     "input_characters": "0.0001",
@@ -35,6 +37,7 @@ _OTHER_UNITS_USD = {
     "search_sources": "0.05",
     "social_searches": "0.05",
     "storage_searches": "0.05",
+    "store_groundings": "0.05",
     "video_seconds": "1",
     "web_searches": "0.05",
 }
