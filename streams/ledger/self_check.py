@@ -54,6 +54,11 @@ def refill_command() -> list[str]:
     return [sys.executable, "-m", "tollmeter", "verify", "--wait", "60s", "--repair", "--alert", "--json"]
 
 
+def bills_command() -> list[str]:
+    """Return the command that holds recent bills against the ledger."""
+    return [sys.executable, "-m", "tollmeter", "reconcile", "--recent", "--alert", "--json"]
+
+
 class SelfCheck:
     """Starts a command every so many seconds, one at a time, and says how it ended. 0 seconds: only on demand."""
 
@@ -104,12 +109,13 @@ class SelfCheck:
             log.error("%s ended with exit code %s: %s", _name(self._command), process.returncode, last)
 
 
-def own_checks(every_s: float) -> tuple[SelfCheck, SelfCheck, SelfCheck]:
-    """Return what runs by itself: verify, amounts whose rates came late, calls whose prices came late."""
+def own_checks(every_s: float) -> tuple[SelfCheck, SelfCheck, SelfCheck, SelfCheck]:
+    """Return what runs by itself: verify, amounts whose rates came late, calls whose prices came late, bills."""
     return (
         SelfCheck(verify_command(every_s), every_s),
         SelfCheck(fill_command(), every_s, tell_filled),
         SelfCheck(price_command(), every_s, tell_priced),
+        SelfCheck(bills_command(), every_s, tell_compared),
     )
 
 
@@ -125,6 +131,18 @@ def tell_filled(document: bytes, _now_s: float) -> None:
 def tell_priced(document: bytes, _now_s: float) -> None:
     """Say how many calls of models that had no price have one now."""
     _tell_count(document, "prices fill", "%d calls of models that had no price have one now")
+
+
+def tell_compared(document: bytes, _now_s: float) -> None:
+    """Say which bills differ from the ledger."""
+    try:
+        found = [(one["provider"], one["month"], int(one["gaps"])) for one in json.loads(document)["compared"]]
+    except (ValueError, KeyError, TypeError):
+        log.error("reconcile said nothing that can be read")
+        return
+    for provider, month, gaps in found:
+        if gaps:
+            log.warning("the bill of %s for %s differs on %d closed days", provider, month, gaps)
 
 
 def _tell_count(document: bytes, command: str, text: str) -> None:

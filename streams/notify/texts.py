@@ -170,8 +170,9 @@ def opened(notice: Notice, causes: Causes, standing: Standing | None = None) -> 
     body = [f"{said}; {made_of}" if made_of else said]
     if notice.incident and standing is not None:
         body += grounds(notice, standing, causes)
-        commands = (*commands, f"tollmeter anomalies feedback {notice.incident[:12]} expected (or: real)")
     body += [f"next: {command}" for command in commands]
+    if notice.incident and standing is not None:
+        body.append(f"say what it was, real or expected: tollmeter anomalies feedback {notice.incident[:12]} real")
     body.append(f"alert {notice.id}; taken care of: tollmeter alerts ack {notice.id[:12]}")
     return title(notice, said), "\n".join(body)
 

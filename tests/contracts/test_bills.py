@@ -16,7 +16,8 @@ from tests.priced_rows import insert, row
 from tollmeter.admin.bills import store
 from tollmeter.admin.bills.reconcile import ours_of
 from tollmeter.cli.bills import bills
-from tollmeter.cli.reconcile import reconcile
+from tollmeter.cli.output import Finding
+from tollmeter.cli.reconcile import compare_all, reconcile
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 
@@ -119,6 +120,19 @@ def test_the_command_finds_what_the_rules_find(seeded: Settings, made: November)
     assert sum(one["amount_nano"] for one in document["classes"][1:]) == pytest.approx(
         document["billed_nano"] - document["ours_nano"], abs=20
     )
+
+
+def test_all_bills_since_a_month_are_compared_as_one_is(seeded: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    one = json.loads(run(seeded, reconcile, *ASKED, "--json").stdout)
+    capsys.readouterr()
+    with pytest.raises(Finding, match="closed days differ"):
+        compare_all(seeded, {}, date(2026, 11, 1), alert=False, as_json=True)
+    (found,) = json.loads(capsys.readouterr().out)["compared"]
+    assert (found["provider"], found["month"], found["gaps"]) == ("openai", "2026-11", len(one["gaps"]))
+    compare_all(seeded, {}, date(2026, 12, 1), alert=False, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"compared": []}
+    for words, why in (((), "say whose bill"), (("--recent", "--provider", "openai"), "--recent takes all bills")):
+        assert why in run(seeded, reconcile, *words).output
 
 
 @pytest.mark.parametrize("by", ["day", "model", "key", "project"])

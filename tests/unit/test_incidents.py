@@ -155,7 +155,7 @@ def test_evidence_stands_in_the_text_in_plain_words() -> None:
         "from the same addresses: key …cdef (2.00 USD)",
         "also open: key …0001 of acme",
         "next: tollmeter block key 0123456789ab3f2a --org acme",
-        f"next: tollmeter anomalies feedback {grown.incident[:12]} expected (or: real)",
+        f"say what it was, real or expected: tollmeter anomalies feedback {grown.incident[:12]} real",
         f"alert {grown.id}; taken care of: tollmeter alerts ack {grown.id[:12]}",
     ]
 

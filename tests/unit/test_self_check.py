@@ -10,7 +10,7 @@ import pytest
 
 from tollmeter.cli.verify import verify
 from tollmeter.streams.engine import metrics
-from tollmeter.streams.ledger.self_check import FIRST_SHARE, SelfCheck, verify_command
+from tollmeter.streams.ledger.self_check import FIRST_SHARE, SelfCheck, tell_compared, verify_command
 from tollmeter.streams.ledger.self_check import tell_differences as tell
 
 EVERY_S = 60.0
@@ -77,3 +77,11 @@ def test_command_is_one_that_verify_understands() -> None:
     parsed = verify.make_context("verify", arguments[4:]).params
     assert (parsed["since"], parsed["alert"], parsed["as_json"]) == (10_800.0, True, True)
     assert (parsed["mend"], parsed["deep"], parsed["first_wins"]) == (False, False, True)
+
+
+def test_bills_that_differ_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    found = [{"provider": "openai", "month": "2026-11", "gaps": 2}, {"provider": "aws", "month": "2026-11", "gaps": 0}]
+    tell_compared(json.dumps({"compared": found}).encode(), 0.0)
+    assert caplog.messages == ["the bill of openai for 2026-11 differs on 2 closed days"]
+    tell_compared(b"nonsense", 0.0)
+    assert "nothing that can be read" in caplog.messages[-1]

@@ -1,7 +1,7 @@
 """`tollmeter reconcile`: a provider's bill beside the ledger; each difference with its name, its cause, a next step."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +11,7 @@ from tollmeter.cli.options import INSTANT, MONTH
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
 from tollmeter.schemas.money import nano_to_text
 from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.queries import load
 
 if TYPE_CHECKING:
     from tollmeter.admin.bills.reconcile import Reconciled
@@ -20,26 +21,28 @@ BY = ("day", "model", "key", "project")
 
 
 @click.command()
-@click.option("--provider", required=True, help="Whose bill: openai, anthropic, aws, google, azure, openrouter ...")
-@click.option("--month", type=MONTH, required=True, metavar="YYYY-MM", help="The month of the bill (UTC).")
+@click.option("--provider", help="Whose bill: openai, anthropic, aws, google, azure, openrouter ...")
+@click.option("--month", type=MONTH, metavar="YYYY-MM", help="The month of the bill (UTC).")
 @click.option("--by", type=click.Choice(BY), default="day", show_default=True, help="How the sums are grouped.")
 @click.option("--account", default="", help="Only this account [default: all that are imported].")
 @click.option(
     "--key", "keys", multiple=True, metavar="REF=KEY_ID", help="The provider's name of a key is this one of ours."
 )
 @click.option("--fetched", type=INSTANT, help="Take the bill as fetched at this time.")
+@click.option("--recent", is_flag=True, help="Every bill of this month and the last, instead of one.")
 @click.option("--alert", is_flag=True, help="Raise an alert for each closed day with a gap, and for each unknown key.")
 @json_option
 @click.pass_obj
 def reconcile(
     settings: Settings,
     /,
-    provider: str,
-    month: date,
+    provider: str | None,
+    month: date | None,
     by: str,
     account: str,
     keys: Sequence[str],
     fetched: datetime | None,
+    recent: bool,
     alert: bool,
     as_json: bool,
 ) -> None:
@@ -50,16 +53,23 @@ def reconcile(
     TOLLMETER_BILL_GAP_PCT percent.
     """
     stated = _stated(keys)
+    if recent:
+        if provider or month or account or fetched:
+            raise UserError("--recent takes all bills of two months: without --provider, --month, --account, --fetched")
+        before = datetime.now(UTC).date().replace(day=1) - timedelta(days=1)
+        compare_all(settings, stated, before.replace(day=1), alert=alert, as_json=as_json)
+        return
+    if provider is None or month is None:
+        raise UserError("say whose bill and of which month (--provider openai --month 2026-11), or --recent for all")
     from tollmeter.admin.bills import alarm, told
     from tollmeter.admin.bills.reconcile import Asked
     from tollmeter.admin.bills.reconcile import reconcile as compared
     from tollmeter.cli.bills import refusing
     from tollmeter.cli.prices import open_book
 
-    following = (month.replace(day=28) + (date(2000, 1, 5) - date(2000, 1, 1))).replace(day=1)
     book = open_book(settings)
     with refusing(), reading(settings) as client:
-        asked = Asked(provider.strip().lower(), month, following, account, stated, fetched)
+        asked = Asked(provider.strip().lower(), month, _following(month), account, stated, fetched)
         found = compared(client, book, asked)
         samples = told.sampled(client, found, found.guessed | stated)
     gaps = alarm.gaps(found, settings.bill_gap_pct)
@@ -75,6 +85,38 @@ def reconcile(
             f"{len(gaps)} closed days differ by more than {settings.bill_gap_pct:g} %, first {gaps[0].day}: "
             f"{gaps[0].pct:.1f} %"
         )
+
+
+def compare_all(settings: Settings, stated: dict[str, str], since: date, *, alert: bool, as_json: bool) -> None:
+    """Compare every bill from a month on. Raises `Finding` for a closed day with a gap."""
+    from tollmeter.admin.bills import alarm
+    from tollmeter.admin.bills.reconcile import Asked
+    from tollmeter.admin.bills.reconcile import reconcile as compared
+    from tollmeter.cli.bills import refusing
+    from tollmeter.cli.prices import open_book
+
+    found: list[dict[str, Any]] = []
+    with refusing(), reading(settings) as client:
+        for bill in client.query(load("bill_months"), {"since": f"{since}"}):
+            month = bill["month"]
+            asked = Asked(bill["provider"], month, _following(month), "", stated, None)
+            one = compared(client, open_book(settings), asked)
+            gaps = alarm.gaps(one, settings.bill_gap_pct)
+            alerts = alarm.alerts(one, gaps, datetime.now(UTC))
+            if alert:
+                alarm.raise_all(settings, alerts)
+            shown = {"provider": bill["provider"], "month": f"{month:%Y-%m}", "gaps": len(gaps)}
+            found.append({**shown, "unknown_keys": len(alerts) - len(gaps)})
+    if as_json:
+        print_json({"compared": found})
+    else:
+        print_table(f"bills since {since:%Y-%m}", found)
+    if count := sum(one["gaps"] for one in found):
+        raise Finding(f"{count} closed days differ by more than {settings.bill_gap_pct:g} %")
+
+
+def _following(month: date) -> date:
+    return (month.replace(day=28) + timedelta(days=4)).replace(day=1)
 
 
 def _stated(keys: Sequence[str]) -> dict[str, str]:
