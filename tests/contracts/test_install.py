@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import distribution
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests import checkout, package_index
+from tests import checkout, package_index, wheels
 
 ROOT = checkout.ROOT
 OLD_PIPS = ("22.3", "23.2.1")  # of Python 3.11.0 and 3.11.7; they resolve `google-auth[requests]` again, hashes or not
@@ -146,6 +147,7 @@ class Built:
     """What `make dist` wrote, and an environment that holds nothing but the wheel and what it needs."""
 
     names: list[str]
+    wheel: Path
     python: Path
     path: str
 
@@ -157,7 +159,9 @@ def built(made: Path, index: Index, tmp_path_factory: pytest.TempPathFactory) ->
     names = sorted(path.name for path in (made / "dist").iterdir())
     fresh = tmp_path_factory.mktemp("fresh") / "venv"
     subprocess.run([sys.executable, "-m", "venv", fresh], check=True)
-    found = Built(names, fresh / "bin/python", f"{fresh / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    found = Built(
+        names, made / "dist" / names[0], fresh / "bin/python", f"{fresh / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    )
     with package_index.serving(index.locked) as served:
         done = run(["sh", "-c", f"pip install dist/{names[0]}"], made, environment(served, PATH=found.path))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -182,6 +186,25 @@ def test_wheel_of_make_dist_runs_the_example_elsewhere(built: Built, tmp_path: P
     refused = run([str(built.python), "-m", "tollmeter", "up"], tmp_path, environment(NOWHERE))
     assert refused.returncode == 2
     assert f"pip install 'dist/{built.names[0]}[embedded]'" in refused.stderr
+
+
+def test_wheel_holds_everything_and_nothing_else(built: Built) -> None:
+    with zipfile.ZipFile(built.wheel) as archive:
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"tollmeter"}
+    shipped = {name for name in names if name.startswith("tollmeter/")}
+    assert wheels.source_files() - shipped == set(), "missing from the wheel"
+    assert shipped - wheels.source_files() == set(), "in the wheel, but not in the tree"
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_base_install_alone_runs_a_service(built: Built, tmp_path: Path) -> None:
+    wheels.run_installed(built.wheel, tmp_path, [], wheels.BASE_IMPORTS)
+
+
+def test_worker_install_runs_the_stages_without_the_engine(built: Built, tmp_path: Path) -> None:
+    wheels.run_installed(built.wheel, tmp_path, ["worker"], wheels.WORKER_IMPORTS)
 
 
 @pytest.mark.nightly
