@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import Progress
 
 from tests.simulation.run import Result
-from tests.simulation.swarm import catch_all, simulate, summary
+from tests.simulation.swarm import Caught, catch_all, pin, simulate, summary
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--mutants", action="store_true", help="also check that each broken version is caught")
-    parser.add_argument("--columns", action="store_true", help="run WATCH's vectorised fold, at a fifth of the speed")
+    parser.add_argument("--pin", action="store_true", help="and write down which seed catches each of them")
+    parser.add_argument("--columns", action="store_true", help="run WATCH's vectorised fold, at a tenth of the speed")
     parser.add_argument("--digests", action="store_true", help="print the hash of each seed's result, and nothing else")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args(arguments)
@@ -27,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     with Progress(disable=options.json or options.digests or not sys.stderr.isatty()) as progress:
         results = simulate(seeds, options.processes, progress, columns=options.columns)
         caught = catch_all(options.processes, progress, search=True) if options.mutants else {}
+    if options.pin:
+        pin(caught)
     if options.digests:
         print("\n".join(f"{result.seed} {result.digest}" for result in results))
         return 0
@@ -38,12 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     return int(bool(found["wrong"]) or found["mutants_caught"] < found["mutants"])
 
 
-def _tell(results: list[Result], caught: dict[str, Result | None], found: dict[str, Any]) -> None:
+def _tell(results: list[Result], caught: dict[str, Caught | None], found: dict[str, Any]) -> None:
     for result in results:
         for problem in result.problems[:5]:
             print(f"seed {result.seed}: {problem}")
     for name, by in caught.items():
-        print(f"mutant {name:36} " + (f"caught by seed {by.seed}: {by.problems[0]}" if by else "SURVIVES"))
+        print(f"mutant {name:36} " + (f"caught by seed {by.seed}: {by.problem}" if by else "SURVIVES"))
     print(", ".join(f"{name} {value}" for name, value in found.items() if not isinstance(value, list)))
 
 

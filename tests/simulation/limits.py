@@ -216,6 +216,18 @@ def told(line: Line) -> Iterator[str]:
                 yield f"I5: guards are told {found} of {of} for {org} {kind} {name} {window}, not {wanted}"
 
 
+def outdated(line: Line) -> bool:
+    """Tell whether a dead owner has told something last: what it says is healed by the next repetition."""
+    newest: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for record in line.broker.logs[TP(topics.SPEND, 0)].records:
+        key = (record.key or b"").decode()
+        if key.startswith("spend/") and record.value is not None:
+            last[key] = json.loads(record.value)["stamp"]
+            newest[key] = max(last[key], newest.get(key, -1))
+    return last != newest
+
+
 def _buckets(kind: str, limit: Limit, zone: str, now_s: int) -> Iterator[tuple[str, int, int, int]]:
     """Yield the windows that a limit is compared with now: level, number, start and end in seconds."""
     if limit.period == "rolling":

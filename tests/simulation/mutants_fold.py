@@ -188,9 +188,9 @@ def without_stamps(self: Cells, scopes: Any, values: Any, stamps: Any) -> None:
 _restore = Budgets.restore
 
 
-def nobody(self: Budgets, rules: Iterable[Any]) -> None:
+def nobody(self: Budgets, rules: Iterable[Any], now_ms: int = 0) -> None:
     """A restart forgets who is in which groups."""
-    _restore(self, [rule for rule in rules if isinstance(rule, Policy)])
+    _restore(self, [rule for rule in rules if isinstance(rule, Policy)], now_ms)
 
 
 def nothing_missing(_state: Any) -> tuple[Any, ...]:

@@ -66,6 +66,10 @@ class Oracle:
 
     def problems(self) -> list[str]:
         """Return what is wrong, in words."""
+        return list(self.found())
+
+    def found(self) -> Iterator[str]:
+        """Find what is wrong, one after the other."""
         checks = (
             self._converged,
             self._ledger,
@@ -80,7 +84,8 @@ class Oracle:
             self._declared,
             self._doubled,
         )
-        return [problem for check in checks for problem in check()]
+        for check in checks:
+            yield from check()
 
     def _priced(self) -> Iterator[Any]:
         return self._of_kind(b"rows")

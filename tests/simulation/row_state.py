@@ -115,9 +115,10 @@ class RowProgress(Progress):
 
 def snapshot(state: RowState) -> Any:
     """Drain what changed; the fields that WATCH, its store and its repairs read."""
-    cells = [(key, cell.calls, cell.cost_nano) for key, cell in sorted(state.cells.items()) if cell.dirty]
-    for cell in state.cells.values():
-        cell.dirty = False
+    changed = sorted(key for key, cell in state.cells.items() if cell.dirty)
+    cells = [(key, state.cells[key].calls, state.cells[key].cost_nano) for key in changed]
+    for key in changed:
+        state.cells[key].dirty = False
     policies = tuple((name, state.policies[name] if kept else None) for name, kept in sorted(state.changed.items()))
     state.changed.clear()
     progress = RowProgress(

@@ -10,12 +10,13 @@ from tests.simulation.defaults import Defaults
 from tests.simulation.group import MOST
 from tests.simulation.incidents import Incident, draw
 from tests.simulation.kernels import SETTINGS
-from tests.simulation.limits import Limits
+from tests.simulation.limits import Limits, outdated
 from tests.simulation.line import Line, Make
 from tests.simulation.oracle import Oracle
 from tests.simulation.traffic import Mix, Traffic
 from tests.simulation.watcher import Watcher
 from tests.simulation.world import Faults, World
+from tollmeter.streams.watch.spend_publisher import EVERY_S, REPEAT_S
 
 STARTS = tuple(
     datetime(*at, tzinfo=UTC).timestamp()
@@ -146,6 +147,24 @@ def run(seed: int, make: Make | None = None, *, columns: bool = False, kind: str
     return Result(seed, problems, digest(line), line.world.steps, line.world.kills)
 
 
+def first_problem(seed: int, make: Make, *, columns: bool, kind: str | None) -> str | None:
+    """Run one seed until something is wrong with it; return what, None when nothing is."""
+    line, watcher, traffic, incident = found = build(seed, make, columns=columns, kind=kind)
+
+    def seen() -> list[str]:
+        return line.world.problems + watcher.problems + incident.problems
+
+    try:
+        for second in range(1, int(FAULTY_S)):
+            line.world.run(float(second))
+            if problems := seen():
+                return problems[0]
+        drive(found)
+        return next(iter(seen()), None) or next(Oracle(line, traffic, incident).found(), None)
+    finally:
+        incident.close()
+
+
 def settle(line: Line) -> None:
     """Let time pass until every hour is sealed, late rows are repaired, and checkpoints and rollups hold everything."""
     world = line.world
@@ -155,7 +174,9 @@ def settle(line: Line) -> None:
         world.jump(400)
         left = [json.loads(text) for _, text in line.store.progress.values()]
         if number > 1 and not any(one["deferred"] or one["unread"] or one.get("unsettled") for one in left):
-            return
+            break
+    if line.columns and outdated(line):
+        world.run(world.now + REPEAT_S + EVERY_S)
 
 
 def digest(line: Line) -> str:

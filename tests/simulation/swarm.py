@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.progress import Progress
 
 from tests.simulation.mutants import MUTANTS, Mutant
-from tests.simulation.run import Result, run
+from tests.simulation.run import Result, first_problem, run
 
 SEEDS_FILE = Path(__file__).with_name("seeds.txt")
 MUTANT_SEEDS_FILE = Path(__file__).with_name("mutant_seeds.txt")
@@ -22,10 +22,14 @@ CHUNK = 10
 
 
 def quiet() -> None:
-    """Silence what killed processes leave behind: warnings of the stages, coroutines that were never awaited."""
+    """Silence what killed processes leave behind: warnings of the stages, coroutines that were never awaited.
+
+    Their cycles are collected between chunks: a run makes many objects, and few that outlive it.
+    """
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     gc.freeze()
+    gc.disable()
 
 
 def kept_seeds() -> list[int]:
@@ -41,21 +45,37 @@ def mutant_seeds() -> dict[str, int]:
     return {name: int(seed) for seed, name in pairs}
 
 
-def catch(mutant: Mutant, seeds: Iterable[int]) -> Result | None:
-    """Return the first run that shows that something is wrong with a mutant."""
+def pin(caught: "dict[str, Caught | None]") -> None:
+    """Write down which seed catches each mutant."""
+    head = MUTANT_SEEDS_FILE.read_text(encoding="utf-8").partition("\n")[0]
+    lines = [f"{by.seed:<5} {name}" for name, by in caught.items() if by is not None]
+    MUTANT_SEEDS_FILE.write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+
+
+class Caught(NamedTuple):
+    """The seed that shows that something is wrong with a mutant, and the first thing that is."""
+
+    seed: int
+    problem: str
+
+
+def catch(mutant: Mutant, seeds: Iterable[int]) -> Caught | None:
+    """Return the first of these seeds that shows that something is wrong with a mutant."""
     with mutant.applied() as make:
         for seed in seeds:
-            result = run(seed, make, columns=mutant.columns, kind=mutant.kind)
-            if result.problems:
-                return result
+            problem = first_problem(seed, make, columns=mutant.columns, kind=mutant.kind)
+            if problem is not None:
+                return Caught(seed, problem)
     return None
 
 
 def _run_some(seeds: list[int], *, columns: bool) -> list[Result]:
-    return [run(seed, columns=columns) for seed in seeds]
+    results = [run(seed, columns=columns) for seed in seeds]
+    gc.collect()
+    return results
 
 
-def _catch_number(number: int, *, search: bool) -> tuple[str, Result | None]:
+def _catch_number(number: int, *, search: bool) -> tuple[str, Caught | None]:
     mutant = MUTANTS[number]
     known = mutant_seeds().get(mutant.name)
     first = [] if search or known is None else [known]
@@ -89,8 +109,8 @@ def simulate(
     return sorted(results, key=lambda result: result.seed)
 
 
-def catch_all(processes: int, progress: Progress | None = None, *, search: bool = False) -> dict[str, Result | None]:
-    """Return for each mutant the run that caught it, None when none did; `search` forgets which seed did before."""
+def catch_all(processes: int, progress: Progress | None = None, *, search: bool = False) -> dict[str, Caught | None]:
+    """Return for each mutant what caught it, None when none did; `search` forgets which seed did before."""
     task = None if progress is None else progress.add_task("mutants", total=len(MUTANTS))
     found = {}
     for name, result in _each(partial(_catch_number, search=search), list(range(len(MUTANTS))), processes):
@@ -100,7 +120,7 @@ def catch_all(processes: int, progress: Progress | None = None, *, search: bool 
     return {mutant.name: found[mutant.name] for mutant in MUTANTS}
 
 
-def summary(results: list[Result], caught: dict[str, Result | None]) -> dict[str, Any]:
+def summary(results: list[Result], caught: dict[str, Caught | None]) -> dict[str, Any]:
     failing = [result.seed for result in results if result.problems]
     return {
         "seeds": len(results),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.mutants import MUTANTS
+from tests.simulation.run import run
 from tests.simulation.swarm import MUTANT_SEEDS, catch, catch_all, kept_seeds, mutant_seeds, simulate
 
 ROOT = Path(__file__).parents[2]
@@ -39,15 +40,23 @@ def test_every_mutant_is_caught() -> None:
     """By the seed that is known to catch it; where the simulator's draws have changed, the search begins again."""
     caught = catch_all(CORES)
     assert len(caught) >= 14
-    assert [name for name, result in caught.items() if result is None] == []
+    assert [name for name, found in caught.items() if found is None] == []
+    crashed = {name: found.problem for name, found in caught.items() if found and "TypeError" in found.problem}
+    assert crashed == {}, "a mutant that no longer fits the code it breaks shows nothing"
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1_800)
 def test_the_seeds_that_catch_mutants_are_the_first_ones() -> None:
-    """`mutant_seeds.txt` is what a search finds; on a difference, write there what stands here."""
+    """`mutant_seeds.txt` is what a search finds, and nothing is wrong with these seeds without the mutant.
+
+    On a difference, write there what stands here.
+    """
     caught = catch_all(CORES, search=True)
-    assert {name: result and result.seed for name, result in caught.items()} == mutant_seeds()
+    for mutant in MUTANTS:
+        if (found := caught[mutant.name]) is not None:
+            assert run(found.seed, columns=mutant.columns, kind=mutant.kind).problems == [], mutant.name
+    assert {name: found and found.seed for name, found in caught.items()} == mutant_seeds()
 
 
 @short_and_long(10, MUTANT_SEEDS)
@@ -62,9 +71,9 @@ def test_a_seed_gives_the_same_result_again() -> None:
     for hash_seed in ("1", "2"):
         command = [sys.executable, "-W", "ignore", "-m", "tests.simulation", "--digests", "--processes", "1"]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-        run = subprocess.run(
+        done = subprocess.run(
             [*command, "--seeds", "6"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )
-        found.add(run.stdout)
+        found.add(done.stdout)
     assert len(found) == 1, "the result of a seed depends on the hash seed of the interpreter"
     assert next(iter(found)).count("\n") == 6

@@ -7,6 +7,7 @@ port is a point where it may be killed.
 import asyncio
 import heapq
 import random
+from asyncio import events
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -89,15 +90,19 @@ class World:
 
     def run(self, until: float) -> None:
         """Let everything happen up to a time."""
-        while self.now < until:
-            ready = [process for process in self.processes if process.loop.ready and not process.paused]
-            if not ready:
-                if not self._advance(until):
-                    return
-                continue
-            process = ready[0] if len(ready) == 1 else ready[int(self.rng.random() * len(ready))]
-            with suppress(Killed):
-                self.steps += process.loop.run(1 + int(self.rng.random() * 12))
+        random = self.rng.random
+        try:
+            while self.now < until:
+                ready = [process for process in self.processes if process.loop.ready and not process.paused]
+                if not ready:
+                    if not self._advance(until):
+                        return
+                    continue
+                process = ready[0] if len(ready) == 1 else ready[int(random() * len(ready))]
+                with suppress(Killed):
+                    self.steps += process.loop.run(1 + int(random() * 12))
+        finally:
+            events._set_running_loop(None)
 
     def _advance(self, until: float) -> bool:
         """Go to the next time at which anything happens."""
@@ -108,8 +113,10 @@ class World:
                 if due is not None:
                     times.append(due)
         self.now = max(self.now, min([until, *times]))
-        while self._agenda and self._agenda[0][0] <= self.now:
-            heapq.heappop(self._agenda)[2]()
+        if self._agenda and self._agenda[0][0] <= self.now:
+            events._set_running_loop(None)  # what befalls processes runs in none of them
+            while self._agenda and self._agenda[0][0] <= self.now:
+                heapq.heappop(self._agenda)[2]()
         for process in self.processes:
             if not process.paused:
                 process.loop.wake(self.now)
