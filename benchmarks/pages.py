@@ -1,8 +1,10 @@
 """`python -m benchmarks.pages`: how soon a call shows on the page Now, what first paints take, what lookers cost.
 
-A looker is a client that asks as the script of the pages does: the moving part of Now, packed, once a second, from a
-moment of its own; fifty of them stand for fifty browsers, whose own work is no server's. Times are of the client on
-this machine: how busy that was stands beside them as `load` and `busy`, and CPU time holds all the same.
+The line prices some thousand calls of the last hour; what was before comes into the ledger by SQL, with its minutes,
+days and months, so that millions of rows cost minutes and not hours. A looker is a client that asks as the script of
+the pages does: the moving part of Now, packed, once a second, from a moment of its own; fifty of them stand for fifty
+browsers, whose own work is no server's. Times are of the client on this machine: how busy that was stands beside them
+as `load` and `busy`, and CPU time holds all the same.
 """
 
 import argparse
@@ -20,19 +22,29 @@ from typing import Any
 
 import httpx
 
-from benchmarks.line import wait_settled
-from benchmarks.measure import CpuMark, TooLateError, quantile
+from benchmarks.line import WrongError, stop_workers, wait_settled
+from benchmarks.measure import CpuMark, TooLateError, quantile, wait_for
+from benchmarks.past import Past, fill
 from benchmarks.preload import preload
 from tollmeter.admin import setup as provision
+from tollmeter.broker.policies import policy_set, write
 from tollmeter.embedded.stack import SERVER, STAGES, Stack
+from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
 
+SEED, SEED_S = 20_000, 2_700
+"""Calls that the line prices itself, and the time that they are of."""
+BUDGETS = 200
 EVERY_S = 1.0
 """As the page Now says it to its script."""
 PAGES = ("now", "spend", "calls", "limits", "alerts", "tokens", "prices?model=gpt-4o", "health")
 LIVE = "/dashboard/now?part=live"
 CALL = {"model_sent": "gpt-4o", "provider": "openai", "input_tokens": 1_000}
+SCOPES = """
+SELECT org_id, scope, name FROM usage_windows FINAL
+WHERE level = 'month' AND scope IN ('org', 'group', 'user', 'api_key') ORDER BY cost_nano DESC LIMIT {top:UInt32}
+"""
 PACKED = {"accept": "text/html", "accept-encoding": "gzip"}
 
 
@@ -49,7 +61,7 @@ def main() -> int:
     chosen = parser.parse_args()
     try:
         figures = measure(chosen)
-    except TooLateError as error:
+    except (TooLateError, WrongError) as error:
         sys.stderr.write(f"benchmarks: {error}\n")
         return 2
     if chosen.json:
@@ -60,20 +72,47 @@ def main() -> int:
 
 
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Return all figures. Raises `TooLateError`."""
+    """Return all figures. Raises `TooLateError`, `WrongError`."""
     for name in ("API_KEY", "INGEST_KEY", "READ_KEY"):
         os.environ.pop(name, None)
     os.environ |= {"SERVER_PORT": "0", "INGEST_RPM": "0", "RATE_LIMIT_RPM": "0"}
     with tempfile.TemporaryDirectory() as folder:
         wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0", fx_max_age_days=100_000)
+        say("1/5 broker and engine")
         with Stack(Path(folder), workers=(), settings=wanted) as stack:
             provision.apply(stack.settings)
-            loaded = preload(stack.settings, chosen.rows, chosen.days * 86_400)
-            for stage in (*STAGES, SERVER):
-                stack.start_worker(stage)
-            wait_settled(connect(stack.settings), loaded, 300 + chosen.rows / 1_000)
+            past = _load(stack, chosen)
             pid = stack.processes()[SERVER].process.pid
-            return asyncio.run(_all(stack.health(SERVER) or "", pid, loaded.events, chosen))
+            return asyncio.run(_all(stack.health(SERVER) or "", pid, past.calls, chosen))
+
+
+def say(text: str) -> None:
+    """Tell whoever waits how far it is."""
+    sys.stderr.write(f"{text}\n")
+
+
+def _load(stack: Stack, chosen: argparse.Namespace) -> Past:
+    """Bring ledger, windows and limits to what a line of some weeks has, and start everything."""
+    begun, ledger = time.monotonic(), connect(stack.settings)
+    seed = min(SEED, chosen.rows)
+    say(f"2/5 {seed:,} calls through the line")
+    loaded = preload(stack.settings, seed, SEED_S)
+    for stage in STAGES:
+        stack.start_worker(stage)
+    wait_settled(ledger, loaded, 600)
+    scopes = ledger.query(SCOPES, {"top": BUDGETS})
+    write(stack.settings, [policy_set(Policy(**one, monthly_limit_micro=10**8)) for one in scopes])
+    count = "SELECT count() AS n FROM policies"
+    wait_for("WATCH's copy of the policies", lambda: ledger.query(count)[0]["n"] >= len(scopes), 120)
+    stop_workers(stack)
+    say(f"3/5 {chosen.rows:,} calls of {chosen.days} days by SQL, after {time.monotonic() - begun:.0f} s")
+    past = fill(ledger, chosen.rows, chosen.days)
+    ledger.close()
+    for stage in (*STAGES, SERVER):
+        stack.start_worker(stage)
+    wait_for("all being ready", lambda: all(stack.worker_ready(one) for one in (*STAGES, SERVER)), 300)
+    say(f"    {past.calls:,} calls, minutes, days and months agree, after {time.monotonic() - begun:.0f} s")
+    return past
 
 
 async def _all(address: str, pid: int, rows: int, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -82,20 +121,30 @@ async def _all(address: str, pid: int, rows: int, chosen: argparse.Namespace) ->
         await _get(client, LIVE)
         figures: dict[str, Any] = {"rows": rows, "load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
         figures["busy"] = figures["load"] > (os.cpu_count() or 1)
-        figures["pages"] = {page: await _paints(client, f"/dashboard/{page}", chosen.samples) for page in PAGES}
+        say(f"4/5 pages and calls looked for, load {figures['load']}")
+        figures["pages"] = {}
+        for one in PAGES:
+            figures["pages"][one] = paints = await _paints(client, f"/dashboard/{one}", chosen.samples)
+            say(f"    {one:22} {paints}")
         delays = [await _delay_s(client, number) for number in range(chosen.samples)]
         figures |= {f"shown_p{share}_s": round(quantile(delays, share / 100), 3) for share in (50, 95)}
-        alone = await _ingest(client, chosen.seconds)
-        begun = CpuMark.now({SERVER: pid})
-        await asyncio.sleep(chosen.seconds / 3)
-        idle = CpuMark.now({SERVER: pid})
-        async with _looking(client, chosen.lookers) as looked:
-            await asyncio.sleep(2 * EVERY_S)
-            first, before = CpuMark.now({SERVER: pid}), len(looked)
-            await asyncio.sleep(chosen.seconds)
-            last, answers = CpuMark.now({SERVER: pid}), len(looked) - before
-            beside = await _ingest(client, chosen.seconds)
-    figures |= {
+        say(f"5/5 {chosen.lookers} lookers, shown after {figures['shown_p50_s']} s p50, {figures['shown_p95_s']} s p95")
+        return figures | await _lookers(client, pid, chosen)
+
+
+async def _lookers(client: httpx.AsyncClient, pid: int, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Return what pages that are left open cost the server, and whoever sends meanwhile."""
+    alone = await _ingest(client, chosen.seconds)
+    begun = CpuMark.now({SERVER: pid})
+    await asyncio.sleep(chosen.seconds / 3)
+    idle = CpuMark.now({SERVER: pid})
+    async with _looking(client, chosen.lookers) as looked:
+        await asyncio.sleep(2 * EVERY_S)
+        first, before = CpuMark.now({SERVER: pid}), len(looked)
+        await asyncio.sleep(chosen.seconds)
+        last, answers = CpuMark.now({SERVER: pid}), len(looked) - before
+        beside = await _ingest(client, chosen.seconds)
+    return {
         "lookers": chosen.lookers,
         "answers_per_s": round(answers / (last.at - first.at), 1),
         "server_cpu_alone_pct": _percent(begun, idle),
@@ -103,7 +152,6 @@ async def _all(address: str, pid: int, rows: int, chosen: argparse.Namespace) ->
         "ingest_p99_alone_ms": round(quantile(alone, 0.99) * 1e3, 1),
         "ingest_p99_looked_at_ms": round(quantile(beside, 0.99) * 1e3, 1),
     }
-    return figures
 
 
 def _percent(first: CpuMark, last: CpuMark) -> float:
