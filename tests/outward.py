@@ -202,7 +202,7 @@ def table(name: str) -> str:
 
 def topped(name: str) -> str:
     row = {"cost_nano": 1, "hour_nano": 1, "calls": 1, "input_tokens": 1, "output_tokens": 1, "refused": 0}
-    row |= {"unpriced": 0, "at_risk_nano": 0}
+    row |= {"unpriced": 0, "hour_unpriced": 0, "at_risk_nano": 0}
     line = top_command._line(name, name, row, 60)
     return screen(lambda: print_table("spend", [line], top_command.COLUMNS, spare=top_command._SPARE))
 

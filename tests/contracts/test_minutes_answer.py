@@ -67,6 +67,9 @@ def some_rows(draw: random.Random, count: int, first: int) -> list[dict[str, Any
 QUESTIONS: list[tuple[tuple[str, ...], dict[str, str], str]] = [
     (("model", "key"), {}, "UTC"),
     (("day",), {"org_id": "o1"}, "Asia/Kolkata"),
+    (("hour", "model"), {}, "Asia/Kathmandu"),
+    (("week", "key"), {}, "America/New_York"),
+    (("month",), {}, "Pacific/Auckland"),
     (("org", "provider", "label"), {}, "UTC"),
     (("label",), {"label": "shop"}, "UTC"),
     ((), {"api_key_id": "k2"}, "UTC"),

@@ -24,11 +24,11 @@ from tests.priced_rows import event_id, insert, row
 from tests.serving import KEYS, Serving
 from tests.workers import Workers
 from tollmeter.admin import access, model_rules, registry, secret
-from tollmeter.broker.policies import history, policy_set, read_rules, write
+from tollmeter.broker.policies import history, member_set, policy_set, read_rules, write
 from tollmeter.schemas.access import Block
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.model_rules import ModelRule
-from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.policy import Member, Policy
 from tollmeter.server import pages
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
@@ -93,7 +93,14 @@ def serving(workers: Workers, line: Settings, tmp_path: Path) -> Iterator[str]:
 
 def fill(line: Settings) -> None:
     common = {"event_time": NOW, "received_at": NOW, "status": "OK", "price_status": "PRICED", "provider": "openai"}
-    own = {"org_id": "default", "user_id": "ann", "model": "gpt-4o", "model_sent": "gpt-4o", "request_id": "same"}
+    own = {
+        "org_id": "default",
+        "user_id": "ann",
+        "group_id": "team",
+        "model": "gpt-4o",
+        "model_sent": "gpt-4o",
+        "request_id": "same",
+    }
     columns = ("user_id", "api_key_id", "client_ip", "operation_name", "service", "agent", "model", "model_sent")
 
     def marked(mark: str, **more: str) -> dict[str, str]:
@@ -112,6 +119,9 @@ def fill(line: Settings) -> None:
         Policy(org_id="default", scope="user", name="ann", daily_limit_micro=5_000_000, timezone="Asia/Tokyo"),
         Policy(org_id="default", scope="user", name=f"bob-{BOBS}", daily_limit_micro=5),
         Policy(org_id="borg", scope="user", name=f"bob-{THEIRS}", daily_limit_micro=5),
+        Policy(org_id="default", scope="group", name="team", monthly_limit_micro=9_000, applies="pool"),
+        Policy(org_id="default", scope="group", name="floor", daily_limit_micro=4_000_000, applies="each_member"),
+        Policy(org_id="default", scope="group", name=f"room-{BOBS}", daily_limit_micro=7, applies="pool"),
     ]
     names = ("priced_partition", "policy_id", "stamp", "deleted", "policy")
     client.insert_rows("watch_policies", names, [(0, one.policy_id, 1, 0, one.model_dump_json()) for one in policies])
@@ -123,7 +133,9 @@ def fill(line: Settings) -> None:
     client.insert_rows("alert_states", COLUMNS, [state_row(one, time.time()) for one in incidents])
     client.close()
     asyncio.run(taken(line, incidents))
-    write(line, [policy_set(one) for one in policies])
+    groups = {("user", "ann"): ("team",), ("group", "team"): ("floor",), ("user", f"bob-{BOBS}"): (f"room-{BOBS}",)}
+    members = [Member(org_id="default", kind=kind, name=name, groups=some) for (kind, name), some in groups.items()]
+    write(line, [*(policy_set(one) for one in policies), *(member_set(one) for one in members)])
     for org, mark in (("default", BOBS), ("borg", THEIRS)):
         access.put(line, Block(org_id=org, scope="user", name=f"bob-{mark}", reason=f"{mark} reason"))
         mute(line, Mute(org=org, scope="user", name=f"bob-{mark}", until_s=time.time() + 600, by=mark), off=False)
@@ -228,6 +240,10 @@ def user_sees_his_own_calls(server: str) -> None:
         assert client.get(f"/dashboard/calls/{other}").status_code == 404
     text = client.get("/dashboard/now").text
     assert "Tokens and keys" not in text
+    limits = client.get("/dashboard/limits").text
+    assert "user ann of default" in limits
+    assert re.search(r"group team of default</td><td>month.{0,200}50\.0 %", limits), "0.0045 of 0.009 USD by his group"
+    assert "floor" not in limits, "he has a policy of his own, which a default of a group does not bind"
     client.close()
     elsewhere = signed_in(server, token("ann", org_id="borg"))
     found = csv.DictReader(io.StringIO(elsewhere.get("/dashboard/calls.csv").text))

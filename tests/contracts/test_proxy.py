@@ -20,7 +20,9 @@ from tests.fake_provider import FakeServer, serving
 from tests.patience import eventually
 from tests.proxied import OTHERS, OURS, READER, REAL, TRUSTED, Keys, Proxied, entries, proxied
 from tollmeter.producers.fallback.config import FallbackConfig
+from tollmeter.schemas import topics
 from tollmeter.schemas.access import Block, RateLimit
+from tollmeter.schemas.model_rules import ModelRule
 from tollmeter.server.proxy.app import Parts, Proxy
 from tollmeter.server.proxy.config import ProxyConfig, load
 from tollmeter.server.proxy.upstream import Asked, Provider
@@ -97,6 +99,16 @@ def test_a_body_that_the_meter_could_not_read_does_not_pass(proxy: Proxied) -> N
     signed = post(proxy, authorization="AWS4-HMAC-SHA256 Credential=AKIA/x, Signature=y")
     assert (signed.status_code, signed.json()["code"]) == (400, "signed_request")
     assert proxy.provider.asked == []
+
+
+def test_a_websocket_is_refused_with_the_reason(proxy: Proxied) -> None:
+    asked = f"GET /proxy/openai/v1/realtime?model=gpt-realtime HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {OURS}\r\n"
+    asked += "connection: Upgrade\r\nupgrade: WebSocket\r\nsec-websocket-version: 13\r\n"
+    answer = spoken(proxy, asked + "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 501 ")
+    assert b'"code":"no_websockets"' in answer
+    assert b"send what the session used to /ingest" in answer
+    assert (proxy.provider.asked, proxy.events) == ([], [])
 
 
 def spoken(proxy: Proxied, text: str) -> bytes:
@@ -319,30 +331,59 @@ def test_with_nobody_left_the_last_answer_is_told(server: FakeServer) -> None:
 # ------------------------------------------------------------------------------------------------------- bedrock
 
 
-def test_bedrock_is_signed_anew_as_botocore_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The signature covers what is sent: botocore, given the same request and time, makes the same one."""
+HAIKU = "anthropic.claude-3-haiku-20240307-v1:0"
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": "eu-west-1",
     }.items():
         monkeypatch.setenv(name, value)
+
+
+def signature(url: str, date: str, content: bytes) -> str:
+    """Return what botocore signs a request with, given its time."""
+    again = AWSRequest("POST", url, {"content-type": "application/json", "X-Amz-Date": date}, content)
+    again.context["timestamp"] = date
+    signer = SigV4Auth(Credentials("AKIAEXAMPLE", "secret"), "bedrock", "eu-west-1")
+    return str(signer.signature(signer.string_to_sign(again, signer.canonical_request(again)), again))
+
+
+@pytest.mark.usefixtures("credentials")
+def test_bedrock_is_signed_anew_as_botocore_would() -> None:
+    """The signature covers what is sent: botocore, given the same request and time, makes the same one."""
     with serving() as fake, proxied(fake) as proxy:
         entry = load().upstreams["bedrock"].model_copy(update={"url": fake.url})
         made = Provider("bedrock", entry, os.environ, proxy.producer, proxy.guard)
         asked = Asked("POST", "/model/anthropic.claude%3A0/converse", "", [("content-type", "application/json")], b"{}")
         request = made.request(asked)
-        again = AWSRequest(
-            "POST",
-            str(request.url),
-            {"content-type": "application/json", "X-Amz-Date": request.headers["x-amz-date"]},
-            b"{}",
-        )
-        again.context["timestamp"] = request.headers["x-amz-date"]
-        signer = SigV4Auth(Credentials("AKIAEXAMPLE", "secret"), "bedrock", "eu-west-1")
-        expected = signer.signature(signer.string_to_sign(again, signer.canonical_request(again)), again)
+        expected = signature(str(request.url), request.headers["x-amz-date"], b"{}")
         assert request.headers["authorization"].endswith(f"Signature={expected}")
         asyncio.run(made.close())
+
+
+@pytest.mark.usefixtures("credentials")
+def test_bedrock_is_signed_anew_for_the_model_that_a_call_is_downgraded_to() -> None:
+    """What arrives is the other model's path, its signature of that path and body; the event names both models."""
+    rule = ModelRule(org_id="acme", scope="org", allowed=(HAIKU,), downgrade_to=HAIKU)
+    with serving() as fake:
+        entry = load().upstreams["bedrock"].model_copy(update={"url": fake.url}).model_dump(exclude_unset=True)
+        with proxied(fake, {"bedrock": entry}, {**REAL, **os.environ}) as proxy:
+            rows.feed(proxy.guard, rows.real_book(), (topics.POLICIES, rule.key, rule.model_dump_json().encode()))
+            asked = {"messages": [{"role": "user", "content": [{"text": "hé"}]}], "inferenceConfig": {"maxTokens": 9}}
+            path = "/proxy/bedrock/model/anthropic.claude-3-opus-20240229-v1%3A0/converse"
+            assert post(proxy, asked, path).status_code == 200
+            ((arrived, headers, body_),) = fake.asked
+            assert arrived == f"/model/{HAIKU.replace(':', '%3A')}/converse"
+            assert body_ == asked
+            content = json.dumps(asked, separators=(",", ":")).encode()
+            expected = signature(fake.url + arrived, headers["x-amz-date"], content)
+            assert headers["authorization"].endswith(f"Signature={expected}")
+            (event,) = proxy.recorded(1)
+            assert (event.model_sent, event.fallback_from) == (HAIKU, "anthropic.claude-3-opus-20240229-v1:0")
 
 
 # ------------------------------------------------------------------------------------------------------- trailers

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
+from tests import guard_rows
 from tests.fake_provider import FakeServer, serving
 from tests.proxied import OURS, REAL, Proxied, proxied
 from tollmeter.schemas.event import UsageEvent
+from tollmeter.schemas.policy import Policy
 from tollmeter.schemas.secrets import key_id
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,6 +174,34 @@ def test_gemini(proxy: Proxied) -> None:
     assert {told(event)[:5] for event in events} == {("google", 1000, 500, "PROVIDER", "OK")}
     assert [event.stream for event in events] == [False, True, False]
     assert {headers["x-goog-api-key"] for _, headers, _ in proxy.provider.asked} == {"goog-real"}
+
+
+def test_a_spent_budget_refuses_in_each_sdks_own_words_and_is_not_tried_again(server: FakeServer) -> None:
+    """Each SDK may try twice more: a refusal for spend is final, so the provider is never asked."""
+    now = int(time.time())
+    limit = Policy(org_id="acme", daily_limit_micro=1_000_000)
+    retried = types.HttpRetryOptions(attempts=3, initial_delay=0.01)
+    ask: Any = {"max_tokens": 9, "messages": ASK}
+    with proxied(server) as proxy:
+        known = [guard_rows.real_book(), guard_rows.layout(), guard_rows.policy(limit)]
+        spent = guard_rows.spend(1_000_000_000, at_s=now)
+        guard_rows.feed(proxy.guard, *known, spent, guard_rows.as_of(now * 1_000))
+        server.asked.clear()
+        first = openai.OpenAI(api_key=OURS, base_url=f"{proxy.url}/proxy/openai/v1", max_retries=2)
+        with pytest.raises(openai.APIStatusError) as by_openai:
+            first.chat.completions.create(model="gpt-4o", **ask)
+        assert by_openai.value.response.json()["message"] == "llm cost limit exceeded: daily cost limit reached"
+        second = anthropic.Anthropic(api_key=OURS, base_url=f"{proxy.url}/proxy/anthropic", max_retries=2)
+        with pytest.raises(anthropic.APIStatusError, match="daily cost limit") as by_anthropic:
+            second.messages.create(model="claude-haiku-4-5", **ask)
+        options = types.HttpOptions(base_url=f"{proxy.url}/proxy/gemini", retry_options=retried)
+        third = genai.Client(api_key=OURS, http_options=options)
+        with pytest.raises(errors.ClientError, match="daily cost limit") as by_gemini:
+            third.models.generate_content(model="gemini-2.5-flash", contents="hi")
+        assert [by_openai.value.status_code, by_anthropic.value.status_code, by_gemini.value.code] == [402] * 3
+        refused = [(event.status, event.http_status, event.org_id) for event in proxy.recorded(3)]
+        assert refused == [("BLOCKED", 402, "acme")] * 3
+        assert server.asked == []
 
 
 def test_a_callers_own_key_goes_on_and_ours_does_not(proxy: Proxied) -> None:

@@ -1,7 +1,7 @@
 -- Spend of a long period as in `spend`, and in the row `total` = 1 as in `spend_total`: from whole minutes of the rollup, and
 -- from the ledger where those are stale and at the period's ends. `first` and `last` are its bounds in whole minutes.
 SELECT
-    grouping(org_id, provider, model, api_key_id, label, day) = 63 AS total,
+    grouping(org_id, provider, model, api_key_id, label, hour, day, week, month) = 511 AS total,
     if(has({by:Array(String)}, 'org'), e.org_id, '') AS org_id,
     if(has({by:Array(String)}, 'provider'), e.provider, '') AS provider,
     if(has({by:Array(String)}, 'model'), e.model, '') AS model,
@@ -9,7 +9,11 @@ SELECT
     if(has({by:Array(String)}, 'label'),
         -- include: label
     , '') AS label,
+    if(has({by:Array(String)}, 'hour'),
+        formatDateTime(toStartOfHour(e.at, {zone:String}), '%Y-%m-%dT%H:%i%z', {zone:String}), '') AS hour,
     if(has({by:Array(String)}, 'day'), toString(toDate(e.at, {zone:String})), '') AS day,
+    if(has({by:Array(String)}, 'week'), toString(toMonday(e.at, {zone:String})), '') AS week,
+    if(has({by:Array(String)}, 'month'), formatDateTime(e.at, '%Y-%m', {zone:String}), '') AS month,
     sum(e.calls_) AS calls,
     sum(toInt128(e.input_)) AS prompt_tokens,
     sum(toInt128(e.output_)) AS output_tokens,
@@ -65,6 +69,6 @@ FROM
 ) AS e
 WHERE {label:String} = '' OR {label:String} =
     -- include: label
-GROUP BY GROUPING SETS ((org_id, provider, model, api_key_id, label, day), ())
-ORDER BY total DESC, total_nano DESC NULLS LAST, model, api_key_id, org_id, day
+GROUP BY GROUPING SETS ((org_id, provider, model, api_key_id, label, hour, day, week, month), ())
+ORDER BY total DESC, total_nano DESC NULLS LAST, model, api_key_id, org_id, hour, day, week, month
 LIMIT {top:UInt64}

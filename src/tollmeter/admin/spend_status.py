@@ -175,11 +175,12 @@ def binding_limits(ledger: ClickHouse, rules: Rules, org: str, user: str, at_s: 
     Those are his own limits and the pools of the organisation and of his groups. Limits of a key, a model or an address
     depend on the call: `policy explain` shows them.
     """
-    found = [_binding(budget, use) for budget, use in _used(ledger, rules, org, user, at_s)]
+    found = [_binding(budget, use) for budget, use in used_limits(ledger, rules, org, user, at_s)]
     return sorted(found, key=lambda limit: (-limit.percent, limit.policy_id, limit.period, limit.unit))
 
 
-def _used(ledger: ClickHouse, rules: Rules, org: str, user: str, at_s: int) -> list[tuple[Budget, Use]]:
+def used_limits(ledger: ClickHouse, rules: Rules, org: str, user: str, at_s: int) -> list[tuple[Budget, Use]]:
+    """Return the limits of `binding_limits` as they were resolved, with all that is used. Raises `Unavailable`."""
     groups = rules.groups.of(org, user)
     policies = in_force(rules.policies.values(), at_s * 1_000)
     pools = pool_limits(policies, org, {("group", group) for group in groups})
@@ -231,7 +232,7 @@ def assert_available(
         return
     if not is_known(ledger, rules, org, user):
         raise UserNotFoundError
-    used = _used(ledger, rules, org, user, int(now.timestamp()))
+    used = used_limits(ledger, rules, org, user, int(now.timestamp()))
     used_up = [one.limit for one, use in used if _counted(one, use.of(one.unit)) >= one.limit.amount]
     if used_up:
         raise CostLimitExceeded(limit_text(min(used_up, key=lambda limit: (limit.measure != "money", limit.period))))

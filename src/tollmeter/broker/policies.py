@@ -153,7 +153,11 @@ def check(rules: Rules, changes: Iterable[Change]) -> None:
 
 def read_rules(settings: Settings) -> Rules:
     """Return the policies and members in force. Raises `PolicyError`."""
-    found = entries(settings)
+    return rules_of(entries(settings))
+
+
+def rules_of(found: Mapping[bytes, bytes]) -> Rules:
+    """Return the policies and members among the entries of the topic, and what of them cannot be read."""
     ordered = sorted(readable(found, Policy), key=lambda policy: policy.policy_id)
     policies = {policy.policy_id: policy for policy in ordered}
     return Rules(policies, Groups(readable(found, Member)), unreadable(found))

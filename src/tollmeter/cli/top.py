@@ -159,26 +159,31 @@ def lines(view: "View", count: int) -> list[dict[str, object]]:
 def _line(name: str, org: str, row: dict[str, int], window_s: int) -> dict[str, object]:
     minutes = window_s / 60
     unknown = row["unpriced"] and not row["cost_nano"]
+    hour = None if row["hour_unpriced"] and not row["hour_nano"] else row["hour_nano"]
+    risk = None if row["unpriced"] and not row["at_risk_nano"] else row["at_risk_nano"]
     return {
         "name": name,
         "org": org,
         "usd_per_min": None if unknown else nano_to_text(round(row["cost_nano"] / minutes), 4),
         "usd": None if unknown else nano_to_text(row["cost_nano"], 4),
-        "usd_hour": nano_to_text(row["hour_nano"], 4),
+        "usd_hour": nano_to_text(hour, 4),
         "calls_per_min": f"{row['calls'] / minutes:.1f}",
         "tokens": row["input_tokens"] + row["output_tokens"],
         "refused": row["refused"],
         "unpriced": row["unpriced"],
-        "usd_at_risk": nano_to_text(row["at_risk_nano"], 4),
+        "usd_at_risk": nano_to_text(risk, 4),
     }
 
 
 def said(view: "View", now_s: float, unreadable: int) -> str:
     """Return the totals, what is not in them, and how old they are."""
     minutes, total = view.window_s / 60, view.total
+    unpriced = total["unpriced"]
+    rate = None if unpriced and not total["cost_nano"] else round(total["cost_nano"] / minutes)
+    risk = None if unpriced and not total["at_risk_nano"] else total["at_risk_nano"]
     text = (
-        f"{nano_to_text(round(total['cost_nano'] / minutes), 4)} USD a minute; not in it: {total['unpriced']} calls "
-        f"without a known price, {nano_to_text(total['at_risk_nano'], 4)} USD at risk; {_age(view, now_s)}"
+        f"{nano_to_text(rate, 4)} USD a minute; not in it: {unpriced} calls "
+        f"without a known price, {nano_to_text(risk, 4)} USD at risk; {_age(view, now_s)}"
     )
     return f"{text}; {unreadable} records could not be read" if unreadable else text
 

@@ -157,6 +157,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self.connections_of_server.complete(self)
         super().on_message_complete()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing in the log of another protocol that was asked for: the answer is of this one."""
+
     def send_400_response(self, msg: str) -> None:
         too_large = self._named_bytes > MAX_HEAD_BYTES
         self._refuse(_large_head() if too_large else Problem(400, "not_http", "this is no HTTP request"))

@@ -21,6 +21,8 @@ READERS = 4
 WAITING = 64
 """Above so many that are under way a further one is refused."""
 _Value = TypeVar("_Value")
+_Key = tuple[str, str]
+_Rows = asyncio.Task[list[dict[str, Any]]]
 
 
 class Ledger:
@@ -30,7 +32,8 @@ class Ledger:
         self._settings = settings
         self._client: ClickHouse | None = None
         self._lock = threading.Lock()
-        self._kept: dict[tuple[str, str], tuple[float, asyncio.Task[list[dict[str, Any]]]]] = {}
+        self._kept: dict[_Key, tuple[float, _Rows]] = {}
+        self._old: dict[_Key, tuple[float, list[dict[str, Any]]]] = {}
         self._threads = ThreadPoolExecutor(READERS, "ledger")
         self._under_way = 0
 
@@ -38,23 +41,33 @@ class Ledger:
         """Return the rows of `queries/<question>.sql`. Raises `Problem` 503 while ClickHouse cannot answer."""
         return await self.answer(lambda ledger: ledger.query(load(question), parameters))
 
-    async def ask_sometimes(self, fresh_s: float, question: str, **parameters: object) -> list[dict[str, Any]]:
+    async def ask_sometimes(
+        self, fresh_s: float, question: str, *, old_s: float = 0.0, **parameters: object
+    ) -> list[dict[str, Any]]:
         """As `ask`, but the rows may be so many seconds old: for questions that read much and are asked often.
 
-        Whoever asks while the same question is under way waits for its answer; what has failed is asked again.
+        Whoever asks while the same question is under way waits for its answer, or has the one before at once where that
+        is no older than `old_s`; what has failed is asked again.
         """
         now, key = time.monotonic(), (question, repr(sorted(parameters.items())))
         for old in [name for name, (until, asked) in self._kept.items() if until < now and asked.done()]:
             del self._kept[old]
+        for old in [name for name, (until, _) in self._old.items() if until < now]:
+            del self._old[old]
         if key not in self._kept:
             task = asyncio.create_task(self.ask(question, **parameters))
-            task.add_done_callback(partial(self._heard, key))
+            task.add_done_callback(partial(self._heard, key, now + old_s if old_s else 0.0))
             self._kept[key] = now + fresh_s, task
-        return await asyncio.shield(self._kept[key][1])
+        asked = self._kept[key][1]
+        if key in self._old and not asked.done():
+            return self._old[key][1]
+        return await asyncio.shield(asked)
 
-    def _heard(self, key: tuple[str, str], task: "asyncio.Task[list[dict[str, Any]]]") -> None:
+    def _heard(self, key: _Key, until: float, task: _Rows) -> None:
         if task.cancelled() or task.exception() is not None:
             self._kept.pop(key, None)
+        elif until:
+            self._old[key] = until, task.result()
 
     async def answer(self, question: Callable[[ClickHouse], _Value]) -> _Value:
         """Return what a question of several queries gives. Raises `Problem` as `ask` does."""

@@ -90,18 +90,19 @@ class Recent:
             steps = steps.with_columns(pl.lit("").alias("org"))
         end = int(now_s) // STEP_S
         recent = pl.col("step") > end - window_s // STEP_S
-        last_hour = pl.when(pl.col("step") > end - KEPT_S // STEP_S).then(pl.col("cost_nano")).otherwise(0)
+        last_hour = pl.col("step") > end - KEPT_S // STEP_S
         rows = (
             steps.group_by("org", "name")
             .agg(
                 *(pl.col(name).filter(recent).sum() for name in MEASURES),
-                last_hour.sum().alias("hour_nano"),
+                pl.col("cost_nano").filter(last_hour).sum().alias("hour_nano"),
+                pl.col("unpriced").filter(last_hour).sum().alias("hour_unpriced"),
                 (pl.col("step").max() * STEP_S).alias("last_s"),
             )
             .filter(pl.col("calls") > 0)
             .sort([sort, "calls", "org", "name"], descending=[True, True, False, False])
         )
-        total = {name: int(rows[name].sum()) for name in (*MEASURES, "hour_nano")}
+        total = {name: int(rows[name].sum()) for name in (*MEASURES, "hour_nano", "hour_unpriced")}
         return View(by, window_s, self.as_of_ms, rows.to_dicts(), total)
 
 

@@ -50,7 +50,7 @@ def movers(here: Sequence[Row], there: Sequence[Row], columns: Sequence[str]) ->
                 "calls": now["calls"] if now else 0,
                 "calls_before": before["calls"] if before else 0,
                 "unpriced": now["unpriced"] if now else 0,
-                "usd_at_risk": int(now["risk_nano"]) / NANO_PER_USD if now else 0.0,
+                "usd_at_risk": _at_risk(now),
                 "more_nano": more,
             }
         )
@@ -64,6 +64,12 @@ def _known(row: Row | None) -> int:
 def _usd(row: Row | None) -> float | None:
     """Return the known cost: 0 without a call, None where there were calls and nothing is known of them."""
     return 0.0 if row is None else None if row["total_nano"] is None else int(row["total_nano"]) / NANO_PER_USD
+
+
+def _at_risk(row: Row | None) -> float | None:
+    """Return what calls without a price may cost: None where there are some and nothing is known of them."""
+    risk = int(row["risk_nano"]) if row else 0
+    return None if row and row["unpriced"] and not risk else risk / NANO_PER_USD
 
 
 def _new(row: Row) -> Row:

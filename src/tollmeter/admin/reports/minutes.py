@@ -12,7 +12,7 @@ ALL = 2**32 - 1
 """As a LIMIT: everything."""
 LONG = timedelta(hours=2)
 """Shorter periods are read from the ledger alone."""
-_BY = frozenset({"org", "provider", "model", "key", "label", "day"})
+_BY = frozenset({"org", "provider", "model", "key", "label", "hour", "day", "week", "month"})
 _FILTERS = frozenset({"org_id", "api_key_id", "label"})
 """What minutes can be filtered by; a provider and a model have more than one name, which they do not know."""
 _WHOLE_PART = 0.9

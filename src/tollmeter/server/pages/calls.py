@@ -1,7 +1,7 @@
 """The page Calls: each call with its cost, filtered and summed up; CSV of exactly these; one call's whole story."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
@@ -9,12 +9,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.admin.reports import questions
+from tollmeter.admin.reports.asked import Asked
 from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.admin.reports.rows import plain
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.filters import CALENDAR, PRESETS, Filters, filters_of
 from tollmeter.server.pages.site import HEADERS, looker, page, reader
 from tollmeter.server.problems import Problem
+from tollmeter.sinks.clickhouse.queries import moment
 
 PAGE_ROWS, CSV_ROWS = 100, 100_000
 COLUMNS = (
@@ -35,6 +37,8 @@ COLUMNS = (
 )
 """Of the CSV: the table, with what it leaves out for width."""
 SORTS = {"time": 0, "cost": 1}
+NEWEST = (timedelta(minutes=15), timedelta(hours=4))
+"""The ends of a period that are looked at before all of it."""
 
 
 async def calls(request: Request) -> Response:
@@ -90,9 +94,21 @@ async def call(request: Request) -> Response:
 
 
 async def _rows(request: Request, shown: Filters, top: int, skip: int) -> list[dict[str, Any]]:
+    """Return the newest or dearest calls of a period; the newest mostly stand in its last minutes or hours."""
     by_cost = SORTS.get(request.query_params.get("sort", "time"), 0)
-    asked = {**shown.asked.parameters(), "by_cost": by_cost, "top": top, "skip": skip}
-    return await parts_of(request).ledger.ask("call_list", **asked)
+    ledger, asked = parts_of(request).ledger, shown.asked
+    for span in () if by_cost else NEWEST:
+        if asked.until - asked.since <= 2 * span:
+            break
+        since = moment(asked.until - span)
+        found = await ledger.ask("call_list", **{**_list(asked, by_cost, top, skip), "since": since})
+        if len(found) == top:
+            return found
+    return await ledger.ask("call_list", **_list(asked, by_cost, top, skip))
+
+
+def _list(asked: Asked, by_cost: int, top: int, skip: int) -> dict[str, object]:
+    return {**asked.parameters(), "by_cost": by_cost, "top": top, "skip": skip}
 
 
 def _page_number(request: Request) -> int:

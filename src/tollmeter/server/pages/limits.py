@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,9 +12,11 @@ from starlette.routing import Route
 
 from tollmeter.admin import access
 from tollmeter.admin.adjust import Wish, in_words, midnight_ms, raised
-from tollmeter.admin.model_rules import model_rules
 from tollmeter.admin.policy_text import PolicyTextError, limit_of
-from tollmeter.broker.policies import PolicyError, Rules, adjust, read_rules
+from tollmeter.admin.scope_use import FX_WORDS
+from tollmeter.admin.spend_status import used_limits
+from tollmeter.broker.policies import PolicyError, Rules, adjust, entries, read_rules, rules_of
+from tollmeter.broker.unreadable import readable
 from tollmeter.schemas.access import EVERYONE, Block
 from tollmeter.schemas.addresses import named_address
 from tollmeter.schemas.model_rules import ModelRule
@@ -23,9 +25,11 @@ from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.doing import admin_form, back, by_whom, choice, done
 from tollmeter.server.pages.session import Session
 from tollmeter.server.pages.site import page, reader
+from tollmeter.server.parts import Parts
 from tollmeter.server.problems import Problem
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.limits.adjusted import adjusted
+from tollmeter.streams.rules.limits.periods import period_of
 
 PATH = "/dashboard/limits"
 SCOPES = {"api_key": "Key", "client_ip": "Address", "user": "User"}
@@ -41,39 +45,73 @@ async def limits(request: Request) -> Response:
     if isinstance(session, Response):
         return session
     parts, now = parts_of(request), datetime.now(UTC)
-    asked = {"org_id": session.sees, "user_id": session.user, "top": ROWS}
-    budgets, known = await asyncio.gather(
-        parts.ledger.ask("budget_list", **asked), asyncio.to_thread(_known, parts.line), return_exceptions=True
-    )
-    for failed in (budgets, known):
-        if isinstance(failed, BaseException) and not isinstance(failed, (Problem, PolicyError)):
+    reading = asyncio.to_thread(_of_log, parts.line)
+    pools, log = await asyncio.gather(_pools(parts, session), reading, return_exceptions=True)
+    if isinstance(log, PolicyError):
+        raise Problem(503, "policies_away", str(log))
+    for failed in (pools, log):
+        if isinstance(failed, BaseException) and not isinstance(failed, Problem):
             raise failed
-    if isinstance(known, BaseException):
-        raise Problem(503, "policies_away", str(known))
-    rules, blocked, models = known
-    mine = [one for one in rules.policies.values() if _is_shown(one, session)]
+    assert isinstance(log, tuple)
+    rules, blocked, models = log
+    now_ms = round(now.timestamp() * 1_000)
+    budgets: list[dict[str, Any]] | None = None
+    if session.user:
+        budgets = await _own(parts, rules, session, int(now.timestamp()))
+    elif not isinstance(pools, BaseException):
+        budgets = [_budget(one, rules.policies.get(one["policy_id"]), now_ms) for one in pools]
+    groups = rules.groups.of(session.org, session.user) if session.user else ()
+    binding = {one["policy_id"] for one in budgets or ()} if session.user else set()
+    mine = [one for one in rules.policies.values() if _is_shown(one, session) or one.policy_id in binding]
     given = {name: request.query_params.get(name, "") for name in _GIVEN}
     values: dict[str, Any] = {
-        "budgets": None
-        if isinstance(budgets, BaseException)
-        else [_budget(one, rules.policies.get(one["policy_id"]), round(now.timestamp() * 1_000)) for one in budgets],
+        "budgets": budgets,
         "rows": [
             {"block": one, "over": one.until is not None and one.until <= now, "ours": session.sees in ("", one.org_id)}
             for one in blocked
             if _is_blocked(one, session)
         ],
-        "raises": _raises(mine, given, round(now.timestamp() * 1_000)),
+        "raises": _raises(mine, given, now_ms),
         "otherwise": [one for policy in mine for one in _otherwise(policy, now)],
         "models": [
-            {"whom": _whose(one.org_id, one.scope, one.name), "rule": one} for one in models if _is_shown(one, session)
+            {"whom": _whose(one.org_id, one.scope, one.name), "rule": one}
+            for one in models
+            if _is_shown(one, session) or _holds(one, session, groups)
         ],
         "unreadable": [one for one in rules.unreadable if not session.user and session.sees in ("", one.org_id)],
     }
     return page(request, "limits.html", session, scopes=SCOPES, given=given, hours=HOURS, **values)
 
 
-def _known(line: Settings) -> tuple[Rules, list[Block], list[ModelRule]]:
-    return read_rules(line), access.blocks(line), model_rules(line)
+async def _pools(parts: Parts, session: Session) -> list[dict[str, Any]]:
+    """Return the limits of pools with what is used of them; a user has his own question."""
+    return [] if session.user else await parts.ledger.ask("budget_list", org_id=session.sees, user_id="", top=ROWS)
+
+
+def _of_log(line: Settings) -> tuple[Rules, list[Block], list[ModelRule]]:
+    """Return rules, blocks and rules about models, by one reading of the log. Raises `PolicyError`."""
+    found = entries(line)
+    return rules_of(found), readable(found, Block), readable(found, ModelRule)
+
+
+async def _own(parts: Parts, rules: Rules, session: Session, at_s: int) -> list[dict[str, Any]] | None:
+    """Return what binds a user's calls, for himself and through his groups; None while the ledger does not answer."""
+    try:
+        found = await parts.ledger.answer(lambda ledger: used_limits(ledger, rules, session.org, session.user, at_s))
+    except Problem:
+        return None
+    rows = [
+        {
+            **{name: getattr(one, name) for name in ("policy_id", "unit", "timezone", "org_id", "scope", "name")},
+            "amount": one.amount,
+            "used": use.of(one.unit),
+            "period": one.limit.window,
+            "ends": _moment(1_000 * period_of(one.limit.window, one.timezone, at_s)[1]),
+            "fx": FX_WORDS[mark] if (mark := use.fx(one.unit)) else "",
+        }
+        for one, use in found
+    ]
+    return sorted((_budget(one, None, 0) for one in rows), key=lambda one: (-one["percent"], one["policy_id"]))
 
 
 async def raise_(request: Request) -> Response:
@@ -142,6 +180,12 @@ def _is_shown(policy: Policy | ModelRule, session: Session) -> bool:
     return session.sees in ("", policy.org_id) and own
 
 
+def _holds(one: ModelRule, session: Session, groups: Collection[str]) -> bool:
+    """Say whether a rule of the organisation, or of one of his groups, holds for the user who looks."""
+    named = one.scope == "org" or (one.scope == "group" and one.name in groups)
+    return bool(session.user) and one.org_id == session.org and named
+
+
 def _is_blocked(one: Block, session: Session) -> bool:
     own = not session.user or (one.scope, one.name) == ("user", session.user)
     return (session.sees in ("", one.org_id) or one.org_id == EVERYONE) and own
@@ -155,7 +199,7 @@ def _budget(row: dict[str, Any], policy: Policy | None, now_ms: int) -> dict[str
     limits = {limit.key: limit for limit in adjusted(policy, now_ms).all_limits} if policy else {}
     amount = limits[key].amount * per_unit if key in limits else row["amount"]
     amounts = {"limit": amount / places, "used": row["used"] / places, "percent": 100 * row["used"] / amount}
-    return {**row, **amounts, "key": key, "whom": _whose(row["org_id"], row["scope"], row["name"])}
+    return {"fx": "", **row, **amounts, "key": key, "whom": _whose(row["org_id"], row["scope"], row["name"])}
 
 
 def _whose(org: str, scope: str, name: str) -> str:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 WINDOW_S, ROWS = 300, 8
 SHOWN = ("key", "user", "model", "ip")
-ALERTS = 10
-_SUMS = ("calls", "refused", "unpriced", "cost_nano", "at_risk_nano", "hour_nano")
+ALERTS, ALERTS_S = 10, 10
+"""So many open alerts are shown, no older than so many seconds."""
+_SUMS = ("calls", "refused", "unpriced", "cost_nano", "at_risk_nano", "hour_nano", "hour_unpriced")
 FRESH_S, WAIT_S, MOST = 0.5, 30.0, 1_000
 _LEDGER_S = 1.0
 """The ledger adds what was before; the page does not wait for it any longer."""
@@ -67,6 +68,7 @@ class Lives:
 async def _values(request: Request, session: Session) -> dict[str, Any]:
     at = datetime.now(UTC)
     values: dict[str, Any] = {"views": [], "rate": None, "age_s": None, "problem": "", "window_min": WINDOW_S // 60}
+    values["alerts_s"] = ALERTS_S
     try:
         source = await request.app.state.along.look()
         orgs = session.orgs(parts_of(request).line.org)
@@ -100,27 +102,30 @@ def _rest(rows: Sequence[dict[str, Any]]) -> dict[str, int] | None:
 
 
 async def _before(request: Request, session: Session, at: datetime) -> dict[str, Any]:
-    """Return the same five minutes a day and a week ago, and open alerts; None where the ledger does not say."""
+    """Return the same five minutes a day and a week ago, and open alerts; None: the ledger does not say in time."""
     parts = parts_of(request)
     ledger, orgs = parts.ledger, session.orgs(parts.line.org)
-    found: dict[str, Any] = {"yesterday": None, "last_week": None, "alerts": None}
-    try:
-        async with asyncio.timeout(_LEDGER_S):
-            for name, days in (("yesterday", 1), ("last_week", 7)):
-                until = at - timedelta(days=days)
-                [row] = await ledger.ask_sometimes(
-                    20.0,
-                    "spend_between",
-                    orgs=orgs,
-                    user_id=session.user,
-                    since=f"{until - timedelta(seconds=WINDOW_S):%Y-%m-%d %H:%M:00}",
-                    until=f"{until:%Y-%m-%d %H:%M:00}",
-                )
-                found[name] = row
-            asked = {"org_id": session.sees, "user_id": session.user, "top": ALERTS}
-            found["alerts"] = await ledger.ask_sometimes(2.0, "open_alerts", **asked)
-    except (Problem, TimeoutError):
-        pass
+
+    async def spent(days: int) -> dict[str, Any]:
+        until = at - timedelta(days=days)
+        since = f"{until - timedelta(seconds=WINDOW_S):%Y-%m-%d %H:%M:00}"
+        asked: dict[str, Any] = {"orgs": orgs, "user_id": session.user, "since": since}
+        asked["until"] = f"{until:%Y-%m-%d %H:%M:00}"
+        [row] = await ledger.ask_sometimes(60.0, "spend_between", **asked)
+        return row
+
+    seen: dict[str, Any] = {"org_id": session.sees, "user_id": session.user, "top": ALERTS}
+    alerts = ledger.ask_sometimes(2.0, "open_alerts", old_s=ALERTS_S, **seen)
+    asking = {"yesterday": spent(1), "last_week": spent(7), "alerts": alerts}
+    tasks = {name: asyncio.ensure_future(one) for name, one in asking.items()}
+    await asyncio.wait(tasks.values(), timeout=_LEDGER_S)
+    found: dict[str, Any] = dict.fromkeys(tasks)
+    for name, task in tasks.items():
+        try:
+            found[name] = task.result() if task.done() else None
+        except Problem:
+            continue
+        task.cancel()  # the question itself goes on, and is answered to whoever asks next
     return found
 
 

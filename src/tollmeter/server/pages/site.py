@@ -44,8 +44,6 @@ TABS = (
 )
 LONGEST = 4_000
 """Characters of a text that a page shows."""
-LONGEST = 4_000
-"""Characters of a text that a page shows."""
 LATE_S, BEHIND_S = 60, 600
 """From which age on figures are amber, and red."""
 
@@ -60,7 +58,15 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         finalize=_seen,
     )
-    made.filters |= {"usd": usd, "count": count, "age": age, "moment": moment, "exact": exact}
+    made.filters |= {
+        "usd": usd,
+        "count": count,
+        "age": age,
+        "moment": moment,
+        "exact": exact,
+        "known": known,
+        "per": per,
+    }
     return made
 
 
@@ -152,6 +158,16 @@ def told(handler: Handler) -> Handler:
 def usd(nano: int | None, places: int = 4) -> str:
     """Return an amount for people; what is not known is a dash."""
     return nano_to_text(None if nano is None else int(nano), places)
+
+
+def known(nano: int, unpriced: int) -> int | None:
+    """Return a sum of what is known; of 0 beside calls without a price nothing is, and it is None."""
+    return None if unpriced and not nano else nano
+
+
+def per(nano: int | None, parts: int) -> int | None:
+    """Return one part of an amount, rounded down."""
+    return None if nano is None else nano // parts
 
 
 def count(number: int | None) -> str:

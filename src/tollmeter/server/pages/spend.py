@@ -12,7 +12,7 @@ from starlette.routing import Route
 from tollmeter.admin.reports import questions
 from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.admin.reports.questions import BY, Answered
-from tollmeter.admin.reports.rows import plain
+from tollmeter.admin.reports.rows import Row, plain
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.filters import CALENDAR, PRESETS, Filters, filters_of
 from tollmeter.server.pages.site import HEADERS, looker, page, reader
@@ -22,6 +22,8 @@ TOP = 50
 ALL = 100_000
 SPARKS = 20_000
 """Above so many points no lines are drawn."""
+TIMES = frozenset({"hour", "day", "week", "month"})
+SUMS = ("calls", "prompt_tokens", "output_tokens", "unpriced", "known_nano", "risk_nano")
 MEASURES = ("calls", "prompt_tokens", "output_tokens", "usd_est", "unpriced", "usd_at_risk")
 
 
@@ -33,12 +35,10 @@ async def spend(request: Request) -> Response:
     now = datetime.now(UTC)
     shown, by = filters_of(request, session, now, "month"), _by(request)
     step = "hour" if shown.span in ("1h", "24h", "48h", "today") else "day"
-    answered, days = await asyncio.gather(_ask(request, shown, by), _ask(request, shown, (step,)))
-    rows, steps = answered.rows, sorted(days.rows, key=lambda one: one[step])
+    answered, rows, steps, fine = await _figures(request, shown, by, step)
     sparks: dict[tuple[str, ...], str] = {}
-    if not {"hour", "day", "week", "month"} & {*by} and len(steps) > 1 and len(rows) * len(steps) <= SPARKS:
-        found = await _ask(request, shown, (*by, step))
-        sparks = sparklines(found.rows, [BY[name] for name in by], step, [one[step] for one in steps])
+    if len(steps) > 1:
+        sparks = sparklines(fine, [BY[name] for name in by], step, [one[step] for one in steps])
     values: dict[str, Any] = {
         "filters": shown,
         "presets": PRESETS,
@@ -88,8 +88,37 @@ def sparklines(
     return {name: line(values) for name, values in series.items()}
 
 
-async def _ask(request: Request, shown: Filters, by: tuple[str, ...]) -> Answered:
-    return await parts_of(request).ledger.answer(lambda ledger: questions.spend(ledger, shown.asked, by, ALL))
+async def _figures(
+    request: Request, shown: Filters, by: tuple[str, ...], step: str
+) -> tuple[Answered, list[Row], list[Row], list[Row]]:
+    """Return an answer with its total and age, the rows, the steps in their order, and the rows step by step.
+
+    One question asks for all where its rows are few; else rows and steps are asked for, and nothing is drawn.
+    """
+    if not TIMES & {*by}:
+        found = await _ask(request, shown, (*by, step), SPARKS + 1)
+        if len(found.rows) <= SPARKS:
+            steps = sorted(grouped(found.rows, [step]), key=lambda one: str(one[step]))
+            return found, grouped(found.rows, [BY[name] for name in by]), steps, found.rows
+    answered, days = await asyncio.gather(_ask(request, shown, by), _ask(request, shown, (step,)))
+    return answered, answered.rows, sorted(days.rows, key=lambda one: str(one[step])), []
+
+
+def grouped(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
+    """Return the rows summed up by fewer of their columns, dearest first, as the ledger would."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in columns), []).append(row)
+    made = [{**dict(zip(columns, names, strict=True)), **_sums(some)} for names, some in groups.items()]
+    names = sorted(columns)
+    return sorted(
+        made,
+        key=lambda one: (one["total_nano"] is None, -(one["total_nano"] or 0), *(str(one[name]) for name in names)),
+    )
+
+
+async def _ask(request: Request, shown: Filters, by: tuple[str, ...], top: int = ALL) -> Answered:
+    return await parts_of(request).ledger.answer(lambda ledger: questions.spend(ledger, shown.asked, by, top))
 
 
 def _by(request: Request) -> tuple[str, ...]:
@@ -100,18 +129,15 @@ def _by(request: Request) -> tuple[str, ...]:
     return names
 
 
-def _summed(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _summed(rows: Sequence[Row]) -> Row | None:
     """Return what is beyond the rows that are shown, as one: the sum is whole."""
-    if not rows:
-        return None
-    sums = {name: sum(row[name] for row in rows) for name in ("calls", "prompt_tokens", "output_tokens", "unpriced")}
-    known, risk = (sum(row[name] for row in rows) for name in ("known_nano", "risk_nano"))
-    return {
-        **sums,
-        "count": len(rows),
-        "total_nano": None if sums["unpriced"] and not known else known,
-        "risk_nano": risk,
-    }
+    return {**_sums(rows), "count": len(rows)} if rows else None
+
+
+def _sums(rows: Sequence[Row]) -> Row:
+    """Return the sums of rows; a known cost of 0 beside calls without a price is not known."""
+    sums: Row = {name: sum(row[name] for row in rows) for name in SUMS}
+    return {**sums, "total_nano": None if sums["unpriced"] and not sums["known_nano"] else sums["known_nano"]}
 
 
 def _bars(steps: list[dict[str, Any]], step: str) -> list[dict[str, Any]]:

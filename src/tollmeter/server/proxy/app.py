@@ -71,6 +71,7 @@ class Proxy:
         provider = self._provider(target)
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         query = scope["query_string"].decode("latin-1")
+        _no_sockets(headers)
         caller = self._caller(our_key(headers, query, target.key, provider.entry.key))
         if self._parts.limiter is not None:
             self._parts.limiter.take(caller.key_id)
@@ -159,6 +160,16 @@ def _asked(method: str, target: Aim, query: str, headers: Pairs, provider: Provi
     whose = provider.entry.key
     passed = to_provider(without_keys(headers, whose))
     return Asked(method, target.path, query_without_key(query, whose), passed, b"")
+
+
+def _no_sockets(headers: Pairs) -> None:
+    """Raise `Problem` 501 for what wants to be a WebSocket: as a plain request the provider would answer oddly."""
+    if any(name == "upgrade" and "websocket" in value.lower() for name, value in headers):
+        text = (
+            "WebSockets, as realtime APIs use them, do not go through this proxy, and the provider was not asked: "
+            "connect to it directly, and send what the session used to /ingest"
+        )
+        raise Problem(501, "no_websockets", text, headers={"connection": "close"})
 
 
 async def _hung_up(receive: Receive, task: "asyncio.Task[None]") -> None:
