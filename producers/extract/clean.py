@@ -7,6 +7,7 @@ UTC, numbers out of bounds and unknown words are left out.
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, get_args
 
 from tollmeter.producers.extract.usage import amount
@@ -80,6 +81,7 @@ def clean_text(value: object, most: int = MAX_CHARS) -> str | None:
     return str(value)[:most].encode("utf-8", "replace").decode("utf-8")
 
 
+@lru_cache(maxsize=256)
 def _cleaner(name: str) -> Callable[[object], object]:
     if name in _WORDS:
         return lambda value: word if (word := str(value).upper()) in _WORDS[name] else None

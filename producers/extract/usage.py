@@ -100,7 +100,12 @@ def get(body: object, *names: str) -> Any:
 
     Methods count as absent: an SDK's object may have one of the same name.
     """
+    plain = type(body) is dict
     for name in names:
+        if plain and "." not in name:
+            if (found := body.get(name)) is not None:  # type: ignore[attr-defined]
+                return found
+            continue
         found = body
         for part in _parts(name):
             found = found.get(part) if type(found) is dict else _member(found, part)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from tollmeter.schemas.names import model_id, without_date
@@ -11,6 +12,8 @@ Test = Callable[[str], bool]
 Key = tuple[str, str]
 """Provider and model id in the book."""
 
+KEPT, LONGEST = 4_096, 512
+"""So many answers about names are kept, of names no longer than that: services write few, strangers anything."""
 _COMPACT_DATE = re.compile(r"^(.*)-(\d{4})(\d{2})(\d{2})$")
 
 
@@ -59,6 +62,9 @@ class Catalogue:
     def __init__(self, entries: Sequence[dict[str, Any]], also_called: Mapping[str, str]) -> None:
         self.sellers = {seller.id: seller for seller in map(Seller, entries)}
         self._also_called = also_called
+        self._found = lru_cache(KEPT)(self._find)
+        self._makers = lru_cache(KEPT)(self._maker)
+        self._identities = lru_cache(KEPT)(self._identity)
 
     def provider_at(self, host: str, stated: str, model: str) -> str:
         """Return the provider's id: whose host was called, whatever was stated; else as `provider` does."""
@@ -85,26 +91,32 @@ class Catalogue:
 
     def maker(self, model: str) -> str:
         """Return who makes a model; "" when its name does not say."""
+        return self._makers(model) if len(model) <= LONGEST else self._maker(model)
+
+    def _maker(self, model: str) -> str:
         name = (spellings(model, "") or [""])[-1]
         return next((seller.id for seller in self.sellers.values() if seller.makes and seller.makes(name)), "")
 
     def model(self, provider: str, name: str) -> tuple[Key | None, bool]:
         """Return the model of a name as the provider sells it, and whether only without the date of its version."""
         for form in self.forms(name, provider):
-            if found := self._find(provider, form):
+            if found := self._sold(provider, form):
                 return found, False
         shorter = without_date((spellings(name, provider) or [""])[-1])
-        return (self._find(provider, shorter), True) if shorter else (None, False)
+        return (self._sold(provider, shorter), True) if shorter else (None, False)
 
     def identity(self, provider: str, *names: str) -> str:
         """Return which model the line counts a call under: by its first name that is known, the answered one first."""
+        short = sum(map(len, names)) <= LONGEST
+        return self._identities(provider, *names) if short else self._identity(provider, *names)
 
+    def _identity(self, provider: str, *names: str) -> str:
         def known(name: str) -> bool:
             sellers = dict.fromkeys((provider, self.maker(name)))
             return any(self.model(seller, name)[0] is not None for seller in sellers)
 
         def by_maker(name: str) -> str | None:
-            found = self._find(self.maker(name), name)
+            found = self._sold(self.maker(name), name)
             return None if found is None else found[1]
 
         return model_id(names, known, by_maker)
@@ -114,6 +126,9 @@ class Catalogue:
         forms = spellings(name, provider) or [""]
         first, _, rest = forms[-1].partition("/")
         return [*forms, rest] if rest and self._also_called.get(first, first) == provider else forms
+
+    def _sold(self, provider: str, name: str) -> Key | None:
+        return self._found(provider, name) if len(name) <= LONGEST else self._find(provider, name)
 
     def _find(self, provider: str, name: str) -> Key | None:
         seller = self.sellers.get(provider)

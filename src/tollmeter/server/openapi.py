@@ -2,17 +2,19 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
+from pydantic import BaseModel
 from starlette.routing import BaseRoute, Route
 
 from tollmeter import __version__
 from tollmeter.schemas.cloudevents import REQUIRED
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.server.door import Door
+from tollmeter.server.query import PARAMETERS, taken_of
 
 Schema = dict[str, Any]
 PUBLIC = frozenset({"/ping", "/health", "/livez", "/readyz", "/openapi.json", "/docs"})
@@ -52,7 +54,8 @@ def document(doors: Sequence[Door], routes: Iterable[BaseRoute]) -> Schema:
         if isinstance(route, Route):
             path, parameters = _path(route.path)
             for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
-                paths.setdefault(path, {})[method.lower()] = _of_route(route, method.lower(), parameters)
+                made = _of_route(route, method, parameters, components)
+                paths.setdefault(path, {})[method.lower()] = made
     return {
         "openapi": "3.1.0",
         "info": {
@@ -78,18 +81,35 @@ def _of_door(door: Door, components: Schema) -> Schema:
     return found | ({"deprecated": True} if door.deprecated else {})
 
 
-def _of_route(route: Route, method: str, parameters: list[Schema]) -> Schema:
-    text = inspect.getdoc(inspect.unwrap(route.endpoint)) or ""
+def _of_route(route: Route, method: str, in_path: list[Schema], components: Schema) -> Schema:
+    text, taken = inspect.getdoc(inspect.unwrap(route.endpoint)) or "", taken_of(route.endpoint)
     found: Schema = {
         "summary": " ".join(text.partition("\n\n")[0].split()),
-        "operationId": _name(method, route.path),
-        "responses": {"200": {"description": "The answer"}, **_DEFAULT},
+        "operationId": _name(method.lower(), route.path),
+        "responses": {"200": {"description": "The answer", "content": {taken.answer: {}}}, **_DEFAULT},
     }
-    if parameters:
+    if parameters := [*in_path, *map(_parameter, taken.parameters)]:
         found["parameters"] = parameters
+    if method in taken.bodies:
+        schema = {"schema": _body(*taken.bodies[method], components)}
+        found["requestBody"] = {"required": True, "content": {"application/json": schema}}
     if route.path not in PUBLIC:
         found["security"] = [{"AdminKey": []}, {"Bearer": []}]
     return found
+
+
+def _parameter(name: str) -> Schema:
+    schema, text = PARAMETERS[name]
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": text}
+
+
+def _body(shape: type[BaseModel], said: Collection[str], components: Schema) -> Schema:
+    """Return the schema of a body: the shape without what path or key say."""
+    schema = shape.model_json_schema(ref_template=_REF + "{model}")
+    components.update(schema.pop("$defs", {}))
+    schema["properties"] = {name: one for name, one in schema["properties"].items() if name not in said}
+    schema["required"] = [name for name in schema.get("required", ()) if name not in said]
+    return schema
 
 
 def _path(path: str) -> tuple[str, list[Schema]]:

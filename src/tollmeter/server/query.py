@@ -1,10 +1,16 @@
-"""Parameters of an answer: a period in a zone, filters, pages. One that nobody knows is refused, never ignored."""
+"""Parameters of an answer: a period in a zone, filters, pages. One that nobody knows is refused, never ignored.
 
-from collections.abc import Collection
+A handler declares what it takes with `takes`; `checked` lets nothing else through, and OpenAPI is made of the same.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from pydantic import BaseModel
 from starlette.requests import Request
+from starlette.responses import Response
 
 from tollmeter.admin.reports.asked import NO_FILTER, Asked, back, calendar, instant, midnight
 from tollmeter.admin.reports.minutes import whole_from
@@ -21,24 +27,89 @@ MOST_ROWS = 1_000
 _FIRST = datetime(1971, 1, 1, tzinfo=UTC)
 
 
-def checked(request: Request, known: Collection[str]) -> dict[str, str]:
-    """Return the parameters. Raises `Problem` 400 naming one that is unknown or said twice."""
+Handler = Callable[[Request], Awaitable[Response]]
+_ANY: dict[str, Any] = {"type": "string"}
+_WHOLE: dict[str, Any] = {"type": "integer", "minimum": 1}
+_MOMENT = "ISO 8601; of `zone` where it names no offset"
+PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
+    "from": (_ANY, f"Where the period begins: {_MOMENT}, or a span before its end like 48h"),
+    "until": (_ANY, f"Where it ends, which is no part of it: {_MOMENT}; without it now"),
+    "month": (_ANY, "A calendar month of `zone`, like 2026-11, instead of from and until"),
+    "day": (_ANY, "A calendar day of `zone`, like 2026-11-22, instead of from and until"),
+    "zone": (_ANY, "Time zone of days, months and times, like Europe/Berlin; without it UTC"),
+    "user": (_ANY, "Calls of this user alone"),
+    "provider": (_ANY, "Calls to this provider alone"),
+    "model": (_ANY, "Calls of this model alone, by any of its names"),
+    "key": (_ANY, "Calls with the provider's key of this id alone"),
+    "label": (_ANY, "Calls with keys of this label alone"),
+    "page": (_WHOLE, "Which page, from 1 on"),
+    "limit": (_WHOLE, "Rows, of a page where there are pages"),
+    "top": (_WHOLE, "Rows, the dearest first"),
+    "by": (_ANY, "Columns to sum up by, with commas between them"),
+    "token": (_ANY, "Calls with this tracking token alone"),
+    "currency": (_ANY, "Of the amounts, or of the limits that are meant"),
+    "billing_scope_org": ({"type": "string", "enum": ["true", "false"]}, "false: what he spent on keys of his own"),
+    "scope": (_ANY, "Whose limits: org, group, user, api_key and so on"),
+    "name": (_ANY, "The name in that scope"),
+    "applies": (_ANY, "pool or each_member"),
+    "at": (_ANY, "The moment that prices are of: ISO 8601; without it now"),
+}
+"""Every parameter that any handler takes: the schema of its text, and what it means."""
+OF_CALLS = (*PERIOD, *FILTERS)
+"""What `asked_of` reads."""
+
+
+class Taken(NamedTuple):
+    """What a handler takes: parameters, by method the shape of the body and its fields that path or key say."""
+
+    parameters: tuple[str, ...] = ()
+    bodies: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {}  # noqa: RUF012 - never changed
+    answer: str = "application/json"
+
+
+def takes(
+    *names: str,
+    body: type[BaseModel] | None = None,
+    methods: Sequence[str] = ("POST", "PUT", "PATCH"),
+    said: Sequence[str] = (),
+    answer: str = "application/json",
+) -> Callable[[Handler], Handler]:
+    """Declare what a handler takes: parameters by name, and with some methods a body; path or key say the `said`."""
+    bodies = {} if body is None else {method: (body, tuple(said)) for method in methods}
+
+    def marked(handler: Handler) -> Handler:
+        handler.taken = Taken(tuple(dict.fromkeys(names)), bodies, answer)  # type: ignore[attr-defined]
+        return handler
+
+    return marked
+
+
+def taken_of(handler: object) -> Taken:
+    """Return what a handler declares; without a word it takes nothing."""
+    found: Taken = getattr(handler, "taken", Taken())
+    return found
+
+
+def checked(request: Request) -> dict[str, str]:
+    """Return the parameters. Raises `Problem` 400 naming one that the handler does not take, or that is said twice."""
+    known = taken_of(request.scope["endpoint"]).parameters
     found: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in known:
-            raise bad(name, f"no such parameter here; there are {', '.join(sorted(known))}")
+            there = f"there are {', '.join(sorted(known))}" if known else "there are none"
+            raise bad(name, f"no such parameter here; {there}")
         if name in found:
             raise bad(name, "said twice")
         found[name] = value
     return found
 
 
-def asked_of(request: Request, caller: Caller, default: str, more: Collection[str] = ()) -> Asked:
+def asked_of(request: Request, caller: Caller, default: str) -> Asked:
     """Return which calls of the caller's organisation are meant. Raises `Problem` 400.
 
     `default` is the period where none is named: a span before now, `TODAY`, `THIS_MONTH` or `EVER`.
     """
-    given = checked(request, {*PERIOD, *FILTERS, *more})
+    given = checked(request)
     zone = zone_of(given)
     filters = {**NO_FILTER, "org_id": caller.org_id}
     filters |= {column: _no_secret(name, given.get(name, "")) for name, column in FILTERS.items()}

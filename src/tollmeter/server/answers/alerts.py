@@ -17,7 +17,7 @@ from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
-from tollmeter.server.query import asked_of, whole
+from tollmeter.server.query import PERIOD, asked_of, checked, takes, whole
 from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.notify.commands import Said, acknowledge, judge
 from tollmeter.streams.notify.commands import mute as say_mute
@@ -48,11 +48,12 @@ class Word(BaseModel):
     reason: str = Field(default="", max_length=512)
 
 
+@takes(*PERIOD, "limit")
 async def listed(request: Request) -> Response:
     """List the organisation's alerts of a period, oldest first: as CloudEvents, with what became of each."""
     caller = caller_of(request, "read")
-    asked = asked_of(request, caller, "7d", {"limit"})
-    limit = whole(dict(request.query_params), "limit", 1_000, 10_000)
+    asked = asked_of(request, caller, "7d")
+    limit = whole(checked(request), "limit", 1_000, 10_000)
     parameters = {**asked.parameters(), "limit": limit, "id": ""}
     rows = await parts_of(request).ledger.answer(lambda ledger: ledger.query(load("alerts_of"), parameters))
     return JsonAnswer({**asked.document(), "alerts": [_document(row) for row in rows]})
@@ -70,6 +71,7 @@ async def ack(request: Request) -> Response:
     return Response(status_code=204)
 
 
+@takes(body=Quiet, methods=("POST", "DELETE"))
 async def mute(request: Request) -> Response:
     """Tell nobody of the organisation's alerts that match, for a while; DELETE ends it."""
     caller = caller_of(request, "admin")
@@ -84,14 +86,16 @@ async def mute(request: Request) -> Response:
     return Response(status_code=204)
 
 
+@takes(*PERIOD, "limit")
 async def grouped(request: Request) -> Response:
     """List the organisation's incidents of a period: those that go on first, then by money, with their evidence."""
     caller = caller_of(request, "read")
-    asked = asked_of(request, caller, "7d", {"limit"})
-    limit = whole(dict(request.query_params), "limit", 1_000, 10_000)
+    asked = asked_of(request, caller, "7d")
+    limit = whole(checked(request), "limit", 1_000, 10_000)
     return JsonAnswer({**asked.document(), "incidents": (await _incidents(request, asked.parameters()))[:limit]})
 
 
+@takes(body=Word)
 async def feedback(request: Request) -> Response:
     """Say that an incident was expected, so that its like is quiet for a while (a week), or real."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]

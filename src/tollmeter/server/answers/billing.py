@@ -21,7 +21,7 @@ from tollmeter.server.asking import count, parts_of
 from tollmeter.server.auth import Caller
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
-from tollmeter.server.query import EVER, PAGES, THIS_MONTH, asked_of, bad, page_of
+from tollmeter.server.query import EVER, PAGES, PERIOD, THIS_MONTH, asked_of, bad, checked, page_of, takes
 from tollmeter.sinks.clickhouse.queries import load, moment
 
 CURRENCIES = ("rub", "usd", "eur")
@@ -29,6 +29,7 @@ PERIODS = ("today", "this_month", "all_time")
 GROUPS = {"model": ("provider", "model"), "agent": ("agent",), "day": ("day",)}
 
 
+@takes(*PERIOD, *PAGES, "currency")
 async def summary(request: Request) -> Response:
     """Give tokens, cost and requests of today, this month and all time."""
     asked, currency = await _mine(request, EVER)
@@ -40,10 +41,11 @@ async def summary(request: Request) -> Response:
     return await _answer(request, data, asked)
 
 
+@takes(*PERIOD, *PAGES, "currency")
 async def listed(request: Request) -> Response:
     """List the user's calls, the newest first, a page at a time, with what all of them come to."""
     asked, currency = await _mine(request, EVER)
-    page, limit = page_of(dict(request.query_params))
+    page, limit = page_of(checked(request))
     rows = await _ask(request, "my_calls", asked, currency, limit=limit, offset=(page - 1) * limit)
     (total,) = await _ask(request, "my_total", asked, currency)
     count_ = total["requests_count"]
@@ -58,16 +60,19 @@ async def listed(request: Request) -> Response:
     return await _answer(request, data, asked)
 
 
+@takes(*PERIOD, *PAGES, "currency")
 async def by_model(request: Request) -> Response:
     """Give tokens, cost and requests per model, dearest first."""
     return await _grouped(request, "model")
 
 
+@takes(*PERIOD, *PAGES, "currency")
 async def by_agent(request: Request) -> Response:
     """Give tokens, cost and requests per agent, dearest first."""
     return await _grouped(request, "agent")
 
 
+@takes(*PERIOD, *PAGES, "currency")
 async def daily(request: Request) -> Response:
     """Give tokens, cost and requests per local day."""
     return await _grouped(request, "day")
@@ -90,10 +95,8 @@ async def _mine(request: Request, default: str) -> tuple[Asked, str]:
     count(request, caller)
     if "user" in request.query_params:
         raise Problem(403, "own_user_only", "user: a token sees its own user alone")
-    asked = asked_of(request, caller, default, {*PAGES, "currency"})
-    if any(asked.filters[name] for name in ("provider", "model", "api_key_id", "label")):
-        raise bad("filters", "there are none here but the period")
-    currency = request.query_params.get("currency", "rub").lower()
+    asked = asked_of(request, caller, default)
+    currency = checked(request).get("currency", "rub").lower()
     if currency not in CURRENCIES:
         raise bad("currency", f"choose from {', '.join(CURRENCIES)}")
     return asked._replace(filters={**asked.filters, "user_id": user}), currency

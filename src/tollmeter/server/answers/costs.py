@@ -15,31 +15,33 @@ from tollmeter.admin.reports.questions import BY, CALL, OPERATION, SPEND, Answer
 from tollmeter.admin.reports.rows import document
 from tollmeter.server.asking import parts_of, reader_of
 from tollmeter.server.json_answer import JsonAnswer
-from tollmeter.server.query import THIS_MONTH, TODAY, asked_of, bad, checked, whole
+from tollmeter.server.query import OF_CALLS, THIS_MONTH, TODAY, asked_of, bad, checked, takes, whole
 
 
+@takes("zone")
 async def today(request: Request) -> Response:
     """Say what today has cost, per model and key, dearest first, with totals."""
     caller = await reader_of(request)
-    checked(request, {"zone"})
     asked = asked_of(request, caller, TODAY)
     answered = await parts_of(request).ledger.answer(lambda ledger: questions.costs(ledger, asked))
     day = f"{asked.since.astimezone(asked.zone):%Y-%m-%d}"
     return JsonAnswer({"day": day, **_document(answered, asked, ("model", "api_key_id", *SPEND))})
 
 
+@takes(*OF_CALLS, "top")
 async def calls(request: Request) -> Response:
     """List the dearest calls of a period."""
-    asked = asked_of(request, await reader_of(request), "24h", {"top"})
-    top = whole(dict(request.query_params), "top", 20, 10_000)
+    asked = asked_of(request, await reader_of(request), "24h")
+    top = whole(checked(request), "top", 20, 10_000)
     answered = await parts_of(request).ledger.answer(lambda ledger: questions.top_calls(ledger, asked, top))
     return JsonAnswer(_document(answered, asked, CALL))
 
 
+@takes(*OF_CALLS, "by", "top")
 async def spend(request: Request) -> Response:
     """Say what a period has cost by any columns, dearest first."""
-    asked = asked_of(request, await reader_of(request), "48h", {"by", "top"})
-    given = dict(request.query_params)
+    asked = asked_of(request, await reader_of(request), "48h")
+    given = checked(request)
     by = tuple(dict.fromkeys(given.get("by", "model,key").split(",")))
     unknown = [name for name in by if name not in BY or name == "org"]
     if unknown:
@@ -49,6 +51,7 @@ async def spend(request: Request) -> Response:
     return JsonAnswer(_document(answered, asked, [*(BY[name] for name in by), *SPEND]))
 
 
+@takes(*OF_CALLS)
 async def operations(request: Request) -> Response:
     """Say what each operation has cost."""
     asked = asked_of(request, await reader_of(request), THIS_MONTH)
@@ -56,6 +59,7 @@ async def operations(request: Request) -> Response:
     return JsonAnswer(_document(answered, asked, OPERATION))
 
 
+@takes(*OF_CALLS, answer="text/csv")
 async def calls_csv(request: Request) -> Response:
     """Give every call of a period as CSV, streamed, oldest first; no cell is a formula."""
     asked = asked_of(request, await reader_of(request), "24h")

@@ -16,19 +16,20 @@ from tollmeter.admin.reset import reset as take_back
 from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
-from tollmeter.server.query import EVER, PAGES, asked_of, checked, is_home, page_of
+from tollmeter.server.query import EVER, OF_CALLS, PAGES, asked_of, checked, is_home, page_of, takes
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load
 
 CONFIRM = "x-confirm-reset"
 
 
+@takes(*OF_CALLS, *PAGES, "token")
 async def data(request: Request) -> Response:
     """List the organisation's calls, the newest first, a page at a time, with what all of them come to."""
     caller = caller_of(request, "admin")
-    asked = asked_of(request, caller, EVER, {*PAGES, "token"})
-    page, limit = page_of(dict(request.query_params))
-    token = request.query_params.get("token", "")
+    asked = asked_of(request, caller, EVER)
+    page, limit = page_of(checked(request))
+    token = checked(request).get("token", "")
 
     def ask(ledger: ClickHouse) -> Answered:
         named = {**asked.parameters(), "token": token}
@@ -50,6 +51,7 @@ async def data(request: Request) -> Response:
     return JsonAnswer(document)
 
 
+@takes(*OF_CALLS)
 async def models(request: Request) -> Response:
     """List the models that the organisation has called, most called first."""
     caller = caller_of(request, "admin")
@@ -62,7 +64,7 @@ async def models(request: Request) -> Response:
 async def reset(request: Request) -> Response:
     """Take all calls of the organisation back: its totals are 0, the log keeps what was. Needs a confirming header."""
     caller, parts = caller_of(request, "admin"), parts_of(request)
-    checked(request, ())
+    checked(request)
     if parts.settings.production and not parts.settings.reset_allowed:
         raise Problem(403, "reset_refused", "in production nothing is reset: set RESET_ALLOWED=true to allow it")
     if request.headers.get(CONFIRM, "") != caller.org_id:

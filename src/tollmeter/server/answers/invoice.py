@@ -8,28 +8,29 @@ from tollmeter.server import invoice
 from tollmeter.server.asking import reader_of
 from tollmeter.server.auth import Caller
 from tollmeter.server.json_answer import JsonAnswer
-from tollmeter.server.query import bad, checked, is_home
+from tollmeter.server.query import bad, checked, is_home, takes
 
 
 async def statements(request: Request) -> Response:
     """List the closed months of the organisation, the newest first."""
     caller = await reader_of(request)
-    checked(request, ())
+    checked(request)
     return JsonAnswer({"statements": await invoice.months(request, caller.org_id, _orgs(request, caller))})
 
 
 async def statement(request: Request) -> Response:
     """Give the statement of a closed month, with what has changed since."""
     caller = await reader_of(request)
-    checked(request, ())
+    checked(request)
     month = invoice.month_of(request.path_params["month"])
     return JsonAnswer(await invoice.statement(request, month, caller.org_id, _orgs(request, caller)))
 
 
+@takes("provider", "month", "by")
 async def reconcile(request: Request) -> Response:
     """Compare a provider's bill of a month with the ledger, difference by difference."""
     caller = await reader_of(request)
-    given = checked(request, {"provider", "month", "by"})
+    given = checked(request)
     for name in ("provider", "month"):
         if not given.get(name):
             raise bad(name, "say whose bill and which month: provider=openai&month=2026-11")

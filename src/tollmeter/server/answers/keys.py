@@ -15,6 +15,7 @@ from tollmeter.server.asking import caller_of
 from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
+from tollmeter.server.query import takes
 
 _SHOWN = set(ServerKey.model_fields) - {"digest", "earlier_digest", "secret_id"}
 
@@ -55,6 +56,7 @@ async def listed(request: Request) -> Response:
     return JsonAnswer({"keys": rows})
 
 
+@takes(body=NewKey)
 async def create(request: Request) -> Response:
     """Make a key; its secret is in this answer alone."""
     caller, now = caller_of(request, "admin"), datetime.now(UTC)
@@ -69,6 +71,7 @@ async def create(request: Request) -> Response:
     return JsonAnswer({**_document(issued.key), "secret": issued.secret}, 201)
 
 
+@takes(body=Overlap)
 async def rotate(request: Request) -> Response:
     """Give a key a new secret, which is in this answer alone."""
     caller, id_, now = caller_of(request, "admin"), request.path_params["id"], datetime.now(UTC)
@@ -78,6 +81,7 @@ async def rotate(request: Request) -> Response:
     return JsonAnswer({**_document(issued.key), "secret": issued.secret})
 
 
+@takes(body=Switch)
 async def switch(request: Request) -> Response:
     """Switch a key off or on."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]
@@ -101,6 +105,7 @@ async def labels(request: Request) -> Response:
     return JsonAnswer({"labels": [_label(one) for one in found]})
 
 
+@takes(body=Label)
 async def label(request: Request) -> Response:
     """Give a provider key a label, or take it away."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]

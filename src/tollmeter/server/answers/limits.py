@@ -26,7 +26,7 @@ from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
-from tollmeter.server.query import bad, checked
+from tollmeter.server.query import bad, checked, takes
 from tollmeter.settings import Settings
 
 _SCOPES = {"key": "api_key", "ip": "client_ip", "user": "user"}
@@ -59,6 +59,7 @@ async def policies(request: Request) -> Response:
     return JsonAnswer({"policies": found, **({"unreadable": broken} if broken else {})})
 
 
+@takes(body=Policy, said=("org_id",))
 async def put_policy(request: Request) -> Response:
     """Set the limits of a scope, in place of any it had in this currency."""
     caller = caller_of(request, "admin")
@@ -72,10 +73,11 @@ async def put_policy(request: Request) -> Response:
     return JsonAnswer(_policy(await change(request, put)))
 
 
+@takes("scope", "name", "applies", "currency")
 async def delete_policy(request: Request) -> Response:
     """Delete policies of a scope, but not an organisation's; an absent one is no error."""
     caller = caller_of(request, "admin")
-    given = checked(request, {"scope", "name", "applies", "currency"})
+    given = checked(request)
     if given.get("scope", "org") == "org":
         raise Problem(409, "refused", "cannot delete org policy")
 
@@ -94,6 +96,7 @@ async def delete_policy(request: Request) -> Response:
     return JsonAnswer({"deleted": await change(request, delete)})
 
 
+@takes(body=CostLimits)
 async def cost_policy(request: Request) -> Response:
     """Get, set or delete the cost policy of the organisation, a group or a user, in micro-EUR."""
     caller = caller_of(request, "admin")
@@ -124,6 +127,7 @@ async def members(request: Request) -> Response:
     return JsonAnswer({"members": [one.model_dump(mode="json", exclude={"org_id"}) for one in found]})
 
 
+@takes(body=Groups)
 async def member(request: Request) -> Response:
     """Say in which groups a user or group is, or take it out of the membership."""
     caller = caller_of(request, "admin")
@@ -148,11 +152,13 @@ async def rate_limits(request: Request) -> Response:
     return await _listed(request, "rate_limits", access.rate_limits)
 
 
+@takes(body=Block, said=("org_id", "scope", "name"))
 async def block(request: Request) -> Response:
     """Refuse every call of a key, an address or a user, or let it call again."""
     return await _access(request, Block, ("key", "ip", "user"))
 
 
+@takes(body=RateLimit, said=("org_id", "scope", "name"))
 async def rate_limit(request: Request) -> Response:
     """Say how often a key or an address may call, or end that."""
     return await _access(request, RateLimit, ("key", "ip"))

@@ -12,6 +12,7 @@ from tollmeter.server.asking import caller_of
 from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
+from tollmeter.server.query import takes
 from tollmeter.settings import Settings
 
 _SHORT = {"key": "api_key"}
@@ -33,6 +34,7 @@ async def listed(request: Request) -> Response:
     return JsonAnswer({"allowed_models": [rules.shown(rule) for rule in found]})
 
 
+@takes(body=Allowed)
 async def one(request: Request) -> Response:
     """Say which models a key, user, group or the organisation may use, or allow every one again."""
     caller = caller_of(request, "admin")

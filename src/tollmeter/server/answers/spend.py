@@ -16,14 +16,15 @@ from tollmeter.server.asking import parts_of, reader_of
 from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
-from tollmeter.server.query import TODAY, asked_of, bad, checked
+from tollmeter.server.query import TODAY, asked_of, bad, checked, takes
 from tollmeter.sinks.clickhouse.client import ClickHouse
 
 
+@takes("billing_scope_org")
 async def of_user(request: Request) -> Response:
     """Say what a user has spent and may still spend, in the document that clients know."""
     caller = await reader_of(request)
-    given = checked(request, {"billing_scope_org"})
+    given = checked(request)
     org_pays = given.get("billing_scope_org", "true")
     if org_pays not in ("true", "false"):
         raise bad("billing_scope_org", "true or false is expected")
@@ -39,10 +40,10 @@ async def of_user(request: Request) -> Response:
     return JsonAnswer(status.document())
 
 
+@takes("zone", "user")
 async def summary(request: Request) -> Response:
     """Give calls, tokens and cost of today and this month, with what in them is doubtful."""
     caller = await reader_of(request)
-    checked(request, {"zone", "user"})
     today = asked_of(request, caller, TODAY)
     start = midnight(datetime.now(UTC), today.zone).replace(day=1)
     month = today._replace(since=start.astimezone(UTC))
@@ -54,10 +55,11 @@ async def summary(request: Request) -> Response:
     return JsonAnswer({"org_id": caller.org_id, "zone": today.zone.key, **found})
 
 
+@takes("model", "provider", "at")
 async def prices(request: Request) -> Response:
     """List what models cost, as PRICE has published it."""
     await reader_of(request)
-    given = checked(request, {"model", "provider", "at"})
+    given = checked(request)
     try:
         at = instant(given["at"], UTC).astimezone(UTC) if "at" in given else datetime.now(UTC)
     except ValueError as error:

@@ -13,6 +13,7 @@ from tollmeter.server import bodies
 from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
+from tollmeter.server.query import takes
 
 
 class NewToken(BaseModel):
@@ -38,6 +39,7 @@ async def listed(request: Request) -> Response:
     return JsonAnswer({"tokens": [document(one) for one in found]})
 
 
+@takes(body=NewToken)
 async def create(request: Request) -> Response:
     """Make a tracking token."""
     caller = caller_of(request, "admin")
@@ -47,6 +49,7 @@ async def create(request: Request) -> Response:
     return JsonAnswer(document(made), 201)
 
 
+@takes(body=Switch)
 async def switch(request: Request) -> Response:
     """Switch a token off or on."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]
