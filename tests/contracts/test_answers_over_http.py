@@ -185,7 +185,7 @@ def test_a_key_reads_and_changes_nothing_of_another_organisation(place: Place) -
     ids = [row.id for row in rows.values() if hasattr(row, "id") and getattr(row, "org_id", "") == "borg"]
     names = {"id": [*ids, "0f" * 16, "f" * 32, f"{MARK}-api_key_id"]}
     names |= {"user": [f"{MARK}-user_id"], "kind": ["user", "key", "group"], "scope": ["user", "group", "org"]}
-    names["name"] = [f"{MARK}-user_id"]
+    names |= {"name": [f"{MARK}-user_id"], "month": ["2026-10"]}
     queries = ("", f"?user={MARK}-user_id", "?org=borg")
     confirmed, person = {**ADMIN_A, "x-confirm-reset": "borg"}, {"authorization": user_token("ann")}
     before = _theirs(place.line)

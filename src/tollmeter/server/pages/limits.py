@@ -73,11 +73,7 @@ async def limits(request: Request) -> Response:
         ],
         "raises": _raises(mine, given, now_ms),
         "otherwise": [one for policy in mine for one in _otherwise(policy, now)],
-        "models": [
-            {"whom": _whose(one.org_id, one.scope, one.name), "rule": one}
-            for one in models
-            if _is_shown(one, session) or _holds(one, session, groups)
-        ],
+        "models": _models(models, session, groups),
         "unreadable": [one for one in rules.unreadable if not session.user and session.sees in ("", one.org_id)],
     }
     return page(request, "limits.html", session, scopes=SCOPES, given=given, hours=HOURS, **values)
@@ -178,6 +174,11 @@ def _whom(fields: dict[str, str], session: Session) -> dict[str, Any]:
 def _is_shown(policy: Policy | ModelRule, session: Session) -> bool:
     own = not session.user or (policy.scope, policy.name) == ("user", session.user)
     return session.sees in ("", policy.org_id) and own
+
+
+def _models(rules: Iterable[ModelRule], session: Session, groups: Collection[str]) -> list[dict[str, Any]]:
+    shown = (one for one in rules if _is_shown(one, session) or _holds(one, session, groups))
+    return [{"whom": _whose(one.org_id, one.scope, one.name), "rule": one} for one in shown]
 
 
 def _holds(one: ModelRule, session: Session, groups: Collection[str]) -> bool:
