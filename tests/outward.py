@@ -44,7 +44,8 @@ from tollmeter.sinks.channels.chat import Chat
 from tollmeter.sinks.channels.mail import composed
 from tollmeter.sinks.channels.message import Message
 from tollmeter.streams.notify.channels import Lines
-from tollmeter.streams.notify.evidence import Cause, Causes
+from tollmeter.streams.notify.evidence import Call, Cause, Causes
+from tollmeter.streams.notify.incidents import Standing
 from tollmeter.streams.notify.notice import Notice
 from tollmeter.streams.notify.texts import message, opened
 
@@ -76,8 +77,10 @@ CHATS = {
 def notice_of(name: str) -> Notice:
     """Return a notice whose every fact from outside is the name."""
     made = alert(severity="critical", name=name, org=name or "acme", text=name, cost_nano=10**10, window="hour")
-    notice = Notice(id=made.id, event=event(made), opened_s=AT.timestamp())
-    title, body = opened(notice, Causes((Cause(60, f"{name} input from {name}"),)))
+    notice = Notice(id=made.id, event=event(made), opened_s=AT.timestamp(), incident="i", change="updated")
+    call = Call(AT, 10**9, name, name, name)
+    causes = Causes((Cause(60, f"{name} input from {name}"),), 10**9, (call,), ((name, 10**9),))
+    title, body = opened(notice, causes, Standing(AT.timestamp(), (notice,), ((name, "user", name), (name, "org", ""))))
     return notice.model_copy(update={"title": title, "body": body})
 
 

@@ -10,13 +10,14 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from tollmeter.schemas.escapes import one_line
-from tollmeter.streams.notify.incidents import Standing
+from tollmeter.streams.notify.incidents import Standing, nano
 from tollmeter.streams.notify.notice import Notice, Scope
 
 Facts = Mapping[str, Any]
 MOST = 1_000
 """Characters of a text from outside that people are shown."""
 MOST_BESIDE = 3
+_SPANS = {"minute": "a minute", "ten_minutes": "ten minutes", "hour": "an hour"}
 _KINDS = {"api_key": "key", "client_ip": "address", "org": "organisation"}
 
 
@@ -87,7 +88,7 @@ def grounds(notice: Notice, standing: Standing, causes: Causes) -> Iterator[str]
     again = f", open for the {_ordinal(notice.turn)} time" if notice.turn > 1 else ""
     yield f"since: {_at(standing.since_s, '%Y-%m-%d %H:%M')} UTC{again}"
     if causes.usual_nano:
-        yield f"usual: {money(causes.usual_nano)} in a mean hour with calls of the week before"
+        yield f"usual: {money(causes.usual_nano)} in a mean hour with calls of the week before{_more(notice, causes)}"
     if standing.signals:
         spoke = (f"{shown(one.kind)} ({one.severity}, {_at(one.raised_s, '%H:%M')})" for one in standing.signals)
         yield f"signals: {', '.join(spoke)}"
@@ -99,6 +100,12 @@ def grounds(notice: Notice, standing: Standing, causes: Causes) -> Iterator[str]
         yield f"from the same addresses: {', '.join(keys)}"
     if standing.beside:
         yield f"also open: {_beside(standing.beside)}"
+
+
+def _more(notice: Notice, causes: Causes) -> str:
+    """Say how much more than that an alert names; nothing where it names less, or no span of time that is known."""
+    cost, usual, span = nano(notice), causes.usual_nano or 0, _SPANS.get(str(notice.facts.get("window")))
+    return f", {times(cost, usual)} × that within {span} now" if span and cost >= usual > 0 else ""
 
 
 def _call(call: Call) -> str:

@@ -13,7 +13,7 @@ from tests.watch_rows import LOW, frame, row
 from tollmeter.admin.replay.history import History
 from tollmeter.admin.replay.lost import Lost, lost
 from tollmeter.admin.replay.told import Telling
-from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.policy import Member, Policy
 from tollmeter.streams.watch.thresholds import changed_limits, shipped_limits
 from tollmeter.yaml_files import YamlError
 
@@ -75,11 +75,9 @@ def rows(at_s: float, *calls: dict[str, Any]) -> pl.DataFrame:
 
 def test_a_history_is_folded_in_order_of_its_own_time() -> None:
     """A day with a past, then one body again and again: told at the minute in which it crosses."""
-    history = History(
-        replace(LOW, sources=1),
-        [Policy(org_id="acme", monthly_limit_micro=1_000_000)],
-        datetime.fromtimestamp(START, UTC),
-    )
+    policy = Policy(org_id="acme", monthly_limit_micro=1_000_000)
+    begin = datetime.fromtimestamp(START, UTC)
+    history = History(replace(LOW, sources=1), begin, [policy], [Member(org_id="acme", name="u", groups=("g",))])
     done: list[int] = []
     for hour in range(30):
         page = rows(hour * HOUR, {"cost_nano": USD // 100, "prompt_hash": f"{hour:064x}"})

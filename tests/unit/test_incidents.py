@@ -139,7 +139,9 @@ def test_evidence_stands_in_the_text_in_plain_words() -> None:
     dispatcher = new_dispatcher(quiet="2h")
     take(dispatcher, alert("spend_spike", number=1, name="another-key-0001"), T)
     take(dispatcher, alert("fan_out", number=2, at=later(120), severity="info"), T + 120)
-    grown = take(dispatcher, alert("same_body", number=3, at=later(300), severity="critical", text="it grew"), T + 300)
+    money: dict[str, Any] = {"cost_nano": USD, "window": "ten_minutes"}
+    third = alert("same_body", number=3, at=later(300), severity="critical", text="it grew", **money)
+    grown = take(dispatcher, third, T + 300)
     calls = tuple(Call(later(240 + n), (5 - n) * USD, "gpt-5", "10.1.2.3", f"r-{n}") for n in range(2))
     causes = Causes((), 400_000_000, calls, (("other-key-abcdef", 2 * USD),))
     title, body = opened(grown, causes, dispatcher.standing(grown))
@@ -147,7 +149,7 @@ def test_evidence_stands_in_the_text_in_plain_words() -> None:
     assert body.split("\n") == [
         "it grew",
         "since: 2026-11-20 10:02 UTC",
-        "usual: 0.40 USD in a mean hour with calls of the week before",
+        "usual: 0.40 USD in a mean hour with calls of the week before, 2.5 × that within ten minutes now",
         "signals: fan_out (info, 10:02), same_body (critical, 10:05)",
         "dearest calls:",
         "  10:04:00 5.00 USD gpt-5 from 10.1.2.3, request r-0",

@@ -30,7 +30,7 @@ def run(settings: Settings, since: float, file: Path | None, *, as_json: bool) -
         except YamlError as error:
             raise UserError("; ".join(str(error).splitlines())) from None
     with doing():
-        policies = list(read_rules(settings).policies.values())
+        limits = read_rules(settings)
     try:
         said = what_was_said(settings)
     except JournalError as error:
@@ -38,7 +38,7 @@ def run(settings: Settings, since: float, file: Path | None, *, as_json: bool) -
     until = datetime.now(UTC)
     start = until - timedelta(seconds=since)
     with reading(settings) as ledger, bar("calls replayed", count(ledger, start, until)) as progress:
-        found = replayed(ledger, Asked(rules, policies, start, until), said, progress.advance)
+        found = replayed(ledger, Asked(rules, limits, start, until), said, progress.advance)
         progress.finish()
     if as_json:
         print_json({"rules": None if file is None else str(file), **found.document()})

@@ -5,18 +5,18 @@ buckets are judged once a minute of the history; WATCH itself does so each secon
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
 
 from tollmeter.schemas.alert import Alert
-from tollmeter.schemas.policy import SCOPE_COLUMNS, Policy
+from tollmeter.schemas.policy import SCOPE_COLUMNS, Member, Policy
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load, moment
 from tollmeter.streams.rules.windows.barriers import barrier, move_clocks
-from tollmeter.streams.rules.windows.controls import fold_policy
+from tollmeter.streams.rules.windows.controls import fold_member, fold_policy
 from tollmeter.streams.rules.windows.fold import COLUMNS_READ, fold_rows
 from tollmeter.streams.rules.windows.snapshot import snapshot
 from tollmeter.streams.rules.windows.state import State, WatchRules
@@ -36,11 +36,16 @@ def pages(ledger: ClickHouse, since: datetime, until: datetime) -> Iterator[pl.D
 
 
 class History:
-    """The fold of a history, from its beginning on. Policies are those that are given, from before the first call."""
+    """The fold of a history, from its beginning on, with the policies and members that are given."""
 
-    def __init__(self, rules: WatchRules, policies: list[Policy], begin: datetime) -> None:
+    def __init__(
+        self, rules: WatchRules, begin: datetime, policies: Iterable[Policy] = (), members: Iterable[Member] = ()
+    ) -> None:
         self._state, self._offset, self._row = State(0, rules), 0, 0
         begin_ms = int(begin.timestamp() * 1_000)
+        for member in members:
+            fold_member(self._state, member, self._offset, begin_ms)
+            self._offset += 1
         for policy in policies:
             if policy.scope in SCOPE_COLUMNS:  # of tags, sessions and runs the ledger's rows are not read
                 fold_policy(self._state, policy, self._offset, begin_ms)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tollmeter.admin.replay.history import History, pages
 from tollmeter.admin.replay.lost import LONGEST_S, Lost, lost
 from tollmeter.admin.replay.told import Found, Telling
-from tollmeter.schemas.policy import Policy
+from tollmeter.broker.policies import Rules
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load, moment
 from tollmeter.streams.notify.feedback import Feedback
@@ -26,7 +26,7 @@ class Asked(NamedTuple):
     """The rules, the limits in force, and of which time it is told."""
 
     rules: WatchRules
-    policies: Sequence[Policy]
+    limits: Rules
     since: datetime
     until: datetime
 
@@ -71,7 +71,8 @@ def count(ledger: ClickHouse, since: datetime, until: datetime) -> int:
 def replay(ledger: ClickHouse, asked: Asked, said: Sequence[Feedback], advance: Callable[[int], None]) -> Replay:
     """Fold the calls and return what is found. Raises `Unavailable`, `Rejected`."""
     since, until, begin = asked.since, asked.until, asked.since - LEARN
-    history, telling, calls = History(asked.rules, list(asked.policies), begin), Telling(), 0
+    history = History(asked.rules, begin, asked.limits.policies.values(), asked.limits.groups.members)
+    telling, calls = Telling(), 0
     for rows in pages(ledger, begin, until):
         alerts = history.fold(rows, advance)
         calls += rows.height
