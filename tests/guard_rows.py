@@ -50,7 +50,6 @@ def book(**models: tuple[int, int]) -> Record:
             "providers": [
                 {
                     "id": "openai",
-                    "called": None,
                     "makes": {"starts_with": "gpt-"},
                     "sells_of": [],
                     "models": {name: {"equals": name} for name in named},

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from tollmeter.schemas.names import model_id, without_date
-from tollmeter.streams.rules.pricing.model_names import spellings, words
+from tollmeter.streams.rules.pricing.model_names import provider_word, spellings, words
 
 Test = Callable[[str], bool]
 Key = tuple[str, str]
@@ -45,12 +45,11 @@ def test_of(clause: object) -> Test:
 
 
 class Seller:
-    """One provider of the book: what it is called, which names are its own, whose models it sells too."""
+    """One provider of the book: which names are its own, whose models it sells too."""
 
     def __init__(self, entry: dict[str, Any]) -> None:
         self.id = str(entry["id"])
         self.serves = re.compile(entry["host"]) if entry.get("host") else None
-        self.called = test_of(entry["called"]) if entry.get("called") else None
         self.makes = test_of(entry["makes"]) if entry.get("makes") else None
         self.sells_of: Sequence[str] = tuple(entry.get("sells_of", ()))
         self.models = [(str(model), test_of(clause)) for model, clause in entry.get("models", {}).items()]
@@ -78,16 +77,14 @@ class Catalogue:
 
     def provider(self, stated: str, model: str) -> str:
         """Return the provider's id: as stated, else the model's maker; "" for neither."""
-        name = stated.strip().lower()
-        name = self._also_called.get(name, name)
+        name = self._named(stated)
         if name in ("", "litellm"):
-            prefix = model.lower().partition("/")[0]
+            prefix = self._named(model.partition("/")[0])
             name = prefix if prefix in self.sellers else ""
-        if name in self.sellers:
-            return name
-        if name:
-            return next((seller.id for seller in self.sellers.values() if seller.called and seller.called(name)), name)
-        return self.maker(model)
+        return name or self.maker(model)
+
+    def _named(self, stated: str) -> str:
+        return self._also_called.get(provider_word(stated), stated.strip().lower())
 
     def maker(self, model: str) -> str:
         """Return who makes a model; "" when its name does not say."""
@@ -125,7 +122,7 @@ class Catalogue:
         """Return the spellings of a name to look up, last the one without any other word for the seller in front."""
         forms = spellings(name, provider) or [""]
         first, _, rest = forms[-1].partition("/")
-        return [*forms, rest] if rest and self._also_called.get(first, first) == provider else forms
+        return [*forms, rest] if rest and self._named(first) == provider else forms
 
     def _sold(self, provider: str, name: str) -> Key | None:
         return self._found(provider, name) if len(name) <= LONGEST else self._find(provider, name)

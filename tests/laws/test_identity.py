@@ -7,12 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.guards import guard_with, price_record, shipped_book
+from tollmeter.producers.extract.served import LITELLM_PROVIDERS
 from tollmeter.producers.guard.answers import Answers
 from tollmeter.producers.guard.guard import Deny
 from tollmeter.producers.guard.prices import Prices, load_prices
+from tollmeter.producers.telemetry.names import PROVIDERS as TOLD_BY_SPANS
 from tollmeter.schemas.names import plain_model
 from tollmeter.schemas.policy import SCOPE_KINDS, Limit, Policy
 from tollmeter.streams.price.book.compile import PROVIDERS
+from tollmeter.streams.price.book.providers import MODELS
 from tollmeter.streams.price.book.public_map import load_shipped
 from tollmeter.streams.rules.pricing.model_names import Names
 
@@ -99,7 +102,30 @@ HOSTS = [
     *("bedrock-runtime.us-east-1.amazonaws.com", "eu-aiplatform.googleapis.com", "generativelanguage.googleapis.com"),
     *("api.mistral.ai", "api.deepseek.com", "api.x.ai", "api.together.xyz", "127.0.0.1:8000", "my.proxy:8443"),
 ]
-STATED = ["", "openai", "OpenAI", " azure", "azure_openai", "litellm", "groq", "bedrock", "vertex_ai", "nobody"]
+LIKE = [
+    *(
+        "openai-compatible",
+        "OpenAI_Like",
+        "OpenAIX",
+        "my openai proxy",
+        "not-anthropic",
+        "anthropic.proxy",
+        "multimodal",
+    ),
+    *(
+        "amazon sagemaker",
+        "googleplex",
+        "mistralish",
+        "cloudflare-ai-gateway",
+        "ms-copilot",
+        "bedrock.local",
+        "coherent",
+    ),
+]
+STATED = [
+    *("", "openai", "OpenAI", " azure", "azure_openai", "litellm", "groq", "bedrock", "vertex_ai", "nobody"),
+    *("Azure OpenAI", "openai.responses", "google.vertex.chat", "Google-GenAI", *LIKE),
+]
 WRITTEN = [
     *("gpt-4o", "GPT-4o", " gpt-4o", "openai/gpt-4o", "gpt-4o-2024-08-06", "gpt-4-0613", "ft:gpt-4o:acme::x"),
     *("prod-chat", "azure/prod-chat", "https://x/deployments/gpt-4o", "groq/llama-3.1-8b-instant", "x", "/", "a/b/c"),
@@ -135,6 +161,18 @@ def test_any_name_at_any_host_is_known_by_one_name(
     if sent.strip():
         prices = guard_prices()
         assert prices.identity(prices.called(stated, sent, host), sent) == counted(stated, sent, host=host)
+
+
+@pytest.mark.parametrize("stated", LIKE)
+@pytest.mark.parametrize("sent", ["gpt-4o", "claude-sonnet-4-5", "gemini-2.5-pro", "mistral-large-latest", "command-r"])
+def test_a_name_like_a_provider_is_somebody_else(stated: str, sent: str) -> None:
+    assert counted(stated, sent)[0] == policy("provider", stated).name == stated.lower()
+
+
+@pytest.mark.parametrize("words", [TOLD_BY_SPANS, LITELLM_PROVIDERS])
+def test_doors_and_prices_know_the_same_words(words: dict[str, str]) -> None:
+    known = {word: provider for word, provider in words.items() if provider in MODELS}
+    assert {word: counted(word, "x")[0] for word in known} == known
 
 
 def test_a_name_with_a_date_is_a_version() -> None:

@@ -44,7 +44,6 @@ def names() -> Row:
             {
                 "id": provider.id,
                 "host": provider.api_pattern,
-                "called": _clause(provider.provider_match),
                 "makes": _clause(provider.model_match),
                 "sells_of": list(provider.fallback_model_providers or ()),
                 "models": {model.id: _clause(model.match) for model in provider.models},

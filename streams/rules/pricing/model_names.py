@@ -12,6 +12,11 @@ SUBSCRIPTION = "subscription"
 """Tier of a call that a subscription pays; "subscription+fast" is one that was served fast."""
 
 _SEPARATORS = re.compile(r"[-_:/@ ]+")
+_KIND = re.compile(
+    r"\.(?:chat|completions?|responses|messages|embeddings?|image|speech|transcription|realtime|generative-ai)$"
+)
+"""What the AI SDK puts behind a provider: openai.responses, google.vertex.chat."""
+_BETWEEN = re.compile(r"[\s._/-]+")
 _PATHS = re.compile(r"^(?:projects/[^/]+/locations/[^/]+/)?(?:publishers/[^/]+/)?(?:tuned)?models/")
 
 
@@ -27,6 +32,11 @@ class Names(NamedTuple):
     operation: str
     service_tier: str
     processing: str
+
+
+def provider_word(name: str) -> str:
+    """Return a provider's name as it is looked up: "Azure OpenAI", azure_openai and azure-openai.chat are one word."""
+    return _BETWEEN.sub("-", _KIND.sub("", name.strip().lower())).strip("-")
 
 
 def spellings(name: str, provider: str) -> list[str]:
