@@ -31,7 +31,8 @@ demo: $(STAMP) ## from nothing to priced calls, budgets and alerts in two minute
 test: $(SENDERS) ## the whole suite: unit tables, laws, contracts on the real broker and engine, end to end
 	$(SUITE)
 
-check: lint unit ## lint, format, types, import rules, fast tests: what to run before a commit
+check: $(STAMP) ## lint, format, types, import rules, fast tests: what to run before a commit
+	@$(MAKE) --no-print-directory -j 2 lint unit
 
 lint: $(STAMP) ## lint, format, types and import rules alone
 	$(BIN)/ruff check .

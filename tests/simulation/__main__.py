@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import Progress
 
 from tests.simulation.run import Result
-from tests.simulation.swarm import Caught, catch_all, pin, simulate, summary
+from tests.simulation.swarm import Caught, catch_all, pin, simulate, summary, workers
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,9 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args(arguments)
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
-    with Progress(disable=options.json or options.digests or not sys.stderr.isatty()) as progress:
-        results = simulate(seeds, options.processes, progress, columns=options.columns)
-        caught = catch_all(options.processes, progress, search=True) if options.mutants else {}
+    hidden = options.json or options.digests or not sys.stderr.isatty()
+    with workers(options.processes) as pool, Progress(disable=hidden) as progress:
+        results = simulate(seeds, pool, progress, columns=options.columns)
+        caught = catch_all(pool, progress, search=True) if options.mutants else {}
     if options.pin:
         pin(caught)
     if options.digests:

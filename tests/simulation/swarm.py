@@ -5,7 +5,9 @@ import logging
 import multiprocessing
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,22 +88,31 @@ def _chunks(seeds: list[int]) -> list[list[int]]:
     return [seeds[begin : begin + CHUNK] for begin in range(0, len(seeds), CHUNK)]
 
 
-def _each(work: Any, inputs: list[Any], processes: int) -> Iterator[Any]:
-    if processes == 1:
+@contextmanager
+def workers(count: int) -> Iterator[Pool | None]:
+    """Start processes that runs are dealt out to; None is this one."""
+    if count == 1:
         quiet()
-        yield from map(work, inputs)
+        try:
+            yield None
+        finally:
+            gc.enable()
         return
-    with multiprocessing.get_context("spawn").Pool(processes, initializer=quiet) as pool:
-        yield from pool.imap_unordered(work, inputs)
+    with multiprocessing.get_context("spawn").Pool(count, initializer=quiet) as pool:
+        yield pool
+
+
+def _each(work: Any, inputs: list[Any], pool: Pool | None) -> Iterator[Any]:
+    yield from map(work, inputs) if pool is None else pool.imap_unordered(work, inputs)
 
 
 def simulate(
-    seeds: list[int], processes: int, progress: Progress | None = None, *, columns: bool = False
+    seeds: list[int], pool: Pool | None, progress: Progress | None = None, *, columns: bool = False
 ) -> list[Result]:
     """Run seeds in several processes; return the results in the order of the seeds."""
     task = None if progress is None else progress.add_task(f"{len(seeds)} seeds", total=len(seeds))
     results: list[Result] = []
-    for some in _each(partial(_run_some, columns=columns), _chunks(seeds), processes):
+    for some in _each(partial(_run_some, columns=columns), _chunks(seeds), pool):
         results += some
         if progress is not None and task is not None:
             wrong = sum(bool(result.problems) for result in results)
@@ -109,11 +120,11 @@ def simulate(
     return sorted(results, key=lambda result: result.seed)
 
 
-def catch_all(processes: int, progress: Progress | None = None, *, search: bool = False) -> dict[str, Caught | None]:
+def catch_all(pool: Pool | None, progress: Progress | None = None, *, search: bool = False) -> dict[str, Caught | None]:
     """Return for each mutant what caught it, None when none did; `search` forgets which seed did before."""
     task = None if progress is None else progress.add_task("mutants", total=len(MUTANTS))
     found = {}
-    for name, result in _each(partial(_catch_number, search=search), list(range(len(MUTANTS))), processes):
+    for name, result in _each(partial(_catch_number, search=search), list(range(len(MUTANTS))), pool):
         found[name] = result
         if progress is not None and task is not None:
             progress.update(task, advance=1)

@@ -3,16 +3,25 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import pytest
 
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.run import run
-from tests.simulation.swarm import MUTANT_SEEDS, catch, catch_all, kept_seeds, mutant_seeds, simulate
+from tests.simulation.swarm import MUTANT_SEEDS, catch, catch_all, kept_seeds, mutant_seeds, simulate, workers
 
 ROOT = Path(__file__).parents[2]
 CORES = min(2, os.cpu_count() or 1)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool | None]:
+    """The processes that the seeds of this file run in."""
+    with workers(CORES) as started:
+        yield started
 
 
 def short_and_long(short: int, long: int) -> "pytest.MarkDecorator":
@@ -22,23 +31,23 @@ def short_and_long(short: int, long: int) -> "pytest.MarkDecorator":
 
 @pytest.mark.timeout(1_800)
 @short_and_long(200, 2_000)
-def test_no_seed_is_wrong(count: int) -> None:
-    results = simulate([*kept_seeds(), *range(count)], CORES)
+def test_no_seed_is_wrong(pool: Pool, count: int) -> None:
+    results = simulate([*kept_seeds(), *range(count)], pool)
     assert {result.seed: result.problems[:3] for result in results if result.problems} == {}
     assert sum(result.kills for result in results) > count  # faults did happen
 
 
 @pytest.mark.timeout(1_800)
 @short_and_long(12, 200)
-def test_no_seed_is_wrong_with_the_vectorised_fold(count: int) -> None:
-    results = simulate(list(range(count)), CORES, columns=True)
+def test_no_seed_is_wrong_with_the_vectorised_fold(pool: Pool, count: int) -> None:
+    results = simulate(list(range(count)), pool, columns=True)
     assert {result.seed: result.problems[:3] for result in results if result.problems} == {}
 
 
 @pytest.mark.timeout(1_800)
-def test_every_mutant_is_caught() -> None:
+def test_every_mutant_is_caught(pool: Pool) -> None:
     """By the seed that is known to catch it; where the simulator's draws have changed, the search begins again."""
-    caught = catch_all(CORES)
+    caught = catch_all(pool)
     assert len(caught) >= 14
     assert [name for name, found in caught.items() if found is None] == []
     crashed = {name: found.problem for name, found in caught.items() if found and "TypeError" in found.problem}
@@ -47,12 +56,12 @@ def test_every_mutant_is_caught() -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1_800)
-def test_the_seeds_that_catch_mutants_are_the_first_ones() -> None:
+def test_the_seeds_that_catch_mutants_are_the_first_ones(pool: Pool) -> None:
     """`mutant_seeds.txt` is what a search finds, and nothing is wrong with these seeds without the mutant.
 
     On a difference, write there what stands here.
     """
-    caught = catch_all(CORES, search=True)
+    caught = catch_all(pool, search=True)
     for mutant in MUTANTS:
         if (found := caught[mutant.name]) is not None:
             assert run(found.seed, columns=mutant.columns, kind=mutant.kind).problems == [], mutant.name
