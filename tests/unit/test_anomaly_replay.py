@@ -8,11 +8,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tests.alert_events import alert, event, later
+from tests.alert_events import alert, budget, event, later
 from tests.watch_rows import LOW, frame, row
 from tollmeter.admin.replay.history import History
 from tollmeter.admin.replay.lost import Lost, lost
 from tollmeter.admin.replay.told import Telling
+from tollmeter.cli import demo_report
+from tollmeter.cli.demo_run import Run
 from tollmeter.schemas.policy import Member, Policy
 from tollmeter.streams.watch.thresholds import changed_limits, shipped_limits
 from tollmeter.yaml_files import YamlError
@@ -116,3 +118,21 @@ def test_a_broken_file_is_refused_with_line_and_field(tmp_path: Path, text: str,
         changed_limits(file)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_demo_shows_the_alerts_of_a_leaking_key_as_one_incident() -> None:
+    kinds = ("spend_spike", "spend_spike", "ingest_loop", "fan_out", "dominance")
+    leaking = [event(alert(kind, number=number, at=later(number))) for number, kind in enumerate(kinds)]
+    events = [*leaking, event(budget(80)), event(alert("spend_spike", number=9, name="another", at=later(9)))]
+    run = Run(alerts=[(one, 0.1) for one in events])
+    document = run.document()
+    assert document["alerts"] == 7
+    assert [(one["name"], one["kinds"], one["alerts"]) for one in document["incidents"]] == [
+        ("0123456789ab3f2a", ["spend_spike", "ingest_loop", "fan_out", "dominance"], 5),
+        ("another", ["spend_spike"], 1),
+    ]
+    assert [one.told for one in run.incidents()] == [1, 1]
+    assert [demo_report._incident(one)["who"] for one in run.incidents()] == [
+        "key …3f2a of acme",
+        "key another of acme",
+    ]
