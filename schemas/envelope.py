@@ -107,6 +107,11 @@ class Broken:
 Envelope = Rows | Tick | Control | Repair | Corrected | Newer | Broken
 
 
+def is_tick(record: Record) -> bool:
+    """Tell by its headers alone whether a record moves clocks, and nothing else."""
+    return (H_KIND, KIND_TICK) in record.headers
+
+
 def read_envelope(record: Record) -> Envelope:
     """Return what a record of usage.priced is; never raises."""
     headers = dict(record.headers)

@@ -10,13 +10,9 @@ UNREADABLE = b"\x00tollmeter: not unpacked"
 """Stands for the value of each record of a batch that was not unpacked. It is no event, and compared by identity."""
 
 
-class Record(Protocol):
-    """One entry of a topic."""
+class Entry(Protocol):
+    """A record without the partition that it stands in."""
 
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
     @property
     def offset(self) -> int: ...
     @property
@@ -29,6 +25,15 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class Record(Entry, Protocol):
+    """One entry of a topic."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
 
 
 class Delivery(Protocol):

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError
 
+from tollmeter.broker import make
 from tollmeter.broker.cluster import NotOursError, require_ours
+from tollmeter.broker.make import Producer
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 
@@ -21,7 +22,7 @@ log = logging.getLogger("tollmeter.producer")
 CONNECT_S = 10.0
 ACKNOWLEDGE_S = 5.0
 CLOSE_S = 2.0
-MAX_BATCH_BYTES = 400_000
+TIMEOUT_MS, BACKOFF_MS = 5_000, 250
 
 
 class AwayError(Exception):
@@ -31,7 +32,7 @@ class AwayError(Exception):
 class Connection:
     """An idempotent producer (acks=all, lz4) and the topic's partitions, filled one batch after the other."""
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: Sequence[int], cluster: str) -> None:
+    def __init__(self, producer: Producer, topic: str, partitions: Sequence[int], cluster: str) -> None:
         self.cluster = cluster
         self._producer, self._topic, self._partitions = producer, topic, partitions
         # Batches go round the partitions: nothing downstream depends on where an event lands.
@@ -40,23 +41,16 @@ class Connection:
     @classmethod
     async def open(cls, settings: Settings) -> "Connection":
         """Connect, and learn the cluster and the topic's partitions. Raises `AwayError`, also when it is not ours."""
-        options, topic = settings.kafka_options(), settings.topic(topics.EVENTS)
-        await knock(str(options["bootstrap_servers"]))
-        producer = AIOKafkaProducer(
-            **options,
-            client_id="tollmeter-producer",
-            enable_idempotence=True,
-            acks="all",
-            compression_type="lz4",
-            max_batch_size=MAX_BATCH_BYTES,
-            linger_ms=0,  # the sender lingers itself and hands over whole batches
-            request_timeout_ms=5_000,
-            retry_backoff_ms=250,
+        topic = settings.topic(topics.EVENTS)
+        settings.require_line()
+        await knock(settings.kafka)
+        producer = make.batch_producer(
+            settings, timeout_ms=TIMEOUT_MS, backoff_ms=BACKOFF_MS, client_id="tollmeter-producer"
         )
         try:
             async with asyncio.timeout(CONNECT_S):
-                await producer.start()
-                cluster = await require_ours(producer.client, options, topic, settings.topic(topics.POLICIES))
+                await make.begin(producer)
+                cluster = await require_ours(producer, settings, topic)
                 partitions = sorted(await producer.partitions_for(topic))
         except NotOursError as refused:
             await close_producer(producer)
@@ -98,7 +92,7 @@ class Connection:
         await close_producer(self._producer)
 
 
-async def close_producer(producer: AIOKafkaProducer) -> None:
+async def close_producer(producer: Producer) -> None:
     """Close it whole. An idempotent aiokafka producer retries for ever, so what it still holds is failed first.
 
     Its sender may then trip over a batch that it wanted to send again, before the connections are closed.

@@ -8,14 +8,15 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
+from tollmeter.broker import make
 from tollmeter.broker.cluster import NotOursError, require_ours
+from tollmeter.broker.make import Consumer, Producer
 from tollmeter.producers.client.connection import AwayError, SenderLoop, close_producer, knock, quiet, reason_of
 from tollmeter.producers.client.destinations import RateLimited
 from tollmeter.producers.client.lookup import Lookup
@@ -34,6 +35,8 @@ SOURCES: tuple[tuple[Source, str], ...] = (
     ("spend", topics.SPEND),
     ("prices", topics.PRICES),
 )
+CLIENT_ID = "tollmeter-guard"
+TAIL_MS = 500
 SLICE = 20  # records applied before other threads get a turn at the interpreter
 TICK_MS = 200
 START_S = 20.0
@@ -94,21 +97,15 @@ class Reader:
             raise AwayError(why)
         self._settings = settings
         self._sources = {settings.topic(name): source for source, name in SOURCES}
-        options = settings.kafka_options()
-        await knock(str(options["bootstrap_servers"]))
-        consumer = AIOKafkaConsumer(
-            **options,
-            client_id="tollmeter-guard",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=4 * 1024 * 1024,
-        )
-        producer = AIOKafkaProducer(**options, client_id="tollmeter-guard", acks="all", request_timeout_ms=5_000)
+        settings.require_line()
+        await knock(settings.kafka)
+        consumer = make.reader(settings, waits_ms=TAIL_MS, client_id=CLIENT_ID, foreign=True)
+        producer = make.producer(settings, timeout_ms=5_000, client_id=CLIENT_ID, idempotent=False)
         try:
             async with asyncio.timeout(START_S):
-                await consumer.start()
-                await producer.start()
-                await self._check(producer, options)
+                await make.begin(consumer)
+                await make.begin(producer)
+                await self._check(producer)
                 await self._beat(producer)  # before we ask where the topic ends: then we hear all who began before us
                 ends = await self._assign(consumer)
             await self._follow(consumer, producer, ends)
@@ -117,18 +114,17 @@ class Reader:
             await close_producer(producer)
             await _close_consumer(consumer)
 
-    async def _check(self, producer: AIOKafkaProducer, options: Mapping[str, object]) -> None:
+    async def _check(self, producer: Producer) -> None:
         """Write nothing to a broker that is not ours; begin anew in another cluster than the last."""
-        spend, policies = (self._settings.topic(name) for name in (topics.SPEND, topics.POLICIES))
         try:
-            cluster = await require_ours(producer.client, options, spend, policies)
+            cluster = await require_ours(producer, self._settings, self._settings.topic(topics.SPEND))
         except NotOursError as refused:
             raise AwayError(str(refused)) from None
         if cluster != self._cluster:
             self._positions.clear()
         self._cluster = cluster
 
-    async def _assign(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+    async def _assign(self, consumer: Consumer) -> dict[TopicPartition, int]:
         known = await consumer.topics()
         partitions = [TopicPartition(topic, 0) for topic in self._sources]
         for partition in partitions:
@@ -144,9 +140,7 @@ class Reader:
             consumer.seek(partition, at if begin <= at <= end else begin)
         return dict(ends)
 
-    async def _follow(
-        self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, ends: dict[TopicPartition, int]
-    ) -> None:
+    async def _follow(self, consumer: Consumer, producer: Producer, ends: dict[TopicPartition, int]) -> None:
         live = False
         while not self._closing.is_set():
             batches = await consumer.getmany(timeout_ms=TICK_MS)
@@ -188,7 +182,7 @@ class Reader:
             self._known.clock.witness(record.timestamp)
         return self._known.apply(source, record.key, record.value)
 
-    async def _beat(self, producer: AIOKafkaProducer) -> None:
+    async def _beat(self, producer: Producer) -> None:
         """Say that we are at work, and clear away who is long gone. Without the right to write we count by settings.
 
         Any other failure shows that the broker is gone, which a consumer alone never says.
@@ -204,13 +198,13 @@ class Reader:
         except TopicAuthorizationFailedError as error:
             self._mute.warn("other guards do not hear of this one: %s", reason_of(error))
 
-    async def _farewell(self, producer: AIOKafkaProducer) -> None:
+    async def _farewell(self, producer: Producer) -> None:
         topic, key = self._settings.topic(topics.SPEND), (PREFIX + self._peers.own).encode()
         with suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await producer.send_and_wait(topic, None, key=key, partition=0)
 
-    async def _send_alerts(self, producer: AIOKafkaProducer) -> None:
+    async def _send_alerts(self, producer: Producer) -> None:
         topic = self._settings.topic(topics.ALERTS)
         while (alert := self._alert_queue.first()) is not None:
             place: dict[str, Any] = {}
@@ -225,7 +219,7 @@ class Reader:
             self._alert_queue.sent(alert)
 
 
-async def _close_consumer(consumer: AIOKafkaConsumer) -> None:
+async def _close_consumer(consumer: Consumer) -> None:
     """Close it whole. While the broker is away its own cancelled tasks come out of `stop` as if we were cancelled."""
     for stop in (consumer.stop, consumer._client.close):
         with suppress(Exception, asyncio.CancelledError):

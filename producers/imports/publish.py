@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from tollmeter.broker import make
 from tollmeter.broker.cluster import NotOursError, require_ours
+from tollmeter.broker.make import BATCH_BYTES
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 
-BATCH_BYTES = 400_000
 IN_FLIGHT = 8
 
 Acknowledged = Callable[[int], None]
@@ -43,19 +43,10 @@ class Publisher:
         self.sent = 0
 
     async def __aenter__(self) -> "Publisher":
-        self._producer = AIOKafkaProducer(
-            **self._settings.kafka_options(),
-            acks="all",
-            enable_idempotence=True,
-            compression_type="lz4",
-            max_batch_size=BATCH_BYTES,
-            linger_ms=0,
-            max_request_size=1_000_000,
-        )
+        self._producer = make.batch_producer(self._settings)
         try:
-            await self._producer.start()
-            policies = self._settings.topic(topics.POLICIES)
-            await require_ours(self._producer.client, self._settings.kafka_options(), self._topic, policies)
+            await make.begin(self._producer)
+            await require_ours(self._producer, self._settings, self._topic)
             self._partitions = sorted(await self._producer.partitions_for(self._topic))
         except NotOursError as refused:
             await self._producer.stop()

@@ -5,6 +5,7 @@ as at the server's door `/v1/traces`, so a span that comes both ways is one even
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import StatusCode
@@ -12,7 +13,7 @@ from opentelemetry.trace import StatusCode
 from tollmeter.producers.http.meter import faults, said
 from tollmeter.producers.integrations.recording import Recording
 from tollmeter.producers.telemetry.names import SLOTS, facts_of
-from tollmeter.producers.telemetry.reading import Found, RefusedError, Span
+from tollmeter.producers.telemetry.reading import Found, RefusedError, Scalar, Span
 from tollmeter.producers.telemetry.spans import fields_of, operation_of, same_call
 
 REMEMBERED = 1_000
@@ -62,5 +63,13 @@ def _read(span: ReadableSpan) -> Span:
         span.start_time or 0,
         span.end_time or 0,
         span.status.status_code is StatusCode.ERROR,
-        facts_of(span.attributes or {}, SLOTS, facts_of(span.resource.attributes, SLOTS, {})),
+        _facts(span.attributes, _facts(span.resource.attributes, {})),
     )
+
+
+def _facts(attributes: Mapping[str, object] | None, above: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    return facts_of((attributes or {}).items(), SLOTS, above, _scalar)
+
+
+def _scalar(value: object) -> Scalar | None:
+    return value if isinstance(value, str | int | float | bool) else None

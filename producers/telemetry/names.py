@@ -8,11 +8,13 @@ S = https://github.com/open-telemetry/semantic-conventions-genai (docs/gen-ai, c
 F = langfuse 4; N = Sentry. All read on 2026-11-29.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tollmeter.producers.telemetry.reading import Scalar
+
+Value = TypeVar("Value")
 
 OWN = "tollmeter."
 """Prefix of attributes and baggage that name a field of the event itself."""
@@ -135,23 +137,31 @@ SLOTS: dict[str, Slot] = {
 
 
 def facts_of(
-    attributes: Mapping[str, object], slots: Mapping[str, Slot], above: Mapping[str, Scalar]
+    attributes: Iterable[tuple[str, Value]],
+    slots: Mapping[str, Slot],
+    above: Mapping[str, Scalar],
+    scalar: Callable[[Value], Scalar | None],
 ) -> dict[str, Scalar]:
     """Return the attributes that a table names, by their meaning, over what is known from above.
 
-    Of several with one meaning the first in its row wins.
+    `scalar` says what the value of one is, None or "" when that is nothing; it is asked of those that matter alone. Of
+    several with one meaning the first in its row wins.
     """
     facts = dict(above)
     ranks: dict[str, int] = {}
-    for key, value in attributes.items():
+    for key, value in attributes:
         slot = slots.get(key)
         if slot is None:
             if not key.startswith(OWN) or len(facts) > MOST_OWN:
                 continue
             slot = own_slot(key)
             facts[OWN] = True
-        if isinstance(value, str | int | float | bool) and value != "" and ranks.get(slot.meaning, 99) >= slot.rank:
-            facts[slot.meaning], ranks[slot.meaning] = value, slot.rank
+        meaning, rank = slot
+        if rank and ranks.get(meaning, rank) < rank:
+            continue
+        found = scalar(value)
+        if found is not None and found != "":
+            facts[meaning], ranks[meaning] = found, rank
     return facts
 
 

@@ -82,33 +82,45 @@ def apply(settings: Settings) -> list[str]:
         client.close()
 
 
-def mend(settings: Settings) -> list[str]:
-    """Apply what is missing and return the tables and views that had been there and were gone, in order.
+class Mender:
+    """Makes again what is gone. Asked again and again, it keeps its connection and asks two questions each time."""
 
-    Raises as `apply` does.
-    """
-    try:
-        client = connect_existing(settings)
+    def __init__(self) -> None:
+        self._client: ClickHouse | None = None
+        self._steps = migrations()
+
+    def __call__(self, settings: Settings) -> list[str]:
+        """Apply what is missing and return the tables and views that had been there and were gone, in order.
+
+        Raises as `apply` does.
+        """
         try:
-            gone = _gone(client, migrations())
-        finally:
-            client.close()
-    except Unavailable as error:
-        if error.code != UNKNOWN_DATABASE:
-            raise
-        gone = list(dict.fromkeys(step.about for step in migrations()))
-    apply(settings)
-    return gone
+            self._client = self._client or connect_existing(settings)
+            gone, whole = self._look(self._client)
+        except Unavailable as error:
+            self._forget()
+            if error.code != UNKNOWN_DATABASE:
+                raise
+            gone, whole = list(dict.fromkeys(step.about for step in self._steps)), False
+        if not whole:
+            self._forget()
+            apply(settings)
+        return gone
 
+    def _look(self, client: ClickHouse) -> tuple[list[str], bool]:
+        """Return what completed steps made and is not there, and whether nothing is left to do."""
+        there = _tables(client)
+        if "schema_migrations" not in there:
+            return ["schema_migrations"], False
+        rows = client.query("SELECT name FROM schema_migrations FINAL WHERE status = 'completed'")
+        done = {row["name"] for row in rows}
+        gone = [step.about for step in self._steps if step.name in done and step.about not in there]
+        return list(dict.fromkeys(gone)), not gone and all(step.name in done for step in self._steps)
 
-def _gone(client: ClickHouse, steps: list[Migration]) -> list[str]:
-    """Return what completed steps made and is not there."""
-    there = _tables(client)
-    if "schema_migrations" not in there:
-        return ["schema_migrations"]
-    rows = client.query("SELECT name FROM schema_migrations FINAL WHERE status = 'completed'")
-    done = {row["name"] for row in rows}
-    return list(dict.fromkeys(step.about for step in steps if step.name in done and step.about not in there))
+    def _forget(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
 
 def _tables(client: ClickHouse) -> dict[str, str]:

@@ -19,6 +19,8 @@ SHARE = 0.05
 """Part of the time that the rollup may take; the pause after a step follows from it."""
 
 SLACK_MARGIN_S = 15.0
+_QUIET = timedelta(minutes=2)
+"""How far behind the progress may stay noted while nothing comes: the next scan looks at so much more, of nothing."""
 GAP_FACTOR = 10
 """A minute that keeps changing is computed every GAP_FACTOR × quiet seconds: no more often, and no later."""
 _LEAST_QUIET_S = 0.2
@@ -78,7 +80,7 @@ def step(client: ClickHouse, settings: Settings) -> RollupResult:
         done += len(minutes)
     # As of the scan, hence before the statements: the next scan finds their minutes clean and moves on.
     covered_until = min(dirty[0]["uncovered_from"], now - slack) if dirty else now - slack
-    if covered_until > state["covered_until"]:
+    if covered_until > state["covered_until"] + (timedelta() if dirty else _QUIET):
         client.insert_rows("rollup_progress", ("name", "covered_until"), [("usage_minutes", covered_until)])
     seconds = perf_counter() - started
     pause_s = _pause(seconds, quiet_s, left=len(due) > done)

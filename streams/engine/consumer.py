@@ -15,6 +15,7 @@ from faust.types.tuples import ConsumerMessage
 from mode import Service
 
 from tollmeter.broker.fetched import as_is, values_size
+from tollmeter.broker.make import LOOP_MS
 from tollmeter.schemas.record import Record
 from tollmeter.streams.engine.gaps import Loss, OnLoss, losses_at_start, losses_between, of_other_logs
 
@@ -58,6 +59,7 @@ class CommittedOnlyThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] 
     def _create_worker_consumer(self, transport: object) -> object:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # Faust knows it in its exactly-once mode alone
+        consumer._consumer_timeout = LOOP_MS / 1000  # what comes wakes it; else it would look five times a second
         consumer._value_deserializer = as_is
         return consumer
 

@@ -11,6 +11,8 @@ from tollmeter.schemas.record import Delivery
 from tollmeter.streams.engine.line import Line, Log
 
 READY_FILE = "TOLLMETER_READY_FILE"
+QUIET_S, QUIET_IDLE_S = 5.0, 0.25
+"""So long after the last delivery `idle` need not run more often than this: what comes wakes the loop at once."""
 BACKLOG_GAP_S = 0.3  # when nothing has arrived for so long, the backlog is at its end
 BATCH_BYTES = 32 << 20
 """Most bytes of records in one batch, give or take one delivery: what waits in memory is bounded, whatever it holds."""
@@ -27,7 +29,7 @@ class Batching(NamedTuple):
     """When what waits becomes a batch: `weigh` has counted `limit`, or its first delivery has waited `linger_s`.
 
     A batch that weighs a tenth of the limit by then is part of a backlog, and waits up to `backlog_linger_s` while
-    more arrives. `idle` runs between batches, at most every `idle_every_s`.
+    more arrives. `idle` runs between batches, at most every `idle_every_s`, and more seldom while nothing comes.
     """
 
     limit: int
@@ -148,10 +150,14 @@ class BatchLoop:
         if self._weight >= self._limit:
             return 0.0
         now = self._runtime.monotonic()
-        until = self._idle_at + self._batching.idle_every_s
+        until = self._idle_at + self._idle_every_s(now)
         if self._waiting:
             until = min(until, self._due_at())
         return max(0.0, until - now)
+
+    def _idle_every_s(self, now: float) -> float:
+        every_s = self._batching.idle_every_s
+        return max(every_s, QUIET_IDLE_S) if now > self._arrived + QUIET_S else every_s
 
     def _due_at(self) -> float:
         soonest = self._since + self._batching.linger_s
@@ -191,7 +197,7 @@ class BatchLoop:
 
     async def _maybe_idle(self) -> None:
         now = self._runtime.monotonic()
-        if now < self._idle_at + self._batching.idle_every_s:
+        if now < self._idle_at + self._idle_every_s(now):
             return
         self._idle_at = now
         if self._app.consumer.flow_active:

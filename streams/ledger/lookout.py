@@ -7,10 +7,11 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from tollmeter.broker.client import kafka_consumer
+from tollmeter.broker.make import TAIL_MS, Consumer
 from tollmeter.schemas import topics
 from tollmeter.schemas.access import BLOCK_PREFIX, RATE_PREFIX
 from tollmeter.schemas.dead_letter import read_letter
@@ -77,7 +78,7 @@ class Lookout:
     async def _follow(self) -> None:
         while True:
             try:
-                async with kafka_consumer(self._settings, start="latest") as consumer:
+                async with kafka_consumer(self._settings, start="latest", waits_ms=TAIL_MS) as consumer:
                     await self._begin(consumer)
                     while True:
                         for place, records in (await consumer.getmany(timeout_ms=1_000)).items():
@@ -87,7 +88,7 @@ class Lookout:
                 log.info("nobody looks at %s now: %r", ", ".join(self._plain), error)
             await asyncio.sleep(_AGAIN_S)
 
-    async def _begin(self, consumer: AIOKafkaConsumer) -> None:
+    async def _begin(self, consumer: Consumer) -> None:
         consumer.assign(self._places)
         ends = await consumer.end_offsets(self._places)
         for place, end in ends.items():

@@ -71,7 +71,7 @@ class Ledger:
         self._line, self._settings, self._runtime, self.health = line, line.settings, line.runtime, line.health
         self._kernel, self._connect, self._step_rollup, self._self_checks = kernel, connect, roll_up, self_checks
         rows, linger_s = line.settings.ledger_block_rows, line.settings.ledger_block_s
-        self.batching = Batching(rows, rows_of, linger_s, BACKLOG_LINGER_S).within_bytes()
+        self.batching = Batching(rows, rows_of, linger_s, BACKLOG_LINGER_S, 0.5).within_bytes()
         asks = [ask(line.runtime, line.incidents, self._clickhouse) for ask in (Silence, Hourly) if watches_services]
         self._questions = [*asks, *((tables,) if tables is not None else ())]
         self._tables = tables

@@ -35,10 +35,10 @@ class Tables:
         incidents: Incidents,
         settings: Settings,
         refill: Callable[[], None],
-        mend: Mend = migrate.mend,
+        mend: Mend | None = None,
     ) -> None:
         self._runtime, self._incidents, self._settings = runtime, incidents, settings
-        self._refill, self._mend = refill, mend
+        self._refill, self._mend = refill, mend or migrate.Mender()
         self._due_at = 0.0
         self._running: asyncio.Task[None] | None = None
         self._complaint = ""

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from pydantic import BaseModel, ValidationError
 
+from tollmeter.broker import make
 from tollmeter.schemas import topics
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
@@ -76,15 +77,14 @@ class Journal:
     def __init__(self, settings: Settings) -> None:
         self._notices = TopicPartition(settings.topic(topics.NOTICES), 0)
         self._policies = TopicPartition(settings.topic(topics.POLICIES), 0)
-        self._producer = AIOKafkaProducer(**settings.kafka_options(), acks="all", enable_idempotence=True)
-        self._consumer = AIOKafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
+        self._producer, self._consumer = make.producer(settings), make.reader(settings)
         self._order = asyncio.Lock()
         self._ends_ms: dict[str, tuple[Policy, int]] = {}
         """Policies whose limits are otherwise for a time, and when that, or the first of it, is over."""
 
     async def start(self) -> None:
-        await self._producer.start()
-        await self._consumer.start()
+        await make.begin(self._producer)
+        await make.begin(self._consumer)
         self._consumer.assign([self._notices, self._policies])
 
     async def stop(self) -> None:
@@ -109,13 +109,16 @@ class Journal:
         return records
 
     async def _read_to_end(self) -> Records:
-        records = Records()
-        ends = await self._consumer.end_offsets([self._notices, self._policies])
+        """Return what is new; between two calls nothing is asked of the broker."""
+        records, places = Records(), (self._notices, self._policies)
+        self._consumer.resume(*places)
+        ends = await self._consumer.end_offsets(places)
         for partition, end in ends.items():
             while await self._consumer.position(partition) < end:
                 for record in (await self._consumer.getmany(partition, timeout_ms=500)).get(partition, []):
                     if record.key is not None:
                         records.add(record.key.decode(errors="replace"), record.value)
+        self._consumer.pause(*places)
         return records
 
     async def put(self, notices: Iterable[Notice]) -> None:

@@ -17,10 +17,12 @@ from time import time
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 
+from tollmeter.broker import make
 from tollmeter.broker.layout import read_layout
+from tollmeter.broker.make import Consumer
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE
 from tollmeter.schemas.record import Record
@@ -71,7 +73,7 @@ class Notifier:
 
     # ---- one round
 
-    async def round(self, source: AIOKafkaConsumer) -> None:
+    async def round(self, source: Consumer) -> None:
         """Take what has arrived, let time pass, and start what is due."""
         found = await source.getmany(timeout_ms=POLL_MS, max_records=TAKE_MOST)
         if self.dispatcher is None:
@@ -219,9 +221,9 @@ class Notifier:
         loop.set_default_executor(ThreadPoolExecutor(len(self._consumers) + 6))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        source = self._source()
+        source = make.member(self._settings, "notify", [OneInCharge])
         await self._journal.start()
-        await source.start()
+        await make.begin(source)
         source.subscribe([self._settings.topic(topics.ALERTS)], listener=_Listener(self))
         try:
             while not stop.is_set():
@@ -231,20 +233,6 @@ class Notifier:
             await source.stop()
             await self._journal.stop()
         return 0
-
-    def _source(self) -> AIOKafkaConsumer:
-        settings = self._settings
-        return AIOKafkaConsumer(
-            **settings.kafka_options(),
-            group_id=settings.group("notify"),
-            client_id="tollmeter-notify",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            partition_assignment_strategy=[OneInCharge],
-            session_timeout_ms=int(settings.session_timeout_s * 1_000),
-            heartbeat_interval_ms=int(min(3.0, settings.session_timeout_s / 3) * 1_000),
-            metadata_max_age_ms=10_000,
-        )
 
 
 async def run(settings: Settings, routes: Routes, consumers: Mapping[str, Channel], answers: Answers) -> int:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from tollmeter.broker.fetched import OFFSET, VALUE, Entry, Joined, entries_of
+from tollmeter.broker.fetched import OFFSET, VALUE, Joined, entries_of
 from tollmeter.broker.unpack import BATCH_BYTES
 from tollmeter.schemas.dead_letter import NOT_UNPACKED, QUARANTINED
 from tollmeter.schemas.envelope import Source
-from tollmeter.schemas.record import UNREADABLE, Place, Record
+from tollmeter.schemas.record import UNREADABLE, Entry, Place, Record
 from tollmeter.schemas.times import is_backfill
 from tollmeter.streams.price.book.book import PriceBook
 from tollmeter.streams.rules.events.arrival import picked, within_reach

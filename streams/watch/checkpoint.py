@@ -47,6 +47,32 @@ class Saving:
     task: asyncio.Task[None]
 
 
+QUIET_S = 30.0
+"""Between checkpoints that would hold nothing but where the clocks stand: a restart folds those ticks again."""
+
+
+class Pace:
+    """When a partition is saved again; seldom while only ticks come and nothing is left to repair."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._saved_at: dict[int, float] = {}
+        self._moved: set[int] = set()
+
+    def moved(self, partition: int) -> None:
+        """More than ticks was folded, or there is work left."""
+        self._moved.add(partition)
+
+    def due(self, partition: int, now: float) -> bool:
+        """Tell whether to save now, in monotonic seconds; then the next time counts from here."""
+        pause_s = self._every_s if partition in self._moved else max(self._every_s, QUIET_S)
+        if now < self._saved_at.get(partition, float("-inf")) + pause_s:
+            return False
+        self._saved_at[partition] = now
+        self._moved.discard(partition)
+        return True
+
+
 class CheckpointStore:
     """Loads and saves the checkpoints of one line."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from tollmeter.schemas import topics
-from tollmeter.schemas.spend import spend_key
+from tollmeter.schemas.spend import AsOf, spend_key
 from tollmeter.settings import Settings
 from tollmeter.streams.engine.line import Send
 from tollmeter.streams.rules.limits.spend_rows import as_of, nobody, spend_rows, tightest
@@ -39,6 +39,7 @@ class SpendPublisher:
         """Publish what has changed, at most once a second for each partition. `now` is monotonic, in seconds."""
         for gone in set(self._told) - set(states):
             del self._told[gone]
+        due: dict[int, AsOf] = {}
         for number, state in list(states.items()):
             if states.get(number) is not state:
                 continue  # a rebalance took the partition away, or gave it back anew, while the last one was told
@@ -50,9 +51,11 @@ class SpendPublisher:
                 continue
             self._told[number].at = now
             await self.tell_now(state)
-            done = as_of(state)
-            if done is not None:
-                await self._send(done.key, done.model_dump_json().encode())
+            if (done := as_of(state)) is not None:
+                due[number] = done
+        await asyncio.gather(
+            *(self._send(done.key, done.model_dump_json().encode()) for number, done in due.items() if number in states)
+        )
 
     async def tell_now(self, state: State) -> None:
         """Publish what has changed in one partition; return when the broker has it."""

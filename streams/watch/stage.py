@@ -14,6 +14,7 @@ from faust.types import TP
 
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE, Alert
+from tollmeter.schemas.envelope import is_tick
 from tollmeter.schemas.progress import LogPosition
 from tollmeter.schemas.record import Delivery, Record
 from tollmeter.settings import Settings
@@ -26,7 +27,7 @@ from tollmeter.streams.engine.stage import run as run_stage
 from tollmeter.streams.rules.windows.alerts import fresh
 from tollmeter.streams.rules.windows.snapshot import Snapshot
 from tollmeter.streams.rules.windows.state import State
-from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore, Saving
+from tollmeter.streams.watch.checkpoint import Checkpoint, CheckpointStore, Pace, Saving
 from tollmeter.streams.watch.kernel import WatchKernel, rules_from
 from tollmeter.streams.watch.ledger_totals import repair_cells
 from tollmeter.streams.watch.records import read_back
@@ -70,7 +71,7 @@ class Watch:
         self._log_id = line.log_id(topics.PRICED)
         self._states: dict[int, State] = {}
         self._saving: dict[int, Saving] = {}
-        self._saved_at: dict[int, float] = {}
+        self._pace = Pace(self._settings.checkpoint_s)
         self._repairing: dict[int, asyncio.Task[None]] = {}
         self._looking: dict[int, asyncio.Task[None]] = {}
         self._looked_at = 0.0
@@ -195,6 +196,8 @@ class Watch:
             alerts = self._kernel.fold(state, records, partial(self._snapshot_if_due, taken))
             while state.halted and not await self._stops(state):
                 alerts += self._kernel.fold(state, records, partial(self._snapshot_if_due, taken))
+            if not all(map(is_tick, records)):  # after the fold: a snapshot within it holds but the first of them
+                self._pace.moved(number)
             await self._send(alerts)
             for correction in self._kernel.voided(state, records):
                 await self._line.send(self._settings.topic(topics.PRICED), number, None, *correction)
@@ -216,9 +219,7 @@ class Watch:
 
     def _snapshot_if_due(self, taken: list[Snapshot], state: State) -> None:
         now = self._runtime.monotonic()
-        due = now >= self._saved_at.get(state.partition, 0.0) + self._settings.checkpoint_s
-        if due and state.partition not in self._saving and not taken:
-            self._saved_at[state.partition] = now
+        if state.partition not in self._saving and not taken and self._pace.due(state.partition, now):
             taken.append(self._kernel.snapshot(state))
             self.health.storing(CHECKPOINT, now)
 
@@ -274,6 +275,8 @@ class Watch:
 
     def _settle(self, number: int, saving: Saving) -> None:
         error = saving.task.exception()
+        if error is not None or saving.taken.progress.deferred or saving.taken.unsettled:
+            self._pace.moved(number)
         if error is None:
             self.health.stored(CHECKPOINT)
             self._repair(saving.taken)

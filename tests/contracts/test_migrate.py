@@ -150,6 +150,7 @@ def test_what_was_dropped_is_made_again_as_it_was(
         ledger.command(f"DROP {kind} {name} SYNC" if kind == "TABLE" else f"DROP VIEW {name}")
     pending = migrate.pending(ledger_settings)
     assert {step.about for step in migrate.migrations() if step.name in pending} == set(gone)
-    assert sorted(migrate.mend(ledger_settings)) == sorted(gone)
+    mend = migrate.Mender()
+    assert sorted(mend(ledger_settings)) == sorted(gone)
     assert ledger.query(shape) == before
-    assert migrate.mend(ledger_settings) == migrate.pending(ledger_settings) == []
+    assert mend(ledger_settings) == migrate.pending(ledger_settings) == []

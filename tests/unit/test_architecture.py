@@ -1,9 +1,14 @@
-"""The path of one event in docs/architecture.md: its files are there, few enough, and hang together by imports."""
+"""The path of one event in docs/architecture.md: its files are there, few enough, and hang together by imports.
+
+Kafka clients are made in one place.
+"""
 
 import ast
 import re
 from functools import cache
 from pathlib import Path
+
+from tests.unit.test_size import trees
 
 ROOT = Path(__file__).parents[2]
 TO_CLICKHOUSE, TO_AN_INBOX = 15, 25
@@ -61,3 +66,26 @@ def test_what_lies_between_two_topics_hangs_together() -> None:
     for part in (client, price, ledger, watch, [*notify[:-1], protocol]):
         heads = [one for one in part if {*part} - {one} <= imported(one)]
         assert heads, part
+
+
+MAKER, FAUSTS = "src/tollmeter/broker/make.py", {"streams/engine/consumer.py": {"AIOKafkaConsumerThread"}}
+"""Who names aiokafka's clients: the module that makes them, and the one that takes Faust's for its stages."""
+OPTIONS = {"acks", "auto_offset_reset", "enable_idempotence", "fetch_max_wait_ms", "isolation_level", "linger_ms"}
+"""Options that only a maker of clients passes."""
+
+
+def test_kafka_clients_are_made_in_one_place() -> None:
+    for path, nodes in trees().items():
+        names = {
+            name
+            for node in nodes
+            for name in (getattr(node, "id", ""), getattr(node, "attr", ""), getattr(node, "name", ""))
+            if isinstance(name, str) and name.startswith("AIOKafka")
+        }
+        options = {node.arg for node in nodes if isinstance(node, ast.keyword)} & OPTIONS
+        if path == MAKER:
+            assert {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient"} <= names
+            assert options == OPTIONS
+        else:
+            assert names == FAUSTS.get(path, set()), path
+            assert not options, path

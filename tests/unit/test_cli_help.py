@@ -72,6 +72,7 @@ def test_every_group_suggests() -> None:
         ("report cals", "No such command 'cals'. Did you mean 'tollmeter report calls'?"),
         ("alerts fallow", "No such command 'fallow'. Did you mean 'tollmeter alerts follow'?"),
         ("policy lst", "No such command 'lst'. Did you mean 'tollmeter policy list' or 'tollmeter policy set'?"),
+        ("explain", "No such command 'explain'. Did you mean 'tollmeter policy explain'?"),
         ("frobnicate", "No such command 'frobnicate'. 'tollmeter --help' lists them."),
         ("send --modle gpt-4o", "No such option: --modle Did you mean --model?"),
         ("policy set --mothly 5", "No such option: --mothly Did you mean --monthly?"),

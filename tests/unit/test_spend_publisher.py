@@ -6,6 +6,7 @@ from typing import Any
 
 from tests import watch_rows
 from tests.laws.test_fold import Record, correction_record, rows_record
+from tests.unit.test_bindings import Line, pool
 from tests.watch_rows import START, new_state
 from tollmeter.schemas.control import PolicySet
 from tollmeter.schemas.envelope import control_record
@@ -39,14 +40,17 @@ def ticked(number: int) -> State:
 
 
 def test_a_rebalance_between_two_partitions_is_no_error() -> None:
-    states = {number: ticked(number) for number in (0, 1)}
+    line = Line(pool("user", "ann", daily_limit_micro=1))
+    line.tick(START)
+    states = {0: line.state, 1: ticked(1)}
     sender = Sender(states)
     spending = SpendPublisher(Settings(), sender.send)
     asyncio.run(spending.tell(states, 10.0))
-    first = list(sender.sent)
-    assert len(first) == 1, "partition 1 is somebody else's by then"
+    row, *promised = sender.sent
+    assert row.startswith("spend/")
+    assert promised == ["as_of/0"], "partition 1 is somebody else's by then"
     asyncio.run(spending.tell(states, 20.0))
-    assert len(set(sender.sent)) == 2, "partition 2 is told at the next turn"
+    assert sender.sent[2:] == ["as_of/0", "as_of/2"], "partition 2 is told at the next turn"
 
 
 class Topic:

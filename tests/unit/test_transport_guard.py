@@ -5,6 +5,7 @@ import inspect
 from importlib.metadata import version
 
 import pytest
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.app.base import App
@@ -51,6 +52,7 @@ READ = [
     ("PartitionRecords.__next__", PartitionRecords.__next__, "63ac34a08c309098"),
     ("PartitionRecords._unpack_records", PartitionRecords._unpack_records, "b803e6d46480732c"),
     ("FetchResult.getall", FetchResult.getall, "3e717e30de5068d5"),
+    ("AIOKafkaClient.bootstrap", AIOKafkaClient.bootstrap, "198943b004e55849"),
     ("driver.Producer.send_and_wait", driver.Producer.send_and_wait, "c468b00f6fe96311"),
 ]
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 
 from tollmeter.admin.verify.position import reader
 from tollmeter.broker.client import kafka_producer, read_all, read_between
 from tollmeter.broker.layout import read_layout
+from tollmeter.broker.make import Consumer, Producer
 from tollmeter.schemas import topics
 from tollmeter.schemas.dead_letter import (
     MAX_ATTEMPTS,
@@ -168,7 +169,7 @@ async def read_value(settings: Settings, case: Case) -> bytes | None:
         return None if found is None else found.value
 
 
-async def _record_at(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> Record | None:
+async def _record_at(consumer: Consumer, tp: TopicPartition, offset: int) -> Record | None:
     kept = (await consumer.beginning_offsets([tp]))[tp] <= offset < (await consumer.end_offsets([tp]))[tp]
     if kept:
         async for record in read_between(consumer, tp, offset, offset + 1):
@@ -199,9 +200,7 @@ async def retry(settings: Settings, chosen: Sequence[Case], rate: float) -> Outc
     return outcome
 
 
-async def _retry_one(
-    settings: Settings, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, case: Case, outcome: Outcome
-) -> None:
+async def _retry_one(settings: Settings, consumer: Consumer, producer: Producer, case: Case, outcome: Outcome) -> None:
     letter = case.letter
     dlq = settings.topic(topics.DLQ)
     # LEDGER's letters hold a priced row; the event itself is still in its own topic

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from tollmeter.admin.dead_letters import read_cases
 from tollmeter.admin.verify.position import SLACK, LogUnreadableError, Offsets, position, reader
 from tollmeter.broker.client import BrokerAway, kafka_consumer, read_between
+from tollmeter.broker.make import Consumer
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.pricing.fx import CURRENCIES
@@ -119,7 +120,7 @@ async def published_book(settings: Settings) -> PublishedBook | None:
     return PublishedBook(document["price_book"], datetime.fromtimestamp(records[-1].timestamp / 1_000, UTC), newest)
 
 
-async def _oldest_s(consumer: AIOKafkaConsumer, late: Mapping[TopicPartition, int]) -> float | None:
+async def _oldest_s(consumer: Consumer, late: Mapping[TopicPartition, int]) -> float | None:
     """Return for how long the oldest record at these places has been in its log; 0 where nothing waits."""
     if not late:
         return 0.0

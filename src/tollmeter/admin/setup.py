@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 
 from tollmeter.broker import acls
 from tollmeter.broker.access_rules import Rule, by_place, command, rules
-from tollmeter.broker.client import TIMEOUT_MS, kafka_admin, kafka_producer
+from tollmeter.broker.client import kafka_admin, kafka_producer
 from tollmeter.broker.layout import (
     Layout,
     ProvisionError,
@@ -28,6 +28,7 @@ from tollmeter.broker.layout import (
     stored,
     topic_counts,
 )
+from tollmeter.broker.make import TIMEOUT_MS, Admin
 from tollmeter.schemas.topics import HASH_VERSION, LAYOUT_KEY, POLICIES, TOPICS, Topic
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import migrate
@@ -157,13 +158,13 @@ async def _apply_kafka(settings: Settings) -> list[Step]:
     return steps
 
 
-async def _wake_coordinator(settings: Settings, admin: AIOKafkaAdminClient) -> None:
+async def _wake_coordinator(settings: Settings, admin: Admin) -> None:
     """Let a fresh broker make its offsets topic now, while there is other work, and not when the workers join."""
     with suppress(GroupCoordinatorNotAvailableError):
         await admin.find_coordinator(settings.group("price"))
 
 
-async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> None:
+async def _create(admin: Admin, topics: list[NewTopic]) -> None:
     answer = await admin.create_topics(topics, timeout_ms=TIMEOUT_MS)
     for name, code, *text in answer.topic_errors:
         if code not in (0, _ALREADY_EXISTS):
@@ -172,7 +173,7 @@ async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> None:
             )
 
 
-async def _settle(admin: AIOKafkaAdminClient, names: set[str]) -> None:
+async def _settle(admin: Admin, names: set[str]) -> None:
     """Return when every partition has a leader; a fresh topic has none for a moment."""
     async with asyncio.timeout(_SETTLE_S):
         while True:

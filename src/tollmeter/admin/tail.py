@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import polars as pl
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from tollmeter.broker.client import BrokerAway, BrokerError, kafka_consumer
 from tollmeter.broker.layout import read_layout
+from tollmeter.broker.make import Consumer
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Tick
 from tollmeter.schemas.envelope import Rows, read_envelope
@@ -27,7 +28,7 @@ _AT_ONCE = 500
 class Tail:
     """Reads along into `recent`; `caught_up` once it stands where the log ended when it began."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> None:
+    def __init__(self, consumer: Consumer, ends: dict[TopicPartition, int]) -> None:
         self._consumer, self._ends = consumer, ends
         self.recent = Recent()
         self.unreadable = 0

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 from aiokafka.protocol.admin import (
     CreateAclsRequest_v1,
@@ -14,6 +13,7 @@ from aiokafka.protocol.api import Request
 
 from tollmeter.broker.access_rules import Operation, Resource, Rule
 from tollmeter.broker.layout import ProvisionError
+from tollmeter.broker.make import Admin
 
 _ANY, _LITERAL, _ALLOW, _EVERY_HOST = 1, 3, 3, "*"
 _RESOURCES: dict[Resource, int] = {"topic": 2, "group": 3, "cluster": 4}
@@ -55,7 +55,7 @@ def _wire(rule: Rule) -> tuple[int, str, int, str, str, int, int]:
     return kind, rule.name, _LITERAL, rule.principal, _EVERY_HOST, operation, _ALLOW
 
 
-async def present(admin: AIOKafkaAdminClient) -> set[Rule]:
+async def present(admin: Admin) -> set[Rule]:
     """Return the rules at the broker, as far as they are of our kinds.
 
     Raises `NoAuthorizerError` where there is none, `KafkaError` where this user may not ask.
@@ -76,7 +76,7 @@ async def present(admin: AIOKafkaAdminClient) -> set[Rule]:
     }
 
 
-async def make(admin: AIOKafkaAdminClient, rules: Sequence[Rule]) -> None:
+async def make(admin: Admin, rules: Sequence[Rule]) -> None:
     """Make rules; repeating it changes nothing. Raises `ProvisionError`, `KafkaError`."""
     controller = admin._client.cluster.controller
     node = None if controller is None else controller.nodeId

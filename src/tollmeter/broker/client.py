@@ -1,20 +1,18 @@
-"""Kafka clients: made in one way, stopped at the end of their `with` also when they never connected; one word for a
-broker that is away.
+"""Kafka clients for the length of a `with`, stopped at its end also when they never connected; one word for a broker
+that is away.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
 
-from tollmeter.broker.unpack import bound
+from tollmeter.broker import make
+from tollmeter.broker.make import LOOK_MS, TIMEOUT_MS, Admin, Consumer, Producer
 from tollmeter.schemas.record import Record
 from tollmeter.settings import Settings
 
-TIMEOUT_MS = 20_000
 AT_ONCE_MS = 1_000
 """How long one look for more records may wait."""
 
@@ -39,24 +37,22 @@ def quiet() -> None:
 
 
 @asynccontextmanager
-async def kafka_admin(settings: Settings, timeout_ms: int = TIMEOUT_MS) -> AsyncIterator[AIOKafkaAdminClient]:
+async def kafka_admin(settings: Settings, timeout_ms: int = TIMEOUT_MS) -> AsyncIterator[Admin]:
     """Give a connected admin client. Raises `KafkaError`, `OSError`."""
-    admin = AIOKafkaAdminClient(**settings.kafka_options(), request_timeout_ms=timeout_ms)
+    admin = make.admin(settings, timeout_ms)
     try:
-        await admin.start()
+        await make.begin(admin)
         yield admin
     finally:
         await admin.close()
 
 
 @asynccontextmanager
-async def kafka_producer(settings: Settings, timeout_ms: int = 2 * TIMEOUT_MS) -> AsyncIterator[AIOKafkaProducer]:
+async def kafka_producer(settings: Settings, timeout_ms: int = 2 * TIMEOUT_MS) -> AsyncIterator[Producer]:
     """Give a producer that writes each record once, to all brokers. Raises `KafkaError`, `OSError`."""
-    producer = AIOKafkaProducer(
-        **settings.kafka_options(), acks="all", enable_idempotence=True, request_timeout_ms=timeout_ms
-    )
+    producer = make.producer(settings, timeout_ms=timeout_ms)
     try:
-        await producer.start()
+        await make.begin(producer)
         yield producer
     finally:
         await producer.stop()
@@ -64,32 +60,18 @@ async def kafka_producer(settings: Settings, timeout_ms: int = 2 * TIMEOUT_MS) -
 
 @asynccontextmanager
 async def kafka_consumer(
-    settings: Settings, timeout_ms: int = 2 * TIMEOUT_MS, start: str = "earliest"
-) -> AsyncIterator[AIOKafkaConsumer]:
-    """Give a consumer without a group, for logs with large records. Raises `KafkaError`, `OSError`.
-
-    What a batch unpacks to is bounded: anybody may have written it.
-    """
-    bound()
-    consumer = AIOKafkaConsumer(
-        **settings.kafka_options(),
-        enable_auto_commit=False,
-        auto_offset_reset=start,
-        isolation_level="read_committed",  # what was aborted is nobody's
-        request_timeout_ms=timeout_ms,
-        fetch_max_wait_ms=100,
-        max_partition_fetch_bytes=8 << 20,
-        fetch_max_bytes=32 << 20,
-    )
+    settings: Settings, timeout_ms: int = 2 * TIMEOUT_MS, start: str = "earliest", waits_ms: int = LOOK_MS
+) -> AsyncIterator[Consumer]:
+    """Give a consumer without a group, see `make.reader`. Raises `KafkaError`, `OSError`."""
+    consumer = make.reader(settings, timeout_ms=timeout_ms, start=start, waits_ms=waits_ms)
     try:
-        await consumer.start()
-        await asyncio.sleep(0)  # stopped before its own tasks have begun, it raises CancelledError
+        await make.begin(consumer)
         yield consumer
     finally:
         await consumer.stop()
 
 
-async def read_all(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> AsyncIterator[Record]:
+async def read_all(consumer: Consumer, tps: Sequence[TopicPartition]) -> AsyncIterator[Record]:
     """Yield what these partitions hold now, from their beginning to their end, one partition after the other."""
     begins, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
     for tp in tps:
@@ -97,7 +79,7 @@ async def read_all(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) ->
             yield record
 
 
-async def read_between(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Record]:
+async def read_between(consumer: Consumer, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Record]:
     """Yield the records of a partition in [begin, end)."""
     if begin >= end:
         return

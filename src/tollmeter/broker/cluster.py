@@ -1,14 +1,15 @@
 """Which cluster answers, and whether it is ours: nothing is written to a broker that has not our layout record."""
 
 import asyncio
-from collections.abc import Mapping
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.client import AIOKafkaClient
+from aiokafka import TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
-from tollmeter.schemas.topics import LAYOUT_KEY
+from tollmeter.broker import make
+from tollmeter.broker.make import Producer
+from tollmeter.schemas.topics import LAYOUT_KEY, POLICIES
+from tollmeter.settings import Settings
 
 _TIMEOUT_S = 10.0
 _known: set[tuple[str, str]] = set()
@@ -19,12 +20,14 @@ class NotOursError(Exception):
     """The broker has not our layout record, or not our topics; the text says so, without the address."""
 
 
-async def require_ours(client: AIOKafkaClient, options: Mapping[str, object], topic: str, policies: str) -> str:
-    """Return the id of the cluster to which a client is connected, "" from a broker that has none.
+async def require_ours(producer: Producer, settings: Settings, topic: str) -> str:
+    """Return the id of the cluster to which a producer is connected, "" from a broker that has none.
 
-    `topic` is the one to be written to, `policies` the one that holds the layout record. A user who may not read that
-    one is believed: he was let in by name. Raises `NotOursError`, `KafkaError`, `OSError`, `TimeoutError`.
+    `topic` is the one to be written to, by its full name; the topic of policies holds the layout record. A user who
+    may not read that one is believed: he was let in by name. Raises `NotOursError`, `KafkaError`, `OSError`,
+    `TimeoutError`.
     """
+    client, policies = producer.client, settings.topic(POLICIES)
     async with asyncio.timeout(_TIMEOUT_S):
         answer = await client.send(client.get_random_node(), MetadataRequest([topic, policies], False))
         codes = {name: for_code(code) for code, name, *_ in answer.topics}
@@ -32,7 +35,7 @@ async def require_ours(client: AIOKafkaClient, options: Mapping[str, object], to
         if codes.get(policies) is TopicAuthorizationFailedError:
             return cluster
         if (cluster, policies) not in _known:
-            ours = not codes[policies].errno and await _has_record(options, policies)
+            ours = not codes[policies].errno and await _has_record(settings, policies)
             if not ours:
                 raise NotOursError(f"not set up for tollmeter: {policies} holds no layout record")
             if cluster:
@@ -42,12 +45,12 @@ async def require_ours(client: AIOKafkaClient, options: Mapping[str, object], to
         return cluster
 
 
-async def _has_record(options: Mapping[str, object], policies: str) -> bool:
+async def _has_record(settings: Settings, policies: str) -> bool:
     """Tell whether the layout record stands in the log; set-up writes it first, so little is read."""
     partition = TopicPartition(policies, 0)
-    consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, fetch_max_wait_ms=100)
+    consumer = make.reader(settings, foreign=True)
     try:
-        await consumer.start()
+        await make.begin(consumer)
         consumer.assign([partition])
         await consumer.seek_to_beginning(partition)
         end = (await consumer.end_offsets([partition]))[partition]

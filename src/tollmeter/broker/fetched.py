@@ -11,26 +11,16 @@ from typing import Protocol, overload
 
 from aiokafka.structs import ConsumerRecord
 
-from tollmeter.schemas.record import Record
+from tollmeter.schemas.record import Entry, Record
 
 VALUE, OFFSET = attrgetter("value"), attrgetter("offset")
 
 
-class Entry(Protocol):
-    """What the parser makes of a record: all but where it stands. A whole record is one, too."""
+class Parsed(Entry, Protocol):
+    """What the parser makes of a record; a whole one stands for those of a batch that is not unpacked."""
 
     @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
     def timestamp_type(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
 def as_is(value: bytes | None) -> bytes | None:
@@ -45,15 +35,15 @@ def values_size(batch: Sequence[Record]) -> int:
 
 def entries_of(batch: Sequence[Record]) -> Sequence[Entry]:
     """Return what to read columns of: offset, time, key, value and headers, not the place."""
-    return batch.entries if isinstance(batch, Fetched) else batch  # type: ignore[return-value]  # records are entries
+    return batch.entries if isinstance(batch, Fetched) else batch
 
 
-def from_offset(records: Sequence[Entry], position: int) -> Sequence[Entry]:
+def from_offset(records: Sequence[Parsed], position: int) -> Sequence[Parsed]:
     """Leave out what lies before the position, or before the record in front of it, as upstream's loop does."""
     first = records[0].offset if records else position
     if first >= position and list(map(OFFSET, records)) == list(range(first, first + len(records))):
         return records
-    kept: list[Entry] = []
+    kept: list[Parsed] = []
     for record in records:
         if record.offset >= position:
             kept.append(record)
@@ -66,7 +56,7 @@ class Fetched(Sequence[Record]):
 
     __slots__ = ("entries", "partition", "topic")
 
-    def __init__(self, topic: str, partition: int, entries: Sequence[Entry]) -> None:
+    def __init__(self, topic: str, partition: int, entries: Sequence[Parsed]) -> None:
         self.topic, self.partition, self.entries = topic, partition, entries
 
     def __len__(self) -> int:
@@ -84,7 +74,7 @@ class Fetched(Sequence[Record]):
     def __iter__(self) -> Iterator[Record]:
         return map(self._record, self.entries)
 
-    def _record(self, entry: Entry) -> Record:
+    def _record(self, entry: Parsed) -> Record:
         record: Record
         if isinstance(entry, ConsumerRecord):
             record = entry

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from tollmeter.broker.client import TIMEOUT_MS, BrokerAway, kafka_admin, kafka_consumer, quiet, read_all
+from tollmeter.broker.client import BrokerAway, kafka_admin, kafka_consumer, quiet, read_all
+from tollmeter.broker.make import TIMEOUT_MS, Admin
 from tollmeter.schemas.json_values import loads
 from tollmeter.schemas.topics import HASH_VERSION, LAYOUT_KEY, POLICIES, TOPICS, Topic
 from tollmeter.settings import Settings
@@ -76,7 +76,7 @@ async def count_problems(settings: Settings, layout: Layout) -> dict[str, str]:
     return await guarded(settings, find())
 
 
-async def topic_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
+async def topic_counts(admin: Admin) -> dict[str, int]:
     described = await admin.describe_topics()
     return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["error_code"] == 0}
 

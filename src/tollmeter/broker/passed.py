@@ -8,11 +8,12 @@ the decision an entry of the compacted topic of policies, so that every replay g
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tollmeter.broker.client import TIMEOUT_MS, kafka_consumer, kafka_producer, read_all, read_between
+from tollmeter.broker.client import kafka_consumer, kafka_producer, read_all, read_between
 from tollmeter.broker.layout import guarded, read_layout
+from tollmeter.broker.make import TIMEOUT_MS, Consumer
 from tollmeter.broker.topic_ids import id_of
 from tollmeter.schemas import topics
 from tollmeter.schemas.dead_letter import PASSED_OVER, dead_letter
@@ -125,7 +126,7 @@ async def _record_at(settings: Settings, place: TopicPartition, offset: int) -> 
     raise PassError(f"no record stands at {place.topic}/{place.partition}/{offset}")
 
 
-async def _between(consumer: AIOKafkaConsumer, place: TopicPartition, offset: int) -> AsyncIterator[Record]:
+async def _between(consumer: Consumer, place: TopicPartition, offset: int) -> AsyncIterator[Record]:
     begin, end = (await consumer.beginning_offsets([place]))[place], (await consumer.end_offsets([place]))[place]
     if begin <= offset < end:
         async for record in read_between(consumer, place, offset, offset + 1):

@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from tollmeter.broker.client import BrokerAway, kafka_consumer, kafka_producer, read_all
 from tollmeter.broker.layout import Layout, ProvisionError, read_layout
+from tollmeter.broker.make import Producer
 from tollmeter.broker.unreadable import MEMBER, POLICY, Unreadable, readable, text_of, unreadable
 from tollmeter.schemas import topics
 from tollmeter.schemas.access import EVERYONE
@@ -263,7 +264,7 @@ async def _write(settings: Settings, changes: Sequence[Change]) -> None:
 
 
 async def _send_control(
-    producer: AIOKafkaProducer, settings: Settings, layout: Layout, org_id: str, control: Control
+    producer: Producer, settings: Settings, layout: Layout, org_id: str, control: Control
 ) -> Awaitable[object]:
     value, headers = control_record(control)
     partition = topics.org_partition(org_id, layout.priced)

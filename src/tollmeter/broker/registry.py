@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from tollmeter.broker.client import BrokerAway, kafka_consumer, kafka_producer, read_all, read_between
+from tollmeter.broker.make import Consumer
 from tollmeter.schemas import topics
 from tollmeter.schemas.registry import Entry, read_entry
 from tollmeter.schemas.secrets import NO_KEY, holds_secret
@@ -83,7 +84,7 @@ async def _write(settings: Settings, changes: Mapping[str, Entry | None]) -> Non
 
 async def _read_back(
     settings: Settings,
-    consumer: AIOKafkaConsumer,
+    consumer: Consumer,
     place: TopicPartition,
     records: Mapping[int, tuple[bytes, bytes | None]],
 ) -> None:
@@ -98,7 +99,7 @@ async def _read_back(
         )
 
 
-async def _place(settings: Settings, consumer: AIOKafkaConsumer) -> TopicPartition:
+async def _place(settings: Settings, consumer: Consumer) -> TopicPartition:
     topic = settings.topic(topics.REGISTRY)
     if topic not in await consumer.topics():  # asked for its end it would be waited for
         raise RegistryError(f"topic {topic} does not exist on {settings.kafka}: run 'tollmeter setup'")

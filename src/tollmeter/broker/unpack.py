@@ -17,7 +17,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record import default_records, legacy_records
 from aiokafka.structs import ConsumerRecord
 
-from tollmeter.broker.fetched import VALUE, Entry, Fetched, as_is, from_offset
+from tollmeter.broker.fetched import VALUE, Fetched, Parsed, as_is, from_offset
 from tollmeter.schemas.record import UNREADABLE
 
 BATCH_BYTES = 32 << 20
@@ -103,11 +103,11 @@ def _into(codec: Codec, payload: Payload) -> bytes:
     return bytes(room[:size])
 
 
-class Parsed(NamedTuple):
+class ParsedBatch(NamedTuple):
     """The records of one batch that lie behind the position, standing for its last one."""
 
     offset: int
-    entries: Sequence[Entry]
+    entries: Sequence[Parsed]
 
 
 class _WholeBatch:
@@ -123,10 +123,10 @@ class _WholeBatch:
         """Return a record of its own: upstream reads the mark in a control batch so."""
         return next(self._batch)
 
-    def __iter__(self) -> Iterator[Parsed]:
+    def __iter__(self) -> Iterator[ParsedBatch]:
         entries = from_offset(list(self._batch), self._position())
         if entries:
-            yield Parsed(entries[-1].offset, entries)
+            yield ParsedBatch(entries[-1].offset, entries)
 
 
 class _Remembering:
@@ -149,7 +149,7 @@ class _Remembering:
 class BoundedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is read untyped
     """Records of one partition; those of a batch that is not unpacked come without key, value and headers.
 
-    Where the consumer asks for `Fetched` (`as_is`), batch by batch: then each item is a `Parsed`, or a record that
+    Where the consumer asks for `Fetched` (`as_is`), batch by batch: then each item is a `ParsedBatch`, or a record that
     stands in for one that is not unpacked.
     """
 
@@ -165,7 +165,7 @@ class BoundedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafk
     def _consumer_record(self, tp: object, record: object) -> object:
         return record if self.whole else super()._consumer_record(tp, record)
 
-    def __next__(self) -> "ConsumerRecord | Parsed":
+    def __next__(self) -> "ConsumerRecord | ParsedBatch":
         if self._standing_in is not None:
             record = next(self._standing_in, None)
             if record is not None:
@@ -206,7 +206,7 @@ class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is r
     """What a fetch of one partition holds, handed over in parts of bounded size."""
 
     _partition_records: Any
-    _rest: Sequence[Entry] = ()
+    _rest: Sequence[Parsed] = ()
     """What is left of a batch of which only a part was asked for; the position stands in front of it."""
 
     def getall(self, max_records: int | None = None) -> Sequence[ConsumerRecord]:
@@ -228,7 +228,7 @@ class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is r
         return found
 
     def _get_whole(self, max_records: int | None) -> Sequence[ConsumerRecord]:
-        records, tp, found, size = self._partition_records, self._topic_partition, list[Entry](), 0
+        records, tp, found, size = self._partition_records, self._topic_partition, list[Parsed](), 0
         room = sys.maxsize if max_records is None else max_records
         while len(found) < room and size < FETCH_BYTES:
             entries = self._rest or self._next_entries()
@@ -243,11 +243,11 @@ class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is r
         self._update_position()
         return Fetched(tp.topic, tp.partition, found)
 
-    def _next_entries(self) -> Sequence[Entry]:
+    def _next_entries(self) -> Sequence[Parsed]:
         item = next(self._partition_records, None)
         if item is None:
             return ()
-        return item.entries if isinstance(item, Parsed) else [item]
+        return item.entries if isinstance(item, ParsedBatch) else [item]
 
 
 def bound() -> None:

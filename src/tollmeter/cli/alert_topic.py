@@ -5,9 +5,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from tollmeter.broker.client import kafka_admin
+from tollmeter.broker.client import kafka_admin, kafka_consumer
+from tollmeter.broker.make import Consumer
 from tollmeter.cli.output import UserError, err
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
@@ -19,7 +20,7 @@ Event = dict[str, Any]
 class AlertTopic:
     """CloudEvents of all partitions of the topic; what is none is passed over with a word on stderr."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> None:
+    def __init__(self, consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
         self._consumer = consumer
         self._partitions = list(partitions)
 
@@ -63,13 +64,9 @@ async def alert_topic(settings: Settings) -> AsyncIterator[AlertTopic]:
     if described["error_code"]:
         raise UserError(f"topic {topic} does not exist on {settings.kafka}: run 'tollmeter setup'")
     partitions = sorted(TopicPartition(topic, entry["partition"]) for entry in described["partitions"])
-    consumer = AIOKafkaConsumer(enable_auto_commit=False, **settings.kafka_options())
-    try:
-        await consumer.start()
+    async with kafka_consumer(settings, start="latest", waits_ms=500) as consumer:
         consumer.assign(partitions)
         yield AlertTopic(consumer, partitions)
-    finally:
-        await consumer.stop()
 
 
 def _event(value: bytes | None) -> Event | None:

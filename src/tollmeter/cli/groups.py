@@ -1,5 +1,6 @@
 """A group of commands: without one it shows its help, and a mistyped one is answered with the nearest."""
 
+from contextlib import suppress
 from difflib import get_close_matches
 
 import click
@@ -24,11 +25,21 @@ class Group(click.Group):
         name = args[0]
         known = self.list_commands(ctx)
         if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
-            close = get_close_matches(name, known, MEANT, CLOSE)
+            close = get_close_matches(name, known, MEANT, CLOSE) or self._within(ctx, name)[:MEANT]
             meant = " or ".join(f"'{ctx.command_path} {near}'" for near in close)
             todo = f"Did you mean {meant}?" if close else f"'{ctx.command_path} --help' lists them."
             ctx.fail(f"No such command '{name}'. {todo}")
         return super().resolve_command(ctx, args)
+
+    def _within(self, ctx: click.Context, name: str) -> list[str]:
+        """Return the commands of this name that stand in groups of this one."""
+        found = []
+        for near in self.list_commands(ctx):
+            with suppress(click.ClickException):  # one that lacks its extra
+                command = self.get_command(ctx, near)
+                if isinstance(command, click.Group) and name in command.commands:
+                    found.append(f"{near} {name}")
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

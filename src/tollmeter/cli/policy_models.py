@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import click
 from pydantic import ValidationError
@@ -14,14 +13,13 @@ from tollmeter.broker.policies import read_rules, unread, write
 from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, UserError, err, json_option, out, print_json, print_table
-from tollmeter.cli.policy_options import doing, known_or_created, name_option, org_option, tell_unreadable
+from tollmeter.cli.policy_options import doing, known_or_created, name_option, org_option, scope_of, tell_unreadable
 from tollmeter.schemas.model_rules import ANY, MODEL_SCOPES, ModelRule
 from tollmeter.schemas.money import nano_to_text
 from tollmeter.settings import Settings
 from tollmeter.yaml_files import words
 
 _SHORT = {"key": "api_key"}
-_Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 class _SetsUnlessTold(Group):
@@ -37,9 +35,8 @@ def models() -> None:
     """Which models a key, a user, a group or the organisation may use; others are refused or downgraded."""
 
 
-def _whose(command: _Command) -> _Command:
-    scope = click.option("--scope", type=click.Choice([*MODEL_SCOPES, *_SHORT]), default="org", show_default=True)
-    return org_option(scope(name_option(command)))
+def _whose(command: Callable[..., object]) -> Callable[..., object]:
+    return org_option(scope_of(*MODEL_SCOPES, *_SHORT)(name_option(command)))
 
 
 @models.command("set")

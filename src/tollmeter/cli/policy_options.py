@@ -21,7 +21,14 @@ from tollmeter.schemas.policy import MEMBER_SCOPES, SCOPE_KINDS, Member, Policy
 from tollmeter.settings import Settings
 
 org_option = click.option("--org", required=True, help="Organisation the scope belongs to.")
-scope_option = click.option("--scope", type=click.Choice(SCOPE_KINDS), default="org", show_default=True)
+
+
+def scope_of(*kinds: str) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """Return the option for a scope of one of these kinds, by default the organisation itself."""
+    return click.option("--scope", type=click.Choice(kinds), default="org", show_default=True)
+
+
+scope_option = scope_of(*SCOPE_KINDS)
 applies_option = click.option(
     "--applies",
     type=click.Choice(["each_member", "pool"]),
@@ -30,8 +37,6 @@ applies_option = click.option(
     help="Whether it limits what each user of the scope spends, or what all its calls spend together.",
 )
 currency_option = click.option("--currency", type=click.Choice(["USD", "EUR", "RUB"]), default="USD", show_default=True)
-
-
 name_option = click.option(
     "--name", default="", help="Which group, user, key ...; nothing for the organisation itself."
 )

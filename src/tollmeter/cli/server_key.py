@@ -9,13 +9,12 @@ from tollmeter.admin import registry
 from tollmeter.cli.groups import Group
 from tollmeter.cli.options import SPAN
 from tollmeter.cli.output import err, json_option, out, print_json, print_table
-from tollmeter.cli.registry_options import doing, of_org_option, org_option
+from tollmeter.cli.registry_options import Switched, add_switches, doing, id_argument, of_org_option, org_option
 from tollmeter.schemas.registry import ROLES, Role, ServerKey
 from tollmeter.settings import Settings
 
 COLUMNS = ("id", "name", "org_id", "role", "may_set_identity", "active", "created_at", "rotated_at", "used_at")
 _SHOWN = set(ServerKey.model_fields) - {"digest", "earlier_digest", "secret_id"}
-_id = click.argument("id_", metavar="ID")
 
 
 @click.group(cls=Group, name="server-key")
@@ -40,7 +39,7 @@ def create(settings: Settings, org: str, role: Role, name: str, may_set_identity
 
 
 @server_key.command()
-@_id
+@id_argument
 @of_org_option
 @click.option("--overlap", type=SPAN, default="24h", show_default=True, help="How long the old secret still works.")
 @click.option("--now", "at_once", is_flag=True, help="The old secret works no longer.")
@@ -70,44 +69,15 @@ def list_(settings: Settings, org: str, as_json: bool) -> None:
         print_table("keys of the server", rows, COLUMNS, spare=("created_at", "rotated_at"))
 
 
-@server_key.command()
-@_id
-@of_org_option
-@click.pass_obj
-def disable(settings: Settings, id_: str, org: str) -> None:
-    """Switch a key off: nobody gets in with it."""
-    _switch(settings, id_, org, active=False)
-
-
-@server_key.command()
-@_id
-@of_org_option
-@click.pass_obj
-def enable(settings: Settings, id_: str, org: str) -> None:
-    """Switch a key on again."""
-    _switch(settings, id_, org, active=True)
-
-
-@server_key.command()
-@_id
-@of_org_option
-@click.pass_obj
-def delete(settings: Settings, id_: str, org: str) -> None:
-    """Take a key away for good."""
-    with doing():
-        registry.delete_key(settings, id_, org)
-    out.print(f"key {id_} is gone")
+add_switches(
+    server_key,
+    Switched("key", registry.switch_key, registry.delete_key, off="nobody gets in with it", gone=" for good"),
+)
 
 
 def document(key: ServerKey) -> dict[str, Any]:
     """Return a key as it may be shown."""
     return key.model_dump(mode="json", include=_SHOWN)
-
-
-def _switch(settings: Settings, id_: str, org: str, *, active: bool) -> None:
-    with doing():
-        key = registry.switch_key(settings, id_, active, org)
-    out.print(f"key {id_} ({key.name}, {key.org_id}) is {'on' if active else 'off'}")
 
 
 def _show(made: registry.Issued, as_json: bool) -> None:

@@ -7,11 +7,10 @@ import click
 from tollmeter.admin import registry
 from tollmeter.cli.groups import Group
 from tollmeter.cli.output import json_option, out, print_json, print_table
-from tollmeter.cli.registry_options import doing, of_org_option, org_option
+from tollmeter.cli.registry_options import Switched, add_switches, doing, of_org_option, org_option
 from tollmeter.settings import Settings
 
 COLUMNS = ("id", "name", "value", "org_id", "active", "created_at")
-_id = click.argument("id_", metavar="ID")
 
 
 @click.group(cls=Group)
@@ -49,36 +48,13 @@ def list_(settings: Settings, org: str, as_json: bool) -> None:
         print_table("tracking tokens", rows, COLUMNS, spare=("created_at",))
 
 
-@token.command()
-@_id
-@of_org_option
-@click.pass_obj
-def disable(settings: Settings, id_: str, org: str) -> None:
-    """Switch a token off: usage that names it is refused."""
-    _switch(settings, id_, org, active=False)
-
-
-@token.command()
-@_id
-@of_org_option
-@click.pass_obj
-def enable(settings: Settings, id_: str, org: str) -> None:
-    """Switch a token on again."""
-    _switch(settings, id_, org, active=True)
-
-
-@token.command()
-@_id
-@of_org_option
-@click.pass_obj
-def delete(settings: Settings, id_: str, org: str) -> None:
-    """Take a token away; the usage that it has named stays."""
-    with doing():
-        registry.delete_token(settings, id_, org)
-    out.print(f"token {id_} is gone")
-
-
-def _switch(settings: Settings, id_: str, org: str, *, active: bool) -> None:
-    with doing():
-        made = registry.switch_token(settings, id_, active, org)
-    out.print(f"token {id_} ({made.name}, {made.org_id}) is {'on' if active else 'off'}")
+add_switches(
+    token,
+    Switched(
+        "token",
+        registry.switch_token,
+        registry.delete_token,
+        off="usage that names it is refused",
+        gone="; the usage that it has named stays",
+    ),
+)

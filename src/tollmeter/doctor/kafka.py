@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
@@ -15,6 +14,7 @@ from tollmeter.broker import acls
 from tollmeter.broker.access_rules import rules
 from tollmeter.broker.client import kafka_admin, kafka_consumer, quiet, read_between
 from tollmeter.broker.layout import ProvisionError, read_layout
+from tollmeter.broker.make import Admin
 from tollmeter.doctor.check import Check, judged
 from tollmeter.embedded import control
 from tollmeter.schemas.topics import PRICED, TOPICS
@@ -61,7 +61,7 @@ def _address(settings: Settings) -> Check:
         return Check("broker", "wrong", f"{first} does not answer ({type(error).__name__})", do)
 
 
-async def _configuration(settings: Settings, admin: AIOKafkaAdminClient) -> Check:
+async def _configuration(settings: Settings, admin: Admin) -> Check:
     asked = [ConfigResource(ConfigResourceType.TOPIC, settings.topic(topic.name)) for topic in TOPICS]
     found: dict[str, dict[str, str]] = {}
     for answer in await admin.describe_configs(asked):
@@ -87,7 +87,7 @@ async def _configuration(settings: Settings, admin: AIOKafkaAdminClient) -> Chec
     return judged("topics' configuration", "; ".join(problems[:4]) or "as set up", bool(problems), do)
 
 
-async def _access(settings: Settings, admin: AIOKafkaAdminClient) -> Check:
+async def _access(settings: Settings, admin: Admin) -> Check:
     name = "rules of access"
     try:
         there = await acls.present(admin)

@@ -30,8 +30,8 @@ log.cleaner.dedupe.buffer.size=8388608
 log.cleaner.io.buffer.size=262144
 # A no-op twice a second tells followers that the leader lives; here is one node.
 metadata.max.idle.interval.ms=0
-num.network.threads=2
-num.io.threads=4
+num.network.threads=1
+num.io.threads=2
 background.threads=2
 """
 # The first compiler alone: measured over start and 320 MB of traffic it takes 6 s of CPU where both take 15.

@@ -10,12 +10,13 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from tollmeter.admin.secret import SecretError, secret_of
 from tollmeter.broker import registry
 from tollmeter.broker.client import kafka_consumer, kafka_producer
+from tollmeter.broker.make import TAIL_MS, Consumer
 from tollmeter.schemas import topics
 from tollmeter.schemas.registry import KeyUse, ServerKey, TrackingToken, digest
 from tollmeter.server.auth import Caller
@@ -26,7 +27,7 @@ log = logging.getLogger("tollmeter.server")
 
 FIRST_S = 5.0
 """So long a server that starts waits for the registry before it answers without it."""
-TICK_MS = 200
+TICK_MS = 1_000
 RETRY_S = 1.0
 USE_EVERY_S = 3_600.0
 CATCH_UP_S = 5.0
@@ -122,7 +123,7 @@ class Registry:
     async def _run(self) -> None:
         while True:
             try:
-                async with kafka_consumer(self._settings) as consumer:
+                async with kafka_consumer(self._settings, waits_ms=TAIL_MS) as consumer:
                     await self._follow(consumer)
             except (KafkaError, OSError) as error:
                 if not self.problem:
@@ -130,7 +131,7 @@ class Registry:
                 self.problem = f"the registry is not heard of ({type(error).__name__}): keys are as they were"
             await asyncio.sleep(RETRY_S)
 
-    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+    async def _follow(self, consumer: Consumer) -> None:
         place = self._place()
         if place.topic not in await consumer.topics():
             self.problem = f"topic {place.topic} does not exist: run tollmeter setup"

@@ -184,10 +184,7 @@ def _resource_facts(resource: Resource | None, slots: Mapping[str, Slot]) -> dic
 
 
 def walk(attributes: Iterable[Attribute], slots: Mapping[str, Slot], above: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return the attributes that a table names, by their meaning, over what is known from above.
-
-    Of several with one meaning the first in its row wins.
-    """
+    """Return what `facts_of` would, in one loop: a call for each attribute would cost a twentieth of a span."""
     facts = dict(above)
     ranks: dict[str, int] = {}
     for attribute in attributes:

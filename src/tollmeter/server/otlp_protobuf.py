@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tollmeter.producers.telemetry.names import MOST_OWN, OWN, SLOTS, Slot, own_slot
+from tollmeter.producers.telemetry.names import SLOTS, Slot, facts_of
 from tollmeter.producers.telemetry.reading import LogRecord, Scalar, Span, UnreadableError, record_name
 
 _ERROR = 2
@@ -28,7 +28,7 @@ class _Attribute(Protocol):
 def spans(body: bytes) -> Iterator[Span]:
     """Yield the spans of an ExportTraceServiceRequest. Raises `UnreadableError`."""
     for nth, group in enumerate(_parsed(ExportTraceServiceRequest(), body).resource_spans):
-        resource = walk(group.resource.attributes, SLOTS, {})
+        resource = _facts(group.resource.attributes, SLOTS, {})
         for scope_nth, scope in enumerate(group.scope_spans):
             where = f"resourceSpans[{nth}].scopeSpans[{scope_nth}].spans"
             for place, span in enumerate(scope.spans):
@@ -41,18 +41,18 @@ def spans(body: bytes) -> Iterator[Span]:
                     span.start_time_unix_nano,
                     span.end_time_unix_nano,
                     span.status.code == _ERROR,
-                    walk(span.attributes, SLOTS, resource),
+                    _facts(span.attributes, SLOTS, resource),
                 )
 
 
 def records(body: bytes, slots: Mapping[str, Slot]) -> Iterator[LogRecord]:
     """Yield the records of an ExportLogsServiceRequest; `slots` say which attributes matter. Raises as `spans` does."""
     for nth, group in enumerate(_parsed(ExportLogsServiceRequest(), body).resource_logs):
-        resource = walk(group.resource.attributes, slots, {})
+        resource = _facts(group.resource.attributes, slots, {})
         for scope_nth, scope in enumerate(group.scope_logs):
             where = f"resourceLogs[{nth}].scopeLogs[{scope_nth}].logRecords"
             for place, record in enumerate(scope.log_records):
-                facts = walk(record.attributes, slots, resource)
+                facts = _facts(record.attributes, slots, resource)
                 name = record_name(facts.get("event_name"), record.event_name, record.body.string_value[:80])
                 at = record.time_unix_nano or record.observed_time_unix_nano
                 yield LogRecord(f"{where}[{place}]", name, at, facts)
@@ -69,27 +69,13 @@ def _parsed(request: Request, body: bytes) -> Request:
     return request
 
 
-def walk(attributes: Iterable[_Attribute], slots: Mapping[str, Slot], above: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return the attributes that a table names, by their meaning, over what is known from above.
+def _facts(
+    attributes: Iterable[_Attribute], slots: Mapping[str, Slot], above: Mapping[str, Scalar]
+) -> dict[str, Scalar]:
+    return facts_of(((one.key, one.value) for one in attributes), slots, above, _scalar)
 
-    Of several with one meaning the first in its row wins.
-    """
-    facts = dict(above)
-    ranks: dict[str, int] = {}
-    for attribute in attributes:
-        key = attribute.key
-        slot = slots.get(key)
-        if slot is None:
-            if not key.startswith(OWN) or len(facts) > MOST_OWN:
-                continue
-            slot = own_slot(key)
-            facts[OWN] = True
-        meaning, rank = slot
-        if rank and ranks.get(meaning, rank) < rank:
-            continue
-        kind = attribute.value.WhichOneof("value")
-        if kind in _SCALARS:
-            value: Scalar = getattr(attribute.value, kind)
-            if value != "":
-                facts[meaning], ranks[meaning] = value, rank
-    return facts
+
+def _scalar(value: _Value) -> Scalar | None:
+    kind = value.WhichOneof("value")
+    found: Scalar | None = getattr(value, kind) if kind in _SCALARS else None
+    return found

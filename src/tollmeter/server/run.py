@@ -1,12 +1,15 @@
 """Runs the server until it is told to stop: what was begun is answered within ten seconds, then it lets go."""
 
+import asyncio
 import logging
 import os
 import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from uvicorn.config import Config
@@ -22,6 +25,7 @@ log = logging.getLogger("tollmeter.server")
 GRACE_S = 10
 KEEP_ALIVE_S = 5
 BACKLOG = 2_048
+LOOK_S = 1.0
 READY_FILE, HEALTH_FILE = "TOLLMETER_READY_FILE", "TOLLMETER_HEALTH_FILE"
 
 
@@ -32,9 +36,25 @@ class ListenError(Exception):
 class _Server(uvicorn.Server):
     """Says where it listens, in the log and in the files that a supervisor reads."""
 
+    _loop: asyncio.AbstractEventLoop | None
+
     def __init__(self, config: Config, address: str, port: int) -> None:
         super().__init__(config)
         self._address, self._port = address, port
+        self._told, self._loop = asyncio.Event(), None
+
+    async def main_loop(self) -> None:
+        """Look around once a second, and at once when told to end; uvicorn looks ten times a second."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._told.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._told.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import polars as pl
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from tollmeter.admin.verify.position import Position, reader
 from tollmeter.admin.verify.sources import SourceMap
 from tollmeter.broker.client import read_between
+from tollmeter.broker.make import Consumer
 from tollmeter.schemas import topics
 from tollmeter.schemas.dead_letter import QUARANTINED, read_letter
 from tollmeter.schemas.envelope import Corrected, Rows, read_envelope
@@ -154,7 +155,7 @@ async def resolve(settings: Settings, sources: SourceMap, advance: Advance) -> N
                 advance(0)
 
 
-async def _stretch(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> tuple[set[int], int]:
+async def _stretch(consumer: Consumer, tp: TopicPartition, begin: int, end: int) -> tuple[set[int], int]:
     """Return the offsets of records read from `begin` on, and up to where nothing else stands."""
     while True:
         found = (await consumer.getmany(tp, timeout_ms=1_000)).get(tp, [])

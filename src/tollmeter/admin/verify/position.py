@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from tollmeter.broker.client import BrokerAway, kafka_admin, kafka_consumer
 from tollmeter.broker.layout import ProvisionError, read_layout
+from tollmeter.broker.make import Admin, Consumer
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 
@@ -58,7 +58,7 @@ class Position:
 
 
 @asynccontextmanager
-async def reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+async def reader(settings: Settings) -> AsyncIterator[Consumer]:
     """A consumer without a group. Raises `LogUnreadableError`."""
     try:
         async with kafka_consumer(settings) as consumer:
@@ -102,14 +102,14 @@ async def position(
     return Position(events_begin, events_end, *priced, dlq_begin, dlq_end, first, *stood)
 
 
-async def _bounds(consumer: AIOKafkaConsumer, topic: str, count: int) -> tuple[dict[int, int], dict[int, int]]:
+async def _bounds(consumer: Consumer, topic: str, count: int) -> tuple[dict[int, int], dict[int, int]]:
     partitions = [TopicPartition(topic, number) for number in range(count)]
     begin, end = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
     return {tp.partition: begin[tp] for tp in partitions}, {tp.partition: end[tp] for tp in partitions}
 
 
 async def _since(
-    consumer: AIOKafkaConsumer, topic: str, begin: Offsets, end: Offsets, since: datetime | None
+    consumer: Consumer, topic: str, begin: Offsets, end: Offsets, since: datetime | None
 ) -> dict[int, int]:
     """Return the first offset appended at `since` or later, by partition."""
     if since is None:
@@ -127,14 +127,14 @@ async def ledger_reaches(settings: Settings, wanted: Offsets, wait_s: float) -> 
 
 
 async def _wait(
-    admin: AIOKafkaAdminClient,
+    admin: Admin,
     settings: Settings,
     stage: str,
     topic: str,
     begin: Offsets,
     end: Offsets,
     deadline: float,
-    consumer: AIOKafkaConsumer | None = None,
+    consumer: Consumer | None = None,
 ) -> dict[int, int]:
     """Return up to where the stage has got, as soon as that is `end` everywhere, or at the deadline.
 
@@ -157,7 +157,7 @@ async def _wait(
         await asyncio.sleep(POLL_S)
 
 
-async def _no_record(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> bool:
+async def _no_record(consumer: Consumer, tp: TopicPartition, begin: int, end: int) -> bool:
     """Tell whether no record stands in [begin, end)."""
     consumer.assign([tp])
     consumer.seek(tp, begin)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import polars as pl
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 
 from tollmeter.admin import corrections
 from tollmeter.admin.verify import coverage, ledger, rollups, windows
@@ -23,6 +23,7 @@ from tollmeter.admin.verify.position import reader
 from tollmeter.admin.verify.verdict import Broken, Options, Verdict
 from tollmeter.admin.verify.windows import FOLDED, Progress, WindowCheck, WrongCell
 from tollmeter.broker.client import kafka_producer, read_between
+from tollmeter.broker.make import Producer
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Round
 from tollmeter.schemas.priced import VOID
@@ -149,9 +150,7 @@ class Totals:
             for number, wrong in found.wrong.items():
                 self._sent[number] = await self._send_rounds(producer, progress[number], wrong, move=move)
 
-    async def _send_rounds(
-        self, producer: AIOKafkaProducer, at: Progress, wrong: Sequence[WrongCell], *, move: bool
-    ) -> int:
+    async def _send_rounds(self, producer: Producer, at: Progress, wrong: Sequence[WrongCell], *, move: bool) -> int:
         """Send one round for each organisation; return the offset of the last record."""
         by_org: dict[str, list[WrongCell]] = defaultdict(list)
         for cell in wrong:
