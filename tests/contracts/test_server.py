@@ -4,7 +4,9 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -141,7 +143,7 @@ def test_metrics_count_what_happened(serving: Serving) -> None:
     reader = {"authorization": f"Bearer {KEYS['READ_KEY']}", "x-ingest-key": ""}
     with serving.start() as client:
         for _ in range(2):
-            client.post("/ingest", json=CALL | {"event_id": "one"})
+            client.post("/ingest", json=CALL | {"event_id": "one", "latency_ms": 1_500})
         client.post("/ingest", json=CALL | {"input_tokens": -1})
         client.post("/ingest", json=CALL, headers={"x-ingest-key": "wrong"})
         document = client.get("/metrics", headers=reader).json()
@@ -152,6 +154,31 @@ def test_metrics_count_what_happened(serving: Serving) -> None:
             assert answer.headers["content-type"].startswith(kind.partition(";")[0])
             assert 'tollmeter_server_events_total{door="/ingest",fate="accepted"} 1.0' in answer.text
             assert 'tollmeter_server_rejected_total{code="bad_field",door="/ingest"} 1.0' in answer.text
+            assert 'gen_ai_client_token_usage_sum{gen_ai_token_type="input"} 1000.0' in answer.text
+            assert 'gen_ai_client_token_usage_count{gen_ai_token_type="output"} 1.0' in answer.text
+            assert "gen_ai_client_operation_duration_seconds_sum 1.5" in answer.text
+
+
+def test_it_speaks_tls_with_a_certificate_and_says_which_file_is_wrong(serving: Serving, tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-keyout", str(key), "-out", str(cert), *subject]
+    subprocess.run(made, check=True, capture_output=True)
+    serving.start(SERVER_TLS_CERT=str(cert), SERVER_TLS_KEY=str(key)).close()
+    trust = ssl.create_default_context(cafile=str(cert))
+    url = serving.url.replace("http://", "https://")
+    with httpx.Client(base_url=url, verify=trust, headers={"x-ingest-key": KEYS["INGEST_KEY"]}, timeout=60) as client:
+        assert client.post("/ingest", json=CALL).status_code == 201
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{serving.url}/ping")
+    with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+        httpx.get(f"{url}/ping")
+    command = [sys.executable, "-m", "tollmeter", "serve", "--port", "0"]
+    environment = {**os.environ, **KEYS, "SERVER_TLS_CERT": str(key), "SERVER_TLS_KEY": str(tmp_path / "none.pem")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "the server cannot start" in done.stderr
 
 
 def test_the_readme_as_printed(serving: Serving, line: Settings) -> None:

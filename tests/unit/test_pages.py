@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -58,11 +58,27 @@ def test_what_does_not_answer_is_not_known() -> None:
 
 def test_the_ledger_says_what_is_missing_and_what_differs() -> None:
     alerts = [{"kind": "verify_difference"}, {"kind": "gap"}, {"kind": "gap"}]
-    newest, gaps, verify = health.of_ledger({"as_of": NOW, "gaps": 2, "alerts": alerts}, NOW)
+    newest, gaps, verify = health.of_ledger({"as_of": NOW, "gaps": 2, "alerts": alerts, "runs": {}}, NOW)
     assert (newest.words, gaps.kind, verify.kind, verify.words) == ("0 s old", "behind", "behind", "3 open")
     assert verify.more.startswith("gap, verify_difference: ")
-    _, none, fine = health.of_ledger({"as_of": None, "gaps": 0, "alerts": []}, NOW)
-    assert (none.kind, fine.kind) == ("fresh", "fresh")
+    _, none, never = health.of_ledger({"as_of": None, "gaps": 0, "alerts": [], "runs": {}}, NOW)
+    assert (none.kind, never.kind, never.words) == ("fresh", "late", "has not run yet")
+
+
+@pytest.mark.parametrize(
+    ("ran_min", "clean_min", "kind", "words"),
+    [
+        pytest.param(5, 5, "fresh", "no difference, 5 min old", id="clean"),
+        pytest.param(5, 65, "late", "differences, 5 min old", id="found-something"),
+        pytest.param(5, None, "late", "differences, 5 min old", id="never-clean"),
+        pytest.param(185, 185, "late", "no difference, 3 h old", id="three-hours-overdue"),
+    ],
+)
+def test_when_the_line_last_checked_itself_is_said(ran_min: int, clean_min: int | None, kind: str, words: str) -> None:
+    runs = {"verify": NOW - timedelta(minutes=ran_min)}
+    runs |= {} if clean_min is None else {"verify_clean": NOW - timedelta(minutes=clean_min)}
+    *_, verify = health.of_ledger({"as_of": NOW, "gaps": 0, "alerts": [], "runs": runs}, NOW, 3_600.0)
+    assert (verify.kind, verify.words) == (kind, words)
 
 
 def test_a_rate_of_exchange_is_wrong_once_amounts_are_not_known() -> None:

@@ -55,10 +55,13 @@ def verify(
     from tollmeter.admin.verify import alarm
     from tollmeter.admin.verify.verdict import Options
 
-    options = Options(wait, since, windows, deep)
+    options, began = Options(wait, since, windows, deep), datetime.now(UTC)
     verdict, done = check_and_mend(settings, options, mend=mend, first_wins=first_wins)
     if alert:
-        asyncio.run(alarm.send(settings, alarm.alerts(verdict.differences, datetime.now(UTC))))
+        raised = alarm.alerts(verdict.differences, datetime.now(UTC))
+        asyncio.run(alarm.send(settings, raised))
+        with reading(settings) as client:
+            alarm.note(client, began, clean=not raised)
     if as_json:
         print_json({**verdict.document(), **({"repaired": done} if mend or first_wins else {})})
         return 1 if verdict.differences else 0

@@ -1,6 +1,7 @@
 """What the server has done since it started, as plain numbers; Prometheus and the JSON of `/metrics` read them."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 
 class Counters:
@@ -22,6 +23,25 @@ class Counters:
         self.identity_ignored = 0
         """Events whose organisation, user or group was not believed, since their key may not set them."""
         self.bad_auth = 0
+        self.tokens: Counter[str] = Counter()
+        """Tokens of stored calls by the type of OpenTelemetry: input, output; of calls whose usage is known."""
+        self.metered = 0
+        """Stored calls whose usage is known."""
+        self.took_ms = self.timed = 0
+        """How long stored calls took, those that say so, and how many those are."""
+
+    def used(self, fields: Mapping[str, object]) -> None:
+        """Add what a stored call used."""
+        given, made = fields.get("input_tokens", 0), fields.get("output_tokens", 0)
+        known = fields.get("usage_source") != "NONE" and ("input_tokens" in fields or "output_tokens" in fields)
+        if known and type(given) is int and type(made) is int:
+            self.metered += 1
+            self.tokens["input"] += given
+            self.tokens["output"] += made
+        took_ms = fields.get("latency_ms")
+        if type(took_ms) is int:
+            self.timed += 1
+            self.took_ms += took_ms
 
     def fate(self, name: str) -> int:
         """Return the events of all doors that ended so."""

@@ -4,12 +4,13 @@ import time
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from tollmeter.schemas.escapes import one_line
+from tollmeter.server.counters import Counters
 from tollmeter.server.parts import Parts
 
 _NAME = "tollmeter_server"
@@ -36,10 +37,22 @@ class _ServerCollector(Collector):
         yield _one_counter(
             "identity_ignored", "Calls whose user, group or organisation was not believed", counters.identity_ignored
         )
+        yield from _gen_ai(counters)
         yield GaugeMetricFamily(f"{_NAME}_spooled_events", "Calls that wait on disk", writer.spooled)
         yield GaugeMetricFamily(f"{_NAME}_kafka_up", "1 while the broker can be reached", float(not writer.problem))
         up_s = time.time() - self._parts.started_at
         yield GaugeMetricFamily(f"{_NAME}_uptime_seconds", "Age of this process", up_s)
+
+
+def _gen_ai(counters: Counters) -> Iterator[Metric]:
+    """Yield what OpenTelemetry names so, as sums and counts: of calls that this server stored, as their senders say."""
+    text = "Tokens of stored calls whose usage is known"
+    family = SummaryMetricFamily("gen_ai_client_token_usage", text, labels=("gen_ai_token_type",))
+    for kind in ("input", "output"):
+        family.add_metric([kind], counters.metered, counters.tokens[kind])
+    yield family
+    name, text = "gen_ai_client_operation_duration_seconds", "Time of stored calls that say how long they took"
+    yield SummaryMetricFamily(name, text, counters.timed, counters.took_ms / 1_000)
 
 
 def _counted(

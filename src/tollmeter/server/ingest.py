@@ -108,6 +108,7 @@ class Ingest:
                 self._remembered.end(key, written=written)
         for place, made, _, _ in batch.fresh:
             batch.results[place] = Result("", "accepted", made.event_id)
+            self.counters.used(made.fields)
         self.counters.durable[durable] += len(batch.fresh)
         batch.fresh = []
         return durable

@@ -9,6 +9,7 @@ from tollmeter.broker.client import kafka_producer
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import CONTENT_TYPE, Alert, alert_id
 from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.streams.rules.windows.epochs import PIPELINE
 
 KIND = "verify_difference"
@@ -16,6 +17,15 @@ SOURCE = "tollmeter/verify"
 LAG = "waiting_for_"
 """What only waits is no difference: whether the line lags is watched elsewhere."""
 PRODUCERS_FAULT = frozenset({"id_with_several_times", "resend_with_other_content"})
+
+
+RAN, CLEAN = "verify", "verify_clean"
+
+
+def note(ledger: ClickHouse, began: datetime, *, clean: bool) -> None:
+    """Keep that a check began then and is over, beside how far the rollup is. Raises `Unavailable`, `Rejected`."""
+    rows = [(name, began) for name in ((RAN, CLEAN) if clean else (RAN,))]
+    ledger.insert_rows("rollup_progress", ("name", "covered_until"), rows)
 
 
 def alerts(differences: Iterable[Difference], now: datetime) -> list[Alert]:

@@ -4,6 +4,7 @@ What does not answer is not known, never fine. The page needs neither Kafka nor 
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tollmeter.admin.reports.rows import Row
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.line import line_of
 from tollmeter.server.pages.session import Session
@@ -27,7 +29,6 @@ ORDER: tuple[Kind, ...] = ("behind", "unknown", "late", "fresh")
 """The worst first."""
 _LEDGER_S = 3.0
 _NOT_KNOWN = "not known"
-_LAST_RUN = "no difference was reported; LEDGER says in verify_last_success_timestamp when it found none"
 
 
 class Check(NamedTuple):
@@ -50,7 +51,7 @@ async def health(request: Request) -> Response:
     now = datetime.now(UTC)
     checks = [
         *of_log(None if isinstance(log, BaseException) else log, _reason(log)),
-        *of_ledger(ledger if isinstance(ledger, dict) else None, now),
+        *of_ledger(ledger if isinstance(ledger, dict) else None, now, parts.line.verify_every_s),
         *of_server(parts),
         *of_prices(None if isinstance(published, BaseException) else published, _reason(published), parts, now),
     ]
@@ -83,7 +84,7 @@ def of_log(found: "LineHealth | None", reason: str) -> list[Check]:
     ]
 
 
-def of_ledger(found: dict[str, Any] | None, now: datetime) -> list[Check]:
+def of_ledger(found: dict[str, Any] | None, now: datetime, every_s: float = 3_600.0) -> list[Check]:
     """Say how new the ledger is, what is missing, and what the line says of itself."""
     if found is None:
         away = "ClickHouse does not answer: calls are kept in Kafka meanwhile, and limits hold"
@@ -92,10 +93,27 @@ def of_ledger(found: dict[str, Any] | None, now: datetime) -> list[Check]:
     newest = age(None if at is None else max(0.0, (now - at).total_seconds()))
     calls = Check("Newest call", "fresh", newest["words"], "of the organisation in the ledger; nobody may have called")
     gaps = Check("Gaps", "behind" if lost else "fresh", f"{lost:,}", "tollmeter verify" if lost else "")
-    if not differ:
-        return [calls, gaps, Check("Verify", "fresh", "nothing open", _LAST_RUN)]
-    text = ", ".join(sorted({one["kind"] for one in differ})) + ": tollmeter verify, and the runbook"
-    return [calls, gaps, Check("Verify", "behind", f"{len(differ)} open", text)]
+    return [calls, gaps, _verified(found["runs"], differ, now, every_s)]
+
+
+def _verified(runs: dict[str, datetime], differ: Sequence[Row], now: datetime, every_s: float) -> Check:
+    """Say when the line last checked itself against its log, and what it found."""
+    ran, clean = runs.get("verify"), runs.get("verify_clean")
+    words = "" if ran is None else age(max(0.0, (now - ran).total_seconds()))["words"]
+    when = f"last run {words}" if ran else "it has not run yet"
+    if differ:
+        text = ", ".join(sorted({one["kind"] for one in differ})) + ": tollmeter verify, and the runbook"
+        return Check("Verify", "behind", f"{len(differ)} open", f"{text}; {when}")
+    if ran is None:
+        todo = "tollmeter verify --alert" if not every_s else "LEDGER runs it by itself (TOLLMETER_VERIFY_EVERY_S)"
+        return Check("Verify", "late", "has not run yet", todo)
+    if clean is None or clean < ran:
+        return Check(
+            "Verify", "late", f"differences, {words}", "its alerts are closed: tollmeter verify says what is left"
+        )
+    overdue = every_s > 0 and (now - ran).total_seconds() > 3 * every_s
+    todo = "is `tollmeter worker ledger` running, and what does its log say of verify?" if overdue else ""
+    return Check("Verify", "late" if overdue else "fresh", f"no difference, {words}", todo)
 
 
 def of_server(parts: Parts) -> list[Check]:
@@ -153,9 +171,10 @@ async def _ledger(parts: Parts, session: Session) -> dict[str, Any] | None:
             [newest] = await ledger.ask_sometimes(5.0, "freshness", orgs=orgs, days=2)
             [gaps] = await ledger.ask_sometimes(5.0, "gap_count")
             alerts = await ledger.ask_sometimes(5.0, "line_alerts", orgs=[*orgs, ""] if orgs else [])
+            runs = {row["name"]: row["at"] for row in await ledger.ask_sometimes(5.0, "verify_runs")}
     except (Problem, TimeoutError):
         return None
-    return {"as_of": newest["as_of"], "gaps": gaps["gaps"], "alerts": alerts}
+    return {"as_of": newest["as_of"], "gaps": gaps["gaps"], "alerts": alerts, "runs": runs}
 
 
 ROUTES = [Route(PATH, health)]

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from tollmeter.admin import access
 from tollmeter.admin.adjust import Wish, in_words, midnight_ms, raised
 from tollmeter.admin.policy_text import PolicyTextError, limit_of
+from tollmeter.admin.reports.rows import Row
 from tollmeter.admin.scope_use import FX_WORDS
 from tollmeter.admin.spend_status import used_limits
 from tollmeter.broker.policies import PolicyError, Rules, adjust, entries, read_rules, rules_of
@@ -55,17 +56,19 @@ async def limits(request: Request) -> Response:
     assert isinstance(log, tuple)
     rules, blocked, models = log
     now_ms = round(now.timestamp() * 1_000)
-    budgets: list[dict[str, Any]] | None = None
+    budgets: list[Row] | None = None
     if session.user:
         budgets = await _own(parts, rules, session, int(now.timestamp()))
     elif not isinstance(pools, BaseException):
-        budgets = [_budget(one, rules.policies.get(one["policy_id"]), now_ms) for one in pools]
+        budgets = [_budget(one, rules.policies.get(one["policy_id"]), now_ms) for one in pools[0]]
+    as_of = None if isinstance(pools, BaseException) else pools[1]
     groups = rules.groups.of(session.org, session.user) if session.user else ()
     binding = {one["policy_id"] for one in budgets or ()} if session.user else set()
     mine = [one for one in rules.policies.values() if _is_shown(one, session) or one.policy_id in binding]
     given = {name: request.query_params.get(name, "") for name in _GIVEN}
     values: dict[str, Any] = {
         "budgets": budgets,
+        "age_s": None if as_of is None else max(0.0, (now - as_of).total_seconds()),
         "rows": [
             {"block": one, "over": one.until is not None and one.until <= now, "ours": session.sees in ("", one.org_id)}
             for one in blocked
@@ -79,9 +82,14 @@ async def limits(request: Request) -> Response:
     return page(request, "limits.html", session, scopes=SCOPES, given=given, hours=HOURS, **values)
 
 
-async def _pools(parts: Parts, session: Session) -> list[dict[str, Any]]:
-    """Return the limits of pools with what is used of them; a user has his own question."""
-    return [] if session.user else await parts.ledger.ask("budget_list", org_id=session.sees, user_id="", top=ROWS)
+async def _pools(parts: Parts, session: Session) -> tuple[list[Row], datetime | None]:
+    """Return the limits of pools with what is used of them, and as of when; a user has a question of his own."""
+    if session.user:
+        [newest] = await parts.ledger.ask_sometimes(2.0, "freshness", orgs=session.orgs(parts.line.org), days=2)
+        return [], newest["as_of"]
+    asking = parts.ledger.ask("budget_list", org_id=session.sees, user_id="", top=ROWS)
+    rows, [told] = await asyncio.gather(asking, parts.ledger.ask_sometimes(2.0, "limits_as_of"))
+    return rows, told["as_of"]
 
 
 def _of_log(line: Settings) -> tuple[Rules, list[Block], list[ModelRule]]:
@@ -90,7 +98,7 @@ def _of_log(line: Settings) -> tuple[Rules, list[Block], list[ModelRule]]:
     return rules_of(found), readable(found, Block), readable(found, ModelRule)
 
 
-async def _own(parts: Parts, rules: Rules, session: Session, at_s: int) -> list[dict[str, Any]] | None:
+async def _own(parts: Parts, rules: Rules, session: Session, at_s: int) -> list[Row] | None:
     """Return what binds a user's calls, for himself and through his groups; None while the ledger does not answer."""
     try:
         found = await parts.ledger.answer(lambda ledger: used_limits(ledger, rules, session.org, session.user, at_s))
@@ -176,7 +184,7 @@ def _is_shown(policy: Policy | ModelRule, session: Session) -> bool:
     return session.sees in ("", policy.org_id) and own
 
 
-def _models(rules: Iterable[ModelRule], session: Session, groups: Collection[str]) -> list[dict[str, Any]]:
+def _models(rules: Iterable[ModelRule], session: Session, groups: Collection[str]) -> list[Row]:
     shown = (one for one in rules if _is_shown(one, session) or _holds(one, session, groups))
     return [{"whom": _whose(one.org_id, one.scope, one.name), "rule": one} for one in shown]
 
