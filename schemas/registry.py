@@ -16,6 +16,7 @@ from tollmeter.schemas.access import EVERYONE, access_id
 from tollmeter.schemas.json_values import loads
 
 KEY_PREFIX, TOKEN_PREFIX, LABEL_PREFIX, USED_PREFIX = "key:", "token:", "label:", "used:"
+BILL_KEY_PREFIX, COST_LINE_PREFIX = "bill_key:", "cost_line:"
 Role = Literal["admin", "ingest", "read"]
 ROLES: tuple[Role, ...] = ("admin", "ingest", "read")
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
@@ -24,6 +25,7 @@ _Org = Annotated[str, Field(min_length=1, max_length=256)]
 _Id = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 _Name = Annotated[str, Field(min_length=1, max_length=128)]
 _Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
+_MONTH = r"^\d{4}-(0[1-9]|1[0-2])$"
 _PRIVATE = frozenset({"digest", "earlier_digest", "secret_id"})
 """What the copy in ClickHouse leaves out."""
 
@@ -105,13 +107,54 @@ class KeyLabel(BaseModel):
         return f"{LABEL_PREFIX}{access_id(self.org_id, 'api_key', self.api_key_id)}"
 
 
-Entry = ServerKey | KeyUse | TrackingToken | KeyLabel
-Shape = TypeVar("Shape", ServerKey, KeyUse, TrackingToken, KeyLabel)
+class BillKey(BaseModel):
+    """Which key of ours a provider means by its own name of a key on its bills."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: Annotated[str, Field(min_length=1, max_length=64)]
+    ref: Annotated[str, Field(min_length=1, max_length=256)]
+    api_key_id: Annotated[str, Field(min_length=1, max_length=256)]
+
+    @property
+    def key(self) -> str:
+        """The key of its row."""
+        return f"{BILL_KEY_PREFIX}{access_id(self.provider, 'ref', self.ref)}"
+
+
+class CostLine(BaseModel):
+    """A cost of each month that no call shows: a subscription, or seats. Amounts in nano-units of its currency."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    org_id: Annotated[str, Field(max_length=256)]
+    name: _Name
+    provider: Annotated[str, Field(min_length=1, max_length=64)]
+    quantity: Annotated[int, Field(gt=0, le=10**7, strict=True)] = 1
+    unit_nano: Annotated[int, Field(gt=0, le=10**16, strict=True)]
+    """What one costs a month."""
+    currency: Literal["USD", "EUR", "RUB"] = "USD"
+    since: Annotated[str, Field(pattern=_MONTH)]
+    """The first month, of UTC."""
+    until: Annotated[str, Field(pattern=_MONTH)] | None = None
+    """The last month; None: on and on."""
+    cost_centre: Annotated[str, Field(max_length=128)] = ""
+
+    @property
+    def key(self) -> str:
+        """The key of its row."""
+        return f"{COST_LINE_PREFIX}{access_id(self.org_id, 'line', self.name)}"
+
+
+Entry = ServerKey | KeyUse | TrackingToken | KeyLabel | BillKey | CostLine
+Shape = TypeVar("Shape", ServerKey, KeyUse, TrackingToken, KeyLabel, BillKey, CostLine)
 _SHAPES: Mapping[str, type[Entry]] = {
     KEY_PREFIX: ServerKey,
     USED_PREFIX: KeyUse,
     TOKEN_PREFIX: TrackingToken,
     LABEL_PREFIX: KeyLabel,
+    BILL_KEY_PREFIX: BillKey,
+    COST_LINE_PREFIX: CostLine,
 }
 
 

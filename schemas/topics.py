@@ -14,7 +14,7 @@ SPEND = "usage.spend"
 NOTICES = "usage.notices"
 """The journal of `notify`: state and deliveries of each alert, acknowledgements, mutes."""
 REGISTRY = "usage.registry"
-"""Keys of the server, tracking tokens, labels of provider keys."""
+"""Keys of the server, tracking tokens, labels of provider keys, keys of bills, costs that no call shows."""
 
 HASH_VERSION = "crc32-1"
 LAYOUT_KEY = b"layout"

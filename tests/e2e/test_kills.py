@@ -22,7 +22,7 @@ from tollmeter.schemas.event import micros
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1_800)]
 
 KINDS = ("reprice", "close", "bills", "import", "forget")
 CALLS, PERSONS, LINES = 1_000, 200, 200
@@ -158,6 +158,6 @@ def test_killed_at_any_moment(
         assert (code, found["differences"]) == (0, []), (kind, number)
         books.completed(kind, number)
         books.hold(eventually)
-    print(f"{rounds} rounds, killed in the middle: {dict(killed)}")
+        print(f"{number + 1} rounds, killed in the middle: {dict(killed)}", flush=True)
     assert sum(killed.values()) >= rounds // 5, killed
     client.close()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+from tollmeter.admin import cost_lines
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load, moment
 
@@ -104,6 +105,7 @@ def close(
         "fx_first": min((row["fx_first"] for row in rows if row["fx_first"]), default=None),
         "fx_last": max((row["fx_last"] for row in rows if row["fx_last"]), default=None),
         "adjustments": _adjustments(client, name, org, known, stands),
+        **_beside(client, name, org, stands, now),
     }
     made = Statement(name, number, CLOSED, reason, content, hash_of(_text(content)))
     _write(client, org, made, now)
@@ -162,6 +164,27 @@ def _adjustments(
     """Return the changes of earlier closed months that no statement has booked."""
     earlier = [one for month, one in sorted(stands.items()) if month < before]
     return [row for one in earlier for row in _change(client, one, org, known)]
+
+
+def _beside(client: ClickHouse, month: str, org: str, stands: Mapping[str, Statement], now: datetime) -> Row:
+    """Return the costs that no call shows, and by how much those of earlier closed months have changed since."""
+    lines = cost_lines.of_month(client, month, org, now.astimezone(UTC).date())
+    changes: list[Row] = []
+    for earlier, one in sorted(stands.items()):
+        if earlier < month:
+            changes += [{"month": earlier, **row} for row in line_drift(client, one, org, stands.values(), now)]
+    return {
+        "cost_lines": lines,
+        "cost_line_totals": cost_lines.totals(lines),
+        "cost_line_adjustments": changes,
+    }
+
+
+def line_drift(client: ClickHouse, one: Statement, org: str, known: Iterable[Statement], now: datetime) -> list[Row]:
+    """Return what has changed of a closed month's costs without calls and is booked in no statement that stands."""
+    later = (row for other in known for row in other.content.get("cost_line_adjustments", ()))
+    booked = [*one.content.get("cost_lines", ()), *(row for row in later if row["month"] == one.month)]
+    return cost_lines.changes(cost_lines.of_month(client, one.month, org, now.astimezone(UTC).date()), booked)
 
 
 def _change(client: ClickHouse, stands: Statement, org: str, known: Iterable[Statement]) -> list[Row]:

@@ -11,12 +11,22 @@ from datetime import datetime
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tollmeter.admin.secret import secret_of
 from tollmeter.broker.registry import RegistryError, Rows, read, write
 from tollmeter.schemas.access import EVERYONE
-from tollmeter.schemas.registry import KeyLabel, KeyUse, Role, ServerKey, TrackingToken, digest, secret_id
+from tollmeter.schemas.registry import (
+    BillKey,
+    CostLine,
+    KeyLabel,
+    KeyUse,
+    Role,
+    ServerKey,
+    TrackingToken,
+    digest,
+    secret_id,
+)
 from tollmeter.settings import Settings
 
 KEY_MARK = "tmk_"
@@ -25,6 +35,7 @@ _ALPHABET = string.ascii_letters + string.digits
 TOKEN_LENGTHS = range(16, 41)
 
 _Shape = TypeVar("_Shape", ServerKey, TrackingToken, KeyLabel)
+_Row = TypeVar("_Row", bound=BaseModel)
 
 
 class UnknownEntryError(RegistryError):
@@ -183,6 +194,39 @@ def labels(settings: Settings, org: str = EVERYONE) -> list[KeyLabel]:
     return sorted(found, key=lambda row: (row.label, row.org_id, row.api_key_id))
 
 
+# -- what bills say ----------------------------------------------------------------------------------------------------
+
+
+def put_bill_key(settings: Settings, provider: str, ref: str, api_key_id: str) -> BillKey:
+    """State which key of ours a provider means by its name of one. Raises `RegistryError`."""
+    made = _made(BillKey, provider=provider, ref=ref, api_key_id=api_key_id)
+    write(settings, {made.key: made})
+    return made
+
+
+def delete_bill_key(settings: Settings, provider: str, ref: str) -> None:
+    """Forget it; an unknown one is no error. Raises `RegistryError`."""
+    write(settings, {_made(BillKey, provider=provider, ref=ref, api_key_id="-").key: None})
+
+
+def bill_keys(settings: Settings) -> list[BillKey]:
+    """Return what was stated, by provider and name. Raises `RegistryError`."""
+    rows = [row for row in read(settings).values() if isinstance(row, BillKey)]
+    return sorted(rows, key=lambda row: (row.provider, row.ref))
+
+
+def put_cost_line(settings: Settings, fields: dict[str, object]) -> CostLine:
+    """Book a cost that no call shows with each month, in place of one of its name. Raises `RegistryError`."""
+    made = _made(CostLine, **fields)
+    write(settings, {made.key: made})
+    return made
+
+
+def delete_cost_line(settings: Settings, org: str, name: str) -> None:
+    """Take it away; an absent one is no error. Raises `RegistryError`."""
+    write(settings, {_made(CostLine, org_id=org, name=name, provider="-", unit_nano=1, since="2000-01").key: None})
+
+
 def token_id(value: str) -> str:
     """Return the id of a tracking token that exists elsewhere: imported again it is the same row."""
     return sha256(f"tracking token\0{value}".encode()).hexdigest()[:12]
@@ -216,7 +260,7 @@ def _same_secret(rows: Rows, secret: bytes) -> None:
         )
 
 
-def _made(shape: type[_Shape], **fields: object) -> _Shape:
+def _made(shape: type[_Row], **fields: object) -> _Row:
     try:
         return shape.model_validate(fields)
     except ValidationError as error:

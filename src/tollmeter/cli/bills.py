@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tollmeter.admin.reports.rows import plain
+from tollmeter.cli.bills_cost import cost
+from tollmeter.cli.bills_key import key
 from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.options import INSTANT, SPAN
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 @click.group(cls=Group)
 def bills() -> None:
     """Providers' bills: usage and cost reports beside which the ledger is held."""
+
+
+bills.add_command(key)
+bills.add_command(cost)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -57,7 +58,43 @@ def _focus(ledger: ClickHouse, asked: Asked, form: str, version: str) -> tuple[i
 
 def _journal(ledger: ClickHouse, asked: Asked) -> tuple[int, bytes]:
     rows = ledger.query(load("journal"), {**asked.parameters(), "zone": asked.zone.key})
+    rows = sorted([*rows, *_beside(ledger, asked)], key=lambda row: [str(row[name]) for name in JOURNAL[:5]])
     return len(rows), csv_text(JOURNAL, rows).encode()
+
+
+def _beside(ledger: ClickHouse, asked: Asked) -> Iterator[dict[str, object]]:
+    """Yield a line for each cost without calls of the months that begin in the period, in its own currency and in USD.
+
+    Whoever asks for a user, a model or a key asks for calls alone.
+    """
+    from tollmeter.admin import cost_lines
+
+    filters, today = asked.filters, datetime.now(UTC).date()
+    if any(filters[name] for name in filters if name not in ("org_id", "provider")):
+        return
+    for month in _months(asked):
+        for row in cost_lines.of_month(ledger, month, filters["org_id"], today):
+            if filters["provider"] not in ("", row["provider"]):
+                continue
+            head = {name: row[name] for name in ("org_id", "cost_centre", "provider")} | {"period": month, "calls": 0}
+            own = {"currency": row["currency"], "amount": _units(row["amount_nano"])}
+            yield {**head, **own, "fx_first": None, "fx_last": None}
+            if row["currency"] != "USD" and row["cost_nano"] is not None:
+                in_usd = {"currency": "USD", "amount": _units(row["cost_nano"])}
+                yield {**head, **in_usd, "fx_first": row["fx_date"], "fx_last": row["fx_date"]}
+
+
+def _units(nano: int) -> Decimal:
+    return Decimal(nano).scaleb(-9)
+
+
+def _months(asked: Asked) -> Iterator[str]:
+    """Yield the local months whose first moment is in the period."""
+    start = asked.since.astimezone(asked.zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0, fold=0)
+    while start.astimezone(UTC) < asked.until:
+        if start.astimezone(UTC) >= asked.since:
+            yield f"{start:%Y-%m}"
+        start = (start.replace(day=28) + timedelta(days=4)).replace(day=1)
 
 
 Pages = Callable[[ClickHouse, Asked], Iterator[str]]

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 NAMES = ("org_id", "provider", "model", "api_key_id", "billing_scope")
 COUNTS = ("calls", "input_tokens", "output_tokens", "unpriced", "estimated", "corrected")
 MONEY = ("cost_nano", "cost_eur_nano", "cost_rub_nano", "at_risk_nano", "estimated_nano")
-COLUMNS = ("month", *NAMES, *COUNTS, *MONEY, "without_eur", "without_rub")
+BESIDE = ("name", "quantity", "amount_nano", "currency")
+"""A line with a name is a cost beside the calls, in its own currency, too."""
+COLUMNS = ("month", *NAMES, *COUNTS, *MONEY, "without_eur", "without_rub", *BESIDE)
 
 
 @click.command()
@@ -96,6 +98,8 @@ def _tell(made: "Statement", changes: list[dict[str, Any]], *, fresh: bool) -> N
         out.print(
             f"adjustment of {row['month']}: {nano_to_text(row['cost_nano'])} USD, {row['calls']:+} calls, {where}"
         )
+    for text in _beside(content):
+        out.print(text)
     out.print(f"sha256 {made.hash}")
     if not fresh:
         err.print(f"closed {content['closed_at']}; this is the statement as it was frozen")
@@ -124,8 +128,23 @@ def _doubts(content: dict[str, Any]) -> list[str]:
     return said + [f"without a rate in {name.upper()}: {calls:,} calls" for name, calls in lacking if calls]
 
 
+def _beside(content: dict[str, Any]) -> list[str]:
+    """Return a line for each cost that no call shows, and for each that has changed since it was booked."""
+    said = []
+    for row in content.get("cost_lines", ()):
+        usd = "" if row["currency"] == "USD" else f", {nano_to_text(row['cost_nano'], 2)} USD"
+        amount = f"{nano_to_text(row['amount_nano'], 2)} {row['currency']}{usd}"
+        said.append(f"beside the calls: {row['name']} of {row['provider']}, {row['quantity']:,} a month: {amount}")
+    for row in content.get("cost_line_adjustments", ()):
+        amount = f"{nano_to_text(row['amount_nano'], 2)} {row['currency']}"
+        said.append(f"adjustment of {row['month']}, beside the calls: {row['name']} of {row['provider']}: {amount}")
+    return said
+
+
 def _write(made: "Statement", csv_file: Path | None, html_file: Path | None) -> None:
     lines = [{"month": made.month, **row} for row in made.content["rows"]] + made.content["adjustments"]
+    lines += [{"month": made.month, **row} for row in made.content.get("cost_lines", ())]
+    lines += made.content.get("cost_line_adjustments", ())
     try:
         if csv_file is not None:
             csv_file.write_text(csv_text(COLUMNS, lines), encoding="utf-8")
@@ -145,7 +164,7 @@ def page(made: "Statement") -> str:
         money = (nano_to_text(row[name]) for name in MONEY[:3])
         return f"<tr>{''.join(f'<td>{html(text)}</td>' for text in (*(row[name] for name in names), *money))}</tr>"
 
-    notes = "".join(f"<p>{html(text)}</p>" for text in (_sums(content["totals"]), *_doubts(content)))
+    notes = "".join(f"<p>{html(text)}</p>" for text in (_sums(content["totals"]), *_doubts(content), *_beside(content)))
     changes = "".join(line(row) for row in content["adjustments"])
     later = f"<h2>Adjustments of earlier months</h2><table><tr>{head}</tr>{changes}</table>" if changes else ""
     title = html(f"Statement {made.month}, number {made.number}")

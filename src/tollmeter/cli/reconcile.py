@@ -150,7 +150,7 @@ def _tell(found: "Reconciled", document: dict[str, Any], by: str) -> None:
         out.print(f"   {one['likely_cause']}{calls}")
         out.print(f"   next: {one['next_step']}")
     for ref, key in document["keys_recognised"].items():
-        err.print(f"note: key {ref} was recognised as {key} by its use; --key {ref}={key} states it")
+        err.print(f"note: key {ref} was recognised as {key} by its use; tollmeter bills key set {ref} {key} keeps it")
     for note in document["notes"]:
         err.print(f"note: {note}")
 

@@ -13,6 +13,7 @@ from tollmeter.admin.reports.labels import name_keys
 from tollmeter.admin.reports.minutes import ALL, whole_from
 from tollmeter.admin.reports.questions import BY, CALL, OPERATION, SPEND
 from tollmeter.admin.reports.rows import Row, document, pick, plain, usd
+from tollmeter.cli.allocate import allocate
 from tollmeter.cli.budget import budget
 from tollmeter.cli.changes import report_changes
 from tollmeter.cli.groups import Group
@@ -48,6 +49,7 @@ def report() -> None:
 
 report.add_command(budget)
 report.add_command(report_changes)
+report.add_command(allocate)
 
 
 @report.command()

@@ -70,7 +70,7 @@ def _about(day: date, result: dict[str, Any]) -> Line:
 def _cost(day: date, result: dict[str, Any], at: str) -> Iterator[Line]:
     raw = result["amount"]
     if not isinstance(raw, str):
-        raise BillError(f"{at}: amount {raw!r} is no text: Anthropic states cents as text, so this may be other units")
+        raise BillError(f"{at}: amount {raw} is no text: Anthropic states cents as text, so this may be other units")
     currency = text(result, "currency").upper()
     if not currency:
         raise BillError(f"{at}: an amount without a currency")

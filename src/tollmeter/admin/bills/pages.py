@@ -32,7 +32,8 @@ def buckets(documents: Sequence[Document], begins: str) -> list[tuple[str, dict[
     for (first, one), (second, other) in pairwise(found):
         if one[begins] == other[begins]:
             places = first if first == second else f"{first} and {second}"
-            raise BillError(f"{places}: the bucket that begins at {one[begins]} is there twice: import one of them")
+            twice = f"the bucket that begins at {one[begins]} is there twice"
+            raise BillError(f"{places}: {twice}: import one of them, and one report at a time")
     return found
 
 

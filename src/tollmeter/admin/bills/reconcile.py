@@ -69,7 +69,7 @@ def reconcile(client: ClickHouse, book: PriceBook, asked: Asked) -> Reconciled:
     lines = [line for one in found.values() for line in one]
     models = model_names(lines, {cell.model for cell in ours}, lambda name: book_name(book, asked.provider, name))
     alike = renamed(lines, models, {})
-    keys, guessed = key_names(alike, ours, asked.keys)
+    keys, guessed = key_names(alike, ours, {**stated_keys(client, asked.provider), **asked.keys})
     both = sides({name: renamed(one, models, keys) for name, one in found.items()}, covered, ours)
     fetched = asked.fetched_at or max(head["fetched_at"] for head in heads)
     open_from = (fetched - OPEN).astimezone(UTC).date()
@@ -85,6 +85,11 @@ def reconcile(client: ClickHouse, book: PriceBook, asked: Asked) -> Reconciled:
     notes = _notes(asked, heads, both, result, open_from)
     projects = _projects(renamed(lines, models, keys))
     return Reconciled(asked, result, both, notes, projects, open_from, {ref: keys[ref] for ref in guessed})
+
+
+def stated_keys(client: ClickHouse, provider: str) -> dict[str, str]:
+    """Return which key of ours each of a provider's names of keys is, as `tollmeter bills key` was told."""
+    return {row["ref"]: row["api_key_id"] for row in client.query(load("bill_keys"), {"provider": provider})}
 
 
 def ours_of(client: ClickHouse, provider: str, since: date, until: date) -> dict[Cell, Ours]:
