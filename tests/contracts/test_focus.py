@@ -106,19 +106,29 @@ def test_no_rule_of_1_2_fails_and_the_sum_is_that_of_the_calls(
     assert frame["BilledCost"].sum() == total
 
 
+OF_0_5 = {
+    "InvoiceIssuer_Required :: ColumnRequired",
+    "Provider_Required :: ColumnRequired",
+    "Publisher_Required :: ColumnRequired",
+    "ResourceID_Required :: ColumnRequired",
+    "SkuPriceId_Nullable :: SQLQueryCheck",
+}
+"""Rules in the validator's set for 1.0 that ask for columns by names of 0.5 (Publisher; ChargeType in the last one):
+no file of 1.0 can keep them."""
+
+
 def failed(file: Path, out: Path) -> set[str]:
     """Return the rules of FOCUS 1.0 that a file breaks, by the validator's report: its exit code is 0 all the same."""
     python = environments.python("focus", "focus-validator", "pandasql")
     words = ["--data-file", file, "--validate-version", "1.0", "--output-type", "unittest", "--output-destination", out]
-    done = subprocess.run(
-        [python, "-m", "focus_validator.main", *words], capture_output=True, text=True, check=False, timeout=500
-    )
+    (packages,) = python.parents[1].glob("lib/python*/site-packages")  # it looks for its currencies below its folder
+    run = [python, "-m", "focus_validator.main", *words]
+    done = subprocess.run(run, cwd=packages, capture_output=True, text=True, check=False, timeout=500)
     assert out.exists(), done.stderr[-2_000:]
     cases = list(ET.parse(out).getroot().iter("testcase"))
     assert len(cases) > 40, "the validator has looked at nothing"
-    return {
-        str(case.get("name")) for case in cases if case.find("failure") is not None or case.find("error") is not None
-    }
+    wrong = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    return {str(case.get("name")) for case in wrong} - OF_0_5
 
 
 @pytest.mark.nightly
