@@ -8,12 +8,11 @@ import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 from tollmeter.schemas.alert import Alert, Severity, alert_id, whom
 from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable
 from tollmeter.sinks.clickhouse.queries import load
-from tollmeter.streams.engine.incidents import Incidents
 from tollmeter.streams.engine.runtime import Runtime
 from tollmeter.streams.rules.anomalies.hourly import FLOOR_NANO, Peer, Season, Unlike, off_season, unlike_peers
 from tollmeter.streams.rules.anomalies.words import said
@@ -26,10 +25,17 @@ SOURCE = "tollmeter/ledger"
 _SEVERITIES: dict[str, Severity] = {"off_season": "warning", "unlike_peers": "info"}
 
 
+class Says(Protocol):
+    """Whoever raises an alert once."""
+
+    async def say(self, alert: Alert) -> None:
+        """Return when it is on its way."""
+
+
 class Hourly:
     """Asks about each hour once; what it says again after a restart is the same alert."""
 
-    def __init__(self, runtime: Runtime, incidents: Incidents, client: Callable[[], ClickHouse]) -> None:
+    def __init__(self, runtime: Runtime, incidents: Says, client: Callable[[], ClickHouse]) -> None:
         self._runtime, self._incidents, self._client = runtime, incidents, client
         self._asked = -1
         self._due_at = 0.0
@@ -37,7 +43,13 @@ class Hourly:
 
     def step(self, now: float, *, ours: bool) -> None:
         """Ask if an hour is over that was not asked about, and it is ours to ask; `now` is monotonic."""
-        if not ours or now < self._due_at or (self._running is not None and not self._running.done()):
+        if self._running is not None:
+            if not self._running.done():
+                return
+            asked, self._running = self._running, None
+            if (error := asked.exception()) is not None:
+                self._runtime.crash(error)
+        if not ours or now < self._due_at:
             return
         self._due_at = now + LOOK_S
         hour = (int(self._runtime.time()) - AFTER_S) // 3_600 - 1

@@ -1,13 +1,16 @@
 """The questions of the hour on the real engine: what the rows say is what was put in, and makes the alerts by hand."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tollmeter.schemas.alert import Alert
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
 from tollmeter.sinks.clickhouse.queries import load
-from tollmeter.streams.ledger.hourly import alerts
+from tollmeter.streams.engine.runtime import Runtime
+from tollmeter.streams.ledger.hourly import Hourly, alerts
 from tollmeter.streams.rules.anomalies.hourly import FLOOR_NANO
 
 pytestmark = pytest.mark.stack
@@ -75,4 +78,35 @@ def test_an_hour_beside_its_season_and_keys_beside_their_peers(ledger_settings: 
         "100 calls for 8.00 USD"
     )
     assert [alert.id for alert in made] == [alert.id for alert in alerts(seasons, peers, hour)]
+    client.close()
+
+
+def test_each_hour_is_asked_about_once_when_it_is_complete(ledger_settings: Settings) -> None:
+    client = connect(ledger_settings)
+    rows = [minute("late", hours_ago, usd, org="o2") for hours_ago, usd in ((168, 1), (336, 1), (504, 1), (0, 30))]
+    client.insert_rows("usage_minutes", COLUMNS, rows)
+    raised: list[Alert] = []
+
+    class Says:
+        async def say(self, alert: Alert) -> None:
+            raised.append(alert)
+
+    async def ask() -> list[int]:
+        clock = [0.0]
+        hourly = Hourly(Runtime(time=lambda: clock[0]), Says(), lambda: client)
+        counts = []
+        over_s = HOUR.timestamp() + 3_600
+        for step, (at_s, ours) in enumerate(
+            [(over_s + 899, True), (over_s + 900, False), (over_s + 900, True), (over_s + 990, True)]
+        ):
+            clock[0] = at_s
+            hourly.step(step * 100.0, ours=ours)
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+            counts.append(sum(one.name == "late" for one in raised))
+        return counts
+
+    assert asyncio.run(ask()) == [0, 0, 1, 1]
+    (alert,) = [one for one in raised if one.name == "late"]
+    assert (alert.kind, alert.facts["cost_nano"]) == ("off_season", 30 * USD)
+    assert alert.received_at == HOUR + timedelta(hours=1)
     client.close()
