@@ -1,4 +1,7 @@
-"""A start that is cut short leaves no connection open, whatever kind of client it was of and however far it came."""
+"""A start that is cut short leaves no connection open, whatever kind of client it was of and however far it came.
+
+What was written in a transaction that was aborted is read by no kind.
+"""
 
 import asyncio
 import gc
@@ -8,8 +11,10 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from tollmeter.broker import make
+from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 from tollmeter.streams.notify.leader import OneInCharge
 
@@ -96,3 +101,28 @@ def test_the_next_start_of_the_same_kind_connects(line_settings: Settings) -> No
 
     for kind in KINDS:
         asyncio.run(connected(kind))
+
+
+@pytest.mark.parametrize("kind", ["reader", "member"])
+def test_what_was_aborted_is_read_by_nobody(line_settings: Settings, kind: str) -> None:
+    topic = line_settings.topic(topics.ALERTS)
+
+    async def values() -> list[bytes]:
+        options = line_settings.kafka_options()
+        async with AIOKafkaProducer(**options, transactional_id=f"{line_settings.topic_prefix}{kind}") as producer:
+            for value in (b"aborted", b"kept"):
+                await producer.begin_transaction()
+                await producer.send_and_wait(topic, value, partition=0)
+                await (producer.abort_transaction if value == b"aborted" else producer.commit_transaction)()
+        consumer = KINDS[kind](line_settings)
+        try:
+            await make.begin(consumer)
+            if kind == "member":
+                consumer.subscribe([topic])
+            else:
+                consumer.assign([TopicPartition(topic, 0)])
+            return [(await consumer.getone()).value]
+        finally:
+            await consumer.stop()
+
+    assert asyncio.run(values()) == [b"kept"]
