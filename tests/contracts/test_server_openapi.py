@@ -1,6 +1,11 @@
 """The description is true: every operation in it takes made-up requests without failing, and the page shows it all."""
 
 import json
+import random
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -11,7 +16,8 @@ from schemathesis import Case
 from schemathesis.core.result import Ok
 from starlette.routing import Route
 
-from tests.serving import KEYS, Serving
+from tests.laws.test_server_doors import KINDS, SEEDS, body_of
+from tests.serving import CALL, KEYS, Serving
 from tests.workers import Workers
 from tollmeter.server import answers, doors
 
@@ -70,6 +76,30 @@ def test_no_made_up_request_makes_it_fail(serving: Serving, count: int) -> None:
         print(f"{asked} requests to {len(operations)} operations")
         assert asked >= len(operations)
         assert "Traceback" not in serving.worker.text
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(20_000, marks=[pytest.mark.nightly, pytest.mark.timeout(7_200)])])
+def test_no_body_makes_a_real_door_fail(serving: Serving, count: int) -> None:
+    """Bodies of real senders, bent as the law of the doors bends them, over sockets and into Kafka."""
+    seed = time.time_ns() % 2**32
+    with serving.start() as client, ThreadPoolExecutor(8) as threads:
+        for door in doors.ALL:
+            draw, path, kinds = random.Random(seed), door.path, KINDS.get(door.path, ("application/json",))
+            sent = ((body_of(draw.choice(SEEDS[path]), draw), draw.choice(kinds)) for _ in range(count))
+            seen = Counter[int]()
+            while some := list(islice(sent, 500)):
+                asked = [
+                    threads.submit(client.post, path, content=body, headers={"content-type": kind})
+                    for body, kind in some
+                ]
+                for (body, _), one in zip(some, asked, strict=True):
+                    answer = one.result()
+                    assert answer.status_code < 500, (seed, path, body, answer.text)
+                    seen[answer.status_code] += 1
+            print(f"{path}: {count} requests from seed {seed}: {dict(seen)}")
+            assert seen.total() == count
+        assert client.post("/ingest", json=CALL).status_code == 201
+    assert "Traceback" not in serving.worker.text
 
 
 def answer_of(case: Case, keys: dict[str, str], client: httpx.Client) -> httpx.Response:

@@ -12,9 +12,11 @@ import pytest
 
 from tollmeter.server import doors
 from tollmeter.server.auth import Caller, TrackingToken
+from tollmeter.server.counters import Counters
 from tollmeter.server.door import Bad, Door, Posted
 from tollmeter.server.events import EventMaker, Made
 from tollmeter.server.problems import Problem
+from tollmeter.server.remembered import content_of
 
 NOW_US = 1_795_946_400_250_000
 ODD: list[Any] = [
@@ -167,6 +169,9 @@ def outcome(door: Door, posted: Posted, maker: EventMaker) -> str:
     made = [one if isinstance(one, Bad) else maker.make(one, caller, NOW_US) for one in reading.entries]
     for one in made:
         assert isinstance(one, Made) or (one.code and one.detail and 400 <= one.status < 500)
+        if isinstance(one, Made):
+            assert content_of(one.fields) == content_of({**one.fields, "event_id": "another"})
+            Counters().used(one.fields)
     return "taken" if any(isinstance(one, Made) for one in made) else "rejected"
 
 

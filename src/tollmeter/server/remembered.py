@@ -5,6 +5,7 @@ id is remembered once it is written, never before: until then a repeat waits for
 """
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -58,4 +59,8 @@ def key_of(org_id: str, event_id: str) -> Key:
 def content_of(fields: Mapping[str, object]) -> bytes:
     """Return a digest of what an event says, but for its id and time: a repeat may carry a later one."""
     said = {name: value for name, value in fields.items() if name not in _APART}
-    return blake2b(msgspec.msgpack.encode(said, order="deterministic"), digest_size=8).digest()
+    try:
+        text = msgspec.msgpack.encode(said, order="deterministic")
+    except OverflowError:  # a number of more than 64 bits, where a name was meant
+        text = json.dumps(said, sort_keys=True).encode()
+    return blake2b(text, digest_size=8).digest()
