@@ -42,6 +42,8 @@ class Key:
     """Tokens, scaled so that a day costs what is drawn for the key."""
     pool: int
     cached_pct: int
+    gap_spread: Array
+    """By window: standard deviation of the gaps between calls, in means."""
 
     @property
     def cost_nano(self) -> Array:
@@ -91,6 +93,7 @@ def calls(key: Array, window: int, cost_nano: Array | int, address: Array) -> Ca
     return Calls(
         org=1_000_000 + key // KEYS_PER_ORG,
         key=key.astype(np.int64),
+        user=zero - 1,
         address=np.resize(address, key.size).astype(np.int64),
         window=zero + window,
         received_ms=zero + window * 600_000,
@@ -152,20 +155,43 @@ def spent_with(key: Key, kind: str, start: int) -> tuple[Key, int]:
     return replace(key, calls=np.round(made), input=tokens_in, output=tokens_out), stop
 
 
+def quietest(key: Key, near: int) -> int:
+    """Return the first window at or after `near` that begins the quietest three hours of the last three days."""
+    first, length = near - 3 * PER_DAY, _LENGTH["night"]
+    by_time = np.array([key.calls[first + at : near : PER_DAY].mean() for at in range(PER_DAY)])
+    three_hours = np.convolve(np.r_[by_time, by_time[:length]], np.ones(length), "valid")[:PER_DAY]
+    found = near + (first + int(np.argmin(three_hours)) - near) % PER_DAY
+    return min(found, key.calls.size - length)
+
+
+def in_minutes(key: Key) -> Array:
+    """Return by window and minute the share of the window's calls: gamma renewal, seeded by the key's name.
+
+    The n gaps of a window are gamma with the row's spread, so a tenth of its time holds about gamma(n / (10 spread²))
+    of them. Synthetic: the data has ten minutes.
+    """
+    rng = np.random.default_rng([zlib.crc32(key.name.encode()), 1])
+    shape = np.maximum(key.calls, 1) / (10 * np.maximum(key.gap_spread, 0.2) ** 2)
+    drawn: Array = rng.gamma(np.maximum(shape, 1e-3)[:, None], 1.0, (key.calls.size, 10)) + 1e-300
+    return drawn / drawn.sum(axis=1, keepdims=True)
+
+
 def read_keys() -> list[Key]:
     """Return the language tenants with token data and at least 500 active windows."""
-    folder = _folder() / "servegen"
-    counts: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    folder = data_folder() / "servegen"
+    counts: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for row in _rows(folder / "servegen_client_rate_10min.csv.gz"):
-        counts[f"{row['model']}/{row['client']}"].append((float(row["t_s"]), float(row["requests_10min"])))
+        point = float(row["t_s"]), float(row["requests_10min"]), float(row["interarrival_cv"] or 1)
+        counts[f"{row['model']}/{row['client']}"].append(point)
     means: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in _rows(folder / "servegen_client_token_quantiles.csv.gz"):
         means[f"{row['model']}/{row['client']}", row["field"]].append((float(row["t_s"]), float(row["mean"])))
     keys = []
     for name, points in counts.items():
-        at, made = np.array(points).T
+        at, made, spread = np.array(points).T
         if (made > 0).sum() >= 500 and means[name, "input_tokens"]:
-            keys.append(_key(name, at, made, [means[name, field] for field in ("input_tokens", "output_tokens")]))
+            tokens = [means[name, field] for field in ("input_tokens", "output_tokens")]
+            keys.append(replace(_key(name, at, made, tokens), gap_spread=spread))
     return keys
 
 
@@ -184,6 +210,7 @@ def _key(name: str, at: Array, made: Array, means: list[list[tuple[float, float]
         (made * tokens_out * scale).astype(np.int64),
         int(rng.choice((1, 1, 2, 4, 4, 1_000))),
         int(rng.choice((0, 37))),
+        np.ones(made.size),
     )
 
 
@@ -205,7 +232,7 @@ def _class_of(made: Array) -> str:
 
 def read_addresses() -> Array:
     """Return a number for each address of the Apache log, in order of appearance; 256 numbers are a network."""
-    with gzip.open(_folder() / "apache_access" / "apache_logs.gz", "rt") as file:
+    with gzip.open(data_folder() / "apache_access" / "apache_logs.gz", "rt") as file:
         names = dict.fromkeys(line.split(" ", 1)[0] for line in file)
     networks: dict[str, int] = {}
     numbers = [
@@ -219,7 +246,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["category"] == "language"]
 
 
-def _folder() -> Path:
+def data_folder() -> Path:
+    """Return where the traces lie."""
     folder = os.environ.get("TOLLMETER_TRACES", "")
     if not folder or not (Path(folder) / "servegen").is_dir():
         raise SystemExit("TOLLMETER_TRACES names no folder with servegen and apache_access: set it to where they lie")

@@ -8,6 +8,7 @@ from tests.laws.test_fold import Record, rows_record
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.envelope import tick_record
 from tollmeter.streams.rules.anomalies.layout import KEPT_WINDOWS, WINDOW
+from tollmeter.streams.rules.windows.profile_rows import saved_as
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.watch.records import fold_records
 
@@ -38,11 +39,11 @@ def told(records: Iterable[Record], state: State | None = None) -> list[Alert]:
 
 def profiles_of(state: State) -> dict[tuple[str, str, str], tuple[int, ...]]:
     """Return every profile by its scope, but for those that nobody looks back at."""
-    tables = [table.held()[:2] for table in state.detector.tables.values()]
-    newest = max(int(values[:, WINDOW].max(initial=0)) for _, values in tables)
+    tables = [(kind, *table.held()[:2]) for kind, table in state.detector.tables.items()]
+    newest = max(int(values[:, WINDOW].max(initial=0)) for _, _, values in tables)
     return {
-        state.scopes.names[scope]: tuple(row)
-        for scopes, values in tables
+        saved_as(kind, state.scopes.names[scope]): tuple(row)
+        for kind, scopes, values in tables
         for scope, row in zip(scopes.tolist(), values.tolist(), strict=True)
         if row[WINDOW] >= newest - KEPT_WINDOWS
     }

@@ -30,6 +30,7 @@ def low(limits: Limits) -> Limits:
     """Return figures at which a handful of calls is suspicious."""
     few = {"least": 1, "factor": 2, "floor_nano": 0, "new_least": 2, "new_floor_nano": 0}
     share = {"least_pct": 10, "excess_nano": 0, "keys": 2, "hours": 1, "new_keys": 2, "new_floor_nano": 1}
+    share["dearest_factor"] = 1
     return Limits(
         past_windows=2,
         past_age_windows=2,
@@ -38,11 +39,15 @@ def low(limits: Limits) -> Limits:
         shared_address=limits.shared_address.model_copy(update=few),
         model_price_factor=2,
         few_networks=8,
+        settled_windows=1,
+        settled_used=1,
         dormant_days=7,
         hours_age_days=1,
         hours_most=16,
         cache_lost=limits.cache_lost.model_copy(update={"input_tokens": 1}),
-        unusual_use=limits.unusual_use.model_copy(update={"hour_nano": 1, "day_pct": 1}),
+        unusual_use=limits.unusual_use.model_copy(
+            update={"hour_nano": 1, "day_pct": 1, "semi_active_pct": 1, "semi_spread_pct": 10_000}
+        ),
         clock_ahead=limits.clock_ahead.model_copy(update={"least": 1}),
         fan_out=limits.fan_out.model_copy(update=few),
         error_storm=limits.error_storm.model_copy(update=few),

@@ -147,6 +147,9 @@ CACHED = {"cache_read_tokens": 600_000}
         pytest.param(plain(), 600, plain(4, model="dear"), [("new_model", "critical")], id="a dear model, at once"),
         pytest.param(plain(), 600, plain(0.1, **FOREIGN), [("new_network", "info")], id="a foreign network"),
         pytest.param(plain(), 600, plain(1, **FOREIGN), [("new_network", "warning")], id="a foreign network, dear"),
+        pytest.param(
+            [*plain(0.05), *plain(0.05, **FOREIGN)], 600, plain(0.1, **FOREIGN), [], id="a network of two that it knows"
+        ),
         pytest.param(plain(), 600, plain(0.1, client_ip="10.0.0.77"), [], id="a new address of a known network"),
         pytest.param(
             [{**call, "client_ip": f"10.{n}.0.1"} for n in range(9) for call in plain(0.01)],
@@ -174,7 +177,7 @@ CACHED = {"cache_read_tokens": 600_000}
 def test_what_a_key_never_did_before(
     usual: list[Call], after_s: int, burst: list[Call], expected: list[tuple[str, str]]
 ) -> None:
-    past = days(lambda _: usual)
+    past = days(lambda _: usual, 2)
     at_s = past[-1][0] + after_s
     burst = [{**call, "received_s": at_s - 301} if "received_s" in call else call for call in burst]
     found = [alert for alert in told(a_log([*past, (at_s, burst)])) if alert.kind in RULES]
@@ -182,23 +185,17 @@ def test_what_a_key_never_did_before(
     assert [(alert.kind, alert.severity) for alert in found if alert.received_at >= since] == expected
 
 
-@pytest.mark.parametrize(
-    ("burst", "expected"),
-    [
-        pytest.param(plain(1.2), [], id="dear by a fifth"),
-        pytest.param(plain(1.21) * 1 + plain(0, input_tokens=1), [("unusual_use", "info")], id="dearer"),
-        pytest.param(plain(1.31), [("unusual_use", "warning")], id="dearer, and dearer a call"),
-        pytest.param(plain(1.0, output_tokens=1), [("unusual_use", "info")], id="hungrier"),
-        pytest.param(plain(0.2, output_tokens=1), [], id="hungrier, for little money"),
-        pytest.param(plain(60), [("unusual_use", "warning")], id="beyond a usual day"),
-    ],
-)
-def test_beyond_every_window_of_two_weeks(burst: list[Call], expected: list[tuple[str, str]]) -> None:
-    past = days(lambda _: plain(1.0, output_tokens=100_000), 2)
-    burst = [{"output_tokens": 100_000, **call} for call in burst]
-    at_s = past[-1][0] + WINDOW_S
-    found = [a for a in told(a_log([*past, (at_s, burst)])) if a.kind == "unusual_use"]
-    assert [(alert.kind, alert.severity) for alert in found] == expected
+def test_a_network_is_told_of_a_key_whose_hosts_do_not_come_by_the_day() -> None:
+    def first_seen(day: int) -> list[Call]:
+        return [call for n in range(day + 1) for call in plain(0.01, client_ip=f"10.{n}.0.1")]
+
+    steps = [
+        (watch_rows.START + day * DAY_S + n * 4 * WINDOW_S, first_seen(day)) for day in range(4) for n in range(36)
+    ]
+    assert suspicions(steps) == []
+    settled = [(watch_rows.START + day * DAY_S + n * 4 * WINDOW_S, first_seen(3)) for day in (4, 5) for n in range(36)]
+    at_s = watch_rows.START + 6 * DAY_S
+    assert suspicions([*steps, *settled, (at_s, plain(0.01, **FOREIGN))]) == [("new_network", "info")]
 
 
 def test_an_hour_of_the_day_in_which_a_key_was_silent() -> None:

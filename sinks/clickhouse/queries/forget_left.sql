@@ -13,7 +13,8 @@ WHERE level = 'month' AND scope = if({what:String} = 'user', 'user', 'client_ip'
     AND ({org_id:String} = '' OR org_id = {org_id:String})
 UNION ALL
 SELECT 'profiles' AS place, toInt64(count()) AS rows FROM watch_profiles
-WHERE scope = if({what:String} = 'user', 'user', 'client_ip') AND name = {name:String} AND ({org_id:String} = '' OR org_id = {org_id:String})
+WHERE scope IN (if({what:String} = 'user', 'user', 'client_ip'), if({what:String} = 'user', 'series/user', 'series/client_ip'))
+    AND name = {name:String} AND ({org_id:String} = '' OR org_id = {org_id:String})
 UNION ALL
 SELECT 'policies' AS place, toInt64(count()) AS rows FROM watch_policies
 WHERE

@@ -18,6 +18,7 @@ class Calls:
 
     org: Vector
     key: Vector
+    user: Vector
     address: Vector
     window: Vector
     """Ten minutes of the time that it is charged at."""
@@ -51,7 +52,10 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """Calls ordered by scope: the distinct scopes, where each begins, and the order."""
+    """Calls ordered by scope: the distinct scopes, where each begins, and the order.
+
+    Several scopes of each call may stand one after another: then a place in the order is of the call at the remainder.
+    """
 
     scopes: Vector
     starts: Vector
@@ -68,12 +72,16 @@ class Sorted:
 
     def sums(self, *columns: Vector) -> Vector:
         """Return the sum of each column by scope, as columns."""
-        found: Vector = np.stack([np.add.reduceat(column[self.order], self.starts) for column in columns], axis=1)
+        return self.sums_of(*(column[self.order % column.size] for column in columns))
+
+    def sums_of(self, *ordered: Vector) -> Vector:
+        """Return sums by scope of columns that are in this order already."""
+        found: Vector = np.stack([np.add.reduceat(column, self.starts) for column in ordered], axis=1)
         return found
 
     def greatest(self, column: Vector) -> Vector:
         """Return the greatest value by scope."""
-        found: Vector = np.maximum.reduceat(column[self.order], self.starts)
+        found: Vector = np.maximum.reduceat(column[self.order % column.size], self.starts)
         return found
 
     def first(self, column: Vector) -> Vector:

@@ -4,12 +4,11 @@ A finding is told once an hour for each scope and rule, and again when it become
 part of the profile, so a restart tells none again.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from tollmeter.streams.rules.anomalies import observe, shares
 from tollmeter.streams.rules.anomalies.calls import Calls, NameHash, Sorted
+from tollmeter.streams.rules.anomalies.findings import Finding, news, told
 from tollmeter.streams.rules.anomalies.identity import (
     Verdict,
     dominating,
@@ -21,10 +20,8 @@ from tollmeter.streams.rules.anomalies.identity import (
 )
 from tollmeter.streams.rules.anomalies.layout import (
     ADDRESS_WIDTH,
-    HOUR,
     KEPT_WINDOWS,
     PER_DAY,
-    RAISED,
     VERSION,
     WIDTH,
     WINDOW,
@@ -34,25 +31,11 @@ from tollmeter.streams.rules.anomalies.layout import (
 )
 from tollmeter.streams.rules.anomalies.limits import Limits
 from tollmeter.streams.rules.anomalies.profiles import Profiles
-from tollmeter.streams.rules.anomalies.unusual import of_extremes
+from tollmeter.streams.rules.anomalies.statistics import SERIES, Statistics
 from tollmeter.streams.rules.anomalies.young import meet_models, meet_networks
 
 LATE_MS = 600_000
 """Calls that arrive longer after they were made are counted, but suspected of nothing: a spool drains as a burst."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a rule found of a scope in an hour. `figures` are JSON-ready, with units in their names."""
-
-    kind: str
-    level: int
-    scope: int
-    hour: int
-    received_ms: int
-    figures: dict[str, int]
-    names: dict[str, int]
-    """Scopes that belong to it, such as the model."""
 
 
 class Detector:
@@ -63,13 +46,19 @@ class Detector:
         self.keys = Profiles(WIDTH, VERSION)
         self.addresses = Profiles(ADDRESS_WIDTH, VERSION)
         self.orgs = Profiles(shares.WIDTH, shares.VERSION)
+        self.statistics = Statistics(limits, hash_of)
         self._waiting: list[Calls] = []
         self._forgot = 0
 
     @property
     def tables(self) -> dict[str, Profiles]:
-        """The profiles by kind of scope."""
-        return {"api_key": self.keys, "client_ip": self.addresses, "org": self.orgs}
+        """The profiles by kind of scope, and the series of all kinds."""
+        return {
+            "api_key": self.keys,
+            "client_ip": self.addresses,
+            "org": self.orgs,
+            SERIES: self.statistics.table,
+        }
 
     @property
     def newest_stamp(self) -> int:
@@ -91,6 +80,7 @@ class Detector:
             found += self._keys(now, window, offset)
             found += self._addresses(now, window, offset)
             found += self._orgs(now, window, offset)
+            found += self.statistics.step(now, window, offset)
             self._forget(window)
         return found
 
@@ -110,9 +100,8 @@ class Detector:
         observe.add(profiles, calls, by, self._hash_of(calls.address))
         observe.add_bodies(profiles, calls, by)
         models = meet_models(profiles, past, calls, by, self._hash_of(calls.model), limits.model_price_factor)
-        networks = meet_networks(profiles, past, calls, by, self._network_of(calls.address), limits.few_networks)
+        networks = meet_networks(profiles, past, calls, by, self._network_of(calls.address), limits)
         verdicts = of_keys(profiles, past, limits)
-        verdicts += [of_extremes(profiles, past, limits)]
         verdicts += [of_models(profiles, models, limits), of_networks(profiles, networks, limits)]
         found = self._told(verdicts, profiles, open_, calls, by)
         self.keys.put(rows[open_], profiles[open_])
@@ -138,18 +127,9 @@ class Detector:
         return rows, profiles, open_
 
     def _told(self, verdicts: list[Verdict], profiles: Matrix, open_: Mask, calls: Calls, by: Sorted) -> list[Finding]:
-        """Return the findings that are news, and mark them as told."""
         found = []
-        received = by.greatest(calls.received_ms)
         for verdict in verdicts:
-            told = profiles[:, RAISED] >> 2 * verdict.number & 3
-            for at in np.flatnonzero((verdict.level > told) & open_).tolist():
-                level, example = int(verdict.level[at]), -1 if verdict.example is None else int(verdict.example[at])
-                profiles[at, RAISED] += (level - told[at]) << 2 * verdict.number
-                figures = {name: int(column[at]) for name, column in verdict.figures.items()}
-                names = {name: int(getattr(calls, name)[example]) for name in verdict.shows if example >= 0}
-                where = int(by.scopes[at]), int(profiles[at, HOUR]), int(received[at])
-                found.append(Finding(verdict.kind, level, *where, figures, names))
+            found += told(verdict, news(verdict, profiles, open_), profiles, calls, by)
         return found
 
     def _orgs(self, calls: Calls, window: int, offset: int) -> list[Finding]:

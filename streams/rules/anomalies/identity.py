@@ -185,7 +185,8 @@ def of_networks(profiles: Matrix, met: Met, limits: Limits) -> Verdict:
 def dominating(orgs: Matrix, figures: Dominance) -> tuple[Matrix, Matrix, Matrix]:
     """Return the level of each group of keys in its organisation's open hour, share and usual share in thousandths.
 
-    With a past: at least `least_pct`, `factor` times the usual share, more than ever, and dear beyond the usual share.
+    With a past: at least `least_pct`, `factor` times the usual share, more than ever, dear beyond the usual share, and
+    `dearest_factor` times its own dearest hour: where the others are silent nobody takes more than before.
     Never critical: most real keys work in batches, and shares of an hour jump.
     """
     opened = orgs[:, shares.OPEN]
@@ -196,6 +197,7 @@ def dominating(orgs: Matrix, figures: Dominance) -> tuple[Matrix, Matrix, Matrix
     doubled = (share >= 10 * figures.least_pct) & (share >= figures.factor * usual) & (share > shares.highest(orgs))
     excess = opened - total // 1_000 * usual
     doubled &= (excess >= figures.excess_nano) & (keys >= figures.keys)
+    doubled &= opened >= figures.dearest_factor * shares.dearest(orgs)
     most = (share > 10 * figures.new_pct) & (opened >= figures.new_floor_nano) & (keys >= figures.new_keys)
     with_past = np.where(excess >= figures.warning_excess_nano, WARNING, INFO)
     return np.where(known, doubled * with_past, most * WARNING), share, usual

@@ -12,7 +12,7 @@ Matrix = np.ndarray[Any, np.dtype[np.int64]]
 Vector = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
-VERSION = 1
+VERSION = 2
 """Stands in the first column; a profile of another version begins anew."""
 WINDOW_MINUTES = 10
 PER_HOUR, PER_DAY, PER_WEEK = 6, 144, 1_008
@@ -29,6 +29,8 @@ SINGLES = (
     "raised",
     "slept",
     "hours",
+    "network_met",
+    "network_windows",
     "hour_cost",
     "young_model_cost",
     "young_network_cost",
@@ -42,18 +44,20 @@ SINGLES = (
 )
 """Windows are counted since 1970, hours and weeks too. `raised`: a bit for each finding of the present hour. `slept`:
 windows without calls before this one. `hours`: hours of the day in use, 24 bits for this fortnight and 24 for the one
-before. From `hour_cost` on: sums of the open hour; from `calls` on: of the open window."""
-LAYOUT, BORN, WINDOW, HOUR, WEEK, RAISED, SLEPT, HOURS, HOUR_COST, YOUNG_MODEL_COST, YOUNG_NETWORK_COST = range(11)
-CALLS, ERRORS, COST, INPUT, CACHED, OUTPUT, AHEAD = range(11, 18)
+before. `network_met`: the window of the last network that was new; then the windows with calls since. From `hour_cost`
+on: sums of the open hour; from `calls` on: of the open window."""
+LAYOUT, BORN, WINDOW, HOUR, WEEK, RAISED, SLEPT, HOURS = range(8)
+NETWORK_MET, NETWORK_WINDOWS, HOUR_COST, YOUNG_MODEL_COST, YOUNG_NETWORK_COST = range(8, 13)
+CALLS, ERRORS, COST, INPUT, CACHED, OUTPUT, AHEAD = range(13, 20)
 HOUR_SUMS = slice(HOUR_COST, YOUNG_NETWORK_COST + 1)
 OPEN_SUMS = slice(CALLS, AHEAD + 1)
 
 WEEKLY = ("windows", "calls", "cost", "input", "cached", "output")
 """Sums of the closed windows of this week, then of the week before; `windows` counts those with calls."""
 W_WINDOWS, W_CALLS, W_COST, W_INPUT, W_CACHED, W_OUTPUT = range(6)
-PEAKED = ("partners", "errors", "repeats", "cost", "per_call", "ratio")
-"""Highest value of a closed window of this week, then of the week before. `ratio`: input by output, in thousandths."""
-P_PARTNERS, P_ERRORS, P_REPEATS, P_COST, P_PER_CALL, P_RATIO = range(len(PEAKED))
+PEAKED = ("partners", "errors", "repeats")
+"""Highest value of a closed window of this week, then of the week before."""
+P_PARTNERS, P_ERRORS, P_REPEATS = range(len(PEAKED))
 
 
 def _block(start: int, size: int) -> slice:
@@ -128,18 +132,6 @@ def repeats(profiles: Matrix) -> Vector:
 def two_weeks(profiles: Matrix, column: int) -> Vector:
     """Return a weekly sum over both weeks."""
     found: Vector = profiles[:, THIS_WEEK.start + column] + profiles[:, LAST_WEEK.start + column]
-    return found
-
-
-def per_call(profiles: Matrix) -> Vector:
-    """Return what a call of the open window costs, in nano-USD."""
-    found: Vector = profiles[:, COST] // np.maximum(profiles[:, CALLS], 1)
-    return found
-
-
-def ratio(profiles: Matrix) -> Vector:
-    """Return input by output tokens of the open window, in thousandths."""
-    found: Vector = profiles[:, INPUT] * 1_000 // np.maximum(profiles[:, OUTPUT], 1)
     return found
 
 

@@ -34,6 +34,8 @@ class Dominance(_Figures):
     """So many times its usual share, and more than its highest."""
     excess_nano: int = Field(ge=0)
     """Beyond its usual share."""
+    dearest_factor: int = Field(gt=0)
+    """And so many times the dearest hour of its own."""
     warning_excess_nano: int = Field(ge=0)
     """From so much on it is a warning; below it is told as info."""
     keys: int = Field(gt=1)
@@ -57,16 +59,41 @@ class Cache(_Figures):
     """Of the usual cost of a call."""
 
 
-class Unusual(_Figures):
-    """A new extreme of a window, in percent of the highest of two weeks."""
+class Beyond(_Figures):
+    """How far a part is beyond its past before it is told: in percent of the highest of two weeks."""
 
     cost_pct: int = Field(gt=100)
+    hour_pct: int = Field(gt=100)
     per_call_pct: int = Field(gt=100)
     ratio_pct: int = Field(gt=100)
+    sum_hundredths: int = Field(gt=0)
+    """What windows are beyond the mean, added up, in hundredths of a standard deviation."""
+
+    def values(self) -> tuple[int, ...]:
+        """Return them in the order of the parts."""
+        return self.cost_pct, self.hour_pct, self.per_call_pct, self.ratio_pct, self.sum_hundredths
+
+
+class Unusual(_Figures):
+    """Statistics of a scope: what is beyond its past, by class, from a floor on."""
+
+    steady: Beyond
+    """Of regular and semi-regular scopes."""
+    irregular: Beyond
     hour_nano: int = Field(gt=0)
     """The hour costs at least so much."""
     day_pct: int = Field(gt=0, le=100)
     """And at least so many percent of a usual day."""
+    regular_active_pct: int = Field(gt=0, le=100)
+    """So many of a regular scope's windows have calls, in percent."""
+    regular_spread_pct: int = Field(gt=0)
+    """Its windows differ so much at most: their standard deviation in percent of their mean."""
+    semi_active_pct: int = Field(gt=0, le=100)
+    semi_spread_pct: int = Field(gt=0)
+    back_off_pct: int = Field(ge=0)
+    """An episode raises a scope's thresholds by so much; each week forgets half of it."""
+    one_key_pct: int = Field(gt=0, le=100)
+    """From so much of an address, user or organisation on it is one key's matter."""
 
 
 class Ahead(_Figures):
@@ -96,6 +123,10 @@ class Limits(_Figures):
     """A new model at so many times a key's usual price per token is dear."""
     few_networks: int = Field(gt=0)
     """Who was used from more networks than that in two weeks may be used from others."""
+    settled_windows: int = Field(gt=0)
+    """For so long a key has met no new network before another one is told,"""
+    settled_used: int = Field(gt=0)
+    """and for so many windows with calls."""
     dormant_days: int = Field(gt=0)
     hours_age_days: int = Field(gt=0)
     """Days that a key must be known before its hours of the day are its own."""

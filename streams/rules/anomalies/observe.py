@@ -23,14 +23,12 @@ from tollmeter.streams.rules.anomalies.layout import (
     LAST_YOUNG_MODELS,
     LAST_YOUNG_NETWORKS,
     LAYOUT,
+    NETWORK_WINDOWS,
     NETWORKS,
     OPEN_SUMS,
     OUTPUT,
-    P_COST,
     P_ERRORS,
     P_PARTNERS,
-    P_PER_CALL,
-    P_RATIO,
     P_REPEATS,
     PARTNERS,
     PEAKS,
@@ -49,15 +47,13 @@ from tollmeter.streams.rules.anomalies.layout import (
     Vector,
     distinct,
     peak,
-    per_call,
-    ratio,
     repeats,
     set_bits,
 )
 
-LEARNED_FACTOR, LEARNED_LEAST = 6, (8, 50, 20, 0, 0, 0)
+LEARNED_FACTOR, LEARNED_LEAST = 6, (8, 50, 20)
 """A window teaches at most six times the peak before it, or what is normal for anybody: a leak shall not be the norm
-after one window. In the order of PEAKED; where nothing is normal for everybody (0) the first window teaches all."""
+after one window. In the order of PEAKED."""
 _GENERATIONS = (
     (THIS_WEEK, LAST_WEEK),
     (PEAKS, LAST_PEAKS),
@@ -91,10 +87,8 @@ def _close_window(profiles: Matrix) -> None:
     _learn(profiles, P_ERRORS, profiles[:, ERRORS])
     if profiles.shape[1] == WIDTH:
         _learn(profiles, P_REPEATS, repeats(profiles))
-        _learn(profiles, P_COST, profiles[:, COST])
-        _learn(profiles, P_PER_CALL, per_call(profiles))
-        _learn(profiles, P_RATIO, ratio(profiles))
         profiles[:, BODIES] = 0
+        profiles[:, NETWORK_WINDOWS] += 1
     profiles[:, THIS_WEEK.start] += 1
     profiles[:, THIS_WEEK.start + 1 : THIS_WEEK.stop] += profiles[:, [CALLS, COST, INPUT, CACHED, OUTPUT]]
     profiles[:, OPEN_SUMS] = profiles[:, PARTNERS] = 0
@@ -102,7 +96,7 @@ def _close_window(profiles: Matrix) -> None:
 
 def _learn(profiles: Matrix, column: int, value: Vector) -> None:
     least, before = LEARNED_LEAST[column], peak(profiles, column)
-    most = np.where((before == 0) & (least == 0), value, np.maximum(least, LEARNED_FACTOR * before))
+    most = np.maximum(least, LEARNED_FACTOR * before)
     at = PEAKS.start + column
     profiles[:, at] = np.maximum(profiles[:, at], np.minimum(value, most))
 

@@ -11,17 +11,18 @@ GROUPS = 64
 SINGLES = ("layout", "born", "window", "hour", "week", "raised", "hours", "last_hours")
 """`window` as in profiles; `raised`: a bit for each group told of in this hour; `hours`: closed hours that count."""
 LAYOUT, BORN, WINDOW, HOUR, WEEK, RAISED, HOURS, LAST_HOURS = range(len(SINGLES))
-VERSION = 1
+VERSION = 2
 
 
 def _block(number: int) -> slice:
     return slice(len(SINGLES) + number * GROUPS, len(SINGLES) + (number + 1) * GROUPS)
 
 
-OPEN, THIS_WEEK, LAST_WEEK, PEAK, LAST_PEAK = map(_block, range(5))
+OPEN, THIS_WEEK, LAST_WEEK, PEAK, LAST_PEAK, DEAREST, LAST_DEAREST = map(_block, range(7))
 """Cost by group: of the open hour, of the closed hours of this week and the last; then the highest shares of an hour
-in both, in thousandths."""
-WIDTH = LAST_PEAK.stop
+in both, in thousandths; then the dearest hour in both."""
+WIDTH = LAST_DEAREST.stop
+_GENERATIONS = ((THIS_WEEK, LAST_WEEK), (PEAK, LAST_PEAK), (DEAREST, LAST_DEAREST), (HOURS, LAST_HOURS))
 COUNTED_NANO = 10**9
 """Hours of an organisation below it teach no shares: the first call of a night is all of it."""
 
@@ -38,7 +39,7 @@ def turn(orgs: Matrix, window: int) -> None:
         old = orgs[over]
         _close_hour(old)
         weeks = week - old[:, WEEK]
-        for this, last in ((THIS_WEEK, LAST_WEEK), (PEAK, LAST_PEAK), (HOURS, LAST_HOURS)):
+        for this, last in _GENERATIONS:
             old[weeks > 0, last] = old[weeks > 0, this]
             old[weeks > 0, this] = 0
             old[weeks > 1, last] = 0
@@ -47,6 +48,7 @@ def turn(orgs: Matrix, window: int) -> None:
 
 
 def _close_hour(orgs: Matrix) -> None:
+    orgs[:, DEAREST] = np.maximum(orgs[:, DEAREST], orgs[:, OPEN])
     counts = orgs[:, OPEN].sum(axis=1) >= COUNTED_NANO
     closed = orgs[counts]
     closed[:, PEAK] = np.maximum(closed[:, PEAK], thousandths(closed[:, OPEN]))
@@ -81,4 +83,10 @@ def usual(orgs: Matrix) -> Matrix:
 def highest(orgs: Matrix) -> Matrix:
     """Return the highest share of each group in a closed hour of two weeks, in thousandths."""
     found: Matrix = np.maximum(orgs[:, PEAK], orgs[:, LAST_PEAK])
+    return found
+
+
+def dearest(orgs: Matrix) -> Matrix:
+    """Return what the dearest closed hour of two weeks cost, by group."""
+    found: Matrix = np.maximum(orgs[:, DEAREST], orgs[:, LAST_DEAREST])
     return found

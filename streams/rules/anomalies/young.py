@@ -9,14 +9,19 @@ import numpy as np
 
 from tollmeter.streams.rules.anomalies.calls import Calls, Sorted
 from tollmeter.streams.rules.anomalies.layout import (
+    HOUR,
     LAST_NETWORKS,
     LAST_YOUNG_MODELS,
     LAST_YOUNG_NETWORKS,
     MODELS,
+    NETWORK_MET,
+    NETWORK_WINDOWS,
     NETWORKS,
+    PER_HOUR,
     W_COST,
     W_INPUT,
     W_OUTPUT,
+    WINDOW,
     YOUNG_MODEL_COST,
     YOUNG_MODELS,
     YOUNG_NETWORK_COST,
@@ -29,6 +34,7 @@ from tollmeter.streams.rules.anomalies.layout import (
     set_bits,
     two_weeks,
 )
+from tollmeter.streams.rules.anomalies.limits import Limits
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -60,12 +66,23 @@ def meet_models(profiles: Matrix, past: Mask, calls: Calls, by: Sorted, models: 
     return Met(_any(places, news, len(profiles)), _first(places, young, by, len(profiles)), ratio)
 
 
-def meet_networks(profiles: Matrix, past: Mask, calls: Calls, by: Sorted, networks: Vector, few: int) -> Met:
-    """Learn the networks of calls; for a key with at most `few` of them in two weeks a new one is young."""
+def meet_networks(profiles: Matrix, past: Mask, calls: Calls, by: Sorted, networks: Vector, limits: Limits) -> Met:
+    """Learn the networks of calls; a new one is young for a key with few of them that is settled.
+
+    Settled: none was new for a while and some use, so its hosts do not come by the day; those of one hour are met
+    together.
+    """
     places, hashes = by.places, networks[by.order]
     known = profiles[:, NETWORKS] | profiles[:, LAST_NETWORKS]
-    count = distinct(known)
-    fresh = ~has_bits(known, places, hashes) & (past & (count <= few) & (count > 0))[places]
+    count, met = distinct(known), profiles[:, NETWORK_MET]
+    settled = profiles[:, WINDOW] - met >= limits.settled_windows
+    settled &= profiles[:, NETWORK_WINDOWS] >= limits.settled_used
+    settled |= (met // PER_HOUR == profiles[:, HOUR]) & (profiles[:, YOUNG_NETWORKS] != 0).any(axis=1)
+    news = ~has_bits(known, places, hashes)
+    now = _any(places, news, len(profiles))
+    profiles[:, NETWORK_MET] = np.where(now, profiles[:, WINDOW], met)
+    profiles[now, NETWORK_WINDOWS] = 0
+    fresh = news & (past & settled & (count <= limits.few_networks) & (count > 0))[places]
     set_bits(profiles, NETWORKS, places, hashes)
     set_bits(profiles, YOUNG_NETWORKS, places[fresh], hashes[fresh])
     young = _young(profiles, (YOUNG_NETWORKS, LAST_YOUNG_NETWORKS), places, hashes)

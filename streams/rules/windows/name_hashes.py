@@ -11,7 +11,7 @@ from tollmeter.streams.rules.windows.scopes import Scopes
 from tollmeter.streams.rules.windows.totals import Vector
 
 _BITS = 62
-_HASHED = ("api_key", "client_ip", "model")
+_HASHED = ("api_key", "client_ip", "model", "user")
 
 
 class NameHashes:

@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 
 from tollmeter.streams.rules.anomalies.layout import Matrix, Vector
+from tollmeter.streams.rules.anomalies.statistics import SERIES
+from tollmeter.streams.rules.windows.scopes import Scope
 from tollmeter.streams.rules.windows.state import State
 
 PROFILE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -18,12 +20,20 @@ PROFILE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
+_PREFIX = f"{SERIES}/"
+
+
 class Drained(NamedTuple):
     """Profiles that changed since the last snapshot, by scope number."""
 
     kind: str
     scopes: Vector
     values: Matrix
+
+
+def saved_as(table: str, scope: Scope) -> Scope:
+    """Return under which name a row of a table is saved: a scope's series stands beside its profile."""
+    return (scope[0], _PREFIX + scope[1], scope[2]) if table == SERIES else scope
 
 
 def drain(state: State) -> tuple[Drained, ...]:
@@ -39,9 +49,8 @@ def put_back(state: State, drained: tuple[Drained, ...]) -> None:
 
 def as_rows(state: State, drained: tuple[Drained, ...]) -> pl.DataFrame:
     """Return changed profiles as rows with the columns of PROFILE_SCHEMA, stamped as of `state.applied`."""
-    names = state.scopes.names
     rows = [
-        (state.partition, *names[scope], max(state.applied, 0), row.tobytes())
+        (state.partition, *saved_as(part.kind, state.scopes.names[scope]), max(state.applied, 0), row.tobytes())
         for part in drained
         for scope, row in zip(part.scopes.tolist(), part.values.astype("<i8"), strict=True)
     ]
@@ -51,7 +60,9 @@ def as_rows(state: State, drained: tuple[Drained, ...]) -> pl.DataFrame:
 def load(state: State, rows: pl.DataFrame) -> None:
     """Fill a new state with saved profiles; those of another size begin anew."""
     for kind, table in state.detector.tables.items():
-        ours = rows.filter(pl.col("scope") == kind, pl.col("state").bin.size() == 8 * table.width)
+        mine = pl.col("scope").str.starts_with(_PREFIX) if kind == SERIES else pl.col("scope") == kind
+        ours = rows.filter(mine, pl.col("state").bin.size() == 8 * table.width)
+        ours = ours.with_columns(pl.col("scope").str.strip_prefix(_PREFIX))
         if not ours.height:
             continue
         numbers = [state.scopes.number(scope) for scope in ours.select("org_id", "scope", "name").iter_rows()]

@@ -5,7 +5,8 @@ import polars as pl
 
 from tollmeter.schemas.alert import Alert, Severity, alert_id, whom
 from tollmeter.streams.rules.anomalies.calls import Calls
-from tollmeter.streams.rules.anomalies.detector import LATE_MS, Detector, Finding
+from tollmeter.streams.rules.anomalies.detector import LATE_MS, Detector
+from tollmeter.streams.rules.anomalies.findings import Finding
 from tollmeter.streams.rules.anomalies.layout import WINDOW_MINUTES
 from tollmeter.streams.rules.anomalies.words import OF_HOURS, said
 from tollmeter.streams.rules.windows.alerts import Passage, instant
@@ -14,7 +15,7 @@ from tollmeter.streams.rules.windows.totals import CACHE_READ, ERRORS, INPUT, OU
 
 AHEAD_MS = 300_000
 """A call that was made so long after it came was made by a clock that is wrong."""
-_CALLED = {"api_key": "key", "client_ip": "address"}
+_CALLED = {"api_key": "key", "client_ip": "address", "user": "user", "org": "org"}
 _WINDOW_US = WINDOW_MINUTES * 60_000_000
 # The last eight bytes of the text are enough: it is a hash itself.
 _BODY = pl.col("prompt_hash").str.pad_start(8).cast(pl.Binary).bin.tail(8)
@@ -29,6 +30,7 @@ def note(detector: Detector, passage: Passage, rows: pl.DataFrame) -> None:
     calls = Calls(
         org=passage.scopes["org"],
         key=passage.scopes["api_key"],
+        user=passage.scopes["user"],
         address=passage.scopes["client_ip"],
         window=passage.charged_us // _WINDOW_US,
         received_ms=passage.received_ms,

@@ -1,0 +1,152 @@
+"""Statistics of scopes: who is beyond his past and by which part; gaps in closed form; whose matter it is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import watch_rows
+from tests.suspects import USD, a_log, told
+from tollmeter.streams.rules.anomalies import series
+from tollmeter.streams.rules.anomalies.layout import KEPT_WINDOWS, PER_DAY
+from tollmeter.streams.rules.anomalies.unusual import PARTS, beyond
+from tollmeter.streams.watch.thresholds import shipped_limits
+
+WINDOW_S = 600
+Call = dict[str, Any]
+
+
+def plain(usd: float, **columns: Any) -> list[Call]:
+    return [{"cost_nano": int(usd * USD), "input_tokens": 1_000_000, "output_tokens": 100_000, **columns}]
+
+
+def found(usual: Callable[[int], Sequence[Call]], burst: Sequence[Call], every: int, windows: int = 2 * PER_DAY) -> Any:
+    """Return (scope, name, severity, signals) of what is told of a burst ten minutes after a past."""
+    past = [(watch_rows.START + n * WINDOW_S, usual(n)) for n in range(0, windows + 1, every)]
+    log = a_log([*past, (past[-1][0] + WINDOW_S, burst)])
+    return [
+        (alert.scope, alert.name, alert.severity, [part for at, part in enumerate(PARTS) if bits >> at & 1])
+        for alert in told(log)
+        if alert.kind == "unusual_use" and (bits := alert.facts["signals"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("burst", "severity", "parts"),
+    [  # every fourth window one call of 1 USD: an hour costs 2 at most, a day 36; a floor of 1.80 USD an hour
+        pytest.param(plain(1) * 3, "", [], id="three times as many calls"),
+        pytest.param(plain(1) * 5, "info", ["cost", "hour"], id="five times as many"),
+        pytest.param(plain(1.08), "", [], id="dearer a call by a twelfth"),
+        pytest.param(plain(1.2), "info", ["per_call"], id="dearer a call by a fifth"),
+        pytest.param(plain(1, output_tokens=50_000), "info", ["ratio"], id="twice the input per output"),
+        pytest.param(plain(0.5, output_tokens=1), "", [], id="hungrier, for little money"),
+        pytest.param(plain(60), "info", ["cost", "hour", "per_call"], id="far beyond a usual day"),
+    ],
+)
+def test_an_irregular_key_is_told_of_as_info(burst: list[Call], severity: str, parts: list[str]) -> None:
+    expected = [("api_key", "k", severity, parts)] if severity else []
+    assert found(lambda _: plain(1), burst, 4) == expected
+
+
+@pytest.mark.parametrize(
+    ("burst", "expected"),
+    [  # every window one call of 1 USD: an hour costs 6, a day 144; a floor of 7.20 USD an hour
+        pytest.param(plain(1) * 6, [], id="an hour below the floor"),
+        pytest.param(plain(1) * 7, [("api_key", "k", "warning", ["cost", "hour"])], id="seven times as many calls"),
+    ],
+)
+def test_a_steady_key_is_told_of_sooner(burst: list[Call], expected: list[Any]) -> None:
+    assert found(lambda _: plain(1), burst, 1) == expected
+
+
+def spread(usd: float, user: str) -> list[Call]:
+    return [
+        call for n in range(3) for call in plain(usd / 3, api_key_id=f"k{n}", user_id=user, client_ip=f"10.0.{n}.1")
+    ]
+
+
+def test_what_is_one_keys_matter_is_told_of_the_key_alone() -> None:
+    """Three keys share a user: one that grows is told of itself, three that grow a little each are told of together."""
+    alone = found(
+        lambda _: spread(1, "u"), spread(1, "u") + plain(9, api_key_id="k0", user_id="u", client_ip="10.0.0.1"), 1
+    )
+    assert {(scope, name) for scope, name, *_ in alone} == {("api_key", "k0")}
+    young = [call | {"api_key_id": f"young{n}"} for n, call in enumerate(spread(9, "u"))]
+    assert {(scope, name) for scope, name, *_ in found(lambda _: spread(1, "u"), young, 1)} == {
+        ("user", "u"),
+        ("org", ""),
+    }
+
+
+def test_a_sum_of_small_things_is_told_and_begins_anew() -> None:
+    """Costs swing between 1 and 3, then stay at 6: three standard deviations and more beyond the mean."""
+    rows = one_row()
+    for window in range(600):
+        step(rows, window, cost=USD * (1 if window % 2 else 3))
+    reached = []
+    for window in range(600, 700):
+        step(rows, window, cost=6 * USD)
+        reached.append(int(beyond(rows)[PARTS.index("sum")][0]))
+    assert reached == sorted(reached)
+    assert reached[-1] > shipped_limits().unusual_use.steady.sum_hundredths
+
+
+def one_row() -> Any:
+    return np.zeros((1, series.WIDTH), dtype=np.int64)
+
+
+def step(rows: Any, window: int, calls: int = 1, cost: int = USD, tokens_in: int = 10, tokens_out: int = 1) -> None:
+    series.turn(rows, window)
+    series.add(rows, np.array([[calls, cost, tokens_in, tokens_out]]))
+
+
+@pytest.mark.parametrize("born", [0, 470, 5_000])
+@pytest.mark.parametrize("gap", [1, 2, 29, 500, 4_000])
+def test_a_gap_is_caught_up_as_if_its_windows_had_been_closed_one_by_one(born: int, gap: int) -> None:
+    """Mean and variance, by the same recurrence in plain Python, of costs 5, 1, 4, ... and then nothing."""
+    rows, mean, variance = one_row(), 0.0, 0.0
+    for window in range(born + 1):
+        step(rows, window, cost=(5, 1, 4)[window % 3] * USD)
+    costs = [(5, 1, 4)[window % 3] * USD for window in range(born + 1)] + [0] * (gap - 1)
+    for seen, cost in enumerate(costs):
+        rate = 1 / min(seen + 1, series.MEMORY)
+        off = cost - mean
+        mean, variance = mean + rate * off, (1 - rate) * (variance + rate * off * off)
+    series.turn(rows, born + gap)
+    assert series.floats(rows, series.MEAN)[0] == pytest.approx(mean, rel=1e-9)
+    assert series.floats(rows, series.VARIANCE)[0] == pytest.approx(variance, rel=1e-6)
+
+
+def test_nothing_is_left_after_two_months_of_silence() -> None:
+    rows = one_row()
+    for window in range(300):
+        step(rows, window)
+    series.turn(rows, 299 + KEPT_WINDOWS + 1)
+    assert series.summed(rows, series.S_WINDOWS)[0] == 0
+    assert rows[0, series.BORN] == 299 + KEPT_WINDOWS + 1
+
+
+def test_classes_are_learned() -> None:
+    """Each window the same: regular. Each window but every sixth: semi-regular. One of six: irregular."""
+    figures = shipped_limits().unusual_use
+    told_as = []
+    for used in (lambda n: True, lambda n: n % 6 != 5, lambda n: n % 6 == 0):
+        rows = one_row()
+        for window in range(600):
+            if used(window):
+                step(rows, window)
+        regular, steady = series.steady(rows, figures)
+        told_as.append((bool(regular[0]), bool(steady[0])))
+    assert told_as == [(True, True), (False, True), (False, False)]
+
+
+def test_mean_and_variance_stand_still_while_something_is_told() -> None:
+    rows, figures = one_row(), shipped_limits().unusual_use
+    for window in range(300):
+        step(rows, window)
+    for window in range(300, 330):
+        step(rows, window, cost=50 * USD)
+        series.tell(rows, np.array([True]), figures)
+    assert series.floats(rows, series.MEAN)[0] == pytest.approx(USD, rel=0.2)
+    assert (rows[0, series.BEGAN], rows[0, series.TOLD]) == (300, 329)
