@@ -19,11 +19,19 @@ _SAID = {
     "new_hour": "spent {cost} USD between {hour_of_day}:00 and {hour_of_day}:59 UTC, an hour of the day "
     "in which it was silent for two weeks",
     "cache_lost": "has {cached_pct} % of its input from the cache, usually {usual_cached_pct} %: " + _CALLS,
-    "unusual_use": "cost {cost} USD within ten minutes, at most {past_cost} before; {per_call} USD a call, at most "
-    "{past_per_call} before; {input_per_output:,} input tokens per output token, at most {past_input_per_output:,}",
+    "unusual_use": "is beyond its last one to two weeks: {parts}; an hour of {hour} USD, where a whole day usually costs "
+    "{usual_day} USD",
     "clock_ahead": "has {ahead:,} of {calls:,} calls from the future: the clock of its service is more than five "
     "minutes ahead",
 }
+_PARTS = (
+    "{cost} USD within ten minutes, at most {past_cost} before",
+    "{hour} USD within this hour, at most {past_hour} before",
+    "{per_call} USD a call, at most {past_per_call} before",
+    "{input_per_output:,} input tokens per output token, at most {past_input_per_output:,} before",
+    "{cost} USD within ten minutes and more than usual for some time, usually {usual_window}",
+)
+"""What is said of each part of a scope's statistics, by its bit in `signals`."""
 KINDS = tuple(_SAID)
 """What WATCH finds."""
 _HOURLY = {
@@ -44,7 +52,11 @@ def said(kind: str, figures: Mapping[str, object]) -> str:
         for name, value in figures.items()
         if name.endswith("_nano") and isinstance(value, int)
     }
-    return (_SAID | _HOURLY)[kind].format(**{**figures, **amounts}, past=_past(figures))
+    named = {**figures, **amounts}
+    signals = figures.get("signals")
+    bits = signals if isinstance(signals, int) else 0
+    parts = "; ".join(part.format(**named) for at, part in enumerate(_PARTS) if bits >> at & 1)
+    return (_SAID | _HOURLY)[kind].format(**named, past=_past(figures), parts=parts)
 
 
 def _past(figures: Mapping[str, object]) -> str:
