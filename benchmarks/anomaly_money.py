@@ -32,7 +32,7 @@ class Seen:
     steady: Array
     """Kind, key, window: the class that the key was held to be of."""
     minutes: Array
-    """Kind, key, window: the first minute in which the shipped figures were reached, -1 for none."""
+    """Kind, key, window: the minute by which the shipped figures were first reached, -1 for none."""
     starts: Array
     stops: Array
     extra: Array
@@ -91,7 +91,8 @@ def _run(per_window: Array, shares: Array, limits: Limits) -> tuple[Array, Array
             seen = beyond(rows) * (has_past(rows, limits) & dear_enough(rows, limits))
             steady[at, window] = series.steady(rows, figures)[1]
             reached = (seen >= np.where(steady[at, window], *classes)).any(axis=0)
-            minutes[at, window] = np.where(reached & (minutes[at, window] < 0), minute, minutes[at, window])
+            last = (minute + 1) * 10 // shares.shape[2] - 1
+            minutes[at, window] = np.where(reached & (minutes[at, window] < 0), last, minutes[at, window])
             far[:, at, window] = np.maximum(far[:, at, window], seen)
     shape = (kinds, keys, windows)
     return far.reshape(len(PARTS), *shape).swapaxes(0, 1), steady.reshape(shape), minutes.reshape(shape)

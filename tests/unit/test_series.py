@@ -35,10 +35,10 @@ def found(usual: Callable[[int], Sequence[Call]], burst: Sequence[Call], every: 
 @pytest.mark.parametrize(
     ("burst", "severity", "parts"),
     [  # every fourth window one call of 1 USD: an hour costs 2 at most, a day 36; a floor of 1.80 USD an hour
-        pytest.param(plain(1) * 3, "", [], id="three times as many calls"),
+        pytest.param(plain(0.6) * 3, "", [], id="three calls for less than twice as much"),
         pytest.param(plain(1) * 5, "info", ["cost", "hour"], id="five times as many"),
-        pytest.param(plain(1.08), "", [], id="dearer a call by a twelfth"),
-        pytest.param(plain(1.2), "info", ["per_call"], id="dearer a call by a fifth"),
+        pytest.param(plain(1.35), "", [], id="dearer a call by a third"),
+        pytest.param(plain(1.5), "info", ["per_call"], id="dearer a call by half"),
         pytest.param(plain(1, output_tokens=50_000), "info", ["ratio"], id="twice the input per output"),
         pytest.param(plain(0.5, output_tokens=1), "", [], id="hungrier, for little money"),
         pytest.param(plain(60), "info", ["cost", "hour", "per_call"], id="far beyond a usual day"),
