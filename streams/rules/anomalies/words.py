@@ -19,7 +19,7 @@ _SAID = {
     "new_hour": "spent {cost} USD between {hour_of_day}:00 and {hour_of_day}:59 UTC, an hour of the day "
     "in which it was silent for two weeks",
     "cache_lost": "has {cached_pct} % of its input from the cache, usually {usual_cached_pct} %: " + _CALLS,
-    "unusual_use": "is beyond its last one to two weeks: {parts}; an hour of {hour} USD, where a whole day usually costs "
+    "unusual_use": "is beyond its last one to two weeks: {parts}; an hour of {hour} USD, where a whole day is usually "
     "{usual_day} USD",
     "clock_ahead": "has {ahead:,} of {calls:,} calls from the future: the clock of its service is more than five "
     "minutes ahead",
