@@ -26,6 +26,8 @@ HOUR_SPAN_S = 3_300
 STEP_S = 0.02
 LOOK_S = 0.1
 GRACE_S = 30.0
+BEHIND_S = 30.0
+"""So much later than it is due an event may be sent where the machine is busy: its time is when it was due."""
 ID = slice(len(SINGLE_OBJECT_HEADER) + 1, len(SINGLE_OBJECT_HEADER) + 37)
 """The event id within a record: the first field of the body, 36 characters behind one byte of length."""
 NEW_ROWS = "SELECT toString(event_id) AS id FROM usage_events WHERE event_time >= {since:DateTime64(6, 'UTC')}"
@@ -140,7 +142,7 @@ class Live:
         ended: float | None = None
         while ended is None or time.monotonic() < ended + GRACE_S:
             oldest = min((at for id_, at in self._sent.copy().items() if id_ not in seen), default=time.time())
-            since = datetime.fromtimestamp(oldest - 1.0, UTC)
+            since = datetime.fromtimestamp(oldest - BEHIND_S, UTC)
             found: list[dict[str, Any]] = clickhouse.query(NEW_ROWS, {"since": since})
             now = time.time()
             for row in found:

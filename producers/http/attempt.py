@@ -6,7 +6,7 @@ retry is an attempt of its own with an event of its own, because each may be bil
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -77,7 +77,8 @@ class Attempt:
         self._ttft_ms: int | None = None
         self._headers: dict[str, str] = {}
         self._reader: Reader | None = None
-        self._over = False
+        self.over = False
+        self.when_over: Callable[[Attempt], None] | None = None
         self.held = False
         """It is over, and its event waits to be recorded: its usage may still become known."""
         self._others: list[UsageEvent] = []
@@ -111,7 +112,7 @@ class Attempt:
 
     def _refused(self, deny: Deny) -> Refusal:
         self.deny = deny
-        self._status, self._over = deny.http_status, True
+        self._status, self.over = deny.http_status, True
         self.answer.refuse(deny.event_id)
         if not deny.event_id:  # a guard that has a producer tells of its refusals itself
             self._finish({"status": "BLOCKED", "error_type": deny.error[:256], "billed": False})
@@ -153,15 +154,21 @@ class Attempt:
 
     def done(self, error: BaseException | None = None, *, to_its_end: bool = False) -> None:
         """The attempt is over: with an error, read to its end, or closed by the caller. Counts once; never raises."""
-        if self._over:
+        if self.over:
             return
-        self._over = True
+        self.abandon()
         try:
             if self._reader is not None:
                 self._reader.finish()
             self._finish(self._outcome(error, to_its_end))
         except Exception as error:
             faults.warn("metering failed, the call itself is unaffected: %s", said(error))
+
+    def abandon(self) -> None:
+        """It is over, and whoever else has it records it."""
+        self.over = True
+        if self.when_over is not None:
+            self.when_over(self)
 
     # ------------------------------------------------------------------ after
 

@@ -45,6 +45,9 @@ class HttpResponse(Protocol):
     status_code: int
     headers: MutableMapping[str, str]
     extensions: MutableMapping[str, object]
+    is_stream_consumed: bool
+    content: bytes
+    """Unpacked; there once the body was read."""
     stream: object
     """A `Body` of a transport, an `AsyncBody` of an async one."""
 

@@ -4,7 +4,7 @@
 """
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -20,6 +20,8 @@ from tollmeter.producers.http.models import with_model
 from tollmeter.producers.http.poll import Fetch, fetch
 from tollmeter.producers.http.request import worth_reading
 from tollmeter.producers.http.response import readable
+from tollmeter.producers.http.tee import AsyncTee, SyncTee
+from tollmeter.producers.http.unfinished import Unfinished
 
 Client = TypeVar("Client")
 LIBRARIES = ("httpx2", "httpx")
@@ -101,8 +103,19 @@ class Wrapper:
     _http: Library
     _stream: type
     _meter: Meter
+    _unfinished: Unfinished
+    _inner: object
+
+    def __init__(self, inner: object, meter: Meter) -> None:
+        self._inner, self._meter, self._unfinished = inner, meter, Unfinished()
+
+    def _end(self) -> None:
+        """Record what waits and what nobody will read: the client is closed."""
+        self._unfinished.end()
+        self._meter.holding.expire(everything=True)
 
     def _begin(self, request: HttpRequest, content: bytes) -> Attempt | None:
+        self._unfinished.sweep()
         url = request.url
         default = {"http": 80, "https": 443}.get(url.scheme)
         host = url.host if url.port in (None, default) else f"{url.host}:{url.port}"
@@ -133,13 +146,20 @@ class Wrapper:
     def _fetched(self, response: HttpResponse, look: Fetch | None) -> HttpResponse:
         if look is not None:
             look.opened(response.status_code, response.headers)
-            response.stream = self._stream(response.stream, look)
+            response.stream = self._stream(response.stream, look, None)
         return response
 
     def _watched(self, response: HttpResponse, attempt: Attempt) -> HttpResponse:
-        attempt.opened(response.status_code, response.headers)
         response.extensions[EXTENSION] = attempt.answer
-        response.stream = self._stream(response.stream, attempt)
+        if response.is_stream_consumed:  # by a cache, or whatever stands below: nothing will pass here, it is unpacked
+            packed = ("content-encoding", "content-length")
+            attempt.opened(response.status_code, {k: v for k, v in response.headers.items() if k.lower() not in packed})
+            attempt.feed(response.content)
+            attempt.done(to_its_end=True)
+            return response
+        attempt.opened(response.status_code, response.headers)
+        self._unfinished.began(attempt)
+        response.stream = self._stream(response.stream, attempt, self._unfinished)
         return response
 
     def _with_body(self, response: HttpResponse, attempt: Attempt, parts: list[bytes]) -> HttpResponse:
@@ -152,8 +172,7 @@ class Wrapper:
 class SyncTransport(Wrapper):
     """In place of an `HTTPTransport`."""
 
-    def __init__(self, inner: Transport, meter: Meter) -> None:
-        self._inner, self._meter = inner, meter
+    _inner: Transport
 
     def handle_request(self, request: HttpRequest) -> HttpResponse:
         attempt = self._begin(request, request.read()) if _worth_reading(request) else None
@@ -170,7 +189,7 @@ class SyncTransport(Wrapper):
             attempt.done(error)
             raise
         response = self._watched(response, attempt)
-        if not attempt.whole:
+        if attempt.over or not attempt.whole:
             response.headers.update(attempt.answer.headers())
             return response
         body = cast("Body", response.stream)
@@ -181,7 +200,7 @@ class SyncTransport(Wrapper):
         return self._with_body(response, attempt, parts)
 
     def close(self) -> None:
-        self._meter.holding.expire(everything=True)
+        self._end()
         self._inner.close()
 
     def __enter__(self) -> "SyncTransport":
@@ -189,15 +208,14 @@ class SyncTransport(Wrapper):
         return self
 
     def __exit__(self, kind: Exit, error: BaseException | None, at: TracebackType | None) -> None:
-        self._meter.holding.expire(everything=True)
+        self._end()
         self._inner.__exit__(kind, error, at)
 
 
 class AsyncTransport(Wrapper):
     """In place of an `AsyncHTTPTransport`."""
 
-    def __init__(self, inner: library.AsyncTransport, meter: Meter) -> None:
-        self._inner, self._meter = inner, meter
+    _inner: library.AsyncTransport
 
     async def handle_async_request(self, request: HttpRequest) -> HttpResponse:
         attempt = self._begin(request, await request.aread()) if _worth_reading(request) else None
@@ -214,7 +232,7 @@ class AsyncTransport(Wrapper):
             attempt.done(error)
             raise
         response = self._watched(response, attempt)
-        if not attempt.whole:
+        if attempt.over or not attempt.whole:
             response.headers.update(attempt.answer.headers())
             return response
         body = cast("AsyncBody", response.stream)
@@ -225,7 +243,7 @@ class AsyncTransport(Wrapper):
         return self._with_body(response, attempt, parts)
 
     async def aclose(self) -> None:
-        self._meter.holding.expire(everything=True)
+        self._end()
         await self._inner.aclose()
 
     async def __aenter__(self) -> "AsyncTransport":
@@ -233,54 +251,8 @@ class AsyncTransport(Wrapper):
         return self
 
     async def __aexit__(self, kind: Exit, error: BaseException | None, at: TracebackType | None) -> None:
-        self._meter.holding.expire(everything=True)
+        self._end()
         await self._inner.__aexit__(kind, error, at)
-
-
-class SyncTee:
-    """The body of an answer, seen as it passes."""
-
-    def __init__(self, inner: Body, attempt: Attempt | Fetch) -> None:
-        self._inner, self._attempt = inner, attempt
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            for part in self._inner:
-                self._attempt.feed(part)
-                yield part
-        except Exception as error:
-            self._attempt.done(error)
-            raise
-        self._attempt.done(to_its_end=True)
-
-    def close(self) -> None:
-        try:
-            self._inner.close()
-        finally:
-            self._attempt.done()  # no effect when the body was read to its end
-
-
-class AsyncTee:
-    """`SyncTee` for async clients."""
-
-    def __init__(self, inner: AsyncBody, attempt: Attempt | Fetch) -> None:
-        self._inner, self._attempt = inner, attempt
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for part in self._inner:
-                self._attempt.feed(part)
-                yield part
-        except Exception as error:
-            self._attempt.done(error)
-            raise
-        self._attempt.done(to_its_end=True)
-
-    async def aclose(self) -> None:
-        try:
-            await self._inner.aclose()
-        finally:
-            self._attempt.done()
 
 
 def _worth_reading(request: HttpRequest) -> bool:

@@ -513,3 +513,5 @@ def test_q10(check: Check, line: Line) -> None:
             assert [row["name"] for row in shown["rows"]] == ["acc-top"]
         finally:
             os.kill(pid, signal.SIGCONT)
+    with check.step("what our own programs wrote in all these rows, nobody took for a stranger's"):
+        assert line.alerts(kind="foreign_record") == []

@@ -1,7 +1,12 @@
 """Rates that come late fill in amounts of past days: exact, once, resumable, as corrections, prices untouched."""
 
+import os
+import signal
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,6 +131,66 @@ def test_stopped_anywhere_and_run_again_it_is_exact(
         (date(2026, 11, 21), 800_000_000),
     ]
     assert found.days or stop is not None
+
+
+KILLED = """
+import os, signal
+from tests.contracts import test_late_rates as here
+from tollmeter.admin import reprice
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import connect
+
+reprice.SLICE_ROWS, sent = 100, 0
+client = connect(Settings())
+
+def send(parts):
+    global sent
+    sent += 1
+    here.stored(client, parts, 1_000 + 10 * sent)
+    if sent == {stop}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+here.fill(client, here.book([*here.BEFORE, *here.LATE]), send, lambda count: None)
+"""
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_killed_anywhere_and_run_again_it_is_exact(
+    client: ClickHouse, ledger_settings: Settings, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed has stored what it sent and nothing else; the next one ends at the same amounts."""
+    before = amounts(client)
+    password = ledger_settings.clickhouse_password.get_secret_value()
+    names = ("clickhouse", "clickhouse_user", "clickhouse_database")
+    told = {f"TOLLMETER_{name.upper()}": str(getattr(ledger_settings, name)) for name in names}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED.format(stop=stop)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, **told, "TOLLMETER_CLICKHOUSE_PASSWORD": password},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    some = sum(now["revision"] > was["revision"] for now, was in zip(amounts(client), before, strict=True))
+    waiting = sum(row["day"] >= DAY for row in before)
+    assert 0 < some < waiting, "it was killed in the middle"
+    monkeypatch.setattr(past, "SLICE_ROWS", 100)
+    late = book([*BEFORE, *LATE])
+
+    def send(parts: list[Part]) -> None:
+        stored(client, parts, 9_000)
+
+    assert fill(client, late, send, lambda count: None).calls == waiting - some
+    for was, now in zip(before, amounts(client), strict=True):
+        if was["day"] < DAY:
+            assert now == was
+            continue
+        rated = min(now["day"], date(2026, 11, 21))
+        assert (now["revision"], now["fx_eur_date"]) == (was["revision"] + 1, rated)
+        assert now["cost_eur_nano"] == in_eur(was["cost_nano"], rated)
+        assert now["at_risk_eur_nano"] == in_eur(was["at_risk_nano"], rated)
+        assert (now["cost_nano"], now["cost_rub_nano"]) == (was["cost_nano"], was["cost_rub_nano"])
 
 
 def test_rows_of_format_1_keep_what_they_have(client: ClickHouse) -> None:

@@ -1,5 +1,6 @@
 """Spend of events that happened long before they came counts, and nobody is alerted of it; live spend alerts."""
 
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -16,14 +17,14 @@ from tests.exchange import dated
 from tests.usage_rows import AT, avro, fields
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import Round
-from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.policy import Member, Policy
 from tollmeter.schemas.priced import BACKFILL
 from tollmeter.schemas.times import H_BACKFILL
 from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import load
 from tollmeter.streams.rules.windows.alerts import fresh
 from tollmeter.streams.rules.windows.barriers import barrier, move_clocks
-from tollmeter.streams.rules.windows.controls import fold_policy
+from tollmeter.streams.rules.windows.controls import fold_member, fold_policy
 from tollmeter.streams.rules.windows.fold import fold_rows
 from tollmeter.streams.rules.windows.repair import REPAIR_SCHEMA, due, fold_repair
 from tollmeter.streams.rules.windows.snapshot import restore, snapshot
@@ -232,3 +233,23 @@ def test_the_pace_of_a_budget_is_not_judged_by_what_was_brought_in_afterwards(qu
     fold_rows(state, watch_rows.frame([watch_rows.row(1, HOUR * 3_600, flags=BACKFILL if quiet else "")]), 1)
     assert bool(state.touched_budgets) is not quiet
     assert state.to_publish
+
+
+@pytest.mark.parametrize("member", [False, True])
+def test_late_spend_of_a_limit_that_only_calls_name_tells_guards_and_nobody_else(member: bool) -> None:
+    """Ann may name group web without being in it: guards ask for her spend there, nobody is told that she went over."""
+    state = State(0, RULES)
+    web = Policy(org_id="acme", scope="group", name="web", applies="each_member", monthly_limit_micro=1)
+    fold_policy(state, web, 0, 0)
+    if member:
+        fold_member(state, Member(org_id="acme", name="ann", groups=("web",)), 1, 0)
+    totals = {**dict.fromkeys(MEASURES, 0), "calls": 1, "cost_nano": 5_000}
+    for level_end_s, kind in ((MONTH_END_S - 7_200, "budget"), (MONTH_END_S + 7_200, "late_spend")):
+        one = deepcopy(state)
+        cell = {"level": "month", "bucket": bucket_at("month", HOUR * 3_600), "scope": "user", "name": "ann"}
+        round_ = Round(id="a", org_id="acme", base=2, hours=(HOUR,))
+        cells = pl.DataFrame([{**cell, "absolute": True, **totals}], schema=REPAIR_SCHEMA)
+        alerts = fold_repair(one, round_, cells, 3, level_end_s * 1_000)
+        assert {alert.kind for alert in alerts} == ({kind} if member else set())
+        ann = one.scopes.number(("acme", "user", "ann"))
+        assert ann in one.to_publish, "guards are told all the same"
