@@ -141,7 +141,8 @@ from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
 
 reprice.SLICE_ROWS, sent = 100, 0
-client = connect(Settings())
+names = ("clickhouse", "clickhouse_user", "clickhouse_database", "clickhouse_password")
+client = connect(Settings(**{{name: os.environ[name] for name in names}}))
 
 def send(parts):
     global sent
@@ -162,11 +163,11 @@ def test_killed_anywhere_and_run_again_it_is_exact(
     before = amounts(client)
     password = ledger_settings.clickhouse_password.get_secret_value()
     names = ("clickhouse", "clickhouse_user", "clickhouse_database")
-    told = {f"TOLLMETER_{name.upper()}": str(getattr(ledger_settings, name)) for name in names}
+    told = {name: str(getattr(ledger_settings, name)) for name in names}
     done = subprocess.run(
         [sys.executable, "-c", KILLED.format(stop=stop)],
         cwd=Path(__file__).parents[2],
-        env={**os.environ, **told, "TOLLMETER_CLICKHOUSE_PASSWORD": password},
+        env={**os.environ, **told, "clickhouse_password": password},
         capture_output=True,
         text=True,
         check=False,
