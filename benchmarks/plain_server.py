@@ -42,6 +42,11 @@ async def _store(producer: AIOKafkaProducer, calls: list[Usage]) -> None:
     await asyncio.gather(*[await producer.send(TOPIC, body) for body in bodies])
 
 
+def framework() -> str:
+    """Return which of the two this is here."""
+    return "fastapi" if find_spec("fastapi") else "starlette"
+
+
 def fastapi_app() -> Any:
     """Return the application in FastAPI's usual way."""
     from fastapi import FastAPI, Header, HTTPException, Request
@@ -92,5 +97,5 @@ def starlette_app() -> Any:
 
 
 if __name__ == "__main__":
-    made = fastapi_app() if find_spec("fastapi") else starlette_app()
+    made = fastapi_app() if framework() == "fastapi" else starlette_app()
     uvicorn.run(made, host="127.0.0.1", port=int(sys.argv[2]), access_log=False, log_level="error", loop="uvloop")

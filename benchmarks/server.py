@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import plain_server
 from benchmarks.measure import cpu_seconds, quantile, rss_mb, wait_for
 from tollmeter.admin import setup as provision
 from tollmeter.embedded import ports
@@ -129,7 +130,7 @@ def compare(line: Settings, folder: Path, connections: int, seconds: float) -> d
     topic = {"PLAIN_TOPIC": line.topic("usage.dlq")}  # any topic that is there and nobody reads
     command = [sys.executable, "-m", "benchmarks.plain_server", line.kafka, str(plain)]
     with running(command, topic, plain, "/batch") as target:
-        found["plain"] = figures_of(target, connections, seconds)
+        found["plain"] = {"framework": plain_server.framework(), **figures_of(target, connections, seconds)}
     if go := shutil.which("go"):
         binary = folder / "floor"
         source = Path(__file__).with_name("floor_server.go")
