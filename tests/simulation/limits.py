@@ -217,15 +217,18 @@ def told(line: Line) -> Iterator[str]:
 
 
 def outdated(line: Line) -> bool:
-    """Tell whether a dead owner has told something last: what it says is healed by the next repetition."""
-    newest: dict[str, int] = {}
-    last: dict[str, int] = {}
+    """Tell whether a dead owner has told other amounts last: the next repetition heals what it says."""
+    newest: dict[str, Any] = {}
+    last: dict[str, Any] = {}
     for record in line.broker.logs[TP(topics.SPEND, 0)].records:
         key = (record.key or b"").decode()
         if key.startswith("spend/") and record.value is not None:
-            last[key] = json.loads(record.value)["stamp"]
-            newest[key] = max(last[key], newest.get(key, -1))
-    return last != newest
+            row = json.loads(record.value)
+            last[key] = row
+            if key not in newest or row["stamp"] >= newest[key]["stamp"]:
+                newest[key] = row
+    told = ("spent", "limit", "ends_s")
+    return any(row[name] != newest[key][name] for key, row in last.items() for name in told)
 
 
 def _buckets(kind: str, limit: Limit, zone: str, now_s: int) -> Iterator[tuple[str, int, int, int]]:

@@ -19,13 +19,14 @@ from tests.simulation.incidents import Incident, draw
 from tests.simulation.kernels import SETTINGS, SOURCES, TARGETS, totals_of
 from tests.simulation.line import Line
 from tests.simulation.rows import Event, Row
-from tests.simulation.spend import Guard
+from tests.simulation.spend import Guard, promises
 from tests.simulation.store import minute_totals
 from tests.simulation.traffic import Traffic
 from tests.suspects import profiles_of
 from tollmeter.schemas import topics
 from tollmeter.schemas.control import Correction, Round
 from tollmeter.schemas.priced import H_CORRECTION, H_KIND, H_REPAIR, H_SOURCE_ID, H_SOURCES, KIND_REPAIR
+from tollmeter.streams.rules.limits.spend_rows import spend_rows
 from tollmeter.streams.rules.windows.state import State
 
 KINDS = ("org", "user", "api_key")
@@ -43,6 +44,7 @@ class Oracle:
         self._broker, self._store = line.broker, line.store
         self._rows = [(record, row) for record in self._priced() for row in record.value]
         self._undisturbed_folds: dict[TP, tuple[State, list[Any]]] = {}
+        self._spend_at: dict[tuple[int, int], list[Any]] = {}
         self._counted: dict[Any, Row] = {}
         """By identity the first row of all, which WATCH counts."""
         self._first: dict[Any, Row] = {}
@@ -286,10 +288,18 @@ class Oracle:
         return fold.fold(row_state.RowState(log.tp.partition, SOURCES, SETTINGS.horizon_s), log.history, None)
 
     def _folded(self, log: Log) -> tuple[State, list[Any]]:
-        """Return the state and the alerts of one fold over a whole log, by columns."""
+        """Return the state and the alerts of one fold over a whole log, by columns; note what guards shall read."""
         if log.tp not in self._undisturbed_folds:
-            state = State(log.tp.partition, rules_of(SETTINGS, SOURCES))
-            alerts = ColumnFolding(SETTINGS, self._broker, None).fold(state, log.history, None)
+            number = log.tp.partition
+            state, folding = State(number, rules_of(SETTINGS, SOURCES)), ColumnFolding(SETTINGS, self._broker, None)
+            stamps = {promise.stamp for _, promise in promises(self._broker) if promise and promise.partition == number}
+            alerts: list[Any] = []
+            begin = 0
+            for stamp in sorted(stamps):
+                alerts += folding.fold(state, log.history[begin : stamp + 1], None)
+                self._spend_at[number, stamp] = spend_rows(state, state.budgets.scopes)
+                begin = max(begin, stamp + 1)
+            alerts += folding.fold(state, log.history[begin:], None)
             self._undisturbed_folds[log.tp] = state, alerts
         return self._undisturbed_folds[log.tp]
 
@@ -337,7 +347,9 @@ class Oracle:
     def _spend(self) -> Iterator[str]:
         """What guards were told."""
         if self._line.columns and not self._incident.priced_lost:
-            yield from islice(Guard(SETTINGS, self._broker).problems(), 3)
+            for log in self._broker.of(topics.PRICED):
+                self._folded(log)
+            yield from islice(Guard(self._broker, self._spend_at).problems(), 3)
             yield from islice(limits.wrong(self._line), 3)
             yield from islice(limits.told(self._line), 3)
 
