@@ -7,12 +7,14 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fake_provider import serving
+from tests.forkserver import ForkServer
 
 pytestmark = pytest.mark.stack
 
@@ -34,16 +36,27 @@ def tollmeter(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@dataclass(frozen=True)
+class Folder:
+    """A folder in which a stack runs, and what runs commands there that begin with their imports done."""
+
+    path: Path
+    warm: ForkServer
+
+    def tollmeter(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.warm.run(arguments, environment(), folder=self.path, timeout=600)
+
+
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which a stack runs. Missing Java or Maven: skipped here, an error in CI."""
+def up(tmp_path_factory: pytest.TempPathFactory, forkserver: ForkServer) -> Iterator[Folder]:
+    """Started as printed. Missing Java or Maven: skipped here, an error in CI."""
     folder = tmp_path_factory.mktemp("readme")
     started = tollmeter(folder, "up", "--detach")
     if started.returncode == 2 and re.search(r"Java|Maven", started.stderr) and not os.environ.get("CI"):
         pytest.skip(started.stderr.strip())
     assert started.returncode == 0, started.stderr
     try:
-        yield folder
+        yield Folder(folder, forkserver)
     finally:
         stopped = tollmeter(folder, "down")
         assert stopped.returncode == 0, stopped.stderr
@@ -55,10 +68,10 @@ def snippet(number: int) -> str:
     return str(found[number])
 
 
-def run_snippet(folder: Path, number: int, **more: str) -> subprocess.CompletedProcess[str]:
+def run_snippet(up: Folder, number: int, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", snippet(number)],
-        cwd=folder,
+        cwd=up.path,
         env=environment() | more,
         check=False,
         capture_output=True,
@@ -66,11 +79,11 @@ def run_snippet(folder: Path, number: int, **more: str) -> subprocess.CompletedP
     )
 
 
-def shown(folder: Path) -> Any:
-    return json.loads(tollmeter(folder, "report", "calls", "--top", "20", "--json").stdout)["rows"]
+def shown(up: Folder) -> Any:
+    return json.loads(up.tollmeter("report", "calls", "--top", "20", "--json").stdout)["rows"]
 
 
-def test_snippets_as_printed(up: Path, eventually: Callable[..., Any]) -> None:
+def test_snippets_as_printed(up: Folder, eventually: Callable[..., Any]) -> None:
     published = run_snippet(up, 0)
     assert published.returncode == 0, published.stderr
     assert published.stdout.endswith("is in Kafka\n")
@@ -78,7 +91,7 @@ def test_snippets_as_printed(up: Path, eventually: Callable[..., Any]) -> None:
     assert (call["model_used"], call["pt"], call["ot"]) == ("gpt-4o", 1000, 200)
     assert float(call["est_cost"]) == pytest.approx(0.0045)  # 1,000 in at 2.50 and 200 out at 10 USD per million
 
-    sent = tollmeter(up, "send", "--model", "gpt-4o", "--in", "1000", "--out", "200")
+    sent = up.tollmeter("send", "--model", "gpt-4o", "--in", "1000", "--out", "200")
     assert sent.returncode == 0, sent.stderr
     assert len(eventually(lambda: shown(up) if len(shown(up)) == 2 else None, timeout=60, every=0.5)) == 2
 
@@ -96,35 +109,35 @@ def test_snippets_as_printed(up: Path, eventually: Callable[..., Any]) -> None:
     telemetry(up, eventually)
 
 
-def telemetry(up: Path, eventually: Callable[..., Any]) -> None:
+def telemetry(up: Folder, eventually: Callable[..., Any]) -> None:
     """What "Send your telemetry" says, as printed; the server's port is the one that it got."""
     section = (ROOT / "README.md").read_text().partition("## Send your telemetry")[2].partition("\n## ")[0]
     variables = dict(re.findall(r"^export (\w+)=(\S+)$", section, re.MULTILINE))
-    port = json.loads((up / ".tollmeter" / "stack.json").read_text())["server"].rpartition(":")[2]
+    port = json.loads((up.path / ".tollmeter" / "stack.json").read_text())["server"].rpartition(":")[2]
     variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = variables["OTEL_EXPORTER_OTLP_ENDPOINT"].replace("5001", port)
     sent = run_snippet(up, 2, **variables)
     assert (sent.returncode, sent.stderr) == (0, "")
     by_user = ("report", "spend", "--by", "user", "--user", "zoe", "--json")
-    (row,) = eventually(lambda: json.loads(tollmeter(up, *by_user).stdout)["rows"], timeout=60, every=0.5)
+    (row,) = eventually(lambda: json.loads(up.tollmeter(*by_user).stdout)["rows"], timeout=60, every=0.5)
     assert (row["calls"], row["usd_est"]) == (1, 0.0045)
     (words,) = re.findall(r"^tollmeter (run .*?) +#", section, re.MULTILINE)
-    (up / "app.py").write_text("print('ran')", encoding="utf-8")
-    ran = tollmeter(up, *[sys.executable if word == "python" else word for word in words.split()])
+    (up.path / "app.py").write_text("print('ran')", encoding="utf-8")
+    ran = tollmeter(up.path, *[sys.executable if word == "python" else word for word in words.split()])
     assert (ran.stdout, ran.returncode) == ("ran\n", 0)
 
 
-def test_the_first_minutes_show_an_alert(up: Path) -> None:
+def test_the_first_minutes_show_an_alert(up: Folder) -> None:
     """The commands below "In a second terminal", as printed; the last one waits, so it is ended once it has shown."""
     readme = (ROOT / "README.md").read_text()
     block = readme.partition("In a second terminal:")[2].partition("```sh\n")[2].partition("```")[0]
     lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
     assert lines[-1] == ["alerts", "follow"]
     for words in lines[:-1]:
-        done = tollmeter(up, *words)
+        done = up.tollmeter(*words)
         assert done.returncode == 0, (words, done.stderr)
     follow = subprocess.Popen(
         [sys.executable, "-m", "tollmeter", *lines[-1]],
-        cwd=up,
+        cwd=up.path,
         env=environment() | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

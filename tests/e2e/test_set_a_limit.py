@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.forkserver import ForkServer
+
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]  # a dozen commands, one after the other
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,8 +36,8 @@ def block(kind: str) -> str:
 class Terminal:
     """Types lines of the README in a folder; what is exported stays."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, warm: ForkServer) -> None:
+        self.folder, self._warm = folder, warm
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLLMETER_")}
         self.environment["TOLLMETER_HEALTH_PORT"] = "0"  # other tests start stacks at the same time
 
@@ -45,15 +47,17 @@ class Terminal:
             name, _, value = words[1].partition("=")
             self.environment[name] = value
             words = ["true"]
+        elif words[0] == "tollmeter" and words[1] != "up":
+            return self._warm.run([*words[1:], *more], self.environment, folder=self.folder, timeout=600)
         elif words[0] == "tollmeter":
             words = [sys.executable, "-m", *words, *more]
         return subprocess.run(words, cwd=self.folder, env=self.environment, check=False, capture_output=True, text=True)
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
+def terminal(tmp_path: Path, forkserver: ForkServer) -> Iterator[Terminal]:
     (tmp_path / "routes.yaml").write_text(block("yaml"))
-    made = Terminal(tmp_path)
+    made = Terminal(tmp_path, forkserver)
     yield made
     made.type("tollmeter down")
 

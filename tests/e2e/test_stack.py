@@ -17,6 +17,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from tests.forkserver import ForkServer
 from tests.patience import eventually
 from tollmeter import stacks
 from tollmeter.embedded import state
@@ -47,8 +48,8 @@ def _tools() -> None:
 class Line:
     """The command line on one data folder; ports are the test's own, or the first two that are free."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
+    def __init__(self, data_dir: Path, warm: ForkServer) -> None:
+        self.data_dir, self._warm = data_dir, warm
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLLMETER_")}
         self.environment |= {
             "TOLLMETER_DATA_DIR": str(data_dir),
@@ -61,6 +62,9 @@ class Line:
         return [sys.executable, "-m", "tollmeter", *arguments]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command; only one that starts a stack is a program of its own."""
+        if arguments[0] != "up":
+            return self._warm.run(arguments, self.environment, folder=Path.cwd(), timeout=600)
         return subprocess.run(
             self.command(*arguments), env=self.environment, capture_output=True, text=True, check=False
         )
@@ -76,8 +80,8 @@ class Line:
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Iterator[Line]:
-    made = Line(tmp_path / "data")
+def line(tmp_path: Path, forkserver: ForkServer) -> Iterator[Line]:
+    made = Line(tmp_path / "data", forkserver)
     yield made
     made.run("down")
 
