@@ -82,7 +82,8 @@ def test_readme_says_how_to_get_what_is_left_out() -> None:
     assert "make dist " in README
 
 
-NETWORK = re.compile(r"[\d.]+/\d+")
+NO_PATH = re.compile(r"[\d.]+/\d+|(?:application|text)/[\w.+-]+")
+"""A network, or a media type."""
 
 
 def paths_in(text: str) -> set[str]:
@@ -95,7 +96,7 @@ def paths_in(text: str) -> set[str]:
             top = re.split(r"\s", line)[0] or top
             named |= {top, *(f"{top}{below}" for below in re.findall(r"(?<=[ (])\w[\w/]*/", line))}
     made = (".venv/", ".tollmeter/", "dist/", "openai/")
-    return {name for name in named if not name.startswith(made) and not NETWORK.fullmatch(name)}
+    return {name for name in named if not name.startswith(made) and not NO_PATH.fullmatch(name)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
