@@ -6,6 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import polars as pl
 
 from tests.simulation.columns import ColumnFolding
 from tests.simulation.kernels import RowFolding
@@ -15,7 +16,7 @@ from tollmeter.streams.rules.anomalies.detector import Detector
 from tollmeter.streams.rules.anomalies.profiles import Profiles
 from tollmeter.streams.rules.limits.bindings import Budgets
 from tollmeter.streams.rules.limits.spend_rows import as_of
-from tollmeter.streams.rules.windows import corrections
+from tollmeter.streams.rules.windows import corrections, profile_rows
 from tollmeter.streams.rules.windows.dedupe import Dedupe
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.suspects import suspicion
@@ -100,6 +101,14 @@ class StepPerBatch(ColumnFolding):
 
 def no_profiles(_state: Any, _rows: Any) -> None:
     """A restart forgets what keys were like."""
+
+
+_load_rows = profile_rows.load
+
+
+def no_series(state: Any, rows: Any) -> None:
+    """A restart knows who keys are, but not what they and others usually spend."""
+    _load_rows(state, rows.filter(~pl.col("scope").str.starts_with("series/")))
 
 
 _load_profiles = Profiles.load
