@@ -54,6 +54,10 @@ class CpuMark:
         """Return microseconds of CPU per event between the two moments, by name."""
         return {name: round((later.seconds[name] - self.seconds[name]) / events * 1e6, 2) for name in self.seconds}
 
+    def shares(self, later: "CpuMark") -> dict[str, float]:
+        """Return the part of one core that each took between the two moments."""
+        return {name: (later.seconds[name] - self.seconds[name]) / (later.at - self.at) for name in self.seconds}
+
 
 def quantile(values: Iterable[float], share: float) -> float:
     """Return the value that `share` of all values do not exceed (nearest rank)."""

@@ -165,11 +165,7 @@ ROWS = (
         "P15",
         "The month is closed: a frozen statement, later changes as adjustments, doubts beside every total",
     ),
-    Row(
-        "P16",
-        "For whoever runs it: doctor, dry-run set-up with grants, upgrades, sizing, backup",
-        gaps=("a table of sizes",),
-    ),
+    Row("P16", "For whoever runs it: doctor, dry-run set-up with grants, upgrades, sizing, backup"),
     Row("P17", "The first minutes: send a call, see it land, learn why a cost is empty"),
     Row(
         "Q1",

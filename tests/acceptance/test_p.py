@@ -533,7 +533,16 @@ def test_p16(check: Check, line: Line) -> None:
         for title in ("### Upgrade and roll back", "### Restore drill"):
             assert title in page
     with check.step("a table of sizes"):
-        assert (ROOT / "docs" / "sizing.md").is_file()
+        page = (ROOT / "docs" / "sizing.md").read_text(encoding="utf-8")
+        table = [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"\| [\d,]+ \| \d+ \+ ", line)]
+        rates = [int(cells[0].replace(",", "")) for cells in table]
+        assert (rates[0], rates[-1]) == (100, 50_000)
+        assert [len(cells) for cells in table] == [7] * len(rates)
+        partitions = [int(cells[-1]) for cells in table]
+        assert partitions == sorted(partitions)
+        assert all(
+            sum(map(int, cells[1].split(" + "))) <= 3 * count for cells, count in zip(table, partitions, strict=True)
+        )
     with check.step("a Dockerfile that runs as nobody"):
         assert re.search(r"^USER (?!root)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
 
