@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import baseline, limit_run, line, plain_rates
+from benchmarks.past import fill
 from benchmarks.preload import preload
 from tollmeter.admin import setup as provision
 from tollmeter.embedded.stack import Stack
 from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import connect
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
@@ -37,3 +39,20 @@ def test_line_plain_faust_and_the_reader_without_framework_agree(tmp_path: Path,
         rates["openai|gpt-4o-mini-2024-07-18||REALTIME"] = rates["openai|gpt-4o-2024-08-06||REALTIME"]
         with pytest.raises(line.WrongError, match="differ"):
             limit_run.run_limit(own.settings, line.pids(own)["clickhouse"], loaded, rates)
+
+
+def test_the_past_is_each_call_of_the_line_again_at_other_times(tmp_path: Path, stack: object) -> None:
+    wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0")
+    with Stack(tmp_path, workers=(), settings=wanted) as own:
+        provision.apply(own.settings)
+        whole = line.run_line(own, preload(own.settings, 2_000, 600), 120)
+        line.stop_workers(own)
+        ledger = connect(own.settings)
+        past = fill(ledger, 6_000, 3)
+        assert past == (6_000, 3 * whole.cost_nano), "minutes, days and months agree with it, or it would have raised"
+        (row,) = ledger.query(
+            "SELECT uniqExact(event_id) AS ids, dateDiff('hour', min(event_time), now()) AS hours FROM usage_events"
+        )
+        assert row["ids"] == 6_000
+        assert 71 <= row["hours"] <= 74
+        ledger.close()
