@@ -323,7 +323,7 @@ _LISTED = {
             src/tollmeter/broker/policies.py src/tollmeter/broker/registry.py
             src/tollmeter/cli/run.py src/tollmeter/embedded/environment.py src/tollmeter/embedded/http_answer.py
             src/tollmeter/embedded/state.py src/tollmeter/server/doors/litellm.py src/tollmeter/server/known.py
-            src/tollmeter/server/pages/session.py src/tollmeter/server/proxy/app.py
+            src/tollmeter/server/pages/session.py src/tollmeter/server/proxy/app.py src/tollmeter/server/remembered.py
             src/tollmeter/server/proxy/fall_back.py src/tollmeter/stacks.py src/tollmeter/traffic/poison.py
             streams/engine/probes.py streams/ledger/stage.py streams/notify/commands.py
             streams/notify/journal.py streams/notify/stage.py
@@ -348,6 +348,7 @@ _LISTED = {
             src/tollmeter/server/answers/billing.py src/tollmeter/server/answers/data.py
             src/tollmeter/server/answers/health.py src/tollmeter/server/answers/keys.py
             src/tollmeter/server/answers/limits.py src/tollmeter/server/answers/spend.py
+            src/tollmeter/server/query.py
             src/tollmeter/server/answers/tokens.py src/tollmeter/server/answers/models.py""",
     "log": "stream: src/tollmeter/log_lines.py\nlog: src/tollmeter/log_lines.py",
     "log, alerts": "stream: streams/notify/channels.py",
