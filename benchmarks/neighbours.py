@@ -167,6 +167,7 @@ def main() -> int:
         f"{figures['worse_p99_s']:.2f} s later, the latest {figures['worse_max_s']:.2f} s (goal: {GOAL_S:.0f} s "
         f"at most); {time.monotonic() - began:.0f} s in all",
         highlight=False,
+        soft_wrap=True,
     )
     return 0
 
