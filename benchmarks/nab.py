@@ -225,7 +225,7 @@ def checked(folder: Path, data: Sequence[Series]) -> dict[str, float]:
         published = {row["File"]: float(row["Score"]) for row in csv.DictReader(file) if "/" in row["File"]}
     scores = run(WindowedGaussian, data)
     report = score_at(data, scores, best_threshold(data, scores, STANDARD), STANDARD)
-    equal = sum(abs(score - published[name]) <= 0.005 for name, score in report.per_file.items())
+    equal = sum(bool(abs(score - published[name]) <= 0.005) for name, score in report.per_file.items())
     return {"score": round(report.score, 1), "files": len(published), "files_equal": equal}
 
 
