@@ -35,10 +35,9 @@ async def spend(request: Request) -> Response:
     now = datetime.now(UTC)
     shown, by = filters_of(request, session, now, "month"), _by(request)
     step = "hour" if shown.span in ("1h", "24h", "48h", "today") else "day"
-    answered, rows, steps, fine = await _figures(request, shown, by, step)
-    sparks: dict[tuple[str, ...], str] = {}
-    if len(steps) > 1:
-        sparks = sparklines(fine, [BY[name] for name in by], step, [one[step] for one in steps])
+    answered, steps, fine = await _figures(request, shown, by, step)
+    rows = answered.rows
+    sparks = sparklines(fine, [BY[name] for name in by], step, [one[step] for one in steps])
     values: dict[str, Any] = {
         "filters": shown,
         "presets": PRESETS,
@@ -90,35 +89,20 @@ def sparklines(
 
 async def _figures(
     request: Request, shown: Filters, by: tuple[str, ...], step: str
-) -> tuple[Answered, list[Row], list[Row], list[Row]]:
-    """Return an answer with its total and age, the rows, the steps in their order, and the rows step by step.
+) -> tuple[Answered, list[Row], list[Row]]:
+    """Return an answer with its rows, total and age, the steps in their order, and the rows step by step.
 
-    One question asks for all where its rows are few; else rows and steps are asked for, and nothing is drawn.
+    Those are asked for where they are few, else nothing is drawn: one question for all three would bring many rows.
     """
-    if not TIMES & {*by}:
-        found = await _ask(request, shown, (*by, step), SPARKS + 1)
-        if len(found.rows) <= SPARKS:
-            steps = sorted(grouped(found.rows, [step]), key=lambda one: str(one[step]))
-            return found, grouped(found.rows, [BY[name] for name in by]), steps, found.rows
     answered, days = await asyncio.gather(_ask(request, shown, by), _ask(request, shown, (step,)))
-    return answered, answered.rows, sorted(days.rows, key=lambda one: str(one[step])), []
+    steps = sorted(days.rows, key=lambda one: str(one[step]))
+    few = len(steps) > 1 and len(answered.rows) * len(steps) <= SPARKS
+    fine = (await _ask(request, shown, (*by, step))).rows if few and not TIMES & {*by} else []
+    return answered, steps, fine
 
 
-def grouped(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
-    """Return the rows summed up by fewer of their columns, dearest first, as the ledger would."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[name] for name in columns), []).append(row)
-    made = [{**dict(zip(columns, names, strict=True)), **_sums(some)} for names, some in groups.items()]
-    names = sorted(columns)
-    return sorted(
-        made,
-        key=lambda one: (one["total_nano"] is None, -(one["total_nano"] or 0), *(str(one[name]) for name in names)),
-    )
-
-
-async def _ask(request: Request, shown: Filters, by: tuple[str, ...], top: int = ALL) -> Answered:
-    return await parts_of(request).ledger.answer(lambda ledger: questions.spend(ledger, shown.asked, by, top))
+async def _ask(request: Request, shown: Filters, by: tuple[str, ...]) -> Answered:
+    return await parts_of(request).ledger.answer(lambda ledger: questions.spend(ledger, shown.asked, by, ALL))
 
 
 def _by(request: Request) -> tuple[str, ...]:
