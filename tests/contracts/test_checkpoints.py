@@ -73,7 +73,7 @@ def test_profiles_come_back_bit_by_bit_and_the_newest_wins(store: CheckpointStor
         fold_records(state, [rows_record(2 * number, [row])])
         fold_records(state, [rows_record(0, [])._replace(offset=2 * number + 1, headers=headers, value=value)])
         save(store, state)
-    assert len(profiles_of(state)) == 4  # two keys, their address and their organisation
+    assert len(profiles_of(state)) == 4 + 5  # two keys, address, organisation; series, of the user too
     assert profiles_of(load(store)) == profiles_of(state)
 
 
