@@ -15,7 +15,9 @@ from tollmeter.schemas.policy import ASKED_COLUMNS, MEMBER_SCOPES, SCOPE_KINDS, 
 ODD = st.sampled_from(
     ["1.5", "007", "null", "yes", "2026-11-22", "a: b", "- x", "ü/%2F", "a,b;c", '"', "line\nbreak", "~"]
 )
-NAMES = st.one_of(ODD, st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20))
+NAMES = st.one_of(
+    ODD, st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).filter(str.strip)
+)
 AMOUNTS = st.integers(1, 10**15)
 
 
