@@ -60,7 +60,7 @@ class Settings(BaseModel):
     group_prefix: str = "tollmeter"
     topic_prefix: Annotated[str, Field(pattern=r"^[\w.-]*$")] = ""
     """Put before every topic name, so that several lines can share one cluster."""
-    session_timeout_s: Annotated[float, Field(ge=1)] = 10.0
+    session_timeout_s: Annotated[float, Field(ge=1, le=90)] = 10.0
     poll_interval_s: Annotated[float, Field(ge=1)] = 1_000.0
     """A worker whose fetch loop stands still for so long leaves its group; waiting for ClickHouse does not count."""
     # Partition counts are fixed at set-up, stored in usage.policies and checked by every worker.

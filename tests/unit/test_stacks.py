@@ -231,3 +231,10 @@ def test_a_lock_of_a_reader_keeps_no_supervisor_out(tmp_path: Path, running: Exi
         fcntl.flock(lock, fcntl.LOCK_SH)
         fcntl.flock(lock, fcntl.LOCK_UN)
         start(running, tmp_path / "a")
+
+
+def test_a_session_that_outlasts_a_request_is_refused_before_a_worker_starts() -> None:
+    """Faust ends a worker whose session is longer than the 90 s that a request may take."""
+    assert Settings.from_environment({"TOLLMETER_SESSION_TIMEOUT_S": "90"}).session_timeout_s == 90
+    with pytest.raises(SettingsError, match=r"TOLLMETER_SESSION_TIMEOUT_S: .*less than or equal to 90"):
+        Settings.from_environment({"TOLLMETER_SESSION_TIMEOUT_S": "120"})
