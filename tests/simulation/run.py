@@ -16,6 +16,9 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.traffic import Mix, Traffic
 from tests.simulation.watcher import Watcher
 from tests.simulation.world import Faults, World
+from tollmeter.schemas import topics
+from tollmeter.schemas.priced import H_KIND, KIND_TICK
+from tollmeter.streams.watch.checkpoint import QUIET_S
 from tollmeter.streams.watch.spend_publisher import EVERY_S, REPEAT_S
 
 STARTS = tuple(
@@ -177,6 +180,18 @@ def settle(line: Line) -> None:
             break
     if line.columns and outdated(line):
         world.run(world.now + REPEAT_S + EVERY_S)
+    if line.columns and _saved_before(line):
+        world.run(world.now + QUIET_S + SETTINGS.checkpoint_s)
+
+
+def _saved_before(line: Line) -> bool:
+    """Tell whether a checkpoint is older than what guards are told: while only ticks come it is written seldom."""
+    for log in line.broker.of(topics.PRICED):
+        ticks = [record.value for record in log.records if dict(record.headers).get(H_KIND) == KIND_TICK]
+        saved = json.loads(line.store.progress[log.tp.partition][1])["clocks"] if ticks else {}
+        if ticks and max(json.loads(ticks[-1])["clocks"].values()) > max(saved.values(), default=0) + 60_000:
+            return True
+    return False
 
 
 def digest(line: Line) -> str:
