@@ -7,6 +7,7 @@ TRACE ?=
 KEEP ?=
 MINUTES ?= 10
 SEED ?=
+CLUSTER ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Tests on a real line wait more than they compute: three at once keep two cores at work.
@@ -64,8 +65,8 @@ coverage: $(SENDERS) ## the whole suite once more, slower, and which lines of th
 	code=0; $(subst python -m,coverage run -m,$(SUITE)) || code=$$?; \
 		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$code
 
-chaos: $(STAMP) ## attack a line of its own with real faults for MINUTES=10 (root adds more) and print what it survived
-	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+chaos: $(STAMP) ## attack a line of its own with real faults for MINUTES=10 (root adds more; CLUSTER=3: on three brokers) and print what it survived
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(CLUSTER),--brokers $(CLUSTER))
 
 bench: $(STAMP) ## the figures of docs/performance.md; takes a while and wants a quiet machine
 	$(BIN)/python -m benchmarks.pipeline

@@ -45,7 +45,7 @@ def main() -> int:
     kept = chosen.keep
     try:
         err.print(f"seed {chosen.seed}, {chosen.minutes:g} minutes, {chosen.rate} events/s; logs in {folder / 'logs'}")
-        campaign = Campaign(folder, chosen.minutes, chosen.seed, chosen.rate, _say)
+        campaign = Campaign(folder, chosen.minutes, chosen.seed, chosen.rate, _say, chosen.brokers)
         outcome = campaign.run(tuple(chosen.only))
         kept = kept or not outcome.sound
     except (EmbeddedError, ProvisionError, LineError) as error:
@@ -74,6 +74,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0, help="how long to attack [10]")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="order and choice of faults [drawn]")
     parser.add_argument("--rate", type=int, default=60, help="events per second [60]")
+    parser.add_argument(
+        "--brokers", type=int, choices=(1, 3), default=1, help="of the line: one, or a cluster of 3 [1]"
+    )
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="only faults named so")
     parser.add_argument("--keep", action="store_true", help="keep data and logs, also when nothing is wrong")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -94,11 +97,12 @@ def show(outcome: Outcome) -> None:
     for entry in document["not_run"]:
         table.add_row(entry["fault"], f"not run: {entry['reason']}")
     console.print(table)
-    producer = document["producer"]
+    producer, delay = document["producer"], document["alert_delay_s"]
     console.print(
         f"all: {document['lost']} lost, {document['double']} double, {document['wrong_windows']} wrong windows, "
         f"{document['wrong_rollups']} wrong rollups, "
         f"{document['alerts_missing']} of {document['alerts']} alerts missing, "
+        f"they came after {delay['p50']} s, p95 {delay['p95']} s, at most {delay['max']} s; "
         f"{document['dead_letters_missing']} of {document['poison']} dead letters missing; "
         f"engine started again for broken files: {document['engine_mended']}; "
         f"kill -9 p95 {document['recovery_p95_s']} s; peak memory {document['memory_max_mb']} MB; "

@@ -15,7 +15,8 @@ from aiokafka.errors import KafkaError
 
 from benchmarks.measure import quantile
 from tests.chaos.background import Background
-from tests.chaos.faults import FAULTS, KILL_9, Fault, Scene
+from tests.chaos.cluster_faults import faults_for
+from tests.chaos.faults import KILL_9, Fault, Scene
 from tests.chaos.line import Line
 from tests.chaos.manifest import ORGS, Manifest, policies
 from tests.chaos.oracle import NAMES, Alerts, Wrong, judge
@@ -35,6 +36,10 @@ CALM_S = 2.0
 LEAST_S = 5.0
 """A fault shows in what is behind only after a while."""
 AWAY_LONG_S, AWAY_SHORT_S, LONG_RUN_MIN = 60.0, 15.0, 8.0
+DELAYS = """
+SELECT dateDiff('millisecond', received_at, appended_at) / 1000 AS delay_s FROM alerts FINAL WHERE kind = 'budget'
+"""
+"""How long after the event that crossed a limit its alert stood in the log."""
 NANO_A_CALL = 2_000_000
 """What a call costs on average, roughly: budgets are laid along the run by it."""
 
@@ -42,8 +47,10 @@ NANO_A_CALL = 2_000_000
 class Campaign:
     """One run on one line."""
 
-    def __init__(self, folder: Path, minutes: float, seed: int, rate: int, say: Callable[[str], None]) -> None:
-        self._folder, self._minutes, self._rate, self._say = folder, minutes, rate, say
+    def __init__(
+        self, folder: Path, minutes: float, seed: int, rate: int, say: Callable[[str], None], brokers: int = 1
+    ) -> None:
+        self._folder, self._minutes, self._rate, self._say, self._brokers = folder, minutes, rate, say, brokers
         self._rng = random.Random(f"chaos-{seed}")
         self._manifest = Manifest()
         self._outcome = Outcome(seed, minutes)
@@ -60,10 +67,12 @@ class Campaign:
         with ExitStack() as undo:
             self._background = Background()
             undo.callback(self._background.close)
-            self._line = undo.enter_context(Line(self._folder, self._background, self._say))
+            self._line = undo.enter_context(Line(self._folder, self._background, self._say, self._brokers))
             self._begin(undo)
             away_s = AWAY_LONG_S if self._minutes >= LONG_RUN_MIN else AWAY_SHORT_S
-            scene = Scene(self._line, self._background, self._rng, away_s, self._progress.look)
+            scene = Scene(
+                self._line, self._background, self._rng, away_s, self._progress.look, lambda: self._traffic.spooled
+            )
             self._progress.calibrate(CALM_S)
             deadline = time.monotonic() + self._minutes * 60
             for fault in self._order(chosen):
@@ -87,7 +96,7 @@ class Campaign:
     def _order(self, chosen: tuple[str, ...]) -> Iterator[Fault]:
         """Yield the faults that can be injected here in random order, again and again: each once, kill -9 twice."""
         possible = []
-        for fault in FAULTS:
+        for fault in faults_for(self._brokers):
             score = self._outcome.scores.setdefault(fault.name, Score())
             score.not_run = fault.missing(self._line) or ""
             wanted = not chosen or any(part in fault.name for part in chosen)
@@ -230,6 +239,8 @@ class Campaign:
         outcome.physical_duplicates = sum(score.physical_duplicates for score in outcome.scores.values())
         outcome.events, outcome.resends = len(self._manifest.calls), self._manifest.resends
         outcome.poison, outcome.alerts = len(self._manifest.poison), len(self._alerts.found)
+        outcome.brokers = self._brokers
+        outcome.alert_delays_s = [row["delay_s"] for row in self._line.ledger.query(DELAYS)]
         outcome.memory_by_process = self._progress.peaks_mb
         outcome.producer = {
             "record_p99_ms": round(quantile(traffic.record_s or [0.0], 0.99) * 1_000, 2),

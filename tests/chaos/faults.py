@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,14 @@ from pathlib import Path
 from tests.chaos.background import Background
 from tests.chaos.line import SETTINGS, Line
 from tests.chaos.proxy import Mode, Proxy
-from tollmeter.embedded.stack import BROKER, FRONT, STAGES
+from tollmeter.embedded.stack import FRONT, STAGES
 
 INSERT = b"usage_events"
 STOPPED_S = SETTINGS["session_timeout_s"] + 3.0
 """A stopped process stays so beyond the session timeout: the group goes on without it, and it wakes as a zombie."""
 INSERT_S = 20.0
+FENCED_S = 13.0
+"""A broker that says nothing for nine seconds leads no partition any more."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Scene:
     away_s: float
     look: Callable[[], None]
     """To be called all the time: it watches memory and progress."""
+    spooled: Callable[[], int]
+    """How many events the client has ever put on its disk."""
 
     def wait(self, seconds: float) -> None:
         """Let time pass, looking."""
@@ -46,14 +50,25 @@ class Scene:
         """Choose a worker of the stage."""
         return self.rng.choice([name for name, of in self.line.workers.items() if of == stage])
 
+    def broker(self) -> str:
+        """Choose a broker."""
+        return self.rng.choice(self.line.brokers)
+
     @contextmanager
-    def behaving(self, proxy: Proxy, mode: Mode, seconds: float = 0.0) -> Iterator[None]:
-        """Switch a proxy for a while."""
-        self.background.loop.call_soon_threadsafe(proxy.switch, mode, seconds)
+    def behaving(self, proxies: Iterable[Proxy], mode: Mode, seconds: float = 0.0) -> Iterator[None]:
+        """Switch proxies for a while."""
+        chosen = tuple(proxies)
+        for proxy in chosen:
+            self.background.loop.call_soon_threadsafe(proxy.switch, mode, seconds)
         try:
             yield
         finally:
-            self.background.loop.call_soon_threadsafe(proxy.switch, "pass", 0.0)
+            for proxy in chosen:
+                self.background.loop.call_soon_threadsafe(proxy.switch, "pass", 0.0)
+
+    def to_brokers(self) -> list[Proxy]:
+        """Return what stands before the brokers for clients."""
+        return [proxy for (whose, _to), proxy in self.line.links.items() if whose == "clients"]
 
 
 @dataclass(frozen=True)
@@ -114,26 +129,28 @@ def _join_and_leave(scene: Scene) -> float:
 
 
 def _kill_broker(scene: Scene) -> float:
-    scene.line.signal(BROKER, signal.SIGKILL)
+    scene.line.signal(scene.broker(), signal.SIGKILL)
     return time.monotonic()
 
 
 def _stop_broker(scene: Scene) -> float:
-    scene.line.signal(BROKER, signal.SIGSTOP)
-    scene.wait(STOPPED_S)
-    scene.line.signal(BROKER, signal.SIGCONT)
+    name = scene.broker()
+    scene.line.signal(name, signal.SIGSTOP)
+    scene.wait(STOPPED_S if len(scene.line.brokers) == 1 else FENCED_S)
+    scene.line.signal(name, signal.SIGCONT)
     return time.monotonic()
 
 
 def _broker_links_cut(scene: Scene) -> float:
     for _ in range(3):
-        scene.background.loop.call_soon_threadsafe(scene.line.to_broker.cut)
+        for proxy in scene.to_brokers():
+            scene.background.loop.call_soon_threadsafe(proxy.cut)
         scene.wait(1.0)
     return time.monotonic()
 
 
 def _broker_slow(scene: Scene) -> float:
-    with scene.behaving(scene.line.to_broker, "slow", 0.2):
+    with scene.behaving(scene.to_brokers(), "slow", 0.2):
         scene.wait(8.0)
     return time.monotonic()
 
@@ -158,13 +175,13 @@ def _engine_away(scene: Scene) -> float:
 
 
 def _engine_slow(scene: Scene) -> float:
-    with scene.behaving(scene.line.to_engine, "slow", 0.4):
+    with scene.behaving([scene.line.to_engine], "slow", 0.4):
         scene.wait(8.0)
     return time.monotonic()
 
 
 def _engine_blackholed(scene: Scene) -> float:
-    with scene.behaving(scene.line.to_engine, "blackhole"):
+    with scene.behaving([scene.line.to_engine], "blackhole"):
         scene.wait(2 * SETTINGS["clickhouse_timeout_s"] + 3.0)  # beyond the client's timeout, which is 5 s longer
     return time.monotonic()
 
@@ -230,8 +247,8 @@ FAULTS: tuple[Fault, ...] = (
     *(Fault(f"SIGSTOP of {stage}", _stop_worker(stage)) for stage in STAGES),
     Fault("kill -9 of both workers of a stage", _kill_both),
     Fault("worker joins and leaves", _join_and_leave),
-    Fault("kill -9 of the broker", _kill_broker),
-    Fault("SIGSTOP of the broker", _stop_broker),
+    Fault("kill -9 of a broker", _kill_broker),
+    Fault("SIGSTOP of a broker", _stop_broker),
     Fault("broker connections cut", _broker_links_cut),
     Fault("broker slow", _broker_slow),
     Fault("ClickHouse killed in an insert", _engine_killed_in_insert),

@@ -1,5 +1,7 @@
 """The line under attack: a stack of its own in a temporary folder, two workers a stage, proxies on every way to it.
 
+The broker is one, or three that are one cluster: then there are proxies between these too, and no other way to them.
+
 The workers reach broker and engine through proxies; those named `-2` moreover from a network of their own, where that
 is possible. The oracle and the producers talk to broker and engine directly.
 """
@@ -10,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -19,6 +22,7 @@ from aiokafka.protocol.admin import DescribeGroupsRequest_v3, DescribeGroupsResp
 from tests.chaos.background import Background
 from tests.chaos.machine import Disk, Namespace, Tracer
 from tests.chaos.proxy import Proxy
+from tests.cluster import Cluster
 from tests.patience import Patience
 from tollmeter.admin import setup as provision
 from tollmeter.embedded import probe
@@ -26,6 +30,7 @@ from tollmeter.embedded.environment import settings_environment
 from tollmeter.embedded.ports import choose
 from tollmeter.embedded.stack import BROKER, FRONT, STAGES, Stack
 from tollmeter.embedded.supervisor import Program
+from tollmeter.schemas.topics import TOPICS
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, Unavailable, connect
 from tollmeter.stacks import LOCK
@@ -40,6 +45,8 @@ SETTINGS = {
 }
 _FRUGAL = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
 _START_S = 90.0
+DISK_OF = "broker-3"
+"""Of three brokers the one whose disk can be made full."""
 DescribeGroupsRequest_v3.RESPONSE_TYPE = DescribeGroupsResponse_v3  # aiokafka 0.14.0 reads the answer as version 2
 
 
@@ -50,23 +57,36 @@ class LineError(Exception):
 class Line:
     """Context manager: everything is up inside it and gone behind it."""
 
-    def __init__(self, folder: Path, background: Background, note: Callable[[str], None]) -> None:
-        self.folder, self._background, self._note = folder, background, note
+    def __init__(self, folder: Path, background: Background, note: Callable[[str], None], brokers: int = 1) -> None:
+        """`brokers`: one, or three that are a cluster."""
+        self.folder, self._background, self._note, self._several = folder, background, note, brokers > 1
         self.workers: dict[str, str] = {}
+        self.brokers: tuple[str, ...] = (BROKER,)
+        self.links: dict[tuple[str, str], Proxy] = {}
+        """Whose way to which broker; whose: a broker's name, `peers` or `clients`."""
         self._exit = ExitStack()
         self.namespace, self.disk, self.tracer = Namespace(), Disk(folder / "clickhouse"), Tracer()
+        self.broker_disk = Disk(folder / "brokers" / DISK_OF)
 
     def __enter__(self) -> "Line":
         with ExitStack() as undo:
             undo.callback(self.namespace.close)
             undo.callback(self.disk.close)
+            undo.callback(self.broker_disk.close)
             (self.folder / LOCK).touch()  # a data folder from now on, whatever is mounted in it
             self.no_namespace, self.no_disk = self.namespace.missing(), self.disk.missing()
             self.no_tracer = self.tracer.missing()
             wanted = Settings(kafka="127.0.0.1:0", clickhouse="http://127.0.0.1:0", **SETTINGS)  # type: ignore[arg-type]
             self.stack = undo.enter_context(Stack(self.folder, workers=(), settings=wanted, note=self._note))
             self.settings = self.stack.settings
-            self._put_proxies_between(undo)
+            engine_port = int(self.settings.clickhouse.rpartition(":")[2])
+            self.to_engine = self._proxy(undo, engine_port)
+            ports = self._three_brokers(undo) if self._several else self._one_broker(undo)
+            self.worker_settings = self.worker_settings.model_copy(
+                update={"clickhouse": f"http://127.0.0.1:{self.to_engine.port}"}
+            )
+            if self.no_namespace is None:
+                self._lead_in(undo, (*ports, self.to_engine.port))
             provision.apply(self.settings)
             self.ledger = connect(self.settings)
             undo.callback(self.ledger.close)
@@ -85,21 +105,28 @@ class Line:
 
     # ------------------------------------------------------------------ construction
 
-    def _put_proxies_between(self, undo: ExitStack) -> None:
-        """Give the broker a second listener that advertises a proxy, and the engine a proxy; both outside, too."""
-        broker_port, inner_port = choose([0, 0])
-        self.to_broker = self._proxy(undo, inner_port, broker_port)
-        engine_port = int(self.settings.clickhouse.rpartition(":")[2])
-        self.to_engine = self._proxy(undo, engine_port)
-        self._advertise(broker_port, inner_port)
-        self.worker_settings = self.settings.model_copy(
-            update={
-                "kafka": f"127.0.0.1:{broker_port}",
-                "clickhouse": f"http://127.0.0.1:{self.to_engine.port}",
-            }
-        )
-        if self.no_namespace is None:
-            self._lead_in(undo, (broker_port, self.to_engine.port))
+    def _one_broker(self, undo: ExitStack) -> tuple[int, ...]:
+        """Give the broker a second listener that advertises a proxy; return the proxy's port."""
+        port, inner_port = choose([0, 0])
+        self.links["clients", BROKER] = self._proxy(undo, inner_port, port)
+        self._advertise(port, inner_port)
+        self.worker_settings = self.settings.model_copy(update={"kafka": f"127.0.0.1:{port}"})
+        return (port,)
+
+    def _three_brokers(self, undo: ExitStack) -> tuple[int, ...]:
+        """Let a cluster take the broker's place, with a proxy on every way; return the ports for clients."""
+        self.stack.stop(BROKER)
+        self.no_broker_disk = self.broker_disk.missing()
+        self.cluster = Cluster(self.folder / "brokers", self.stack.supervisor, partial(self._link, undo))
+        self.brokers = self.cluster.names
+        self.cluster.start()
+        self.settings = self.settings.model_copy(update={"kafka": self.cluster.kafka, "kafka_replication": 3})
+        self.worker_settings = self.settings
+        return self.cluster.ports
+
+    def _link(self, undo: ExitStack, whose: str, to: str, port: int) -> int:
+        self.links[whose, to] = self._proxy(undo, port)
+        return self.links[whose, to].port
 
     def _proxy(self, undo: ExitStack, behind: int, port: int = 0, host: str = "127.0.0.1") -> Proxy:
         proxy = self._background.call(_make_proxy(behind, port, host))
@@ -172,12 +199,19 @@ class Line:
         running = self.stack.processes()
         if not all(running[name].alive and self.stack.worker_ready(name) for name in (*self.workers,)):
             return False
-        if not (running[BROKER].alive and running[FRONT].alive):
+        if not all(running[name].alive for name in (*self.brokers, FRONT)):
+            return False
+        if self._several and not self.cluster.whole(self.topics):
             return False
         expected = {stage: sum(of == stage for of in self.workers.values()) for stage in STAGES}
         with suppress(KafkaError, OSError, TimeoutError):
             return self._background.call(_members(self.settings), 10.0) == expected
         return False
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """All topics of the line."""
+        return tuple(self.settings.topic(topic.name) for topic in TOPICS)
 
     def answers(self) -> bool:
         """Tell whether the engine can be asked."""

@@ -28,6 +28,9 @@ class Outcome:
 
     seed: int
     minutes: float
+    brokers: int = 1
+    alert_delays_s: list[float] = field(default_factory=list)
+    """From the event that crossed a limit to its alert in the log."""
     scores: dict[str, Score] = field(default_factory=dict)
     wrong: Wrong = field(default_factory=lambda: {name: set() for name in NAMES})
     physical_duplicates: int = 0
@@ -53,6 +56,7 @@ class Outcome:
         return {
             "seed": self.seed,
             "minutes": self.minutes,
+            "brokers": self.brokers,
             "faults": sum(s.injected for s in self.scores.values()),
             **{name: len(keys) for name, keys in self.wrong.items()},
             "physical_duplicates": self.physical_duplicates,
@@ -64,6 +68,10 @@ class Outcome:
             "resends": self.resends,
             "poison": self.poison,
             "alerts": self.alerts,
+            "alert_delay_s": {
+                name: round(quantile(self.alert_delays_s, share), 2) if self.alert_delays_s else None
+                for name, share in (("p50", 0.5), ("p95", 0.95), ("max", 1.0))
+            },
             "producer": self.producer,
             "by_fault": {name: _as_document(score) for name, score in self.scores.items() if not score.not_run},
             "not_run": [{"fault": name, "reason": s.not_run} for name, s in self.scores.items() if s.not_run],

@@ -142,6 +142,11 @@ class Traffic:
         return False
 
     @property
+    def spooled(self) -> int:
+        """Events that the client has ever put on its disk."""
+        return int(self._client.counters.spooled)
+
+    @property
     def dropped(self) -> int:
         """Events that the client gave up."""
         counters = self._client.counters

@@ -35,11 +35,18 @@ def chaos(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[s
 @pytest.mark.stack
 @pytest.mark.timeout(1_600)
 @pytest.mark.parametrize(
-    ("minutes", "faults", "events"), [(0.05, 1, 500), pytest.param(3.0, 2, 5_000, marks=pytest.mark.nightly)]
+    ("minutes", "brokers", "faults", "events"),
+    [
+        (0.05, 1, 1, 500),
+        pytest.param(3.0, 1, 2, 5_000, marks=pytest.mark.nightly),
+        pytest.param(3.0, 3, 2, 5_000, marks=pytest.mark.nightly),
+    ],
 )
-def test_nothing_is_wrong_after_minutes_of_chaos(stack: object, minutes: float, faults: int, events: int) -> None:
+def test_nothing_is_wrong_after_minutes_of_chaos(
+    stack: object, minutes: float, brokers: int, faults: int, events: int
+) -> None:
     """`stack` says whether Java and Maven are there; chaos starts its own. The short form is one fault."""
-    done = chaos("--minutes", str(minutes), "--seed", "7", "--json")
+    done = chaos("--minutes", str(minutes), "--brokers", str(brokers), "--seed", "7", "--json")
     assert done.stdout, done.stderr[-3_000:]
     found = json.loads(done.stdout)
     assert {name: found[name] for name in COUNTS} == dict.fromkeys(COUNTS, 0), done.stderr[-3_000:]

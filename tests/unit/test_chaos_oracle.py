@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tests.chaos.faults import FAULTS
+from tests.chaos.cluster_faults import faults_for
 from tests.chaos.manifest import ORGS, SCHEMA, Call, draw, policies
 from tests.chaos.oracle import Alerts, alert_faults, differing, ledger_faults, rollup_of, windows_of
 from tollmeter.schemas.policy import Policy
@@ -133,4 +133,6 @@ def test_calls_come_from_the_seed_and_some_are_late() -> None:
 
 def test_policies_are_of_every_organisation_and_faults_have_names_of_their_own() -> None:
     assert {policy.org_id for policy in policies(random.Random(1), 10**9)} == set(ORGS)
-    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    faults = faults_for(3)
+    assert len({fault.name for fault in faults}) == len(faults)
+    assert set(faults_for(1)) < set(faults)

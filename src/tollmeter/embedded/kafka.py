@@ -1,8 +1,10 @@
-"""One KRaft broker on loopback: formatted once, then the same data at whatever port is free."""
+"""A KRaft broker on loopback, alone or one of three: formatted once, then the same data at whatever port is free."""
 
 import base64
 import subprocess
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tollmeter.embedded.jars import EmbeddedError
@@ -34,6 +36,21 @@ num.network.threads=1
 num.io.threads=2
 background.threads=2
 """
+# Of several: a property that stands twice has the value that it is given last.
+_OF_SEVERAL = """\
+node.id={number}
+controller.quorum.voters={voters}
+listeners=PLAINTEXT://127.0.0.1:{port},PEERS://127.0.0.1:{peer_port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{told_port},PEERS://127.0.0.1:{told_peer_port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PEERS:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PEERS
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+share.coordinator.state.topic.replication.factor=3
+share.coordinator.state.topic.min.isr=2
+metadata.max.idle.interval.ms=500
+"""
 # The first compiler alone: measured over start and 320 MB of traffic it takes 6 s of CPU where both take 15.
 JVM = (
     "-Xms64m",
@@ -50,21 +67,65 @@ _LOG = tuple(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One of several brokers: its ports for clients, brokers and controllers, and those that others are told.
+
+    What others are told may lead through something that stands between. `voters`: by which port this broker reaches the
+    controller of each number, its own among them.
+    """
+
+    number: int
+    port: int
+    peer_port: int
+    controller_port: int
+    told_port: int
+    told_peer_port: int
+    voters: Mapping[int, int]
+
+    @property
+    def properties(self) -> str:
+        """What it has besides the configuration of a broker that is alone."""
+        voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in self.voters.items())
+        ports = {name: getattr(self, name) for name in ("port", "peer_port", "controller_port")}
+        told = {"told_port": self.told_port, "told_peer_port": self.told_peer_port}
+        return _OF_SEVERAL.format(number=self.number, voters=voters, **ports, **told)
+
+
 def prepare(java: str, jars: Path, folder: Path, port: int, controller_port: int, *options: str) -> list[str]:
     """Write the configuration, format the storage the first time, and return the command that runs the broker.
 
     Raises `EmbeddedError` when Java cannot format the storage.
     """
+    return _prepare([java, *JVM, *options], jars, folder, _properties(folder, port, controller_port), new_id())
+
+
+def prepare_node(java: str, jars: Path, folder: Path, node: Node, cluster: str, *options: str) -> list[str]:
+    """Do as `prepare` does for one of several brokers, all of which have the same cluster id."""
+    properties = _properties(folder, node.port, node.controller_port) + node.properties
+    return _prepare([java, *JVM, *options], jars, folder, properties, cluster)
+
+
+def new_id() -> str:
+    """Draw an id for a cluster."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+
+
+def _properties(folder: Path, port: int, controller_port: int) -> str:
+    log = str((folder / "log").absolute()).replace("\\", "\\\\")
+    return _PROPERTIES.format(port=port, controller_port=controller_port, log=log)
+
+
+def _prepare(start: list[str], jars: Path, folder: Path, configuration: str, cluster: str) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     properties = folder / "server.properties"
-    log = str((folder / "log").absolute()).replace("\\", "\\\\")
-    properties.write_text(_PROPERTIES.format(port=port, controller_port=controller_port, log=log))
+    properties.write_text(configuration)
     classes = ["-cp", f"{jars}/*"]
     marker = folder / "formatted"
     if not marker.exists():
-        _format([java, *JVM, *classes], properties)
+        _format([start[0], *JVM, *classes], properties, cluster)
         marker.touch()
-    return [java, *JVM, *options, *_LOG, *classes, "kafka.Kafka", str(properties)]
+    return [*start, *_LOG, *classes, "kafka.Kafka", str(properties)]
 
 
 def cluster_id(folder: Path) -> str:
@@ -76,8 +137,7 @@ def cluster_id(folder: Path) -> str:
     return next((line.partition("=")[2] for line in lines if line.startswith("cluster.id=")), "")
 
 
-def _format(start: list[str], properties: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+def _format(start: list[str], properties: Path, cluster: str) -> None:
     # --cluster-id=: an id that begins with a dash would be read as an option
     command = [*start, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties)]
     # An earlier attempt may have been killed half-way.
