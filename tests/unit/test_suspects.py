@@ -177,7 +177,7 @@ CACHED = {"cache_read_tokens": 600_000}
 def test_what_a_key_never_did_before(
     usual: list[Call], after_s: int, burst: list[Call], expected: list[tuple[str, str]]
 ) -> None:
-    past = days(lambda _: usual, 2)
+    past = days(lambda _: usual, 5)
     at_s = past[-1][0] + after_s
     burst = [{**call, "received_s": at_s - 301} if "received_s" in call else call for call in burst]
     found = [alert for alert in told(a_log([*past, (at_s, burst)])) if alert.kind in RULES]
@@ -193,8 +193,10 @@ def test_a_network_is_told_of_a_key_whose_hosts_do_not_come_by_the_day() -> None
         (watch_rows.START + day * DAY_S + n * 4 * WINDOW_S, first_seen(day)) for day in range(4) for n in range(36)
     ]
     assert suspicions(steps) == []
-    settled = [(watch_rows.START + day * DAY_S + n * 4 * WINDOW_S, first_seen(3)) for day in (4, 5) for n in range(36)]
-    at_s = watch_rows.START + 6 * DAY_S
+    settled = [
+        (watch_rows.START + day * DAY_S + n * 4 * WINDOW_S, first_seen(3)) for day in (4, 5, 6) for n in range(36)
+    ]
+    at_s = watch_rows.START + 7 * DAY_S
     assert suspicions([*steps, *settled, (at_s, plain(0.01, **FOREIGN))]) == [("new_network", "info")]
 
 
