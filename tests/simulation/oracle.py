@@ -113,7 +113,10 @@ class Oracle:
             for record in log.history
             if isinstance(record.value, Event) and not record.value.poison
         }
-        wanted = {*sent, *(row.identity for row in self._corrected)} - self._gone
+        corrected = {
+            row.identity for row in self._corrected if not row.poison
+        }  # what takes a refused row out is refused
+        wanted = (sent.keys() | corrected) - self._gone
         yield from _differences("I1: ledger", wanted, set(self._store.events))
         prices = {"book-1": 1_000_000, "book-2": 1_700_000}
         for identity, row in sorted(self._store.events.items()):
