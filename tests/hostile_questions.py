@@ -31,8 +31,8 @@ MODELS: list[tuple[Any, str, str]] = [
         for name in ("gpt-4o", "gpt-4o-2024-08-06", "o1", "gpt-4o-mini-audio-preview", "gpt-5")
     ),
     *((name, "openai", "other") for name in ("ft:gpt-4o-mini-2024-07-18:acme::x", "gpt-4o-minі", "gpt-4o-mini\x00")),
-    *((name, "openrouter", MINI) for name in ("openai/gpt-4o-mini", "OPENAI/gpt-4o-mini")),
-    *((name, "openrouter", "other") for name in ("openai/gpt-4o-mini:online", "openrouter/auto")),
+    *((name, "openrouter", MINI) for name in ("openai/gpt-4o-mini", "OPENAI/gpt-4o-mini", "openai/gpt-4o-mini:online")),
+    *((name, "openrouter", "other") for name in ("openai/gpt-4o-mini:latest", "openrouter/auto")),
     *((name, "anthropic", SONNET) for name in (SONNET, "claude-sonnet-4-5-20250929")),
     *((name, "anthropic", "other") for name in ("claude-opus-4-1", "claude-3-haiku-20240307")),
     *((f"{place}anthropic.{SONNET}-20250929-v1:0", "aws", SONNET) for place in ("", "us.", "eu.", "global.")),

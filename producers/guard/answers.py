@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from tollmeter.producers.guard.prices import Prices
-from tollmeter.schemas.names import plain_model, without_date
+from tollmeter.schemas.names import exact_model, plain_model, without_date
 
 REMEMBERED = 10_000
 
@@ -23,7 +23,7 @@ class Version(NamedTuple):
         if self.certain:
             return self.name == version
         own = _bare(self.name)
-        if without_date(own):
+        if without_date(exact_model(own)):
             return own == _bare(version)
         return plain_model(version) in (model, plain_model(own))
 
