@@ -251,6 +251,7 @@ class Oracle:
                 if identity in self.seen:
                     continue
                 self.seen.add(identity)
+                self.times[row["org_id"], row["event_id"]].add(row["event_time"])
             else:
                 add_row(was[number], charged // 60_000_000, self.totals, -1)
             add_row(row, charged // 60_000_000, self.totals)
