@@ -6,6 +6,7 @@ TTL. Two set-ups at once do no harm, since every statement is IF NOT EXISTS.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import resources
@@ -74,7 +75,7 @@ def apply(settings: Settings) -> list[str]:
             client.command(step.statement(settings))
             _record(client, [step], "completed")
             done.append(step.name)
-        for step, days in _outdated_retention(client, steps, settings):
+        for step, days in _outdated_retention(_tables(client), steps, settings):
             client.command(f"ALTER TABLE {step.table} MODIFY TTL {_ttl(step, settings)}")
             done.append(f"{step.table}: keep {days} days")
         return done
@@ -83,7 +84,10 @@ def apply(settings: Settings) -> list[str]:
 
 
 class Mender:
-    """Makes again what is gone. Asked again and again, it keeps its connection and asks two questions each time."""
+    """Makes again what is gone, and keeps rows as long as its settings say, whoever was here with others.
+
+    Asked again and again, it keeps its connection and asks two questions each time.
+    """
 
     def __init__(self) -> None:
         self._client: ClickHouse | None = None
@@ -96,7 +100,7 @@ class Mender:
         """
         try:
             self._client = self._client or connect_existing(settings)
-            gone, whole = self._look(self._client)
+            gone, whole = self._look(self._client, settings)
         except Unavailable as error:
             self._forget()
             if error.code != UNKNOWN_DATABASE:
@@ -107,7 +111,7 @@ class Mender:
             apply(settings)
         return gone
 
-    def _look(self, client: ClickHouse) -> tuple[list[str], bool]:
+    def _look(self, client: ClickHouse, settings: Settings) -> tuple[list[str], bool]:
         """Return what completed steps made and is not there, and whether nothing is left to do."""
         there = _tables(client)
         if "schema_migrations" not in there:
@@ -115,7 +119,8 @@ class Mender:
         rows = client.query("SELECT name FROM schema_migrations FINAL WHERE status = 'completed'")
         done = {row["name"] for row in rows}
         gone = [step.about for step in self._steps if step.name in done and step.about not in there]
-        return list(dict.fromkeys(gone)), not gone and all(step.name in done for step in self._steps)
+        whole = not gone and all(step.name in done for step in self._steps)
+        return list(dict.fromkeys(gone)), whole and not _outdated_retention(there, self._steps, settings)
 
     def _forget(self) -> None:
         if self._client is not None:
@@ -141,7 +146,7 @@ def pending(settings: Settings) -> list[str]:
     try:
         if not client.query("EXISTS TABLE schema_migrations")[0]["result"]:
             return [step.name for step in steps]
-        outdated = _outdated_retention(client, steps, settings)
+        outdated = _outdated_retention(_tables(client), steps, settings)
         return [step.name for step in _missing(client, steps)] + [
             f"{step.table}: keep {days} days" for step, days in outdated
         ]
@@ -175,9 +180,10 @@ def _record(client: ClickHouse, steps: list[Migration], status: str) -> None:
     client.insert_rows("schema_migrations", ("name", "checksum", "status"), rows)
 
 
-def _outdated_retention(client: ClickHouse, steps: list[Migration], settings: Settings) -> list[tuple[Migration, int]]:
+def _outdated_retention(
+    engines: Mapping[str, str], steps: list[Migration], settings: Settings
+) -> list[tuple[Migration, int]]:
     """Return the tables whose days differ from the settings. Tables that are not there yet get them when created."""
-    engines = _tables(client)
     outdated = []
     for step in steps:
         if step.retention and step.table in engines:

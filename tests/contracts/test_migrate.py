@@ -154,3 +154,15 @@ def test_what_was_dropped_is_made_again_as_it_was(
     assert sorted(mend(ledger_settings)) == sorted(gone)
     assert ledger.query(shape) == before
     assert mend(ledger_settings) == migrate.pending(ledger_settings) == []
+
+
+@pytest.mark.stack
+def test_a_running_line_keeps_rows_as_long_as_its_own_settings_say(
+    ledger_settings: Settings, ledger: ClickHouse
+) -> None:
+    mend = migrate.Mender()
+    assert mend(ledger_settings) == []
+    shorter = ledger_settings.model_copy(update={"retention_minutes_days": 7})
+    assert migrate.apply(shorter) == ["usage_minutes: keep 7 days"]
+    assert mend(ledger_settings) == []
+    assert migrate.pending(ledger_settings) == []
