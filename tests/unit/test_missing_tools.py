@@ -154,12 +154,15 @@ def test_nothing_is_said_where_nothing_is_missing(tree: Path) -> None:
     assert "asked to make something: -m venv --clear .venv" in done.stderr
 
 
+BROWSER = {"chromium": "exit 0"}
+
+
 @pytest.mark.parametrize(
     ("user", "tools", "installs"),
     [
         ("0", {}, True),
         ("0", {"python3": python("3.11 new whole"), "java": java(JAVA_17)}, True),
-        ("0", {"python3": python("3.11 new whole"), "java": java(JAVA_17), "mvn": "exit 0"}, False),
+        ("0", {"python3": python("3.11 new whole"), "java": java(JAVA_17), "mvn": "exit 0", **BROWSER}, False),
         ("1000", {}, False),
     ],
     ids=["nothing there", "no Maven", "all there", "not root"],
@@ -173,6 +176,7 @@ def test_fresh_machine_run_installs_what_is_missing(
     assert done.returncode == 2
     assert asked.exists() == installs
     if installs:
-        update, install = asked.read_text(encoding="utf-8").splitlines()
+        update, install, again, browser = asked.read_text(encoding="utf-8").splitlines()
         assert update.startswith("update")
+        assert (again, browser.split()[-1]) == (update, "chromium")
         assert {"make", "python3", "python3-venv", "default-jre-headless", "maven"} <= set(install.split())
