@@ -279,6 +279,9 @@ def test_todays_cost_for_keys_and_machines(place: Place) -> None:
     place.get(path, 401, authorization="Bearer wrong")
     place.get("/api/costs/today?zone=Mars/Olympus", 400, authorization="Bearer read-key")
     assert "modle" in place.get("/api/v1/spend?modle=x", 400, authorization="Bearer read-key")["detail"]
+    secret = f"sk-proj-{'a1' * 20}"
+    refused = place.get(f"/api/v1/spend?key={secret}", 400, authorization="Bearer read-key")["detail"]
+    assert ("give the id of the key, never the key" in refused, secret in refused) == (True, False)
     place.get("/data", 403, authorization="Bearer read-key")
 
 

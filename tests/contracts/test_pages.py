@@ -164,6 +164,7 @@ def test_changes_need_a_form_of_this_session(pages: httpx.Client) -> None:
         ("from=2026-11-22&until=2026-11-21", "the period is empty"),
         ("span=fortnight", "choose from"),
         ("page=-1", "a number from 0 on"),
+        (f"key=sk-proj-{'a1' * 20}", "give the id of the key, never the key"),
     ],
 )
 def test_what_cannot_be_read_is_said_in_a_sentence(pages: httpx.Client, query: str, said: str) -> None:
