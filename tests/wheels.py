@@ -55,6 +55,23 @@ for stage in ("price", "ledger", "watch"):
 assert "chdb" not in sys.modules
 """
 
+EMBEDDED_IMPORTS = """
+from importlib import import_module
+from tollmeter.cli.output import UserError
+from tollmeter.cli.root import COMMANDS
+from tollmeter.cli.stack import serves
+for name in sorted(COMMANDS):
+    listed = COMMANDS[name]
+    assert getattr(import_module(f"tollmeter.cli.{listed.module}"), listed.name)
+assert serves(), "up runs the server"
+import_module("tollmeter.server.run")
+from tollmeter.cli import mcp
+try:
+    mcp.serve(None)
+except UserError as refused:
+    assert "[mcp]" in str(refused)
+"""
+
 
 def source_files() -> set[str]:
     """Return the paths inside the wheel of every file in the folders that make up the package."""
@@ -96,7 +113,7 @@ def run_installed(wheel: Path, folder: Path, extras: list[str], code: str) -> No
     """Run code with the wheel, what its extras need, and nothing else: no site-packages, no source tree."""
     site, package = folder / "site", folder / "package"
     site.mkdir()
-    for name in distributions(*extras):
+    for name in distributions(*extras) - {"tollmeter"}:
         for file in distribution(name).files or []:
             top = file.parts[0]
             if top not in ("..", "__pycache__") and not (site / top).exists():

@@ -207,6 +207,11 @@ def test_worker_install_runs_the_stages_without_the_engine(built: Built, tmp_pat
     wheels.run_installed(built.wheel, tmp_path, ["worker"], wheels.WORKER_IMPORTS)
 
 
+def test_embedded_install_runs_all_that_up_runs(built: Built, tmp_path: Path) -> None:
+    """The server, too: without it there are no doors, no proxy and no pages at the address that README names."""
+    wheels.run_installed(built.wheel, tmp_path, ["embedded"], wheels.EMBEDDED_IMPORTS)
+
+
 @pytest.mark.nightly
 def test_what_the_base_install_leaves_out_is_said_with_a_command_that_is_true(
     built: Built, made: Path, index: Index

@@ -45,6 +45,15 @@ def test_lock_files_are_complete_and_name_no_host() -> None:
             assert name in locked, f"run `make lock`: {name} is not in requirements-senders.lock"
 
 
+def test_nobody_is_told_to_install_us_from_an_index_that_does_not_have_us() -> None:
+    """Somebody else may publish a package of this name: every text names the wheel (`how_to_get`)."""
+    tops = ("docs", "examples", "producers", "schemas", "sinks", "src/tollmeter", "streams")
+    files = [file for top in tops for suffix in ("md", "py") for file in (ROOT / top).rglob(f"*.{suffix}")]
+    named = [str(file) for file in files if re.search(r"pip install '?tollmeter", file.read_text(encoding="utf-8"))]
+    assert len(files) > 300
+    assert not named
+
+
 def imported(file: Path) -> set[str]:
     """Top-level names of what a file imports by absolute names."""
     nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from tollmeter.installing import how_to_get
+
 SCHEME = "s3://"
 
 
@@ -76,7 +78,7 @@ class Bucket:
             import botocore.session
             from botocore.config import Config
         except ModuleNotFoundError:
-            raise DayStoreError("a bucket needs AWS's library: pip install 'tollmeter[s3]'") from None
+            raise DayStoreError(f"a bucket needs AWS's library: {how_to_get('s3')}") from None
         options = Config(
             retries={"mode": "standard", "max_attempts": 5},
             connect_timeout=10,

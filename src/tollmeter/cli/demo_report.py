@@ -16,6 +16,7 @@ from tollmeter.cli import report
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import out, print_table
 from tollmeter.cli.verify import line, tell
+from tollmeter.installing import how_to_get
 from tollmeter.schemas.money import NANO_PER_USD
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
@@ -52,7 +53,7 @@ def sums(document: dict[str, Any], verdict: Verdict) -> None:
 def pages(address: str, *, keep: bool) -> None:
     """Say where the pages are, or what brings them."""
     if not address:
-        out.print("no pages: the extra [server] is not installed, pip install 'tollmeter[server]' brings them")
+        out.print(f"no pages: they need the server: {how_to_get('server')}")
     elif keep:
         out.print(f"it goes on: look at {address}")
     else:

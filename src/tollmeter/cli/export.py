@@ -63,7 +63,7 @@ def export(
     openai-usage: the log line of that name, est_cost as priced here. csv: safe to open in a spreadsheet. json: one
     document a line. What is not known is null, in CSV an empty cell. --focus and --journal leave out calls of unknown
     cost and calls on users' own keys, and say how many; --daily writes the days that its folder or bucket lacks. For a
-    bucket: pip install 'tollmeter[s3]', credentials as AWS's library finds them, AWS_ENDPOINT_URL_S3 for other stores.
+    bucket: extra `s3`, credentials as AWS's library finds them, AWS_ENDPOINT_URL_S3 for other stores.
     """
     if sum((focus is not None, journal, daily is not None)) > 1:
         raise UserError("--focus, --journal and --daily are three exports: choose one")

@@ -23,6 +23,7 @@ from tollmeter.broker.policies import PolicyError, read_rules
 from tollmeter.broker.registry import RegistryError
 from tollmeter.cli.output import UserError
 from tollmeter.cli.report_options import period
+from tollmeter.installing import how_to_get
 from tollmeter.schemas.escapes import MOST_CHARS, many_lines, seen_values
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect_existing
@@ -58,9 +59,12 @@ def mcp(settings: Settings) -> None:
 
 
 def serve(tools: "Tools") -> None:
-    """Answer until the other side closes its end."""
-    from mcp.server import MCPServer
-    from mcp_types import ToolAnnotations
+    """Answer until the other side closes its end. Raises `UserError` where the library is absent."""
+    try:
+        from mcp.server import MCPServer
+        from mcp_types import ToolAnnotations
+    except ModuleNotFoundError:
+        raise UserError(f"it needs the library of the protocol: {how_to_get('mcp')}") from None
 
     server = MCPServer("tollmeter", instructions=_ABOUT, log_level="ERROR")
     for tool in (tools.spend_by, tools.top_calls, tools.why, tools.budgets, tools.allowed_models):

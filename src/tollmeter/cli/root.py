@@ -170,7 +170,8 @@ class Commands(Group):
         except ModuleNotFoundError as missing:
             if (missing.name or "").startswith("tollmeter"):
                 raise
-            raise UserError(f"'tollmeter {cmd_name}' needs {missing.name}: {how_to_get('embedded')}") from None
+            extra = "server" if cmd_name == "serve" else "embedded"
+            raise UserError(f"'tollmeter {cmd_name}' needs {missing.name}: {how_to_get(extra)}") from None
         return command
 
     def first_paragraph(self, ctx: click.Context, name: str) -> str:

@@ -21,6 +21,7 @@ from tollmeter.cli.notify import read_routes
 from tollmeter.cli.output import Finding, UserError, err, json_option, print_json, print_table
 from tollmeter.embedded import control, state
 from tollmeter.embedded.jars import EmbeddedError
+from tollmeter.installing import how_to_get
 from tollmeter.settings import Settings, SettingsError
 
 _ADDRESSES = ("TOLLMETER_KAFKA", "TOLLMETER_CLICKHOUSE")
@@ -65,6 +66,8 @@ def _up(settings: Settings, data_dir: Path, moves: Mapping[str, int | None]) -> 
         workers = (*STAGES, NOTIFY)
     if serves():
         workers = (*workers, SERVER)
+    else:
+        _note(f"without the server and its pages: {how_to_get('server')}")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     started = time.monotonic()

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from tollmeter.installing import how_to_get
+
 SERVICE = "bedrock"
 
 
@@ -20,7 +22,7 @@ def signer(url: str, environment: Mapping[str, str]) -> tuple["Signer | None", s
     try:
         import botocore.session
     except ModuleNotFoundError:
-        return None, "pip install 'tollmeter[bedrock]'"
+        return None, how_to_get("bedrock")
     parts = (urlsplit(url).hostname or "").split(".")
     region = environment.get("AWS_REGION") or (parts[1] if len(parts) > 2 else "")
     credentials = botocore.session.Session().get_credentials()
