@@ -1,6 +1,7 @@
 """Logs with suspects for tests of the rules about identity: rows and ticks, folded by production's own fold."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 from tests import watch_rows
@@ -13,6 +14,9 @@ from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.watch.records import fold_records
 
 USD = 10**9
+Step = tuple[float, Sequence[dict[str, Any]]]
+"""A time in seconds, and the columns of calls that differ."""
+_pasts: dict[str, tuple[State, list[Alert]]] = {}
 
 
 def tick(offset: int, at_s: float) -> Record:
@@ -21,20 +25,29 @@ def tick(offset: int, at_s: float) -> Record:
     return rows_record(0, [])._replace(offset=offset, headers=headers, value=value)
 
 
-def a_log(steps: Iterable[tuple[float, Sequence[dict[str, Any]]]]) -> Iterator[Record]:
-    """Return a log with one record of rows and a tick for each (time in seconds, columns of calls that differ)."""
-    number = 0
-    for place, (at_s, calls) in enumerate(steps):
+def a_log(steps: Iterable[Step], place: int = 0, number: int = 0) -> Iterator[Record]:
+    """Return a log with one record of rows and a tick for each step, behind so many steps and calls."""
+    for at_s, calls in steps:
         rows = [watch_rows.row(number + n, at_s, **call) for n, call in enumerate(calls)]
-        number += len(rows)
         yield rows_record(2 * place, rows)
         yield tick(2 * place + 1, at_s + 0.5)
+        place, number = place + 1, number + len(rows)
 
 
 def told(records: Iterable[Record], state: State | None = None) -> list[Alert]:
     """Fold a log record by record; return the alerts."""
     state = state or watch_rows.new_state()
     return [alert for record in records for alert in fold_records(state, [record])]
+
+
+def told_after(past: Sequence[Step], steps: Iterable[Step]) -> list[Alert]:
+    """Return the alerts of a log; its past is folded once for all that begin with it."""
+    named = repr(past)
+    if named not in _pasts:
+        state = watch_rows.new_state()
+        _pasts[named] = state, told(a_log(past), state)
+    state, alerts = deepcopy(_pasts[named])
+    return alerts + told(a_log(steps, len(past), sum(len(calls) for _, calls in past)), state)
 
 
 def profiles_of(state: State) -> dict[tuple[str, str, str], tuple[int, ...]]:

@@ -68,8 +68,9 @@ def read_yaml(path: Path) -> YamlFile:
 def parse_yaml(text: str, path: str) -> YamlFile:
     """Read a text; `path` is how mistakes name it. Raises `YamlError`."""
     try:
-        node = yaml.compose(text, _Loader)
-        return YamlFile(path, yaml.load(text, _Loader), node)  # noqa: S506
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return YamlFile(path, None if node is None else loader.construct_document(node), node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise YamlError(f"{path}:{line}: no valid YAML: {error.problem}") from None

@@ -34,18 +34,25 @@ def path_of(module: str) -> str:
 
 
 @cache
-def imported(path: str) -> frozenset[str]:
+def imports_of(path: str) -> frozenset[str]:
+    """Return the files that a file imports itself."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return frozenset(
+        path_of(name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tollmeter")
+        for name in (node.module or "", *(f"{node.module}.{name.name}" for name in node.names))
+    ) - {""}
+
+
+def imported(path: str) -> set[str]:
     """Return the files that a file imports, directly and through others."""
     found, waiting = set[str](), [path]
     while waiting:
-        tree = ast.parse((ROOT / waiting.pop()).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tollmeter"):
-                names = [node.module or "", *(f"{node.module}.{name.name}" for name in node.names)]
-                fresh = {path_of(name) for name in names} - found - {""}
-                found |= fresh
-                waiting += fresh
-    return frozenset(found)
+        fresh = imports_of(waiting.pop()) - found
+        found |= fresh
+        waiting += fresh
+    return found
 
 
 def test_the_path_is_short_and_its_files_are_there() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests import watch_rows
-from tests.suspects import USD, a_log, told
+from tests.suspects import USD, told_after
 from tollmeter.streams.rules.anomalies import series
 from tollmeter.streams.rules.anomalies.layout import KEPT_WINDOWS, PER_DAY
 from tollmeter.streams.rules.anomalies.unusual import PARTS, beyond
@@ -24,10 +24,9 @@ def plain(usd: float, **columns: Any) -> list[Call]:
 def found(usual: Callable[[int], Sequence[Call]], burst: Sequence[Call], every: int, windows: int = 2 * PER_DAY) -> Any:
     """Return (scope, name, severity, signals) of what is told of a burst ten minutes after a past."""
     past = [(watch_rows.START + n * WINDOW_S, usual(n)) for n in range(0, windows + 1, every)]
-    log = a_log([*past, (past[-1][0] + WINDOW_S, burst)])
     return [
         (alert.scope, alert.name, alert.severity, [part for at, part in enumerate(PARTS) if bits >> at & 1])
-        for alert in told(log)
+        for alert in told_after(past, [(past[-1][0] + WINDOW_S, burst)])
         if alert.kind == "unusual_use" and (bits := alert.facts["signals"])
     ]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import watch_rows
-from tests.suspects import USD, a_log, told
+from tests.suspects import USD, a_log, told, told_after
 from tollmeter.schemas.alert import Alert
 from tollmeter.streams.rules.anomalies.layout import (
     BODIES,
@@ -120,9 +120,10 @@ def test_with_a_past_a_key_is_held_against_itself(
     usual: list[Call], burst: list[Call], expected: list[tuple[str, str]]
 ) -> None:
     past = days(lambda _: usual, 4 if "api_key_id" in usual[0] else 1)
-    steps = [*past, (past[-1][0] + WINDOW_S, burst)]
-    since = datetime.fromtimestamp(steps[-1][0], UTC)
-    found = [alert for alert in told(a_log(steps)) if alert.kind in RULES and alert.received_at >= since]
+    at_s = past[-1][0] + WINDOW_S
+    since = datetime.fromtimestamp(at_s, UTC)
+    alerts = told_after(past, [(at_s, burst)])
+    found = [alert for alert in alerts if alert.kind in RULES and alert.received_at >= since]
     assert [(alert.kind, alert.severity) for alert in found] == expected
 
 
@@ -180,7 +181,7 @@ def test_what_a_key_never_did_before(
     past = days(lambda _: usual, 5)
     at_s = past[-1][0] + after_s
     burst = [{**call, "received_s": at_s - 301} if "received_s" in call else call for call in burst]
-    found = [alert for alert in told(a_log([*past, (at_s, burst)])) if alert.kind in RULES]
+    found = [alert for alert in told_after(past, [(at_s, burst)]) if alert.kind in RULES]
     since = datetime.fromtimestamp(at_s - 301, UTC)
     assert [(alert.kind, alert.severity) for alert in found if alert.received_at >= since] == expected
 

@@ -68,9 +68,12 @@ def leaves_of(units: frozenset[str]) -> tuple[Leaf, ...]:
     return leaves(units, LATTICE)
 
 
-def compile_book() -> list[Band]:
-    """Return every band of the price book, in an order that does not change."""
-    return [band for provider in PROVIDERS for model in provider.models for band in compile_model(provider.id, model)]
+@cache
+def compile_book() -> tuple[Band, ...]:
+    """Return every band of the price book, in an order that does not change; a book that is read again shares them."""
+    return tuple(
+        band for provider in PROVIDERS for model in provider.models for band in compile_model(provider.id, model)
+    )
 
 
 def compile_model(provider: str, model: ModelInfo) -> Iterator[Band]:
