@@ -18,7 +18,7 @@ from tollmeter.streams.rules.windows.profile_rows import load
 from tollmeter.streams.rules.windows.snapshot import Snapshot, restore, snapshot, undo
 from tollmeter.streams.rules.windows.state import State, WatchRules
 from tollmeter.streams.watch.checkpoint import Checkpoint
-from tollmeter.streams.watch.records import OnBarrier, ReadBack, fold_records, remember, voided
+from tollmeter.streams.watch.records import OnBarrier, ReadBack, fold_log, remember, voided
 from tollmeter.streams.watch.thresholds import shipped_limits
 
 log = logging.getLogger("tollmeter")
@@ -65,7 +65,7 @@ class WatchKernel:
         if epoch := LogPosition.of(state.base).epoch:
             records = [_placed(record, LogPosition(epoch, record.offset).stamp) for record in records]
         before = state.counters.copy()
-        alerts = fold_records(state, records, on_barrier)
+        alerts = fold_log(state, records, on_barrier)
         metrics.folded(state, before)
         return alerts
 

@@ -75,6 +75,17 @@ Entry = RowsRead | CorrectionRead | RepairRead | Tick | Control | Newer | Broken
 """A record of usage.priced, read."""
 
 
+def fold_log(state: State, records: Sequence[Record], on_barrier: OnBarrier | None = None) -> list[Alert]:
+    """Fold records as `fold_records` does; at the first one behind a loss note that ids are forgotten up to it."""
+    alerts: list[Alert] = []
+    if state.lost_to >= max(state.applied, 0):
+        before = sum(record.offset <= state.lost_to for record in records)
+        alerts, records = fold_records(state, records[:before], on_barrier), records[before:]
+        if records and not state.halted:
+            forgotten(state, records[0].timestamp + SLACK // timedelta(milliseconds=1))
+    return alerts + fold_records(state, records, on_barrier)
+
+
 def fold_records(state: State, records: Sequence[Record], on_barrier: OnBarrier | None = None) -> list[Alert]:
     """Fold Kafka records (offset, timestamp, headers, value) in offset order; return the alerts they cause.
 

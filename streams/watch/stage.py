@@ -149,6 +149,7 @@ class Watch:
             self._renew(state)
         else:  # deliveries from before the gap may still wait: `applied` stays
             state.unread.append((loss.first, loss.last))
+            state.lost_to = max(state.lost_to, state.base + loss.last)
 
     def _renew(self, state: State) -> None:
         state.unread.append((LogPosition.of(state.applied).next_offset, LAST_OFFSET))

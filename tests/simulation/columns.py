@@ -25,7 +25,7 @@ from tollmeter.streams.rules.windows.state import WatchRules
 from tollmeter.streams.rules.windows.totals import MEASURES
 from tollmeter.streams.watch.checkpoint import CheckpointStore
 from tollmeter.streams.watch.kernel import WatchKernel, rules_from
-from tollmeter.streams.watch.records import fold_records
+from tollmeter.streams.watch.records import fold_log
 
 
 def rules_of(settings: Settings, sources: int) -> WatchRules:
@@ -44,7 +44,7 @@ class ColumnFolding(WatchKernel):
     def fold(self, state: Any, records: Sequence[Any], on_barrier: Any) -> list[Any]:
         if epoch := LogPosition.of(state.base).epoch:
             records = [record._replace(offset=LogPosition(epoch, record.offset).stamp) for record in records]
-        return fold_records(state, [encoded(self._broker, record) for record in records], on_barrier)
+        return fold_log(state, [encoded(self._broker, record) for record in records], on_barrier)
 
     def voided(self, state: Any, records: Sequence[Any]) -> list[tuple[Any, Any]]:
         """Return the corrections in the simulator's own rows; those of production have other columns."""

@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from tests.simulation.row_state import EPOCH, LEVELS, SLICE_US, Key, RowState, bucket_at, scopes_of, start_s
+from tests.simulation.row_state import (
+    AHEAD_MS,
+    EPOCH,
+    LEVELS,
+    SLICE_US,
+    Key,
+    RowState,
+    bucket_at,
+    forgotten,
+    scopes_of,
+    start_s,
+)
 from tests.simulation.rows import Row
 from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert, alert_id
@@ -24,6 +35,7 @@ from tollmeter.schemas.priced import (
 )
 
 BARRIER_EVERY = 64
+SLACK_MS = 600_000
 
 NEWEST_KNOWN = FORMAT_VERSION
 
@@ -39,6 +51,8 @@ def fold(state: RowState, records: Sequence[Any], on_barrier: Callable[[RowState
         if int(headers[H_FORMAT]) > NEWEST_KNOWN:
             state.halted, state.halted_at = "newer", offset
             continue
+        if state.lost_to >= max(state.applied, 0) and offset > state.lost_to:
+            forgotten(state, record.timestamp + SLACK_MS)
         state.applied = offset
         kind = headers[H_KIND]
         found: list[Alert] = []
@@ -107,10 +121,12 @@ def _row(state: RowState, row: Row, offset: int, epoch: int) -> list[Alert]:
     late = replay or row.charged_us < (clock - state.horizon_s * 1000) * 1000
     if row.event_us >= state.remember_from_us:
         if row.identity in state.seen.setdefault(row.event_us // SLICE_US, set()):
+            if row.identity in state.doubled or _is_void(state, row):
+                state.to_void.append(row.identity)
             return []
         others = _times_of(state, row)
         state.seen[row.event_us // SLICE_US].add(row.identity)
-        ahead = row.event_us > (row.received_ms + 600_000) * 1000
+        ahead = row.event_us > (row.received_ms + AHEAD_MS) * 1000
         if others and not ahead and min(*others, row.event_us) >= state.doubles_from_us:
             state.doubled.add(row.identity)
             state.to_void.append(row.identity)
@@ -137,19 +153,28 @@ def _row(state: RowState, row: Row, offset: int, epoch: int) -> list[Alert]:
 
 
 def _times_of(state: RowState, row: Row) -> set[int]:
-    """Return the times at which this id is remembered."""
-    known = (identity for identities in state.seen.values() for identity in identities)
-    return {one[0] for one in known if one[1:] == (row.org, row.event_id) and one[0] >= state.remember_from_us}
+    """Return the times at which this id is remembered, and not as void."""
+    known = {one for identities in state.seen.values() for one in identities if one[1:3] == (row.org, row.event_id)}
+    times = {one[0] for one in known if len(one) == 3 and one[0] >= state.remember_from_us}
+    return times - {one[0] for one in known if one[3:] == (DOUBLED_REVISION,)}
+
+
+def _is_void(state: RowState, row: Row) -> bool:
+    return (*row.identity, DOUBLED_REVISION) in state.seen.get(row.event_us // SLICE_US, ())
 
 
 def _void(state: RowState, rows: Sequence[Row], offset: int) -> None:
-    """Rows that were never counted are gone from the ledger; what was repaired from it may hold them."""
+    """Rows that were never counted are gone from the ledger; what was repaired from it may hold them.
+
+    Those that were counted all the same, for want of what had come before them, are repaired.
+    """
     for row in rows:
+        counted = row.identity not in state.doubled and not _is_void(state, row)
         state.doubled.discard(row.identity)
         sealed_us = (state.clocks.get(row.src_partition, 0) - state.horizon_s * 1000) * 1000
         if row.event_us >= state.remember_from_us:
             state.seen.setdefault(row.event_us // SLICE_US, set()).add((*row.identity, row.revision))
-        if row.event_us < state.remember_from_us or row.charged_us < sealed_us:
+        if row.event_us < state.remember_from_us or row.charged_us < sealed_us or counted:
             state.deferred[row.org, row.charged_us // 3_600_000_000] = offset
 
 
@@ -257,7 +282,7 @@ def _was_over(before: Policy | None, level: str, pct: int, cost_nano: int, was_m
 
 def _expired(state: RowState) -> list[Alert]:
     """Let adjustments end whose time is over."""
-    was_ms, state.now_ms = state.now_ms, max(state.now_ms, *state.clocks.values())
+    was_ms, state.now_ms = state.now_ms, max([state.now_ms, *state.clocks.values()])
     alerts = []
     for _, policy in sorted(state.policies.items()):
         if any(was_ms < one.until_ms <= state.now_ms for one in policy.adjustments):
@@ -289,9 +314,7 @@ def _correction(state: RowState, was: Sequence[Row], now: Sequence[Row], record:
 
 def _revises(state: RowState, row: Row, offset: int, *, moved: bool) -> bool:
     """Tell whether a replacement is to be folded: in time, and the first of its revision."""
-    void = *row.identity, DOUBLED_REVISION
-    told = row.identity in state.doubled or void in state.seen.get(row.event_us // SLICE_US, ())
-    if told and row.revision < DOUBLED_REVISION:
+    if (row.identity in state.doubled or _is_void(state, row)) and row.revision < DOUBLED_REVISION:
         return False
     sealed_us = (state.clocks.get(row.src_partition, 0) - state.horizon_s * 1000) * 1000
     known = state.seen.setdefault(row.event_us // SLICE_US, set()) if row.event_us >= state.remember_from_us else None
@@ -336,9 +359,9 @@ _KEPT_S = {"minute": 0, "hour": 24 * 3_600, "day": 7 * 86_400, "month": 0}
 
 
 def _barrier(state: RowState) -> list[Alert]:
-    watermark = state.watermark_ms()
+    ended, watermark = _expired(state), state.watermark_ms()
     if watermark is None:
-        return []
+        return ended
     state.remember_from_us = max(state.remember_from_us, (watermark - state.horizon_s * 1000) * 1000)
     for slice_ in [s for s in state.seen if (s + 1) * SLICE_US <= state.remember_from_us]:
         del state.seen[slice_]
@@ -348,4 +371,4 @@ def _barrier(state: RowState) -> list[Alert]:
         if start_s(level, bucket + (2 if level == "month" else 1)) + _KEPT_S[level] <= sealed_s:
             for key in [key for key in state.cells if key[:2] == (level, bucket)]:
                 del state.cells[key]
-    return _expired(state)
+    return ended

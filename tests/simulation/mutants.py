@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from tests.simulation import rows
+from tests.simulation import fold, rows
 from tests.simulation.kernels import RowCheckpoints, RowFolding
 from tests.simulation.line import Make
 from tests.simulation.mutants_fold import (
@@ -14,14 +14,17 @@ from tests.simulation.mutants_fold import (
     SealedRewritten,
     SnapshotAnywhere,
     StepPerBatch,
+    VoidedOnce,
     VoidsBelow,
     VoidsForgotten,
     WallClockInFold,
     WallClockInWindows,
+    all_remembered,
     any_row,
     each_counts,
     each_time_counts,
     for_ever,
+    never_moved,
     no_profiles,
     no_series,
     nobody,
@@ -213,6 +216,9 @@ MUTANTS = (
     Mutant("each time of an id counts", {}, ((Dedupe, "look", each_time_counts),), columns=True),
     Mutant("voids forgotten", {"WatchKernel": VoidsForgotten}),
     Mutant("voids at the next revision", {"WatchKernel": VoidsBelow}),
+    Mutant("voided once", {"WatchKernel": VoidedOnce}),
+    Mutant("order known behind a loss", {}, ((fold, "forgotten", all_remembered),)),
+    Mutant("moved ids forgotten", {}, ((fold, "_revises", never_moved),)),
     Mutant("corrections of what nobody counted", {}, ((corrections, "_is_doubled", none_doubled),), columns=True),
     Mutant("repaired before the void", {}, ((corrections, "_settle_doubled", nothing_repaired),), columns=True),
     Mutant("raised for ever", {}, ((barriers, "expire", for_ever),), columns=True),

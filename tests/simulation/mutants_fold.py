@@ -8,6 +8,7 @@ from unittest.mock import patch
 import numpy as np
 import polars as pl
 
+from tests.simulation import fold
 from tests.simulation.columns import ColumnFolding
 from tests.simulation.kernels import RowFolding
 from tollmeter.producers.guard.spend import SpendView
@@ -160,6 +161,28 @@ class VoidsBelow(RowFolding):
             (type(rows)(row._replace(revision=1) for row in rows), headers)
             for rows, headers in super().voided(state, records)
         ]
+
+
+class VoidedOnce(RowFolding):
+    """A row that comes again is not voided again, though ClickHouse may have refused its void."""
+
+    def fold(self, state: Any, records: Sequence[Any], on_barrier: Any) -> list[Any]:
+        told = state.doubled.union(*state.seen.values())
+        alerts = super().fold(state, records, on_barrier)
+        state.to_void = [identity for identity in state.to_void if identity not in told]
+        return alerts
+
+
+def all_remembered(_state: Any, _until_ms: int = 0) -> None:
+    """Behind a loss it is taken for known which of several times of an id came first."""
+
+
+_revises = fold._revises
+
+
+def never_moved(*row: Any, moved: bool) -> bool:
+    """Nobody remembers the id of a call that an operator brought in from another organisation."""
+    return _revises(*row, moved=False)
 
 
 def for_ever(_state: State) -> list[Any]:

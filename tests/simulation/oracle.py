@@ -60,7 +60,7 @@ class Oracle:
         for record in self._of_kind(b"correction"):
             was = Correction.model_validate_json(dict(record.headers)[H_CORRECTION]).was
             self._corrected += record.value
-            for row in record.value[was:]:
+            for row in (row for row in record.value[was:] if not row.poison):
                 if row.identity not in self._stored or row.revision > self._stored[row.identity].revision:
                     self._stored[row.identity] = row._replace(priced_offset=record.offset)
         self._gone = self._incident.lost - set(self._store.events)
@@ -204,26 +204,46 @@ class Oracle:
     def _doubled(self) -> Iterator[str]:
         """Of an id with several times the first in the log counts, everywhere and without a hand.
 
-        Beyond the horizon, and of what is ahead of its arrival, nobody is held to it here.
+        Beyond the horizon, and of what is ahead of its arrival, nobody is held to it here. What ClickHouse refuses
+        counts nowhere, and once it is taken like any other.
         """
-        void = {row.identity for record in self._of_kind(b"correction") for row in record.value if _voids(record)}
-        times: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        told = [row for record in self._of_kind(b"correction") for row in record.value if _voids(record)]
+        void, taken = {row.identity for row in told}, {row.identity for row in told if not row.poison}
+        times: dict[tuple[str, str], dict[Any, Row]] = defaultdict(dict)
+        stored, sealed = set[Any](), set[Any]()
         clocks: dict[int, int] = defaultdict(int)
-        for record, row in self._rows:
-            clocks[record.partition] = max(clocks[record.partition], row.received_ms)
+        for record, row, brought in self._told():
+            clocks[record.partition] = max(clocks[record.partition], row.received_ms, record.timestamp * brought)
             known = times[row.org, row.event_id]
-            if row.identity in {one.identity for one in known}:
+            first = known.setdefault(row.identity, row)
+            if (first is not row and row.poison) or row.identity in stored:
                 continue
-            if not known and row.identity in void and not self._incident.declared:  # what came before may be gone
+            if not row.poison:
+                stored.add(row.identity)
+            if len(known) == 1 and row.identity in void and not self._incident.declared:  # what came before may be gone
                 yield f"I10: {row.event_id} at {row.event_us} came first and is void"
             since_us = (clocks[record.partition] - SETTINGS.horizon_s * 1000) * 1000
-            sure = [one for one in [*known, row] if one.event_us >= since_us and not _ahead(one)]
-            if row in sure and len(sure) > 1 and row.identity not in void and not self._incident.declared:
+            if brought and row.charged_us < since_us:  # its hour is sealed: it reaches the windows by repair alone
+                sealed.add(row.identity)
+            sure = [one for one in known.values() if one.event_us >= since_us and not _ahead(one)]
+            sure = [one for one in sure if one.identity not in sealed and (one is first or one.identity not in void)]
+            counts = row.identity in stored and row.identity not in taken
+            if counts and first in sure[1:] and not brought and not self._incident.declared:
                 yield f"I10: {row.event_id} counts at {row.event_us}, too"
-            known.append(row)
-        for (_, event_id), rows in times.items():
-            if all(row.identity in void for row in rows):
+        for (_, event_id), identities in times.items():
+            if void.issuperset(identities):
                 yield f"I10: {event_id} counts at none of its times"
+
+    def _told(self) -> Iterator[tuple[Any, Row, bool]]:
+        """Yield the rows that bring an identity, in log order; True of those that an operator moved there."""
+        for log in self._broker.ever(topics.PRICED):
+            for record in log.history:
+                headers = dict(record.headers)
+                if headers[H_KIND] == b"rows":
+                    yield from ((record, row, False) for row in record.value)
+                elif headers[H_KIND] == b"correction" and not _voids(record):
+                    was = Correction.model_validate_json(headers[H_CORRECTION]).was
+                    yield from ((record, row, True) for row in record.value[2 * was :])
 
     def _complete_passes(self) -> set[tuple[Any, ...]]:
         """Return the batches whose rows are all in the log: a killed worker's last batch may not be."""

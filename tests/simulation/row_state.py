@@ -21,6 +21,7 @@ from tollmeter.schemas.progress import Progress
 
 LEVELS = ("minute", "hour", "day", "month")
 SLICE_US = 600_000_000
+AHEAD_MS = 600_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Key = tuple[str, int, str, str, str]
 """level, bucket, org, kind, name."""
@@ -85,6 +86,7 @@ class RowState:
     newest_stamp: int = -1
     now_ms: int = 0
     """The time that adjustments of limits are judged by."""
+    lost_to: int = -1
     doubles_from_us: int = 0
     doubled: set[tuple[int, str, str]] = field(default_factory=set)
     """Rows whose id came first at another time, until their voiding is folded."""
@@ -160,7 +162,7 @@ def restore(state: RowState, progress: str, cells: Iterable[tuple[Key, int, int,
     state.now_ms = max(state.clocks.values(), default=0)
     state.deferred = {(org, hour): offset for org, hour, offset in data["deferred"]}
     state.repaired = {org: (name, offset) for org, (name, offset) in data["repaired"].items()}
-    state.doubles_from_us = data["doubles_from_us"]
+    state.doubles_from_us, state.lost_to = data["doubles_from_us"], state.base - 1
     state.doubled = {(at_us, org, event_id) for at_us, org, event_id in data["doubled"]}
     for key, calls, cost_nano, stamp in cells:
         state.cells[key] = Cell(calls, cost_nano, stamp)
@@ -206,17 +208,17 @@ def identities(record: Any) -> list[tuple[Any, ...]]:
 def renew(state: RowState, log_id: str) -> None:
     """Go on with a log made anew: offsets rise by 2^40, ids are forgotten, the open hours are made right later."""
     state.base = (max(state.applied, state.base) // 2**40 + 1) * 2**40
-    state.applied = state.base - 1
+    state.applied = state.lost_to = state.base - 1
     state.log_id = log_id
     state.seen.clear()
     state.doubled.clear()
-    forgotten(state)
     missing(state, open_hours(state))
 
 
-def forgotten(state: RowState) -> None:
-    """Which of several times of an id came first is known of later ones alone."""
-    state.doubles_from_us = max([state.doubles_from_us, *(clock * 1_000 for clock in state.clocks.values())])
+def forgotten(state: RowState, until_ms: int = 0) -> None:
+    """Which of several times of an id came first is known of those alone that cannot have come by then."""
+    known_ms = max([until_ms, *state.clocks.values()]) + AHEAD_MS
+    state.doubles_from_us = max(state.doubles_from_us, known_ms * 1_000)
 
 
 def open_hours(state: RowState) -> list[tuple[str, int]]:

@@ -4,11 +4,13 @@ import pytest
 
 from tests import guard_rows
 from tests.guard_rows import NOON, Time
+from tests.laws.test_fold import Record
 from tests.unit.test_corrections import tick
 from tests.unit.test_guard import allowed, denied, guard_at
 from tests.watch_rows import START, frame, new_state, row
 from tollmeter.admin.adjust import Wish, put_back, raised
 from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.envelope import tick_record
 from tollmeter.schemas.policy import Adjustment, Limit, Policy
 from tollmeter.streams.rules.limits.adjusted import NEVER_MS, adjusted, next_end_ms
 from tollmeter.streams.rules.windows.controls import fold_policy
@@ -66,6 +68,24 @@ def spend(state: State, number: int, cost_nano: int) -> list[Alert]:
 
 def pcts(alerts: list[Alert]) -> list[tuple[int, int]]:
     return [(alert.facts["limit_nano"], alert.facts["threshold_pct"]) for alert in alerts if alert.kind == "budget"]
+
+
+def test_a_raise_ends_while_one_source_is_silent_and_a_restart_tells_no_other_story() -> None:
+    state = new_state()
+    fold_policy(state, changed(until((START + 30) * 1_000, amount=3)), 1, START * 1_000)
+    assert pcts(spend(state, 1, 2_000)) == []
+    fold_records(state, [tick_of(0, 62, START + 29)])  # of source partition 1 nobody has heard
+    saved = snapshot(state)
+    again = new_state()
+    restore(again, saved.progress, saved.cells, [policy for _, policy in saved.policies if policy is not None])
+    for one in (state, again):
+        assert pcts(fold_records(one, [tick_of(0, 63, START + 31)])) == [(1_000, 100)]
+        assert pcts(fold_records(one, [tick(64, START + 40)])) == []
+
+
+def tick_of(source: int, offset: int, at_s: float) -> Record:
+    value, headers = tick_record({source: round(at_s * 1_000)})
+    return Record(offset, round(at_s * 1_000), headers, value)
 
 
 def test_watch_counts_by_the_raised_limit_and_by_the_plain_one_behind_its_end() -> None:

@@ -17,9 +17,10 @@ from tollmeter.streams.price.book.book import load
 from tollmeter.streams.rules.records.decode import PricedBlock, read
 from tollmeter.streams.rules.windows.dedupe import SLICE_US, Dedupe
 from tollmeter.streams.rules.windows.doubled import void_records
+from tollmeter.streams.rules.windows.epochs import renew
 from tollmeter.streams.rules.windows.snapshot import restore, snapshot
 from tollmeter.streams.rules.windows.state import State
-from tollmeter.streams.watch.records import fold_records
+from tollmeter.streams.watch.records import fold_log, fold_records
 
 START = watch_rows.START
 ONE = "00000000-0000-4000-8000-000000000001"
@@ -49,7 +50,85 @@ def test_first_in_the_log_counts_and_the_other_is_named_once() -> None:
     assert state.to_void == [(second["event_time"], "acme", ONE)]
     assert (state.counters["doubled"], state.counters["resends"]) == (1, 0)
     fold_records(state, [rows_record(2, [row(START + 60, 3), row(START, 4)])])
-    assert (len(state.to_void), state.counters["resends"]) == (1, 2)
+    assert (set(state.to_void), state.counters["resends"]) == ({(second["event_time"], "acme", ONE)}, 2)
+
+
+def test_what_lost_is_voided_again_when_it_is_sent_again_as_its_void_may_have_been_refused() -> None:
+    state, second = doubled()
+    for offset, known in ((2, None), (4, void(3, second))):
+        state.to_void.clear()
+        fold_records(state, [known] if known else [])
+        fold_records(state, [rows_record(offset, [row(START, 10 + offset)])])
+        assert state.to_void == []  # the first time counts, however often it comes
+        fold_records(state, [rows_record(offset + 1, [{**row(START + 60, 20 + offset), "cost_nano": 1}])])
+        assert state.to_void == [(second["event_time"], "acme", ONE)]
+    assert total(state, "user", "u") == (1, 1_000)
+
+
+def test_what_is_void_takes_no_other_time_out() -> None:
+    """A restart has forgotten what came first, far ahead of its arrival: sent again it must not lose to the loser."""
+    state, second = watch_rows.new_state(), row(START + 60, 2)
+    fold_records(state, [rows_record(0, [second]), void(1, second), rows_record(2, [row(START + 90, 3)])])
+    assert state.to_void == []
+    assert total(state, "user", "u") == (2, 2_000)  # the void one was counted here: its hour is repaired
+    fold_records(state, [rows_record(3, [row(START + 91, 4)])])
+    assert [identity[0] for identity in state.to_void] == [(START + 91) * 1_000_000]
+
+
+def test_an_other_one_of_the_same_id_is_no_reason_to_void_what_an_operator_took_out() -> None:
+    state, other = watch_rows.new_state(), row(START, 1, event_id=ONE[:-1] + "2")
+    fold_records(state, [rows_record(0, [other, row(START, 2)])])
+    fold_records(state, [correction_record(1, [other], [{**other, **EMPTY, "revision": 1}], START)])
+    fold_records(state, [rows_record(2, [other | {"src_offset": 3}, row(START, 4)])])
+    assert state.to_void == []
+
+
+def renewed(*rows: dict[str, Any], appended_s: float) -> State:
+    """A state behind a log that was made anew, without a word of what it had read of the old one."""
+    state = watch_rows.new_state()
+    renew(state, "another")
+    for at, one in enumerate(rows):
+        made = rows_record(0, [one])._replace(offset=state.base + at, timestamp=round(appended_s * 1000))
+        fold_log(state, [made])
+    return state
+
+
+def test_nobody_voids_the_first_time_because_a_log_made_anew_tells_the_other_one_first() -> None:
+    """Whoever read the old log may have voided the second one, and have ended without a checkpoint."""
+    state = renewed(row(START + 60, 1), row(START, 2), appended_s=START + 61)
+    assert (state.to_void, total(state, "user", "u")) == ([], (2, 2_000))
+    again = watch_rows.new_state()
+    saved = snapshot(state)
+    restore(again, saved.progress, saved.cells, [])
+    assert again.doubles_from_us == state.doubles_from_us == (START + 61 + 20 * 60) * 1_000_000
+    later = [row(START + 61 + 20 * 60 + more, 3 + more) for more in (0, 1)]
+    fold_log(state, [rows_record(0, later)._replace(offset=state.applied + 1)])
+    assert state.to_void == []  # the id is known at a time of which nobody is sure
+
+
+def test_behind_a_loss_ids_that_cannot_have_been_in_it_are_voided_as_ever() -> None:
+    far = START + 61 + 20 * 60
+    state = renewed(row(far + 5, 1), row(far, 2), appended_s=START + 61)
+    assert [identity[0] for identity in state.to_void] == [far * 1_000_000]
+
+
+def test_behind_a_gap_nobody_knows_which_time_came_first() -> None:
+    state = watch_rows.new_state()
+    state.lost_to = 4
+    before = rows_record(3, [row(START - 9, 1, event_id=ONE[:-1] + "2"), row(START - 8, 2, event_id=ONE[:-1] + "2")])
+    fold_log(state, [before, *(rows_record(at, [row(START + at, at)]) for at in (5, 6))])
+    assert [identity[0] for identity in state.to_void] == [(START - 8) * 1_000_000]
+    assert state.doubles_from_us == (START - 8 + 10 * 60) * 1_000_000
+
+
+def test_a_void_of_what_was_counted_here_has_its_hour_repaired() -> None:
+    state = watch_rows.new_state()
+    fold_records(state, [rows_record(0, [one := row(START, 1)])])
+    fold_records(state, [void(1, one)])
+    assert list(state.deferred) == [("acme", START // 3_600)]
+    state.deferred.clear()
+    fold_records(state, [void(2, one)])
+    assert state.deferred == {}  # told twice
 
 
 def test_an_earlier_time_that_comes_second_loses_and_other_organisations_have_ids_of_their_own() -> None:
@@ -98,6 +177,7 @@ def test_memory_knows_ids_by_every_time_until_that_is_forgotten() -> None:
 
     def look(at_us: int, since_us: int = 0, sure_us: int = 0) -> tuple[bool, bool]:
         known = seen.look(np.array([at_us]), org, ids, since_us, sure_us)
+        assert not (known.again & known.first).any()
         return bool(known.first[0]), bool(known.doubled[0])
 
     assert look(5) == (True, False)

@@ -60,15 +60,17 @@ def barrier(state: State, *, caught_up: bool) -> list[Alert]:
     watermark = state.watermark_ms()
     horizon_us = 0 if watermark is None else (watermark - state.rules.horizon_ms) * 1000
     state.remember_from_us = state.seen.forget_before(max(state.remember_from_us, horizon_us))
+    ended = expire(state)  # by the fastest clock, as a restart takes it: no source that is silent keeps a raise alive
+    if caught_up:
+        found += ended
     if watermark is None:
         return found
     _close(state, watermark // 1000 - state.rules.close_after_s)
     _forget(state, watermark // 1000 - state.rules.horizon_s)
-    ended = expire(state)
     if not caught_up:
         return found
     settle_sessions(state, _now_ms(state) // 1000, watermark // 1000 - state.rules.horizon_s)
-    return found + ended + _loops(state) + _unpriced(state) + _rolling(state) + _outlook(state)
+    return found + _loops(state) + _unpriced(state) + _rolling(state) + _outlook(state)
 
 
 def _close(state: State, closed_s: int) -> None:

@@ -51,14 +51,18 @@ def fold_correction(
 
 
 def _settle_doubled(state: State, passage: Passage, rows: pl.DataFrame, offset: int) -> None:
-    """Note that rows which never entered a window are void now; what was computed from the ledger may hold them."""
-    every = np.arange(rows.height)
+    """Note that rows which never entered a window are void now; what was computed from the ledger may hold them.
+
+    Somebody who knew more of the log may void what was counted here: its hours are repaired, too.
+    """
+    every, identities = np.arange(rows.height), _identities(passage, rows)
     in_time = passage.times_us >= state.remember_from_us
-    _first(state, passage, rows["org_id"], revised_ids(rows), every[in_time])
-    late = _late(state, passage, every)
-    if late.any():
-        defer(state, rows["org_id"].gather(every[late]), passage.charged_us[late], offset, passage.quiet[late])
-    for identity in _identities(passage, rows):
+    counted = np.array([identity not in state.doubled for identity in identities], dtype=bool) & in_time
+    counted[in_time] &= _first(state, passage, rows["org_id"], revised_ids(rows), every[in_time])
+    stale = _late(state, passage, every) | counted
+    if stale.any():
+        defer(state, rows["org_id"].gather(every[stale]), passage.charged_us[stale], offset, passage.quiet[stale])
+    for identity in identities:
         state.doubled.discard(identity)
         if state.budgets.asks_for_more(identity[1]):
             state.unsettled[identity[1]] = offset

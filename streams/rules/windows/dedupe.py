@@ -12,19 +12,25 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from tollmeter.schemas.priced import DOUBLED_REVISION
 from tollmeter.streams.rules.windows.totals import Vector
 
 SLICE_US = 600 * 1_000_000
 FEW_ROWS = 500
+_VOID = DOUBLED_REVISION.to_bytes(2, "big")
+"""Behind an id: what the memory knows its voiding by."""
 
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 class Known(NamedTuple):
-    """What the memory says of rows: seen for the first time; and of these, whose id came before at another time."""
+    """What the memory says of rows."""
 
     first: Mask
     doubled: Mask
+    """First, but the id came before at another time."""
+    again: Mask
+    """Not first, and the id came at several times."""
 
 
 class Dedupe:
@@ -45,9 +51,10 @@ class Dedupe:
         """Remember every row, in log order, and tell what was known of it.
 
         Times before `since_us` count as forgotten, as a restart has forgotten them. Among times that are not all from
-        `sure_from_us` on nobody knows the first: what came before it was forgotten some day.
+        `sure_from_us` on nobody knows the first: what came before it was forgotten some day. A time that is void itself
+        takes no other one out: that may be the one that came before it, and was forgotten.
         """
-        known = Known(np.ones(times_us.size, dtype=bool), np.zeros(times_us.size, dtype=bool))
+        known = Known(np.ones(times_us.size, dtype=bool), *np.zeros((2, times_us.size), dtype=bool))
         if not times_us.size:
             return known
         ids = _as_bytes(event_ids)
@@ -56,8 +63,11 @@ class Dedupe:
             chosen = ids if rows.size == len(ids) else [ids[row] for row in rows.tolist()]
             first, others = self._remember(org, chosen, times_us[rows])
             known.first[rows] = first
+            if several := self._several.get(org):
+                known.again[rows] = ~first & np.fromiter(map(several.__contains__, chosen), dtype=bool, count=rows.size)
             for at, before in others.items():
-                counted = [time_us for time_us in before if time_us >= since_us]
+                void = chosen[at] + _VOID
+                counted = [time for time in before if time >= since_us and not self._has(org, void, time)]
                 known.doubled[rows[at]] = bool(counted) and min(*counted, int(times_us[rows[at]])) >= sure_from_us
         return known
 

@@ -14,6 +14,7 @@ from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.schemas.event import EPOCH
 from tollmeter.schemas.progress import LogPosition
 from tollmeter.streams.rules.windows.dedupe import Dedupe
+from tollmeter.streams.rules.windows.memory import AHEAD_MS
 from tollmeter.streams.rules.windows.state import State
 
 SOURCE_BITS = 16
@@ -43,16 +44,21 @@ def renew(state: State, log_id: str) -> None:
     What the memory of ids was rebuilt from is the new log: all of it would be taken for resends.
     """
     begin = LogPosition.of(max(state.applied, state.base)).new_log()
-    state.applied, state.base = begin.stamp, begin.stamp + 1
+    state.applied = state.lost_to = begin.stamp
+    state.base = begin.stamp + 1
     state.log_id = log_id
     state.seen = Dedupe(state.rules.seen_cap)
     state.doubled.clear()
-    forgotten(state)
 
 
-def forgotten(state: State) -> None:
-    """Say that ids were forgotten: of those that came up to now nobody knows any more which time was the first."""
-    state.doubles_from_us = max([state.doubles_from_us, *(clock * 1_000 for clock in state.clocks.values())])
+def forgotten(state: State, until_ms: int = 0) -> None:
+    """Say that ids were forgotten: of those that came up to now, or to `until_ms`, nobody knows which time was first.
+
+    A worker that ended without a checkpoint may have known, and have voided the others: nobody may void the first one
+    because it comes again behind another. What is not ahead of its arrival is by AHEAD_MS at most.
+    """
+    known_ms = max([until_ms, *state.clocks.values()]) + AHEAD_MS
+    state.doubles_from_us = max(state.doubles_from_us, known_ms * 1_000)
 
 
 def missing(state: State, hours: list[tuple[str, int]]) -> None:

@@ -139,6 +139,7 @@ def restore(state: State, progress: Progress, cells: pl.DataFrame, policies: Seq
     state.repaired = dict(progress.repaired)
     state.remember_from_us = progress.remember_from_us
     state.doubles_from_us, state.doubled = progress.doubles_from_us, set(progress.doubled)
+    state.lost_to = state.base - 1  # of the log before this one
     for (level, start), part in cells.group_by(["level", "bucket"], maintain_order=True):
         bucket = bucket_at(str(level), int(start.timestamp()))
         numbers = [state.scopes.number(scope) for scope in part.select("org_id", "scope", "name").iter_rows()]

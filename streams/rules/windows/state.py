@@ -73,6 +73,9 @@ class State:
     """Running maximum of received_at per source partition, milliseconds since 1970 UTC."""
     remember_from_us: int = 0
     """Event time from which on ids are remembered; rows from before it are deferred. Moves at barriers only."""
+    lost_to: int = -1
+    """The place up to which records are gone that another owner may have folded; once `applied` is beyond it, it says
+    nothing any more."""
     doubles_from_us: int = 0
     """Event time from which on it is sure which of several times of an id came first: nothing of it is forgotten."""
     doubled: set[Identity] = field(default_factory=set)
