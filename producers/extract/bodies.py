@@ -96,7 +96,8 @@ def _chunks(response: Iterable[object]) -> list[Any]:
 
 def _many(chunks: list[Any], fields: dict[str, Any]) -> Iterator[Body]:
     """A list is a stream, unless its items are whole answers or lines of a batch."""
-    if chunks and all(_batch_line(chunk) is not None or _is_whole(chunk) for chunk in chunks[:MAX_ANSWERS]):
+    apart = all(_batch_line(chunk) is not None or _is_whole(chunk) for chunk in chunks[:MAX_ANSWERS])
+    if chunks and apart and not _grow(chunks):
         for chunk in chunks[:MAX_ANSWERS]:
             yield from _answers(chunk, fields)
         return
@@ -104,6 +105,12 @@ def _many(chunks: list[Any], fields: dict[str, Any]) -> Iterator[Body]:
     for chunk in chunks:
         merged.add(chunk)
     yield Body(merged, fields, True, merged.status)
+
+
+def _grow(chunks: list[object]) -> bool:
+    """Say whether these are one answer as it grows, each in the envelope that answers of a batch have, too."""
+    ids = {text(get(chunk, "response.responseId", "response.response_id")) for chunk in chunks}
+    return len(chunks) > 1 and len(ids) == 1 and "" not in ids
 
 
 def _is_whole(body: object) -> bool:

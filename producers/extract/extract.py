@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tollmeter.producers.client.ids import Ids
+from tollmeter.producers.extract.asked import completed, fields_of
 from tollmeter.producers.extract.bodies import Body, answers_of
 from tollmeter.producers.extract.clean import clean_text, clean_time, cleaned, with_tag
 from tollmeter.producers.extract.families import read_usage
@@ -36,8 +37,9 @@ def extract(
 
     `response` is what the call gave back: an SDK object, a body, a raw response, a LangChain message, or the chunks of
     a stream (list, iterator or iterable), read to its end. `started_at` selects price and window: the present if
-    absent, UTC if it has no zone. `api_key` is hashed into `api_key_id` under `pepper` (TOLLMETER_PEPPER). Further
-    keywords are fields of `UsageEvent` and win. A service left out is filled in by the producer.
+    absent, UTC if it has no zone. `api_key` is hashed into `api_key_id` under `pepper` (TOLLMETER_PEPPER). `asked` are
+    the arguments of the call: they tell what answers do not repeat (quality and size of images, a text to be spoken,
+    the length of a video). Further keywords are fields of `UsageEvent` and win. The producer fills in the service.
 
     No usage in the answer, or what is no count, gives `usage_source` NONE; the tag `usage_problem` then says why. An
     answer of several models becomes one event here, whose cost is PARTIAL: `extract_all` returns one event for each,
@@ -175,7 +177,10 @@ def _event(
 ) -> UsageEvent:
     """Return the event of one model's part of a call; `further` parts have ids of their own."""
     given = dict(fields)
-    api_key, pepper = given.pop("api_key", None), given.pop("pepper", None)
+    api_key, pepper, asked = (given.pop(name, None) for name in ("api_key", "pepper", "asked"))
+    if isinstance(asked, Mapping):
+        given = {**fields_of(asked, given), **given}
+        usage = completed(usage, body.content, asked, str(given.get("model_sent") or model))
     pepper = pepper or os.environ.get("TOLLMETER_PEPPER")
     found = _answered(body, usage, provider or "", started_at, given)
     if model:

@@ -87,7 +87,8 @@ def gemini(body: object, _provider: str) -> Usage:
 
 
 def _modalities(counts: Counts) -> dict[str, float]:
-    extra: dict[str, float] = {}
+    told = bool(items(counts.block, *DETAILS[-1][2]))
+    extra: dict[str, float] = {"cache_audio_read_tokens": 0.0} if told else {}
     for prefix, suffix, lists in DETAILS:
         for item in items(counts.block, *lists):
             modality = text(get(item, "modality")).lower()

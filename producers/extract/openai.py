@@ -53,6 +53,11 @@ RESPONSES = {
 _ALWAYS_SEARCHES = re.compile(r"(?:[\w.-]+/)?gpt-[\w.]+(?:-mini)?-search-(?:preview|api)(?:-\d{4}-\d{2}-\d{2})?")
 """Models of chat completions that search the web for each answer, at a fee a call and without a word in `usage`
 (https://developers.openai.com/api/docs/guides/tools-web-search, chat completions, 2026-11-30)."""
+PREVIEW, PREVIEW_SEARCHES = "web_search_preview", "preview_web_searches"
+"""The earlier tool has another fee with models that do not reason, the searched text in it
+(https://developers.openai.com/api/docs/pricing, web search preview, 2026-11-30)."""
+_BLOCKS = re.compile(r"gpt-4(?:o|\.1)-mini(?:-\d{4}-\d{2}-\d{2})?")
+"""Models that are billed 8,000 tokens for what each search found, of which `usage` says nothing (as above)."""
 SEARCH_ITEMS = {"web_search_call": "web_searches", "file_search_call": "storage_searches"}
 TOOL_CALLS_AT = "usage.tool_calls_details"
 TOOL_CALLS = {"web_search": "web_searches", "search_web": "web_searches", "fetch_url": "url_fetches"}
@@ -174,6 +179,11 @@ def searches(body: object) -> dict[str, float]:
         unit = TOOL_CALLS[name]
         called = counts.take(f"{TOOL_CALLS_AT}.{name}.invocation")
         found[unit] = max(found.get(unit, 0.0), float(called))
+    kinds = [text(get(tool, "type")) for tool in items(body, "tools")]
+    if found.get("web_searches") and any(kind.startswith(PREVIEW) for kind in kinds):
+        found[PREVIEW_SEARCHES] = found.pop("web_searches")
+    elif found.get("web_searches") and "web_search" in kinds and _BLOCKS.fullmatch(text(get(body, "model")).lower()):
+        found["search_blocks"] = found["web_searches"]  # unpriced, so PARTIAL
     if containers:  # 20 minutes of a container are one fee, which other calls may share: unpriced, so PARTIAL
         found["container_sessions"] = float(len(containers))
     return found

@@ -14,6 +14,8 @@ HEARD = ("duration", "audio_duration", "metadata.duration")
 https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded, 2026-11-30)."""
 FILMED = "video.duration"
 """Of xAI (https://docs.x.ai/developers/model-capabilities/video, by the second, 2026-11-30)."""
+UNSTATED = "images_unstated"
+"""Unit of images whose quality and size nobody said (DALL-E's answers never do): PARTIAL where they are priced."""
 IMAGE_TOOL = "tool_usage.image_gen"
 
 
@@ -110,9 +112,11 @@ def video(body: object, _provider: str) -> Usage:
 
 
 def image_variant(body: object, made: float) -> dict[str, float]:
-    """Return the unit of images of another quality or size than usual, where the answer says so."""
-    name = variant_name(text(get(body, "quality")), text(get(body, "size")))
-    return {f"images_{name}": made} if name else {}
+    """Return the unit of images of another quality or size than usual, and that of images unstated."""
+    quality, size = text(get(body, "quality")), text(get(body, "size"))
+    name = variant_name(quality, size)
+    stated = {f"images_{name}": made} if name else {}
+    return stated if quality and size else {**stated, UNSTATED: made}
 
 
 def variant_name(quality: str, size: str) -> str:
@@ -137,7 +141,7 @@ def transcribed(body: object) -> tuple[Part, ...]:
 
 
 def modalities(counts: Counts, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> dict[str, float]:
-    """Return what is not text, by the price book's keys."""
+    """Return what is not text, by the price book's keys; cached kinds also as 0 where the answer tells them apart."""
     extra: dict[str, float] = {}
     for direction, places in (("input", inputs), ("output", outputs)):
         for kind in ("audio", "image", "video"):
@@ -145,4 +149,5 @@ def modalities(counts: Counts, inputs: tuple[str, ...], outputs: tuple[str, ...]
     for kind in ("audio", "image"):
         places = tuple(f"{place}.cached_tokens_details.{kind}_tokens" for place in inputs)
         extra[f"cache_{kind}_read_tokens"] = counts.take(*places)
-    return {name: value for name, value in extra.items() if value}
+    told = counts.has(*(f"{place}.cached_tokens_details" for place in inputs))
+    return {name: value for name, value in extra.items() if value or (told and name.startswith("cache_"))}

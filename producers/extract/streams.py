@@ -5,6 +5,7 @@ session (realtime, live, several responses) has counts of its own.
 """
 
 import json
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
 
@@ -230,17 +231,28 @@ class Merged(dict[str, Any]):
 
 
 def unwrapped(chunk: object) -> object:
-    """Return what a chunk wraps: bytes of Bedrock's event stream, or an event with its data beside its name."""
+    """Return what a chunk wraps: bytes of Bedrock's event stream, an event with its data beside its name, or one of
+    Gemini's answers as its Code Assist hands it on.
+    """
     inner = get(chunk, "chunk.bytes")
     if inner is None and isinstance(get(chunk, "event"), str):
         bare = not isinstance(chunk, Mapping) or chunk.keys() <= _WRAPPING
         inner = get(chunk, "data") if bare else None
+    if inner is None and get(chunk, "response.usageMetadata", "response.candidates") is not None:
+        inner = get(chunk, "response")
     if isinstance(inner, bytes | str):
-        try:
-            inner = json.loads(inner)
-        except (ValueError, RecursionError):
-            return chunk
+        inner = _decoded(inner)
     return inner if isinstance(inner, Mapping) or hasattr(inner, "__dict__") else chunk
+
+
+def _decoded(content: bytes | str) -> object:
+    """Return the document that a chunk carries: as it is, or as the base64 that JSON makes of bytes."""
+    for read in (bytes, b64decode):
+        try:
+            return json.loads(read(content.encode() if isinstance(content, str) else content))
+        except (ValueError, RecursionError):
+            continue
+    return None
 
 
 def speaks(body: object) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from tollmeter.producers.extract.usage import OTHER_TOKENS, Counts, Part, Usage
+from tollmeter.producers.extract.usage import OTHER_TOKENS, UNEXPLAINED_TOKENS, Counts, Part, Usage
 from tollmeter.schemas.event import MAX_TOKENS
 
 _COUNTERS = (
@@ -29,7 +29,9 @@ def usage_of(
     operation: str = "chat",
 ) -> Usage:
     """Return the usage that was read; nothing was stated where the reader found nothing."""
-    units = {name: value for name, value in (extra or {}).items() if value}
+    held = input_tokens if cache_read_tokens + cache_write_tokens <= input_tokens else input_tokens + cache_read_tokens
+    kinds = _cached_kinds(extra or {}, held, cache_read_tokens)
+    units = {name: value for name, value in kinds.items() if value}
     return Usage(
         input_tokens,
         cache_read_tokens,
@@ -42,6 +44,23 @@ def usage_of(
         operation=operation,
         problem=counts.problem,
     )
+
+
+def _cached_kinds(extra: dict[str, float], input_: int, read: int) -> dict[str, float]:
+    """Return the units with what of sound and images was cached, where the answer does not say it.
+
+    As much of the cached input is sound as finds no room in the rest. What may be either is unexplained: cached sound
+    and cached text have prices of their own.
+    """
+    heard = extra.get("input_audio_tokens", 0.0)
+    if not read or "cache_audio_read_tokens" in extra or not (heard or extra.get("input_image_tokens")):
+        return extra
+    short = max(heard + extra.get("input_image_tokens", 0.0) + read - input_, 0.0)
+    sound = min(max(heard + read - input_, 0.0), heard)
+    seen = min(max(short - sound, 0.0), extra.get("input_image_tokens", 0.0))
+    made = {"cache_audio_read_tokens": sound, "cache_image_read_tokens": seen, **extra}
+    doubtful = min(heard, float(read)) - sound
+    return made | ({UNEXPLAINED_TOKENS: extra.get(UNEXPLAINED_TOKENS, 0.0) + doubtful} if doubtful > 0 else {})
 
 
 def whole(usage: Usage) -> Usage:

@@ -6,6 +6,8 @@ state stays: an estimate only fills what is missing, and never lowers a count.
 
 from typing import Any
 
+from tollmeter.producers.extract.asked import of_variant
+from tollmeter.producers.extract.openai_media import UNSTATED
 from tollmeter.producers.extract.usage import get, items
 from tollmeter.schemas.event import MAX_TOKENS, UsageEvent
 
@@ -56,12 +58,11 @@ def _len(value: object) -> int:
     return len(value) if isinstance(value, str) else 0
 
 
-def with_variant(event: UsageEvent, variant: str) -> UsageEvent:
-    """Return the event of images with the quality and size that were asked for, where only their number is billed."""
-    units = event.extra_units
-    if not variant or "images" not in units or len(units) > 1 or event.input_tokens or event.output_tokens:
+def with_variant(event: UsageEvent, variant: str | None) -> UsageEvent:
+    """Return the event of images with the quality and size that were asked for, where the answer does not say them."""
+    if UNSTATED not in event.extra_units:
         return event
-    return event.model_copy(update={"extra_units": {**units, f"images_{variant}": units["images"]}})
+    return event.model_copy(update={"extra_units": of_variant(event.extra_units, variant)})
 
 
 def filled(event: UsageEvent, input_tokens: int, output_tokens: int) -> dict[str, Any]:

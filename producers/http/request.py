@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tollmeter.producers.extract.openai_media import variant_name
+from tollmeter.producers.extract.asked import variant_asked
 from tollmeter.producers.extract.served import PROVIDER_HOSTS
 from tollmeter.producers.http.models import UNREADABLE, named, named_in_form
 from tollmeter.producers.http.weight import answers, output_limit, prompt_tokens, read_object
@@ -123,8 +123,9 @@ class Asked:
     """How many answers are asked for."""
     weight: int = 0
     """Tokens of input that the guard counts at least: images, files and arguments of tools included."""
-    image: str = ""
-    """Quality and size of the images that are wanted, as units of images are named: hd_large, medium ..."""
+    image: str | None = ""
+    """Quality and size of the images that are wanted, as units of images are named: hd_large, medium ...; "" the usual
+    ones, None where the model chooses or nobody can read it."""
     models: tuple[str, ...] = ()
     """Further models that the request names; "" for one that cannot be read."""
 
@@ -143,7 +144,8 @@ def read_request(path: str, content_type: str, content: bytes, encoding: str = "
     operation = _operation(path.lower().rstrip("/"))
     if "multipart/form-data" in content_type:
         form = named_in_form(content)
-        return Asked(operation, form.model, models=form.others) if operation else None
+        image = None if operation == "image" else ""
+        return Asked(operation, form.model, image=image, models=form.others) if operation else None
     read = read_object(content, encoding.strip().lower())
     body = read or {}
     model, others = named(path, read)
@@ -158,9 +160,13 @@ def read_request(path: str, content_type: str, content: bytes, encoding: str = "
         next((provider for end, provider in SPEAKS if path.lower().rstrip("/").endswith(end)), ""),
         answers(body),
         MAX_TOKENS if read is None else prompt_tokens(body),
-        variant_name(str(body.get("quality", "")), str(body.get("size", ""))) if operation == "image" else "",
+        _variant(model, read) if operation == "image" else "",
         others if len(model) <= MAX_TEXT_CHARS else (*others, UNREADABLE),
     )
+
+
+def _variant(model: str, body: Mapping[str, object] | None) -> str | None:
+    return variant_asked(model, body.get("quality"), body.get("size")) if body else None
 
 
 def is_surely_call(host: str, path: str, model: str) -> bool:

@@ -76,6 +76,7 @@ def _fields(payload: Document, kwargs: Document, began: datetime, ended: datetim
         "session_id": payload.get("session_id"),
         "user_id": metadata.get("user_api_key_user_id") or payload.get("end_user") or kwargs.get("user"),
         "stream": bool(payload.get("stream")),
+        "asked": kwargs.get("optional_params"),
     }
     if failed:
         fields |= {

@@ -80,6 +80,8 @@ def test_images_have_the_quality_and_size_that_were_asked_for(server: Server) ->
     asked = {"model": "dall-e-3", "prompt": "p", "quality": "hd", "size": "1792x1024"}
     (event,) = call(server, "/v1/images/generations", asked, {"created": 1, "data": [{"url": "u"}]})
     assert event.extra_units == {"images": 1, "images_hd_large": 1}
+    (event,) = call(server, "/v1/images/generations", asked | {"quality": None, "size": None}, {"data": [{"url": "u"}]})
+    assert event.extra_units == {"images": 1}  # what is not asked for is the ordinary quality and size
 
 
 def test_text_generation_inference(server: Server) -> None:

@@ -45,7 +45,8 @@ CASES = {
         )
         | {"service_tier": "flex"},
         (1000, 400, 100, 0, 300, 120),
-        extra={"input_audio_tokens": 50, "output_audio_tokens": 20},
+        # nobody says whether the cached input was the sound
+        extra={"input_audio_tokens": 50, "output_audio_tokens": 20, "unexplained_tokens": 50},
         fields={"model_used": "gpt-4o-2024-08-06", "provider_request_id": "chatcmpl-1", "service_tier": "flex"},
     ),
     "openai embeddings": Case(
@@ -101,7 +102,7 @@ CASES = {
     "openai images priced each": Case(
         {"created": 1, "data": [{"url": "https://x", "revised_prompt": "p"}]},
         (0, 0, 0, 0, 0, 0),
-        extra={"images": 1},
+        extra={"images": 1, "images_unstated": 1},
         fields={"operation": "image", "usage_source": "PROVIDER"},
         given={"model_sent": "dall-e-3"},
     ),

@@ -34,6 +34,9 @@ _KNOWN_COST = ("PRICED", "PARTIAL", "OVERRIDE", "FREE")
 @click.option("--service-tier", default=None, help="Tier that was served; default: told by the answer.")
 @click.option("--processing", default=None, type=click.Choice(["REALTIME", "BATCH"]), help="How it was processed.")
 @click.option("--prompt-chars", default=None, type=click.IntRange(min=0), help="Characters sent: speech is billed so.")
+@click.option(
+    "--asked", default=None, metavar="JSON", help='Arguments of the call that answers do not repeat: {"quality": "hd"}.'
+)
 @click.option("--at", type=INSTANT, default=None, help="Time of the call, such as 2026-11-22T10:00:00Z; default: now.")
 @click.option("--case", is_flag=True, help="FILE has input or stream, keywords, at and right: compare with right.")
 @json_option
@@ -50,6 +53,8 @@ def quote(
         raise UserError("give a FILE with an answer, or - for stdin")
     settings: Settings = context.obj
     keywords = {name: value for name, value in given.items() if value is not None}
+    if "asked" in keywords:
+        keywords["asked"] = _arguments(keywords["asked"])
     book = open_book(settings)
     answer = _read(file)
     if case:
@@ -60,6 +65,16 @@ def quote(
         print_json({"events": [one.document() for one in priced]})
     else:
         show(priced)
+
+
+def _arguments(given: object) -> dict[str, object]:
+    try:
+        asked = json.loads(str(given))
+    except (ValueError, RecursionError):
+        asked = None
+    if not isinstance(asked, dict):
+        raise UserError('--asked: give the arguments of the call as a JSON object, such as {"quality": "hd"}')
+    return asked
 
 
 def _read(name: str) -> object:

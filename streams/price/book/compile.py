@@ -4,6 +4,7 @@ The library keeps its own precedence; nothing here re-implements it. Of the pric
 and `speed` are compiled: what an event can state.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -17,7 +18,7 @@ from genai_prices.data_units import unit_data
 from genai_prices.types import ModelInfo, ModelPrice, Provider, StartDateConstraint, TieredPrices, TimeOfDateConstraint
 
 from tollmeter.schemas.money import PICO_PER_USD
-from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, IMAGES, Band, Leaf, Unit, leaves, second_of
+from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, IMAGES, OUTPUT, Band, Leaf, Unit, leaves, second_of
 
 PROVIDERS: tuple[Provider, ...] = tuple(providers)
 SOURCE = f"genai-prices {version('genai-prices')}"
@@ -37,7 +38,7 @@ UNTOLD_TOKENS = ("cache_storage_tokens", "other_model_tokens", "unexplained_toke
 UNPRICED = (
     *("connector_calls", "container_sessions", "document_search_calls", "generated_images", "input_images"),
     *("maps_searches", "premium_web_searches", "video_seconds", "fallback_credits", "guardrail_units"),
-    "store_groundings",
+    *("store_groundings", "preview_web_searches", "search_blocks"),
 )
 """Units of answers that no source prices; an override may."""
 
@@ -54,6 +55,9 @@ LATTICE = {
     key: Unit(key, raw["per"], frozenset(raw.get("dimensions", {}).items())) for key, raw in unit_data.items()
 } | _own_units()
 UNIT_OF_PRICE = {raw.get("price_key", key): LATTICE[key] for key, raw in unit_data.items()}
+
+SOUND = "output_audio_tokens"
+_WORDS = re.compile(r"[-_.]")
 
 Context = tuple[tuple[str, str], ...]
 Sized = tuple[int, dict[str, int], bool]
@@ -85,7 +89,8 @@ def compile_model(provider: str, model: ModelInfo) -> Iterator[Band]:
     for context in contexts(model):
         for begin, end in pairwise(seconds):
             for first, last, (sized, unlisted) in _runs(model, context, days, begin):
-                for above, prices, exact in sized:
+                for above, listed, exact in sized:
+                    prices = _with_sound(model.id, listed)
                     yield Band(
                         provider=provider,
                         model=model.id,
@@ -102,6 +107,13 @@ def compile_model(provider: str, model: ModelInfo) -> Iterator[Band]:
                         partial=unlisted,
                         sure_from=first or BEGINS,
                     )
+
+
+def _with_sound(model: str, prices: dict[str, int]) -> dict[str, int]:
+    """Return the prices with that of sound where a model makes nothing else: its output price is of sound."""
+    if "tts" not in _WORDS.split(model) or OUTPUT not in prices:
+        return prices
+    return dict(sorted({SOUND: prices[OUTPUT], **prices}.items()))
 
 
 def _runs(

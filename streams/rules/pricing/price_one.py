@@ -55,6 +55,9 @@ INFORMATIVE = frozenset(
 """Units that are billed as their whole unless listed apart, so lacking a price of their own makes nothing PARTIAL.
 Audio is not among them: it is far dearer than text wherever it is priced."""
 
+IMAGES_UNSTATED = "images_unstated"
+"""Unit of images whose quality and size nobody said."""
+
 FAILED = frozenset(("ERROR", "CANCELLED"))
 """Calls that made no image unless they say so."""
 
@@ -140,6 +143,8 @@ def status_of(plan: Plan, band: Band, counts: Counts, day: int) -> str:
     billed = counts.keys() - INFORMATIVE
     if not band.prices.keys() & set(COUNTERS):  # priced per image, second or character: tokens are but informative
         billed -= set(COUNTERS)
+    if IMAGES_UNSTATED in billed and not any(unit.startswith(f"{IMAGES}_") for unit in band.prices):
+        billed -= {IMAGES_UNSTATED}  # one price for all
     if plan.partial or band.partial or day < band.sure_day or not billed <= band.prices.keys():
         return "PARTIAL"
     return "OVERRIDE" if band.layer == OVERRIDE else "PRICED"
