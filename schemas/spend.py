@@ -52,6 +52,8 @@ class Spend(BaseModel):
     """Rounded down."""
     forecast: int | None
     """Expected at the period's end at the mean pace so far; None while too little of the period has passed."""
+    usd_nano: int | None = None
+    """What these calls cost in USD, of a limit in another currency: `spent` lacks those without an exchange rate."""
 
     @property
     def key(self) -> str:

@@ -100,6 +100,7 @@ def spend(
     at_s: int = NOON,
     zone: str = "UTC",
     partitions: int = 4,
+    usd_nano: int | None = None,
 ) -> Record:
     """Return the spend row of a scope in the period that holds `at_s`."""
     starts, ends = period_of(window, zone, at_s)
@@ -120,6 +121,7 @@ def spend(
         remaining=max(0, limit - spent),
         percent=spent * 100 // limit,
         forecast=None,
+        usd_nano=usd_nano,
     )
     return topics.SPEND, row.key, row.model_dump_json().encode()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
+from tollmeter.producers.guard.account import Account
 from tollmeter.schemas.policy import ASKED_COLUMNS
 from tollmeter.streams.rules.limits.policies import Budget
 
@@ -25,19 +26,6 @@ SLICE = 16
 FAR = 1 << 62
 
 Reason = Literal["used", "reserved", "share"]
-
-
-class Account:
-    """One scope, kind of period and unit. `spent` counts while the clock is before `ends_s`; without a row: nothing."""
-
-    __slots__ = ("ends_s", "held", "partition", "spent", "stamp")
-
-    def __init__(self) -> None:
-        self.spent = 0
-        self.ends_s = 0
-        self.stamp = -1
-        self.partition = -1
-        self.held = 0
 
 
 class Bound(NamedTuple):
@@ -184,7 +172,7 @@ class Accounts:
             parts = self._parts
             for account, limit, unit, _ in bounds:
                 after = account.held + amounts[unit]
-                left = limit - account.spent if now_s < account.ends_s else limit
+                left = limit - account.counted if now_s < account.ends_s else limit
                 # What is well within the share is within the rest: the usual case costs one comparison.
                 if after * parts >= left and enforce and self._refuses(account.held, after, left):
                     for earlier in bounds:
@@ -266,7 +254,7 @@ class Accounts:
 def _refusal(bounds: tuple[Bound, ...], amounts: Amounts, now_s: int) -> Refusal:
     """Name the limit that refuses: the first that is used up, else the first that the call does not fit into."""
     views = [
-        (bound, bound.account.spent if now_s < bound.account.ends_s else 0, bound.account.held) for bound in bounds
+        (bound, bound.account.counted if now_s < bound.account.ends_s else 0, bound.account.held) for bound in bounds
     ]
     for bound, spent, held in views:
         if spent + held >= bound.limit:

@@ -7,7 +7,7 @@ from tollmeter.producers.guard.accounts import UNITS, Bound, Refusal, Reservatio
 from tollmeter.producers.guard.decision import Allow, Deny
 from tollmeter.producers.guard.exchange import InForce
 from tollmeter.producers.guard.limits import MONEY, Caller
-from tollmeter.producers.guard.prices import UNPRICED
+from tollmeter.producers.guard.prices import UNPRICED, Prices
 from tollmeter.producers.guard.question import Question
 from tollmeter.producers.guard.snapshot import Snapshot
 from tollmeter.schemas.addresses import caller_form, normal_address
@@ -108,6 +108,8 @@ class Decider:
         stale = not self._trusting if as_of_ms is None else wall_ms - as_of_ms > self._stale_ms
         rates = known.prices.rates() if binding.foreign and known.prices is not None else NO_RATES
         unrated, fx_stale = _rated(bounds, rates) if binding.foreign else (False, False)
+        if rates and _count_unrated(bounds, known.prices):
+            fx_stale = True
         if (stale or unrated) and self._closed and (bounds or not known.loaded):
             return refusals.budget_unknown(known.staleness_ms(org), refusals.UNHEARD if stale else refusals.UNRATED)
         if not bounds:
@@ -121,7 +123,8 @@ class Decider:
         found = known.accounts.reserve(bounds, amounts, partition or 0, now_s, mono_ms, not stale)
         if isinstance(found, Refusal):
             unit = UNITS[found.bound.unit]
-            return refusals.over_budget(self._http_status, found, now_s, unit in rates and rates[unit].stale)
+            old = unit in rates and (rates[unit].stale or found.bound.account.unrated > 0)
+            return refusals.over_budget(self._http_status, found, now_s, old)
         return Allow(est, found, status, stale or unrated, fx_stale)
 
 
@@ -129,3 +132,13 @@ def _rated(bounds: Iterable[Bound], rates: Mapping[str, InForce]) -> tuple[bool,
     """Tell whether some limit has no rate, so that nothing is set aside for it, and whether some has one too old."""
     foreign = {UNITS[bound.unit] for bound in bounds if bound.unit < MONEY} - {UNITS[0]}
     return not foreign <= rates.keys(), any(name in rates and rates[name].stale for name in foreign)
+
+
+def _count_unrated(bounds: Iterable[Bound], prices: Prices | None) -> bool:
+    """Let calls that had no rate when they were priced count by the last one known; tell whether there are any."""
+    found = False
+    for account, _, unit, _ in bounds:
+        if prices is not None and 0 < unit < MONEY:
+            account.unrated = prices.unrated(UNITS[unit], account.starts_s, account.spent, account.usd_nano)
+            found = found or account.unrated > 0
+    return found

@@ -158,6 +158,10 @@ class Prices:
         """Return today's rate of each other currency; none where none is known: nothing can be set aside in it then."""
         return self._exchange.on(self._now_s() // DAY_SECONDS)
 
+    def unrated(self, currency: str, since_s: int, spent: int, usd_nano: int) -> int:
+        """Return what calls since then count that `spent` lacks for want of a rate (`Exchange.unrated`)."""
+        return self._exchange.unrated(currency, since_s // DAY_SECONDS, self._now_s() // DAY_SECONDS, spent, usd_nano)
+
     def _listing(self, provider: str, model: str) -> Listing:
         seller = self._catalogue.provider(provider, model)
         owner, name = self._aliased(seller, model)

@@ -41,6 +41,7 @@ class SpendView:
         account.stamp, account.partition = row.stamp, row.partition
         # In this order: a check between the two lines sees too much for a moment, never nothing.
         account.spent = row.spent
+        account.usd_nano, account.starts_s = row.usd_nano or 0, row.starts_s
         # A rolling period that has moved on has lost some of the old, and its next row is a moment away.
         account.ends_s = row.ends_s + STEP_S if row.period.startswith("rolling") else row.ends_s
 

@@ -212,6 +212,38 @@ def test_limit_in_another_currency_goes_on_with_an_old_rate_and_a_margin_and_say
             assert decision.body["fx_stale"] is True
 
 
+@pytest.mark.parametrize(
+    ("spent", "usd_nano", "counted", "marked"),
+    [
+        pytest.param(0, USD, 945_000_000, True, id="no call had a rate: 1 USD x 0.9 x 1.05"),
+        pytest.param(
+            450_000_000, USD, 450_000_000 + 495_000_000, True, id="half of them had one: at most what is left"
+        ),
+        pytest.param(900_000_000, USD, 900_000_000, False, id="all had one"),
+        pytest.param(894_000_000, USD, 894_000_000, False, id="a hundredth may be the rates' doing"),
+        pytest.param(945_000_000, USD, 945_000_000, False, id="all had an old one, and its margin"),
+        pytest.param(0, 0, 0, False, id="nothing was used"),
+        pytest.param(500_000_000, None, 500_000_000, False, id="a row of before, which does not say"),
+    ],
+)
+def test_calls_made_before_a_currency_had_a_rate_count_by_the_last_one_and_a_margin_and_it_says_so(
+    spent: int, usd_nano: int | None, counted: int, marked: bool
+) -> None:
+    """What the row lacks is never 0 to a limit. The call costs 0.01 USD, at 0.9 that is 9,000,000 nano-EUR."""
+    for short, passes in ((0, True), (1_000, False)):
+        limit = counted + 9_000_000 - short
+        policy = rows.policy(Policy(org_id="acme", daily_limit_micro=limit // 1_000, currency="EUR"))
+        guard = guard_at(None, policy, rows.spend(spent, limit, unit="EUR", usd_nano=usd_nano))
+        feed(guard, old_rate("2026-11-22"))
+        decision = guard.check("gpt-a", **CALL)
+        assert bool(decision) == passes
+        if isinstance(decision, Allow):
+            assert decision.fx_stale == marked
+        else:
+            assert decision.body.get("fx_stale", False) == marked
+            assert decision.body["used"] == counted
+
+
 def test_a_rate_of_tomorrow_is_no_rate_yet_and_one_in_usd_is_never_stale() -> None:
     limit = rows.policy(Policy(org_id="acme", daily_limit_micro=9_000, currency="EUR"))
     guard = guard_at(None, limit, settings=Settings(guard_fail="closed"))

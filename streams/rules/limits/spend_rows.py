@@ -12,6 +12,7 @@ from tollmeter.streams.rules.limits.budgets import level_of, used
 from tollmeter.streams.rules.limits.periods import forecast_of, period_of
 from tollmeter.streams.rules.limits.policies import Budget
 from tollmeter.streams.rules.limits.used import at_risk_nano, totals_of
+from tollmeter.streams.rules.pricing.fx import CURRENCIES
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import CALLS
 
@@ -32,7 +33,8 @@ def spend_rows(state: State, scopes: Iterable[int]) -> list[Spend]:
         numbers = np.array([scope for scope, _ in bound], dtype=np.int64)
         totals = totals_of(state, bound[0][1], numbers, now_s)
         spent, risk = used(totals, bound[0][1].unit).tolist(), at_risk_nano(totals).tolist()
-        rows += [_row(state, *one, now_s) for one in zip(bound, spent, risk, strict=True)]
+        usd = used(totals, "USD").tolist() if bound[0][1].unit in CURRENCIES else [None] * len(bound)
+        rows += [_row(state, *one, now_s) for one in zip(bound, spent, risk, usd, strict=True)]
     return rows
 
 
@@ -67,7 +69,9 @@ def _named(state: State, scope: int) -> bool:
     return any(said_kind == kind and said_name for said_kind, said_name in about)
 
 
-def _row(state: State, bound: tuple[int, Budget], spent: int, risk_nano: int, now_s: int) -> Spend:
+def _row(
+    state: State, bound: tuple[int, Budget], spent: int, risk_nano: int, usd_nano: int | None, now_s: int
+) -> Spend:
     scope, budget = bound
     org_id, kind, name = state.scopes.names[scope]
     starts_s, ends_s = period_of(budget.limit.window, budget.timezone, now_s)
@@ -89,6 +93,7 @@ def _row(state: State, bound: tuple[int, Budget], spent: int, risk_nano: int, no
         remaining=max(0, budget.amount - spent),
         percent=spent * 100 // budget.amount,
         forecast=forecast,
+        usd_nano=usd_nano,
     )
 
 
