@@ -1,7 +1,7 @@
 """kill -9 at any moment of reprice, close, both imports and forget: books balance, and the command completes the rest.
 
 A round starts a command as a process, kills it, asks `verify`, runs the command to its end and compares with plain
-Python: nothing is lost, nothing twice. `make test` takes a sample, the nightly form 200 rounds.
+Python: nothing is lost, nothing twice. `make test` takes a sample, the nightly form 200 rounds, 10 to a line.
 """
 
 import json
@@ -131,15 +131,18 @@ class Books:
             assert (document["forgotten"], document["totals_kept"]) == (True, True), document
 
 
-@pytest.mark.parametrize("rounds", [5, pytest.param(200, marks=pytest.mark.nightly)])
+NIGHTLY = [pytest.param(10, seed, marks=pytest.mark.nightly) for seed in range(1, 21)]
+
+
+@pytest.mark.parametrize(("rounds", "seed"), [(5, 16), *NIGHTLY])
 def test_killed_at_any_moment(
-    line_settings: Settings, workers: Workers, tmp_path: Path, eventually: Callable[..., Any], rounds: int
+    line_settings: Settings, workers: Workers, tmp_path: Path, eventually: Callable[..., Any], rounds: int, seed: int
 ) -> None:
     line = line_settings.model_copy(update={"checkpoint_s": 0.5, "rollup_quiet_s": 0.5})
     workers.ready("price", "ledger", "watch", line=line)
     run(_publish(line, [call(number) for number in range(CALLS)]))
     client = connect(line)
-    books, rng, took, killed = Books(line, client, tmp_path), random.Random(16), dict[str, float](), Counter[str]()
+    books, rng, took, killed = Books(line, client, tmp_path), random.Random(seed), dict[str, float](), Counter[str]()
     books.hold(eventually)
     for number in range(rounds):
         kind = KINDS[number % len(KINDS)]
