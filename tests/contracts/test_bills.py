@@ -251,6 +251,48 @@ def test_what_cannot_be_a_bill_is_refused_in_one_line(seeded: Settings, tmp_path
     assert "no bill of anthropic" in run(seeded, reconcile, "--provider", "anthropic", "--month", "2026-11").stderr
 
 
+def test_a_bill_of_another_organisation_takes_the_place_of_none(
+    seeded: Settings, tmp_path: Path, made: November
+) -> None:
+    """Reports of an organisation do not say whose they are; keys and projects do."""
+    page = json.loads(json.dumps(usage_page(made), default=float))
+    for bucket in page["data"]:
+        for result in bucket["results"]:
+            result |= {"api_key_id": f"other-{result['api_key_id']}", "project_id": "proj_other"}
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(page), encoding="utf-8")
+    said = refused(seeded, path)
+    assert "which the bill of openai for these days does not know" in said
+    assert "--account NAME takes it as another organisation's, --account default as the same one's" in said
+    assert taken(seeded, path, "--account", "org-other")["days"]["new"] == 30
+    client = connect(seeded)
+    client.command("DELETE FROM provider_cost_days WHERE account = 'org-other'")
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--provider", "anthropic"], "this is a bill of openai, not of anthropic"),
+        (["--account", "a", "--currency", "EUR"], "of a CSV with --map"),
+        (["--map", "day=Day", "--map", "amount=Cost"], "--map needs --provider"),
+        (["--map", "day=Day", "--map", "amount=Cost", "--provider", "x"], "is JSON: --map says"),
+    ],
+)
+def test_words_that_do_not_fit_the_file(
+    seeded: Settings, tmp_path: Path, made: November, words: list[str], why: str
+) -> None:
+    path = tmp_path / "costs.json"
+    path.write_text(json.dumps(costs_page(made), default=float), encoding="utf-8")
+    assert why in refused(seeded, path, *words)
+
+
+def test_a_provider_has_one_name_in_any_case(seeded: Settings, tmp_path: Path, made: November) -> None:
+    path = tmp_path / "costs.json"
+    path.write_text(json.dumps(costs_page(made), default=float), encoding="utf-8")
+    assert taken(seeded, path, "--provider", " OpenAI ")["provider"] == "openai"
+
+
 def refused_account(settings: Settings, file: Path) -> str:
     from dataclasses import replace
 

@@ -66,6 +66,8 @@ SINCE = Since()
 @click.option("--provider", default="", help="Whose bill it is, where the file does not say (with --map).")
 @click.option("--account", default="", help="The account that pays, where several are imported.")
 @click.option("--map", "mapped", multiple=True, metavar="FIELD=COLUMN", help="What a column of any other CSV is.")
+@click.option("--currency", default="", help="Of its amounts, where no column says it [default: USD].")
+@click.option("--decimal", type=click.Choice(("comma", "point")), help="How its amounts are written.")
 @click.option("--fetched", type=INSTANT, help="When the bill was fetched [default: the age of the newest file].")
 @click.option("--dry-run", is_flag=True, help="Read and say what is in it; store nothing.")
 @json_option
@@ -77,6 +79,8 @@ def import_bill(
     provider: str,
     account: str,
     mapped: Sequence[str],
+    currency: str,
+    decimal: str | None,
     fetched: datetime | None,
     dry_run: bool,
     as_json: bool,
@@ -91,11 +95,13 @@ def import_bill(
         from tollmeter.admin.bills import mapped as mapping
         from tollmeter.admin.bills.reading import read
 
-        columns = mapping.mapping(mapped) if mapped else None
-        bill = in_usd(settings, read(files, provider, columns))
+        columns = mapping.mapping(mapped, currency.strip(), decimal or "") if mapped else None
+        if columns is None and (currency or decimal):
+            raise UserError("--currency and --decimal are of a CSV with --map: other files say it themselves")
+        bill = in_usd(settings, read(files, provider.strip().lower(), columns))
     now = datetime.now(UTC)
     newest = datetime.fromtimestamp(max(file.stat().st_mtime for file in files), UTC)
-    keep(settings, bill, account, files[0].name, fetched or min(now, newest), dry_run=dry_run, as_json=as_json)
+    keep(settings, bill, account.strip(), files[0].name, fetched or min(now, newest), dry_run=dry_run, as_json=as_json)
 
 
 PROVIDERS = ("openai", "anthropic", "openrouter")
@@ -132,7 +138,7 @@ def fetch(
     with refusing():
         for pages in pages_of(source, key, since, now.date(), address):
             bill = in_usd(settings, parse(pages))
-            keep(settings, bill, account, pages[0][0].partition(",")[0], now, dry_run=False, as_json=as_json)
+            keep(settings, bill, account.strip(), pages[0][0].partition(",")[0], now, dry_run=False, as_json=as_json)
 
 
 def keep(

@@ -1,10 +1,13 @@
 """A bill as lines of one form, whoever wrote it: a day of UTC, what it names, tokens or units, and exact money."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import NamedTuple
+
+from tollmeter.schemas.escapes import one_line
 
 TOKENS = ("input", "cache_read", "cache_write", "output")
 """Meters that count tokens, each token once: input is what was neither read from nor written to a cache."""
@@ -16,15 +19,21 @@ ALL = "all"
 PROMPT = "prompt"
 """All input tokens together, where a bill does not tell apart what a cache held."""
 METERS = (*TOKENS, REQUESTS, OTHER, ALL, PROMPT)
-MAX_AMOUNT = Decimal(10) ** 12
+MAX_AMOUNT, MAX_QUANTITY = Decimal(10) ** 12, Decimal(10) ** 24
+YEARS = range(2001, 2149)
 EXACT = Context(prec=76, rounding=ROUND_HALF_EVEN)
 """Sums of amounts lose nothing in it: the usual 28 digits are too few."""
 PLACES = 18
 """Decimals that an amount is kept with; what has more is rounded there, half to even."""
+_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,80}(?:\.[0-9]{0,80})?|\.[0-9]{1,80})(?:[eE][-+]?[0-9]{1,4})?")
+_LONGEST = 400
 
 
 class BillError(ValueError):
     """The bill cannot be taken: one line says which file, what is wrong and what to do. Nothing was changed."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(one_line(" ".join(said.split()), _LONGEST))
 
 
 class Line(NamedTuple):
@@ -72,7 +81,11 @@ def make_bill(
     """Return the bill with lines of the same description added up. Raises `BillError`."""
     sums: dict[tuple[object, ...], list[Decimal | None]] = {}
     kept: dict[tuple[object, ...], Line] = {}
+    if odd := [day for day in days if day.year not in YEARS]:
+        raise BillError(f"{odd[0]} cannot be a day of this bill")
     for line in lines:
+        if line.quantity is not None and abs(line.quantity) > MAX_QUANTITY:
+            raise BillError(f"{line.day}: {line.quantity} {line.unit} cannot be")
         if line.amount is not None and abs(line.amount) > MAX_AMOUNT:
             raise BillError(f"{line.day}: an amount of {line.amount} {line.currency} cannot be")
         if line.quantity is not None and not (line.meter == OTHER or line.quantity >= 0):
@@ -104,23 +117,32 @@ def rounded(amount: Decimal | None) -> Decimal | None:
 
 def number(value: object, what: str) -> Decimal:
     """Return a number as it is written, never through a float's digits. Raises `BillError`."""
-    if isinstance(value, bool) or value is None:
-        raise BillError(f"{what}: {value!r} is no number")
-    try:
-        found = Decimal(str(value).strip())
-    except ArithmeticError:
-        raise BillError(f"{what}: {value!r} is no number") from None
-    if not found.is_finite():
-        raise BillError(f"{what}: {value!r} is no number")
-    return found
+    written = "" if value is None else str(value).strip()
+    if not _NUMBER.fullmatch(written):
+        comma = ": expected a decimal point and no separator of thousands" if "," in written else ""
+        raise BillError(f"{what}: {shown(value)} is no number{comma}")
+    return Decimal(written)
+
+
+def shown(value: object) -> str:
+    """Return a value as a message says it: what is long is cut."""
+    said = repr(value)
+    return said if len(said) <= 60 else f"{said[:60]} ..."
 
 
 def counted(value: object, what: str) -> Decimal:
     """Return a whole count of at least 0. Raises `BillError`."""
     found = number(value, what)
     if found < 0 or found != found.to_integral_value():
-        raise BillError(f"{what}: {value!r} is no count")
+        raise BillError(f"{what}: {shown(value)} is no count")
     return found
+
+
+def objects(value: object, what: str) -> list[dict[str, object]]:
+    """Return a list of JSON objects. Raises `BillError`."""
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise BillError(f"{what}: {shown(value)} is no list of objects")
+    return value
 
 
 def get(row: Mapping[str, object], name: str, where: str) -> object:

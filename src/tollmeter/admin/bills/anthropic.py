@@ -16,6 +16,8 @@ from tollmeter.streams.rules.bills.lines import (
     get,
     make_bill,
     number,
+    objects,
+    shown,
     text,
 )
 
@@ -43,10 +45,7 @@ def read(documents: Sequence[Document]) -> Bill:
         begin = moment(bucket["starting_at"], where)
         at = f"{where}, {begin:%Y-%m-%d}"
         day = days.cover(begin, moment(get(bucket, "ending_at", at), at), at)
-        results = get(bucket, "results", at)
-        if not isinstance(results, list):
-            raise BillError(f"{at}: 'results' is no list")
-        for result in results:
+        for result in objects(get(bucket, "results", at), f"{at}: 'results'"):
             is_cost = "amount" in result
             sources.add("anthropic.cost" if is_cost else "anthropic.usage")
             lines += _cost(day, result, at) if is_cost else _usage(day, result, at)
@@ -70,7 +69,9 @@ def _about(day: date, result: dict[str, Any]) -> Line:
 def _cost(day: date, result: dict[str, Any], at: str) -> Iterator[Line]:
     raw = result["amount"]
     if not isinstance(raw, str):
-        raise BillError(f"{at}: amount {raw} is no text: Anthropic states cents as text, so this may be other units")
+        raise BillError(
+            f"{at}: amount {shown(raw)} is no text: Anthropic states cents as text, so this may be other units"
+        )
     currency = text(result, "currency").upper()
     if not currency:
         raise BillError(f"{at}: an amount without a currency")
@@ -98,5 +99,8 @@ def _usage(day: date, result: dict[str, Any], at: str) -> Iterator[Line]:
     }
     for meter, count in tokens.items():
         yield about._replace(meter=meter, quantity=count, unit="tokens")
-    for name, count in (result.get("server_tool_use") or {}).items():
+    used = result.get("server_tool_use") or {}
+    if not isinstance(used, dict):
+        raise BillError(f"{at}: 'server_tool_use' is no object")
+    for name, count in used.items():
         yield about._replace(line_item=name, unit=name, quantity=counted(count, f"{at}: {name}"))

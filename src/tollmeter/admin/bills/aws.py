@@ -5,17 +5,19 @@ product whose name is the model. Amounts are unblended costs.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
 from typing import Any
 
 from tollmeter.admin.bills.pages import day_of, moment
-from tollmeter.streams.rules.bills.lines import EXACT, OTHER, Bill, BillError, Line, get, make_bill, number, text
+from tollmeter.streams.rules.bills.lines import EXACT, OTHER, Bill, BillError, Line, get, make_bill, number, shown, text
 
 PROVIDER, SOURCE = "aws", "aws.cur"
 MARK = "line_item_usage_start_date"
 COLUMNS = (
+    "identity_line_item_id",
+    "identity_time_interval",
     "bill_billing_period_start_date",
     "bill_payer_account_id",
     "bill_bill_type",
@@ -44,6 +46,10 @@ _KINDS = (
     ("input", re.compile(r"input[-_]?token", re.IGNORECASE)),
     ("output", re.compile(r"output[-_]?token", re.IGNORECASE)),
 )
+
+
+def is_aws(row: Mapping[str, object]) -> bool:
+    return MARK in row
 
 
 def read(where: str, rows: Iterable[dict[str, Any]]) -> Bill:
@@ -87,7 +93,7 @@ def _line(day: date, row: dict[str, Any], at: str) -> Line:
     unit = text(row, "pricing_unit")
     factor = UNITS.get(unit.lower())
     if meter != OTHER and factor is None:
-        raise BillError(f"{at}: {usage_type} in unit {unit!r}: expected 1K tokens, 1M tokens or tokens")
+        raise BillError(f"{at}: {usage_type} in unit {shown(unit)}: expected 1K tokens, 1M tokens or tokens")
     return Line(
         day,
         meter,

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from tollmeter.streams.rules.bills.lines import EXACT, OTHER, Bill, BillError, Line, make_bill, number, text
+from tollmeter.streams.rules.bills.lines import EXACT, OTHER, Bill, BillError, Line, make_bill, number, shown, text
 
 PROVIDER, SOURCE = "azure", "azure.cost"
 _AI = re.compile(r"openai|foundry|cognitive|azure ai", re.IGNORECASE)
@@ -34,7 +34,7 @@ def read(where: str, rows: Iterable[dict[str, Any]]) -> Bill:
     accounts = set()
     for count, raw in enumerate(rows, 1):
         at = f"{where}, row {count}"
-        row = {name.lower().strip("\ufeff"): value for name, value in raw.items()}
+        row = {name.lower(): value for name, value in raw.items()}
         accounts.add(text(row, "billingaccountid", "billingaccountname", "subscriptionid", "subscriptionguid"))
         day = _day(text(row, "date", "usagedatetime", "usagedate"), at)
         days.add(day)
@@ -54,7 +54,7 @@ def _day(value: str, at: str) -> date:
             return datetime.strptime(value[:10], form).date()  # noqa: DTZ007 - a day, no time
         except ValueError:
             continue
-    raise BillError(f"{at}: {value!r} is no date: expected 2026-11-30 or 11/30/2026")
+    raise BillError(f"{at}: {shown(value)} is no date: expected 2026-11-30 or 11/30/2026")
 
 
 def _line(day: date, row: dict[str, Any], at: str) -> Line:
@@ -86,6 +86,6 @@ def _tokens(quantity: str, unit: str, at: str) -> Decimal | None:
         return None
     found = _UNIT.match(unit.strip())
     if not found:
-        raise BillError(f"{at}: unit {unit!r}: expected a number of tokens such as 1K or 1M")
+        raise BillError(f"{at}: unit {shown(unit)}: expected a number of tokens such as 1K or 1M")
     factor = EXACT.multiply(Decimal(found["count"]), Decimal(_SCALES[(found["scale"] or "").upper()]))
     return EXACT.multiply(number(quantity, f"{at}: quantity"), factor)

@@ -8,7 +8,20 @@ from decimal import Decimal
 from typing import Any
 
 from tollmeter.admin.bills.pages import day_of, moment
-from tollmeter.streams.rules.bills.lines import EXACT, OTHER, Bill, BillError, Line, add, get, make_bill, number, text
+from tollmeter.streams.rules.bills.lines import (
+    EXACT,
+    OTHER,
+    Bill,
+    BillError,
+    Line,
+    add,
+    get,
+    make_bill,
+    number,
+    objects,
+    shown,
+    text,
+)
 
 PROVIDER, SOURCE = "google", "google.billing"
 _AI = re.compile(r"vertex|gemini|generative language|ai platform|claude", re.IGNORECASE)
@@ -87,7 +100,10 @@ def _inner(row: Mapping[str, object], outer: str, name: str) -> str:
     """Return a field of a record, nested as in JSON or flat as in CSV (`sku.description`, `sku_description`)."""
     inside = row.get(outer)
     if isinstance(inside, str) and inside.startswith("{"):
-        inside = json.loads(inside, parse_float=Decimal)
+        try:
+            inside = json.loads(inside, parse_float=Decimal)
+        except (ValueError, RecursionError):
+            raise BillError(f"{outer}: {shown(inside)} is no JSON object") from None
     if isinstance(inside, dict):
         return text(inside, name)
     return text(row, f"{outer}.{name}", f"{outer}_{name}")
@@ -96,8 +112,6 @@ def _inner(row: Mapping[str, object], outer: str, name: str) -> str:
 def _list(value: object, at: str) -> list[dict[str, Any]]:
     try:
         found = json.loads(value, parse_float=Decimal) if isinstance(value, str) and value.strip() else value or []
-    except ValueError:
-        raise BillError(f"{at}: credits: {str(value)[:60]!r} is no list") from None
-    if not isinstance(found, list):
-        raise BillError(f"{at}: credits: {str(value)[:60]!r} is no list")
-    return found
+    except (ValueError, RecursionError):
+        found = value
+    return objects(found, f"{at}: credits")

@@ -20,6 +20,8 @@ from tollmeter.streams.rules.bills.lines import (
     get,
     make_bill,
     number,
+    objects,
+    shown,
     text,
 )
 
@@ -52,10 +54,7 @@ def read(documents: Sequence[Document]) -> Bill:
         begin = moment(bucket["start_time"], where)
         at = f"{where}, {begin:%Y-%m-%d}"
         day = days.cover(begin, moment(get(bucket, "end_time", at), at), at)
-        results = get(bucket, "results", at)
-        if not isinstance(results, list):
-            raise BillError(f"{at}: 'results' is no list")
-        for result in results:
+        for result in objects(get(bucket, "results", at), f"{at}: 'results'"):
             kind = str(get(result, "object", at))
             kinds.add(kind)
             lines += [line._replace(day=day) for line in _lines(kind, result, at, day)]
@@ -86,7 +85,7 @@ def _lines(kind: str, result: dict[str, Any], at: str, day: date) -> Iterator[Li
         field = UNITS[name]
         yield about._replace(line_item=name, unit=field, quantity=counted(get(result, field, at), f"{at}: {field}"))
     else:
-        raise BillError(f"{at}: results of kind {kind!r} are not known here: costs and usage.* are")
+        raise BillError(f"{at}: results of kind {shown(kind)} are not known here: costs and usage.* are")
 
 
 def _cost(about: Line, result: dict[str, Any], at: str) -> Line:

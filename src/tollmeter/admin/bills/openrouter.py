@@ -17,6 +17,8 @@ from tollmeter.streams.rules.bills.lines import (
     get,
     make_bill,
     number,
+    objects,
+    shown,
     text,
 )
 
@@ -32,8 +34,7 @@ def read(documents: Sequence[Document]) -> Bill:
     lines: list[Line] = []
     seen: dict[date, str] = {}
     for where, document in documents:
-        rows = get(document, "data", where) if isinstance(document, dict) else document
-        assert isinstance(rows, list)
+        rows = objects(get(document, "data", where) if isinstance(document, dict) else document, f"{where}: 'data'")
         here = set()
         for number_, row in enumerate(rows, 1):
             at = f"{where}, entry {number_}"
@@ -50,7 +51,7 @@ def _day(value: object, at: str) -> date:
     try:
         return date.fromisoformat(str(value)[:10])
     except ValueError:
-        raise BillError(f"{at}: {value!r} is no date") from None
+        raise BillError(f"{at}: {shown(value)} is no date") from None
 
 
 def _lines(day: date, row: dict[str, Any], at: str) -> Iterator[Line]:

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from tollmeter.streams.rules.bills.lines import BillError, get
+from tollmeter.streams.rules.bills.lines import YEARS, BillError, get, shown
 
 Document = tuple[str, Any]
 """Where it is from (a file, an address), and the JSON."""
@@ -28,9 +28,9 @@ def buckets(documents: Sequence[Document], begins: str) -> list[tuple[str, dict[
                 raise BillError(f"{where}: entry {number} has no {begins!r}: this is no bucket of a report")
             found.append((where, bucket))
     _all_there(pages, begins)
-    found.sort(key=lambda one: str(one[1][begins]))
+    found.sort(key=lambda one: moment(one[1][begins], one[0]))
     for (first, one), (second, other) in pairwise(found):
-        if one[begins] == other[begins]:
+        if moment(one[begins], first) == moment(other[begins], second):
             places = first if first == second else f"{first} and {second}"
             twice = f"the bucket that begins at {one[begins]} is there twice"
             raise BillError(f"{places}: {twice}: import one of them, and one report at a time")
@@ -88,18 +88,19 @@ def moment(value: object, where: str) -> datetime:
         else:
             found = datetime.fromisoformat(str(value).replace(" UTC", "+00:00"))
     except (ValueError, OverflowError, OSError):
-        raise BillError(f"{where}: {value!r} is no time") from None
+        raise BillError(f"{where}: {shown(value)} is no time") from None
     found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    if not 2000 < found.year < 2200:
-        raise BillError(f"{where}: {value!r} is out of range")
+    if found.year not in YEARS:
+        raise BillError(f"{where}: {shown(value)} is out of range")
     return found.astimezone(UTC)
 
 
 class Days:
-    """Which days a report covers, and which of them whole."""
+    """Which days a report covers, and which of them whole. Its buckets come in order of time."""
 
     def __init__(self) -> None:
         self._seconds: dict[date, float] = {}
+        self._end: datetime | None = None
 
     def cover(self, begin: datetime, end: datetime, where: str) -> date:
         """Note [begin, end), which lies within one day; return the day. Raises `BillError`."""
@@ -110,6 +111,12 @@ class Days:
                 f"{where}: the bucket from {begin.isoformat()} to {end.isoformat()} is no part of one day of UTC: "
                 "fetch the report by day or hour"
             )
+        if self._end is not None and begin < self._end:
+            raise BillError(
+                f"{where}: the bucket from {begin.isoformat()} lies within the one before it: import pages of one "
+                "bucket_width"
+            )
+        self._end = end
         self._seconds[day] = self._seconds.get(day, 0.0) + length
         return day
 

@@ -1,36 +1,38 @@
 """Files to one bill: what kind of file it is says its content. Nothing is stored here, so a refusal changes nothing."""
 
-import csv
 import gzip
-import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from tollmeter.admin.bills import anthropic, aws, azure, google, mapped, openai, openrouter
 from tollmeter.admin.bills.pages import Document, refuse_error
-from tollmeter.streams.rules.bills.lines import Bill, BillError
+from tollmeter.admin.bills.tables import DELIMITERS, Rows, apart, rows_of, text_of
+from tollmeter.streams.rules.bills.lines import Bill, BillError, objects
 
-PARQUET, GZIP = b"PAR1", b"\x1f\x8b"
-MAX_CELL = 1 << 24
+GZIP = b"\x1f\x8b"
 KNOWN = (
     "OpenAI usage or costs, Anthropic usage or cost report, AWS CUR 2.0, Google billing export, Azure cost export, "
     "OpenRouter activity; any other CSV by --provider and --map FIELD=COLUMN"
 )
 
 
-def read(files: Sequence[Path], provider: str = "", columns: Mapping[str, str] | None = None) -> Bill:
+def read(files: Sequence[Path], provider: str = "", columns: mapped.Columns | None = None) -> Bill:
     """Return the bill that these files are together. Raises `BillError`."""
     contents = [(str(file), _content(file)) for file in files]
-    if columns:
+    if columns is not None:
         if not provider:
             raise BillError("--map needs --provider: whose bill is it?")
-        return mapped.read(str(files[0]), _rows_of_all(contents), provider, columns)
+        if documents := [where for where, content in contents if _is_json(content)]:
+            raise BillError(f"{documents[0]} is JSON: --map says what the columns of a CSV or Parquet file are")
+        tables = [
+            (where, rows_of(where, content, DELIMITERS if columns.decimal else ",")) for where, content in contents
+        ]
+        return mapped.read(tables, provider, columns)
     if all(_is_json(content) for _, content in contents):
         bill = _json_bill([(where, _json(where, content)) for where, content in contents])
     else:
@@ -64,7 +66,7 @@ def _json(where: str, content: bytes) -> object:
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no JSON")
 
-    text = _text(where, content)
+    text = text_of(where, content)
     try:
         return json.loads(text, parse_float=Decimal, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
@@ -75,13 +77,6 @@ def _json(where: str, content: bytes) -> object:
             except (ValueError, RecursionError):
                 pass
         raise BillError(f"{where} is no JSON, or breaks off: {str(error)[:100]}") from None
-
-
-def _text(where: str, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BillError(f"{where} is not UTF-8") from None
 
 
 def _json_bill(documents: Sequence[Document]) -> Bill:
@@ -95,8 +90,8 @@ def _json_bill(documents: Sequence[Document]) -> Bill:
         if known and all(kind(row) for row in known):
             return read_(documents)
     if known and all(google.is_google(row) for row in known):
-        rows = [row for _, document in documents for row in document]
-        return google.read(documents[0][0], rows)
+        tables = [(where, enumerate(objects(document, where), 1)) for where, document in documents]
+        return google.read(documents[0][0], apart(tables))
     raise BillError(f"{documents[0][0]}: no bill in a form that is known here: {KNOWN}")
 
 
@@ -112,53 +107,15 @@ def _first(where: str, document: object) -> dict[str, Any] | None:
 
 
 def _table_bill(where: str, contents: Sequence[tuple[str, bytes]]) -> Bill:
-    rows = _rows_of_all(contents)
+    rows: Rows = apart([(file, rows_of(file, content)) for file, content in contents])
     head = next(rows, None)
     if head is None:
         raise BillError(f"{where}: no row in it")
-
-    def all_rows() -> Iterator[dict[str, Any]]:
-        yield head
-        yield from rows
-
-    if aws.MARK in head:
-        return aws.read(where, all_rows())
-    if google.is_google(head):
-        return google.read(where, all_rows())
-    if azure.is_azure(head):
-        return azure.read(where, all_rows())
+    for kind, read_ in (
+        (aws.is_aws, aws.read),
+        (google.is_google, google.read),
+        (azure.is_azure, azure.read),
+    ):
+        if kind(head):
+            return read_(where, chain((head,), rows))
     raise BillError(f"{where}: columns {', '.join(list(head)[:6])} ... are no bill that is known here: {KNOWN}")
-
-
-def _rows_of_all(contents: Sequence[tuple[str, bytes]]) -> Iterator[dict[str, Any]]:
-    seen: dict[bytes, str] = {}
-    for where, content in contents:
-        if content in seen:
-            raise BillError(f"{seen[content]} and {where} are the same file: import one of them")
-        seen[content] = where
-        yield from _rows(where, content)
-
-
-def _rows(where: str, content: bytes) -> Iterator[dict[str, Any]]:
-    if content[:4] == PARQUET:
-        yield from _parquet(where, content)
-        return
-    csv.field_size_limit(MAX_CELL)
-    reader = csv.DictReader(io.StringIO(_text(where, content)), strict=True)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise BillError(f"{where}, line {reader.line_num}: more or fewer cells than the head has")
-            yield row
-    except csv.Error as error:
-        raise BillError(f"{where}, line {reader.line_num}: no CSV: {error}") from None
-
-
-def _parquet(where: str, content: bytes) -> Iterator[dict[str, Any]]:
-    try:
-        frame = pl.read_parquet(io.BytesIO(content))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise BillError(f"{where} is no Parquet, or breaks off: {str(error)[:100]}") from None
-    if aws.MARK in frame.columns:
-        frame = frame.select(name for name in aws.COLUMNS if name in frame.columns)
-    yield from frame.iter_rows(named=True)

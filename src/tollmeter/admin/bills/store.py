@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -66,7 +66,29 @@ def account_of(client: ClickHouse, bill: Bill, stated: str) -> str:
             f"this is a bill of account {account}; bills of {bill.provider} so far are of {', '.join(known)}: "
             f"--account {account} takes it as one more"
         )
+    if known and not stated:
+        _refuse_strangers(client, bill, account)
     return account
+
+
+def _refuse_strangers(client: ClickHouse, bill: Bill, account: str) -> None:
+    """Raise `BillError` for a bill that names none of the keys, nor of the projects, known of its days.
+
+    Reports of an organisation do not say whose they are: another one's would take the place of what is there.
+    """
+    span = {"since": min(bill.days), "until": max(bill.days) + timedelta(days=1)}
+    rows = client.query(load("bill_names"), {"provider": bill.provider, "account": account, **span})
+    pairs = [
+        ({row[name] for row in rows} - {""}, {getattr(line, name) for line in bill.lines} - {""})
+        for name in ("key_ref", "project")
+    ]
+    told = [(known, named) for known, named in pairs if known and named]
+    if told and all(known.isdisjoint(named) for known, named in told):
+        known, named = (min(names) for names in told[0])
+        raise BillError(
+            f"this bill speaks of {named}, which the bill of {bill.provider} for these days does not know ({known}): "
+            f"--account NAME takes it as another organisation's, --account {account} as the same one's"
+        )
 
 
 def days(client: ClickHouse, provider: str = "", account: str = "", **span: date) -> list[dict[str, Any]]:
