@@ -9,9 +9,10 @@ import asyncio
 import io
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -23,7 +24,7 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.priced import IDENTITY, VOID
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse
-from tollmeter.sinks.clickhouse.queries import load
+from tollmeter.sinks.clickhouse.queries import load, moment
 from tollmeter.streams.rules.records.encode import PRICED_DTYPES
 from tollmeter.streams.rules.windows.amend import (
     STATED,
@@ -41,6 +42,7 @@ from tollmeter.streams.rules.windows.amend import (
 
 IDS_ASKED = 1_000
 POLL_S = 0.2
+ALWAYS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 Identity = tuple[Any, ...]
 
 
@@ -68,11 +70,16 @@ class Plan:
     """What each identity shall be in the ledger, empty rows of moved calls included."""
 
 
-def stored(client: ClickHouse, ids: Sequence[str]) -> pl.DataFrame:
-    """Return the ledger's rows of these ids in contract columns, text as text. Raises `Unavailable`."""
+def stored(client: ClickHouse, ids: Sequence[str], span: tuple[datetime, datetime] = ALWAYS) -> pl.DataFrame:
+    """Return the ledger's rows of these ids in contract columns, text as text, from the first to the last of `span`.
+
+    Without a span the whole ledger is looked through. Raises `Unavailable`.
+    """
     frames = [pl.DataFrame(schema=PRICED_DTYPES)]
+    first, last = map(moment, span)
     for begin in range(0, len(ids), IDS_ASKED):
-        answer = client.arrow(load("correct_rows"), {"ids": list(ids[begin : begin + IDS_ASKED])})
+        asked = {"ids": list(ids[begin : begin + IDS_ASKED]), "first": first, "last": last}
+        answer = client.arrow(load("correct_rows"), asked)
         found = pl.read_ipc_stream(io.BytesIO(answer)).rename({"id": "event_id"})
         frames.append(found.select(pl.col(name).cast(kind) for name, kind in PRICED_DTYPES.items()))
     return pl.concat(frames)
@@ -167,8 +174,15 @@ def _by_org(was: pl.DataFrame, now: pl.DataFrame) -> list[Part]:
 
 def send(settings: Settings, parts: Iterable[Part], reason: str) -> None:
     """Return when every record is acknowledged by all brokers, one after the other. Raises `CorrectionError`."""
-    try:
+    with saying(settings):
         asyncio.run(send_all(settings, list(parts), reason))
+
+
+@contextmanager
+def saying(settings: Settings) -> Iterator[None]:
+    """Say in one line why corrections could not be sent. Raises `CorrectionError`."""
+    try:
+        yield
     except (KafkaError, OSError) as error:
         raise CorrectionError(
             f"{BrokerAway(settings, error)}, then repeat the command: what was sent already counts once"
@@ -203,8 +217,10 @@ def await_stored(client: ClickHouse, sent: Plan, wait_s: float) -> Outcome:
     """Return when the ledger has what was sent, or the time is over. Raises `Unavailable`."""
     deadline = time.monotonic() + wait_s
     ids = sorted({row["event_id"] for row in sent.revisions.values()})
+    times = [row["event_time"] for row in sent.revisions.values()]
     while True:
-        found = {identity(row): row for row in stored(client, ids).iter_rows(named=True)}
+        rows = stored(client, ids, (min(times), max(times))) if times else stored(client, ids)
+        found = {identity(row): row for row in rows.iter_rows(named=True)}
         late = [
             key for key, row in sent.revisions.items() if key not in found or found[key]["revision"] < row["revision"]
         ]

@@ -12,7 +12,8 @@ from datetime import UTC, date, datetime, time, timedelta
 import polars as pl
 
 from tollmeter.admin.corrections import Plan
-from tollmeter.admin.reprice import Pace, Send, Wanted, last_of, parts_of, slices
+from tollmeter.admin.reprice import Pace, Wanted, last_of, parts_of, slices
+from tollmeter.admin.sending import Send
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.price.book.book import PriceBook

@@ -17,6 +17,7 @@ import polars as pl
 
 from tollmeter.admin.corrections import Plan, identity
 from tollmeter.admin.reports.asked import NO_FILTER, Asked
+from tollmeter.admin.sending import Send
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.rules.records.encode import PRICED_DTYPES
@@ -25,7 +26,6 @@ from tollmeter.streams.rules.windows.amend import Part, Price, repriced
 SLICE_ROWS = 50_000
 UTC_ZONE = ZoneInfo("UTC")
 GROUPS = ("day", "model_id", "org_id")
-Send = Callable[[list[Part]], None]
 
 
 @dataclass(frozen=True)

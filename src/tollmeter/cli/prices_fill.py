@@ -23,10 +23,11 @@ def fill(settings: Settings, book: str, rate: float, wait: float, as_json: bool)
     The line does it when PRICE begins with another book, and once an hour. What has a cost keeps it ('tollmeter
     reprice' changes that). A second run changes nothing.
     """
-    from tollmeter.admin.corrections import CorrectionError, await_stored, is_known, send
+    from tollmeter.admin.corrections import CorrectionError, await_stored, is_known
     from tollmeter.admin.late_prices import REASON, Priced
     from tollmeter.admin.late_prices import fill as price_late
     from tollmeter.admin.reprice import Pace
+    from tollmeter.admin.sending import sending
     from tollmeter.cli.prices import expect_book, open_book
 
     found = open_book(settings)
@@ -36,9 +37,8 @@ def fill(settings: Settings, book: str, rate: float, wait: float, as_json: bool)
         with reading(settings) as client, bar("calls that had no price", None) as progress:
             published = is_known(client, found.id)
             if published:
-                done = price_late(
-                    client, found, lambda parts: send(settings, parts, REASON), Pace(rate), progress.advance
-                )
+                with sending(settings, REASON) as send:
+                    done = price_late(client, found, send, Pace(rate), progress.advance)
             if done.last.revisions and not await_stored(client, done.last, wait).stored:
                 err.print("sent, and not in the ledger yet: is the ledger worker running?")
     except CorrectionError as problem:

@@ -110,15 +110,17 @@ def fill_fx(settings: Settings, wait: float, as_json: bool) -> None:
 
 def _fill(settings: Settings, wait_s: float) -> int:
     """Return how many calls got an amount. Raises `UserError` when ledger or broker do not answer."""
-    from tollmeter.admin.corrections import CorrectionError, await_stored, send
+    from tollmeter.admin.corrections import CorrectionError, await_stored
     from tollmeter.admin.late_rates import REASON, fill
+    from tollmeter.admin.sending import sending
     from tollmeter.cli.prices import open_book
     from tollmeter.cli.progress import bar
 
     book = open_book(settings)
     try:
         with reading(settings) as client, bar("calls that waited for a rate", None) as progress:
-            found = fill(client, book, lambda parts: send(settings, parts, REASON), progress.advance)
+            with sending(settings, REASON) as send:
+                found = fill(client, book, send, progress.advance)
             if found.last.revisions and not await_stored(client, found.last, wait_s).stored:
                 err.print("sent, and not in the ledger yet: is the ledger worker running?")
     except CorrectionError as problem:

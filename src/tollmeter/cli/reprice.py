@@ -1,6 +1,7 @@
 """`tollmeter reprice`: past calls at the present prices. `tollmeter whatif`: what they would have cost otherwise."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,8 @@ def reprice(
     changes nothing. --dry-run shows before and after by day, model and organisation.
     """
     from tollmeter.admin import reprice as past
-    from tollmeter.admin.corrections import CorrectionError, await_stored, send
+    from tollmeter.admin.corrections import CorrectionError, await_stored, is_known
+    from tollmeter.admin.sending import sending
     from tollmeter.cli.prices import expect_book, open_book
     from tollmeter.sinks.clickhouse.books import store_book
     from tollmeter.streams.price.book.publish import document
@@ -62,12 +64,12 @@ def reprice(
     expect_book(book, str(options["book"]))
     with reading(settings) as client:
         try:
-            if not dry_run:
+            if not dry_run and not is_known(client, book.id):
                 store_book(client, document(book)[1])  # whoever reads a corrected row finds the rule that priced it
-            with bar("calls", past.count(client, wanted)) as progress:
-                sender = None if dry_run else (lambda parts: send(settings, parts, reason))
+            sender = nullcontext(None) if dry_run else sending(settings, reason)
+            with bar("calls", past.count(client, wanted)) as progress, sender as send:
                 pace = past.Pace(rate)
-                summary, last = past.reprice(client, wanted, book.price, sender, pace, progress.advance)
+                summary, last = past.reprice(client, wanted, book.price, send, pace, progress.advance)
             stored = await_stored(client, last, wait).stored if last.revisions else not dry_run
         except CorrectionError as problem:
             raise UserError(f"{problem}: what was sent already counts once, run the command again") from None
