@@ -123,7 +123,7 @@ class BillKey(BaseModel):
 
 
 class CostLine(BaseModel):
-    """A cost of each month that no call shows: a subscription, or seats. Amounts in nano-units of its currency."""
+    """A cost of each month that no call shows: a subscription, seats, a fee; below zero a credit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -131,8 +131,8 @@ class CostLine(BaseModel):
     name: _Name
     provider: Annotated[str, Field(min_length=1, max_length=64)]
     quantity: Annotated[int, Field(gt=0, le=10**7, strict=True)] = 1
-    unit_nano: Annotated[int, Field(gt=0, le=10**16, strict=True)]
-    """What one costs a month."""
+    unit_nano: Annotated[int, Field(ge=-(10**16), le=10**16, strict=True)]
+    """What one costs a month, in nano-units of `currency`."""
     currency: Literal["USD", "EUR", "RUB"] = "USD"
     since: Annotated[str, Field(pattern=_MONTH)]
     """The first month, of UTC."""

@@ -370,7 +370,10 @@ _LISTED = {
         stream: src/tollmeter/cli/export.py src/tollmeter/cli/report_rows.py
         answer: src/tollmeter/server/answers/costs.py src/tollmeter/server/pages/calls.py
             src/tollmeter/server/pages/spend.py""",
-    "csv, focus": "csv: src/tollmeter/admin/focus.py\nstream: src/tollmeter/cli/charges.py",
+    "csv, focus": """
+        csv: src/tollmeter/admin/focus.py
+        json: src/tollmeter/admin/focus_costs.py
+        stream: src/tollmeter/cli/charges.py""",
     "membership": """
         csv: src/tollmeter/admin/policy_files.py
         yaml: src/tollmeter/admin/policy_files.py

@@ -4,9 +4,11 @@ import csv
 import io
 import json
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
@@ -14,10 +16,12 @@ from tests.priced_rows import insert, row
 from tollmeter.admin import close as closing
 from tollmeter.admin import cost_lines
 from tollmeter.admin.bills.reconcile import stated_keys
+from tollmeter.admin.focus import failures
 from tollmeter.cli.allocate import allocate
 from tollmeter.cli.bills_cost import cost
 from tollmeter.cli.close import close
 from tollmeter.cli.export import export
+from tollmeter.cli.report import report
 from tollmeter.schemas.registry import BillKey, CostLine
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
@@ -162,3 +166,69 @@ def test_keys_of_bills_are_kept(client: ClickHouse) -> None:
         [(BillKey(provider="openai", ref="key_abc", api_key_id="k").key, "", 9 << 20)],
     )
     assert stated_keys(client, "openai") == {}
+
+
+CREDIT = CostLine(org_id="", name="promo", provider="openai", unit_nano=-5 * 10**9, since="2026-11", currency="EUR")
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.0"])
+def test_a_focus_file_has_them_as_purchases_and_credits(
+    client: ClickHouse, ledger_settings: Settings, tmp_path: Path, version: str
+) -> None:
+    put(client, 1, SEATS, PLAN, CREDIT)
+    words = ["--focus", version, "--format", "parquet", "--month", "2026-11", "--output", str(tmp_path / "f.parquet")]
+    done = CliRunner().invoke(export, words, obj=ledger_settings)
+    assert done.exit_code == 0, done.output
+    frame = pl.read_parquet(tmp_path / "f.parquet")
+    assert failures(frame, version) == []
+    beside = frame.filter(pl.col("ChargeCategory") != "Usage").sort("ChargeDescription")
+    assert beside.select(
+        "ChargeDescription", "ChargeCategory", "BilledCost", "ListUnitPrice", "PricingQuantity"
+    ).rows() == [
+        ("plan", "Purchase", Decimal(25), Decimal(25), Decimal(1)),
+        ("promo", "Credit", Decimal("-6.25"), Decimal("-6.25"), Decimal(1)),
+        ("seats", "Purchase", Decimal(360), Decimal(30), Decimal(12)),
+    ]
+    assert beside["ConsumedQuantity"].null_count() == 3
+    if version == "1.2":
+        prices = beside.select("PricingCurrency", "PricingCurrencyListUnitPrice", "PricingCurrencyEffectiveCost").rows()
+        assert prices == [
+            ("EUR", Decimal(20), Decimal(20)),
+            ("EUR", Decimal(-5), Decimal(-5)),
+            ("USD", Decimal(30), Decimal(360)),
+        ]
+    statement, _ = closing.close(client, NOVEMBER, "", LATER)
+    booked = statement.content["totals"]["cost_nano"] + statement.content["cost_line_totals"]["cost_nano"]
+    assert int(frame["BilledCost"].sum() * 10**9) == booked
+    only = CliRunner().invoke(export, [*words, "--model", "m"], obj=ledger_settings)
+    assert only.exit_code == 0
+    assert set(pl.read_parquet(tmp_path / "f.parquet")["ChargeCategory"]) == {"Usage"}
+
+
+def test_what_no_rate_values_is_left_out_and_said(
+    client: ClickHouse, ledger_settings: Settings, tmp_path: Path
+) -> None:
+    put(client, 1, SEATS, PLAN)
+    client.command("TRUNCATE TABLE fx_rates")
+    words = ["--focus", "1.2", "--format", "csv", "--month", "2026-11", "--output", str(tmp_path / "f.csv")]
+    done = CliRunner().invoke(export, words, obj=ledger_settings)
+    assert "left out: 1 costs without calls whose value in USD is not known" in done.stderr
+    with (tmp_path / "f.csv").open(encoding="utf-8", newline="") as file:
+        kinds = [row["ChargeCategory"] for row in csv.DictReader(file)]
+    assert (kinds.count("Purchase"), kinds.count("Credit")) == (1, 0)
+
+
+@pytest.mark.parametrize(("unit", "usd"), [(-3, -4), (-1, -1), (3, 4), (1, 1), (-2, -2), (2, 2), (-5, -6), (5, 6)])
+def test_a_credit_is_rounded_as_its_amount(client: ClickHouse, unit: int, usd: int) -> None:
+    """At 0.8 a dollar, half to even: 1.25 is 1, 2.5 is 2, 3.75 is 4, 6.25 is 6."""
+    put(client, 1, PLAN.model_copy(update={"unit_nano": unit}))
+    assert cost_lines.of_month(client, "2026-11", "", LATER.date())[0]["cost_nano"] == usd
+
+
+def test_a_report_of_a_month_says_what_it_leaves_out(client: ClickHouse, ledger_settings: Settings) -> None:
+    put(client, 1, SEATS, PLAN)
+    said = "not in these sums: 2 costs without calls, 385.00 USD"
+    for words, there in ((("--month", "2026-11"), True), (("--month", "2026-11", "--user", "u"), False)):
+        done = CliRunner().invoke(report, ["spend", *words], obj=ledger_settings)
+        assert done.exit_code == 0, done.output
+        assert (said in done.stderr) == there

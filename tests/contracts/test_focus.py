@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests import environments
+from tests.contracts.test_cost_lines import SEATS, put
 from tests.contracts.test_reprice import Record
 from tests.exchange import dated
 from tests.usage_rows import avro, fields
@@ -31,6 +32,7 @@ from tollmeter.streams.rules.records.encode import blocks, encode_dicts
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
+CREDIT = SEATS.model_copy(update={"org_id": "", "name": "promo", "unit_nano": -5 * 10**9})
 SPAN = ["--since", "2026-11-01", "--until", "2026-11-29"]
 NANO = (2_500, 1_250, 10_000)
 """gpt-4o: nano-USD per token in, read from a cache, out."""
@@ -134,11 +136,15 @@ def failed(file: Path, out: Path) -> set[str]:
 @pytest.mark.nightly
 def test_the_validator_of_1_0_finds_nothing(client: ClickHouse, ledger_settings: Settings, tmp_path: Path) -> None:
     fill(client, 34_000)
+    client.command("TRUNCATE TABLE registry")
+    put(client, 1, SEATS, CREDIT)
     file = tmp_path / "f.csv"
     written(ledger_settings, "1.0", file)
     assert failed(file, tmp_path / "report.xml") == set()
     with file.open(encoding="utf-8", newline="") as text:
-        rows = list(csv.DictReader(text))[:300]
+        every = list(csv.DictReader(text))
+    assert [row["ChargeCategory"] for row in every[-2:]] == ["Credit", "Purchase"]
+    rows = every[:300]
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, rows[0])
     writer.writeheader()

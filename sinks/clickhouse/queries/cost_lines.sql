@@ -1,4 +1,4 @@
--- Costs of a month that no call shows: subscriptions and seats, with their value in USD at the newest rate up to the end of
+-- Costs of a month that no call shows, credits below zero, with their value in USD at the newest rate up to the end of
 -- the month, not older than so many days; NULL without one. A quotient is rounded half to even, as money is.
 WITH
     toDate(concat({month:String}, '-01')) AS first,
@@ -7,7 +7,7 @@ SELECT org_id, name, provider, cost_centre, quantity, unit_nano, currency, quant
     multiIf(
         currency = 'USD', toNullable(amount_nano),
         isNull(rate), NULL,
-        toInt64(intDiv(scaled, rate) + toInt64(scaled % rate * 2 > rate OR (scaled % rate * 2 = rate AND intDiv(scaled, rate) % 2 = 1)))
+        toInt64(sign * (intDiv(scaled, rate) + toInt64(scaled % rate * 2 > rate OR (scaled % rate * 2 = rate AND intDiv(scaled, rate) % 2 = 1))))
     ) AS cost_nano,
     if(currency = 'USD', NULL, rate_day) AS fx_date
 FROM
@@ -17,7 +17,8 @@ FROM
         JSONExtractString(value, 'provider') AS provider, JSONExtractString(value, 'cost_centre') AS cost_centre,
         JSONExtractInt(value, 'quantity') AS quantity, JSONExtractInt(value, 'unit_nano') AS unit_nano,
         JSONExtractString(value, 'currency') AS currency,
-        toInt256(quantity) * toInt256(unit_nano) * toInt256(1000000000) AS scaled,
+        if(unit_nano < 0, -1, 1) AS sign,  -- a credit is rounded as its amount without the sign
+        toInt256(quantity) * toInt256(sign * unit_nano) * toInt256(1000000000) AS scaled,
         r.day AS rate_day, CAST(r.per_usd_nano AS Nullable(Int256)) AS rate
     FROM registry AS l FINAL
     LEFT JOIN

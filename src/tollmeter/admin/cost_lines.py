@@ -1,9 +1,10 @@
-"""Costs that no call shows, subscriptions and seats: by month, with their value in USD where there is a rate."""
+"""Costs that no call shows, such as seats, fees, credits: by month, with their value in USD where there is a rate."""
 
 from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
+from tollmeter.admin.reports.asked import Asked
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load
 
@@ -18,6 +19,20 @@ def of_month(client: ClickHouse, month: str, org: str, today: date) -> list[Row]
     asked = {"month": month, "org_id": org, "today": today, "max_age_days": MAX_AGE_DAYS}
     rows = client.query(load("cost_lines"), asked)
     return [{**row, "fx_date": None if row["fx_date"] is None else f"{row['fx_date']}"} for row in rows]
+
+
+def of_period(client: ClickHouse, asked: Asked, today: date) -> list[Row]:
+    """Return the lines of the months that begin in the period, each with its month. Raises `Unavailable`.
+
+    Whoever asks for a user, a model or a key asks for calls alone.
+    """
+    filters = asked.filters
+    if any(filters[name] for name in filters if name not in ("org_id", "provider")):
+        return []
+    rows = (
+        {**row, "month": month} for month in asked.months() for row in of_month(client, month, filters["org_id"], today)
+    )
+    return [row for row in rows if filters["provider"] in ("", row["provider"])]
 
 
 def totals(lines: Iterable[Row]) -> Row:

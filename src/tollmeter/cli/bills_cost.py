@@ -1,4 +1,4 @@
-"""`tollmeter bills cost`: costs that no call shows, subscriptions and seats; in statements and the journal."""
+"""`tollmeter bills cost`: costs that no call shows; they stand in statements, the journal and FOCUS files."""
 
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -16,19 +16,20 @@ from tollmeter.settings import Settings
 
 CURRENCIES = ("USD", "EUR", "RUB")
 COLUMNS = ("org_id", "name", "provider", "cost_centre", "quantity", "each", "currency", "amount", "usd", "fx_date")
+MOST_NANO = 10**16
 _name, _org = click.argument("name"), click.option("--org", default=None, help="Organisation [default: TOLLMETER_ORG].")
 
 
 @click.group(cls=Group)
 def cost() -> None:
-    """Costs of each month that no call shows: subscriptions, seats."""
+    """Costs of each month that no call shows: subscriptions, seats, fees, credits."""
 
 
 @cost.command("set")
 @_name
 @_org
 @click.option("--provider", required=True, help="Who bills it: openai, anthropic, ...")
-@click.option("--amount", required=True, help="What one costs a month, such as 30 or 19.99.")
+@click.option("--amount", required=True, help="What one costs a month, such as 30 or 19.99; a credit is negative.")
 @click.option("--currency", type=click.Choice(CURRENCIES), default="USD", show_default=True)
 @click.option("--seats", type=click.IntRange(1, 10**7), default=1, show_default=True, help="So many of them.")
 @click.option("--from", "since", type=MONTH, required=True, metavar="YYYY-MM", help="The first month (UTC).")
@@ -82,8 +83,8 @@ def _nano(text: str) -> int:
         nano = Decimal(text) * 10**9
     except InvalidOperation:
         nano = Decimal("nan")
-    if not nano.is_finite() or nano <= 0 or nano != int(nano):
-        raise UserError(f"--amount {text}: write a positive amount with at most nine decimals, such as 30 or 19.99")
+    if not nano.is_finite() or not 0 < abs(nano) <= MOST_NANO or nano != int(nano):
+        raise UserError(f"--amount {text}: write an amount with at most nine decimals, such as 30, 19.99 or -50")
     return int(nano)
 
 

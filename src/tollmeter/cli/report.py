@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from tollmeter.admin import cost_lines
 from tollmeter.admin.reports import questions
 from tollmeter.admin.reports.asked import NO_FILTER, Asked, day, midnight
 from tollmeter.admin.reports.labels import name_keys
@@ -18,9 +19,10 @@ from tollmeter.cli.budget import budget
 from tollmeter.cli.changes import report_changes
 from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading
-from tollmeter.cli.output import Finding, json_option, out, print_json, print_table
+from tollmeter.cli.output import Finding, err, json_option, out, print_json, print_table
 from tollmeter.cli.report_options import THIS_MONTH, Columns, asking, zone_option
 from tollmeter.cli.report_rows import Form, form_option, show
+from tollmeter.schemas.money import nano_to_text
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.queries import load, moment
 
@@ -77,10 +79,16 @@ def spend(settings: Settings, asked: Asked, by: tuple[str, ...], top: int | None
     with reading(settings) as ledger:
         whole = asked._replace(minutes_from=whole_from(settings.retention_events_days, datetime.now(UTC)))
         answered = questions.explained(ledger, asked, questions.spend(ledger, whole, by, limit))
+        beside = cost_lines.totals(cost_lines.of_period(ledger, asked, datetime.now(UTC).date()))
     columns = [*(BY[name] for name in by), *SPEND]
     show(f"spend by {', '.join(by)}", answered, columns, asked, form, spare=("output_tokens", "prompt_tokens"))
     if form == "table" and not top and len(answered.rows) == TABLE_ROWS:
         out.print(f"the dearest {TABLE_ROWS}; --top N shows more")
+    if beside["lines"]:
+        amount = nano_to_text(beside["cost_nano"], 2) + (" and unknown" if beside["without_usd"] else "")
+        err.print(
+            f"not in these sums: {beside['lines']} costs without calls, {amount} USD ('tollmeter bills cost list')"
+        )
 
 
 @report.command()

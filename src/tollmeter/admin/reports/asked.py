@@ -1,7 +1,7 @@
 """Which calls a report is about: a period in a time zone, and filters. A period is half-open: from ... up to ..."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -40,6 +40,14 @@ class Asked(NamedTuple):
     def parameters(self) -> dict[str, object]:
         """Return what the named queries ask for."""
         return {"since": moment(self.since), "until": moment(self.until), "orgs": self.orgs, **self.filters}
+
+    def months(self) -> Iterator[str]:
+        """Yield the local months, like 2026-11, whose first moment is in the period."""
+        start = self.since.astimezone(self.zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0, fold=0)
+        while start.astimezone(UTC) < self.until:
+            if start.astimezone(UTC) >= self.since:
+                yield f"{start:%Y-%m}"
+            start = (start.replace(day=28) + timedelta(days=4)).replace(day=1)
 
     def said(self) -> str:
         """Return the period for people, with its zone."""
