@@ -123,7 +123,8 @@ def _prepare(start: list[str], jars: Path, folder: Path, configuration: str, clu
     classes = ["-cp", f"{jars}/*"]
     marker = folder / "formatted"
     if not marker.exists():
-        _format([start[0], *JVM, *classes], properties, cluster)
+        # with the archive of classes, too, but it shall not write one
+        _format([*(part for part in start if "ArchiveClassesAtExit" not in part), *classes], properties, cluster)
         marker.touch()
     return [*start, *_LOG, *classes, "kafka.Kafka", str(properties)]
 
