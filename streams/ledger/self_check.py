@@ -9,8 +9,12 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import time
 
+from tollmeter.settings import Settings
+from tollmeter.sinks.clickhouse.client import Rejected, Unavailable, connect
+from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.engine import metrics
 
 log = logging.getLogger("tollmeter")
@@ -18,6 +22,8 @@ log = logging.getLogger("tollmeter")
 FIRST_SHARE = 6
 """The first check comes this much sooner than the interval: workers may not live a whole one."""
 LEAST_SINCE_S = 3 * 3_600
+ON_THE_WAY_S = 2.0
+"""So long it waits before it asks whether a command has anything to do: rows may be on their way into the ledger."""
 
 
 def verify_command(every_s: float) -> list[str]:
@@ -63,9 +69,14 @@ class SelfCheck:
     """Starts a command every so many seconds, one at a time, and says how it ended. 0 seconds: only on demand."""
 
     def __init__(
-        self, command: Sequence[str], every_s: float, tell: Callable[[bytes, float], None] | None = None
+        self,
+        command: Sequence[str],
+        every_s: float,
+        tell: Callable[[bytes, float], None] | None = None,
+        needed: Callable[[], bool] | None = None,
     ) -> None:
-        self._command, self._every_s, self._tell = command, every_s, tell or tell_differences
+        """`needed`: asked in a thread before a process is started, which costs more than the question."""
+        self._command, self._every_s, self._tell, self._needed = command, every_s, tell or tell_differences, needed
         self._due_at = -1.0
         self._demanded: Sequence[str] = ()
         self._running: asyncio.Task[None] | None = None
@@ -91,6 +102,10 @@ class SelfCheck:
             self._running = asyncio.create_task(self._run(self._command))
 
     async def _run(self, command: Sequence[str]) -> None:
+        if self._needed is not None:
+            await asyncio.sleep(ON_THE_WAY_S)
+            if not await asyncio.to_thread(self._needed):
+                return
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -109,14 +124,27 @@ class SelfCheck:
             log.error("%s ended with exit code %s: %s", _name(self._command), process.returncode, last)
 
 
-def own_checks(every_s: float) -> tuple[SelfCheck, SelfCheck, SelfCheck, SelfCheck]:
+def own_checks(settings: Settings) -> tuple[SelfCheck, SelfCheck, SelfCheck, SelfCheck]:
     """Return what runs by itself: verify, amounts whose rates came late, calls whose prices came late, bills."""
+    every_s = settings.verify_every_s
     return (
         SelfCheck(verify_command(every_s), every_s),
         SelfCheck(fill_command(), every_s, tell_filled),
-        SelfCheck(price_command(), every_s, tell_priced),
+        SelfCheck(price_command(), every_s, tell_priced, partial(price_missing, settings)),
         SelfCheck(bills_command(), every_s, tell_compared),
     )
+
+
+def price_missing(settings: Settings) -> bool:
+    """Tell whether a stored call has no price because nobody knew its model; True where that cannot be asked."""
+    try:
+        client = connect(settings)
+        try:
+            return bool(client.query(load("unpriced_any")))
+        finally:
+            client.close()
+    except (Unavailable, Rejected):
+        return True
 
 
 def _name(command: Sequence[str]) -> str:

@@ -86,7 +86,7 @@ class Ledger:
     @classmethod
     def on(cls, line: Line) -> Self:
         """Build it with the checks that run by themselves."""
-        checks = whole, _, prices, _ = own_checks(line.settings.verify_every_s)
+        checks = whole, _, prices, _ = own_checks(line.settings)
         tables = Tables(line.runtime, line.incidents, line.settings, lambda: whole.demand(refill_command()))
         ledger = cls(line, self_checks=checks, watches_services=True, tables=tables)
         ledger._new_book = lambda price_book: prices.demand(price_command(price_book))

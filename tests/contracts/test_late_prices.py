@@ -17,6 +17,7 @@ from tollmeter.cli.reprice import reprice
 from tollmeter.schemas.event import micros
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.streams.ledger.self_check import price_missing
 from tollmeter.streams.price.batch import price_batch
 from tollmeter.streams.price.book.book import PriceBook, load
 from tollmeter.streams.rules.records.decode import LEDGER_COLUMNS, PricedBlock, read, to_insert
@@ -118,6 +119,15 @@ def test_stopped_anywhere_and_run_again_it_is_exact(
     assert (found.calls, found.models) == (ROWS // 3, ("later-1",)) or stop is not None
     assert run().calls == 0
     assert whole(client) == after
+
+
+def test_before_a_process_is_started_it_is_asked_whether_any_call_waits(
+    client: ClickHouse, ledger_settings: Settings
+) -> None:
+    assert price_missing(ledger_settings)
+    client.command("DELETE FROM usage_events WHERE cost_nano IS NULL")
+    assert whole(client)
+    assert not price_missing(ledger_settings)
 
 
 def test_nothing_is_priced_with_a_book_that_no_worker_works_with(

@@ -4,24 +4,32 @@ import asyncio
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tollmeter.cli.verify import verify
+from tollmeter.settings import Settings
 from tollmeter.streams.engine import metrics
-from tollmeter.streams.ledger.self_check import FIRST_SHARE, SelfCheck, tell_compared, verify_command
+from tollmeter.streams.ledger.self_check import FIRST_SHARE, SelfCheck, price_missing, tell_compared, verify_command
 from tollmeter.streams.ledger.self_check import tell_differences as tell
 
 EVERY_S = 60.0
 
 
-def run(path: Path, steps: list[tuple[float, bool]], code: str = "", every_s: float = EVERY_S) -> int:
+def run(
+    path: Path,
+    steps: list[tuple[float, bool]],
+    code: str = "",
+    every_s: float = EVERY_S,
+    needed: Callable[[], bool] | None = None,
+) -> int:
     """Return how often the command was run over (time, ours) steps, each after the one before has ended."""
     program = f"open({str(path)!r}, 'a').write('x'); import sys; {code or 'pass'}"
 
     async def scenario() -> None:
-        hourly = SelfCheck([sys.executable, "-c", program], every_s)
+        hourly = SelfCheck([sys.executable, "-c", program], every_s, None, needed)
         for now, ours in steps:
             hourly.step(now, ours=ours)
             hourly.step(now, ours=ours)
@@ -51,6 +59,15 @@ def test_failure_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
         "print('one\\nClickHouse is away', file=sys.stderr); sys.exit(2)",
     )
     assert "exit code 2: ClickHouse is away" in caplog.text
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_no_process_is_started_for_nothing(tmp_path: Path, waits: bool) -> None:
+    assert run(tmp_path / "a", [(0.0, True), (EVERY_S, True)], needed=lambda: waits) == int(waits)
+
+
+def test_what_cannot_be_asked_is_done() -> None:
+    assert price_missing(Settings(clickhouse="http://127.0.0.1:1", clickhouse_timeout_s=1))
 
 
 def test_findings_become_metrics(caplog: pytest.LogCaptureFixture) -> None:
