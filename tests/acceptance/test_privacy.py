@@ -276,11 +276,11 @@ def said(done: Done) -> bytes:
 
 
 def written(line: Line) -> Iterator[tuple[str, bytes]]:
-    """Yield every file of the stack, of its services' spools and of its state."""
+    """Yield every file of the stack, of its services' spools and of its state, but for zeros at their ends."""
     for folder in (line.data, line.folder / "spool", line.folder / "state"):
         for file in folder.rglob("*"):
             if file.is_file() and not file.is_symlink():
-                yield str(file), file.read_bytes()
+                yield str(file), file.read_bytes().rstrip(b"\0")
 
 
 def kept(line: Line) -> Iterator[tuple[str, bytes]]:
