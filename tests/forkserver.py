@@ -27,7 +27,8 @@ PRELOADED = (
     *("numpy", "aiohttp", "faust.app", "aiokafka.admin", "fastavro", "orjson", "yaml", "prometheus_client"),
     *("clickhouse_connect", "clickhouse_connect.driver.httpclient", "genai_prices.data", "currency_converter"),
     *("rich.console", "rich.table", "tollmeter.cli.root", "tollmeter.broker.layout"),
-    *("tollmeter.producers.client.client", "tollmeter.admin.setup"),
+    *("tollmeter.producers.client.client", "tollmeter.admin.setup", "tollmeter.streams.engine.consumer"),
+    *("tollmeter.streams.price.book.plans", "tollmeter.server.parts", "faust.worker"),
 )
 _FEW_THREADS = {"POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _LENGTH = array.array("I").itemsize
@@ -165,6 +166,8 @@ class Server:
     def __init__(self, address: str) -> None:
         for name in PRELOADED:
             import_module(name)
+        import_module("tollmeter.streams.price.book.compile").compile_book()  # the book that ships, for all of them
+        assert "polars" not in sys.modules
         assert threading.active_count() == 1, "a fork has one thread"
         gc.freeze()
         self._children: dict[int, socket.socket] = {}
