@@ -10,8 +10,9 @@ SEED ?=
 CLUSTER ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# Tests on a real line wait more than they compute: three at once keep two cores at work.
-SUITE := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 20
+# Tests on a real line wait more than they compute: three at once keep two cores at work, JOBS=6 four.
+JOBS ?= 3
+SUITE := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 FAST := not stack and not docker and not node
 RESOLVE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
