@@ -51,11 +51,13 @@ class Patience:
 def eventually(check: Callable[[], Value], timeout: float = 30.0, every: float = 0.05) -> Value:
     """Return the first truthy result of `check`; fail with its last result or error when patience ends.
 
-    `timeout` counts seconds of an idle machine. What takes long is looked for less often: a look costs work, too.
+    `timeout` counts seconds of an idle machine. What takes long is looked for less often, and no more than half of the
+    time goes into looking: a look costs work, too.
     """
     patience, began = Patience(timeout), time.monotonic()
     while True:
         last: object = None
+        looks_at = time.monotonic()
         try:
             value = check()
             if value:
@@ -65,4 +67,5 @@ def eventually(check: Callable[[], Value], timeout: float = 30.0, every: float =
             last = error
         if patience.ended():
             raise AssertionError(f"not within {timeout:g} s; last result: {last!r}")
-        time.sleep(max(every, min(_SELDOM_S, (time.monotonic() - began) / 8)))
+        now = time.monotonic()
+        time.sleep(max(every, min(_SELDOM_S, (now - began) / 8), min(_SELDOM_S, now - looks_at)))
