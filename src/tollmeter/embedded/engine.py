@@ -130,8 +130,9 @@ class Engine:
 
 def _prepare(handle: Any, user: User, statement: Statement, *, may_write: bool) -> None:
     handle.query("USE " + quoted_name(statement.database))
-    for name, value in {**statement.settings, **user.settings}.items():
-        handle.query(f"SET {_checked(name)}={literal(value)}")
+    settings = {**statement.settings, **user.settings}
+    if settings:  # in one statement: each costs a sixth of a millisecond
+        handle.query("SET " + ", ".join(f"{_checked(name)}={literal(value)}" for name, value in settings.items()))
     if may_write and not user.readonly:
         return
     if statement.insert_format:
