@@ -142,10 +142,15 @@ def test_the_dry_run_says_before_and_after(client: ClickHouse, ledger_settings: 
     assert (document["calls"], document["changed"], document["unpriced_before"]) == (ROWS, ROWS, ROWS // 3)
     assert document["after_nano"] == sum(map(expected, range(ROWS)))
     assert costs(client).count(None) == ROWS // 3  # type: ignore[arg-type]
+    later = [row for row in document["rows"] if row["model"] == "later-1"]
+    assert {(row["before_nano"], row["difference_nano"]) for row in later} == {(None, None)}
+    assert sum(row["after_nano"] for row in later) == sum(expected(number) for number in range(0, ROWS, 3))
     only = CliRunner().invoke(reprice, [*words, "--unpriced", "--org", "org0", "--json"], obj=ledger_settings)
-    assert json.loads(only.stdout)["changed"] == ROWS // 6
+    alone = json.loads(only.stdout)
+    assert (alone["changed"], alone["before_nano"], alone["difference_nano"]) == (ROWS // 6, None, None)
     text = CliRunner().invoke(reprice, words, obj=ledger_settings).stdout
-    assert "later-1" in text
+    (line, _) = [line.split() for line in text.splitlines() if "later-1" in line]
+    assert (line[5], line[-2:]) == ("—", [f"{ROWS // 6}", "0"])
 
 
 def test_what_if(client: ClickHouse, ledger_settings: Settings) -> None:

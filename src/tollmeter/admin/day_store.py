@@ -137,7 +137,8 @@ def _saying(where: str) -> Iterator[None]:
     except ClientError as refused:
         status = refused.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         code = str(refused.response.get("Error", {}).get("Code", ""))[:40]
-        why = f"the store answered {status} {code}".rstrip() + _ADVICE.get(str(status), "")
+        said = f"{status}" if code == f"{status}" else f"{status} {code}".rstrip()
+        why = f"the store answered {said}" + _ADVICE.get(str(status), "")
     except BotoCoreError as error:
         why = f"the store cannot be asked ({type(error).__name__})"
     else:

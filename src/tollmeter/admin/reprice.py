@@ -63,7 +63,10 @@ class Slice(NamedTuple):
 
 @dataclass
 class Summary:
-    """What changes: a row for each day, model and organisation, money in nano-USD; unknown costs are counted apart."""
+    """What changes: a row for each day, model and organisation, money in nano-USD; unknown costs are counted apart.
+
+    A sum in which no cost is known is None.
+    """
 
     frames: list[pl.DataFrame] = field(default_factory=list)
     calls: int = 0
@@ -81,13 +84,13 @@ class Summary:
             now["cost_nano"].alias("after"),
             changed.alias("changed"),
         )
-        self.frames.append(_summed(both.group_by(GROUPS).agg(*_MEASURES)))
+        self.frames.append(both.group_by(GROUPS).agg(*_MEASURES))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the groups in which anything changes, by day, model and organisation."""
         if not self.frames:
             return []
-        whole = _summed(pl.concat(self.frames).group_by(GROUPS).agg(pl.all().sum()))
+        whole = _known(pl.concat(self.frames).group_by(GROUPS).agg(pl.all().sum()))
         return list(whole.filter(pl.col("changed") > 0).sort(GROUPS).iter_rows(named=True))
 
 
@@ -101,8 +104,13 @@ _MEASURES = (
 )
 
 
-def _summed(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.with_columns(difference_nano=pl.col("after_nano") - pl.col("before_nano"))
+def _known(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return sums and their difference, without those of which nothing is known."""
+    sums = {
+        f"{side}_nano": pl.when(pl.col(f"unpriced_{side}") < pl.col("calls")).then(pl.col(f"{side}_nano"))
+        for side in ("before", "after")
+    }
+    return frame.with_columns(**sums).with_columns(difference_nano=pl.col("after_nano") - pl.col("before_nano"))
 
 
 def slices(client: ClickHouse, wanted: Wanted) -> Iterator[Slice]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RATE = 20_000.0
 SHOWN = 40
+MONEY, DOUBTS = ("before_nano", "after_nano", "difference_nano"), ("unpriced_before", "unpriced_after")
 COLUMNS = ("day", "model", "org_id", "calls", "changed", "before", "after", "difference")
 
 
@@ -129,16 +130,27 @@ def _instead(models: Sequence[str], tier: str, cache_share: float | None) -> "In
     return Instead(found, tier, cache_share)
 
 
+def _totals(rows: Sequence[dict[str, Any]]) -> dict[str, int | None]:
+    """Return the sums over rows; money is None where no row knows any."""
+    found: dict[str, int | None] = {name: sum(row[name] for row in rows) for name in DOUBTS}
+    for name in MONEY:
+        known = [row[name] for row in rows if row[name] is not None]
+        found[name] = sum(known) if known or not rows else None
+    if found["before_nano"] is not None and found["after_nano"] is not None:
+        found["difference_nano"] = found["after_nano"] - found["before_nano"]
+    return found
+
+
 def _tell(summary: "Summary", about: dict[str, Any], *, as_json: bool) -> None:
     rows = [{"model" if name == "model_id" else name: value for name, value in row.items()} for row in summary.rows()]
-    names = ("before_nano", "after_nano", "difference_nano", "unpriced_before", "unpriced_after")
-    totals = {name: sum(int(row[name]) for row in rows) for name in names}
+    totals = _totals(rows)
     if as_json:
         lines = [{**row, "day": f"{row['day']}"} for row in rows]
         print_json({**about, "calls": summary.calls, "changed": summary.changed, **totals, "rows": lines})
         return
-    shown = [{**row, **{name.removesuffix("_nano"): nano_to_text(row[name]) for name in names[:3]}} for row in rows]
-    print_table("Would change, USD" if about["dry_run"] else "Changed, USD", shown[:SHOWN], COLUMNS)
+    shown = [{**row, **{name.removesuffix("_nano"): nano_to_text(row[name]) for name in MONEY}} for row in rows]
+    doubts = DOUBTS if any(totals[name] for name in DOUBTS) else ()
+    print_table("Would change, USD" if about["dry_run"] else "Changed, USD", shown[:SHOWN], (*COLUMNS, *doubts))
     if len(rows) > SHOWN:
         out.print(f"{len(rows) - SHOWN} more rows: --json shows all")
     out.print(
