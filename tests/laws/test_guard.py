@@ -16,7 +16,8 @@ from tests.effort import examples
 from tests.exchange import dated
 from tests.guard_rows import NOON, Time
 from tollmeter.producers.guard.access import AccessView
-from tollmeter.producers.guard.accounts import Account, Accounts, Bound, Refusal, Reservation
+from tollmeter.producers.guard.account import Account
+from tollmeter.producers.guard.accounts import Accounts, Bound, Refusal, Reservation
 from tollmeter.producers.guard.buckets import Buckets, HostBuckets, ProcessBuckets
 from tollmeter.producers.guard.guard import overshoot_bound
 from tollmeter.producers.guard.prices import Prices, load_prices
