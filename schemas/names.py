@@ -7,6 +7,8 @@ version: the name alone says which model it is, whoever sells it. Where nobody k
 import re
 from collections.abc import Callable, Iterable
 
+from tollmeter.schemas.open_weights import one_spelling
+
 _DATE = re.compile(
     r"[-@](?:20\d{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])|20\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))$"
 )
@@ -45,7 +47,7 @@ def plain_model(name: str) -> str:
     while plain != before:
         before, plain = plain, exact_model(plain)
         plain = _ROUTED.sub("", plain) or plain
-        plain = _as_anthropic(without_date(plain).strip() or plain)
+        plain = one_spelling(_as_anthropic(without_date(plain).strip() or plain))
     return plain
 
 
@@ -62,7 +64,11 @@ def exact_model(name: str) -> str:
     found = _BEDROCK.fullmatch(last)
     if found is None:
         return last
-    return f"deepseek-{found[2]}" if found[1] == "deepseek" else found[2]  # the one whose models are not named by it
+    if found[1] != "deepseek":
+        return found[2]
+    # the one whose models are not named by it; deepseek.v3-v1:0 is V3.1:
+    # https://docs.aws.amazon.com/bedrock/latest/userguide/models-supported.html (2026-11-30)
+    return {"v3": "deepseek-v3.1"}.get(found[2], f"deepseek-{found[2]}")
 
 
 def version_key(name: str) -> str:

@@ -165,6 +165,7 @@ LIMIT 100""",
         "tollmeter-budgets",
         """SELECT concat(org_id, ' ', scope, ' ', name, ' ', period, ' ', unit) AS budget, 100 * used / amount AS v
 FROM budget_use
+WHERE scope NOT IN ('session', 'run')
 ORDER BY v DESC, budget
 LIMIT 1000""",
         99.9999,
@@ -179,6 +180,7 @@ LIMIT 1000""",
         """SELECT concat(org_id, ' ', scope, ' ', name, ' ', period, ' ', unit) AS budget,
     100 * (100 * used / amount) / warn_threshold_pct AS v
 FROM budget_use
+WHERE scope NOT IN ('session', 'run')
 ORDER BY v DESC, budget
 LIMIT 1000""",
         99.9999,

@@ -20,7 +20,8 @@ PANELS = (
         "bars",
         "Used",
         "Share of each limit that is used in its current period, the fullest 30. What may still come of calls without "
-        "a known price counts. A limit that nobody has touched is 0.",
+        "a known price counts. A limit that nobody has touched is 0; one for each member stands for everybody who has "
+        "used some of it.",
         f"""SELECT concat({_WHO}, ' ', period, ' ', unit) AS budget, 100 * used / amount AS "used"
 FROM budget_use
 WHERE {_ORG}
@@ -35,12 +36,13 @@ LIMIT 30""",
     Panel(
         "table",
         "Limits",
-        "Every limit of a pool, in its own unit: a currency, tokens or requests. The forecast is the mean pace so far, "
+        "Every limit, in its own unit: a currency, tokens or requests; of each member the one that binds him. The "
+        "forecast is the mean pace so far, "
         "unknown before 2 % of the period. At risk is the part of it that is an estimate, in USD. "
         "`tollmeter policy explain` says which limit binds a user.",
-        f"""SELECT org_id AS organisation, scope, name, period, timezone, unit, amount / {_IN_UNITS} AS "limit",
-    used / {_IN_UNITS} AS "used of it", 100 * used / amount AS "percent", {_FORECAST} / {_IN_UNITS} AS "forecast",
-    at_risk_nano / 1e9 AS "at risk", ends AS "ends"
+        f"""SELECT org_id AS organisation, scope, name, applies, period, timezone, unit,
+    amount / {_IN_UNITS} AS "limit", used / {_IN_UNITS} AS "used of it", 100 * used / amount AS "percent",
+    {_FORECAST} / {_IN_UNITS} AS "forecast", at_risk_nano / 1e9 AS "at risk", ends AS "ends"
 FROM budget_use
 WHERE {_ORG}
 ORDER BY "percent" DESC, organisation, scope, name, period, unit

@@ -211,6 +211,7 @@ def test_a_budget_of_any_name_of_the_price_book_counts_the_calls_of_that_name(ev
 
 ARN = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/"
 SONNET = "claude-sonnet-4-5"
+LLAMA = "llama-3.3-70b-instruct"
 SOLD_AS = [
     ("anthropic", "claude-sonnet-4-5", SONNET),
     ("anthropic", "claude-sonnet-4-5-20250929", SONNET),
@@ -236,12 +237,53 @@ SOLD_AS = [
     ("aws", "mistral.mistral-large-2402-v1:0", "mistral-large"),
     ("aws", "us.deepseek.r1-v1:0", "deepseek-r1"),
     ("openrouter", "deepseek/deepseek-r1", "deepseek-r1"),
+    *(
+        (seller, name, LLAMA)
+        for seller, name in (
+            ("groq", "llama-3.3-70b-versatile"),
+            ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo"),
+            ("fireworks", "accounts/fireworks/models/llama-v3p3-70b-instruct"),
+            ("aws", "us.meta.llama3-3-70b-instruct-v1:0"),
+            ("openrouter", "meta-llama/llama-3.3-70b-instruct:free"),
+            ("cerebras", "llama-3.3-70b"),
+            ("huggingface", "meta-llama/Llama-3.3-70B-Instruct"),
+            ("azure", "Llama-3.3-70B-Instruct"),
+            ("google", "meta/llama-3.3-70b-instruct-maas"),
+            ("databricks", "databricks-meta-llama-3-3-70b-instruct"),
+        )
+    ),
+    ("groq", "llama-3.1-8b-instant", "llama-3.1-8b-instruct"),
+    ("aws", "meta.llama3-1-8b-instruct-v1:0", "llama-3.1-8b-instruct"),
+    ("azure", "Meta-Llama-3.1-8B-Instruct", "llama-3.1-8b-instruct"),
+    ("aws", "meta.llama3-8b-instruct-v1:0", "llama-3-8b-instruct"),
+    ("aws", "us.meta.llama4-scout-17b-instruct-v1:0", "llama-4-scout-17b-16e-instruct"),
+    ("groq", "meta-llama/llama-4-scout-17b-16e-instruct", "llama-4-scout-17b-16e-instruct"),
+    ("together", "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8", "llama-4-maverick-17b-128e-instruct"),
+    ("ollama", "gpt-oss:120b", "gpt-oss-120b"),
+    ("aws", "openai.gpt-oss-120b-1:0", "gpt-oss-120b"),
+    ("google", "openai/gpt-oss-120b-maas", "gpt-oss-120b"),
+    ("fireworks", "accounts/fireworks/models/qwen2p5-72b-instruct", "qwen2.5-72b-instruct"),
+    ("openrouter", "qwen/qwen-2.5-72b-instruct", "qwen2.5-72b-instruct"),
+    ("cerebras", "qwen-3-32b", "qwen3-32b"),
+    ("aws", "mistral.mixtral-8x7b-instruct-v0:1", "mixtral-8x7b-instruct"),
+    ("together", "mistralai/Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b-instruct"),
+    ("groq", "gemma2-9b-it", "gemma-2-9b-it"),
+    ("aws", "deepseek.v3-v1:0", "deepseek-v3.1"),
+    ("fireworks", "accounts/fireworks/models/deepseek-v3p1", "deepseek-v3.1"),
+    ("openrouter", "deepseek/deepseek-chat-v3.1", "deepseek-v3.1"),
     # other models than those whose names begin like theirs
     ("groq", "deepseek-r1-distill-llama-70b", "deepseek-r1-distill-llama-70b"),
     ("openrouter", "anthropic/claude-opus-4.8-fast", "claude-opus-4-8-fast"),
     ("avian", "minimax/minimax-m2.5", "minimax-m2.5"),
     ("ollama", "qwen2.5:7b", "qwen2.5:7b"),
     ("openai", "gpt-4o-mini-2024-07-18", "gpt-4o-mini"),
+    # what a name does not say is not guessed: tuned or not, which size, which of two
+    ("huggingface", "meta-llama/Llama-3.1-8B", "llama-3.1-8b"),
+    ("nvidia", "nvidia/llama-3.1-nemotron-70b-instruct", "llama-3.1-nemotron-70b-instruct"),
+    ("ollama", "llama3.3:70b", "llama3.3:70b"),
+    ("openrouter", "meta-llama/llama-4-scout", "llama-4-scout"),
+    ("openai", "gpt-3.5-turbo-instruct", "gpt-3.5-turbo-instruct"),
+    ("alibaba", "qwen-turbo", "qwen-turbo"),
 ]
 
 

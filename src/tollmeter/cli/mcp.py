@@ -110,7 +110,10 @@ class Tools:
         return _seen({"calls": [plain(row) for row in rows]})
 
     async def budgets(self) -> Document:
-        """Every limit that a pool has, in its current period, fullest first: amount and used, in its unit.
+        """Every limit in its current period, fullest first: amount and used, in its unit.
+
+        applies: pool, what all calls of the scope use together; each_member, what the user, key, agent, session or run
+        of this name may use for itself, for everybody who has used some of it.
 
         A currency's amounts are nano-units of it; other units are tokens and requests.
         """

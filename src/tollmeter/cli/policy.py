@@ -27,6 +27,7 @@ from tollmeter.cli.policy_options import (
     tell_unreadable,
 )
 from tollmeter.cli.policy_trial import try_out
+from tollmeter.cli.policy_used import used
 from tollmeter.schemas.policy import DEFAULT_WARN_PCT, MEMBER_SCOPES, Policy
 from tollmeter.settings import Settings
 
@@ -210,5 +211,6 @@ def _show(found: list[Policy], as_json: bool) -> None:
     print_table("policies", rows)
 
 
-for command in (import_policies, export_policies, explain, status, try_out, raise_, put_back_, reset, history, models):
+_BESIDE = (import_policies, export_policies, explain, status, used, try_out, raise_, put_back_, reset, history, models)
+for command in _BESIDE:
     policy.add_command(command)
