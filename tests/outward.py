@@ -313,7 +313,7 @@ OF_PROGRAMS = "programs"
 _LISTED = {
     OF_PROGRAMS: """
         json: dashboards/grafana/render.py producers/client/write_ahead.py producers/fallback/native.py
-            producers/guard/reader.py producers/http/attempt.py producers/http/models.py
+            producers/guard/reader.py producers/http/models.py producers/http/refused.py
             src/tollmeter/admin/forget_topics.py src/tollmeter/admin/model_rules.py producers/http/request.py
             producers/imports/log_lines.py producers/imports/old_tables.py producers/middleware/admission.py
             schemas/envelope.py schemas/progress.py schemas/registry.py sinks/clickhouse/books.py
@@ -323,7 +323,7 @@ _LISTED = {
             src/tollmeter/broker/policies.py src/tollmeter/broker/registry.py
             src/tollmeter/cli/run.py src/tollmeter/embedded/environment.py src/tollmeter/embedded/http_answer.py
             src/tollmeter/embedded/state.py src/tollmeter/server/doors/litellm.py src/tollmeter/server/known.py
-            src/tollmeter/server/pages/session.py src/tollmeter/server/proxy/app.py src/tollmeter/server/remembered.py
+            src/tollmeter/server/pages/session.py src/tollmeter/server/remembered.py
             src/tollmeter/server/proxy/fall_back.py src/tollmeter/stacks.py src/tollmeter/traffic/poison.py
             streams/engine/probes.py streams/ledger/stage.py streams/notify/commands.py
             streams/notify/journal.py streams/notify/stage.py

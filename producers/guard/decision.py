@@ -3,6 +3,7 @@
 from typing import Any
 
 from tollmeter.producers.guard.accounts import Reservation
+from tollmeter.producers.guard.sentences import sentence
 
 NANO_PER_USD = 1_000_000_000
 
@@ -15,7 +16,7 @@ class CallRefused(Exception):  # noqa: N818
     """The guard refused a call for another reason than a budget; `deny` says which."""
 
     def __init__(self, deny: "Deny") -> None:
-        super().__init__(deny.body.get("message") or deny.body["error"])
+        super().__init__(f"{deny.error}: {sentence(deny.body, deny.retry_after_s)}")
         self.deny = deny
 
 

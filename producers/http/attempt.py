@@ -4,7 +4,6 @@ Nothing here reaches the caller but a refusal: a fault of the meter is logged an
 retry is an attempt of its own with an event of its own, because each may be billed; tag `retry` says which it was.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,6 +24,7 @@ from tollmeter.producers.http.asking import by_path, check, count_prompt, known_
 from tollmeter.producers.http.interfaces import Refusal, Request
 from tollmeter.producers.http.meter import HTTP_ERROR, NOT_SENT, Meter, faults, said
 from tollmeter.producers.http.quote import price_of
+from tollmeter.producers.http.refused import content
 from tollmeter.producers.http.request import Asked, is_surely_call, read_request
 from tollmeter.producers.http.response import Reader
 from tollmeter.schemas.event import MAX_TOKENS, UsageEvent
@@ -123,7 +123,7 @@ class Attempt:
             **deny.headers,
             **self.answer.headers(),
         }
-        return Refusal(deny.http_status, headers, json.dumps(deny.body).encode())
+        return Refusal(deny.http_status, headers, content(deny, self._request.path))
 
     # ------------------------------------------------------------------ while
 

@@ -104,9 +104,18 @@ def test_a4(check: Check, line: Line, shop: Shop) -> None:
     refused = shop.refusal(org, most=10_000, user_id="ann", request_id="acc-cap-1")
     with check.step("402 and the exact body; the call never leaves"):
         assert refused is not None
-        est_usd = refused[1].get("est_usd")
-        assert refused == (402, {"ok": False, "error": "cost_cap", "max_usd": 0.05, "est_usd": est_usd})
+        denied = shop.denied(org=f"{org}-cap", prompt_chars=400, max_output_tokens=10_000)
+        est_usd = denied.body.get("est_usd")
+        exact = {"ok": False, "error": "cost_cap", "max_usd": 0.05, "est_usd": est_usd}
+        assert (denied.http_status, denied.body) == (402, exact)
         assert shop.asked() == before
+    with check.step("the SDK's own error says the same"):
+        status, body = refused
+        assert (status, body.pop("error")["code"], body.pop("refused")) == (402, "cost_cap", "cost_cap")
+        assert body.pop("message").startswith(
+            f"this call may cost {est_usd} USD, and one call may cost at most 0.05 USD"
+        )
+        assert body == {"ok": False, "max_usd": 0.05, "est_usd": est_usd}
     with check.step("the estimate counts a quarter of the prompt's characters"):
         # 400 characters are 100 tokens at 2.50, and 10,000 at 10 USD per million
         assert est_usd == 0.10025

@@ -213,7 +213,7 @@ def test_c6(check: Check, line: Line, shop: Shop) -> None:
     line.arrive([call(org, "ann", 10_000)])  # exactly the limit
     with check.step("used ≥ limit is refused with type and text; the month's"):
         status, body = shop.refused(org, user_id="ann", most=10)
-        assert (status, body["error"], body["message"]) == (402, "CostLimitExceeded", MONTHLY)
+        assert (status, body["refused"], body["message"]) == (402, "CostLimitExceeded", MONTHLY)
     with check.step("daily first where both are spent"):
         line.ok("policy", "set", "--org", org, "--scope", "user", "--name", "ann", "--daily", "0.1", "--monthly", "0.1")
         line.until(lambda: (shop.refusal(org, user_id="ann", most=10) or (0, {}))[1].get("message") == DAILY)

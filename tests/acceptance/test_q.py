@@ -292,7 +292,7 @@ def test_q5(check: Check, line: Line, shop: Shop) -> None:
         made = line.json("policy", "models", "set", *ann, "--allow", "OpenAI/GPT-4o-mini", "--create")
         assert (made["rule"], made["allowed"], made["unknown"]) == (f"models:{org}/user/ann", [mini], [])
         status, body = shop.refused(org, user_id="ann", model="gpt-4o", most=10)
-        assert (status, body["error"], body["model"]) == (403, "model_not_allowed", "gpt-4o")
+        assert (status, body["refused"], body["model"]) == (403, "model_not_allowed", "gpt-4o")
         assert (body["allowed"], body["scope"], body["name"]) == ([mini], "user", "ann")
         assert shop.refusal(org, user_id="bob", model="gpt-4o", most=10) is None
         for name in (mini, "gpt-4o-mini-2024-07-18", "GPT-4o-mini"):
@@ -325,7 +325,7 @@ def test_q5(check: Check, line: Line, shop: Shop) -> None:
         line.landed(f"org_id = '{org}' AND user_id = 'dee' AND fallback_from = 'gpt-4o' AND model_sent = '{mini}'", 1)
     with check.step("through the proxy, too"):
         line.until(lambda: line.proxied(org, 10, user="ann").status == 403)
-        assert line.proxied(org, 10, user="ann").document["error"] == "model_not_allowed"
+        assert line.proxied(org, 10, user="ann").document["refused"] == "model_not_allowed"
         served = line.proxied(org, 10, user="dee")
         assert (served.status, served.document["model"]) == (200, mini)
         assert (served.headers["x-tollmeter-model-asked"], served.headers["x-tollmeter-model-sent"]) == ("gpt-4o", mini)

@@ -65,7 +65,7 @@ def test_a_refused_call_never_leaves_and_is_an_event(server: FakeServer, produce
     with httpx2.Client() as http, calling(user_id="ann"), pytest.raises(openai.PermissionDeniedError) as raised:
         client(server, producer, http).chat.completions.create(model="gpt-4o", messages=ASK)
     told = raised.value.response.json()
-    assert (told["error"], told["model"], told["allowed"]) == ("model_not_allowed", "gpt-4o", [MINI])
+    assert (told["refused"], told["model"], told["allowed"]) == ("model_not_allowed", "gpt-4o", [MINI])
     assert raised.value.response.headers["x-tollmeter-refused"] == "model_not_allowed"
     assert server.asked == []
     (event,) = producer.events
@@ -152,7 +152,7 @@ def test_what_hides_its_model_is_refused(
         with httpx2.Client() as plain, calling(user_id=user):
             http = metered(plain, producer=producer, guard=ruled(), org="acme")
             answer = http.post(server.url + path, content=content, headers={"content-type": "application/json"})
-        assert (answer.status_code, answer.json()["error"]) == (403, "model_not_allowed")
+        assert (answer.status_code, answer.json()["refused"]) == (403, "model_not_allowed")
     assert server.asked == []
     assert [event.status for event in producer.events] == ["BLOCKED", "BLOCKED"]
 
@@ -163,7 +163,7 @@ def test_a_request_that_its_caller_signed_is_refused_not_broken(server: FakeServ
         http = metered(plain, producer=producer, guard=ruled(), org="acme", provider="aws")
         path = "/model/us.anthropic.claude-opus-4-1-20250805-v1%3A0/invoke"
         answer = http.post(server.url + path, json={"max_tokens": 9}, headers=signed)
-        assert (answer.status_code, answer.json()["error"]) == (403, "model_not_allowed")
+        assert (answer.status_code, answer.json()["refused"]) == (403, "model_not_allowed")
         allowed = "/model/us.anthropic.claude-haiku-4-5-20251001-v1%3A0/invoke"
         assert http.post(server.url + allowed, json={"max_tokens": 9}, headers=signed).status_code == 200
     assert [path for path, _, _ in server.asked] == [allowed]
@@ -203,7 +203,11 @@ def post(proxy: Proxied, user: str, path: str, document: Any) -> httpx2.Response
 
 def test_the_proxy_refuses_in_the_guards_words(proxy: Proxied) -> None:
     answer = post(proxy, "ann", "openai/v1/chat/completions", {"model": "gpt-4o", "messages": ASK})
-    assert (answer.status_code, answer.json()["error"], answer.json()["allowed"]) == (403, "model_not_allowed", [MINI])
+    assert (answer.status_code, answer.json()["refused"], answer.json()["allowed"]) == (
+        403,
+        "model_not_allowed",
+        [MINI],
+    )
     assert answer.headers["x-tollmeter-refused"] == "model_not_allowed"
     assert proxy.provider.asked == []
     (event,) = proxy.recorded(1)

@@ -59,7 +59,20 @@ def test_a_call_above_the_cap_never_leaves(server: FakeServer, producer: UsagePr
         client.chat.completions.create(model="gpt-4o", messages=ASK, max_tokens=10_000)
     # 100 tokens in at 2.50 and 10,000 out at 10 USD per million
     assert raised.value.status_code == 402
-    assert raised.value.response.json() == {"ok": False, "error": "cost_cap", "max_usd": 0.05, "est_usd": 0.10025}
+    said = (
+        "this call may cost 0.10025 USD, and one call may cost at most 0.05 USD: "
+        "ask for fewer output tokens or a cheaper model, or have TOLLMETER_MAX_USD raised"
+    )
+    assert str(raised.value) == f"Error code: 402 - {said}"
+    assert (raised.value.code, raised.value.type) == ("cost_cap", "insufficient_quota")
+    assert raised.value.response.json() == {
+        "message": said,
+        "ok": False,
+        "error": {"message": said, "type": "insufficient_quota", "code": "cost_cap", "param": None},
+        "refused": "cost_cap",
+        "max_usd": 0.05,
+        "est_usd": 0.10025,
+    }
     assert raised.value.response.headers["x-tollmeter-refused"] == "cost_cap"
     assert server.asked == []
     (event,) = producer.events
@@ -156,7 +169,11 @@ def test_a_spent_budget_is_an_error_that_the_application_can_catch(
             for served in range(10):  # noqa: B007
                 client.chat.completions.create(**ask)
     body = raised.value.response.json()
-    assert (body["error"], body["message"]) == (
+    assert str(raised.value).startswith(
+        "Error code: 402 - llm cost limit exceeded: daily cost limit reached: "
+        "user ann has used 0 USD and 0.01 USD in flight of 0.009 USD; "
+    )
+    assert (body["refused"], body["message"]) == (
         "CostLimitExceeded",
         "llm cost limit exceeded: daily cost limit reached",
     )

@@ -134,7 +134,7 @@ def test_a_blocked_caller_is_refused_with_one_event(proxy: Proxied) -> None:
     )
     proxy.guard.apply("policies", block.key, block.model_dump_json().encode())
     answer = post(proxy, key=TRUSTED, x_tollmeter_user="mallory")
-    assert (answer.status_code, answer.json()["error"], answer.json()["reason"]) == (403, "blocked", "leaked")
+    assert (answer.status_code, answer.json()["refused"], answer.json()["reason"]) == (403, "blocked", "leaked")
     assert answer.headers["x-tollmeter-refused"] == "blocked"
     (event,) = proxy.recorded(1)
     assert (event.status, event.user_id, event.org_id, event.http_status) == ("BLOCKED", "mallory", "acme", 403)
@@ -161,7 +161,7 @@ def test_an_address_beyond_its_rate_is_refused_with_one_event(proxy: Proxied) ->
 def test_a_call_above_the_cap_is_refused_as_its_callers_know_it(proxy: Proxied) -> None:
     rows.feed(proxy.guard, rows.book(gpt_a=(2_500_000, 10_000_000)))
     answer = post(proxy, body("gpt-a", max_tokens=1_000_000))
-    assert (answer.status_code, answer.json()["error"]) == (402, "cost_cap")
+    assert (answer.status_code, answer.json()["refused"]) == (402, "cost_cap")
     assert answer.json()["ok"] is False
     client = openai.OpenAI(api_key=OURS, base_url=f"{proxy.url}/proxy/openai/v1", max_retries=3)
     with pytest.raises(openai.APIStatusError) as raised:  # the SDK does not ask again

@@ -100,7 +100,10 @@ def test_body_of_the_cap_is_exact(status: int) -> None:
     assert json.dumps(decision.body, separators=(",", ":")) == (
         '{"ok":false,"error":"cost_cap","max_usd":0.05,"est_usd":0.084}'
     )
-    with pytest.raises(CallRefused, match="cost_cap"):
+    with pytest.raises(
+        CallRefused,
+        match=r"^cost_cap: this call may cost 0\.084 USD, and one call may cost at most 0\.05 USD: ask for fewer",
+    ):
         decision.raise_if_denied()
 
 

@@ -42,6 +42,12 @@ class Problem(Exception):  # noqa: N818 - an answer, not a fault
             **self.more,
         }
 
+    def with_more(self, more: Mapping[str, object]) -> "Problem":
+        """Return the same with further members; what the document says itself stays."""
+        own = self.document("")
+        added = {name: value for name, value in more.items() if name not in own}
+        return Problem(self.status, self.code, self.detail, headers=self.headers, more={**added, **self.more})
+
     def body(self, request_id: str) -> bytes:
         """Return the document as bytes."""
         return json_bytes(self.document(request_id))

@@ -5,7 +5,6 @@ Query strings and bodies are in no log, and keys of ours neither in a log nor in
 """
 
 import asyncio
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tollmeter.producers.client import scope as calls
 from tollmeter.producers.client.durable import DurableProducer
 from tollmeter.producers.guard.guard import Deny, Guard
 from tollmeter.producers.http.answer import PREFIX, REFUSED
+from tollmeter.producers.http.refused import content, shaped
 from tollmeter.producers.middleware.forwarded import Proxies, caller_address
 from tollmeter.server.auth import Caller, Directory
 from tollmeter.server.body import GoneError
@@ -63,8 +63,12 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises `Problem` for one that is refused here, `GoneError` when its caller hung up."""
-        with suppress(CutShortError):  # the server ends the connection: what was sent of the answer is not whole
-            await self._serve(scope, receive, send)
+        try:
+            with suppress(CutShortError):  # the server ends the connection: what was sent of the answer is not whole
+                await self._serve(scope, receive, send)
+        except Problem as problem:  # an SDK reads no problem document: it gets the same in its own words, too
+            path = scope["raw_path"].decode("latin-1").partition("?")[0]
+            raise problem.with_more(shaped(path, problem.status, problem.code, problem.detail)) from None
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         target = aim(scope["raw_path"])
@@ -88,7 +92,7 @@ class Proxy:
         )
         known, deny = self._admit(known)
         if deny is not None:
-            await _refuse(send, deny, str(known.fields["request_id"]))
+            await _refuse(send, deny, str(known.fields["request_id"]), asked.path)
             return
         asked = asked._replace(content=await _body(receive, asked, provider.entry.max_body_bytes))
         token = calls.enter(known)
@@ -193,8 +197,8 @@ async def _body(receive: Receive, asked: Asked, most: int) -> bytes:
             return b"".join(parts)
 
 
-async def _refuse(send: Send, deny: Deny, request_id: str) -> None:
-    """Answer as the guard words it."""
+async def _refuse(send: Send, deny: Deny, request_id: str, path: str) -> None:
+    """Answer as the guard words it, in the shape of the interface that was asked."""
     told = {
         "content-type": "application/json",
         "x-should-retry": "false",
@@ -203,7 +207,7 @@ async def _refuse(send: Send, deny: Deny, request_id: str) -> None:
         PREFIX + "event-id": deny.event_id,
         **deny.headers,
     }
-    await _answer(send, deny.http_status, encoded(told.items()), json.dumps(deny.body).encode())
+    await _answer(send, deny.http_status, encoded(told.items()), content(deny, path))
 
 
 async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
