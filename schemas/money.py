@@ -27,4 +27,17 @@ def nano_to_text(nano: int | None, places: int = 4) -> str:
     if nano is None:
         return "—"
     step = Decimal(1).scaleb(-places)
-    return f"{(Decimal(nano) / NANO_PER_USD).quantize(step, ROUND_HALF_EVEN):,}"
+    return f"{(Decimal(nano) / NANO_PER_USD).quantize(step, ROUND_HALF_EVEN):,f}"
+
+
+def limit_text(nano: int) -> str:
+    """Show a limit as it was set: two decimals, or as many as it has. Rounded, one of half a cent reads as nothing."""
+    places = 2
+    while nano % 10 ** (9 - places):
+        places += 1
+    return nano_to_text(nano, places)
+
+
+def used_text(nano: int) -> str:
+    """Show an amount with two decimals, a small one with as many as it needs: 4.10, 0.0032."""
+    return nano_to_text(nano, 2 if not nano or abs(nano) >= 10**8 else 4 if abs(nano) >= 10**5 else 9)

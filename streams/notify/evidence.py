@@ -6,10 +6,11 @@ The same lines stand in mail, chat, JSON and on the page. Names come from outsid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import Any
 
 from tollmeter.schemas.escapes import one_line
+from tollmeter.schemas.money import used_text
 from tollmeter.streams.notify.incidents import Standing, nano
 from tollmeter.streams.notify.notice import Notice, Scope
 
@@ -54,9 +55,7 @@ class Causes:
 
 def money(nano: int, currency: str = "USD") -> str:
     """Show money with two decimals, small amounts with as many as they need: 4.10 USD, 0.0032 USD."""
-    amount = Decimal(nano).scaleb(-9)
-    places = 2 if nano == 0 or abs(nano) >= 10**8 else 4 if abs(nano) >= 10**5 else 9
-    return f"{amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,f} {currency}"
+    return f"{used_text(nano)} {currency}"
 
 
 def times(value: int, base: int) -> str:

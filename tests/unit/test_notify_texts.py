@@ -8,6 +8,7 @@ import pytest
 
 from tests.alert_events import AT, alert, budget, event
 from tollmeter.schemas.alert import Alert
+from tollmeter.schemas.money import limit_text
 from tollmeter.streams.notify import texts
 from tollmeter.streams.notify.causes import shares, span
 from tollmeter.streams.notify.evidence import Cause, Causes, money
@@ -204,6 +205,15 @@ def test_names_from_outside_cannot_add_lines_or_commands() -> None:
 )
 def test_money(nano: int, said: str) -> None:
     assert money(nano) == said
+
+
+@pytest.mark.parametrize(
+    ("nano", "said"),
+    [(5_000_000, "0.005"), (15_000_000, "0.015"), (10**10, "10.00"), (125 * 10**7, "1.25"), (1_000, "0.000001")],
+)
+def test_a_limit_reads_as_it_was_set(nano: int, said: str) -> None:
+    """Rounded to cents, a limit of half a cent would read as nothing."""
+    assert limit_text(nano) == said
 
 
 def test_resolved_and_digest() -> None:

@@ -22,7 +22,7 @@ from tollmeter.cli.policy_options import (
     readable,
     scope_option,
 )
-from tollmeter.schemas.money import nano_to_text
+from tollmeter.schemas.money import limit_text, nano_to_text, used_text
 from tollmeter.settings import Settings
 
 CURRENCIES = ("USD", "EUR", "RUB")
@@ -89,7 +89,7 @@ def try_out(settings: Settings, /, fields: dict[str, str], given: dict[str, str]
 
 def words(trial: Trial, days: int) -> str:
     """Say in one sentence what a limit would have done."""
-    what = f"{trial.limit.key} {_amount(trial, trial.amount)}"
+    what = f"{trial.limit.key} {_amount(trial, trial.amount, limit_text)}"
     highest = trial.highest
     if highest is None:
         return f"{what}: nobody would have reached it, for there was no call of this scope in {days} days"
@@ -102,5 +102,5 @@ def words(trial: Trial, days: int) -> str:
     return f"{what}: would have refused {refused:,} calls in {periods} periods, {spared} USD; the most was {most}"
 
 
-def _amount(trial: Trial, amount: int) -> str:
-    return f"{nano_to_text(amount, 2)} {trial.unit}" if trial.unit in CURRENCIES else f"{amount:,} {trial.unit}"
+def _amount(trial: Trial, amount: int, shown: Callable[[int], str] = used_text) -> str:
+    return f"{shown(amount)} {trial.unit}" if trial.unit in CURRENCIES else f"{amount:,} {trial.unit}"

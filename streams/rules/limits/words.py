@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tollmeter.schemas.money import nano_to_text
+from tollmeter.schemas.money import limit_text, used_text
 
 _WINDOWS = {"day": "daily", "week": "weekly", "month": "monthly"}
 
@@ -23,4 +23,5 @@ def _money(facts: Mapping[str, object], name: str) -> str:
     amount = facts[name]
     if not isinstance(amount, int):
         raise TypeError(f"{name} is no amount")
-    return f"{nano_to_text(amount, 2)} {facts['currency']}"
+    shown = limit_text(amount) if name == "limit_nano" else used_text(amount)
+    return f"{shown} {facts['currency']}"

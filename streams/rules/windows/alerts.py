@@ -10,7 +10,7 @@ import polars as pl
 
 from tollmeter.schemas.alert import Alert, Severity, alert_id, whom
 from tollmeter.schemas.event import EPOCH
-from tollmeter.schemas.money import NANO_PER_MICRO, nano_to_text
+from tollmeter.schemas.money import NANO_PER_MICRO, limit_text, nano_to_text, used_text
 from tollmeter.streams.rules.limits.budgets import Edge, level_of, period_level_of, severity, used
 from tollmeter.streams.rules.limits.policies import Budget
 from tollmeter.streams.rules.windows.dedupe import Mask
@@ -106,10 +106,10 @@ def budget_alert(
 ) -> Alert:
     """A scope's use reached an edge of one of its budgets: a percentage, or so much that too little remains."""
     period = period_text(period_level_of(bound), bucket)
-    (org, kind, name), limit = state.scopes.names[scope], _amount(bound, bound.amount)
+    (org, kind, name), limit = state.scopes.names[scope], _limit(bound)
     who = whom(org, kind, name)
     what = f"the {_WINDOW_NAMES.get(bound.limit.window, bound.limit.window)} budget of {limit}"
-    rest = f"less than {nano_to_text((bound.alert_remaining_micro or 0) * NANO_PER_MICRO, 2)} {bound.unit} remain"
+    rest = f"less than {limit_text((bound.alert_remaining_micro or 0) * NANO_PER_MICRO)} {bound.unit} remain"
     identity = (bound.policy_id, bound.limit.key, str(bound.amount), kind, name, period, edge.label)
     return Alert(
         id=alert_id("budget", *identity),
@@ -142,7 +142,7 @@ def late_spend_alert(
         period=period,
         received_at=instant(bucket_end_s(level_of(bound), bucket) * 1000),
         text=f"{_amount(bound, late)} arrived late in {period}, which is over: {whom(org, kind, name)} now stands at "
-        f"{_amount(bound, total)} of {_amount(bound, bound.amount)}",
+        f"{_amount(bound, total)} of {_limit(bound)}",
         facts={**budget_facts(bound, total), "late": late},
         late_s=late_s,
     )
@@ -163,8 +163,12 @@ def budget_facts(bound: Budget, reached: int) -> dict[str, Any]:
     return {**facts, "currency": bound.currency} if unit == "nano" else facts
 
 
+def _limit(bound: Budget) -> str:
+    return f"{limit_text(bound.amount) if bound.limit.measure == 'money' else f'{bound.amount:,}'} {bound.unit}"
+
+
 def _amount(bound: Budget, amount: int) -> str:
-    return f"{nano_to_text(amount, 2) if bound.limit.measure == 'money' else f'{amount:,}'} {bound.unit}"
+    return f"{used_text(amount) if bound.limit.measure == 'money' else f'{amount:,}'} {bound.unit}"
 
 
 def spike_alert(
