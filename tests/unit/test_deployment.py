@@ -221,6 +221,18 @@ def test_pods_are_confined_and_probed(document: dict[str, Any]) -> None:
             assert paths <= {"/livez", "/readyz", "/startupz"}
 
 
+def test_replicas_of_the_server_have_one_secret() -> None:
+    """Without it each process signs the cookies of its pages in its own way, and no key of the server is known."""
+    documents = yaml.safe_load_all((ROOT / "kubernetes/50-server.yaml").read_text(encoding="utf-8"))
+    (pods,) = [one["spec"] for one in documents if one["kind"] == "StatefulSet"]
+    (container,) = pods["template"]["spec"]["containers"]
+    given = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one}
+    assert pods["replicas"] > 1
+    assert not given["TOLLMETER_SECRET"].get("optional")
+    made = (ROOT / "kubernetes/00-namespace.yaml").read_text(encoding="utf-8")
+    assert [one["key"] for one in given.values() if f"--from-literal={one['key']}=" not in made] == []
+
+
 def test_settings_of_the_manifests_exist() -> None:
     (settings, _) = yaml.safe_load_all((ROOT / "kubernetes/10-settings.yaml").read_text(encoding="utf-8"))
     given = settings["data"]

@@ -53,7 +53,7 @@ class Registry:
             self._secret = secret_of(settings)
         except SecretError as error:
             self._secret = b""
-            log.warning("keys of the registry are not known: %s", error)
+            log.warning("keys of the registry are not known, and who signs in is to this process alone: %s", error)
 
     # -- auth.Directory ------------------------------------------------------------------------------------------------
 
