@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterable, Awaitable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from tollmeter.producers.extract.grown import grown, plain
@@ -96,15 +97,22 @@ def _chunks(response: Iterable[object]) -> list[Any]:
 
 def _many(chunks: list[Any], fields: dict[str, Any]) -> Iterator[Body]:
     """A list is a stream, unless its items are whole answers or lines of a batch."""
-    apart = all(_batch_line(chunk) is not None or _is_whole(chunk) for chunk in chunks[:MAX_ANSWERS])
-    if chunks and apart and not _grow(chunks):
-        for chunk in chunks[:MAX_ANSWERS]:
-            yield from _answers(chunk, fields)
+    whole = [_batch_line(chunk) is not None or _is_whole(chunk) for chunk in chunks[:MAX_ANSWERS]]
+    apart = any(whole) and all(one or _failed(chunk) for one, chunk in zip(whole, chunks, strict=False))
+    if apart and not _grow(chunks):
+        for one, chunk in zip(whole, chunks, strict=False):
+            yield from _answers(chunk, fields) if one else ()
         return
     merged = Merged()
     for chunk in chunks:
-        merged.add(chunk)
+        with suppress(Exception):  # a chunk may do anything when it is looked at
+            merged.add(chunk)
     yield Body(merged, fields, True, merged.status)
+
+
+def _failed(body: object) -> bool:
+    """Say whether this is the line of a call that failed, among those of others: it used nothing."""
+    return get(body, "error") is not None and get(body, *_STATED, "choices", "candidates") is None
 
 
 def _grow(chunks: list[object]) -> bool:
@@ -162,7 +170,8 @@ def _raw(response: object) -> tuple[Any, dict[str, Any]] | None:
 def _batch_line(body: object) -> Any:
     """Return the answer in one line of a batch's results; {} for one that failed; None when it is no such line.
 
-    OpenAI and Mistral (response.body), Anthropic (result.message), Gemini (response), Bedrock (modelOutput).
+    OpenAI and Mistral (response.body), Anthropic (result.message), Gemini (response), Bedrock (modelOutput), Vertex AI
+    (request or instance beside response or predictions).
     """
     result = get(body, "result")
     if text(get(result, "type")) in ("succeeded", "errored", "canceled", "expired"):
@@ -171,9 +180,18 @@ def _batch_line(body: object) -> Any:
         return get(body, "response.body") or {}
     if get(body, "modelOutput") is not None or (get(body, "recordId") is not None and get(body, "error") is not None):
         return get(body, "modelOutput") or {}
+    if get(body, "instance") is not None and get(body, "predictions", "status") is not None:
+        return {"predictions": items(body, "predictions")} if items(body, "predictions") else {}
+    if get(body, "key", "request") is not None and (get(body, "error") is not None or _is_empty(get(body, "response"))):
+        return {}
     answered = get(body, "response.usageMetadata", "response.usage_metadata", "response.usage") is not None
     told = get(body, "key", "request", "metadata.key") is not None or _is_inlined(body)
     return get(body, "response") if answered and told else None
+
+
+def _is_empty(body: object) -> bool:
+    """Say whether an object is there and says nothing."""
+    return body is not None and get(body, "candidates", *_STATED) is None and plain(body) == {}
 
 
 def _is_inlined(body: object) -> bool:

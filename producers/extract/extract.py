@@ -63,10 +63,7 @@ async def aextract_all(
 ) -> tuple[UsageEvent, ...]:
     """`extract_all` for async streams, which are read to their end; takes everything else, too."""
     if isinstance(response, AsyncIterable):
-        merged = Merged()
-        async for chunk in response:
-            _take_in(merged, chunk)
-        response = merged
+        response = [chunk async for chunk in response]
     return extract_all(response, provider=provider, started_at=started_at, **fields)
 
 
@@ -75,18 +72,8 @@ async def aextract(
 ) -> UsageEvent:
     """`extract` for async streams, which are read to their end; takes everything else, too."""
     if isinstance(response, AsyncIterable):
-        merged = Merged()
-        async for chunk in response:
-            _take_in(merged, chunk)
-        response = merged
+        response = [chunk async for chunk in response]
     return extract(response, provider=provider, started_at=started_at, **fields)
-
-
-def _take_in(merged: Merged, chunk: object) -> None:
-    try:
-        merged.add(chunk)
-    except Exception:  # a chunk may do anything when it is looked at
-        return
 
 
 def _events(

@@ -68,6 +68,8 @@ _HINTS = (
     ("usage.cache_creation_input_tokens", "anthropic"),
 )
 """Fields that one provider alone has."""
+_AI_SDK = ("totalUsage", "usage.cachedInputTokens", "usage.inputTokenDetails")
+"""Vercel's AI SDK spells counts as Bedrock does, whoever answered."""
 _LANGCHAIN = {"google_genai": "google", "google_vertexai": "google", "bedrock": "aws", "bedrock_converse": "aws"}
 _LANGCHAIN |= {"xai": "x-ai", "mistralai": "mistral", "azure_openai": "azure", "azure": "azure"}
 LITELLM_PROVIDERS = {
@@ -132,8 +134,9 @@ def provider_of(body: object, response: object = None, api_host: str = "") -> st
     named = text(get(body, "response_metadata.model_provider"))
     if named:
         return _LANGCHAIN.get(named, named)
+    neutral = get(body, *_AI_SDK) is not None
     for path, provider in _HINTS:
-        if get(body, path) is not None:
+        if get(body, path) is not None and not (neutral and provider == "aws"):
             return provider
     if get(body, "type") == "message":
         return "anthropic"
@@ -141,7 +144,7 @@ def provider_of(body: object, response: object = None, api_host: str = "") -> st
     prefix, _, rest = model.partition("/")  # LiteLLM writes the provider before the name
     if rest and prefix in LITELLM_PROVIDERS:
         return LITELLM_PROVIDERS[prefix]
-    chatty = get(body, "usage.prompt_tokens", "usage_metadata.input_tokens", "usage.total_tokens") is not None
+    chatty = get(body, "usage.prompt_tokens", "usage_metadata.input_tokens", "usage.total_tokens", *_AI_SDK) is not None
     return next((maker for start, maker in _MAKERS if chatty and model.startswith(start)), "openai")
 
 
@@ -155,10 +158,10 @@ def _address(api_host: str) -> tuple[str, int | None]:
 
 def model_of(body: object) -> str:
     """Return the model that the answer names."""
-    names = ("model", "modelVersion", "model_version", "response_metadata.model_name", "response_metadata.model")
+    named = ("response_metadata.model_name", "response_metadata.model", "response.modelId")  # LangChain; the AI SDK
     routed = text(get(body, "trace.promptRouter.invokedModelId"))  # Bedrock: the router's choice is billed
     agent = text(get(body, "agent")) if get(body, "object") == "interaction" else ""
-    return routed or text(get(body, *names)).removeprefix("models/") or agent
+    return routed or text(get(body, "model", "modelVersion", "model_version", *named)).removeprefix("models/") or agent
 
 
 def names_of(body: object, provider: str, given: Mapping[str, object]) -> dict[str, Any]:

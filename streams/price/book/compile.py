@@ -4,7 +4,6 @@ The library keeps its own precedence; nothing here re-implements it. Of the pric
 and `speed` are compiled: what an event can state.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -56,8 +55,8 @@ LATTICE = {
 } | _own_units()
 UNIT_OF_PRICE = {raw.get("price_key", key): LATTICE[key] for key, raw in unit_data.items()}
 
-SOUND = "output_audio_tokens"
-_WORDS = re.compile(r"[-_.]")
+_MAKES = (("-tts", "output_audio_tokens"), ("gpt-image-", "output_image_tokens"))
+"""Models that speak, or draw, and do nothing else: the price of their output is that of sound, or of images."""
 
 Context = tuple[tuple[str, str], ...]
 Sized = tuple[int, dict[str, int], bool]
@@ -90,7 +89,7 @@ def compile_model(provider: str, model: ModelInfo) -> Iterator[Band]:
         for begin, end in pairwise(seconds):
             for first, last, (sized, unlisted) in _runs(model, context, days, begin):
                 for above, listed, exact in sized:
-                    prices = _with_sound(model.id, listed)
+                    prices = _with_kind(model.id, listed)
                     yield Band(
                         provider=provider,
                         model=model.id,
@@ -109,11 +108,12 @@ def compile_model(provider: str, model: ModelInfo) -> Iterator[Band]:
                     )
 
 
-def _with_sound(model: str, prices: dict[str, int]) -> dict[str, int]:
-    """Return the prices with that of sound where a model makes nothing else: its output price is of sound."""
-    if "tts" not in _WORDS.split(model) or OUTPUT not in prices:
+def _with_kind(model: str, prices: dict[str, int]) -> dict[str, int]:
+    """Return the prices with that of the one kind of output that a model makes, where it makes nothing else."""
+    kind = next((unit for name, unit in _MAKES if name in model), "")
+    if not kind or OUTPUT not in prices or any(unit.startswith("output_") and unit != OUTPUT for unit in prices):
         return prices
-    return dict(sorted({SOUND: prices[OUTPUT], **prices}.items()))
+    return dict(sorted({kind: prices[OUTPUT], **prices}.items()))
 
 
 def _runs(

@@ -15,10 +15,10 @@ from typing import NamedTuple
 from genai_prices.types import ModelInfo
 
 from tollmeter.schemas.names import model_id, without_date
-from tollmeter.streams.price.book.bands import apply_rules, scale, tiers_named
+from tollmeter.streams.price.book.bands import add_fee, apply_rules, scale, tiers_named
 from tollmeter.streams.price.book.compile import PROVIDERS, compile_book, contexts
 from tollmeter.streams.price.book.coverage import Coverage, Verdict, bands_of, differs, lacks_cache, short_forms
-from tollmeter.streams.price.book.overrides import Alias, Factor, Free, Overrides, Rates, Rule
+from tollmeter.streams.price.book.overrides import Alias, Factor, Fee, Free, Overrides, Rates, Rule
 from tollmeter.streams.price.book.providers import MODELS, maker_of, provider_of
 from tollmeter.streams.price.book.public_map import Listed
 from tollmeter.streams.price.book.relatives import Default, Key, Relatives
@@ -230,6 +230,8 @@ class Planner:
         if kind in ("map", "map alone"):
             bands = bands_of(meaning.listed, meaning.provider, wanted)
             for rule in meaning.rules:
+                if isinstance(rule, Fee) and rule.always:
+                    bands = tuple(add_fee(band, rule) or band for band in bands)
                 if isinstance(rule, Factor) and not rule.tier and (kind == "map alone" or self.overrides.is_own(rule)):
                     bands = tuple(new for band in bands if (new := scale(band, rule)))
             return bands
