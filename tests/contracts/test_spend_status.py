@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,11 @@ def test_without_an_exchange_rate_what_is_available_fails_as_set(ledger: ClickHo
         assert asked(member) == said, day
     insert(ledger, [call(601, "2026-11-22T09:01", org_id="fx", cost_nano=10**9)], offset=61)
     assert asked(member) == "budget_unknown", "a call misses in what was used"
+    # it counts all the same: 1 USD x 0.9 x 1.05 beside the 1 nano-EUR that is known, in micro-EUR rounded up
+    for limit, passes in ((945_001, False), (945_002, True)):
+        member_of = ORG.model_copy(update={"org_id": "fx", "daily_limit_micro": limit, "monthly_limit_micro": None})
+        with nullcontext() if passes else pytest.raises(CostLimitExceeded):
+            assert_available(ledger, rules(member_of), "fx", "ann", NOW)
     assert_available(ledger, member, "fx", "ann", NOW, billing_scope="USER", fail="closed")
     spent = rules(ORG.model_copy(update={"org_id": "fx", "daily_limit_micro": 1}))
     with pytest.raises(CostLimitExceeded):

@@ -52,7 +52,7 @@ class Guard:
             if (
                 row.spent
                 and account.stamp <= promise.stamp
-                and (account.spent, account.ends_s) != (row.spent, row.ends_s)
+                and (account.spent, account.usd_nano, account.ends_s) != (row.spent, row.usd_nano or 0, row.ends_s)
             ):
                 yield (
                     f"I5: as of {promise.stamp} the guard reads {account.spent} until {account.ends_s} "

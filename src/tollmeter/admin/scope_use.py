@@ -26,12 +26,19 @@ class Use(NamedTuple):
     eur_unrated: int = 0
     rub_stale: int = 0
     rub_unrated: int = 0
+    eur_unrated_nano: int = 0
+    rub_unrated_nano: int = 0
+    """What calls without a rate cost, in nano-USD."""
 
     def fx(self, unit: str) -> Fx | None:
         """Return what is to be said of the exchange rates in it; None: nothing."""
         unrated = {"EUR": self.eur_unrated, "RUB": self.rub_unrated}.get(unit, 0)
         stale = {"EUR": self.eur_stale, "RUB": self.rub_stale}.get(unit, 0)
         return "none" if unrated else "stale" if stale else None
+
+    def unrated_nano(self, unit: str) -> int:
+        """Return what the calls cost, in nano-USD, that an amount of this unit lacks for want of an exchange rate."""
+        return {"EUR": self.eur_unrated_nano, "RUB": self.rub_unrated_nano}.get(unit, 0)
 
     def of(self, unit: str) -> int:
         """Return what counts toward a limit of this unit."""

@@ -5,12 +5,13 @@ where that is unknown, money at risk. They are summed in nano-EUR and rounded on
 """
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from tollmeter.admin.scope_use import FX_WORDS, Fx, Use, span, use_of
+from tollmeter.admin.unrated import MARGIN_PCT, counted, is_unrated, last_rates
 from tollmeter.broker.policies import Rules
 from tollmeter.producers.guard.decision import CallRefused, CostLimitExceeded
 from tollmeter.producers.guard.refusals import UNRATED, budget_unknown, limit_text
@@ -221,37 +222,26 @@ def assert_available(
     *,
     billing_scope: str = "ORG",
     fail: Literal["open", "closed"] = "open",
+    margin_pct: int = MARGIN_PCT,
 ) -> None:
     """Return when the user may spend. Raises `CostLimitExceeded`, `CallRefused`, `UserNotFoundError`, `Unavailable`.
 
     A call on the user's own key passes before anybody asks who the user is. Of several used-up limits the daily one of
-    cost is named first, then the monthly one. `fail` is the guards' setting: a limit in a currency for which no
-    exchange rate is known, or of whose calls some miss for want of one, refuses with `budget_unknown` when `closed`.
+    cost is named first, then the monthly one. Calls that miss in a currency for want of an exchange rate count by the
+    last one known and `margin_pct`, as in the guard. `fail` is the guards' setting: a limit in a currency for which no
+    rate is known, or of whose calls some miss, refuses with `budget_unknown` when `closed`.
     """
     if billing_scope == "USER":
         return
     if not is_known(ledger, rules, org, user):
         raise UserNotFoundError
     used = used_limits(ledger, rules, org, user, int(now.timestamp()))
-    used_up = [one.limit for one, use in used if _counted(one, use.of(one.unit)) >= one.limit.amount]
+    rates = last_rates(ledger, used, now)
+    used_up = [one.limit for one, use in used if counted(one, use, rates, margin_pct) >= one.limit.amount]
     if used_up:
         raise CostLimitExceeded(limit_text(min(used_up, key=lambda limit: (limit.measure != "money", limit.period))))
-    if fail == "closed" and _unrated(ledger, used, now):
+    if fail == "closed" and is_unrated(used, rates):
         raise CallRefused(budget_unknown(None, UNRATED))
-
-
-def _unrated(ledger: ClickHouse, used: Sequence[tuple[Budget, Use]], now: datetime) -> bool:
-    """Tell whether some limit of money cannot be applied: what was used, or what comes next, has no exchange rate."""
-    foreign = {one.unit for one, _ in used if one.limit.measure == "money"} - {"USD"}
-    if not foreign:
-        return False
-    rows = ledger.query(load("fx_known"), {"day": now.astimezone(UTC).date().isoformat()})
-    return not foreign <= {row["currency"] for row in rows} or any(use.fx(one.unit) == "none" for one, use in used)
-
-
-def _counted(budget: Budget, used: int) -> int:
-    """Return what was used in the unit of the limit; money rounded up to micro-units, as everywhere it is shown."""
-    return -(-used // NANO_PER_MICRO) if budget.limit.measure == "money" else used
 
 
 def _tightest(
