@@ -182,7 +182,11 @@ def searches(body: object) -> dict[str, float]:
     kinds = [text(get(tool, "type")) for tool in items(body, "tools")]
     if found.get("web_searches") and any(kind.startswith(PREVIEW) for kind in kinds):
         found[PREVIEW_SEARCHES] = found.pop("web_searches")
-    elif found.get("web_searches") and "web_search" in kinds and _BLOCKS.fullmatch(text(get(body, "model")).lower()):
+    elif (
+        found.get("web_searches")
+        and any(kind.startswith("web_search") for kind in kinds)
+        and _BLOCKS.fullmatch(text(get(body, "model")).lower())
+    ):
         found["search_blocks"] = found["web_searches"]  # unpriced, so PARTIAL
     if containers:  # 20 minutes of a container are one fee, which other calls may share: unpriced, so PARTIAL
         found["container_sessions"] = float(len(containers))

@@ -219,6 +219,33 @@ def test_objects_texts_raw_responses_and_counts_as_text_say_the_same(name: str) 
         assert [whole(event) for event in extract_all(form, **given_)] == wanted
 
 
+FAILED_LINES: tuple[dict[str, Any], ...] = (
+    {"error": {"message": "x", "code": 400}},
+    {"key": "z", "error": {"code": 400, "message": "x"}},
+    {"custom_id": "z", "response": None, "error": {"code": "batch_expired", "message": "x"}},
+    {"custom_id": "z", "result": {"type": "errored", "error": {"type": "error"}}},
+    {"recordId": "z", "modelInput": {}, "error": {"errorCode": 400}},
+    {"status": "Bad Request", "request": {}, "response": {}},
+)
+LINES = [
+    name
+    for name, case in cases().items()
+    if isinstance(case.get("stream"), list)
+    and any(event.processing == "BATCH" for event in extract_all(case["stream"], **case.get("keywords", {})))
+]
+
+
+@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("failed", FAILED_LINES, ids=str)
+def test_a_call_of_a_batch_that_failed_changes_nothing_for_the_others(name: str, failed: dict[str, Any]) -> None:
+    lines, given_ = cases()[name]["stream"], cases()[name].get("keywords", {})
+    wanted = [whole(event) for event in extract_all(lines, **given_)]
+    assert wanted
+    for place in (0, 1, len(lines)):
+        among = [*lines[:place], failed, *lines[place:]]
+        assert [whole(event) for event in extract_all(among, **given_)] == wanted
+
+
 def as_text(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: as_text(item) for name, item in value.items()}
