@@ -96,6 +96,8 @@ _PASSING_CODES = frozenset(
 
 
 UNKNOWN_TABLE, UNKNOWN_DATABASE = 60, 81
+_NULL_IS_NO_ZERO = {"input_format_null_as_default": 0}
+"""NULL where a column takes none is refused, not stored as 0; to look for it takes a fifth of an insert's CPU."""
 
 
 class Unavailable(Exception):  # noqa: N818 - a state, not a mistake
@@ -136,8 +138,9 @@ class ClickHouse:
 
         Exactly one stream: of two streams joined as bytes ClickHouse silently reads the first only.
         """
+        settings = self._insert_settings | _NULL_IS_NO_ZERO
         with self._errors(insert=True):
-            self._client.raw_insert(table, columns, ipc_stream, settings=self._insert_settings, fmt="ArrowStream")
+            self._client.raw_insert(table, columns, ipc_stream, settings=settings, fmt="ArrowStream")
 
     def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Insert a few rows of Python values (aware datetimes); no row, no request. Raises as `insert_arrow` does."""

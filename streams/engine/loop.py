@@ -28,7 +28,7 @@ def records_of(delivery: Delivery) -> int:
 class Batching(NamedTuple):
     """When what waits becomes a batch: `weigh` has counted `limit`, or its first delivery has waited `linger_s`.
 
-    A batch that weighs a tenth of the limit by then is part of a backlog, and waits up to `backlog_linger_s` while
+    A batch that weighs a twentieth of the limit by then is part of a backlog, and waits up to `backlog_linger_s` while
     more arrives. `idle` runs between batches, at most every `idle_every_s`, and more seldom while nothing comes.
     """
 
@@ -161,7 +161,7 @@ class BatchLoop:
 
     def _due_at(self) -> float:
         soonest = self._since + self._batching.linger_s
-        if self._weight * 10 < self._limit:
+        if self._weight * 20 < self._limit:
             return soonest
         return min(self._since + self._backlog_linger_s, max(soonest, self._arrived + BACKLOG_GAP_S))
 

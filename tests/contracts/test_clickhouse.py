@@ -95,6 +95,18 @@ def test_unknown_money_stays_unknown(ledger: ClickHouse) -> None:
     assert [line["cost_nano"] for line in found] == [None, 0, 5]
 
 
+@pytest.mark.parametrize("column", ["calls", "input_tokens", "status", "event_time"])
+def test_what_is_not_known_is_never_stored_as_zero(ledger: ClickHouse, column: str) -> None:
+    """Where a column takes no NULL, ClickHouse would store its default: nobody could tell it from a figure."""
+    table = "usage_windows" if column == "calls" else "usage_events"
+    known = frame([row(1)]) if table == "usage_events" else pl.DataFrame({"bucket": [START], "calls": [1]})
+    unknown = known.with_columns(pl.lit(None, known.schema[column]).alias(column))
+    with pytest.raises(Rejected) as caught:
+        ledger.insert_arrow(table, ipc(unknown), unknown.columns)
+    assert caught.value.code == 349
+    ledger.insert_arrow(table, ipc(known), known.columns)
+
+
 def test_no_rows_are_no_error(ledger: ClickHouse) -> None:
     insert(ledger, [])
     ledger.insert_rows("alerts", ("event", "appended_at"), [])

@@ -136,6 +136,29 @@ def test_lingering_waits_for_more() -> None:
     assert batches == [[0, 1, 2]]
 
 
+@pytest.mark.parametrize(("size", "expected"), [(4, [[0], [1]]), (5, [[0, 1]])], ids=["live", "backlog"])
+def test_a_twentieth_of_the_limit_is_a_backlog_and_waits_for_more(size: int, expected: list[list[int]]) -> None:
+    app, batches = App(), []
+
+    async def step(deliveries: list[Any]) -> None:
+        batches.append(offsets(deliveries))
+        if deliveries[0].offset == 0 and len(deliveries) == 1:
+            app.put(1, size)
+
+    async def feed() -> None:
+        app.put(0, size)
+        if size >= 5:  # a live delivery is a batch by itself, and the next one comes behind it
+            await asyncio.sleep(0.02)
+            app.put(1, size)
+
+    async def both() -> None:
+        await asyncio.gather(run_for(app, 0.8), feed())
+
+    start(app, step, Batching(100, backlog_linger_s=0.2))
+    asyncio.run(both())
+    assert batches == expected
+
+
 def test_what_a_step_holds_or_gives_up_is_not_finished() -> None:
     app = App()
 
