@@ -29,7 +29,7 @@ from tollmeter.schemas.priced import (
     KIND_ROWS,
     KIND_TICK,
 )
-from tollmeter.schemas.record import Headers, Record
+from tollmeter.schemas.record import Delivery, Headers, Record
 
 NEWEST_KNOWN = FORMAT_VERSION
 """Readers stop in front of a newer format: they are upgraded before the writers."""
@@ -110,6 +110,12 @@ Envelope = Rows | Tick | Control | Repair | Corrected | Newer | Broken
 def is_tick(record: Record) -> bool:
     """Tell by its headers alone whether a record moves clocks, and nothing else."""
     return (H_KIND, KIND_TICK) in record.headers
+
+
+def rows_of(delivery: Delivery) -> int:
+    """Return how many rows a delivery brings, as its headers say."""
+    counts = (value for record in delivery.value for name, value in record.headers if name == H_ROWS)
+    return sum(int(count) for count in counts if count.isdigit())
 
 
 def read_envelope(record: Record) -> Envelope:

@@ -3,8 +3,7 @@
 from datetime import UTC, datetime
 
 from tollmeter.schemas.json_values import loads
-from tollmeter.schemas.priced import H_ROWS
-from tollmeter.schemas.record import Delivery, Record
+from tollmeter.schemas.record import Record
 from tollmeter.schemas.registry import public
 
 CoverageRow = tuple[int, int, int, int, int, int, int, int, str, str]
@@ -32,12 +31,6 @@ GAP_COLUMNS = ("stage", "priced_partition", "first_offset", "last_offset", "reas
 REGISTRY_COLUMNS = ("key", "value", "version")
 _OFFSETS_A_MS = 20
 _GAP_KINDS = ("gap", "new_epoch")
-
-
-def rows_of(delivery: Delivery) -> int:
-    """Return how many rows a delivery brings, as its headers say."""
-    counts = (value for record in delivery.value for name, value in record.headers if name == H_ROWS)
-    return sum(int(count) for count in counts if count.isdigit())
 
 
 def is_object(value: bytes) -> bool:

@@ -17,6 +17,7 @@ from faust.types import TP
 
 from tollmeter.schemas import topics
 from tollmeter.schemas.dead_letter import VALUE_BYTES, SourcePlace, dead_letter, dead_letter_headers
+from tollmeter.schemas.envelope import rows_of
 from tollmeter.schemas.record import UNREADABLE, Delivery, Place, Record
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import rollup
@@ -30,7 +31,7 @@ from tollmeter.streams.engine.stage import run as run_stage
 from tollmeter.streams.ledger.block import LEDGER_KERNEL, Block, LedgerKernel, read_block
 from tollmeter.streams.ledger.hourly import Hourly
 from tollmeter.streams.ledger.lookout import Lookout
-from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, REGISTRY_COLUMNS, rows_of
+from tollmeter.streams.ledger.rows import COVERAGE_COLUMNS, GAP_COLUMNS, REGISTRY_COLUMNS
 from tollmeter.streams.ledger.self_check import SelfCheck, own_checks, price_command, refill_command
 from tollmeter.streams.ledger.silence import Silence
 from tollmeter.streams.ledger.tables import MISSING, Tables
@@ -147,9 +148,8 @@ class Ledger:
     async def _store_rows(self, rows: pl.DataFrame, stream: bytes, deliveries: Sequence[Delivery]) -> None:
         """Insert rows; halve what ClickHouse refuses until the culprits stand alone."""
         try:
-            table = "usage_events"
-            insert = partial(self._insert_arrow, table, stream)
-            await self._persist(insert, deliveries, table, rows.height)
+            insert = partial(self._insert_arrow, "usage_events", stream)
+            await self._persist(insert, deliveries, "usage_events", rows.height)
         except Rejected as refusal:
             if rows.height == 1:
                 metrics.SINK_ERRORS.labels("usage_events").inc()

@@ -18,10 +18,10 @@ from tollmeter.schemas import topics
 from tollmeter.schemas.alert import Alert
 from tollmeter.schemas.control import Control as ControlBody
 from tollmeter.schemas.control import Correction, MemberDelete, MemberSet, PolicyDelete, PolicySet, Round, Tick
-from tollmeter.schemas.envelope import Broken, Control, Corrected, Newer, Repair, Rows, read_envelope
+from tollmeter.schemas.envelope import Broken, Control, Corrected, Newer, Repair, Rows, read_envelope, rows_of
 from tollmeter.schemas.priced import FORMAT_VERSION, H_FORMAT, H_KIND, KIND_CORRECTION, KIND_ROWS
 from tollmeter.schemas.progress import LogPosition
-from tollmeter.schemas.record import Headers, Record
+from tollmeter.schemas.record import Delivery, Headers, Record
 from tollmeter.settings import Settings
 from tollmeter.streams.rules.records.concat import read_concat
 from tollmeter.streams.rules.records.decode import complete
@@ -84,6 +84,11 @@ def fold_log(state: State, records: Sequence[Record], on_barrier: OnBarrier | No
         if records and not state.halted:
             forgotten(state, records[0].timestamp + SLACK // timedelta(milliseconds=1))
     return alerts + fold_records(state, records, on_barrier)
+
+
+def weight(delivery: Delivery) -> int:
+    """Return the rows that a delivery brings; at least its records, of which most bring none on a quiet line."""
+    return max(rows_of(delivery), len(delivery.value))
 
 
 def fold_records(state: State, records: Sequence[Record], on_barrier: OnBarrier | None = None) -> list[Alert]:

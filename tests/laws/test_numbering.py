@@ -46,3 +46,29 @@ def test_a_long_column_with_a_dictionary_has_the_codes_of_its_texts(others: int)
     assert [coded.names[number] for number in found.numbers[found.where].tolist()] == [
         ("acme", "user", text) for text in texts
     ]
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 400),
+    st.integers(0, 30_000),
+    st.lists(st.tuples(st.integers(0, 39), st.integers(0, 399), st.booleans()), min_size=1, max_size=300),
+)
+def test_names_that_are_remembered_or_not_are_told_apart_by_organisation(
+    orgs: int, names: int, remembered: int, drawn: list[tuple[int, int, bool]]
+) -> None:
+    """Codes that lie close are told apart by an array, others by sorting; both say the same of every row."""
+    scopes = Scopes()
+    scopes.text_codes(pl.Series([f"other-{number}" for number in range(remembered)], dtype=pl.String))
+    scopes.text_codes(pl.Series([f"known-{number}" for number in range(names)]))
+    rows = [(f"org-{org % orgs}", f"{'known' if known else 'new'}-{name % names}") for org, name, known in drawn]
+    found = scopes.distinct(
+        pl.Series([name for _, name in rows]), scopes.text_codes(pl.Series([org for org, _ in rows])), "user"
+    )
+    assert [rows[at] for at in found.first[found.where].tolist()] == rows
+    assert found.first.size == len(set(rows))
+    for at in range(found.numbers.size):
+        scopes.enter(found, at)
+    assert [scopes.names[number] for number in found.numbers[found.where].tolist()] == [
+        (org, "user", name) for org, name in rows
+    ]

@@ -20,8 +20,9 @@ FEW_ROWS = 1_000
 """Up to here a call into polars costs more than looking up the texts themselves; so does encoding plain text."""
 _KIND_BITS = 4
 _ORG_SHIFT = 32
-_CODE = (1 << _ORG_SHIFT) - 1
 _NOTHING = -1
+_SPARSE = 16
+"""An array that is larger than a column by more than this takes longer to fill than the column takes to sort."""
 _ASKED = [SCOPE_KINDS.index(kind) for kind in SCOPE_KINDS if kind in ASKED_COLUMNS]
 _FRESH = 1 << 31
 """Codes from here on are texts of one call alone."""
@@ -118,13 +119,11 @@ class Scopes:
     def distinct(self, names: pl.Series, orgs: Vector, kind: str) -> Distinct:
         """Return the distinct scopes of a column and which row is of which; no name is remembered by this."""
         codes, fresh = (orgs, []) if kind == "org" else self._look_up(names)
-        pairs = (orgs << _ORG_SHIFT | codes) << _KIND_BITS | SCOPE_KINDS.index(kind)
-        distinct, where = np.unique(pairs, return_inverse=True)
+        rows, where = self._distinct_pairs(orgs, codes)
+        distinct = (orgs[rows] << _ORG_SHIFT | codes[rows]) << _KIND_BITS | SCOPE_KINDS.index(kind)
         known = self._pairs
         numbers = np.array([known.get(pair, UNKNOWN) for pair in distinct.tolist()], dtype=np.int64)
-        found = Distinct(
-            kind, distinct >> _KIND_BITS >> _ORG_SHIFT, distinct >> _KIND_BITS & _CODE, numbers, where, fresh
-        )
+        found = Distinct(kind, orgs[rows], codes[rows], numbers, where, fresh)
         for at in np.flatnonzero(numbers == UNKNOWN).tolist():
             name = self._name(found, at)
             if kind != "org" and name == "":
@@ -132,6 +131,12 @@ class Scopes:
             elif (self._texts[found.orgs[at]], kind, "" if kind == "org" else name) in self._number:
                 self.enter(found, at)
         return found
+
+    def _distinct_pairs(self, orgs: Vector, codes: Vector) -> tuple[Vector, Vector]:
+        """Return a row of each distinct pair, in the order of the pairs, and which of them each row has."""
+        close = np.where(codes < _FRESH, codes, codes - _FRESH + len(self._texts))
+        (found, org), (names, name) = _distinct(orgs), _distinct(close)
+        return _distinct(org * names.size + name) if found.size > 1 else (names, name)
 
     def enter(self, distinct: Distinct, at: int) -> None:
         """Give one of the distinct scopes a number, and remember its name."""
@@ -178,8 +183,15 @@ class Scopes:
 
 
 def _distinct(codes: Vector) -> tuple[Vector, Vector]:
-    """Return a row of each distinct code and which of them each row has; codes are small numbers and index an array."""
-    row_of = np.full(int(codes.max()) + 1, -1, dtype=np.int64)
+    """Return a row of each distinct code, in their order, and which of them each row has.
+
+    Codes are numbers that may index an array; where that would be far larger than the column, they are sorted.
+    """
+    size = int(codes.max()) + 1
+    if size > _SPARSE * (codes.size + _SPARSE):
+        _, rows, where = np.unique(codes, return_index=True, return_inverse=True)
+        return rows, where
+    row_of = np.full(size, -1, dtype=np.int64)
     row_of[codes] = np.arange(codes.size)
     present = np.flatnonzero(row_of >= 0)
     rows = row_of[present]
