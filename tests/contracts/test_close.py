@@ -91,13 +91,13 @@ def test_later_changes_are_adjustments_once(client: ClickHouse) -> None:
     corrected = call(2, cost_nano=1, cost_eur_nano=1, cost_rub_nano=1, revision=1)
     insert(client, [late, corrected], offset=2)
     assert closing.close(client, OCTOBER, "", LATER)[0] == first
-    change = sum(line["cost_nano"] for line in closing.drift(client, first, ""))
+    change = sum(line["cost_nano"] for line in closing.drift(client, first, "", LATER) or [])
     assert change == 7 + 1 - call(2)["cost_nano"]
     november, _ = closing.close(client, NOVEMBER, "", LATER)
     assert sum(line["cost_nano"] for line in november.content["adjustments"]) == change
     assert {line["month"] for line in november.content["adjustments"]} == {"2026-10"}
     assert november.content["totals"]["cost_nano"] == plain(of(NOVEMBER))["cost_nano"]
-    assert closing.drift(client, first, "") == []
+    assert closing.drift(client, first, "", LATER) == []
     whole = client.query("SELECT sum(cost_nano) AS nano FROM usage_events FINAL WHERE toMonth(event_time) IN (10, 11)")
     booked = first.content["totals"]["cost_nano"] + november.content["totals"]["cost_nano"] + change
     assert booked == whole[0]["nano"]
@@ -114,7 +114,9 @@ def test_reopened_it_is_made_anew_and_nothing_is_booked_twice(client: ClickHouse
     second, fresh = closing.close(client, OCTOBER, "", LATER + timedelta(seconds=2))
     assert (fresh, second.number, second.hash != first.hash) == (True, 2, True)
     assert second.content["totals"]["cost_nano"] == first.content["totals"]["cost_nano"] + 7
-    assert sum(line["cost_nano"] for line in closing.drift(client, second, "")) == -7, "what November has booked"
+    assert sum(line["cost_nano"] for line in closing.drift(client, second, "", LATER) or []) == -7, (
+        "what November has booked"
+    )
 
 
 def test_what_is_not_known_is_not_frozen_as_zero(client: ClickHouse) -> None:
@@ -127,6 +129,41 @@ def test_what_is_not_known_is_not_frozen_as_zero(client: ClickHouse) -> None:
     assert client.query("SELECT count() AS n FROM statements")[0]["n"] == 0
     made, _ = closing.close(client, OCTOBER, "", LATER, stored_until=datetime(2026, 11, 1, tzinfo=UTC))
     assert made.content["stored_until"] == "2026-11-01T00:00:00+00:00"
+
+
+def test_what_is_deleted_for_its_age_is_no_change(client: ClickHouse, ledger_settings: Settings) -> None:
+    """Calls go after their days, statements stay: the month was right, and nothing is taken back from anybody."""
+    first, _ = closing.close(client, OCTOBER, "", LATER)
+    assert first.content["calls_kept_from"] is None, "younger than what is kept"
+    kept = (datetime.now(UTC) + timedelta(days=1_000)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    now = kept + timedelta(days=ledger_settings.retention_events_days)
+    recent, following = (kept + timedelta(days=40)).replace(day=1), (kept + timedelta(days=75)).replace(day=1)
+    insert(client, [call(7_000, event_time=recent)], offset=3)
+    closing.close(client, recent.date(), "", now)
+    client.command("ALTER TABLE usage_events DELETE WHERE toYear(event_time) = 2026 SETTINGS mutations_sync = 2")
+    assert closing.drift(client, first, "", now) is None, "not known"
+    changed = call(7_000, event_time=recent, cost_nano=1, revision=1)
+    insert(client, [changed, call(8_000, event_time=following)], offset=4)
+    last, _ = closing.close(client, following.date(), "", now)
+    assert {line["month"] for line in last.content["adjustments"]} == {f"{recent:%Y-%m}"}
+    assert last.content["calls_kept_from"] == kept.isoformat()
+
+
+def test_an_amount_that_is_known_of_no_call_is_not_shown_as_zero(client: ClickHouse) -> None:
+    def at(number: int, **more: Any) -> dict[str, Any]:
+        return call(number, event_time=BEGIN + timedelta(hours=1), org_id="fx", **more)
+
+    insert(client, [at(9_001, api_key_id="rate"), at(9_002, api_key_id="none", cost_rub_nano=None)], offset=3)
+    insert(client, [at(9_003, api_key_id="unpriced", cost_nano=None, cost_eur_nano=None, cost_rub_nano=None)], offset=4)
+    insert(client, [at(9_004, api_key_id="free", cost_nano=0, cost_eur_nano=0, cost_rub_nano=0)], offset=5)
+    made, _ = closing.close(client, OCTOBER, "fx", LATER)
+    shown = {row["api_key_id"]: closing.told(row) for row in made.content["rows"]}
+    known = {key: [row[name] is not None for name in closing.MONEY] for key, row in shown.items()}
+    assert known == {"rate": [True] * 3, "none": [True, True, False], "unpriced": [False] * 3, "free": [True] * 3}
+    assert (
+        closing.hash_of(json.dumps(made.content, sort_keys=True, ensure_ascii=False, separators=(",", ":")))
+        == made.hash
+    )
 
 
 def test_an_organisation_without_calls_in_a_month_has_a_statement_of_nothing(client: ClickHouse) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from tollmeter.admin import cost_lines
+from tollmeter.admin.kept import kept_from
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load, moment
 
@@ -88,6 +89,7 @@ def close(
         waits = stored_until.astimezone(UTC).isoformat(timespec="seconds")
         raise CloseError(f"not all of {name} is stored: calls sent at {waits} wait; see 'tollmeter status', then again")
     number = 1 + max((one.number for one in known if one.month == name), default=0)
+    kept = kept_from(client, now)
     rows = current(client, month, org)
     if not rows:
         _require_calls(client, month, org)
@@ -99,17 +101,24 @@ def close(
         "closed_at": now.astimezone(UTC).isoformat(timespec="seconds"),
         "reason": reason,
         "stored_until": stored_until and stored_until.astimezone(UTC).isoformat(timespec="seconds"),
-        "rows": rows,
-        "totals": totals(rows),
-        "price_books": sorted({book for row in rows for book in row["price_books"]}),
-        "fx_first": min((row["fx_first"] for row in rows if row["fx_first"]), default=None),
-        "fx_last": max((row["fx_last"] for row in rows if row["fx_last"]), default=None),
-        "adjustments": _adjustments(client, name, org, known, stands),
+        **_sums(rows),
+        "adjustments": _adjustments(client, name, org, known, kept),
+        "calls_kept_from": kept and kept.astimezone(UTC).isoformat(timespec="seconds"),
         **_beside(client, name, org, stands, now),
     }
     made = Statement(name, number, CLOSED, reason, content, hash_of(_text(content)))
     _write(client, org, made, now)
     return made, True
+
+
+def _sums(rows: Sequence[Row]) -> Row:
+    return {
+        "rows": rows,
+        "totals": totals(rows),
+        "price_books": sorted({book for row in rows for book in row["price_books"]}),
+        "fx_first": min((row["fx_first"] for row in rows if row["fx_first"]), default=None),
+        "fx_last": max((row["fx_last"] for row in rows if row["fx_last"]), default=None),
+    }
 
 
 def reopen(client: ClickHouse, month: date, org: str, now: datetime, reason: str) -> Statement:
@@ -125,8 +134,13 @@ def reopen(client: ClickHouse, month: date, org: str, now: datetime, reason: str
     return made
 
 
-def drift(client: ClickHouse, stands: Statement, org: str) -> list[Row]:
-    """Return what has changed of a closed month and is booked nowhere yet: the next statement's adjustments of it."""
+def drift(client: ClickHouse, stands: Statement, org: str, now: datetime) -> list[Row] | None:
+    """Return what has changed of a closed month and is booked nowhere yet: the next statement's adjustments of it.
+
+    None: not known any more, calls of the month may have been deleted for their age.
+    """
+    if not _is_whole(stands, kept_from(client, now)):
+        return None
     return _change(client, stands, org, statements(client, org))
 
 
@@ -153,17 +167,34 @@ def totals(rows: Iterable[Row]) -> dict[str, int]:
     return sums
 
 
+MONEY = {
+    "cost_nano": ("unpriced",),
+    "cost_eur_nano": ("unpriced", "without_eur"),
+    "cost_rub_nano": ("unpriced", "without_rub"),
+}
+"""The amounts, and which calls are in none of them. Frozen as sums, so that changes can be taken from them."""
+
+
+def told(row: Row) -> Row:
+    """Return a row, or totals, as it is shown: an amount that is known of no call is None, for 0 would say free."""
+    return row | {name: None for name, lacking in MONEY.items() if not row[name] and any(map(row.__getitem__, lacking))}
+
+
 def hash_of(text: str) -> str:
     """Return the hash of a statement's JSON."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _adjustments(
-    client: ClickHouse, before: str, org: str, known: Sequence[Statement], stands: Mapping[str, Statement]
+    client: ClickHouse, before: str, org: str, known: Sequence[Statement], kept: datetime | None
 ) -> list[Row]:
-    """Return the changes of earlier closed months that no statement has booked."""
-    earlier = [one for month, one in sorted(stands.items()) if month < before]
+    """Return what has changed of earlier closed months and is in no statement; deleted for its age is not changed."""
+    earlier = [one for month, one in sorted(standing(known).items()) if month < before and _is_whole(one, kept)]
     return [row for one in earlier for row in _change(client, one, org, known)]
+
+
+def _is_whole(stands: Statement, kept: datetime | None) -> bool:
+    return kept is None or kept <= _midnight(_first(stands.month))
 
 
 def _beside(client: ClickHouse, month: str, org: str, stands: Mapping[str, Statement], now: datetime) -> Row:
@@ -193,8 +224,7 @@ def _change(client: ClickHouse, stands: Statement, org: str, known: Iterable[Sta
         later = [row for row in one.content["adjustments"] if row["month"] == stands.month]
         for key, sums in _by_key(later).items():
             booked[key] = _plus(booked.get(key, _nothing()), sums)
-    month = datetime.strptime(stands.month, "%Y-%m").replace(tzinfo=UTC).date()
-    now = _by_key(current(client, month, org))
+    now = _by_key(current(client, _first(stands.month), org))
     return list(_differences(stands.month, now, booked))
 
 
@@ -231,6 +261,10 @@ def _write(client: ClickHouse, org: str, made: Statement, now: datetime) -> None
     columns = ("month", "org_id", "number", "state", "reason", "content", "hash", "written_at")
     row = (made.month, org, made.number, made.state, made.reason, text, made.hash, moment(now))
     client.insert_rows("statements", columns, [row])
+
+
+def _first(month: str) -> date:
+    return datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC).date()
 
 
 def _next(month: date) -> date:

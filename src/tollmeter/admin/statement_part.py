@@ -1,6 +1,7 @@
 """What an organisation sees of statements: its own, or its part of one of all together, and nothing else."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from tollmeter.admin import close as closing
@@ -16,19 +17,20 @@ def months(client: ClickHouse, org: str, orgs: Sequence[str]) -> list[Row]:
     return [{name: found[month][name] for name in LISTED} for month in sorted(found, reverse=True)]
 
 
-def statement(client: ClickHouse, month: str, org: str, orgs: Sequence[str]) -> Row | None:
+def statement(client: ClickHouse, month: str, org: str, orgs: Sequence[str], now: datetime) -> Row | None:
     """Return the statement that stands of a month, None where there is none. Raises `CloseError`.
 
     `hash` is that of the whole statement; `part` tells whether this is a part of it. `not_booked_yet`: what has changed
-    since then, the next statement's adjustments.
+    since then, the next statement's adjustments; None where the calls are too old to be compared.
     """
     own = closing.standing(closing.statements(client, org)).get(month)
     stands = own or closing.standing(closing.statements(client, "")).get(month)
     if stands is None:
         return None
     whose = org if own else ""
-    changes = [row for row in closing.drift(client, stands, whose) if _seen(row, orgs)]
-    return {**_part(stands, orgs), "hash": stands.hash, "not_booked_yet": changes}
+    changes = closing.drift(client, stands, whose, now)
+    seen = None if changes is None else [row for row in changes if _seen(row, orgs)]
+    return {**_part(stands, orgs), "hash": stands.hash, "not_booked_yet": seen}
 
 
 def _standing(client: ClickHouse, org: str, orgs: Sequence[str]) -> list[Row]:
@@ -46,12 +48,12 @@ def _part(stands: closing.Statement, orgs: Sequence[str]) -> Row:
     return {
         **content,
         "part": part,
-        "rows": rows,
-        "totals": closing.totals(rows),
+        "rows": [closing.told(row) for row in rows],
+        "totals": closing.told(closing.totals(rows)),
         "price_books": sorted({book for row in rows for book in row["price_books"]}),
         "fx_first": min((row["fx_first"] for row in days), default=None),
         "fx_last": max((row["fx_last"] for row in days), default=None),
-        "adjustments": [row for row in content["adjustments"] if _seen(row, orgs)],
+        "adjustments": [closing.told(row) for row in content["adjustments"] if _seen(row, orgs)],
     }
 
 

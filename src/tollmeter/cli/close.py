@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tollmeter.admin.close import told
 from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.options import MONTH
@@ -54,14 +55,14 @@ def close(
     from tollmeter.admin import close as closing
 
     now = datetime.now(UTC)
-    changes: list[dict[str, Any]] = []
+    changes: list[dict[str, Any]] | None = []
     with reading(settings) as client:
         try:
             if reopen:
                 made, fresh = closing.reopen(client, month, org, now, reason), True
             else:
                 made, fresh = closing.close(client, month, org, now, reason, _stored_until(settings))
-                changes = [] if fresh else closing.drift(client, made, org)
+                changes = [] if fresh else closing.drift(client, made, org, now)
         except closing.CloseError as problem:
             raise UserError(str(problem)) from None
     _write(made, csv_file, html_file)
@@ -83,12 +84,12 @@ def _stored_until(settings: Settings) -> datetime | None:
         return None
 
 
-def _tell(made: "Statement", changes: list[dict[str, Any]], *, fresh: bool) -> None:
+def _tell(made: "Statement", changes: list[dict[str, Any]] | None, *, fresh: bool) -> None:
     if made.state != "closed":
         out.print(f"{made.month} is open again: {made.reason}")
         return
     content = made.content
-    shown = [{**row, "usd": nano_to_text(row["cost_nano"])} for row in content["rows"]]
+    shown = [{**row, "usd": nano_to_text(told(row)["cost_nano"])} for row in content["rows"]]
     print_table(f"statement {made.month}, number {made.number}", shown, (*NAMES, "calls", "usd"))
     out.print(_sums(content["totals"]))
     for text in _doubts(content):
@@ -96,29 +97,36 @@ def _tell(made: "Statement", changes: list[dict[str, Any]], *, fresh: bool) -> N
     for row in content["adjustments"]:
         where = " ".join(row[name] for name in NAMES if row[name])
         out.print(
-            f"adjustment of {row['month']}: {nano_to_text(row['cost_nano'])} USD, {row['calls']:+} calls, {where}"
+            f"adjustment of {row['month']}: {nano_to_text(told(row)['cost_nano'])} USD, {row['calls']:+} calls, {where}"
         )
     for text in _beside(content):
         out.print(text)
     out.print(f"sha256 {made.hash}")
     if not fresh:
         err.print(f"closed {content['closed_at']}; this is the statement as it was frozen")
-    if changes:
+    if changes is None:
+        err.print("what has changed since then is not known: calls of that age may have been deleted")
+    elif changes:
         usd = nano_to_text(sum(row["cost_nano"] for row in changes))
         err.print(f"since then {len(changes)} lines have changed by {usd} USD: adjustments of the next statement")
 
 
 def _sums(totals: dict[str, int]) -> str:
-    eur, rub = nano_to_text(totals["cost_eur_nano"]), nano_to_text(totals["cost_rub_nano"])
-    return f"{totals['calls']:,} calls: {nano_to_text(totals['cost_nano'])} USD, {eur} EUR, {rub} RUB"
+    usd, eur, rub = (nano_to_text(told(totals)[name]) for name in MONEY[:3])
+    return f"{totals['calls']:,} calls: {usd} USD, {eur} EUR, {rub} RUB"
 
 
 def _doubts(content: dict[str, Any]) -> list[str]:
     totals = content["totals"]
     books, rates = ", ".join(content["price_books"]), f"{content['fx_first']} to {content['fx_last']}"
     said = [f"price books {books or 'none'}; exchange rates of {rates if content['fx_first'] else 'no day'}"]
+    if kept := content.get("calls_kept_from"):
+        so = "the month may lack some" if kept > content["month"] else "months of before are not looked at for changes"
+        said.append(f"calls made before {kept} may have been deleted for their age: {so}")
     if content.get("stored_until") is None:
         said.append("whether all that was sent had been stored is not known: the broker did not answer")
+    if own := sum(row["cost_nano"] for row in content["rows"] if row["billing_scope"] == "USER"):
+        said.append(f"of it paid by users themselves, by keys of their own: {nano_to_text(own)} USD")
     if totals["unpriced"]:
         risk = nano_to_text(totals["at_risk_nano"])
         said.append(f"not in it: {totals['unpriced']:,} calls of unknown cost, at risk {risk} USD")
@@ -142,7 +150,8 @@ def _beside(content: dict[str, Any]) -> list[str]:
 
 
 def _write(made: "Statement", csv_file: Path | None, html_file: Path | None) -> None:
-    lines = [{"month": made.month, **row} for row in made.content["rows"]] + made.content["adjustments"]
+    lines = [told({"month": made.month, **row}) for row in made.content["rows"]]
+    lines += [told(row) for row in made.content["adjustments"]]
     lines += [{"month": made.month, **row} for row in made.content.get("cost_lines", ())]
     lines += made.content.get("cost_line_adjustments", ())
     try:
@@ -161,7 +170,7 @@ def page(made: "Statement") -> str:
     head = "".join(f"<th>{html(name)}</th>" for name in (*names, "USD", "EUR", "RUB"))
 
     def line(row: dict[str, Any]) -> str:
-        money = (nano_to_text(row[name]) for name in MONEY[:3])
+        money = (nano_to_text(told(row)[name]) for name in MONEY[:3])
         return f"<tr>{''.join(f'<td>{html(text)}</td>' for text in (*(row[name] for name in names), *money))}</tr>"
 
     notes = "".join(f"<p>{html(text)}</p>" for text in (_sums(content["totals"]), *_doubts(content), *_beside(content)))

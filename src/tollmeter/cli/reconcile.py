@@ -70,7 +70,7 @@ def reconcile(
     book = open_book(settings)
     with refusing(), reading(settings) as client:
         asked = Asked(provider.strip().lower(), month, _following(month), account, stated, fetched)
-        found = compared(client, book, asked)
+        found = compared(client, book, asked, datetime.now(UTC))
         samples = told.sampled(client, found, found.guessed | stated)
     gaps = alarm.gaps(found, settings.bill_gap_pct)
     if alert:
@@ -96,13 +96,14 @@ def compare_all(settings: Settings, stated: dict[str, str], since: date, *, aler
     from tollmeter.cli.prices import open_book
 
     found: list[dict[str, Any]] = []
+    now = datetime.now(UTC)
     with refusing(), reading(settings) as client:
         for bill in client.query(load("bill_months"), {"since": f"{since}"}):
             month = bill["month"]
             asked = Asked(bill["provider"], month, _following(month), "", stated, None)
-            one = compared(client, open_book(settings), asked)
+            one = compared(client, open_book(settings), asked, now)
             gaps = alarm.gaps(one, settings.bill_gap_pct)
-            alerts = alarm.alerts(one, gaps, datetime.now(UTC))
+            alerts = alarm.alerts(one, gaps, now)
             if alert:
                 alarm.raise_all(settings, alerts)
             shown = {"provider": bill["provider"], "month": f"{month:%Y-%m}", "gaps": len(gaps)}

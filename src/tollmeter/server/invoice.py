@@ -1,7 +1,7 @@
 """Statements and the comparison with a bill, for answers and pages: as commands have them, own rows alone."""
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request
@@ -36,7 +36,8 @@ async def months(request: Request, org: str, orgs: Sequence[str]) -> list[Row]:
 async def statement(request: Request, month: date, org: str, orgs: Sequence[str]) -> Row:
     """Return the statement of a month. Raises `Problem`, 404 where the month is not closed."""
     name = f"{month:%Y-%m}"
-    found = await _read(request, lambda ledger: statement_part.statement(ledger, name, org, orgs))
+    now = datetime.now(UTC)
+    found = await _read(request, lambda ledger: statement_part.statement(ledger, name, org, orgs, now))
     if found is None:
         raise Problem(404, "not_closed", f"{name} is not closed: 'tollmeter close {name}' freezes its statement")
     return found
@@ -62,10 +63,10 @@ async def comparison(request: Request, provider: str, month: date, by: str, orgs
             "other organisations have calls on this account: 'tollmeter reconcile' compares it, for who sees them all"
         )
         raise Problem(403, "shared_account", text)
-    book = await book_of(request)
+    book, now = await book_of(request), datetime.now(UTC)
 
     def compare(ledger: "ClickHouse") -> Row:
-        found = reconcile(ledger, book, asked)
+        found = reconcile(ledger, book, asked, now)
         return told.document(found, by, told.sampled(ledger, found, found.guessed))
 
     try:

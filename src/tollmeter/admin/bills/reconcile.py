@@ -9,6 +9,7 @@ from typing import Any
 
 from tollmeter.admin.bills import anthropic, store
 from tollmeter.admin.bills.pages import midnight
+from tollmeter.admin.kept import kept_from
 from tollmeter.schemas.event import micros
 from tollmeter.schemas.money import PICO_PER_USD
 from tollmeter.sinks.clickhouse.client import ClickHouse
@@ -55,7 +56,7 @@ class Reconciled:
     """Keys that were recognised by their use: theirs to ours."""
 
 
-def reconcile(client: ClickHouse, book: PriceBook, asked: Asked) -> Reconciled:
+def reconcile(client: ClickHouse, book: PriceBook, asked: Asked, now: datetime) -> Reconciled:
     """Compare. Raises `BillError` when there is no bill, `Unavailable` when the ledger does not answer."""
     found, heads = store.lines_of(client, asked.provider, asked.account, asked.since, asked.until)
     if not heads:
@@ -64,7 +65,8 @@ def reconcile(client: ClickHouse, book: PriceBook, asked: Asked) -> Reconciled:
             "'tollmeter bills import FILE' takes one, 'tollmeter bills list' shows what is there"
         )
     _one_currency(found)
-    covered = {name: frozenset(days) for name, days in _covered(heads).items()}
+    kept = kept_from(client, now)
+    covered = {name: frozenset(day for day in days if _is_kept(day, kept)) for name, days in _covered(heads).items()}
     ours = ours_of(client, asked.provider, asked.since, asked.until)
     lines = [line for one in found.values() for line in one]
     models = model_names(lines, {cell.model for cell in ours}, lambda name: book_name(book, asked.provider, name))
@@ -83,6 +85,8 @@ def reconcile(client: ClickHouse, book: PriceBook, asked: Asked) -> Reconciled:
     )
     result = compare(both, question)
     notes = _notes(asked, heads, both, result, open_from)
+    if kept and not _is_kept(asked.since, kept):
+        notes.append(f"days before {kept.date()} are not compared: calls of that age have been deleted")
     projects = _projects(renamed(lines, models, keys))
     return Reconciled(asked, result, both, notes, projects, open_from, {ref: keys[ref] for ref in guessed})
 
@@ -148,6 +152,10 @@ def _covered(heads: Iterable[dict[str, Any]]) -> dict[str, set[date]]:
     for head in heads:
         covered[f"{head['account']}/{head['source']}"] |= {head["day"]} if head["is_whole"] else set()
     return covered
+
+
+def _is_kept(day: date, kept: datetime | None) -> bool:
+    return kept is None or kept <= midnight(day)
 
 
 def _unit(amounts: Iterable[Decimal]) -> Decimal:
