@@ -16,12 +16,14 @@ from click.testing import CliRunner
 
 from tests.usage_rows import avro, fields
 from tests.workers import Workers
-from tollmeter.admin import backup
+from tollmeter.admin import backup, setup
 from tollmeter.broker import policies
-from tollmeter.broker.client import kafka_admin, kafka_consumer
+from tollmeter.broker.client import kafka_admin, kafka_consumer, read_all
 from tollmeter.cli import backup as commands
 from tollmeter.cli.verify import verify
 from tollmeter.schemas import topics
+from tollmeter.schemas.control import PolicySet
+from tollmeter.schemas.envelope import Control, read_envelope
 from tollmeter.schemas.policy import Policy
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
@@ -99,6 +101,37 @@ def test_a_restore_brings_back_every_nano_dollar(
     again = done(commands.restore, line, str(folder))
     assert again.exit_code == 0
     assert sums(line) == before, "a restore may be repeated"
+
+
+def test_a_backup_of_other_logs_is_no_part_of_totals_that_have_begun(line: Settings, tmp_path: Path) -> None:
+    """Live totals of two logs have one name: mixed, a spent limit would begin anew without a word."""
+    policies.set_policy(line, Policy(org_id="acme", scope="org", monthly_limit_micro=5_000_000))
+    folder = tmp_path / "backup"
+    assert done(commands.backup, line, str(folder)).exit_code == 0
+    names = {"topic_prefix": f"{line.topic_prefix}other.", "clickhouse_database": f"{line.clickhouse_database}_other"}
+    other = line.model_copy(update=names)
+    setup.apply(other)
+    assert done(commands.restore, other, str(folder)).exit_code == 0, "nobody has begun on its logs"
+    assert [policy.org_id for policy in policies.list_policies(other)] == ["acme"]
+    assert asyncio.run(told(other)) == policies.list_policies(other), "WATCH knows it, too"
+
+    client = connect(other)
+    assert done(commands.restore, other, str(folder)).exit_code == 0, "a restore may be repeated"
+    state = '{"applied": 1, "log_id": "the new one"}'
+    client.insert_rows("watch_progress", ("priced_partition", "applied", "stamp", "state"), [(0, 1, 1, state)])
+    refused = done(commands.restore, other, str(folder))
+    assert (refused.exit_code, "limits would not hold" in refused.output) == (2, True)
+    client.command(f"DROP DATABASE {other.clickhouse_database} SYNC")
+    client.close()
+
+
+async def told(line: Settings) -> list[Policy]:
+    """Return the policies that WATCH was told of in its log."""
+    places = [TopicPartition(line.topic(topics.PRICED), number) for number in range(4)]
+    async with kafka_consumer(line) as consumer:
+        found = [read_envelope(record) async for record in read_all(consumer, places)]
+    bodies = [one.body for one in found if isinstance(one, Control)]
+    return [body.policy for body in bodies if isinstance(body, PolicySet)]
 
 
 def test_what_is_no_whole_backup_is_refused(line: Settings, tmp_path: Path) -> None:

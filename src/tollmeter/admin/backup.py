@@ -20,7 +20,9 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from tollmeter import __version__
+from tollmeter.broker import policies
 from tollmeter.broker.client import BrokerAway, kafka_consumer, kafka_producer, read_all
+from tollmeter.broker.topic_ids import id_of
 from tollmeter.schemas import topics
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import migrate
@@ -39,6 +41,12 @@ _PIECE_ROWS = 50_000
 _PIECE = (
     "SELECT * FROM {t:Identifier} WHERE _partition_id = {p:String} AND cityHash64(tuple(*)) % {n:UInt32} = {i:UInt32}"
 )
+_BEGUN = (
+    "the logs of this line are not those that were backed up, and WATCH has begun on them: its totals and those of the "
+    "backup would be mixed, and limits would not hold. Restore before the workers begin: stop them, drop the database, "
+    "'tollmeter setup', 'tollmeter restore', start them; of an embedded stack keep a copy of its data folder instead"
+)
+_PROGRESS = "SELECT 1 FROM watch_progress WHERE JSONExtractString(state, 'log_id') != {log:String} LIMIT 1"
 _SUMS = "SELECT count() AS calls, toString(sum(toInt128(ifNull(cost_nano, 0)))) AS cost_nano FROM usage_events FINAL"
 
 
@@ -83,6 +91,7 @@ def backup(settings: Settings, folder: Path) -> Document:
         "tollmeter": __version__,
         "at": at,
         "database": settings.clickhouse_database,
+        "priced_log": _reach(settings, id_of(settings, topics.PRICED)),
         "ledger": sums,
         "tables": files,
         "topics": logs,
@@ -138,12 +147,15 @@ def read_manifest(folder: Path) -> Document:
 def restore(settings: Settings, folder: Path) -> Document:
     """Put a backup into the database and topics of a line that is set up; return its list.
 
-    Every file is checked first. Raises `BackupError`, `Unavailable`, `Rejected`, `SchemaError`.
+    WATCH is told of policies and members that come back. Every file is checked first. Raises `BackupError`,
+    `Unavailable`, `Rejected`, `SchemaError`.
     """
     document = read_manifest(folder)
     migrate.apply(settings)
     client = connect(settings)
     try:
+        if _has_other_logs(settings, document) and client.query(_PROGRESS, {"log": document["priced_log"]}):
+            raise BackupError(_BEGUN)
         known = {migration.about for migration in migrate.migrations()}
         for table, files in document["tables"].items():
             if table not in known:
@@ -152,12 +164,23 @@ def restore(settings: Settings, folder: Path) -> Document:
                 client.insert_native(table, gzip.decompress(_at(folder, file).read_bytes()))
     finally:
         client.close()
-    _reach(settings, _restore_topics(settings, folder, document["topics"]))
+    came_back = _reach(settings, _restore_topics(settings, folder, document["topics"]))
+    try:
+        policies.tell(settings, came_back)
+    except policies.PolicyError as error:
+        raise BackupError(str(error)) from None
     return document
 
 
-async def _restore_topics(settings: Settings, folder: Path, files: Mapping[str, list[Document]]) -> None:
-    """Write the entries whose keys the topics do not have: what is there is newer."""
+def _has_other_logs(settings: Settings, document: Document) -> bool:
+    """Tell whether `usage.priced` is another topic than the one that was backed up; False where nobody knows."""
+    now = _reach(settings, id_of(settings, topics.PRICED))
+    return bool(now) and document.get("priced_log", now) not in ("", now)
+
+
+async def _restore_topics(settings: Settings, folder: Path, files: Mapping[str, list[Document]]) -> dict[bytes, bytes]:
+    """Write the entries whose keys the topics do not have: what is there is newer. Return those of the rules."""
+    came_back = {}
     async with kafka_consumer(settings) as consumer, kafka_producer(settings) as producer:
         for topic in (topic for topic in TOPICS if topic in files):
             place = TopicPartition(settings.topic(topic), 0)
@@ -168,6 +191,9 @@ async def _restore_topics(settings: Settings, folder: Path, files: Mapping[str, 
                     if _bytes(key) not in there:
                         pairs = [(name, _bytes(text)) for name, text in headers]
                         await producer.send_and_wait(place.topic, _bytes(value), _bytes(key), 0, headers=pairs)
+                        if topic == topics.POLICIES:
+                            came_back[_bytes(key)] = _bytes(value)
+    return came_back
 
 
 def _at(folder: Path, file: Document) -> Path:

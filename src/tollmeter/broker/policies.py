@@ -98,6 +98,14 @@ def write(settings: Settings, changes: Sequence[Change]) -> None:
         _reach(settings, _write(settings, changes))
 
 
+def tell(settings: Settings, entries_: Mapping[bytes, bytes]) -> None:
+    """Return when WATCH was told of the policies and members among entries that the topic has. Raises `PolicyError`."""
+    changes = [policy_set(policy) for policy in readable(entries_, Policy)]
+    changes += [member_set(member) for member in readable(entries_, Member)]
+    if changes:
+        _reach(settings, _write(settings, changes))
+
+
 def _carried(rules: Rules, changes: Iterable[Change]) -> list[Change]:
     """Let limits that are set anew stay otherwise for as long as they were to be."""
 
