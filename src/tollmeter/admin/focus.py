@@ -173,7 +173,9 @@ def _together(frame: pl.DataFrame, version: str) -> Iterator[str]:
     for cost, price in (("ListCost", "ListUnitPrice"), ("ContractedCost", "ContractedUnitPrice")):
         product = pl.col(price).cast(pl.Float64) * pl.col("PricingQuantity").cast(pl.Float64)
         gap = (product - pl.col(cost).cast(pl.Float64)).abs()
-        rules[f"{cost} is unit price times quantity"] = gap <= 1e-9 + pl.col(cost).cast(pl.Float64).abs() * 1e-9
+        unpriced = (pl.col("ChargeCategory") == "Credit") & pl.col(price).is_null()
+        exact = gap <= 1e-9 + pl.col(cost).cast(pl.Float64).abs() * 1e-9
+        rules[f"{cost} is unit price times quantity, where it is no credit"] = unpriced | exact
     for left, right in _TOGETHER:
         if right in frame.columns:
             rules[f"{left} and {right} are null together"] = pl.col(left).is_null() == pl.col(right).is_null()

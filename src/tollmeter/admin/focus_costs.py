@@ -25,11 +25,8 @@ def charges(rows: Iterable[Row], schema: pl.Schema) -> pl.DataFrame:
 def _charge(row: Row) -> Row:
     begin = datetime.strptime(row["month"], "%Y-%m").replace(tzinfo=UTC)
     end = (begin.replace(day=28) + timedelta(days=4)).replace(day=1)
-    cost, quantity = _units(row["cost_nano"]), Decimal(row["quantity"])
-    price, own_price = _EXACT.divide(cost, quantity), _units(row["unit_nano"])
-    price = _EXACT.quantize(price, Decimal(1).scaleb(-_PRICE_PLACES))
-    account, provider = row["org_id"] or "default", row["provider"]
-    sku = f"{provider}/{row['name']}"
+    cost, account, provider = _units(row["cost_nano"]), row["org_id"] or "default", row["provider"]
+    credit = row["unit_nano"] < 0
     return {
         **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), cost),
         "BillingAccountId": account,
@@ -38,24 +35,34 @@ def _charge(row: Row) -> Row:
         "BillingCurrency": "USD",
         **dict.fromkeys(("BillingPeriodStart", "ChargePeriodStart"), begin),
         **dict.fromkeys(("BillingPeriodEnd", "ChargePeriodEnd"), end),
-        "ChargeCategory": "Credit" if row["unit_nano"] < 0 else "Purchase",
+        "ChargeCategory": "Credit" if credit else "Purchase",
         "ChargeDescription": row["name"],
         "ChargeFrequency": "Recurring",
-        **dict.fromkeys(("ContractedUnitPrice", "ListUnitPrice"), price),
         **dict.fromkeys(("InvoiceIssuerName", "ProviderName", "PublisherName"), provider),
-        "PricingCategory": "Standard",
         "PricingCurrency": row["currency"],
-        **dict.fromkeys(("PricingCurrencyContractedUnitPrice", "PricingCurrencyListUnitPrice"), own_price),
         "PricingCurrencyEffectiveCost": _units(row["amount_nano"]),
-        "PricingQuantity": quantity,
-        "PricingUnit": "Units",
         "ServiceCategory": "AI and Machine Learning",
         "ServiceName": f"{provider} subscriptions",
         "ServiceSubcategory": "Generative AI",
+        "Tags": json.dumps({"cost_centre": row["cost_centre"]} if row["cost_centre"] else {}),
+        **({} if credit else _price(row, cost)),
+    }
+
+
+def _price(row: Row, cost: Decimal) -> Row:
+    """Return what a purchase was made at; a credit has no price, which is never below zero."""
+    sku, quantity = f"{row['provider']}/{row['name']}", Decimal(row["quantity"])
+    each = _EXACT.quantize(_EXACT.divide(cost, quantity), Decimal(1).scaleb(-_PRICE_PLACES))
+    own = ("PricingCurrencyContractedUnitPrice", "PricingCurrencyListUnitPrice")
+    return {
+        **dict.fromkeys(("ContractedUnitPrice", "ListUnitPrice"), each),
+        **dict.fromkeys(own, _units(row["unit_nano"])),
+        "PricingCategory": "Standard",
+        "PricingQuantity": quantity,
+        "PricingUnit": "Units",
         "SkuId": sku,
         "SkuMeter": "Units",
         "SkuPriceId": f"{sku}/month",
-        "Tags": json.dumps({"cost_centre": row["cost_centre"]} if row["cost_centre"] else {}),
     }
 
 
