@@ -9,8 +9,8 @@ from aiokafka import TopicPartition
 from tests.contracts.test_reprice import Record, event
 from tests.exchange import dated
 from tests.usage_rows import avro
-from tollmeter.admin.corrections import CorrectionError
-from tollmeter.admin.reprice import parts_of
+from tollmeter.admin.corrections import CorrectionError, Plan
+from tollmeter.admin.reprice import last_of, parts_of
 from tollmeter.admin.sending import sending
 from tollmeter.broker.client import kafka_consumer, read_all
 from tollmeter.broker.layout import read_layout
@@ -59,6 +59,16 @@ def test_every_slice_is_there_when_it_ends(line_settings: Settings) -> None:
             send(parts)
     assert sorted(asyncio.run(corrected(line_settings))) == sorted(wanted)
     assert len(wanted) == SLICES * ROWS
+
+
+def test_the_last_call_of_each_organisation_is_waited_for() -> None:
+    """Also of one that only an earlier slice has: another partition may be behind."""
+    first, second = slices()[:2]
+    only = [part for part in second if part.org_id == "org1"]
+    last = last_of(only, last_of(first, Plan()))
+    ends = {row["org_id"]: row["event_id"] for row in last.revisions.values()}
+    org0, org1 = first[0].now["event_id"][-1], only[0].now["event_id"][-1]
+    assert (first[0].org_id, ends) == ("org0", {"org0": org0, "org1": org1})
 
 
 def test_nothing_sent_asks_nobody(line_settings: Settings) -> None:

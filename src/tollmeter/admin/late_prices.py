@@ -44,7 +44,7 @@ def fill(client: ClickHouse, book: PriceBook, send: Send, pace: Pace, done: Call
                 parts = parts_of(was, now)
                 pace.wait(was.height)
                 send(parts)
-                calls, last = calls + was.height, last_of(parts, now)
+                calls, last = calls + was.height, last_of(parts, last)
                 models |= set(was["model_id"].unique())
             done(was.height)
     return Priced(calls, tuple(sorted(models)), last)

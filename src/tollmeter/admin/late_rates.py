@@ -42,7 +42,7 @@ def fill(client: ClickHouse, book: PriceBook, send: Send, done: Callable[[int], 
             _explain(client, book, now)
             parts = parts_of(was, now)
             send(parts)
-            calls, last = calls + was.height, last_of(parts, now)
+            calls, last = calls + was.height, last_of(parts, last)
             days += [] if day in days else [day]
         done(was.height)
     return Filled(calls, tuple(days), last)

@@ -114,7 +114,7 @@ def _known(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def slices(client: ClickHouse, wanted: Wanted) -> Iterator[Slice]:
-    """Yield the calls that are meant, oldest first, about `SLICE_ROWS` at a time. Raises `Unavailable`."""
+    """Yield the calls that are meant, about `SLICE_ROWS` at a time, slice after slice in time. Raises `Unavailable`."""
     for since, until in _spans(client, wanted):
         answer = client.arrow(load("reprice_rows"), wanted.parameters(since, until))
         rows = pl.read_ipc_stream(io.BytesIO(answer)).rename({"id": "event_id"})
@@ -147,7 +147,7 @@ def _spans(client: ClickHouse, wanted: Wanted) -> Iterator[tuple[datetime, datet
 def reprice(
     client: ClickHouse, wanted: Wanted, price: Price, send: Send | None, pace: "Pace", done: Callable[[int], None]
 ) -> tuple[Summary, Plan]:
-    """Price the calls again; return what changes, and the last that was sent. Without `send` nothing is."""
+    """Price the calls again; return what changes, and the last that was sent (`last_of`). Without `send` nothing is."""
     summary, last = Summary(), Plan()
     for one in _ahead(slices(client, wanted)):
         now, changed = repriced(one.rows, price)
@@ -157,7 +157,7 @@ def reprice(
             parts = parts_of(was, now)
             pace.wait(was.height)
             send(parts)
-            last = last_of(parts, now)
+            last = last_of(parts, last)
         done(one.rows.height)
     return summary, last
 
@@ -179,9 +179,15 @@ def parts_of(was: pl.DataFrame, now: pl.DataFrame) -> list[Part]:
     ]
 
 
-def last_of(parts: list[Part], now: pl.DataFrame) -> Plan:
-    """Return what was sent last, by which is seen that the ledger has it all."""
-    return Plan(tuple(parts), revisions={identity(row): row for row in now[-100:].iter_rows(named=True)})
+def last_of(parts: list[Part], before: Plan) -> Plan:
+    """Return the last call that was sent of each organisation: when the ledger has these, it has all.
+
+    What is of one organisation arrives in the order in which it was sent. `before`: the same of earlier slices.
+    """
+    orgs = {part.org_id for part in parts}
+    ends = [row for part in parts for row in part.now[-1:].iter_rows(named=True)]
+    kept = {key: row for key, row in before.revisions.items() if row["org_id"] not in orgs}
+    return Plan(revisions=kept | {identity(row): row for row in ends})
 
 
 class Pace:
