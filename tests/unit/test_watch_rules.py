@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 
 from tests.watch_rows import START, frame, new_state, row
 from tollmeter.schemas.alert import Alert, alert_id
-from tollmeter.schemas.envelope import tick_record
+from tollmeter.schemas.envelope import rows_headers, tick_record
 from tollmeter.schemas.policy import Limit, Policy
 from tollmeter.schemas.priced import FORMAT_VERSION
+from tollmeter.schemas.record import Headers
 from tollmeter.streams.rules.limits.budgets import Edge, crossed, severity
 from tollmeter.streams.rules.limits.policies import Budget, budgets_of
 from tollmeter.streams.rules.windows.anomalies import SpikeFloors, is_loop, spike_threshold, unpriced_share
@@ -25,7 +27,7 @@ from tollmeter.streams.rules.windows.snapshot import snapshot, undo
 from tollmeter.streams.rules.windows.state import State
 from tollmeter.streams.rules.windows.totals import COLUMNS, MEASURES, PEAKS, bucket_at, bucket_start_s, period_text
 from tollmeter.streams.rules.windows.windows import Cells
-from tollmeter.streams.watch.records import fold_records, remember
+from tollmeter.streams.watch.records import fold_records, remember, weight
 
 FLOORS = SpikeFloors(minute_nano=1_000, hour_nano=5_000, new_key_hour_nano=10_000, factor=3)
 USD = 10**9
@@ -293,3 +295,14 @@ def test_a_newer_format_halts_the_partition_before_the_record() -> None:
 def test_alert_ids_cannot_collide_by_where_a_part_ends() -> None:
     assert alert_id("a", "bc") != alert_id("ab", "c")
     assert alert_id("a", "") != alert_id("", "a")
+
+
+def delivery(*headers: Headers) -> Any:
+    return SimpleNamespace(value=[SimpleNamespace(headers=one) for one in headers])
+
+
+def test_a_delivery_weighs_its_rows_and_no_less_than_its_records() -> None:
+    """A tick a second of many partitions is no backlog that waits for more; 1,600 rows are."""
+    tick, rows = tick_record({0: 1})[1], rows_headers(700, [], "book", "boot")
+    assert [weight(delivery(tick)), weight(delivery(tick, tick)), weight(delivery(tick, rows, rows))] == [1, 2, 1_400]
+    assert weight(delivery([("rows", b"many")])) == 1
