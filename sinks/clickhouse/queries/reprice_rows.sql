@@ -1,5 +1,5 @@
--- The calls of a span as they are now, whole, without void ones, in any order: to sort every column costs more than to read
--- them. `unpriced`: those whose cost is not known.
+-- The calls of a span as they are now, whole, without void ones, in any order: to sort them here costs more than to
+-- read them. `unpriced`: those whose cost is not known.
 SELECT e.* EXCEPT (event_id, version, inserted_at), toString(e.event_id) AS id
 FROM usage_events AS e FINAL
 WHERE (NOT {unpriced:Bool} OR e.cost_nano IS NULL) AND

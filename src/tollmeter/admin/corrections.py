@@ -41,7 +41,7 @@ from tollmeter.streams.rules.windows.amend import (
 )
 
 IDS_ASKED = 1_000
-POLL_S = 0.2
+POLL_S, LONGEST_POLL_S = 0.2, 2.0
 ALWAYS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 Identity = tuple[Any, ...]
 
@@ -215,7 +215,7 @@ class Outcome:
 
 def await_stored(client: ClickHouse, sent: Plan, wait_s: float) -> Outcome:
     """Return when the ledger has what was sent, or the time is over. Raises `Unavailable`."""
-    deadline = time.monotonic() + wait_s
+    deadline, pause = time.monotonic() + wait_s, POLL_S
     ids = sorted({row["event_id"] for row in sent.revisions.values()})
     times = [row["event_time"] for row in sent.revisions.values()]
     while True:
@@ -226,7 +226,8 @@ def await_stored(client: ClickHouse, sent: Plan, wait_s: float) -> Outcome:
         ]
         if not late or time.monotonic() >= deadline:
             return Outcome(not late, () if late else tuple(_conflicts(sent, found)))
-        time.sleep(POLL_S)
+        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        pause = min(2 * pause, LONGEST_POLL_S)
 
 
 def _conflicts(sent: Plan, found: Mapping[Identity, Row]) -> Iterable[str]:
