@@ -16,10 +16,12 @@ from tollmeter.producers.client.durable import DurableProducer
 from tollmeter.producers.guard.guard import Guard
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.server.auth import Caller, TrackingToken
+from tollmeter.server.counters import Counters
 from tollmeter.server.http import protocol
 from tollmeter.server.problems import Problem
 from tollmeter.server.proxy.app import Parts, Proxy
 from tollmeter.server.proxy.config import ProxyConfig, Upstream, load
+from tollmeter.server.proxy.counted import CountedProducer
 from tollmeter.server.settings import ServerSettings
 from tollmeter.settings import Settings
 
@@ -55,6 +57,7 @@ class Proxied:
     producer: DurableProducer
     guard: Guard
     proxy: Proxy
+    counters: Counters
 
     @property
     def events(self) -> list[UsageEvent]:
@@ -85,14 +88,15 @@ def proxied(
 ) -> Iterator[Proxied]:
     """Run a proxy for the length of a test; `more` entries beside those of `entries`."""
     settings = Settings.from_environment({"TOLLMETER_PEPPER": "salt"})
+    counters = Counters()
     upstreams = {**entries(provider), **{name: Upstream(**entry) for name, entry in (more or {}).items()}}
     with (
-        DurableProducer(mode="memory", service="tollmeter-proxy", settings=settings) as producer,
+        CountedProducer(counters, mode="memory", service="tollmeter-proxy", settings=settings) as producer,
         Guard(mode="memory", producer=producer, settings=settings) as guard,
     ):
         proxy = Proxy(ProxyConfig(upstreams=upstreams, **config), Parts(Keys(), producer, guard, environment))
         with _listening(proxy) as url:
-            yield Proxied(url, provider, producer, guard, proxy)
+            yield Proxied(url, provider, producer, guard, proxy, counters)
 
 
 @contextmanager

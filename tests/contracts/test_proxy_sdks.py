@@ -122,6 +122,24 @@ def test_tools_and_errors_arrive_as_they_are(proxy: Proxied) -> None:
     ]
 
 
+def test_what_was_used_is_among_the_servers_figures(server: FakeServer) -> None:
+    with proxied(server) as proxy:
+        client = chat(proxy)
+        ask: Any = {"messages": ASK, "max_tokens": 50}
+        client.chat.completions.create(model="gpt-4o", **ask)
+        for _ in client.chat.completions.create(
+            model="gpt-4o", stream=True, stream_options={"include_usage": True}, **ask
+        ):
+            pass
+        for model in ("quota", "broken"):
+            with pytest.raises(openai.APIStatusError):
+                client.chat.completions.create(model=model, **ask)
+        events = proxy.recorded(4)
+        counters = proxy.counters
+        assert (counters.metered, dict(counters.tokens)) == (2, {"input": 2_000, "output": 600})
+        assert (counters.timed, counters.took_ms) == (4, sum(event.latency_ms or 0 for event in events))
+
+
 def test_an_sdks_retry_is_an_event_of_its_own(proxy: Proxied) -> None:
     client = openai.OpenAI(api_key=OURS, base_url=f"{proxy.url}/proxy/openai/v1", max_retries=2)
     proxy.provider.flaked = False

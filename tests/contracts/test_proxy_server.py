@@ -64,6 +64,10 @@ class Served:
         headers = {"authorization": f"Bearer {KEY}"}
         return httpx.post(f"http://127.0.0.1:{self._port}{CHAT}", json=document, headers=headers, timeout=30)
 
+    def metrics(self) -> str:
+        headers = {"x-api-key": self._environment["API_KEY"], "accept": "text/plain"}
+        return httpx.get(f"http://127.0.0.1:{self._port}/metrics", headers=headers, timeout=30).text
+
 
 def events(line: Settings) -> list[dict[str, Any]]:
     """Return the events on the topic."""
@@ -137,3 +141,9 @@ def test_a_call_in_flight_when_the_server_is_killed_is_an_estimate(
     assert (event["status"], event["usage_source"], event["error_type"]) == ("CANCELLED", "ESTIMATED", "process_ended")
     assert (event["input_tokens"], event["org_id"]) == (100, "default")
     assert "1 of them estimates of calls cut short" in served.worker.text
+    assert served.ask("gpt-4o").status_code == 200
+    text = served.metrics()
+    assert 'gen_ai_client_token_usage_sum{gen_ai_token_type="input"} 1000.0' in text, (
+        "those of the killed are not its own"
+    )
+    assert "gen_ai_client_operation_duration_seconds_count 1.0" in text

@@ -1,5 +1,6 @@
 """What the server has done since it started, as plain numbers; Prometheus and the JSON of `/metrics` read them."""
 
+import threading
 from collections import Counter
 from collections.abc import Mapping
 
@@ -27,11 +28,16 @@ class Counters:
         """Tokens of stored calls by the type of OpenTelemetry: input, output; of calls whose usage is known."""
         self.metered = 0
         """Stored calls whose usage is known."""
+        self._lock = threading.Lock()
         self.took_ms = self.timed = 0
         """How long stored calls took, those that say so, and how many those are."""
 
     def used(self, fields: Mapping[str, object]) -> None:
-        """Add what a stored call used."""
+        """Add what a stored call used. For any thread: what the proxy holds back is stored by another one."""
+        with self._lock:
+            self._used(fields)
+
+    def _used(self, fields: Mapping[str, object]) -> None:
         given, made = fields.get("input_tokens", 0), fields.get("output_tokens", 0)
         known = fields.get("usage_source") != "NONE" and ("input_tokens" in fields or "output_tokens" in fields)
         if known and type(given) is int and type(made) is int:

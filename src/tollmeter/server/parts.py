@@ -15,7 +15,6 @@ from tollmeter.server.known import Registry
 from tollmeter.server.ledger import Ledger
 from tollmeter.server.limits import Limiter, Rate
 from tollmeter.server.people import People
-from tollmeter.server.proxy.config import load
 from tollmeter.server.proxy.service import ProxyService
 from tollmeter.server.remembered import Remembered
 from tollmeter.server.settings import ServerSettings
@@ -67,6 +66,6 @@ def build(line: Settings, settings: ServerSettings, directories: Sequence[Direct
     )
     limits = Limits(*(Limiter(rate.shared(settings.server_processes), time.monotonic) for rate in rates))
     doorman = Doorman(settings, line.org, directory)
-    proxy = ProxyService(load(line.proxy_file), line, settings, directory, limits.machine, os.environ)
+    proxy = ProxyService(line, settings, directory, limits.machine, os.environ, counters)
     known = (registry, Ledger(line), People(settings), proxy)
     return Parts(line, settings, directory, doorman, limits, writer, ingest, counters, *known)

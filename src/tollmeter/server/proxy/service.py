@@ -11,12 +11,13 @@ from contextlib import suppress
 
 from starlette.types import Receive, Scope, Send
 
-from tollmeter.producers.client.durable import DurableProducer
 from tollmeter.producers.guard.guard import Guard
 from tollmeter.server.auth import Directory
+from tollmeter.server.counters import Counters
 from tollmeter.server.limits import Limiter
 from tollmeter.server.proxy.app import Parts, Proxy
-from tollmeter.server.proxy.config import ProxyConfig
+from tollmeter.server.proxy.config import load
+from tollmeter.server.proxy.counted import CountedProducer
 from tollmeter.server.settings import ServerSettings
 from tollmeter.settings import Settings
 
@@ -35,17 +36,17 @@ class ProxyService:
 
     def __init__(
         self,
-        config: ProxyConfig,
         line: Settings,
         settings: ServerSettings,
         directory: Directory,
         limiter: Limiter,
         environment: Mapping[str, str],
+        counters: Counters,
     ) -> None:
-        self._producer = DurableProducer(settings=line, service=SERVICE)
+        self._producer = CountedProducer(counters, settings=line, service=SERVICE)
         self._guard = Guard(settings=line, producer=self._producer)
         parts = Parts(directory, self._producer, self._guard, environment, settings.server_trusted_proxies, limiter)
-        self._proxy = Proxy(config, parts)
+        self._proxy = Proxy(load(line.proxy_file), parts)
         self._ready: asyncio.Task[bool] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
