@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from tests.laws.test_server_doors import KINDS, SEEDS, body_of
 from tests.serving import CALL, KEYS, Serving
+from tests.unit.test_door_answers import check
 from tests.workers import Workers
 from tollmeter.server import answers, doors
 
@@ -95,6 +96,8 @@ def test_no_body_makes_a_real_door_fail(serving: Serving, count: int) -> None:
                 for (body, _), one in zip(some, asked, strict=True):
                     answer = one.result()
                     assert answer.status_code < 500, (seed, path, body, answer.text)
+                    if door.answers and answer.is_success:
+                        check(door, answer.status_code, answer.content)
                     seen[answer.status_code] += 1
             print(f"{path}: {count} requests from seed {seed}: {dict(seen)}")
             assert seen.total() == count

@@ -113,3 +113,5 @@ class Door:
     busy_status: int = 429
     deprecated: bool = False
     schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    answers: Mapping[int, Any] = field(default_factory=dict)
+    """What it answers when calls were taken: the shapes by status; None for an answer without a body."""

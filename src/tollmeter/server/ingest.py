@@ -9,12 +9,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from starlette.types import Receive
 
 from tollmeter.server.auth import Caller
 from tollmeter.server.body import Held, Room, read_body
 from tollmeter.server.counters import Counters
-from tollmeter.server.door import Answer, Bad, Door, Durable, Outcome, Posted, Reading, Result
+from tollmeter.server.door import Answer, Bad, Door, Durable, Fate, Outcome, Posted, Reading, Result
 from tollmeter.server.events import EventMaker, Made
 from tollmeter.server.problems import Problem
 from tollmeter.server.remembered import Key, Remembered, content_of, key_of
@@ -145,18 +146,28 @@ def unavailable(why: str) -> Problem:
     return Problem(503, "not_durable", text, headers={"retry-after": str(wait_s)})
 
 
-def listed(results: Sequence[Result], query: Mapping[str, str]) -> list[dict[str, object]]:
+class Entry(msgspec.Struct, kw_only=True):
+    """What an answer says of one entry of a body: its place in the order and, where that has a name, in the body."""
+
+    i: int
+    status: Fate
+    place: str | msgspec.UnsetType = msgspec.UNSET
+    event_id: str | msgspec.UnsetType = msgspec.UNSET
+    code: str | msgspec.UnsetType = msgspec.UNSET
+    detail: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def listed(results: Sequence[Result], query: Mapping[str, str]) -> list[Entry]:
     """Return what an answer says entry by entry: all with `?results=all`, else those that were not accepted."""
-    found: list[dict[str, object]] = []
-    for place, result in enumerate(results):
-        if result.fate == "accepted" and query.get("results") != "all":
-            continue
-        entry: dict[str, object] = {"i": place, "status": result.fate}
-        if result.place:
-            entry["place"] = result.place
-        if result.event_id:
-            entry["event_id"] = result.event_id
-        if result.code:
-            entry |= {"code": result.code, "detail": result.detail}
-        found.append(entry)
-    return found
+    return [
+        Entry(
+            i=number,
+            status=result.fate,
+            place=result.place or msgspec.UNSET,
+            event_id=result.event_id or msgspec.UNSET,
+            code=result.code or msgspec.UNSET,
+            detail=result.detail if result.code else msgspec.UNSET,
+        )
+        for number, result in enumerate(results)
+        if result.fate != "accepted" or query.get("results") == "all"
+    ]

@@ -15,7 +15,7 @@ def json_bytes(document: object) -> bytes:
     try:
         data = _encode(document)
     except UnicodeEncodeError:
-        data = json.dumps(document, separators=(",", ":")).encode()
+        data = json.dumps(msgspec.to_builtins(document), separators=(",", ":")).encode()
     return data if data.isascii() and b"\x7f" not in data else escaped_json(data.decode()).encode()
 
 

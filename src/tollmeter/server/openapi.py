@@ -70,15 +70,27 @@ def document(doors: Sequence[Door], routes: Iterable[BaseRoute]) -> Schema:
 
 def _of_door(door: Door, components: Schema) -> Schema:
     content = {kind: {"schema": _resolved(schema, components)} for kind, schema in door.schemas.items()}
-    taken = {"description": "Everything was taken"}
     found: Schema = {
         "summary": door.summary,
         "operationId": _name("post", door.path),
         "security": [{"IngestKey": []}, {"AdminKey": []}, {"Bearer": []}],
         "requestBody": {"required": True, "content": content or {"application/json": {}}},
-        "responses": {**dict.fromkeys(("200", "201", "202", "204"), taken), **_DEFAULT},
+        "responses": {**_answers_of(door, components), **_DEFAULT},
     }
     return found | ({"deprecated": True} if door.deprecated else {})
+
+
+def _answers_of(door: Door, components: Schema) -> Schema:
+    """Return the answers of a door, of the shapes that it sends; one that names none says no more than that."""
+    if not door.answers:
+        return {"200": {"description": "Everything was taken"}}
+    found: Schema = {}
+    for status, shape in door.answers.items():
+        text = " ".join(((inspect.getdoc(shape) or "") if shape else "Everything was taken; without a body").split())
+        found[str(status)] = {"description": text}
+        if shape:
+            found[str(status)]["content"] = {"application/json": {"schema": _shape(shape, components)}}
+    return found
 
 
 def _of_route(route: Route, method: str, in_path: list[Schema], components: Schema) -> Schema:

@@ -1,11 +1,44 @@
 """How doors that speak plain JSON answer: about one call by its status, about many by a list of those not taken."""
 
-from tollmeter.server.door import Answer, Outcome, Posted, Result
-from tollmeter.server.ingest import listed
+import msgspec
+
+from tollmeter.server.door import Answer, Durable, Outcome, Posted, Result
+from tollmeter.server.ingest import Entry, listed
 from tollmeter.server.json_answer import json_bytes
 from tollmeter.server.problems import Headers, Problem
 
 JSON: Headers = [(b"content-type", b"application/json")]
+_OF_TAKEN = ("durable", "request_id")
+
+
+class Stored(msgspec.Struct, tag_field="status", tag="stored"):
+    """One call was taken; `durable` says where it is."""
+
+    event_id: str
+    request_id: str
+    durable: Durable
+
+
+class Repeated(msgspec.Struct, tag_field="status", tag="duplicate"):
+    """One call was taken before."""
+
+    event_id: str
+    request_id: str
+
+
+class Many(msgspec.Struct, kw_only=True):
+    """Several calls, some of which were taken; `results` has those that were not, or all with `?results=all`."""
+
+    accepted: int
+    duplicates: int
+    rejected: int
+    ignored: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    durable: Durable | msgspec.UnsetType = msgspec.UNSET
+    results: list[Entry]
+    request_id: str
+
+
+ANSWERS = {200: Repeated, 201: Stored, 202: Many}
 
 
 def answer(posted: Posted, outcome: Outcome) -> Answer:
@@ -20,34 +53,28 @@ def _about_one(outcome: Outcome) -> Answer:
     [result] = outcome.results
     if result.fate == "rejected":
         raise as_problem(result)
-    stored = result.fate == "accepted"
-    document: dict[str, object] = {
-        "status": "stored" if stored else "duplicate",
-        "event_id": result.event_id,
-        "request_id": outcome.request_id,
-    }
-    if stored:
-        document["durable"] = outcome.durable
-    return Answer(201 if stored else 200, JSON, json_bytes(document))
+    if result.fate == "accepted":
+        return Answer(201, JSON, json_bytes(Stored(result.event_id, outcome.request_id, outcome.durable)))
+    return Answer(200, JSON, json_bytes(Repeated(result.event_id, outcome.request_id)))
 
 
 def about_many(posted: Posted, outcome: Outcome) -> Answer:
     """Return 202 with the counts and the entries that were not taken. Raises `Problem` 400 if none was."""
-    counts: dict[str, object] = {
-        "accepted": outcome.count("accepted"),
-        "duplicates": outcome.count("duplicate"),
-        "rejected": outcome.count("rejected"),
-    }
-    if outcome.ignored:
-        counts["ignored"] = dict(outcome.ignored)
-    results = listed(outcome.results, posted.query)
-    if outcome.results and counts["rejected"] == len(outcome.results):
+    many = Many(
+        accepted=outcome.count("accepted"),
+        duplicates=outcome.count("duplicate"),
+        rejected=outcome.count("rejected"),
+        ignored=dict(outcome.ignored) or msgspec.UNSET,
+        durable=outcome.durable or msgspec.UNSET,
+        results=listed(outcome.results, posted.query),
+        request_id=outcome.request_id,
+    )
+    if outcome.results and many.rejected == len(outcome.results):
         first = outcome.results[0]
         text = f"none of {len(outcome.results)} calls could be taken; the first: {first.detail}"
-        raise Problem(400, "all_rejected", text, more={**counts, "results": results})
-    if outcome.durable:
-        counts["durable"] = outcome.durable
-    return Answer(202, JSON, json_bytes({**counts, "results": results, "request_id": outcome.request_id}))
+        told = msgspec.to_builtins(many)
+        raise Problem(400, "all_rejected", text, more={name: told[name] for name in told if name not in _OF_TAKEN})
+    return Answer(202, JSON, json_bytes(many))
 
 
 def as_problem(result: Result) -> Problem:
@@ -65,6 +92,6 @@ def partly(posted: Posted, outcome: Outcome) -> Problem:
         "accepted": outcome.count("accepted"),
         "duplicates": outcome.count("duplicate"),
         "rejected": len(rejected),
-        "results": listed(outcome.results, posted.query),
+        "results": msgspec.to_builtins(listed(outcome.results, posted.query)),
     }
     return Problem(400, "partly_rejected", text + rejected[0].detail, more=more)

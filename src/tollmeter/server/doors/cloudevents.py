@@ -153,5 +153,6 @@ DOORS = (
         answer,
         "Take CloudEvents: one, a batch, or in binary mode",
         schemas={_STRUCTURED: _ONE, _BATCH: {"array": _ONE}, "application/json": _ONE},
+        answers={204: None},
     ),
 )

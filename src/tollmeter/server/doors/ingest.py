@@ -131,6 +131,23 @@ _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "application/x-ndjson": {"type": Usage},
 }
 DOORS = (
-    Door("/ingest", read, replies.answer, "Take one call, or up to 1,000", machine=False, schemas=_SCHEMAS),
-    Door("/log", read, _deprecated, "As /ingest", machine=False, deprecated=True, schemas=_SCHEMAS),
+    Door(
+        "/ingest",
+        read,
+        replies.answer,
+        "Take one call, or up to 1,000",
+        machine=False,
+        schemas=_SCHEMAS,
+        answers=replies.ANSWERS,
+    ),
+    Door(
+        "/log",
+        read,
+        _deprecated,
+        "As /ingest",
+        machine=False,
+        deprecated=True,
+        schemas=_SCHEMAS,
+        answers=replies.ANSWERS,
+    ),
 )

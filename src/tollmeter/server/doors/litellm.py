@@ -271,5 +271,6 @@ DOORS = (
         "Take calls as LiteLLM's generic_api callback sends them",
         busy_status=503,
         schemas=_SCHEMAS,
+        answers={202: replies.Many},
     ),
 )
