@@ -34,20 +34,17 @@ class Counters:
 
     def used(self, fields: Mapping[str, object]) -> None:
         """Add what a stored call used. For any thread: what the proxy holds back is stored by another one."""
-        with self._lock:
-            self._used(fields)
-
-    def _used(self, fields: Mapping[str, object]) -> None:
         given, made = fields.get("input_tokens", 0), fields.get("output_tokens", 0)
         known = fields.get("usage_source") != "NONE" and ("input_tokens" in fields or "output_tokens" in fields)
-        if known and type(given) is int and type(made) is int:
-            self.metered += 1
-            self.tokens["input"] += given
-            self.tokens["output"] += made
         took_ms = fields.get("latency_ms")
-        if type(took_ms) is int:
-            self.timed += 1
-            self.took_ms += took_ms
+        with self._lock:
+            if known and type(given) is int and type(made) is int:
+                self.metered += 1
+                self.tokens["input"] += given
+                self.tokens["output"] += made
+            if type(took_ms) is int:
+                self.timed += 1
+                self.took_ms += took_ms
 
     def fate(self, name: str) -> int:
         """Return the events of all doors that ended so."""

