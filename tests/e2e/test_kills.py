@@ -1,7 +1,8 @@
 """kill -9 at any moment of reprice, close, both imports and forget: books balance, and the command completes the rest.
 
 A round starts a command as a process, kills it, asks `verify`, runs the command to its end and compares with plain
-Python: nothing is lost, nothing twice. `make test` takes a sample, the nightly form 200 rounds, 10 to a line.
+Python: nothing is lost, nothing twice. A round whose command was done before is no kill: `make test` takes 3 kills and
+each command once, the nightly form 200, 10 to a line.
 """
 
 import json
@@ -134,9 +135,9 @@ class Books:
 NIGHTLY = [pytest.param(10, seed, marks=pytest.mark.nightly) for seed in range(1, 21)]
 
 
-@pytest.mark.parametrize(("rounds", "seed"), [(5, 16), *NIGHTLY])
+@pytest.mark.parametrize(("kills", "seed"), [(3, 16), *NIGHTLY])
 def test_killed_at_any_moment(
-    line_settings: Settings, workers: Workers, tmp_path: Path, eventually: Callable[..., Any], rounds: int, seed: int
+    line_settings: Settings, workers: Workers, tmp_path: Path, eventually: Callable[..., Any], kills: int, seed: int
 ) -> None:
     line = line_settings.model_copy(update={"checkpoint_s": 0.5, "rollup_quiet_s": 0.5})
     workers.ready("price", "ledger", "watch", line=line)
@@ -144,10 +145,12 @@ def test_killed_at_any_moment(
     client = connect(line)
     books, rng, took, killed = Books(line, client, tmp_path), random.Random(seed), dict[str, float](), Counter[str]()
     books.hold(eventually)
-    for number in range(rounds):
+    number = 0
+    while number < len(KINDS) or sum(killed.values()) < kills:
+        assert number < 6 * kills, "hardly a command is still there when it is to be killed"
         kind = KINDS[number % len(KINDS)]
         process = workers.start(f"{kind}-{number}", *books.words(kind, number), line=line).process
-        began, longest = time.monotonic(), took.get(kind, 8.0)
+        began, longest = time.monotonic(), took.get(kind, 4.0)
         at = began + rng.uniform(0.3, 1.0) * longest
         while process.poll() is None and time.monotonic() < at:
             time.sleep(0.005)
@@ -161,6 +164,6 @@ def test_killed_at_any_moment(
         assert (code, found["differences"]) == (0, []), (kind, number)
         books.completed(kind, number)
         books.hold(eventually)
-        print(f"{number + 1} rounds, killed in the middle: {dict(killed)}", flush=True)
-    assert sum(killed.values()) >= rounds // 5, killed
+        number += 1
+        print(f"{number} rounds, killed in the middle: {dict(killed)}", flush=True)
     client.close()
