@@ -60,7 +60,13 @@ def test_blocks_come_and_go(line_settings: Settings) -> None:
     assert "--org" in text
     assert said(line_settings, "block", "key", "...3f2a", "--org", "other")["name"] == "bbbb3f2a"
     assert "seen" in refused(line_settings, "block", "key", "…0000")
-    done(line_settings, "block", "user", "ann@example.org", "--org", org)
+    known = run(line_settings, "block", "user", "ann@example.org")
+    assert "no call of" not in known.stderr
+    done(line_settings, "unblock", "user", "ann@example.org")
+    elsewhere = run(line_settings, "block", "user", "ann@example.org", "--org", org)
+    assert "no call of this user is stored" in elsewhere.stderr
+    assert "no call of this key is stored" in run(line_settings, "block", "key", "cccc77e").stderr
+    done(line_settings, "unblock", "key", "cccc77e")
     done(line_settings, "block", "ip", "10.1.2.3")
     listed = {(entry["org_id"], entry["scope"], entry["name"]) for entry in said(line_settings, "block", "list")}
     key_org = made["org_id"]
