@@ -35,6 +35,11 @@ def test_table_has_the_columns_of_the_contract_in_order(ledger: ClickHouse) -> N
     assert names == [column.name for column in PRICED_COLUMNS] + made_here
 
 
+def test_the_embedded_engine_seldom_looks_at_its_own_memory(ledger: ClickHouse) -> None:
+    asked = "SELECT value FROM system.server_settings WHERE name = 'memory_worker_period_ms'"
+    assert ledger.query(asked) == [{"value": "500"}]
+
+
 def test_a_row_of_defaults_comes_back_unchanged(ledger: ClickHouse) -> None:
     insert(ledger, [row(1)], partition=3, offset=7)
     (found,) = ledger.query("SELECT * FROM usage_events FINAL")
