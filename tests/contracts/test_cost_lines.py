@@ -123,7 +123,7 @@ def test_commands_and_the_journal(client: ClickHouse, ledger_settings: Settings,
     assert "seats of anthropic" in (tmp_path / "s.html").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "s.csv").read_text(encoding="utf-8"))))
     assert [(one["name"], one["amount_nano"]) for one in rows if one["name"]] == [("seats", str(360 * 10**9))]
-    words = ["--journal", "--format", "csv", "--since", "2026-10-01", "--until", "2026-12-01"]
+    words = ["--journal", "--since", "2026-10-01", "--until", "2026-12-01"]
     journal = list(csv.DictReader(io.StringIO(CliRunner().invoke(export, words, obj=ledger_settings).stdout)))
     beside = [
         (one["period"], one["cost_centre"], one["currency"], float(one["amount"]))

@@ -40,7 +40,12 @@ Row = dict[str, Any]
 
 
 @click.command()
-@click.option("--format", "form", type=click.Choice(FORMS), default="openai-usage", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMS),
+    help="[default: openai-usage; of --focus and --journal csv, or as --output ends]",
+)
 @click.option("--focus", type=click.Choice(VERSIONS), help="Charges in this version of FOCUS, as csv or parquet.")
 @click.option("--journal", is_flag=True, help="A line for each month, cost centre and provider, as csv.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write --focus or --journal here.")
@@ -52,7 +57,7 @@ Row = dict[str, Any]
 def export(
     settings: Settings,
     asked: Asked,
-    form: str,
+    form: str | None,
     focus: str | None,
     journal: bool,
     daily: str | None,
@@ -68,8 +73,10 @@ def export(
     if sum((focus is not None, journal, daily is not None)) > 1:
         raise UserError("--focus, --journal and --daily are three exports: choose one")
     if focus is not None or journal:
-        charges(settings, asked, form, focus, output)
+        named = "parquet" if output is not None and output.suffix == ".parquet" else "csv"
+        charges(settings, asked, form or named, focus, output)
         return
+    form = form or FORMS[0]
     if form == "parquet":
         raise UserError("parquet is a form of --focus; calls come as openai-usage, csv or json")
     if daily is not None:
