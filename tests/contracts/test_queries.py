@@ -83,6 +83,8 @@ PARAMETERS: dict[str, Any] = {
 }
 EMPTY_ROWS = {"spend_total", "spend_between", "reported_total", "token_summary", "rollup_progress"}
 """Queries that answer one row, of zeros, when there is nothing."""
+WITH_TOTAL = ("costs_today", "operations", "spend")
+"""Queries whose rows stand beside the total of the same reading."""
 
 
 @pytest.fixture(scope="module", name="empty")
@@ -207,13 +209,18 @@ def ask(ledger: ClickHouse, name: str, **changed: Any) -> list[dict[str, Any]]:
     return ledger.query(text, {key: value for key, value in (PARAMETERS | changed).items() if key in wanted})
 
 
+def parts(ledger: ClickHouse, name: str, **changed: Any) -> list[dict[str, Any]]:
+    """Return the rows without the row of totals."""
+    return [line for line in ask(ledger, name, **changed) if not line["total"]]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_system_answers_nothing_or_zeros(empty: ClickHouse, name: str) -> None:
     if name == "rollup_recompute":
         empty.command(load(name), {"minutes": [0, 60]})
         return
     rows = ask(empty, name)
-    if name == "costs_today":
+    if name in WITH_TOTAL:
         assert all(line["total"] and not line["calls"] for line in rows)
     elif name in EMPTY_ROWS:
         assert len(rows) == 1
@@ -259,22 +266,38 @@ SPEND = [
 
 
 def test_spend_by_any_columns(ledger: ClickHouse) -> None:
-    by_model_key = ask(ledger, "spend")
+    by_model_key = parts(ledger, "spend")
     names = ("model", "api_key_id", "calls", "prompt_tokens", "output_tokens", "usd_est")
     assert [tuple(line[name] for name in names) for line in by_model_key] == SPEND
-    by_user = ask(ledger, "spend", by=["user"])
+    by_user = parts(ledger, "spend", by=["user"])
     assert [(line["user_id"], line["calls"], line["usd_est"], line["unpriced"]) for line in by_user] == [
         ("u2", 1, Decimal("2000.0050"), 0),
         ("u1", 4, Decimal("4.9952"), 1),
     ]
     assert by_user[1]["usd_at_risk"] == Decimal("0.0070")
-    days = ask(ledger, "spend", by=["day"])
+    days = parts(ledger, "spend", by=["day"])
     assert [(line["day"], line["calls"]) for line in days] == [("2026-11-20", 4), ("2026-11-19", 1)]
-    (all_,) = ask(ledger, "spend", by=[])
+    (all_,) = parts(ledger, "spend", by=[])
     assert (all_["calls"], all_["usd_est"]) == (5, Decimal("2005.0002"))
-    assert len(ask(ledger, "spend", top=2)) == 2
-    kiritimati = ask(ledger, "spend", by=["day"], zone="Pacific/Kiritimati")  # 14 hours ahead: one day earlier begins
+    assert len(parts(ledger, "spend", top=3)) == 2, "the total counts, too"
+    kiritimati = parts(ledger, "spend", by=["day"], zone="Pacific/Kiritimati")  # 14 hours ahead: one day earlier begins
     assert [(line["day"], line["calls"]) for line in kiritimati] == [("2026-11-20", 5)]
+
+
+@pytest.mark.parametrize("name", WITH_TOTAL)
+@pytest.mark.parametrize(
+    "filters", [{}, {"orgs": ["o2"]}, {"user_id": "u1"}, {"since": moment(NOW - timedelta(hours=4))}]
+)
+def test_rows_stand_beside_the_total_of_the_same_reading(
+    ledger: ClickHouse, name: str, filters: dict[str, Any]
+) -> None:
+    rows = ask(ledger, name, **filters)
+    (total,) = (line for line in rows if line["total"])
+    (apart,) = ask(ledger, "spend_total", **filters)
+    shared = apart.keys() & total.keys()
+    assert {key: total[key] for key in shared} == {key: apart[key] for key in shared}
+    assert {"calls", "total_nano", "unpriced", "risk_nano", "prompt_tokens", "price_books", "value_nano"} <= shared
+    assert sum(line["calls"] for line in rows) == 2 * total["calls"]
 
 
 @pytest.mark.parametrize(
@@ -298,9 +321,9 @@ def test_filters_hold_in_every_report(ledger: ClickHouse, filters: dict[str, str
 
 def test_a_sum_of_nothing_but_unknown_cost_is_not_zero(ledger: ClickHouse) -> None:
     for name in ("spend_total", "operations", "spend"):
-        (found,) = ask(ledger, name, orgs=["o2"])
+        (found,) = (line for line in ask(ledger, name, orgs=["o2"]) if not line.get("total"))
         assert (found["usd_est"], found["unpriced"], found["usd_at_risk"]) == (None, 1, Decimal("0.0070")), name
-    (operation,) = ask(ledger, "operations", orgs=["o2"])
+    (operation,) = parts(ledger, "operations", orgs=["o2"])
     assert operation["cost_usd"] is None
 
 
@@ -413,17 +436,17 @@ def test_token_summary(ledger: ClickHouse) -> None:
 def test_operations_round_half_up(ledger: ClickHouse) -> None:
     month = {"since": "2026-11-01 00:00:00", "until": "2026-12-01 00:00:00"}
     names = ("operation_name", "calls", "total_tokens", "cost_usd")
-    assert [tuple(line[name] for name in names) for line in ask(ledger, "operations", **month)] == [
+    assert [tuple(line[name] for name in names) for line in parts(ledger, "operations", **month)] == [
         # 2005.000 - 1 nano: down; 4.995 alone would be up
         ("ingest", 2, 4, Decimal("2005.00")),
         ("search", 3, 175, Decimal("0.00")),
         ("old", 1, 2, Decimal("0.00")),
     ]
-    (alone,) = ask(
+    (alone,) = parts(
         ledger, "operations", since=moment(NOW - timedelta(hours=21)), until=moment(NOW - timedelta(hours=19))
     )
     assert alone["cost_usd"] == Decimal("5.00")
-    assert ask(ledger, "operations", provider="anthropic", **month) == []
+    assert parts(ledger, "operations", provider="anthropic", **month) == []
 
 
 @pytest.mark.parametrize("call_id", ["r1", "p1", event_id(1)])

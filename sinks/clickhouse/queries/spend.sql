@@ -1,6 +1,9 @@
 -- Spend of a period by any of these columns, dearest first: those that `by` does not name are empty. Hours,
--- days, weeks (by their Monday) and months are of `zone`.
+-- days, weeks (by their Monday) and months are of `zone`. The first row, `total` = 1, is the whole period of the same
+-- reading: a second one would already know later calls.
 SELECT
+    grouping(org_id, group_id, user_id, agent, session_id, repository, operation_name, service, provider, model, api_key_id, label,
+        client_ip, status, hour, day, week, month) = 262143 AS total,
     if(has({by:Array(String)}, 'org'), e.org_id, '') AS org_id,
     if(has({by:Array(String)}, 'group'), e.group_id, '') AS group_id,
     if(has({by:Array(String)}, 'user'), e.user_id, '') AS user_id,
@@ -25,13 +28,19 @@ SELECT
     count() AS calls,
     sum(toInt128(e.input_tokens)) AS prompt_tokens,
     sum(toInt128(e.output_tokens)) AS output_tokens,
+    -- include: doubts
     -- include: value
     -- include: cost
 FROM usage_events AS e FINAL
 WHERE
     -- include: asked
-GROUP BY
-    org_id, group_id, user_id, agent, session_id, repository, operation_name, service, provider, model, api_key_id, label, client_ip,
-    status, hour, day, week, month
-ORDER BY total_nano DESC NULLS LAST, model, api_key_id, user_id, org_id, client_ip, session_id, repository, hour, day, week, month
-LIMIT {top:UInt32}
+GROUP BY GROUPING SETS
+(
+    (
+        org_id, group_id, user_id, agent, session_id, repository, operation_name, service, provider, model, api_key_id, label,
+        client_ip, status, hour, day, week, month
+    ),
+    ()
+)
+ORDER BY total DESC, total_nano DESC NULLS LAST, model, api_key_id, user_id, org_id, client_ip, session_id, repository, hour, day, week, month
+LIMIT {top:UInt64}

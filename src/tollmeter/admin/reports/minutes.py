@@ -34,9 +34,13 @@ def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL) -
     """Return rows as `spend` gives them, and the total of the whole period. Raises `Unavailable`."""
     first, last = (_minute(at) for at in (asked.since + timedelta(minutes=1, microseconds=-1), asked.until))
     bounds = {"first": first, "last": last, "zone": asked.zone.key, "by": list(by), "top": top + 1}
-    found = ledger.query(load("spend_minutes"), {**asked.parameters(), **bounds})
-    totals = [row for row in found if row["total"]]
-    (total,) = totals or ledger.query(load("spend_total"), asked.parameters())  # no row at all: zeros have one shape
+    return apart(ledger, asked, ledger.query(load("spend_minutes"), {**asked.parameters(), **bounds}))
+
+
+def apart(ledger: ClickHouse, asked: Asked, found: list[Row]) -> tuple[list[Row], Row]:
+    """Return the rows of one reading, and its total."""
+    totals = [row for row in found if row["total"] and row["calls"]]
+    (total,) = totals or ledger.query(load("spend_total"), asked.parameters())  # no call at all: zeros have one shape
     return [row for row in found if not row["total"]], total
 
 

@@ -71,28 +71,25 @@ def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL) -
     """Return spend by some of `BY`, dearest first."""
     if minutes.answer(asked, by):
         rows, total = minutes.spend(ledger, asked, by, top)
-        named = name_keys(ledger, rows, asked.orgs) if "key" in by else rows
-        return Answered(named, total, newest(ledger, asked.orgs))
-    parameters = {**asked.parameters(), "zone": asked.zone.key, "by": list(by), "top": top}
-    rows = ledger.query(load("spend"), parameters)
-    return _answered(ledger, asked, name_keys(ledger, rows, asked.orgs) if "key" in by else rows)
+    else:
+        parameters = {**asked.parameters(), "zone": asked.zone.key, "by": list(by), "top": top + 1}
+        rows, total = minutes.apart(ledger, asked, ledger.query(load("spend"), parameters))
+    named = name_keys(ledger, rows, asked.orgs) if "key" in by else rows
+    return Answered(named, total, newest(ledger, asked.orgs))
 
 
 def costs(ledger: ClickHouse, asked: Asked) -> Answered:
     """Return the period's cost per model and key, dearest first; rows and totals are of one reading."""
     if minutes.answer(asked, ("model", "key")):
         return spend(ledger, asked, ("model", "key"))
-    found = ledger.query(load("costs_today"), asked.parameters())
-    rows = name_keys(ledger, [row for row in found if not row["total"]], asked.orgs)
-    nothing: Row = dict.fromkeys((*TOTALS, "known_nano", "risk_nano", "total_nano", "value_nano"), 0)
-    nothing |= {"price_books": [], "fx_from": None, "fx_until": None}
-    total = next((row for row in found if row["total"] and row["calls"]), nothing)
-    return Answered(rows, total, newest(ledger, asked.orgs))
+    rows, total = minutes.apart(ledger, asked, ledger.query(load("costs_today"), asked.parameters()))
+    return Answered(name_keys(ledger, rows, asked.orgs), total, newest(ledger, asked.orgs))
 
 
 def operations(ledger: ClickHouse, asked: Asked) -> Answered:
     """Return calls, tokens and cost per operation, dearest first."""
-    return _answered(ledger, asked, ledger.query(load("operations"), asked.parameters()))
+    rows, total = minutes.apart(ledger, asked, ledger.query(load("operations"), asked.parameters()))
+    return Answered(rows, total, newest(ledger, asked.orgs))
 
 
 def total(ledger: ClickHouse, asked: Asked) -> Answered:
