@@ -50,11 +50,23 @@ class Meaning(NamedTuple):
     rules: tuple[Rule, ...] = ()
     listed: tuple[Listed, ...] = ()
     stripped: bool = False
-    """Borrowed from a near relative: the name without its date."""
+    """Borrowed: from the name without its date, or from what was asked for where an unknown model answered."""
 
     @property
     def known(self) -> bool:
         return bool(self.targets or self.listed) or any(isinstance(rule, Rates | Free) for rule in self.rules)
+
+
+def _answered_by_another(provider: str, used: str, found: Meaning) -> bool:
+    """Tell whether an answer names a model that nobody knows, and no other date of the one that was asked for.
+
+    A router or a chain of fallbacks may have chosen it, at another price. What a rule of ours says of the names holds.
+    """
+    if not used.strip() or found.name == used or any(isinstance(rule, Rates | Free | Alias) for rule in found.rules):
+        return False
+    answered, asked = (short_forms(spellings(name, provider)[-1], provider)[-1] for name in (used, found.name))
+    undated = without_date(answered) or answered
+    return undated != (without_date(asked) or asked).removesuffix("-latest")
 
 
 class Planner:
@@ -110,7 +122,7 @@ class Planner:
         exact = (self._exact(provider, name, where) for name in own)
         found = next((meaning for meaning in exact if meaning.known), None)
         if found is not None:
-            return found
+            return found._replace(stripped=_answered_by_another(provider, names.model_used, found))
         for name in own:
             shorter = without_date(spellings(name, provider)[-1])
             if shorter and (key := self.find(provider, shorter)):
