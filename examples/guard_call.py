@@ -18,6 +18,6 @@ for most in (100, 100_000):  # the second may cost more than one call is allowed
         )
         print(reply.parse().choices[0].message.content, answer_of(reply))
     except openai.APIStatusError as refused:
-        print(refused.status_code, refused.code, refused)
+        print(refused.status_code, refused.response.json())
 
 producer.flush()

@@ -1,7 +1,8 @@
 """A refusal in the shape that the SDK of the interface reads, so that its exception says why and what to do next.
 
 Pure. The guard's members stand in the body as they are; what the interface itself has words for is added, and in place
-of the guard's `error` stands the interface's own. `refused` is the guard's name of it in each of them.
+of the guard's `error` stands the interface's own. `refused` is the guard's name of it in each of them. The cap of one
+call alone has a body that is promised as it is, member by member.
 """
 
 import json
@@ -11,6 +12,7 @@ from tollmeter.producers.guard.decision import Deny
 from tollmeter.producers.guard.sentences import sentence
 from tollmeter.producers.http.request import SPEAKS
 
+PROMISED = "cost_cap"
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -42,6 +44,8 @@ _STATUSES = {
 
 def content(deny: Deny, path: str) -> bytes:
     """Return the body of the answer to a call, to a provider's path, that the guard refused."""
+    if deny.error == PROMISED:
+        return json.dumps(deny.body).encode()
     said = sentence(deny.body, deny.retry_after_s)
     own = {"message": said, **deny.body, "refused": deny.error}
     return json.dumps({**own, **shaped(path, deny.http_status, deny.error, said)}).encode()

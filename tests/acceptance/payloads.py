@@ -79,7 +79,7 @@ ANSWERS: dict[str, Case] = {
     "OpenAI images": (
         (*_provider("openai", "dall-e-3"), "--operation", "image"),
         {"created": 1, "data": [{"url": "https://example.org/1.png"}]},
-        {"input_tokens": 0, "output_tokens": 0, "extra_units": {"images": 1.0}},
+        {"input_tokens": 0, "output_tokens": 0, "extra_units": {"images": 1.0, "images_unstated": 1.0}},
     ),
     "Anthropic": (
         _provider("anthropic", "claude-sonnet-4-5"),

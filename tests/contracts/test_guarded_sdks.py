@@ -59,20 +59,7 @@ def test_a_call_above_the_cap_never_leaves(server: FakeServer, producer: UsagePr
         client.chat.completions.create(model="gpt-4o", messages=ASK, max_tokens=10_000)
     # 100 tokens in at 2.50 and 10,000 out at 10 USD per million
     assert raised.value.status_code == 402
-    said = (
-        "this call may cost 0.10025 USD, and one call may cost at most 0.05 USD: "
-        "ask for fewer output tokens or a cheaper model, or have TOLLMETER_MAX_USD raised"
-    )
-    assert str(raised.value) == f"Error code: 402 - {said}"
-    assert (raised.value.code, raised.value.type) == ("cost_cap", "insufficient_quota")
-    assert raised.value.response.json() == {
-        "message": said,
-        "ok": False,
-        "error": {"message": said, "type": "insufficient_quota", "code": "cost_cap", "param": None},
-        "refused": "cost_cap",
-        "max_usd": 0.05,
-        "est_usd": 0.10025,
-    }
+    assert raised.value.response.json() == {"ok": False, "error": "cost_cap", "max_usd": 0.05, "est_usd": 0.10025}
     assert raised.value.response.headers["x-tollmeter-refused"] == "cost_cap"
     assert server.asked == []
     (event,) = producer.events

@@ -161,7 +161,7 @@ def test_an_address_beyond_its_rate_is_refused_with_one_event(proxy: Proxied) ->
 def test_a_call_above_the_cap_is_refused_as_its_callers_know_it(proxy: Proxied) -> None:
     rows.feed(proxy.guard, rows.book(gpt_a=(2_500_000, 10_000_000)))
     answer = post(proxy, body("gpt-a", max_tokens=1_000_000))
-    assert (answer.status_code, answer.json()["refused"]) == (402, "cost_cap")
+    assert (answer.status_code, answer.json()["error"]) == (402, "cost_cap")
     assert answer.json()["ok"] is False
     client = openai.OpenAI(api_key=OURS, base_url=f"{proxy.url}/proxy/openai/v1", max_retries=3)
     with pytest.raises(openai.APIStatusError) as raised:  # the SDK does not ask again

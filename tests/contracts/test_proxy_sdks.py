@@ -205,17 +205,22 @@ def test_a_spent_budget_refuses_in_each_sdks_own_words_and_is_not_tried_again(se
         spent = guard_rows.spend(1_000_000_000, at_s=now)
         guard_rows.feed(proxy.guard, *known, spent, guard_rows.as_of(now * 1_000))
         server.asked.clear()
-        first = openai.OpenAI(api_key=OURS, base_url=f"{proxy.url}/proxy/openai/v1", max_retries=2)
-        with pytest.raises(openai.APIStatusError) as by_openai:
+        with (
+            openai.OpenAI(api_key=OURS, base_url=f"{proxy.url}/proxy/openai/v1", max_retries=2) as first,
+            pytest.raises(openai.APIStatusError) as by_openai,
+        ):
             first.chat.completions.create(model="gpt-4o", **ask)
         assert by_openai.value.response.json()["message"] == "llm cost limit exceeded: daily cost limit reached"
-        second = anthropic.Anthropic(api_key=OURS, base_url=f"{proxy.url}/proxy/anthropic", max_retries=2)
-        with pytest.raises(anthropic.APIStatusError, match="daily cost limit") as by_anthropic:
+        with (
+            anthropic.Anthropic(api_key=OURS, base_url=f"{proxy.url}/proxy/anthropic", max_retries=2) as second,
+            pytest.raises(anthropic.APIStatusError, match="daily cost limit") as by_anthropic,
+        ):
             second.messages.create(model="claude-haiku-4-5", **ask)
         options = types.HttpOptions(base_url=f"{proxy.url}/proxy/gemini", retry_options=retried)
         third = genai.Client(api_key=OURS, http_options=options)
         with pytest.raises(errors.ClientError, match="daily cost limit") as by_gemini:
             third.models.generate_content(model="gemini-2.5-flash", contents="hi")
+        third.close()
         assert [by_openai.value.status_code, by_anthropic.value.status_code, by_gemini.value.code] == [402] * 3
         refused = [(event.status, event.http_status, event.org_id) for event in proxy.recorded(3)]
         assert refused == [("BLOCKED", 402, "acme")] * 3

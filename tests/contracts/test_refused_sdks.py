@@ -128,8 +128,7 @@ OVER = (
     "llm cost limit exceeded: daily cost limit reached: the organisation has used 0 USD of 0.000001 USD; what is left "
     "does not cover this call: ask for fewer output tokens or a cheaper model, or have policy acme/org//pool/USD raised"
 )
-CASES: dict[str, tuple[Row | None, int, int, str]] = {
-    "cost_cap": (None, 15_000, 402, "one call may cost at most 0.05 USD: ask for fewer output tokens"),
+CASES: dict[str, tuple[Row, int, int, str]] = {
     "CostLimitExceeded": (
         SPENT,
         FIT,
@@ -167,7 +166,7 @@ def server() -> Iterator[FakeServer]:
 @pytest.mark.parametrize("way", [guarded, behind_a_proxy])
 def test_the_exception_says_why_and_what_to_do(way: Any, kind: str, server: FakeServer) -> None:
     row, most, status, said = CASES[kind]
-    with way(server, [] if row is None else [row]) as ways:
+    with way(server, [row]) as ways:
         if kind == "rate_limited":
             by_openai(ways, False, most)
         server.asked.clear()
@@ -188,6 +187,22 @@ def test_the_exception_says_why_and_what_to_do(way: Any, kind: str, server: Fake
                 if isinstance(error, errors.APIError):
                     assert error.status in ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED")
         assert server.asked == [], "a refusal is final, and no SDK tries again"
+
+
+@pytest.mark.parametrize("way", [guarded, behind_a_proxy])
+def test_the_cap_of_one_call_has_its_body_in_every_sdk(way: Any, server: FakeServer) -> None:
+    with way(server, []) as ways:
+        server.asked.clear()
+        for ask in SDKS:
+            for stream in (False, True):
+                with pytest.raises(RAISED) as raised:
+                    ask(ways, stream, 15_000)
+                error: Any = raised.value
+                body = error.response.json()
+                exact = {"ok": False, "error": "cost_cap", "max_usd": 0.05, "est_usd": body["est_usd"]}
+                assert (error.response.status_code, body) == (402, exact), (ask.__name__, stream)
+                assert error.response.headers["x-tollmeter-refused"] == "cost_cap"
+        assert server.asked == []
 
 
 def test_what_the_proxy_itself_refuses_is_told_in_each_sdks_words(server: FakeServer) -> None:

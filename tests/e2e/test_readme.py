@@ -101,7 +101,8 @@ def test_snippets_as_printed(up: Folder, eventually: Callable[..., Any]) -> None
         assert len(provider.asked) == 1, "the second call never left"
     served, refused = guarded.stdout.splitlines()
     assert "cost_nano=5000000, price_status='PRICED'" in served
-    assert refused.startswith("402 cost_cap Error code: 402 - this call may cost ")
+    assert "'error': 'cost_cap'" in refused
+    assert refused.startswith("402 ")
     calls = eventually(lambda: shown(up) if len(shown(up)) == 4 else None, timeout=60, every=0.5)
     costs = sorted(float(call["est_cost"]) for call in calls)
     assert costs == pytest.approx([0.0, 0.0045, 0.0045, 0.005]), "refused: a row that costs nothing"
