@@ -5,15 +5,19 @@ The shipped book against rules of three lines each; the reference price is the s
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.effort import examples
 from tests.price_events import priced, shipped_book
+from tollmeter.streams.price.book import overrides
 from tollmeter.streams.price.book.compile import PROVIDERS
 
+FOLDER = Path(overrides.__file__).parent
 NAMES = [(provider.id, model.id) for provider in PROVIDERS for model in provider.models]
 STANDARD = ("", "default", "standard", "auto")
 TIERS = ("batch", "flex", "priority", "fast", "scale", "provisioned", "made-up")
@@ -60,6 +64,20 @@ def test_no_price_looks_surer_than_it_is(asked: list[dict[str, Any]]) -> None:
             assert call["event_time"].year >= 2022, "before any price that is known"
         if tier == "made-up":
             assert status in ("PARTIAL", "UNKNOWN_MODEL", "OVERRIDE", "FREE")
+
+
+def test_nothing_is_priced_before_its_first_known_price() -> None:
+    """Every model of the book and every name in the shipped rules, at a time before any of them."""
+    shipped = yaml.safe_load((FOLDER / "overrides.yaml").read_text(encoding="utf-8"))
+    ruled = [
+        (rule["provider"], rule.get("model", "*")) for kind in ("rates", "factors", "fees") for rule in shipped[kind]
+    ]
+    names = NAMES + [(provider.replace("*", "x"), model.replace("*", "x")) for provider, model in ruled]
+    common = {"event_time": BEGIN, "input_tokens": 10_000, "output_tokens": 1_000}
+    asked = [{"provider": provider, "model_sent": model, **common} for provider, model in names]
+    rows = priced(book(), asked)
+    assert [row["rule_id"] for row in rows if row["price_status"] == "PRICED"] == []
+    assert len(rows) > 500
 
 
 def test_tiers_with_a_rate_are_priced_by_it() -> None:
