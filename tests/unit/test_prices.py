@@ -396,6 +396,24 @@ CASES: list[Any] = [
         25_000,
         id="an unpriced part",
     ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "model_used": "a-routers-choice", "input_tokens": 1000},
+        "PARTIAL",
+        2_500_000,
+        id="an unknown model answered for the one that was asked",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "model_used": "gpt-4o-mega-2027-01-31", "input_tokens": 1000},
+        "PARTIAL",
+        2_500_000,
+        id="an unknown model whose name begins alike",
+    ),
+    pytest.param(
+        {"model_sent": "gpt-4o", "model_used": "gpt-4o-2027-01-31", "input_tokens": 1000},
+        "PRICED",
+        2_500_000,
+        id="another version of the model that was asked",
+    ),
     pytest.param({"model_sent": "o1-pro", "output_tokens": 10_000_000}, "INVALID", None, id="above 1,000 USD"),
     pytest.param(
         {"model_sent": "tts-1", "input_tokens": 10}, "UNKNOWN_MODEL", None, id="nothing of what was used is priced"

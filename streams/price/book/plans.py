@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from genai_prices.types import ModelInfo
 
-from tollmeter.schemas.names import model_id, without_date
+from tollmeter.schemas.names import model_id, plain_model, without_date
 from tollmeter.streams.price.book.bands import add_fee, apply_rules, scale, tiers_named
 from tollmeter.streams.price.book.compile import PROVIDERS, compile_book, contexts
 from tollmeter.streams.price.book.coverage import Coverage, Verdict, bands_of, differs, lacks_cache, short_forms
@@ -57,16 +57,14 @@ class Meaning(NamedTuple):
         return bool(self.targets or self.listed) or any(isinstance(rule, Rates | Free) for rule in self.rules)
 
 
-def _answered_by_another(provider: str, used: str, found: Meaning) -> bool:
-    """Tell whether an answer names a model that nobody knows, and no other date of the one that was asked for.
+def _answered_by_another(used: str, found: Meaning) -> bool:
+    """Tell whether an answer names a model that nobody knows, and no other version of the one that was asked for.
 
     A router or a chain of fallbacks may have chosen it, at another price. What a rule of ours says of the names holds.
     """
-    if not used.strip() or found.name == used or any(isinstance(rule, Rates | Free | Alias) for rule in found.rules):
+    if not used.strip() or found.name == used or any(isinstance(rule, Rates | Free) for rule in found.rules):
         return False
-    answered, asked = (short_forms(spellings(name, provider)[-1], provider)[-1] for name in (used, found.name))
-    undated = without_date(answered) or answered
-    return undated != (without_date(asked) or asked).removesuffix("-latest")
+    return plain_model(used.lower()) != plain_model(found.name.lower()).removesuffix("-latest")
 
 
 class Planner:
@@ -122,7 +120,7 @@ class Planner:
         exact = (self._exact(provider, name, where) for name in own)
         found = next((meaning for meaning in exact if meaning.known), None)
         if found is not None:
-            return found._replace(stripped=_answered_by_another(provider, names.model_used, found))
+            return found._replace(stripped=_answered_by_another(names.model_used, found))
         for name in own:
             shorter = without_date(spellings(name, provider)[-1])
             if shorter and (key := self.find(provider, shorter)):
