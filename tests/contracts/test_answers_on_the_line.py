@@ -6,7 +6,7 @@ QUOTE_CASES names a folder of further cases (one in a file, as `quote --case` ta
 import json
 import os
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,14 @@ def everything() -> dict[str, dict[str, Any]]:
     return cases() | {file.name: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
-def quoted() -> dict[str, tuple[str, Priced]]:
-    """Return every case's events by their id, with their prices."""
-    found = {}
+def quoted(kept_days: int) -> dict[str, tuple[str, Priced]]:
+    """Return by id the events, with their prices, of every case that a ledger which keeps calls for so long may hold."""
+    found, oldest = {}, datetime.now(UTC) - timedelta(days=kept_days)
     for name, case in everything().items():
         answer = case.get("stream") or case.get("input")
         at = datetime.fromisoformat(case.get("at", AT))
+        if at < oldest:
+            continue
         for priced in price_answer(shipped_book(), answer, case.get("keywords", {}), at):
             found[priced.event.event_id] = (name, priced)
     return found
@@ -50,7 +52,8 @@ def quoted() -> dict[str, tuple[str, Priced]]:
 
 def test_the_ledger_says_what_quote_says(line: Settings, workers: Workers, eventually: Callable[..., Any]) -> None:
     workers.ready("price", "ledger")
-    wanted = quoted()
+    wanted = quoted(line.retention_events_days)
+    assert len(wanted) > 200
     with UsageProducer(settings=line, service="quote", org_id="acme") as producer:
         for _, priced in wanted.values():
             assert producer.record(priced.event)
