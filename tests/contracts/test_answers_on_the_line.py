@@ -38,7 +38,7 @@ def everything() -> dict[str, dict[str, Any]]:
 
 
 def quoted(kept_days: int) -> dict[str, tuple[str, Priced]]:
-    """Return by id the events, with their prices, of every case that a ledger which keeps calls for so long may hold."""
+    """Return by id the events, with their prices, of every case that a ledger which keeps so many days may hold."""
     found, oldest = {}, datetime.now(UTC) - timedelta(days=kept_days)
     for name, case in everything().items():
         answer = case.get("stream") or case.get("input")

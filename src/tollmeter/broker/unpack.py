@@ -208,6 +208,8 @@ class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is r
     _partition_records: Any
     _rest: Sequence[Parsed] = ()
     """What is left of a batch of which only a part was asked for; the position stands in front of it."""
+    _fault: Exception | None = None
+    """Of a batch that cannot be read: raised once the ones in front of it were handed over."""
 
     def getall(self, max_records: int | None = None) -> Sequence[ConsumerRecord]:
         """Return records, at most so many, and none behind FETCH_BYTES of values, give or take a batch."""
@@ -230,8 +232,17 @@ class BoundedResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is r
     def _get_whole(self, max_records: int | None) -> Sequence[ConsumerRecord]:
         records, tp, found, size = self._partition_records, self._topic_partition, list[Parsed](), 0
         room = sys.maxsize if max_records is None else max_records
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
         while len(found) < room and size < FETCH_BYTES:
-            entries = self._rest or self._next_entries()
+            try:
+                entries = self._rest or self._next_entries()
+            except Exception as fault:
+                if not found:
+                    raise
+                self._fault = fault
+                break
             if not entries:
                 self._update_position()
                 self._partition_records = None
