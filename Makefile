@@ -10,8 +10,8 @@ SEED ?=
 CLUSTER ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# Tests on a real line wait more than they compute: three at once keep two cores at work, JOBS=6 four.
-JOBS ?= 3
+# Tests on a real line wait more than they compute: four at once keep two cores at work, JOBS=8 four.
+JOBS ?= 4
 SUITE := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 FAST := not stack and not docker and not node
 RESOLVE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
