@@ -17,6 +17,10 @@ ROOT = Path(__file__).parents[2]
 CORES = min(2, os.cpu_count() or 1)
 
 
+KEPT_WITH_COLUMNS = (7001948,)
+"""A partition that went and came back while alerts of another one were sent: what came before it had left."""
+
+
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool | None]:
     """The processes that the seeds of this file run in."""
@@ -40,7 +44,7 @@ def test_no_seed_is_wrong(pool: Pool, count: int) -> None:
 @pytest.mark.timeout(1_800)
 @short_and_long(12, 200)
 def test_no_seed_is_wrong_with_the_vectorised_fold(pool: Pool, count: int) -> None:
-    results = simulate(list(range(count)), pool, columns=True)
+    results = simulate([*KEPT_WITH_COLUMNS, *range(count)], pool, columns=True)
     assert {result.seed: result.problems[:3] for result in results if result.problems} == {}
 
 
