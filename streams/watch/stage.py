@@ -187,9 +187,7 @@ class Watch:
         waiting: dict[int, list[Record]] = {}
         for delivery in deliveries:
             waiting.setdefault(delivery.partition, []).extend(delivery.value)
-        states = {number: self._states.get(number) for number in waiting}
-        for number, records in waiting.items():
-            state = states[number]
+        for state, (number, records) in zip([*map(self._states.get, waiting)], waiting.items(), strict=True):
             # What came before the pause is read again with what stands in front of it; so is what came for a state that
             # went while alerts of another partition were sent: the one loaded since has not folded what lies between.
             if state is None or state.halted or self._states.get(number) is not state:
