@@ -67,17 +67,23 @@ def test_no_price_looks_surer_than_it_is(asked: list[dict[str, Any]]) -> None:
 
 
 def test_nothing_is_priced_before_its_first_known_price() -> None:
-    """Every model of the book and every name in the shipped rules, at a time before any of them."""
+    """Every model of the book and every rule that ships, with its tier and units, at a time before any of them."""
     shipped = yaml.safe_load((FOLDER / "overrides.yaml").read_text(encoding="utf-8"))
-    ruled = [
-        (rule["provider"], rule.get("model", "*")) for kind in ("rates", "factors", "fees") for rule in shipped[kind]
-    ]
-    names = NAMES + [(provider.replace("*", "x"), model.replace("*", "x")) for provider, model in ruled]
     common = {"event_time": BEGIN, "input_tokens": 10_000, "output_tokens": 1_000}
-    asked = [{"provider": provider, "model_sent": model, **common} for provider, model in names]
+    asked = [{"provider": provider, "model_sent": model, **common} for provider, model in NAMES]
+    for rule in (one for kind in ("rates", "factors", "fees") for one in shipped[kind]):
+        name = {
+            part: str(rule.get(key, "x")).replace("*", "x")
+            for part, key in (("provider",) * 2, ("model_sent", "model"))
+        }
+        units = dict.fromkeys(rule.get("usd_per_unit", {}), 1.0)
+        for tier in {"", "fast", str(rule.get("context") or rule.get("tier") or "").replace("*", "")}:
+            for operation in ("chat", "image", "responses"):
+                call = {**name, "service_tier": tier, "operation": operation, "event_time": BEGIN}
+                asked += [call | common, call | {"extra_units": units}]
     rows = priced(book(), asked)
     assert [row["rule_id"] for row in rows if row["price_status"] == "PRICED"] == []
-    assert len(rows) > 500
+    assert len(rows) > 1_500
 
 
 def test_tiers_with_a_rate_are_priced_by_it() -> None:

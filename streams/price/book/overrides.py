@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tollmeter.schemas.money import PICO_PER_USD
-from tollmeter.streams.price.book.compile import LATTICE, leaves_of
+from tollmeter.streams.price.book.compile import BEGINS, LATTICE, leaves_of
 from tollmeter.streams.rules.pricing import rates
 from tollmeter.streams.rules.pricing.rates import Band, second_of
 from tollmeter.yaml_files import YamlError, YamlFile, read_yaml
@@ -181,6 +181,7 @@ class Rates(Rule):
             without_tokens=self.without_tokens,
             layer=rates.BOOK if self.listed else rates.OVERRIDE,
             name=self.name,
+            sure_from=(self.valid_from or BEGINS) if self.listed else None,  # a public price, as sure as the book's
         )
 
 
