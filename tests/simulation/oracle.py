@@ -13,7 +13,7 @@ import numpy as np
 from faust.types import TP
 
 from tests.simulation import fold, limits, row_state
-from tests.simulation.broker import Log
+from tests.simulation.broker import Broker, Log
 from tests.simulation.columns import ColumnFolding, rules_of
 from tests.simulation.incidents import Incident, draw
 from tests.simulation.kernels import SETTINGS, SOURCES, TARGETS, totals_of
@@ -98,12 +98,8 @@ class Oracle:
 
     def _converged(self) -> Iterator[str]:
         """I7: without a hand, nothing is left to do."""
-        for group, wanted in (("price", (topics.EVENTS,)), ("ledger", (topics.PRICED, topics.ALERTS, topics.PRICES))):
-            for tp, log in sorted(self._broker.logs.items()):
-                at = self._broker.committed[group].get(tp, 0)
-                left = {_kind(record) for record in log.read(at, log.end)}
-                if tp.topic in wanted and left - {b"tick", KIND_REPAIR}:  # of those LEDGER stores nothing
-                    yield f"I7: {group} stands at {at} of {log.end} in {tp.topic}/{tp.partition}"
+        for group, tp, at in behind(self._broker):
+            yield f"I7: {group} stands at {at} of {self._broker.end(tp)} in {tp.topic}/{tp.partition}"
 
     def _ledger(self) -> Iterator[str]:
         """I1, I2, I9: the accepted events, each once, as first priced."""
@@ -397,6 +393,16 @@ class Oracle:
                 yield f"I3: partition {number} counts {counted} accepted, not {len(accepted)}"
             if progress["deferred"] or progress["unread"]:
                 yield f"I7: partition {number} has {progress['deferred']} and {progress['unread']} still to be repaired"
+
+
+def behind(broker: Broker) -> Iterator[tuple[str, TP, int]]:
+    """Yield the groups that have not committed what is theirs to store: group, partition, and where it stands."""
+    for group, wanted in (("price", (topics.EVENTS,)), ("ledger", (topics.PRICED, topics.ALERTS, topics.PRICES))):
+        for tp, log in sorted(broker.logs.items()):
+            at = broker.committed[group].get(tp, 0)
+            left = {_kind(record) for record in log.read(at, log.end)}
+            if tp.topic in wanted and left - {b"tick", KIND_REPAIR}:  # of those LEDGER stores nothing
+                yield group, tp, at
 
 
 def _weight(row: Row) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from tests.simulation.incidents import Incident, draw
 from tests.simulation.kernels import SETTINGS
 from tests.simulation.limits import Limits, outdated
 from tests.simulation.line import Line, Make
-from tests.simulation.oracle import Oracle
+from tests.simulation.oracle import Oracle, behind
 from tests.simulation.traffic import Mix, Traffic
 from tests.simulation.watcher import Watcher
 from tests.simulation.world import Faults, World
@@ -26,6 +26,7 @@ STARTS = tuple(
     for at in ((2026, 11, 20, 10, 0), (2026, 11, 20, 23, 50), (2026, 11, 30, 22, 0), (2026, 12, 31, 23, 58))
 )
 FAULTY_S, CALM_S = 14.0, 9.0
+LINGER_S = 4.0
 NONE = Faults()
 
 
@@ -182,6 +183,8 @@ def settle(line: Line) -> None:
         world.run(world.now + REPEAT_S + EVERY_S)
     if line.columns and _saved_before(line):
         world.run(world.now + QUIET_S + SETTINGS.checkpoint_s)
+    if next(behind(line.broker), None):  # what was told in the last moments is not committed yet
+        world.run(world.now + LINGER_S)
 
 
 def _saved_before(line: Line) -> bool:
