@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from tollmeter.server import answers, doors, pages
 from tollmeter.server.asking import address_of
+from tollmeter.server.auth import ADMIN, INGEST
 from tollmeter.server.body import GoneError
 from tollmeter.server.door import Door, Posted
 from tollmeter.server.pages.along import Along
@@ -34,6 +35,13 @@ PROXY = "/proxy/"
 REQUEST_ID = "tollmeter.request_id"
 _GIVEN_ID = re.compile(r"[\w.:-]{1,128}")
 _ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+_ONE_VALUE = frozenset(
+    (
+        *("authorization", ADMIN, INGEST, "idempotency-key", "x-confirm-reset"),
+        *("content-type", "content-encoding", "x-request-id", "origin"),
+    )
+)
+"""Headers of which two would be read in two ways: whose key, which call, what kind of body."""
 _EXPOSED = ["RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id", "X-Tollmeter-*"]
 
 
@@ -86,15 +94,15 @@ class Server:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Give the request its id, and turn what is raised into an answer."""
-        headers: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+        headers, twice = _headers_of(scope)
         scope["tollmeter.headers"] = headers
         given = headers.get("x-request-id", "")
         scope[REQUEST_ID] = request_id = given if _GIVEN_ID.fullmatch(given) else secrets.token_hex(12)
         answer = _Answering(send, request_id)
         browser = "origin" in headers
         try:
+            if twice:
+                raise Problem(400, "several_values", f"the header {twice} is there twice, with different values")
             if browser:
                 self._check_origin(scope, headers)
             await (self._browsers if browser else self._plain)(scope, receive, answer)
@@ -151,6 +159,17 @@ class Server:
         """Log what failed, and one of a hundred others; never a query, which may hold a key."""
         if status >= 500 or self._parts.counters.answers[status] % 100 == 1:
             log.info("%s %s %d %s", scope["method"], scope["path"][:200], status, scope[REQUEST_ID])
+
+
+def _headers_of(scope: Scope) -> tuple[dict[str, str], str]:
+    """Return the headers, the first of each name, and the name of one that should say one thing and says two, or ""."""
+    headers: dict[str, str] = {}
+    twice = ""
+    for name, value in scope["headers"]:
+        known, text = name.decode("latin-1"), value.decode("latin-1")
+        if headers.setdefault(known, text) != text and (known in _ONE_VALUE or known.startswith("ce-")):
+            twice = known
+    return headers, twice
 
 
 class _Answering:

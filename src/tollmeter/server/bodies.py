@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -33,12 +34,36 @@ async def document_of(request: Request) -> dict[str, Any]:
         if len(body) > MOST_BYTES:
             raise Problem(413, "too_large", f"the body is larger than {MOST_BYTES} bytes")
     try:
-        document = json.loads(bytes(body) or b"{}")
+        document = json.loads(
+            bytes(body) or b"{}", parse_constant=_number, parse_float=_number, object_pairs_hook=_object
+        )
+    except _TwiceError as error:
+        raise Problem(400, "bad_field", f"{error}: said twice") from None
     except (ValueError, RecursionError):
         raise Problem(400, "not_json", "the body is no JSON") from None
     if not isinstance(document, dict):
         raise Problem(400, "not_an_object", "the body is no JSON object")
     return document
+
+
+class _TwiceError(ValueError):
+    """A member of an object came twice: which of them is meant is not ours to say."""
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1)[:64])
+    return found
+
+
+def _number(text: str) -> float:
+    """Return a number with a fraction; what is none, or larger than any, is no JSON: a limit of it would never bind."""
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError("no finite number")
+    return number
 
 
 def made(shape: type[_Shape], fields: Mapping[str, object]) -> _Shape:

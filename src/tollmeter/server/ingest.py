@@ -21,6 +21,8 @@ from tollmeter.server.problems import Problem
 from tollmeter.server.remembered import Key, Remembered, content_of, key_of
 from tollmeter.server.writer import NotDurableError, Writer
 
+_UNBELIEVED = b"x-tollmeter-identity-ignored"
+"""Header that says of how many calls organisation, user or group did not count, since the key may not set them."""
 _REPEAT = "the same event id with other content was taken already: the first one counts"
 
 
@@ -53,27 +55,33 @@ class Ingest:
                 reading = door.read(posted)
             except RecursionError:
                 raise Problem(400, "too_deep", "the body is nested too deeply") from None
-            results, durable = await self.take(reading, caller)
+            results, durable, unbelieved = await self.take(reading, caller)
         outcome = Outcome(results, durable, reading.single, reading.ignored, request_id)
         self._count(door, outcome)
-        return door.answer(posted, outcome)
+        answer = door.answer(posted, outcome)
+        return answer._replace(headers=[*answer.headers, (_UNBELIEVED, b"%d" % unbelieved)]) if unbelieved else answer
 
-    async def take(self, reading: Reading, caller: Caller) -> tuple[list[Result], Durable]:
-        """Write the calls of a body; return what became of each entry, and where they are. Raises `Problem` 503."""
+    async def take(self, reading: Reading, caller: Caller) -> tuple[list[Result], Durable, int]:
+        """Write the calls of a body. Raises `Problem` 503.
+
+        Return what became of each entry, where they are, and of how many the identity was not believed.
+        """
         now_us = time.time_ns() // 1_000
         batch = _Batch([None] * len(reading.entries))
+        before = self._maker.identity_ignored
         for place, entry in enumerate(reading.entries):
             made = entry if isinstance(entry, Bad) else self._maker.make(entry, caller, now_us)
             if isinstance(made, Bad):
                 batch.results[place] = Result(made.place, "rejected", "", made.code, made.detail, made.status)
             else:
                 self._sort(batch, place, entry.place, made)
+        unbelieved = self._maker.identity_ignored - before
         durable: Durable = ""
         while batch.fresh or batch.later:
             if batch.fresh:
                 durable = await self._write(batch)
             await self._await_others(batch, reading)
-        return [result for result in batch.results if result is not None], durable
+        return [result for result in batch.results if result is not None], durable, unbelieved
 
     def _sort(self, batch: _Batch, place: int, name: str, made: Made) -> None:
         """Decide whether an event is fresh, a repeat, or waits for the fate of another one."""

@@ -1,5 +1,6 @@
 """JSON from outside: one document, an array or lines, entry by entry, and a bad one costs no neighbour."""
 
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 
 import msgspec
@@ -15,7 +16,7 @@ _raws = msgspec.json.Decoder(list[msgspec.Raw])
 
 def entries(body: bytes, media_type: str, most: int) -> tuple[list[bytes], bool]:
     """Return the JSON of each entry of a body, and whether the body is a single object. Raises `Problem` 400 or 413."""
-    text = body.strip()
+    text = _in_utf8(body).strip()
     if not text:
         raise Problem(400, "empty", "the body is empty: send a JSON object, an array, or a line for each call")
     if media_type in ("application/x-ndjson", "application/jsonl", "application/ndjson"):
@@ -27,6 +28,13 @@ def entries(body: bytes, media_type: str, most: int) -> tuple[list[bytes], bool]
         return _bounded([bytes(raw) for raw in _raws.decode(text)], most), False
     except msgspec.DecodeError as error:
         raise not_json(error) from None
+
+
+def _in_utf8(body: bytes) -> bytes:
+    """Return the body without the mark that some systems put before UTF-8. Raises `Problem` 400 for another UTF."""
+    if body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 0 in body[:4]:
+        raise Problem(400, "not_utf8", "the body is no UTF-8, in which JSON is sent (RFC 8259), but UTF-16 or the like")
+    return body.removeprefix(BOM_UTF8)
 
 
 def _one_or_lines(text: bytes, most: int) -> tuple[list[bytes], bool]:

@@ -6,6 +6,7 @@ model is another meter's business, and ignored. The id is that of (source, id), 
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -74,7 +75,7 @@ def _parsed(raw: bytes, single: bool) -> object:
 def _binary(posted: Posted) -> dict[str, Any]:
     """Return the event whose attributes are headers and whose data is the body."""
     document: dict[str, Any] = {
-        name.removeprefix("ce-"): value for name, value in posted.headers.items() if name.startswith("ce-")
+        name.removeprefix("ce-"): unquote(value) for name, value in posted.headers.items() if name.startswith("ce-")
     }
     try:
         document["data"] = msgspec.json.decode(posted.body)
@@ -105,6 +106,8 @@ def _entry(document: object, name: str) -> Call | Bad | None:
         fields.setdefault("occurred_at", document["time"])
     if not fields.get("user_id") and document.get("subject"):
         fields["user_id"] = document["subject"]
+        if not isinstance(document["subject"], str):
+            return Bad(name, "bad_field", "subject: not text")
     fields.setdefault("service", document["source"])
     token = data.get(event_body.TOKEN) or ""
     if not isinstance(token, str):
@@ -114,8 +117,7 @@ def _entry(document: object, name: str) -> Call | Bad | None:
 
 def _fields_of(data: dict[str, Any]) -> dict[str, Any] | Bad | None:
     if "model_sent" in data:
-        read_event = event_body.of_fields(dict(data), "", "")
-        return read_event if isinstance(read_event, Bad) else dict(read_event.fields)
+        return _checked(data)
     counts = {field: _first(data, names) for field, names in _COUNTS.items()}
     model = data.get("model")
     if model is None and counts["input_tokens"] is None and counts["output_tokens"] is None:
@@ -127,7 +129,20 @@ def _fields_of(data: dict[str, Any]) -> dict[str, Any] | Bad | None:
     fields["usage_source"] = "PROVIDER" if counts["input_tokens"] is not None else "NONE"
     if data.get("cost") is not None:
         fields["reported_cost_nano"] = usd_to_nano(data["cost"])
-    return fields
+    made = _checked(fields)
+    said = data.get("total_tokens")
+    if isinstance(made, Bad) or said is None:
+        return made
+    if type(said) is not int:
+        return Bad("", "bad_field", "data.total_tokens: a whole number is expected")
+    wrong = event_body.take_total(made, said, made.get("input_tokens", 0) + made.get("output_tokens", 0))
+    return Bad("", "total_too_small", f"data.{wrong}") if wrong else made
+
+
+def _checked(fields: dict[str, Any]) -> dict[str, Any] | Bad:
+    """Return the fields, each of its kind."""
+    made = event_body.of_fields(fields, "", "")
+    return made._replace(detail=f"data.{made.detail}") if isinstance(made, Bad) else dict(made.fields)
 
 
 def _first(data: dict[str, Any], names: tuple[str, ...]) -> object:

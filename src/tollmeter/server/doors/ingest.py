@@ -18,7 +18,6 @@ from tollmeter.server.json_body import MAX_EVENT_BYTES, TOO_DEEP, entries, place
 from tollmeter.server.times import to_micros
 
 MAX_CALLS = 1_000
-SUSPECT = "usage_suspect"
 Count = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 Text = Annotated[str, Meta(max_length=256)]
 
@@ -62,7 +61,7 @@ _MORE = (("cache_read_tokens", "cached_tokens"), *((name, name) for name in _SAM
 def read(posted: Posted) -> Reading:
     """Return the calls of a body."""
     found, single = entries(posted.body, posted.media_type, MAX_CALLS)
-    key = posted.headers.get("idempotency-key", "").strip()[:256]
+    key = posted.headers.get("idempotency-key", "").strip()
     made = [
         _entry(raw, name, f"{key}#{place}" if key and not single else key)
         for place, (raw, name) in enumerate(zip(found, places(single, len(found)), strict=True))
@@ -73,7 +72,7 @@ def read(posted: Posted) -> Reading:
 def _entry(raw: bytes, name: str, key: str) -> Call | Bad:
     if len(raw) > MAX_EVENT_BYTES:
         return Bad(name, "too_large", f"a call of {len(raw)} bytes; at most {MAX_EVENT_BYTES} are read", 413)
-    if b'"model"' not in raw:
+    if _is_event(raw):
         return event_body.read(raw, name, key)
     try:
         usage = _decoder.decode(raw)
@@ -86,13 +85,22 @@ def _entry(raw: bytes, name: str, key: str) -> Call | Bad:
     return _call(usage, name, key)
 
 
+def _is_event(raw: bytes) -> bool:
+    """Tell a usage event by its `model_sent`; a text or a tag in it may be called `model`."""
+    if b'"model"' not in raw:
+        return True
+    if b'"model_sent"' not in raw:
+        return False
+    try:
+        document = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return isinstance(document, dict) and "model_sent" in document
+
+
 def _call(usage: Usage, name: str, key: str) -> Call | Bad:
     total = usage.prompt_tokens + usage.completion_tokens
     said = total if usage.total_tokens is UNSET else usage.total_tokens
-    if said < total:
-        return Bad(
-            name, "total_too_small", f"total_tokens: {said} is less than prompt and completion together ({total})"
-        )
     fields: dict[str, Any] = {
         "model_sent": usage.model,
         "input_tokens": usage.prompt_tokens,
@@ -102,9 +110,8 @@ def _call(usage: Usage, name: str, key: str) -> Call | Bad:
     for field, member in _MORE:
         if given := getattr(usage, member):
             fields[field] = given
-    if said > total:
-        fields["total_tokens"] = said
-        fields["tags"] = {**usage.tags, SUSPECT: f"total_tokens {said} exceed the sum {total}"}
+    if said != total and (wrong := event_body.take_total(fields, said, total)):
+        return Bad(name, "total_too_small", wrong)
     seed = key and f"key:{key}"
     if usage.timestamp is not None:
         try:

@@ -11,18 +11,26 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tollmeter.producers.extract.clean import with_tag
 from tollmeter.producers.extract.families import read_usage
 from tollmeter.producers.extract.served import LITELLM_PROVIDERS
-from tollmeter.producers.extract.usage import Usage, usd_to_nano
+from tollmeter.producers.extract.totals import with_others
+from tollmeter.producers.extract.usage import Counts, Usage, count, usd_to_nano
+from tollmeter.producers.telemetry.facts import PROBLEM
 from tollmeter.schemas.event import MAX_TAGS
 from tollmeter.schemas.texts import clean_tags
 from tollmeter.server import replies
 from tollmeter.server.door import Bad, Call, Door, Posted, Reading
+from tollmeter.server.doors import event_body
 from tollmeter.server.json_body import TOO_DEEP, entries, places
 
 MAX_CALLS = 10_000
 Said = str | int | float | bool | None
 """A scalar of any kind: what is odd about one field costs no call."""
+_COUNTERS = (
+    *("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
+    *("output_tokens", "reasoning_tokens"),
+)
 _OPERATIONS = {
     "completion": "chat",
     "text_completion": "chat",
@@ -89,8 +97,9 @@ class Payload(msgspec.Struct):
     zero_cost_diagnostic: msgspec.Raw | None = None
     status: str = ""
     custom_llm_provider: Said = None
-    prompt_tokens: float | None = None
-    completion_tokens: float | None = None
+    prompt_tokens: Said = None
+    completion_tokens: Said = None
+    total_tokens: Said = None
     startTime: float | None = None  # noqa: N815 - its name there
     endTime: float | None = None  # noqa: N815
     completionStartTime: float | None = None  # noqa: N815
@@ -132,14 +141,14 @@ def read(posted: Posted) -> Reading:
 
 def _call(payload: Payload, name: str) -> Call | Bad | str:
     """Return the call of a payload; a word for what is none."""
-    if payload.cache_hit is True:
+    if payload.cache_hit in (True, "True", "true"):
         return "cache_hit"
     kind = payload.call_type.removeprefix("_")
     operation = _OPERATIONS.get(kind) or _OPERATIONS.get(kind.removeprefix("a"))
     metadata = payload.metadata or Metadata()
     failed = payload.status == "failure"
     usage = _usage(payload, metadata)
-    if operation is None and not usage.stated:
+    if operation is None and not usage.stated and not usage.problem:
         return "not_billed"
     if not payload.model:
         return Bad(name, "missing_field", "model: missing; calls are priced by it")
@@ -150,16 +159,9 @@ def _call(payload: Payload, name: str) -> Call | Bad | str:
         **_what(payload, operation or kind),
         **_times(payload),
         **(_failure(payload.error_information or Failure()) if failed else {"status": "OK"}),
-        "usage_source": "PROVIDER" if usage.stated else "NONE",
-        "input_tokens": usage.input_tokens,
-        "cache_read_tokens": usage.cache_read_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "cache_write_1h_tokens": usage.cache_write_1h_tokens,
-        "output_tokens": usage.output_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "extra_units": usage.extra_units,
         "reported_cost_nano": None if failed else _reported(payload),
     }
+    _count(fields, usage, payload)
     # Attempts of one call share its id, and one that is looked up again is billed again: all this makes the identity.
     parts = (payload.litellm_call_id, payload.id, kind, payload.status, payload.startTime)
     return Call(name, fields, "litellm:" + msgspec.json.encode(parts).decode())
@@ -169,14 +171,25 @@ def _usage(payload: Payload, metadata: Metadata) -> Usage:
     """Return what the provider stated; of a payload without that, the gateway's own two counts."""
     if metadata.usage_object:
         usage = read_usage({"model": payload.model, "usage": metadata.usage_object}, _provider(payload))
-        if usage.stated:
-            return usage
-    read, written = (_whole(count) for count in (payload.prompt_tokens, payload.completion_tokens))
-    return Usage(input_tokens=read, output_tokens=written, stated=bool(read or written))
+        if usage.stated or usage.problem:
+            return with_others(usage, usage.others)
+    counts = Counts({"prompt_tokens": payload.prompt_tokens, "completion_tokens": payload.completion_tokens})
+    read, written = counts.take("prompt_tokens"), counts.take("completion_tokens")
+    return Usage(input_tokens=read, output_tokens=written, stated=bool(read or written), problem=counts.problem)
 
 
-def _whole(count: float | None) -> int:
-    return int(count) if count is not None and 0 <= count < 2**53 else 0
+def _count(fields: dict[str, Any], usage: Usage, payload: Payload) -> None:
+    """Put the counts into the fields; where one of them is none, the call has no usage, and a tag says why."""
+    if usage.problem or not usage.stated:
+        fields["usage_source"] = "NONE"
+        if usage.problem:
+            fields["tags"] = with_tag(fields["tags"], PROBLEM, usage.problem)
+        return
+    fields |= {"usage_source": "PROVIDER", "extra_units": usage.extra_units}
+    fields |= {name: getattr(usage, name) for name in _COUNTERS}
+    said, sum_ = count(payload.total_tokens), usage.input_tokens + usage.output_tokens
+    if said is not None and said > sum_ and not (payload.metadata and payload.metadata.usage_object):
+        event_body.take_total(fields, said, sum_)
 
 
 def _provider(payload: Payload) -> str:
