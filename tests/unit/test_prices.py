@@ -131,6 +131,24 @@ CASES: list[Any] = [
         id="a region without a host",
     ),
     pytest.param(
+        {"provider": "vertex_ai", "model_sent": "claude-sonnet-4-5", "input_tokens": 1000},
+        "PARTIAL",
+        3_000_000,
+        id="neither host nor region: it may be the dearer endpoint",
+    ),
+    pytest.param(
+        {"provider": "vertex_ai", "model_sent": "claude-sonnet-4-5", "input_tokens": 1000, "processing": "BATCH"},
+        "PARTIAL",
+        1_500_000,
+        id="the same by batch",
+    ),
+    pytest.param(
+        {"provider": "vertex_ai", "model_sent": "claude-sonnet-4", "input_tokens": 1000},
+        "PRICED",
+        3_000_000,
+        id="a model from before regional endpoints cost more",
+    ),
+    pytest.param(
         {"provider": "google", "model_sent": "claude-sonnet-4-5", "input_tokens": 1000, "region": "global"},
         "PRICED",
         3_000_000,

@@ -6,6 +6,7 @@ A band is PARTIAL (`Band.partial`) as long as a tier of the call has no price of
 from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
+from typing import NamedTuple
 
 from tollmeter.streams.price.book.compile import LATTICE, leaves_of
 from tollmeter.streams.price.book.overrides import Factor, Fee, Free, Rates, Rule
@@ -16,42 +17,62 @@ Missing = frozenset[str]
 """Tiers of the call that a band has no price for."""
 
 
+class _Held(NamedTuple):
+    """A band among those of a call, with the tiers that it lacks."""
+
+    band: Band
+    missing: Missing
+    plain: Band | None = None
+    """The same without the factor of a tier: a later factor for this tier takes the place of that one."""
+
+
 def apply_rules(listed: Iterable[tuple[Band, Missing]], rules: Iterable[Rule], tiers: Missing) -> tuple[Band, ...]:
     """Return the bands of a call of these tiers, given those of the book with the tiers that each of them lacks."""
-    bands = list(listed)
-    rules = tuple(rules)
+    rules, listed = tuple(rules), tuple(listed)
     by_rules = rule_tiers(rules) & tiers
-    in_book = {tier for band, missing in bands for tier in tiers - missing}
+    in_book = {tier for _, missing in listed for tier in tiers - missing}
+    held = [_in_book(band, missing, tiers) for band, missing in listed]
     for rule in rules:
         if isinstance(rule, Factor):
-            bands = [pair for band, missing in bands for pair in _scaled(band, missing, rule, tiers)]
+            held = [new for one in held for new in _scaled(one, rule, tiers)]
         elif isinstance(rule, Fee):
-            bands = [pair for band, missing in bands for pair in _with_fee(band, missing, rule)]
+            held = [new for one in held for new in _with_fee(one, rule)]
         elif isinstance(rule, Free):
-            bands.append((free_band(rule), frozenset()))
+            held.append(_Held(free_band(rule), frozenset()))
         elif isinstance(rule, Rates):
             parts = set(rule.context.split("+")) - {""}
             if rule.context == "*" or (parts == by_rules if parts else not by_rules | in_book):
                 missing = frozenset() if rule.context == "*" else tiers - parts
-                bands.append((rule.band(), missing))
-    return tuple(replace(band, partial=True) if missing and not band.partial else band for band, missing in bands)
+                held.append(_Held(rule.band(), missing))
+    return tuple(replace(band, partial=True) if missing and not band.partial else band for band, missing, _ in held)
 
 
-def _scaled(band: Band, missing: Missing, rule: Factor, tiers: Missing) -> list[tuple[Band, Missing]]:
+def _in_book(band: Band, missing: Missing, tiers: Missing) -> _Held:
+    """Return a band of the book; from before its tier had a price there it lacks that, though it bears its name."""
+    return _Held(replace(band, partial=False), tiers) if band.partial and tiers else _Held(band, missing)
+
+
+def _scaled(one: _Held, rule: Factor, tiers: Missing) -> list[_Held]:
     """Return the band, and behind it the band at the factor where the rule is for it."""
-    lacks = tiers == {rule.tier} and (bool(missing) or band.partial)
-    new = scale(band, rule) if (not rule.tier or lacks) and not surcharged(band, rule) else None
+    if rule.tier:
+        lacks = tiers == {rule.tier} and (bool(one.missing) or one.plain is not None)
+        plain = one.plain or one.band
+        band = scale(plain, rule) if lacks else None
+        new = None if band is None else _Held(band, frozenset(), plain)
+    else:
+        band = None if surcharged(one.band, rule) else scale(one.band, rule)
+        new = None if band is None else _Held(band, one.missing, one.plain and scale(one.plain, rule))
     if new is None:
-        return [(band, missing)]
-    kept = [] if rule.always else [(band, missing)]
-    return [*kept, (new, missing - {rule.tier})]
+        return [one]
+    return [new] if rule.always else [one, new]
 
 
-def _with_fee(band: Band, missing: Missing, rule: Fee) -> list[tuple[Band, Missing]]:
-    new = add_fee(band, rule)
-    if new is None or new is band:
-        return [(band, missing)]
-    return [(new, missing)] if rule.always else [(band, missing), (new, missing)]
+def _with_fee(one: _Held, rule: Fee) -> list[_Held]:
+    band = add_fee(one.band, rule)
+    if band is None or band is one.band:
+        return [one]
+    new = _Held(band, one.missing, one.plain and add_fee(one.plain, rule))
+    return [new] if rule.always else [one, new]
 
 
 def add_fee(band: Band, rule: Fee) -> Band | None:
@@ -97,7 +118,7 @@ def scale(band: Band, rule: Factor) -> Band | None:
         prices={unit: round(price) for unit, price in scaled.items()},
         exact=band.exact and all(price.denominator == 1 for price in scaled.values()),
         source=f"{band.source}; x {rule.factor}: {rule.source}",
-        partial=not rule.certain if rule.tier else band.partial,
+        partial=band.partial or not rule.certain,
         layer=band.layer if rule.listed else rates.OVERRIDE,
         name=f"{band.name}+{rule.name}" if band.name else rule.name,
     )

@@ -93,8 +93,8 @@ class Free(Rule):
 class Factor(Rule):
     """The prices of the book times a factor: regional surcharges, negotiated discounts, tiers without own prices.
 
-    With a `tier` it holds for calls of that tier where the book has no price for it; `certain: false` says that the
-    factor is only a fair guess (PARTIAL). `only: tokens` leaves fees for searches and the like as they are.
+    With a `tier` it holds for calls of that tier where the book has no price for it. `certain: false` says that the
+    price is only a fair guess (PARTIAL). `only: tokens` leaves fees for searches and the like as they are.
     """
 
     factor: Annotated[Decimal, Field(gt=0, le=100)]

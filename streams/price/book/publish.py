@@ -138,6 +138,8 @@ def _override_bands(book: PriceBook) -> list[Band]:
     providers = {provider.id for provider in PROVIDERS}
     seller: dict[int, str] = {}
     """By the identity of a scaled band: the one provider that sells at that price."""
+    tiered: set[int] = set()
+    """Those that hold the factor of a tier; another one for it takes its place."""
     for rule in book.overrides.in_force:
         if isinstance(rule, Rates):
             made.append(rule.band())
@@ -150,12 +152,14 @@ def _override_bands(book: PriceBook) -> list[Band]:
                 band
                 for band in _named(book, rule, made)
                 if (not rule.tier or band.context == "" or (band.context == rule.tier and band.partial))
+                and not (rule.tier and id(band) in tiered)
                 and not surcharged(band, rule)
                 and seller.get(id(band), rule.provider) == rule.provider
             ]
-            scaled = [new for band in lacking if (new := scale(band, rule))]
-            seller |= {id(band): rule.provider for band in scaled if rule.provider in providers}
-            made += scaled
+            scaled = [(band, new) for band in lacking if (new := scale(band, rule))]
+            tiered |= {id(new) for band, new in scaled if rule.tier or id(band) in tiered}
+            seller |= {id(new): rule.provider for _, new in scaled if rule.provider in providers}
+            made += [new for _, new in scaled]
     return made
 
 
