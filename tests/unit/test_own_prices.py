@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,3 +81,41 @@ def test_a_file_of_ones_own(
     row = price_one_of(book, model_sent="o1", input_tokens=1_000, event_time=when, **fields)
     assert (row["price_status"], row["cost_nano"]) == (status, cost_nano)
     assert published[row["rule_id"]]["rate_pico"]["input_tokens"] == cost_nano
+
+
+MAPPED = """version: 1
+factors:
+  - {name: deal, provider: anthropic, factor: "0.8", valid_from: 2026-11-10, source: contract}
+  - {name: own-batch, provider: anthropic, tier: batch, factor: "0.4", source: contract}
+fees:
+  - {name: gateway, provider: anthropic, usd_per_unit: {requests: 0.001}, valid_from: 2026-11-20, source: contract}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "day", "processing", "cost_nano"),
+    [
+        pytest.param("claude-mythos-preview", 5, "REALTIME", 10_000_000, id="before the deal"),
+        pytest.param("claude-mythos-preview", 15, "REALTIME", 8_000_000, id="in the deal"),
+        pytest.param(
+            "claude-mythos-preview",
+            25,
+            "REALTIME",
+            8_800_000,
+            id="with a fee of 0.001 a call, which the deal lowers, too",
+        ),
+        pytest.param("claude-mythos-preview", 5, "BATCH", 4_000_000, id="a tier that no source prices"),
+        pytest.param("claude-mythos-5", 5, "BATCH", 5_000_000, id="a tier that has a price"),
+    ],
+)
+def test_a_name_that_one_source_alone_prices(
+    tmp_path: Path, model: str, day: int, processing: str, cost_nano: int
+) -> None:
+    """10 USD a million: rules of one's own hold there as elsewhere, and make it no surer."""
+    own = tmp_path / "own.yaml"
+    own.write_text(MAPPED)
+    book = load(dated().model_copy(update={"prices_file": str(own)}))
+    when = datetime(2026, 11, day, 12, tzinfo=UTC)
+    call = {"provider": "anthropic", "model_sent": model, "input_tokens": 1_000, "processing": processing}
+    row = price_one_of(book, event_time=when, **call)
+    assert (row["price_status"], row["cost_nano"]) == ("PARTIAL", cost_nano)

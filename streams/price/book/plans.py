@@ -15,7 +15,7 @@ from typing import NamedTuple
 from genai_prices.types import ModelInfo
 
 from tollmeter.schemas.names import model_id, plain_model, without_date
-from tollmeter.streams.price.book.bands import add_fee, apply_rules, scale, tiers_named
+from tollmeter.streams.price.book.bands import apply_rules, tiers_named
 from tollmeter.streams.price.book.compile import PROVIDERS, compile_book, contexts
 from tollmeter.streams.price.book.coverage import Coverage, Verdict, bands_of, differs, lacks_cache, short_forms
 from tollmeter.streams.price.book.overrides import Alias, Factor, Fee, Free, Overrides, Rates, Rule
@@ -238,15 +238,25 @@ class Planner:
         """Return the bands of a name under these tiers, from the source that is right about it."""
         kind = self.verdict(meaning).kind
         if kind in ("map", "map alone"):
-            bands = bands_of(meaning.listed, meaning.provider, wanted)
-            for rule in meaning.rules:
-                if isinstance(rule, Fee) and rule.always:
-                    bands = tuple(add_fee(band, rule) or band for band in bands)
-                if isinstance(rule, Factor) and not rule.tier and (kind == "map alone" or self.overrides.is_own(rule)):
-                    bands = tuple(new for band in bands if (new := scale(band, rule)))
-            return bands
+            return self._on_the_map(meaning, wanted, alone=kind == "map alone")
         bands = self._bands_for(meaning.targets, meaning.rules, wanted)
         return tuple(replace(band, partial=True) for band in bands) if kind == "disputed" else bands
+
+    def _on_the_map(self, meaning: Meaning, wanted: tuple[str, ...], *, alone: bool) -> tuple[Band, ...]:
+        """Return the bands of the map's lines, PARTIAL as they are, with fees and with what rules of the user change.
+
+        What ships for tiers and places is meant for the book's prices; a place counts where the map stands alone.
+        """
+        rules = tuple(
+            rule
+            for rule in meaning.rules
+            if isinstance(rule, Fee)
+            or (isinstance(rule, Factor) and (self.overrides.is_own(rule) or (alone and not rule.tier)))
+        )
+        tiers = frozenset(wanted)
+        lines = bands_of(meaning.listed, meaning.provider, wanted)
+        listed = ((replace(line, partial=False), frozenset() if line.context else tiers) for line in lines)
+        return tuple(replace(band, partial=True) for band in apply_rules(listed, rules, tiers))
 
     def _bands_for(
         self, targets: tuple[Target, ...], rules: tuple[Rule, ...], wanted: tuple[str, ...]
