@@ -93,10 +93,28 @@ def test_the_rollup_answers_as_the_ledger(ledger: ClickHouse, ledger_settings: S
         asked = Asked(since, until, ZoneInfo(zone), {**NO_FILTER, **filters})
         quick = asked._replace(minutes_from=WHOLE)
         assert minutes.answer(quick, by)
-        plain, rolled = questions.spend(ledger, asked, by), questions.spend(ledger, quick, by)
+        course = draw.choice(["", "hour", "day"])
+        plain, rolled = (questions.spend(ledger, one, by, step=course) for one in (asked, quick))
         assert rolled.totals(NOW) == plain.totals(NOW), (by, filters)
-        names = [*(questions.BY[name] for name in by), *questions.SPEND, "unpriced", "usd_at_risk"]
+        more = ("refused", "known_nano", "unpriced", "usd_at_risk", "course")
+        names = [*(questions.BY[name] for name in by), *questions.SPEND, *more]
         assert [_picked(one, names) for one in rolled.rows] == [_picked(one, names) for one in plain.rows]
+        for one in (plain, rolled):
+            _adds_up(one, course)
+
+
+def _adds_up(answered: questions.Answered, step: str) -> None:
+    """The total is the sum of the rows, and every course the sum of its steps."""
+    if not answered.rows:
+        return
+    for name in ("calls", "refused", "known_nano", "unpriced"):
+        assert answered.total[name] == sum(one[name] for one in answered.rows), name
+    assert answered.total["groups"] == len(answered.rows)
+    for one in (answered.total, *answered.rows):
+        steps, *sums = one["course"]
+        assert [sum(column) for column in sums] == [one["known_nano"], one["unpriced"], one["calls"]]
+        assert steps == sorted(set(steps))
+        assert step or steps == [""]
 
 
 def test_minutes_without_all_columns_are_read_from_the_ledger(ledger: ClickHouse) -> None:

@@ -28,6 +28,7 @@ TOTALS = {
     "prompt_tokens": 1_000,
     "output_tokens": 200,
     "usd_est": 0.0168,
+    "refused": 0,
     "unpriced": 1,
     "usd_at_risk": 0.02,
     "estimated": 0,
@@ -37,6 +38,7 @@ TOTALS = {
     "price_books": ["b"],
     "fx_from": None,
     "fx_until": None,
+    "calls_kept_from": None,
 }
 NOWHERE = Settings(clickhouse="http://127.0.0.1:1", kafka="127.0.0.1:1")
 
@@ -210,10 +212,10 @@ def test_a_period_and_filters(seeded: Settings) -> None:
 def test_csv_is_for_spreadsheets(seeded: Settings) -> None:
     result = run(seeded, "report", "spend", "--by", "model,key", "--csv")
     assert result.stdout.splitlines() == [
-        "model,api_key_id,calls,prompt_tokens,output_tokens,usd_est,unpriced,usd_at_risk,label,owner,cost_centre",
-        "o3,k2,1,0,0,0.0123,0,0.0,,,",
-        "gpt-4o,k1,1,1000,200,0.0045,0,0.0,,,",
-        "new,k2,1,0,0,,1,0.02,,,",
+        "model,api_key_id,calls,prompt_tokens,output_tokens,usd_est,refused,unpriced,usd_at_risk,label,owner,cost_centre",
+        "o3,k2,1,0,0,0.0123,0,0,0.0,,,",
+        "gpt-4o,k1,1,1000,200,0.0045,0,0,0.0,,,",
+        "new,k2,1,0,0,,0,1,0.02,,,",
     ]
 
 

@@ -31,6 +31,7 @@ PARAMETERS: dict[str, Any] = {
     "limit": 9,
     "offset": 0,
     "by": ["org", "user", "status"],
+    "steps": "",
     "org": "acme",
     "org_id": "acme",
     "orgs": ["acme"],

@@ -11,7 +11,7 @@ import pytest
 from tollmeter.admin.line_health import Behind, Letters, LineHealth, PublishedBook
 from tollmeter.server.pages import health
 from tollmeter.server.pages.kept import Kept
-from tollmeter.server.pages.spend import sparklines
+from tollmeter.server.pages.spend import sparkline
 from tollmeter.server.parts import Parts
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -107,16 +107,9 @@ def test_conflicts_and_the_spool_are_said() -> None:
 
 
 def test_lines_have_a_point_a_step_and_each_its_own_height() -> None:
-    rows = [
-        {"model": "a", "day": "1", "known_nano": 10},
-        {"model": "a", "day": "3", "known_nano": 5},
-        {"model": "b", "day": "2", "known_nano": 0},
-        {"model": "b", "day": "4", "known_nano": 7},  # began after the steps were asked for
-    ]
-    assert sparklines(rows, ["model"], "day", ["1", "2", "3"]) == {
-        ("a",): "0.0,1.0 50.0,19.0 100.0,10.0",
-        ("b",): "0.0,19.0 50.0,19.0 100.0,19.0",
-    }
+    steps = [{"name": name} for name in "123"]
+    assert sparkline((["1", "3"], [10, 5], [0, 0], [1, 1]), steps) == "0.0,1.0 50.0,19.0 100.0,10.0"
+    assert sparkline((["2"], [0], [1], [1]), steps) == "0.0,19.0 50.0,19.0 100.0,19.0"
 
 
 def test_an_answer_is_kept_shared_and_asked_for_again_after_a_failure() -> None:
@@ -139,5 +132,41 @@ def test_an_answer_is_kept_shared_and_asked_for_again_after_a_failure() -> None:
         stale = Kept(ask, -1.0, 60.0)
         assert [await stale.get(), await stale.get()] == [3, 4]
         await stale.close()
+
+    asyncio.run(work())
+
+
+def test_whoever_looks_on_has_the_answer_of_before_while_a_new_one_is_made() -> None:
+    asked: list[asyncio.Event] = []
+
+    async def ask() -> int:
+        number, let = len(asked), asyncio.Event()
+        asked.append(let)
+        await let.wait()
+        return number
+
+    async def work() -> None:
+        kept, soon_over = Kept(ask, -1.0, 60.0, old_s=3_600.0), Kept(ask, -1.0, 60.0, old_s=-1.0)
+        first = asyncio.create_task(kept.get())
+        await asyncio.sleep(0.01)
+        assert not first.done(), "there is none of before"
+        asked[0].set()
+        assert await first == 0
+        assert [await kept.get(), await kept.get()] == [0, 0], "two look on, one question more"
+        await asyncio.sleep(0.01)
+        assert len(asked) == 2
+        asked[1].set()
+        await asyncio.sleep(0.01)
+        assert await kept.get() == 1, "the third question is under way"
+        waiting = asyncio.create_task(soon_over.get())
+        await asyncio.sleep(0.01)
+        asked[-1].set()
+        last = await waiting
+        again = asyncio.create_task(soon_over.get())
+        await asyncio.sleep(0.01)
+        assert not again.done(), "what was before is too old"
+        asked[-1].set()
+        assert await again == last + 1
+        await kept.close()
 
     asyncio.run(work())

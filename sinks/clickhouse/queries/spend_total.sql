@@ -4,7 +4,6 @@ SELECT
     sum(toInt128(e.input_tokens)) AS prompt_tokens,
     sum(toInt128(e.output_tokens)) AS output_tokens,
     toDecimal128(roundBankers(toDecimal128(sumIf(toInt128(ifNull(e.cost_nano, 0)), e.billing_scope = 'USER'), 0) * toDecimal128('0.000000001', 9), 4), 4) AS usd_user_billed,
-    countIf(e.status = 'BLOCKED') AS blocked,
     -- include: doubts
     -- include: value
     -- include: cost

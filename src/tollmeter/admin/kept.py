@@ -13,7 +13,21 @@ def kept_from(client: ClickHouse, now: datetime) -> datetime | None:
     Calls that were brought in later than they were made are kept as long as if they had been made then. Raises
     `Unavailable`.
     """
-    (made,), (row,) = client.query("SHOW CREATE TABLE usage_events"), client.query(load("kept"))
+    edge, (row,) = _edge(client, now), client.query(load("kept"))
+    return edge if edge is not None and row["begun"] < edge else None
+
+
+def kept_within(client: ClickHouse, since: datetime, now: datetime) -> datetime | None:
+    """Return from when on no call was deleted, for a period that begins before it; None: nothing of it was deleted.
+
+    Raises `Unavailable`.
+    """
+    edge = _edge(client, now)
+    return None if edge is None or since >= edge else kept_from(client, now)
+
+
+def _edge(client: ClickHouse, now: datetime) -> datetime | None:
+    """Return how old a call may become; None where calls are kept for ever."""
+    (made,) = client.query("SHOW CREATE TABLE usage_events")
     days = re.search(r"toIntervalDay\((\d+)\)|INTERVAL (\d+) DAY", made["statement"])
-    edge = now - timedelta(days=int(days[1] or days[2])) if days else now
-    return edge if days and row["begun"] < edge else None
+    return now - timedelta(days=int(days[1] or days[2])) if days else None

@@ -1,14 +1,18 @@
 """`tollmeter report allocate`: what a shared key costs each feature, user, group or tag; what names none is shared."""
 
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import click
 
+from tollmeter.admin.kept import kept_within
 from tollmeter.admin.reports.asked import Asked
+from tollmeter.admin.reports.rows import plain
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
 from tollmeter.cli.report_options import THIS_MONTH, asking
+from tollmeter.cli.report_rows import tell_kept
 from tollmeter.schemas.money import nano_to_text
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.queries import load
@@ -35,10 +39,11 @@ def allocate(settings: Settings, /, asked: Asked, by: str, added: str, as_json: 
         raise UserError(f"--by {by}: write feature, user, group or tag:NAME")
     with reading(settings) as client:
         found = client.query(load("allocation"), {**asked.parameters(), "by": kind, "tag_key": tag})
+        kept = kept_within(client, asked.since, datetime.now(UTC))
     extra = _nano(added)
     document = shared(found, extra)
     if as_json:
-        print_json({**asked.document(), "by": by, **document})
+        print_json(plain({**asked.document(), "by": by, **document, "calls_kept_from": kept}))
         return
     names = ("direct_nano", "share_nano", "total_nano")
     rows = [
@@ -46,6 +51,7 @@ def allocate(settings: Settings, /, asked: Asked, by: str, added: str, as_json: 
     ]
     print_table(f"cost by {by}, USD", rows, ("name", "calls", "direct", "share", "total", "unpriced"))
     shared_text = nano_to_text(document["shared_nano"])
+    tell_kept(kept, asked.zone)
     out.print(f"{nano_to_text(document['total_nano'])} USD in all, of it shared {shared_text}; {asked.said()}")
     if document["unpriced"]:
         out.print(f"not in it: {document['unpriced']:,} calls of unknown cost")

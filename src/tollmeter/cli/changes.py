@@ -10,6 +10,7 @@ from tollmeter.admin.reports.questions import BY
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import json_option, out, print_json, print_table
 from tollmeter.cli.report_options import Columns, asking
+from tollmeter.cli.report_rows import tell_kept
 from tollmeter.settings import Settings
 
 
@@ -50,5 +51,7 @@ def report_changes(
             {"service": row["service"], "last": row["last"], "usual pause": row["pause_s"]} for row in found["silent"]
         ]
         print_table("services that fell silent", silent)
+    kept = found["totals_before"]["calls_kept_from"]
+    tell_kept(kept and datetime.fromisoformat(kept), asked.zone)
     age_s = found["totals"]["age_s"]
     out.print(f"{asked.said()}; " + ("no event yet" if age_s is None else f"newest event {age_s:,} s old"))

@@ -9,10 +9,12 @@ from typing import Any
 import click
 
 from tollmeter.admin import cost_lines
+from tollmeter.admin.kept import kept_within
 from tollmeter.admin.reports.asked import Asked
 from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, err
+from tollmeter.cli.report_rows import tell_kept
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load
@@ -32,8 +34,10 @@ def charges(settings: Settings, asked: Asked, form: str, focus: str | None, outp
             _journal(ledger, asked, beside) if focus is None else _focus(ledger, asked, form, focus, beside)
         )
         (left,) = ledger.query(load("focus_left_out"), asked.parameters())
+        kept = kept_within(ledger, asked.since, datetime.now(UTC))
     _write(content, output)
     err.print(f"{count:,} lines, {asked.said()}")
+    tell_kept(kept, asked.zone)
     if left["unpriced"]:
         err.print(
             f"left out: {left['unpriced']:,} calls of unknown cost; 'tollmeter reprice --unpriced' after new prices"
@@ -102,6 +106,7 @@ def write_days(settings: Settings, asked: Asked, where: str, pages: Pages) -> No
     try:
         store = day_store(where)
         with reading(settings) as ledger:
+            tell_kept(kept_within(ledger, asked.since, datetime.now(UTC)), asked.zone)
             for day in _days(asked):
                 name = f"calls-{day.since.astimezone(day.zone):%Y-%m-%d}.csv"
                 if not store.has(name):

@@ -1,12 +1,14 @@
 """`tollmeter export`: calls out of the ledger, as `openai_usage` log lines, CSV or JSON lines, oldest first."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tollmeter.admin.kept import kept_within
 from tollmeter.admin.reports.asked import Asked
 from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.admin.reports.export import cells, pages
@@ -15,6 +17,7 @@ from tollmeter.cli.charges import VERSIONS, charges, write_days
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import UserError, err, print_json
 from tollmeter.cli.report_options import asking
+from tollmeter.cli.report_rows import tell_kept
 from tollmeter.producers.imports.log_lines import to_line
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.schemas.money import NANO_PER_USD
@@ -87,6 +90,7 @@ def export(
         for page in pages(ledger, asked):
             _write(page, form, head=count == 0)
             count += len(page)
+        tell_kept(kept_within(ledger, asked.since, datetime.now(UTC)), asked.zone)
     err.print(f"{count:,} calls, {asked.said()}")
 
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from tollmeter.admin import cost_lines
+from tollmeter.admin.kept import kept_from, kept_within
 from tollmeter.admin.reports import questions
 from tollmeter.admin.reports.asked import NO_FILTER, Asked, day, midnight
 from tollmeter.admin.reports.labels import name_keys
@@ -21,7 +22,7 @@ from tollmeter.cli.groups import Group
 from tollmeter.cli.ledger import reading
 from tollmeter.cli.output import Finding, err, json_option, out, print_json, print_table
 from tollmeter.cli.report_options import THIS_MONTH, Columns, asking, zone_option
-from tollmeter.cli.report_rows import Form, form_option, show
+from tollmeter.cli.report_rows import Form, form_option, show, tell_kept
 from tollmeter.schemas.money import nano_to_text
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.queries import load, moment
@@ -121,6 +122,7 @@ def summary(settings: Settings, user: str, org: str, zone: ZoneInfo, as_json: bo
     starts = {"now": moment(now), "today": moment(today), "month": moment(today.replace(day=1))}
     with reading(settings) as ledger:
         row = plain(ledger.query(load("token_summary"), {**starts, "user_id": user, "org_id": org})[0])
+        kept = kept_from(ledger, now)
     names = ("total_tokens", "cost_rub", "requests_count")
     doubts = ("unpriced", "rub_at_risk")
     periods = ("today", "this_month", "all_time")
@@ -130,6 +132,7 @@ def summary(settings: Settings, user: str, org: str, zone: ZoneInfo, as_json: bo
         print_json({"success": True, "data": shown})
     else:
         print_table(f"tokens; days and months of {zone.key}", [{"period": p, **values} for p, values in data.items()])
+    tell_kept(kept, zone)
 
 
 @report.command()
@@ -156,6 +159,7 @@ def reported(settings: Settings, asked: Asked, top: int, as_json: bool) -> None:
     with reading(settings) as ledger:
         rows = ledger.query(load("reported"), {**asked.parameters(), "top": top})
         total = ledger.query(load("reported_total"), asked.parameters())[0]
+        tell_kept(kept_within(ledger, asked.since, datetime.now(UTC)), asked.zone)
     if as_json:
         print_json({"rows": [plain(row) for row in rows], "totals": plain(total)})
         return

@@ -13,8 +13,8 @@ from tollmeter.admin.reports import questions
 from tollmeter.admin.reports.asked import Asked
 from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.admin.reports.questions import Answered
-from tollmeter.admin.reports.rows import DOUBTS, NAMES, SUBSCRIBED, Row, document, pick, plain, usd
-from tollmeter.cli.output import UserError, json_option, out, print_json, print_table
+from tollmeter.admin.reports.rows import DOUBTS, NAMES, REFUSED, SUBSCRIBED, Row, document, pick, plain, usd
+from tollmeter.cli.output import UserError, err, json_option, out, print_json, print_table
 
 Form = Literal["table", "json", "csv"]
 
@@ -41,23 +41,35 @@ def show(
         print_json(questions.document(answered, asked, document(rows, columns), now))
         return
     if form == "csv":
-        names = [*columns, *DOUBTS, *(NAMES if "api_key_id" in columns else ())]
+        tell_kept(answered.kept, asked.zone)
+        apart, owners = REFUSED if "calls" in columns else (), NAMES if "api_key_id" in columns else ()
+        names = [*columns, *apart, *DOUBTS, *owners]
         click.echo(csv_text(names, [plain(pick(row, names)) for row in rows]), nl=False)
         return
     doubts = DOUBTS if any(row["unpriced"] for row in rows) else ()
+    refused = REFUSED if any(row.get("refused") for row in rows) else ()
     labels = ("label",) if "label" not in columns and any(row.get("label") for row in rows) else ()
     paid = SUBSCRIBED if any(row.get("subscription_calls") for row in rows) else ()
-    shown = [_readable(pick(_small(row), [*columns, *doubts, *paid, *labels]), asked.zone) for row in rows]
+    shown = [_readable(pick(_small(row), [*columns, *refused, *doubts, *paid, *labels]), asked.zone) for row in rows]
     print_table(title, shown, spare=spare)
     for reason in answered.why_none:
         out.print(reason)
     _tell_totals(answered, asked, now)
 
 
+def tell_kept(kept: datetime | None, zone: ZoneInfo) -> None:
+    """Say on stderr from when on calls are kept, where a period begins before it."""
+    if kept is not None:
+        local = kept.astimezone(zone)
+        err.print(f"calls before {local:%Y-%m-%d %H:%M} {zone.key} are deleted for their age: they are missing here")
+
+
 def _tell_totals(answered: Answered, asked: Asked, now: datetime) -> None:
     total, age_s = answered.total, answered.totals(now)["age_s"]
     cost = usd(total["total_nano"])
-    out.print(f"total: {'unknown' if cost is None else cost} USD in {total['calls']:,} calls, {asked.said()}")
+    calls = f"{total['calls']:,} calls" + (f" ({total['refused']:,} of them refused)" if total["refused"] else "")
+    out.print(f"total: {'unknown' if cost is None else cost} USD in {calls}, {asked.said()}")
+    tell_kept(answered.kept, asked.zone)
     if total["unpriced"]:
         risk = f", at most about {usd(total['risk_nano'])} USD" if total["risk_nano"] else ""
         out.print(f"not in it: {total['unpriced']:,} calls of unknown cost{risk}")

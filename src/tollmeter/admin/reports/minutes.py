@@ -30,10 +30,10 @@ def answer(asked: Asked, by: Sequence[str]) -> bool:
     return whole and asked.until - asked.since > LONG and {*by} <= _BY and filtered <= _FILTERS
 
 
-def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL) -> tuple[list[Row], Row]:
+def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL, step: str = "") -> tuple[list[Row], Row]:
     """Return rows as `spend` gives them, and the total of the whole period. Raises `Unavailable`."""
     first, last = (_minute(at) for at in (asked.since + timedelta(minutes=1, microseconds=-1), asked.until))
-    bounds = {"first": first, "last": last, "zone": asked.zone.key, "by": list(by), "top": top + 1}
+    bounds = {"first": first, "last": last, "zone": asked.zone.key, "by": list(by), "steps": step, "top": top + 1}
     return apart(ledger, asked, ledger.query(load("spend_minutes"), {**asked.parameters(), **bounds}))
 
 

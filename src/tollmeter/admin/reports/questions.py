@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from tollmeter.admin.kept import kept_within
 from tollmeter.admin.reports import minutes
 from tollmeter.admin.reports.asked import FIRST_YEAR, LAST_YEAR, NO_FILTER, Asked
 from tollmeter.admin.reports.labels import name_keys
@@ -41,7 +42,7 @@ CALL = ("ts", "model_sent", "model_used", "pt", "ot", "est_cost", "client_ip", "
 SPEND = ("calls", "prompt_tokens", "output_tokens", "usd_est")
 OPERATION = ("operation_name", "calls", "total_tokens", "cost_usd")
 SOURCES = ("price_books", "fx_from", "fx_until")
-TOTALS = (*SPEND, "unpriced", "usd_at_risk", "estimated", "corrected", *SUBSCRIBED, *SOURCES)
+TOTALS = (*SPEND, "refused", "unpriced", "usd_at_risk", "estimated", "corrected", *SUBSCRIBED, *SOURCES)
 _RECENT_DAYS, _EVER_DAYS = 2, 40_000
 _EVER = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC), datetime(LAST_YEAR, 1, 1, tzinfo=UTC)
 
@@ -52,13 +53,19 @@ class Answered(NamedTuple):
     rows: list[Row]
     total: Row
     as_of: datetime | None
+    kept: datetime | None = None
+    """From when on no call was deleted for its age, of a period that begins before it."""
     why_none: Sequence[str] = ()
     """Of a report without calls: names that no stored call has, or that the period is before the first."""
 
     def totals(self, now: datetime) -> Row:
-        """Return the totals as JSON carries them; their age is seconds since the newest event came, None: none did."""
+        """Return the totals as JSON carries them; their age is seconds since the newest event came, None: none did.
+
+        `calls` counts `refused` ones, too, which cost nothing.
+        """
         age = None if self.as_of is None else max(0, int((now - self.as_of).total_seconds()))
-        return {**plain({**pick(self.total, TOTALS), "as_of": self.as_of}), "age_s": age}
+        said = {**pick(self.total, TOTALS), "as_of": self.as_of, "calls_kept_from": self.kept}
+        return {**plain(said), "age_s": age}
 
 
 def top_calls(ledger: ClickHouse, asked: Asked, top: int) -> Answered:
@@ -67,15 +74,19 @@ def top_calls(ledger: ClickHouse, asked: Asked, top: int) -> Answered:
     return _answered(ledger, asked, rows)
 
 
-def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL) -> Answered:
-    """Return spend by some of `BY`, dearest first."""
+def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL, step: str = "") -> Answered:
+    """Return spend by some of `BY`, dearest first; the total says in `groups` of how many rows.
+
+    With a `step` (hour, day) rows and total have their `course`: the steps with calls, and the known cost in nano-USD,
+    the unpriced and all calls of each.
+    """
     if minutes.answer(asked, by):
-        rows, total = minutes.spend(ledger, asked, by, top)
+        rows, total = minutes.spend(ledger, asked, by, top, step)
     else:
-        parameters = {**asked.parameters(), "zone": asked.zone.key, "by": list(by), "top": top + 1}
+        parameters = {**asked.parameters(), "zone": asked.zone.key, "by": list(by), "steps": step, "top": top + 1}
         rows, total = minutes.apart(ledger, asked, ledger.query(load("spend"), parameters))
     named = name_keys(ledger, rows, asked.orgs) if "key" in by else rows
-    return Answered(named, total, newest(ledger, asked.orgs))
+    return _told(ledger, asked, named, total)
 
 
 def costs(ledger: ClickHouse, asked: Asked) -> Answered:
@@ -83,19 +94,19 @@ def costs(ledger: ClickHouse, asked: Asked) -> Answered:
     if minutes.answer(asked, ("model", "key")):
         return spend(ledger, asked, ("model", "key"))
     rows, total = minutes.apart(ledger, asked, ledger.query(load("costs_today"), asked.parameters()))
-    return Answered(name_keys(ledger, rows, asked.orgs), total, newest(ledger, asked.orgs))
+    return _told(ledger, asked, name_keys(ledger, rows, asked.orgs), total)
 
 
 def operations(ledger: ClickHouse, asked: Asked) -> Answered:
     """Return calls, tokens and cost per operation, dearest first."""
     rows, total = minutes.apart(ledger, asked, ledger.query(load("operations"), asked.parameters()))
-    return Answered(rows, total, newest(ledger, asked.orgs))
+    return _told(ledger, asked, rows, total)
 
 
 def total(ledger: ClickHouse, asked: Asked) -> Answered:
     """Return the totals of a period alone."""
     if minutes.answer(asked, ()):
-        return Answered([], minutes.spend(ledger, asked, ())[1], newest(ledger, asked.orgs))
+        return _told(ledger, asked, [], minutes.spend(ledger, asked, ())[1])
     return _answered(ledger, asked, [])
 
 
@@ -138,4 +149,9 @@ def document(answered: Answered, asked: Asked, rows: list[Row], now: datetime) -
 
 def _answered(ledger: ClickHouse, asked: Asked, rows: list[Row]) -> Answered:
     (total,) = ledger.query(load("spend_total"), asked.parameters())
-    return Answered(rows, total, newest(ledger, asked.orgs))
+    return _told(ledger, asked, rows, total)
+
+
+def _told(ledger: ClickHouse, asked: Asked, rows: list[Row], total: Row) -> Answered:
+    kept = kept_within(ledger, asked.since, datetime.now(UTC))
+    return Answered(rows, total, newest(ledger, asked.orgs), kept)

@@ -11,6 +11,8 @@ from tollmeter.schemas.money import NANO_PER_USD
 Row = dict[str, Any]
 PLACES = 4
 DOUBTS = ("unpriced", "usd_at_risk")
+REFUSED = ("refused",)
+"""Of `calls` those that were refused before they were made; they cost nothing."""
 SUBSCRIBED = ("subscription_calls", "usd_subscription_value")
 """Calls that subscriptions paid, and what they would have cost by the list: apart from every cost."""
 NAMES = ("label", "owner", "cost_centre")
@@ -29,13 +31,14 @@ def pick(row: Mapping[str, object], columns: Sequence[str]) -> Row:
 def document(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> list[Row]:
     """Return rows as JSON carries them; a key that has a name with it, an unknown cost with its calls and risk.
 
-    Calls that subscriptions paid stand with their worth where there are any.
+    Calls that were refused, and those that subscriptions paid with their worth, stand with it where there are any.
     """
     found = []
     for row in rows:
         named = [name for name in NAMES if row.get(name) and name not in columns]
         paid = SUBSCRIBED if row.get("subscription_calls") else ()
-        found.append(plain(pick(row, [*columns, *named, *(DOUBTS if row["unpriced"] else ()), *paid])))
+        refused = REFUSED if row.get("refused") else ()
+        found.append(plain(pick(row, [*columns, *refused, *named, *(DOUBTS if row["unpriced"] else ()), *paid])))
     return found
 
 

@@ -14,7 +14,7 @@ from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.admin.reports.rows import plain
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.filters import CALENDAR, PRESETS, Filters, filters_of
-from tollmeter.server.pages.site import HEADERS, looker, page, reader
+from tollmeter.server.pages.site import HEADERS, looker, page, reader, standing
 from tollmeter.server.problems import Problem
 from tollmeter.sinks.clickhouse.queries import moment
 
@@ -53,14 +53,12 @@ async def calls(request: Request) -> Response:
         _rows(request, shown, PAGE_ROWS + 1, number * PAGE_ROWS),
         parts_of(request).ledger.answer(lambda ledger: questions.total(ledger, shown.asked)),
     )
-    as_of = answered.as_of
     values: dict[str, Any] = {
         "filters": shown,
         "presets": PRESETS,
         "calendar": CALENDAR,
         "rows": [_row(one, shown) for one in rows[:PAGE_ROWS]],
-        "total": answered.total,
-        "age_s": None if as_of is None else max(0.0, (now - as_of).total_seconds()),
+        **standing(answered, now),
         "sort": request.query_params.get("sort", "time"),
         "earlier": shown.link(page=str(number + 1)) if len(rows) > PAGE_ROWS else "",
         "later": shown.link(page=str(number - 1) if number > 1 else "") if number else "",

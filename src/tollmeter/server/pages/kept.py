@@ -9,20 +9,30 @@ _Value = TypeVar("_Value")
 
 
 class Kept(Generic[_Value]):
-    """An answer that may be so many seconds old; whoever asks while the question is under way waits for its answer."""
+    """An answer that may be so many seconds old; whoever asks while the question is under way waits for its answer.
 
-    def __init__(self, ask: Callable[[], Awaitable[_Value]], fresh_s: float, wait_s: float) -> None:
-        self._ask, self._fresh_s, self._wait_s = ask, fresh_s, wait_s
+    Or has the one before at once, where that was asked for no longer ago than `old_s`.
+    """
+
+    def __init__(
+        self, ask: Callable[[], Awaitable[_Value]], fresh_s: float, wait_s: float, *, old_s: float = 0.0
+    ) -> None:
+        self._ask, self._fresh_s, self._wait_s, self._old_s = ask, fresh_s, wait_s, old_s
         self._task: asyncio.Task[_Value] | None = None
-        self._until = 0.0
+        self._before: tuple[float, asyncio.Task[_Value]] | None = None
+        self._begun = 0.0
 
     async def get(self) -> _Value:
         """Return the answer. Raises what asking raises, and `TimeoutError` when it takes too long."""
         task = self._task
-        if task is None or (task.done() and (_failed(task) or time.monotonic() > self._until)):
+        now = time.monotonic()
+        if task is None or (task.done() and (_failed(task) or now > self._begun + self._fresh_s)):
+            self._before = None if task is None or _failed(task) else (self._begun, task)
             task = self._task = asyncio.create_task(self._run())
             task.add_done_callback(_failed)  # takes note of an exception that nobody waits for any more
-            self._until = time.monotonic() + self._fresh_s
+            self._begun = now
+        if not task.done() and self._before is not None and now <= self._before[0] + self._old_s:
+            return self._before[1].result()
         return await asyncio.wait_for(asyncio.shield(task), self._wait_s)
 
     async def close(self) -> None:

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 WINDOW_S, ROWS = 300, 8
 SHOWN = ("key", "user", "model", "ip")
 ALERTS, ALERTS_S = 10, 10
-"""So many open alerts are shown, no older than so many seconds."""
+"""So many open alerts are shown, no older than so many seconds: as the ledger keeps them, and as `Lives` does."""
 _SUMS = ("calls", "refused", "unpriced", "cost_nano", "at_risk_nano", "hour_nano", "hour_unpriced")
 FRESH_S, WAIT_S, MOST = 0.5, 30.0, 1_000
-_LEDGER_S = 1.0
-"""The ledger adds what was before; the page does not wait for it any longer."""
+_LEDGER_S, BEFORE_S, OLD_S = 1.0, 1.0, 4.0
+"""The ledger adds what was before. A page that opens waits for it so long; open ones show what was asked before."""
 
 
 async def now(request: Request) -> Response:
@@ -38,8 +38,12 @@ async def now(request: Request) -> Response:
         return session
     if request.query_params.get("part") != "live":
         return page(request, "now.html", session, **await _values(request, session))
+    return sent(request, await _lives(request).of(request, session))
+
+
+def _lives(request: Request) -> "Lives":
     lives: Lives = request.app.state.lives
-    return sent(request, await lives.of(request, session))
+    return lives
 
 
 class Lives:
@@ -47,6 +51,7 @@ class Lives:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str, str], Kept[Text]] = {}
+        self._befores: dict[tuple[str, str], Kept[dict[str, Any]]] = {}
 
     async def of(self, request: Request, session: Session) -> Text:
         """Return it, half a second old at the most."""
@@ -64,15 +69,25 @@ class Lives:
         except TimeoutError:
             raise Problem(503, "busy", "the page takes too long to make: try again") from None
 
+    async def before(self, request: Request, session: Session) -> dict[str, Any]:
+        """Return what the ledger adds; whoever looks on is not held up by it."""
+        key = session.sees, session.user
+        if key not in self._befores:
+            if len(self._befores) >= MOST:
+                self._befores.clear()
+            self._befores[key] = Kept(lambda: _before(request, session), BEFORE_S, WAIT_S, old_s=OLD_S)
+        return await self._befores[key].get()
+
 
 async def _values(request: Request, session: Session) -> dict[str, Any]:
-    at = datetime.now(UTC)
+    """Return what the page shows; what is newest of it is looked at last."""
+    before = await _lives(request).before(request, session)
     values: dict[str, Any] = {"views": [], "rate": None, "age_s": None, "problem": "", "window_min": WINDOW_S // 60}
     values["alerts_s"] = ALERTS_S
     try:
         source = await request.app.state.along.look()
         orgs = session.orgs(parts_of(request).line.org)
-        views = await asyncio.to_thread(_views, source, session, orgs)
+        views, at = await asyncio.to_thread(_views, source, session, orgs), datetime.now(UTC)
         values |= {
             "views": [(view.by, view.rows[:ROWS], _rest(view.rows[ROWS:])) for view in views],
             "rate": views[0].total,
@@ -81,7 +96,7 @@ async def _values(request: Request, session: Session) -> dict[str, Any]:
         }
     except Problem as problem:
         values["problem"] = problem.detail
-    return values | await _before(request, session, at)
+    return values | before
 
 
 def _views(source: "Tail", session: Session, orgs: list[str]) -> "list[View]":
@@ -101,9 +116,9 @@ def _rest(rows: Sequence[dict[str, Any]]) -> dict[str, int] | None:
     return _sums(rows) | {"count": len(rows)} if rows else None
 
 
-async def _before(request: Request, session: Session, at: datetime) -> dict[str, Any]:
+async def _before(request: Request, session: Session) -> dict[str, Any]:
     """Return the same five minutes a day and a week ago, and open alerts; None: the ledger does not say in time."""
-    parts = parts_of(request)
+    parts, at = parts_of(request), datetime.now(UTC)
     ledger, orgs = parts.ledger, session.orgs(parts.line.org)
 
     async def spent(days: int) -> dict[str, Any]:
@@ -115,7 +130,7 @@ async def _before(request: Request, session: Session, at: datetime) -> dict[str,
         return row
 
     seen: dict[str, Any] = {"org_id": session.sees, "user_id": session.user, "top": ALERTS}
-    alerts = ledger.ask_sometimes(2.0, "open_alerts", old_s=ALERTS_S, **seen)
+    alerts = ledger.ask_sometimes(2.0, "open_alerts", old_s=ALERTS_S - OLD_S, **seen)
     asking = {"yesterday": spent(1), "last_week": spent(7), "alerts": alerts}
     tasks = {name: asyncio.ensure_future(one) for name, one in asking.items()}
     await asyncio.wait(tasks.values(), timeout=_LEDGER_S)

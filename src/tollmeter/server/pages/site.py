@@ -4,7 +4,7 @@ import gzip
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache, wraps
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from tollmeter.admin.reports.questions import Answered
 from tollmeter.schemas.escapes import many_lines
 from tollmeter.schemas.money import nano_to_text
 from tollmeter.server.pages.session import Session, Standing, form_token, session_of
@@ -153,6 +154,13 @@ def told(handler: Handler) -> Handler:
             return page(request, "problem.html", session, problem.status, detail=problem.detail, code=problem.code)
 
     return answered
+
+
+def standing(answered: Answered, now: datetime) -> dict[str, Any]:
+    """Return what `totals.html` shows of an answer: its sums, its age in seconds, from when on calls are kept."""
+    as_of = answered.as_of
+    age_s = None if as_of is None else max(0.0, (now - as_of).total_seconds())
+    return {"total": answered.total, "age_s": age_s, "kept": answered.kept}
 
 
 def usd(nano: int | None, places: int = 4) -> str:

@@ -1,7 +1,6 @@
 """The page Spend: a period by model, key or anything else, with a bar a day, and what is not in the total."""
 
-import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,16 +14,16 @@ from tollmeter.admin.reports.questions import BY, Answered
 from tollmeter.admin.reports.rows import Row, plain
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.filters import CALENDAR, PRESETS, Filters, filters_of
-from tollmeter.server.pages.site import HEADERS, looker, page, reader
+from tollmeter.server.pages.site import HEADERS, looker, page, reader, standing
 from tollmeter.server.problems import Problem
 
+Course = tuple[Sequence[str], Sequence[int], Sequence[int], Sequence[int]]
+"""Steps with calls, and the known cost in nano-USD, the unpriced and all calls of each."""
 TOP = 50
 ALL = 100_000
-SPARKS = 20_000
-"""Above so many points no lines are drawn."""
 TIMES = frozenset({"hour", "day", "week", "month"})
-SUMS = ("calls", "prompt_tokens", "output_tokens", "unpriced", "known_nano", "risk_nano")
-MEASURES = ("calls", "prompt_tokens", "output_tokens", "usd_est", "unpriced", "usd_at_risk")
+SUMS = ("calls", "refused", "prompt_tokens", "output_tokens", "unpriced", "known_nano", "risk_nano")
+MEASURES = ("calls", "refused", "prompt_tokens", "output_tokens", "usd_est", "unpriced", "usd_at_risk")
 
 
 async def spend(request: Request) -> Response:
@@ -35,9 +34,9 @@ async def spend(request: Request) -> Response:
     now = datetime.now(UTC)
     shown, by = filters_of(request, session, now, "month"), _by(request)
     step = "hour" if shown.span in ("1h", "24h", "48h", "today") else "day"
-    answered, steps, fine = await _figures(request, shown, by, step)
-    rows = answered.rows
-    sparks = sparklines(fine, [BY[name] for name in by], step, [one[step] for one in steps])
+    answered = await _ask(request, shown, by, TOP, step)
+    steps = [] if not answered.rows else _steps(answered.total["course"])
+    drawn = len(steps) > 1 and not TIMES & {*by}
     values: dict[str, Any] = {
         "filters": shown,
         "presets": PRESETS,
@@ -45,12 +44,11 @@ async def spend(request: Request) -> Response:
         "by": by,
         "columns": [BY[name] for name in by],
         "choices": list(BY),
-        "rows": [(row, sparks.get(tuple(row[BY[name]] for name in by), "")) for row in rows[:TOP]],
+        "rows": [(row, sparkline(row["course"], steps) if drawn else "") for row in answered.rows],
         "step": step,
-        "rest": _summed(rows[TOP:]),
-        "bars": _bars(steps, step),
-        "total": answered.total,
-        "age_s": None if answered.as_of is None else max(0.0, (now - answered.as_of).total_seconds()),
+        "rest": _rest(answered),
+        "bars": _bars(steps),
+        **standing(answered, now),
     }
     return page(request, "spend.html", session, **values)
 
@@ -65,44 +63,19 @@ async def csv(request: Request) -> Response:
     return Response(text, headers={**HEADERS, **kind})
 
 
-def sparklines(
-    rows: Iterable[dict[str, Any]], columns: Sequence[str], step: str, steps: Sequence[str]
-) -> dict[tuple[str, ...], str]:
-    """Return a line of known cost for each row, by its names: points of a drawing of 100 by 20, one a step.
+def sparkline(course: Course, steps: Sequence[Row]) -> str:
+    """Return a line of known cost: points of a drawing of 100 by 20, one a step of the period.
 
     Each line has its own height: it shows a course, the column beside it says how much.
     """
-    place = {name: number for number, name in enumerate(steps)}
-    series: dict[tuple[str, ...], list[int]] = {}
-    for row in rows:
-        values = series.setdefault(tuple(row[name] for name in columns), [0] * len(steps))
-        if row[step] in place:  # a step may have begun since they were asked for
-            values[place[row[step]]] += row["known_nano"]
-    width = 100 / max(1, len(steps) - 1)
-
-    def line(values: list[int]) -> str:
-        most = max(1, *values)
-        return " ".join(f"{number * width:.1f},{19 - 18 * nano / most:.1f}" for number, nano in enumerate(values))
-
-    return {name: line(values) for name, values in series.items()}
+    known = dict(zip(course[0], course[1], strict=True))
+    values = [known.get(one["name"], 0) for one in steps]
+    most, width = max(1, *values), 100 / max(1, len(steps) - 1)
+    return " ".join(f"{number * width:.1f},{19 - 18 * nano / most:.1f}" for number, nano in enumerate(values))
 
 
-async def _figures(
-    request: Request, shown: Filters, by: tuple[str, ...], step: str
-) -> tuple[Answered, list[Row], list[Row]]:
-    """Return an answer with its rows, total and age, the steps in their order, and the rows step by step.
-
-    Those are asked for where they are few, else nothing is drawn: one question for all three would bring many rows.
-    """
-    answered, days = await asyncio.gather(_ask(request, shown, by), _ask(request, shown, (step,)))
-    steps = sorted(days.rows, key=lambda one: str(one[step]))
-    few = len(steps) > 1 and len(answered.rows) * len(steps) <= SPARKS
-    fine = (await _ask(request, shown, (*by, step))).rows if few and not TIMES & {*by} else []
-    return answered, steps, fine
-
-
-async def _ask(request: Request, shown: Filters, by: tuple[str, ...]) -> Answered:
-    return await parts_of(request).ledger.answer(lambda ledger: questions.spend(ledger, shown.asked, by, ALL))
+async def _ask(request: Request, shown: Filters, by: tuple[str, ...], top: int = ALL, step: str = "") -> Answered:
+    return await parts_of(request).ledger.answer(lambda ledger: questions.spend(ledger, shown.asked, by, top, step))
 
 
 def _by(request: Request) -> tuple[str, ...]:
@@ -113,18 +86,25 @@ def _by(request: Request) -> tuple[str, ...]:
     return names
 
 
-def _summed(rows: Sequence[Row]) -> Row | None:
+def _rest(answered: Answered) -> Row | None:
     """Return what is beyond the rows that are shown, as one: the sum is whole."""
-    return {**_sums(rows), "count": len(rows)} if rows else None
+    more = answered.total.get("groups", 0) - len(answered.rows)
+    if not more:
+        return None
+    rest: Row = {name: answered.total[name] - sum(row[name] for row in answered.rows) for name in SUMS}
+    unknown = rest["unpriced"] and not rest["known_nano"]
+    return {**rest, "total_nano": None if unknown else rest["known_nano"], "count": more}
 
 
-def _sums(rows: Sequence[Row]) -> Row:
-    """Return the sums of rows; a known cost of 0 beside calls without a price is not known."""
-    sums: Row = {name: sum(row[name] for row in rows) for name in SUMS}
-    return {**sums, "total_nano": None if sums["unpriced"] and not sums["known_nano"] else sums["known_nano"]}
+def _steps(course: Course) -> list[Row]:
+    """Return the steps of a period that had calls; a known cost of 0 beside calls without a price is not known."""
+    return [
+        {"name": name, "known_nano": known, "total_nano": None if unpriced and not known else known}
+        for name, known, unpriced, _ in zip(*course, strict=True)
+    ]
 
 
-def _bars(steps: list[dict[str, Any]], step: str) -> list[dict[str, Any]]:
+def _bars(steps: Sequence[Row]) -> list[Row]:
     """Return bars as a drawing of 1,000 by 100 has them: known cost a step."""
     most = max((one["known_nano"] for one in steps), default=0) or 1
     width = 1_000 / max(1, len(steps))
@@ -133,7 +113,7 @@ def _bars(steps: list[dict[str, Any]], step: str) -> list[dict[str, Any]]:
             "x": round(number * width, 2),
             "width": round(width * 0.85, 2),
             "height": round(100 * one["known_nano"] / most, 2),
-            "name": one[step],
+            "name": one["name"],
             "nano": one["total_nano"],
         }
         for number, one in enumerate(steps)

@@ -1,0 +1,15 @@
+-- The sums of calls `e` of the ledger that `_sums` adds up.
+    count() AS calls_,
+    countIf(e.status = 'BLOCKED') AS refused_,
+    sum(toInt128(e.input_tokens)) AS input_,
+    sum(toInt128(e.output_tokens)) AS output_,
+    countIf(e.usage_source = 'ESTIMATED') AS estimated_,
+    countIf(e.revision > 1) AS corrected_,
+    groupUniqArrayIf(toString(e.price_book), e.price_book != '') AS books_,
+    min(e.fx_date) AS fx_from_,
+    max(greatest(e.fx_date, ifNull(e.fx_eur_date, e.fx_date), ifNull(e.fx_rub_date, e.fx_date))) AS fx_until_,
+    countIf(e.price_status = 'SUBSCRIPTION') AS subscription_,
+    sumIf(toInt128(ifNull(e.est_cost_nano, 0)), e.price_status = 'SUBSCRIPTION') AS value_,
+    sum(toInt128(ifNull(e.cost_nano, 0))) AS cost_,
+    countIf(e.cost_nano IS NULL AND NOT (e.status = 'ERROR' AND e.price_status = 'NO_USAGE')) AS unpriced_,
+    sum(toInt128(ifNull(e.at_risk_nano, 0))) AS risk_

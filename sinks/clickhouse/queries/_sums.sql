@@ -1,0 +1,22 @@
+-- The sums of rows that were summed by their names and steps: columns of `_summed`, of one row as of many. `course` is the
+-- known cost, the unpriced and all calls of each step, in the order of their texts; `groups` counts the rows besides the total.
+    sumMap([e.step_], [e.cost_], [e.unpriced_], [e.calls_]) AS course,
+    count() OVER () - 1 AS groups,
+    sum(e.calls_) AS calls,
+    sum(e.refused_) AS refused,
+    sum(e.input_) AS prompt_tokens,
+    sum(e.output_) AS output_tokens,
+    sum(e.estimated_) AS estimated,
+    sum(e.corrected_) AS corrected,
+    arraySort(groupUniqArrayArray(e.books_)) AS price_books,
+    min(e.fx_from_) AS fx_from,
+    max(e.fx_until_) AS fx_until,
+    sum(e.subscription_) AS subscription_calls,
+    sum(e.value_) AS value_nano,
+    if(subscription_calls > 0 AND value_nano = 0, NULL, toDecimal128(roundBankers(toDecimal128(value_nano, 0) * toDecimal128('0.000000001', 9), 4), 4)) AS usd_subscription_value,
+    sum(e.cost_) AS known_nano,
+    sum(e.unpriced_) AS unpriced,
+    sum(e.risk_) AS risk_nano,
+    if(unpriced > 0 AND known_nano = 0, NULL, known_nano) AS total_nano,
+    toDecimal128(roundBankers(toDecimal128(total_nano, 0) * toDecimal128('0.000000001', 9), 4), 4) AS usd_est,
+    if(unpriced > 0 AND risk_nano = 0, NULL, toDecimal128(roundBankers(toDecimal128(risk_nano, 0) * toDecimal128('0.000000001', 9), 4), 4)) AS usd_at_risk
