@@ -3,20 +3,21 @@
 The line prices some thousand calls of the last hour; what was before comes into the ledger by SQL, with its minutes,
 days and months, so that millions of rows cost minutes and not hours. A looker is a client that asks as the script of
 the pages does: the moving part of Now, packed, once a second, from a moment of its own; fifty of them stand for fifty
-browsers, whose own work is no server's. Times are of the client on this machine: how busy that was stands beside them
-as `load` and `busy`, and CPU time holds all the same.
+browsers, in a process of their own: their work is no server's, and no sender's. Times are of the client on this
+machine: how busy that was stands beside them as `load` and `busy`, and CPU time holds all the same.
 """
 
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import random
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,7 @@ def _load(stack: Stack, chosen: argparse.Namespace) -> Past:
 
 
 async def _all(address: str, pid: int, rows: int, chosen: argparse.Namespace) -> dict[str, Any]:
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=address, timeout=60, headers=PACKED, limits=limits) as client:
+    async with _client(address) as client:
         await _get(client, LIVE)
         figures: dict[str, Any] = {"rows": rows, "load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
         figures["busy"] = figures["load"] > (os.cpu_count() or 1)
@@ -129,20 +129,20 @@ async def _all(address: str, pid: int, rows: int, chosen: argparse.Namespace) ->
         delays = [await _delay_s(client, number) for number in range(chosen.samples)]
         figures |= {f"shown_p{share}_s": round(quantile(delays, share / 100), 3) for share in (50, 95)}
         say(f"5/5 {chosen.lookers} lookers, shown after {figures['shown_p50_s']} s p50, {figures['shown_p95_s']} s p95")
-        return figures | await _lookers(client, pid, chosen)
+        return figures | await _lookers(client, address, pid, chosen)
 
 
-async def _lookers(client: httpx.AsyncClient, pid: int, chosen: argparse.Namespace) -> dict[str, Any]:
+async def _lookers(client: httpx.AsyncClient, address: str, pid: int, chosen: argparse.Namespace) -> dict[str, Any]:
     """Return what pages that are left open cost the server, and whoever sends meanwhile."""
     alone = await _ingest(client, chosen.seconds)
     begun = CpuMark.now({SERVER: pid})
     await asyncio.sleep(chosen.seconds / 3)
     idle = CpuMark.now({SERVER: pid})
-    async with _looking(client, chosen.lookers) as looked:
+    with _looking(address, chosen.lookers) as looked:
         await asyncio.sleep(2 * EVERY_S)
-        first, before = CpuMark.now({SERVER: pid}), len(looked)
+        first, before = CpuMark.now({SERVER: pid}), looked()
         await asyncio.sleep(chosen.seconds)
-        last, answers = CpuMark.now({SERVER: pid}), len(looked) - before
+        last, answers = CpuMark.now({SERVER: pid}), looked() - before
         beside = await _ingest(client, chosen.seconds)
     return {
         "lookers": chosen.lookers,
@@ -216,27 +216,41 @@ async def _ingest(client: httpx.AsyncClient, seconds: float) -> list[float]:
     return took
 
 
-@asynccontextmanager
-async def _looking(client: httpx.AsyncClient, lookers: int) -> AsyncIterator[Sequence[int]]:
-    """Give the sizes of what lookers got so far, while they look."""
-    got: list[int] = []
+@contextmanager
+def _looking(address: str, lookers: int) -> Iterator[Callable[[], int]]:
+    """Give how many answers lookers got so far, while they look; their own work is another process's."""
+    spawn = multiprocessing.get_context("spawn")
+    got = spawn.Value("q", 0)
+    process = spawn.Process(target=_look, args=(address, lookers, got), daemon=True)
+    process.start()
+    try:
+        wait_for("the first looks", lambda: got.value >= lookers, 120)
+        yield lambda: int(got.value)
+        if process.exitcode is not None:
+            raise TooLateError("the lookers ended")
+    finally:
+        process.kill()
+        process.join()
 
-    async def look() -> None:
+
+def _look(address: str, lookers: int, got: Any) -> None:
+    async def one(client: httpx.AsyncClient) -> None:
         await asyncio.sleep(random.random() * EVERY_S)
         while True:
-            got.append((await _get(client, LIVE)).num_bytes_downloaded)
+            await _get(client, LIVE)
+            got.value += 1
             await asyncio.sleep(EVERY_S)
 
-    tasks = [asyncio.create_task(look()) for _ in range(lookers)]
-    try:
-        yield got
-        for task in tasks:
-            if task.done():
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def all_of_them() -> None:
+        async with _client(address) as client:
+            await asyncio.gather(*(one(client) for _ in range(lookers)))
+
+    asyncio.run(all_of_them())
+
+
+def _client(address: str) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=None)
+    return httpx.AsyncClient(base_url=address, timeout=60, headers=PACKED, limits=limits)
 
 
 if __name__ == "__main__":

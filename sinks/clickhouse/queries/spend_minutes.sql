@@ -1,5 +1,6 @@
 -- Spend of a long period as in `spend`, and in the row `total` = 1 as in `spend_total`: from whole minutes of the rollup, and
--- from the ledger where those are stale and at the period's ends. `first` and `last` are its bounds in whole minutes.
+-- from the ledger where those are stale and at the period's ends. `first` and `last` are its bounds in whole minutes. With courses it names no price books
+-- and no rates: to read those of every minute takes as long as all sums.
 SELECT
     grouping(org_id, provider, model, api_key_id, label, hour, day, week, month) = 511 AS total,
     if(has({by:Array(String)}, 'org'), toString(e.org_id_), '') AS org_id,
@@ -36,8 +37,8 @@ FROM
             sum(m.calls) AS calls_, sum(m.blocked) AS refused_, sum(toInt128(m.input_tokens)) AS input_,
             sum(toInt128(m.output_tokens)) AS output_, sum(ifNull(m.estimated, 0)) AS estimated_,
             sum(ifNull(m.corrected, 0)) AS corrected_,
-            CAST(groupUniqArrayArray(m.price_books), 'Array(String)') AS books_,
-            min(m.fx_from) AS fx_from_, max(m.fx_until) AS fx_until_, sum(m.subscription_calls) AS subscription_,
+            CAST(groupUniqArrayArray(if({steps:String} = '', m.price_books, [])), 'Array(String)') AS books_,
+            min(if({steps:String} = '', m.fx_from, NULL)) AS fx_from_, max(if({steps:String} = '', m.fx_until, NULL)) AS fx_until_, sum(m.subscription_calls) AS subscription_,
             sum(toInt128(m.value_nano)) AS value_, sum(toInt128(m.cost_nano)) AS cost_, sum(m.unpriced) AS unpriced_,
             sum(toInt128(m.at_risk_nano)) AS risk_
         FROM usage_minutes AS m FINAL

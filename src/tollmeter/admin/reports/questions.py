@@ -78,7 +78,7 @@ def spend(ledger: ClickHouse, asked: Asked, by: Sequence[str], top: int = ALL, s
     """Return spend by some of `BY`, dearest first; the total says in `groups` of how many rows.
 
     With a `step` (hour, day) rows and total have their `course`: the steps with calls, and the known cost in nano-USD,
-    the unpriced and all calls of each.
+    the unpriced and all calls of each; price books and exchange rates are not named then.
     """
     if minutes.answer(asked, by):
         rows, total = minutes.spend(ledger, asked, by, top, step)
