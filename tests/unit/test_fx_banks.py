@@ -14,7 +14,6 @@ from polars import DataFrame
 from tollmeter.cli.root import run
 from tollmeter.settings import Settings
 from tollmeter.streams.price.book.book import load
-from tollmeter.schemas.money import FX_COLUMNS
 from tollmeter.streams.price.book.fx import COLUMNS, FxError
 from tollmeter.streams.price.book.fx_banks import fetch_bank, merge, read_bank, store
 from tollmeter.streams.price.book.fx_history import RateFile, load_rates, shipped_cells
