@@ -1,9 +1,11 @@
 """Each test here is a row of the table: it ends green, as an expected failure that names what is missing, or red."""
 
-from collections.abc import Generator, Iterator
+import inspect
+from collections.abc import Iterator
 
 import pytest
 
+from tests.acceptance.beside import LONG, SHARED, Beside, code_of
 from tests.acceptance.checks import Check
 from tests.acceptance.rows import BY_CODE, Row
 from tests.acceptance.shop import Shop, opened
@@ -34,22 +36,45 @@ def shop(line: Line) -> Iterator[Shop]:
         yield service
 
 
+@pytest.fixture(scope="package")
+def beside(request: pytest.FixtureRequest) -> Iterator[Beside]:
+    """The rows of this run that need not be alone, all begun."""
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    rows = [test for test in tests if "check" in test.fixturenames and "alone" not in test.fixturenames]
+    wanted = [name for name in SHARED if any(name in row.fixturenames for row in rows)]
+    with Beside({name: request.getfixturevalue(name) for name in wanted}) as begun:
+        for row in sorted(rows, key=lambda row: code_of(row.obj) not in LONG):
+            begun.begin(row.obj)
+        yield begun
+
+
 @pytest.fixture
-def check(request: pytest.FixtureRequest) -> Check:
+def alone(beside: Beside) -> None:
+    """Nothing else runs on the stack."""
+    beside.wait()
+
+
+@pytest.fixture
+def check(request: pytest.FixtureRequest, beside: Beside) -> Check:
     """The steps of the row that the test is named by."""
-    code = request.function.__name__.removeprefix("test_").upper()
-    return Check(code, missing=BY_CODE[code])
+    code = code_of(request.function)
+    return beside.checks.get(code) or Check(code, missing=BY_CODE[code])
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Judge a row when its steps have run."""
-    result = yield
-    made = pyfuncitem.funcargs.get("check")
-    if isinstance(made, Check):
-        pyfuncitem.user_properties.append(("row", f"{made.code} {made.state}"))
-        judge(made, BY_CODE[made.code])
-    return result
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a row, or wait for its end where it has begun, and judge it."""
+    given = pyfuncitem.funcargs
+    made, begun = given.get("check"), given.get("beside")
+    if not isinstance(made, Check) or not isinstance(begun, Beside):
+        return None
+    if made.code in begun.checks:
+        begun.end(made.code)
+    else:
+        pyfuncitem.obj(**{name: given[name] for name in inspect.signature(pyfuncitem.obj).parameters})
+    pyfuncitem.user_properties.append(("row", f"{made.code} {made.state}"))
+    judge(made, BY_CODE[made.code])
+    return True
 
 
 def judge(check: Check, row: Row) -> None:

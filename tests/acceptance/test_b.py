@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from tests.acceptance import tokens
+from tests.acceptance.beside import ALONE
 from tests.acceptance.checks import ROW, Check
 from tests.acceptance.rates import eur_nano, rub_nano
 from tests.acceptance.stack import Line
@@ -96,6 +97,7 @@ def test_b2(check: Check, line: Line) -> None:
         assert other.document["data"]["all_time"] == EMPTY
 
 
+@ALONE
 def test_b3(check: Check, line: Line) -> None:
     other = {
         "TOLLMETER_CLICKHOUSE_DATABASE": f"db_{check.org.replace('-', '_')}",

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.acceptance.beside import ALONE
 from tests.acceptance.checks import ROW, Check, Lacking
 from tests.acceptance.stack import KEYS, Answer, Line, request
 from tests.acceptance.tokens import user_token
@@ -132,6 +133,7 @@ def test_d4(check: Check, line: Line) -> None:
         assert re.search(rb"^tollmeter_\w+ ", answer.body, re.MULTILINE) or b"# TYPE" in answer.body
 
 
+@ALONE
 def test_d5(check: Check, line: Line) -> None:
     with check.step("above the limit 429 with Retry-After; ping, health and dashboard are exempt"):
         headers = {"x-ingest-key": KEYS["INGEST_KEY"]}

@@ -60,7 +60,7 @@ def test_e1(check: Check, line: Line, shop: Shop, world: World) -> None:
         assert french.out.strip().split("\n")[-1].startswith("ALERTE "), french.err.strip()
     with check.step("told daily at an hour that is a setting"):
         log = line.data / "logs" / "notify.log"
-        line.until(lambda: "provider openai of world" in log.read_text(encoding="utf-8"), 3)
+        line.until(lambda: "provider openai of world" in log.read_text(encoding="utf-8"), 6)
     with check.step("the report says whether the provider answers, where a key is configured"):
         keys = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{shop.provider.url}/v1"}
         asked = line.run("report", "budget", "--org", org, **keys).out.strip().split("\n")

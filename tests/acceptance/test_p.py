@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import polars as pl
 
+from tests.acceptance.beside import ALONE
 from tests.acceptance.checks import ROW, Check, Lacking
 from tests.acceptance.payloads import ANSWERS
 from tests.acceptance.rates import BY_HOUR, DATED, OWN_PROVIDER
@@ -31,6 +32,7 @@ pytestmark = ROW
 ROOT = Path(__file__).parents[2]
 
 
+@ALONE
 def test_p1(check: Check, line: Line) -> None:
     org = check.org
     first = event(org_id=org, input_tokens=1_000, output_tokens=200, user_id="ann")
@@ -335,6 +337,7 @@ def test_p8(check: Check, line: Line) -> None:
         assert "at the end of the period, at this pace" in line.ok("report", "budget", "--org", org)
 
 
+@ALONE
 def test_p9(check: Check, line: Line, shop: Shop) -> None:
     org = check.org
     shop.ask(org, user_id="forget-me", client_ip="203.0.113.200")
@@ -373,6 +376,7 @@ def test_p10(check: Check, line: Line) -> None:
         assert "toIntervalDay(777)" in made("usage_minutes")
 
 
+@ALONE
 def test_p11(check: Check, line: Line) -> None:
     document = line.run("verify", "--deep", "--wait", "120s", "--json").document
     with check.step("records = accepted + rejected; accepted = distinct + resends; distinct = ledger"):
@@ -391,6 +395,7 @@ def wrong(verified: dict[str, Any]) -> list[dict[str, Any]]:
     return [found for found in verified["differences"] if found["name"] not in conflicts]
 
 
+@ALONE
 def test_p12(check: Check, line: Line) -> None:
     mark = uuid4().hex
     line.produce("usage.events", [json.dumps({"event_id": mark, "nothing": "else"}).encode()])
@@ -408,6 +413,7 @@ def test_p12(check: Check, line: Line) -> None:
         assert done.code == 0, done.err.strip()
 
 
+@ALONE
 def test_p13(check: Check, line: Line) -> None:
     stages = ("price", "ledger", "watch")
     with check.step("health checks of every worker"):
@@ -473,6 +479,7 @@ def test_p14(check: Check, line: Line) -> None:
             line.written(f"DELETE FROM usage_events WHERE service = '{service}'")
 
 
+@ALONE
 def test_p15(check: Check, line: Line, world: World) -> None:
     with check.step("a frozen statement of a month; later events are adjustments"):
         last = datetime.now(UTC).replace(day=1) - timedelta(days=2)
@@ -499,6 +506,7 @@ def test_p15(check: Check, line: Line, world: World) -> None:
         assert "genai-prices" in text
 
 
+@ALONE
 def test_p16(check: Check, line: Line) -> None:
     with check.step("a dry run of set-up names topics and tables"):
         steps = line.json("setup", "--dry-run")

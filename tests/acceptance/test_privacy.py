@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer
 
+from tests.acceptance.beside import ALONE
 from tests.acceptance.checks import ROW
 from tests.acceptance.shop import Shop
 from tests.acceptance.stack import KEYS, Done, Line
@@ -340,6 +341,7 @@ def told(line: Line) -> Iterator[tuple[str, bytes]]:
     yield from (("mail", mail.as_bytes()) for mail in list(receivers.mails))
 
 
+@ALONE
 def test_what_nobody_may_keep_is_found_nowhere(line: Line, shop: Shop) -> None:
     line.http("POST", "/ingest", {}, **INGEST)
     heard: list[bytes] = []

@@ -16,6 +16,7 @@ import openai
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
+from tests.acceptance.beside import ALONE
 from tests.acceptance.checks import ROW, Check
 from tests.acceptance.shop import ASK, Shop
 from tests.acceptance.stack import KEYS, Line
@@ -497,6 +498,7 @@ async def tools(environment: dict[str, str], folder: Path, asked: list[tuple[str
     return [result.structured_content for result in results]
 
 
+@ALONE
 def test_q10(check: Check, line: Line) -> None:
     line.refresh()
     line.produce("usage.events", wire([event(org_id=check.org, api_key_id="acc-top", output_tokens=1_000)]))

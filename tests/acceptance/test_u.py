@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.acceptance.beside import ALONE
 from tests.acceptance.checks import ROW, Check, Lacking
 from tests.acceptance.rates import DATED, OWN_PROVIDER
 from tests.acceptance.receivers import HOOK_KEY, TOLD_ORG
@@ -37,6 +38,7 @@ def program(org: str, body: str, more: str = "") -> str:
     return PRODUCE.format(org=org, more=more) + body
 
 
+@ALONE
 def test_u1(check: Check, line: Line) -> None:
     org, nowhere = check.org, {"TOLLMETER_KAFKA": "127.0.0.1:1"}
     with check.step("a service's calls reach Kafka and the ledger"):
@@ -195,6 +197,7 @@ def test_u3(check: Check, line: Line) -> None:
         assert (shown["operation_name"], shown["calls"], shown["usd_est"]) == ("summarise", 5, 0.0125)
 
 
+@ALONE
 def test_u4(check: Check, line: Line) -> None:
     org = check.org
 
