@@ -78,7 +78,7 @@ def test_a_mark_before_utf_8_is_no_harm_and_another_utf_is_named(module: Any) ->
 
 
 def cloud(**data: object) -> dict[str, object]:
-    return CLOUD | {"data": {"model": "gpt-4o", **data}}
+    return {**CLOUD, "data": {"model": "gpt-4o", **data}}
 
 
 @pytest.mark.parametrize(
