@@ -200,3 +200,17 @@ def test_older_revision_in_a_later_part_stays_hidden(client: ClickHouse) -> None
 def test_repairs_hold_every_measure_of_a_cell(client: ClickHouse, name: str) -> None:
     insert(client, [call(1)], offset=1)
     assert set(MEASURES) <= answers(client)[name][0].keys()
+
+
+@pytest.mark.parametrize("name", ["repair_totals", "repair_extras"])
+def test_repairs_find_what_runs_ahead_of_its_append_time_however_far(client: ClickHouse, name: str) -> None:
+    """It counts when it came; what is dated then, and came then, is of another hour."""
+    then = NOW + timedelta(days=2)
+    ahead = {"event_time": then, "flags": "ahead"}
+    insert(client, [call(1), call(2, **ahead), call(3, **ahead), call(4, event_time=then, received_at=then)], offset=1)
+    insert(client, [call(5, **ahead, org_id="other")], offset=2)
+    insert(client, [call(2, **ahead, revision=1, cost_nano=7_000), call(3, **ahead | VOIDED)], offset=3)
+    text = load(name)
+    wanted = {key: (PARAMETERS | OF_ITS_OWN[name])[key] for key in re.findall(r"\{(\w+):", text)}
+    (org,) = (cell for cell in client.query(text, wanted) if cell["scope"] == "org")
+    assert (org["calls"], org["cost_nano"]) == (2, 8_000)

@@ -1,5 +1,6 @@
 -- The ledger's totals of one organisation by scope and {unit} inside the {within}s that begin at `starts`, by
--- min(event_time, received_at) as in WATCH. Rows far ahead of their append time are found by flag, others by sort key.
+-- min(event_time, received_at) as in WATCH. Rows far ahead of their append time are looked up by flag, so that all are
+-- found by sort key: a condition on the flag itself would have the rest of the month read for an hour.
 SELECT
     toInt64(toUnixTimestamp(toDateTime(dateTrunc({unit:String}, charged_at, 'UTC'), 'UTC'))) AS start_s,
     pair.1 AS scope, pair.2 AS name,
@@ -13,8 +14,10 @@ FROM
          ('provider', toString(provider_id)), ('version', toString(model)),
          ('feature', toString(operation_name))] AS scopes
     FROM usage_events FINAL
-    WHERE org_id = {org:String} AND status != 'VOID' AND event_time >= {from:DateTime('UTC')}
-        AND (event_time < {until:DateTime('UTC')} + INTERVAL 5 MINUTE OR flags = 'ahead')
+    PREWHERE org_id = {org:String} AND event_time >= {from:DateTime('UTC')}
+        AND (event_time < {until:DateTime('UTC')} + INTERVAL 5 MINUTE OR (event_time, org_id, event_id) IN
+            (SELECT event_time, org_id, event_id FROM usage_events WHERE org_id = {org:String} AND flags = 'ahead' AND event_time >= {from:DateTime('UTC')}))
+    WHERE status != 'VOID'
 )
 ARRAY JOIN scopes AS pair
 WHERE has({starts:Array(Int64)}, toInt64(toUnixTimestamp(toDateTime(dateTrunc({within:String}, charged_at, 'UTC'), 'UTC'))))
