@@ -188,7 +188,10 @@ def test_memory_knows_ids_by_every_time_until_that_is_forgotten() -> None:
     assert look(SLICE_US + 2, 0, SLICE_US + 1) == (True, False)  # of the others nobody knows which came first
     assert look(SLICE_US + 3, SLICE_US + 3) == (True, False)  # of the others a restart would know nothing
     assert seen.size == 4
+    times = np.array([5, SLICE_US, SLICE_US + 1, SLICE_US + 9])
+    assert seen.has(times, org.repeat(4), pl.Series([ONE] * 4)).tolist() == [False, True, True, False]
     assert seen.forget_before(2 * SLICE_US) == 2 * SLICE_US
+    assert not seen.has(times, org.repeat(4), pl.Series([ONE] * 4)).any()
     assert (seen.size, look(5)) == (0, (True, False))
 
 

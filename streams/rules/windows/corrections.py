@@ -22,8 +22,8 @@ from tollmeter.streams.rules.windows.totals import Matrix, Vector, measure_matri
 
 def revised_ids(rows: pl.DataFrame) -> pl.Series:
     """Return what the memory of ids knows a correction by: the id and, behind it, the revision in four hex digits."""
-    revisions = pl.Series([f"{revision:04x}" for revision in rows["revision"].to_list()], dtype=pl.String)
-    return rows["event_id"].cast(pl.String) + revisions
+    hexed = {revision: f"{revision:04x}" for revision in rows["revision"].unique().to_list()}
+    return rows["event_id"].cast(pl.String) + rows["revision"].replace_strict(hexed, return_dtype=pl.String)
 
 
 def fold_correction(
@@ -76,10 +76,10 @@ def _is_doubled(state: State, passage: Passage, rows: pl.DataFrame) -> Mask:
     """Tell which rows were never counted, since their id came first at another time, and are void whatever they say."""
     overruled = (rows["revision"] < DOUBLED_REVISION).to_numpy()
     void = rows["event_id"].cast(pl.String) + f"{DOUBLED_REVISION:04x}"
-    told = state.seen.has(passage.times_us, state.scopes.text_codes(rows["org_id"]), void)
-    waiting = np.array([identity in state.doubled for identity in _identities(passage, rows)], dtype=bool)
-    found: Mask = overruled & (told | waiting)
-    return found
+    found = state.seen.has(passage.times_us, state.scopes.text_codes(rows["org_id"]), void)
+    if state.doubled:
+        found |= np.array([identity in state.doubled for identity in _identities(passage, rows)], dtype=bool)
+    return overruled & found
 
 
 def _new(state: State, correction: Correction, rows: pl.DataFrame, passage: Passage, offset: int) -> Mask:

@@ -16,6 +16,8 @@ from tollmeter.schemas.priced import DOUBLED_REVISION
 from tollmeter.streams.rules.windows.totals import Vector
 
 SLICE_US = 600 * 1_000_000
+_NEVER = 1 << 32
+"""A number of ten minutes that no event lies in."""
 FEW_ROWS = 500
 _VOID = DOUBLED_REVISION.to_bytes(2, "big")
 """Behind an id: what the memory knows its voiding by."""
@@ -76,9 +78,12 @@ class Dedupe:
         return self.look(times_us, orgs, event_ids).first
 
     def has(self, times_us: Vector, orgs: Vector, event_ids: pl.Series) -> Mask:
-        """Tell which rows are remembered."""
-        found = zip(orgs.tolist(), _as_bytes(event_ids), times_us.tolist(), strict=True)
-        return np.array([self._has(*identity) for identity in found], dtype=bool)
+        """Tell which rows are remembered: none from before the oldest ten minutes that are."""
+        found = times_us >= min(self._slices, default=_NEVER) * SLICE_US
+        some = np.flatnonzero(found)
+        ids = _as_bytes(event_ids.gather(some))
+        found[some] = [self._has(*row) for row in zip(orgs[some].tolist(), ids, times_us[some].tolist(), strict=True)]
+        return found
 
     def _has(self, org: int, event_id: bytes, time_us: int) -> bool:
         return self._times.get(org, {}).get(event_id) == time_us or time_us in self._others(org, event_id)

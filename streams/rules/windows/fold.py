@@ -166,8 +166,8 @@ def defer(state: State, orgs: pl.Series, charged_us: Vector, offset: int, quiet:
 
     Of hours that nothing but `quiet` rows wait for nobody is told.
     """
-    hours = (charged_us // HOUR_US).tolist()
-    for org, hour, silent in sorted(set(zip(orgs.to_list(), hours, quiet.tolist(), strict=True))):
+    found = pl.DataFrame([orgs.cast(pl.String), pl.Series("hour", charged_us // HOUR_US), pl.Series("quiet", quiet)])
+    for org, hour, silent in sorted(found.unique().iter_rows()):
         if not silent:
             state.quiet_hours.discard((org, hour))
         elif (org, hour) not in state.deferred:
