@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.contracts import test_sdks as shapes
+from tests import answers as shapes
 
 ERRORS = {
     "quota": (

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.contracts import test_sdks as shapes
+from tests import answers as shapes
 from tests.effort import examples
 from tollmeter.producers.extract.families import read_usage
 from tollmeter.producers.http.response import Reader
