@@ -19,7 +19,9 @@ _OURS = f"""SELECT provider_id AS provider, toDate(event_time) AS day, sum(ifNul
     FROM usage
     WHERE {within("event_time", f"toStartOfDay({SINCE}, 'UTC')", f"toStartOfDay({UNTIL}, 'UTC') + toIntervalDay(1)")}
         AND billing_scope != 'USER' AND status != 'BLOCKED'
+        AND toDate(event_time) IN (SELECT day FROM provider_bills WHERE {_DAYS} AND {_PROVIDER})
     GROUP BY provider, day"""
+"""What the ledger has of the days that a bill is of: it is asked for no other."""
 _BOTH = f"""(
     {_BILLED}
 ) AS b

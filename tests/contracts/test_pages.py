@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.contracts.test_kept import OLDER
 from tests.priced_rows import insert, row
 from tests.serving import KEYS, Serving
 from tests.workers import Workers
@@ -120,6 +121,25 @@ def test_hostile_names_are_text_and_csv_is_the_table(pages: httpx.Client) -> Non
     assert [row["user_id"] for row in one] == ["'=1+1"]
     spend = list(csv.DictReader(io.StringIO(pages.get("/dashboard/spend.csv?by=user&org=default&span=24h").text)))
     assert {row["user_id"]: row["usd_est"] for row in spend}["ann"] == ""
+
+
+def test_a_page_says_what_is_deleted_for_its_age_and_what_was_refused(pages: httpx.Client, line: Settings) -> None:
+    ledger, at = connect(line), datetime.now(UTC)
+    gone = {"event_time": at, "received_at": at, "org_id": "default", "model_sent": "o3", "provider": "openai"}
+    insert(ledger, [row(5, **gone, status="BLOCKED", price_status="FREE", cost_nano=0)], offset=1)
+    signed_in(pages, KEYS["API_KEY"])
+    ages = "/dashboard/calls?from=1995-01-01T00:00", "/dashboard/spend?from=1995-01-01T00:00"
+    for path in ages:
+        text = pages.get(path).text
+        assert "4 calls, of them 1 refused, which cost nothing;" in text
+        assert "are deleted for their age" not in text, "the ledger is younger than what it keeps"
+    ledger.command(OLDER)
+    ledger.close()
+    for path in ages:
+        assert "UTC are deleted for their age: they are missing in every sum of this page." in pages.get(path).text
+        assert "are deleted for their age" not in pages.get(path.partition("?")[0]).text
+    found = list(csv.DictReader(io.StringIO(pages.get("/dashboard/spend.csv?by=model&span=24h").text)))
+    assert {one["model"]: (one["calls"], one["refused"]) for one in found}["o3"] == ("2", "1")
 
 
 def test_a_reader_sees_his_organisation_and_changes_nothing(pages: httpx.Client) -> None:

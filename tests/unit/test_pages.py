@@ -11,6 +11,7 @@ import pytest
 from tollmeter.admin.line_health import Behind, Letters, LineHealth, PublishedBook
 from tollmeter.server.pages import health
 from tollmeter.server.pages.kept import Kept
+from tollmeter.server.pages.site import usd
 from tollmeter.server.pages.spend import sparkline
 from tollmeter.server.parts import Parts
 
@@ -170,3 +171,23 @@ def test_whoever_looks_on_has_the_answer_of_before_while_a_new_one_is_made() -> 
         await kept.close()
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("nano", "places", "said"),
+    [
+        (None, 4, "—"),
+        (0, 4, "0.0000"),
+        (1, 4, "<0.0001"),
+        (50_000, 4, "<0.0001"),  # half to even is 0
+        (50_001, 4, "0.0001"),
+        (150_000, 4, "0.0002"),
+        (-1, 4, ">-0.0001"),
+        (-60_000, 4, "-0.0001"),
+        (4_999_999, 2, "<0.01"),
+        (1, 9, "0.000000001"),
+        (1_234_567_800_000, 4, "1,234.5678"),
+    ],
+)
+def test_an_amount_on_a_page_never_reads_zero(nano: int | None, places: int, said: str) -> None:
+    assert usd(nano, places) == said

@@ -164,7 +164,10 @@ def standing(answered: Answered, now: datetime) -> dict[str, Any]:
 
 
 def usd(nano: int | None, places: int = 4) -> str:
-    """Return an amount for people; what is not known is a dash."""
+    """Return an amount for people; what is not known is a dash, and what is there but would read 0 is "<0.0001"."""
+    least = 10 ** (9 - places)
+    if nano and 2 * abs(nano) <= least:
+        return ("<" if nano > 0 else ">-") + nano_to_text(least, places)
     return nano_to_text(None if nano is None else int(nano), places)
 
 

@@ -48,6 +48,7 @@ async def spend(request: Request) -> Response:
         "step": step,
         "rest": _rest(answered),
         "bars": _bars(steps),
+        "most": max((one["known_nano"] for one in steps), default=None),
         **standing(answered, now),
     }
     return page(request, "spend.html", session, **values)
