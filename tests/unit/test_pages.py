@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,6 +12,7 @@ import pytest
 from tollmeter.admin.line_health import Behind, Letters, LineHealth, PublishedBook
 from tollmeter.server.pages import health
 from tollmeter.server.pages.kept import Kept
+from tollmeter.server.pages.lives import Lives
 from tollmeter.server.pages.site import usd
 from tollmeter.server.pages.spend import sparkline
 from tollmeter.server.parts import Parts
@@ -191,3 +193,23 @@ def test_whoever_looks_on_has_the_answer_of_before_while_a_new_one_is_made() -> 
 )
 def test_an_amount_on_a_page_never_reads_zero(nano: int | None, places: int, said: str) -> None:
     assert usd(nano, places) == said
+
+
+def test_what_many_look_at_is_made_once_for_all_who_may_see_it() -> None:
+    made: list[str] = []
+
+    def making(whose: str) -> Callable[[], Awaitable[str]]:
+        async def make() -> str:
+            made.append(whose)
+            await asyncio.sleep(0)
+            return whose
+
+        return make
+
+    async def work() -> None:
+        lives = Lives()
+        looking = [lives.of(("calls", one), making(one), 3_600.0) for one in ("ann", "bob", "ann", "ann", "bob")]
+        assert await asyncio.gather(*looking) == ["ann", "bob", "ann", "ann", "bob"]
+        assert sorted(made) == ["ann", "bob"]
+
+    asyncio.run(work())

@@ -24,7 +24,7 @@ from tollmeter.server.body import GoneError
 from tollmeter.server.door import Door, Posted
 from tollmeter.server.pages.along import Along
 from tollmeter.server.pages.line import Line
-from tollmeter.server.pages.now import Lives
+from tollmeter.server.pages.lives import Lives
 from tollmeter.server.parts import Parts
 from tollmeter.server.problems import Headers, Problem
 

@@ -14,11 +14,14 @@ from tollmeter.admin.reports.csv_text import csv_text
 from tollmeter.admin.reports.rows import plain
 from tollmeter.server.asking import parts_of
 from tollmeter.server.pages.filters import CALENDAR, PRESETS, Filters, filters_of
-from tollmeter.server.pages.site import HEADERS, looker, page, reader, standing
+from tollmeter.server.pages.lives import lives_of
+from tollmeter.server.pages.session import Session
+from tollmeter.server.pages.site import HEADERS, Text, looker, page, reader, sent, standing, text
 from tollmeter.server.problems import Problem
 from tollmeter.sinks.clickhouse.queries import moment
 
 PAGE_ROWS, CSV_ROWS = 100, 100_000
+FRESH_S = 2.0
 COLUMNS = (
     *(
         "at",
@@ -42,10 +45,22 @@ NEWEST = (timedelta(minutes=15), timedelta(hours=4))
 
 
 async def calls(request: Request) -> Response:
-    """Show the calls; `?part=rows` is the table alone, for what keeps it up to date."""
+    """Show the calls; `?part=rows` is the table alone, made once for all who look at the same."""
     session = await reader(request)
     if isinstance(session, Response):
         return session
+    if request.query_params.get("part") != "rows":
+        return page(request, "calls.html", session, **await _values(request, session))
+
+    async def make() -> Text:
+        return text(request, "calls_rows.html", session, **await _values(request, session))
+
+    key = ("calls", session.sees, session.user, session.role, request.url.query)
+    return sent(request, await lives_of(request).of(key, make, FRESH_S))
+
+
+async def _values(request: Request, session: Session) -> dict[str, Any]:
+    """Return what the page shows: a page of calls, and the totals of all of them."""
     now = datetime.now(UTC)
     shown = filters_of(request, session, now)
     number = _page_number(request)
@@ -53,7 +68,7 @@ async def calls(request: Request) -> Response:
         _rows(request, shown, PAGE_ROWS + 1, number * PAGE_ROWS),
         parts_of(request).ledger.answer(lambda ledger: questions.total(ledger, shown.asked)),
     )
-    values: dict[str, Any] = {
+    return {
         "filters": shown,
         "presets": PRESETS,
         "calendar": CALENDAR,
@@ -64,8 +79,6 @@ async def calls(request: Request) -> Response:
         "later": shown.link(page=str(number - 1) if number > 1 else "") if number else "",
         "number": number,
     }
-    name = "calls_rows.html" if request.query_params.get("part") == "rows" else "calls.html"
-    return page(request, name, session, **values)
 
 
 async def csv(request: Request) -> Response:

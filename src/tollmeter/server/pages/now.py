@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tollmeter.server.asking import parts_of
-from tollmeter.server.pages.kept import Kept
+from tollmeter.server.pages.lives import lives_of
 from tollmeter.server.pages.session import Session
 from tollmeter.server.pages.site import Text, page, reader, sent, text
 from tollmeter.server.problems import Problem
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 WINDOW_S, ROWS = 300, 8
 SHOWN = ("key", "user", "model", "ip")
 ALERTS, ALERTS_S = 10, 10
-"""So many open alerts are shown, no older than so many seconds: as the ledger keeps them, and as `Lives` does."""
+"""So many open alerts are shown, no older than so many seconds: as the ledger keeps them, and this page."""
 _SUMS = ("calls", "refused", "unpriced", "cost_nano", "at_risk_nano", "hour_nano", "hour_unpriced")
-FRESH_S, WAIT_S, MOST = 0.5, 30.0, 1_000
+FRESH_S = 0.5
 _LEDGER_S, BEFORE_S, OLD_S = 1.0, 1.0, 4.0
 """The ledger adds what was before. A page that opens waits for it so long; open ones show what was asked before."""
 
@@ -38,50 +38,18 @@ async def now(request: Request) -> Response:
         return session
     if request.query_params.get("part") != "live":
         return page(request, "now.html", session, **await _values(request, session))
-    return sent(request, await _lives(request).of(request, session))
 
+    async def make() -> Text:
+        return text(request, "now_live.html", session, **await _values(request, session))
 
-def _lives(request: Request) -> "Lives":
-    lives: Lives = request.app.state.lives
-    return lives
-
-
-class Lives:
-    """The moving part as each kind of reader sees it; it holds no word of one session."""
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[str, str, str], Kept[Text]] = {}
-        self._befores: dict[tuple[str, str], Kept[dict[str, Any]]] = {}
-
-    async def of(self, request: Request, session: Session) -> Text:
-        """Return it, half a second old at the most."""
-        key = session.sees, session.user, session.role
-        if key not in self._kept:
-            if len(self._kept) >= MOST:
-                self._kept.clear()
-
-            async def make() -> Text:
-                return text(request, "now_live.html", session, **await _values(request, session))
-
-            self._kept[key] = Kept(make, FRESH_S, WAIT_S)
-        try:
-            return await self._kept[key].get()
-        except TimeoutError:
-            raise Problem(503, "busy", "the page takes too long to make: try again") from None
-
-    async def before(self, request: Request, session: Session) -> dict[str, Any]:
-        """Return what the ledger adds; whoever looks on is not held up by it."""
-        key = session.sees, session.user
-        if key not in self._befores:
-            if len(self._befores) >= MOST:
-                self._befores.clear()
-            self._befores[key] = Kept(lambda: _before(request, session), BEFORE_S, WAIT_S, old_s=OLD_S)
-        return await self._befores[key].get()
+    key = ("now", session.sees, session.user, session.role)
+    return sent(request, await lives_of(request).of(key, make, FRESH_S))
 
 
 async def _values(request: Request, session: Session) -> dict[str, Any]:
     """Return what the page shows; what is newest of it is looked at last."""
-    before = await _lives(request).before(request, session)
+    key = ("before", session.sees, session.user)
+    before = await lives_of(request).of(key, lambda: _before(request, session), BEFORE_S, old_s=OLD_S)
     values: dict[str, Any] = {"views": [], "rate": None, "age_s": None, "problem": "", "window_min": WINDOW_S // 60}
     values["alerts_s"] = ALERTS_S
     try:
