@@ -73,3 +73,16 @@ def test_a_wrong_file_is_one_clear_line(
     monkeypatch.setenv("TOLLMETER_PRICES_FILE", str(file))
     assert run(["prices", "show", "gpt-4o"]) == 2
     assert capsys.readouterr().err == f"tollmeter: {file}:3: free.0.source: Field required\n"
+
+
+def test_each_mistake_in_a_file_of_one_s_own_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "version: 1\nfactors:\n  - {name: a, factor: 0, source: test}\n  - {name: b, factor: x, source: test}\n"
+    )
+    monkeypatch.setenv("TOLLMETER_PRICES_FILE", str(own))
+    assert run(["prices", "fx"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": factors")[0] for line in lines] == [f"tollmeter: {own}:{number}" for number in (3, 4)]

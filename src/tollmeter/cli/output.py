@@ -50,13 +50,21 @@ err = Lines(error=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 
 
-class UserError(click.ClickException):
-    """What the user can mend: shown as one line that says what was wrong and what to do; exit code 2."""
+class _Said(click.ClickException):
+    """Ends a command with lines on stderr, one for each mistake; an end of line within one is spelled out."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class UserError(_Said):
+    """What the user can mend: a line that says what was wrong and what to do, several for a file; exit code 2."""
 
     exit_code = 2
 
 
-class Finding(click.ClickException):
+class Finding(_Said):
     """The command worked and found something that needs attention; exit code 1."""
 
     exit_code = 1

@@ -80,8 +80,10 @@ def doing() -> Iterator[None]:
     """Turn what the user can mend into one line each."""
     try:
         yield
-    except (PolicyError, FileError) as error:
+    except PolicyError as error:
         raise UserError(str(error)) from None
+    except FileError as error:
+        raise UserError(*str(error).splitlines()) from None
 
 
 def tell_unreadable(problems: Iterable[Unreadable]) -> None:

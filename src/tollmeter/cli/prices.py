@@ -155,7 +155,7 @@ def open_book(settings: Settings) -> PriceBook:
     try:
         return load(settings)
     except (OverridesError, FxError, DifferencesError) as error:
-        raise UserError(str(error)) from None
+        raise UserError(*str(error).splitlines()) from None
 
 
 def expect_book(book: PriceBook, name: str) -> None:

@@ -75,7 +75,7 @@ def update_fx(settings: Settings, files: tuple[Path, ...], bank: str | None, wai
         merged = merge(target, new, shipped_cells())
         store(target, merged.cells)
     except FxError as error:
-        raise UserError(str(error)) from None
+        raise UserError(*str(error).splitlines()) from None
     if not as_json:
         out.print(f"{merged.added} rates are new in {target}, {merged.known} were there")
     try:
@@ -89,7 +89,7 @@ def update_fx(settings: Settings, files: tuple[Path, ...], bank: str | None, wai
     elif filled is not None:
         out.print(_said(filled))
     if merged.conflicts:
-        raise Finding("\n".join(merged.conflicts))
+        raise Finding(*merged.conflicts)
 
 
 @fx.command("fill")

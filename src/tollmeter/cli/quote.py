@@ -132,7 +132,7 @@ def _compare(
     if as_json:
         print_json({"events": [one.document() for one in priced], "differences": wrong})
     if wrong:
-        raise Finding("\n".join(f"{name}: {text}" for text in wrong))
+        raise Finding(*(f"{name}: {text}" for text in wrong))
     if not as_json:
         show(priced)
         out.print(f"{name}: as it should be")

@@ -9,7 +9,7 @@ import click
 
 from tollmeter import __version__
 from tollmeter.cli.groups import Group
-from tollmeter.cli.output import UserError, err
+from tollmeter.cli.output import Finding, UserError, err
 from tollmeter.installing import how_to_get
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _on_the_line(settings: "Settings", environment: Mapping[str, str], command: 
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; errors that a user can mend are one line on stderr."""
+    """Run one command line and return its exit code; what a user can mend is a line for each mistake on stderr."""
     try:
         result = tollmeter.main(list(arguments), prog_name="tollmeter", standalone_mode=False)
     except click.exceptions.Exit as done:
@@ -220,7 +220,8 @@ def run(arguments: Sequence[str]) -> int:
     except click.Abort:
         return 130
     except click.ClickException as error:
-        err.print(f"tollmeter: {error.format_message()}")
+        for line in error.lines if isinstance(error, UserError | Finding) else (error.format_message(),):
+            err.print(f"tollmeter: {line}")
         return error.exit_code
     except ValueError as error:
         from tollmeter.settings import SettingsError

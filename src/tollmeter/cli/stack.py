@@ -199,7 +199,7 @@ def _remarks(line: Settings, data_dir: Path) -> list[str]:
     try:
         stale = stale_lines(load_rates(line.fx_file), datetime.now(UTC).date(), line.fx_max_age_days)
     except FxError as error:
-        stale = [str(error)]
+        stale = str(error).splitlines()
     folder, here, elsewhere = control.waiting_events(line, data_dir)
     remarks = [f"users of ClickHouse (default, reader) and their passwords: {data_dir / 'users.json'}"]
     if here:
