@@ -22,7 +22,7 @@ _pasts: dict[str, tuple[State, list[Alert]]] = {}
 def tick(offset: int, at_s: float) -> Record:
     """Return a tick of both source partitions."""
     value, headers = tick_record(dict.fromkeys(range(watch_rows.RULES.sources), round(at_s * 1_000)))
-    return rows_record(0, [])._replace(offset=offset, headers=headers, value=value)
+    return Record(offset, 0, headers, value)
 
 
 def a_log(steps: Iterable[Step], place: int = 0, number: int = 0) -> Iterator[Record]:

@@ -14,7 +14,7 @@ FOLDERS = ("acceptance", "e2e", "contracts", "simulation", "laws", "unit")
 EARLY = (
     *("test_stack.py", "test_verify.py", "test_loud.py", "test_reprice.py", "test_server_sockets.py"),
     *("test_answers_over_http.py", "test_report.py", "test_grafana.py"),
-    *("test_chaos.py", "test_demo.py", "test_correct.py"),
+    *("test_chaos.py", "test_demo.py", "test_correct.py", "test_suspects.py", "test_series.py"),
 )
 
 
