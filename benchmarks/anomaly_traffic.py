@@ -18,6 +18,8 @@ MOST_CALLS = 10
 """Calls that stand for a window of a key; their cost and tokens add up to the window's."""
 KEYS_PER_ORG = 8
 FEW_HOSTS = 8
+TOKEN_SPREAD = 0.8
+"""The mean tokens of n calls vary by it / sqrt(n)."""
 ERRORS, REPEATED = 0.02, 0.01
 """Shares of failed calls (chosen) and of bodies that come again (118 of Mooncake's 12,031 calls)."""
 MODEL, DEAR, BODY = 3_000_000, 3_000_001, 7
@@ -70,8 +72,8 @@ class Traffic:
         self._cached_pct = np.array([key.cached_pct for key in keys])
         self._addresses, self._seed = addresses, seed
 
-    def of(self, window: int) -> Calls:
-        """Return the calls of a window."""
+    def of(self, window: int, *, spread: bool = False) -> Calls:
+        """Return the calls of a window, in its first minute or spread over all ten."""
         rng = np.random.default_rng([self._seed, window])
         sizes = self._sizes[:, window]
         key = np.repeat(np.arange(sizes.size), sizes)
@@ -83,6 +85,7 @@ class Traffic:
         made.output[:] = (self._output[:, window] // np.maximum(sizes, 1))[key]
         made.cached[:] = made.input * self._cached_pct[key] // 100
         made.errors[:] = rng.random(key.size) < ERRORS
+        made.minute[:] += rng.integers(0, 10, key.size) if spread else 0
         made.body[:] = np.where(rng.random(key.size) < REPEATED, BODY, rng.integers(8, 1 << 40, key.size))
         return made
 
@@ -95,10 +98,11 @@ def calls(key: Array, window: int, cost_nano: Array | int, address: Array) -> Ca
         key=key.astype(np.int64),
         user=zero - 1,
         address=np.resize(address, key.size).astype(np.int64),
-        window=zero + window,
+        minute=zero + 10 * window,
         received_ms=zero + window * 600_000,
         errors=zero.copy(),
         cost_nano=zero + cost_nano,
+        unknown=zero.copy(),
         input=zero.copy(),
         cached=zero.copy(),
         output=zero.copy(),
@@ -165,15 +169,18 @@ def quietest(key: Key, near: int) -> int:
 
 
 def in_minutes(key: Key) -> Array:
-    """Return by window and minute the share of the window's calls: gamma renewal, seeded by the key's name.
+    """Return by column (calls, input, output), window and minute the share of the window, seeded by the key's name.
 
-    The n gaps of a window are gamma with the row's spread, so a tenth of its time holds about gamma(n / (10 spread²))
-    of them. Synthetic: the data has ten minutes.
+    Gamma renewal: the n gaps of a window are gamma with the row's spread, so a tenth of its time holds about gamma(n /
+    (10 spread²)) of them. Tokens follow the calls, and vary as means of so few do. Synthetic: the data has ten minutes.
     """
     rng = np.random.default_rng([zlib.crc32(key.name.encode()), 1])
     shape = np.maximum(key.calls, 1) / (10 * np.maximum(key.gap_spread, 0.2) ** 2)
     drawn: Array = rng.gamma(np.maximum(shape, 1e-3)[:, None], 1.0, (key.calls.size, 10)) + 1e-300
-    return drawn / drawn.sum(axis=1, keepdims=True)
+    calls = drawn / drawn.sum(axis=1, keepdims=True)
+    noise = TOKEN_SPREAD / np.sqrt(np.maximum(calls * key.calls[:, None], 1))
+    tokens = [calls * np.exp(rng.normal(0, 1, calls.shape) * noise) for _ in range(2)]
+    return np.stack([calls, *(some / some.sum(axis=1, keepdims=True) for some in tokens)])
 
 
 def read_keys() -> list[Key]:
@@ -197,7 +204,7 @@ def read_keys() -> list[Key]:
 
 def _key(name: str, at: Array, made: Array, means: list[list[tuple[float, float]]]) -> Key:
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    noise = np.where(made > 0, 0.8 / np.sqrt(np.maximum(made, 1)), 0.0)  # the mean of n calls varies by 0.8 / sqrt(n)
+    noise = np.where(made > 0, TOKEN_SPREAD / np.sqrt(np.maximum(made, 1)), 0.0)
     tokens_in, tokens_out = (_filled(at, one) * np.exp(rng.normal(0, 1, made.size) * noise) for one in means)
     cost = made * (tokens_in * 2.5 + tokens_out * 10) / 1e6
     day_usd = float(np.exp(rng.uniform(np.log(5), np.log(500))))  # tenants are large: each becomes a key of a team

@@ -231,6 +231,27 @@ def test_a_stolen_key_is_told_of_at_the_probe_and_critical_at_the_floor() -> Non
     assert "uses dear, which it never did before" in alerts[1].text
 
 
+def test_a_model_whose_price_is_not_known_is_told_with_that() -> None:
+    """It counts as what it may cost at most, so it may be dear: that it is, nobody knows."""
+    past = days(lambda _: plain(), 5)
+    unknown = {"model": "new", "price_status": "UNKNOWN_MODEL", "cost_nano": None, "at_risk_nano": 3 * USD // 10}
+    alerts = told_after(past, [(past[-1][0] + 600, [plain()[0] | unknown])])
+    (found,) = [alert for alert in alerts if alert.kind == "new_model"]
+    assert found.facts["unknown_price"] == 1
+    assert found.text.endswith("; some of these calls have no known price and count as what they may cost at most")
+
+
+def test_calls_of_the_window_before_count_beside_those_of_the_next() -> None:
+    """A call is charged at when it began: a host that is nine minutes behind is seen beside one that is not."""
+    past = days(lambda _: plain(), 5)
+    at_s = past[-1][0] + WINDOW_S
+    fine, failed = plain(0.001)[0], plain(0, status="ERROR")[0]
+    steps = [(at_s + n, [fine, failed | {"event_time": round((at_s + n - 540) * 1_000_000)}]) for n in range(60)]
+    since = datetime.fromtimestamp(at_s, UTC)
+    alerts = [alert for alert in told_after(past, steps) if alert.kind in RULES and alert.received_at >= since]
+    assert [(alert.kind, alert.severity) for alert in alerts] == [("error_storm", "warning")]
+
+
 def test_it_is_told_once_an_hour_and_once_more_when_it_becomes_critical() -> None:
     steps = [(watch_rows.START + n, addresses(100, usd=2)) for n in range(10)]
     assert suspicions(steps) == [("fan_out", "warning"), ("fan_out", "critical")]

@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from tollmeter.streams.rules.anomalies.layout import Mask, Vector
+from tollmeter.streams.rules.anomalies.layout import WINDOW_MINUTES, Mask, Vector
 
 
 @dataclass(slots=True)
@@ -20,12 +20,14 @@ class Calls:
     key: Vector
     user: Vector
     address: Vector
-    window: Vector
-    """Ten minutes of the time that it is charged at."""
+    minute: Vector
+    """Of the time that it is charged at, counted since 1970."""
     received_ms: Vector
     errors: Vector
     cost_nano: Vector
-    """What it burns, whoever pays."""
+    """What it burns, whoever pays; at most, where its price is not known."""
+    unknown: Vector
+    """1 for a call without a known price."""
     input: Vector
     cached: Vector
     output: Vector
@@ -48,6 +50,11 @@ class Calls:
     @property
     def size(self) -> int:
         return self.org.size
+
+    @property
+    def window(self) -> Vector:
+        """Return the ten minutes of each call."""
+        return self.minute // WINDOW_MINUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,18 @@ class Sorted:
         """Return the greatest value by scope."""
         found: Vector = np.maximum.reduceat(column[self.order % column.size], self.starts)
         return found
+
+    def most(self, name: Vector, cost: Vector) -> tuple[Vector, Vector]:
+        """Return by scope the name with the highest cost, and what it is ahead of all others together, 0 at least."""
+        rows = self.order % name.size
+        by_name = np.lexsort((name[rows], self.places))
+        names, places, costs = name[rows][by_name], self.places[by_name], cost[rows][by_name]
+        starts = np.flatnonzero(np.r_[True, (names[1:] != names[:-1]) | (places[1:] != places[:-1])])
+        sums, names, places = np.add.reduceat(costs, starts), names[starts], places[starts]
+        best = np.lexsort((names, sums, places))
+        top = best[np.searchsorted(places[best], np.arange(self.scopes.size), side="right") - 1]
+        total = np.add.reduceat(cost[rows], self.starts)
+        return names[top], np.maximum(2 * sums[top] - total, 0)
 
     def first(self, column: Vector) -> Vector:
         """Return the value of the first call of each scope."""

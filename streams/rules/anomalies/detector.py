@@ -24,13 +24,12 @@ from tollmeter.streams.rules.anomalies.layout import (
     PER_DAY,
     VERSION,
     WIDTH,
-    WINDOW,
     Mask,
     Matrix,
     Vector,
 )
 from tollmeter.streams.rules.anomalies.limits import Limits
-from tollmeter.streams.rules.anomalies.profiles import Profiles
+from tollmeter.streams.rules.anomalies.profiles import Profiles, near
 from tollmeter.streams.rules.anomalies.statistics import SERIES, Statistics
 from tollmeter.streams.rules.anomalies.young import meet_models, meet_networks
 
@@ -80,7 +79,7 @@ class Detector:
             found += self._keys(now, window, offset)
             found += self._addresses(now, window, offset)
             found += self._orgs(now, window, offset)
-            found += self.statistics.step(now, window, offset)
+            found += self.statistics.step(now, offset)
             self._forget(window)
         return found
 
@@ -119,10 +118,10 @@ class Detector:
         return found
 
     def _turned(self, table: Profiles, by: Sorted, window: int, offset: int) -> tuple[Vector, Matrix, Mask]:
-        """Return rows and copies of the profiles at a window, and which of them are neither saved nor beyond it."""
+        """Return rows and copies of the profiles at a window, and which of them take its calls."""
         rows = table.rows(by.scopes)
         profiles = table.get(rows)
-        open_ = table.open(rows, offset) & (profiles[:, WINDOW] <= window)
+        open_ = table.open(rows, offset) & near(profiles, window)
         observe.turn(profiles, window)
         return rows, profiles, open_
 
@@ -136,7 +135,7 @@ class Detector:
         by = Sorted.by(calls.org)
         rows = self.orgs.rows(by.scopes)
         orgs = self.orgs.get(rows)
-        open_ = self.orgs.open(rows, offset) & (orgs[:, shares.WINDOW] <= window)
+        open_ = self.orgs.open(rows, offset) & near(orgs, window)
         shares.turn(orgs, window)
         called = shares.add(orgs, by.places, self._hash_of(calls.key)[by.order], calls.cost_nano[by.order])
         level, share, usual = dominating(orgs, self._limits.dominance)

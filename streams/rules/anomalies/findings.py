@@ -32,12 +32,15 @@ def news(verdict: Verdict, profiles: Matrix, open_: Mask) -> Mask:
 def told(verdict: Verdict, fresh: Mask, profiles: Matrix, calls: Calls, by: Sorted) -> list[Finding]:
     """Return the findings that are news, and mark them as told."""
     found = []
-    received = by.greatest(calls.received_ms) if fresh.any() else by.scopes
+    if not fresh.any():
+        return []
+    received, unknown = by.greatest(calls.received_ms), by.greatest(calls.unknown)
     for at in np.flatnonzero(fresh).tolist():
         level, example = int(verdict.level[at]), -1 if verdict.example is None else int(verdict.example[at])
         before = int(profiles[at, RAISED]) >> 2 * verdict.number & 3
         profiles[at, RAISED] += (level - before) << 2 * verdict.number
         figures = {name: int(column[at]) for name, column in verdict.figures.items()}
+        figures |= {"unknown_price": 1} if unknown[at] else {}
         names = {name: int(getattr(calls, name)[example]) for name in verdict.shows if example >= 0}
         where = int(by.scopes[at]), int(profiles[at, HOUR]), int(received[at])
         found.append(Finding(verdict.kind, level, *where, figures, names))

@@ -110,7 +110,7 @@ def _counted(profiles: Matrix, past: Mask, limits: Limits, count: Count) -> Verd
     figures, before, cost = count.figures, peak(profiles, count.column), profiles[:, COST]
     threshold = np.maximum(np.where(past, figures.least, figures.new_least), figures.factor * before)
     fired = (count.value > threshold) & (cost >= np.where(past, figures.floor_nano, figures.new_floor_nano))
-    told = {count.name: count.value, "past_peak": before, "threshold": threshold}
+    told = {count.name: count.value, "past_peak": before, "has_past": past.astype(np.int64), "threshold": threshold}
     told |= {"calls": profiles[:, CALLS], "cost_nano": cost}
     return Verdict(count.kind, count.number, _level(fired, cost >= limits.critical_nano), told)
 

@@ -68,10 +68,12 @@ class Beyond(_Figures):
     ratio_pct: int = Field(gt=100)
     sum_hundredths: int = Field(gt=0)
     """What windows are beyond the mean, added up, in hundredths of a standard deviation."""
+    minute_pct: int = Field(gt=100)
 
     def values(self) -> tuple[int, ...]:
         """Return them in the order of the parts."""
-        return self.cost_pct, self.hour_pct, self.per_call_pct, self.ratio_pct, self.sum_hundredths
+        means = self.per_call_pct, self.ratio_pct
+        return self.cost_pct, self.hour_pct, *means, self.sum_hundredths, self.minute_pct
 
 
 class Unusual(_Figures):
@@ -84,6 +86,10 @@ class Unusual(_Figures):
     """The hour costs at least so much."""
     day_pct: int = Field(gt=0, le=100)
     """And at least so many percent of a usual day."""
+    minute_nano: int = Field(gt=0)
+    """A minute by itself is told from so much on,"""
+    minute_day_permille: int = Field(gt=0, le=1_000)
+    """and from so many thousandths of a usual day."""
     regular_active_pct: int = Field(gt=0, le=100)
     """So many of a regular scope's windows have calls, in percent."""
     regular_spread_pct: int = Field(gt=0)
@@ -92,8 +98,8 @@ class Unusual(_Figures):
     semi_spread_pct: int = Field(gt=0)
     back_off_pct: int = Field(ge=0)
     """An episode raises a scope's thresholds by so much; each week forgets half of it."""
-    one_key_pct: int = Field(gt=0, le=100)
-    """From so much of an address, user or organisation on it is one key's matter."""
+    one_key_pct: int = Field(gt=50, le=100)
+    """From so much of an address, user or organisation on it is one key's matter: told by the key, if that is told."""
 
 
 class Ahead(_Figures):

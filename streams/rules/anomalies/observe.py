@@ -65,21 +65,22 @@ _MAX_COUNT = (1 << 16) - 1
 
 
 def turn(profiles: Matrix, window: int) -> None:
-    """Bring profiles to a window that none of them is beyond: learn from what is closed, and age."""
-    idle = window - profiles[:, WINDOW]
+    """Bring profiles to a window, but for those that are beyond it: learn from what is closed, and age."""
+    at = np.maximum(profiles[:, WINDOW], window)
+    idle = at - profiles[:, WINDOW]
     profiles[idle > KEPT_WINDOWS] = 0
     new = profiles[:, LAYOUT] == 0
-    same_hour = profiles[:, HOUR] == window // PER_HOUR
+    same_hour = profiles[:, HOUR] == at // PER_HOUR
     profiles[:, SLEPT] = np.where(new, 0, np.where(same_hour, np.maximum(idle, profiles[:, SLEPT]), idle))
     moved = (idle > 0) & ~new
     if moved.any():
         old = profiles[moved]
         _close_window(old)
-        _close_hour(old, window // PER_HOUR)
-        _age(old, window // PER_WEEK)
+        _close_hour(old, at[moved] // PER_HOUR)
+        _age(old, at[moved] // PER_WEEK)
         profiles[moved] = old
-    profiles[new, LAYOUT], profiles[new, BORN] = VERSION, window
-    profiles[:, WINDOW], profiles[:, HOUR], profiles[:, WEEK] = window, window // PER_HOUR, window // PER_WEEK
+    profiles[new, LAYOUT], profiles[new, BORN] = VERSION, at[new]
+    profiles[:, WINDOW], profiles[:, HOUR], profiles[:, WEEK] = at, at // PER_HOUR, at // PER_WEEK
 
 
 def _close_window(profiles: Matrix) -> None:
@@ -101,13 +102,13 @@ def _learn(profiles: Matrix, column: int, value: Vector) -> None:
     profiles[:, at] = np.maximum(profiles[:, at], np.minimum(value, most))
 
 
-def _close_hour(profiles: Matrix, hour: int) -> None:
+def _close_hour(profiles: Matrix, hour: Vector) -> None:
     over = profiles[:, HOUR] < hour
     profiles[over, HOURS] |= np.int64(1) << profiles[over, HOUR] % 24
     profiles[over, HOUR_SUMS] = profiles[over, RAISED : RAISED + 1] = 0
 
 
-def _age(profiles: Matrix, week: int) -> None:
+def _age(profiles: Matrix, week: Vector) -> None:
     """Let a week go: this one becomes the last one, and after two of them nothing is left."""
     weeks = week - profiles[:, WEEK]
     passed, forgotten = np.flatnonzero(weeks > 0), np.flatnonzero(weeks > 1)

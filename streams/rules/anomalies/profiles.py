@@ -3,16 +3,31 @@
 A profile takes no barrier at or below its stamp: a checkpoint that was written half is completed, not counted twice.
 """
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from tollmeter.streams.rules.anomalies.layout import LAYOUT, WINDOW, Mask, Matrix, Vector
 
 
-class Profiles:
-    """Rows of `width` integers, the first of which is `version`; scope numbers are small and index an array."""
+def near(rows: Matrix, window: int) -> Mask:
+    """Tell which rows take calls of a window: those not beyond it by more than one.
 
-    def __init__(self, width: int, version: int) -> None:
+    A call is charged at when it was made and comes when it is done, so those of one window mix with those of the next.
+    """
+    found: Mask = rows[:, WINDOW] <= window + 1
+    return found
+
+
+class Profiles:
+    """Rows of `width` integers, the first of which is `version`; scope numbers are small and index an array.
+
+    `older`: by their width how rows of older versions become such rows.
+    """
+
+    def __init__(self, width: int, version: int, older: Mapping[int, Callable[[Matrix], Matrix]] | None = None) -> None:
         self.width, self._version = width, version
+        self.older = older or {}
         self._clear()
 
     def _clear(self) -> None:

@@ -1,15 +1,24 @@
 """What any scope usually spends: the columns of a series, and how they learn from windows that are closed.
 
-A key, an address, a user, an organisation, and a key's use of one model: each is one row. Windows without calls are
-caught up at the next one in closed form, so a row that nobody uses costs nothing. A leak shall not become the norm: a
-window raises a peak six times at most, and mean and variance stand still while something is told, for a day at most.
+A key, an address, a user, an organisation: each is one row. Windows without calls are caught up at the next one in
+closed form, so a row that nobody uses costs nothing. A leak shall not become the norm: a window raises a peak six times
+at most, and mean and variance stand still while something is told, for a day at most.
 """
 
 from typing import Any
 
 import numpy as np
 
-from tollmeter.streams.rules.anomalies.layout import KEPT_WINDOWS, PER_DAY, PER_HOUR, PER_WEEK, Mask, Matrix, Vector
+from tollmeter.streams.rules.anomalies.layout import (
+    KEPT_WINDOWS,
+    PER_DAY,
+    PER_HOUR,
+    PER_WEEK,
+    WINDOW_MINUTES,
+    Mask,
+    Matrix,
+    Vector,
+)
 from tollmeter.streams.rules.anomalies.limits import Unusual
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -29,14 +38,21 @@ SINGLES = (
     "cost",
     "input",
     "output",
+    "top_key",
+    "top_weight",
+    "minute",
+    "minute_cost",
 )
 """The first six are those of profiles. `began`, `told`: windows of the first and the latest finding of an episode;
-`back_off`: thousandths that thresholds are raised by. `hour_cost`: of the open hour; then sums of the open window."""
+`back_off`: thousandths that thresholds are raised by. `hour_cost`: of the open hour; then sums of the open window; then
+the key that may have most of its cost, by hash, and by how much (`weigh`); then the open minute, counted since 1970,
+and its cost."""
 LAYOUT, BORN, WINDOW, HOUR, WEEK, RAISED, BEGAN, TOLD, BACK_OFF, HOUR_COST, CALLS, COST, INPUT, OUTPUT = range(14)
+TOP_KEY, TOP_WEIGHT, MINUTE, MINUTE_COST = range(14, 18)
 SUMMED = ("windows", "calls", "cost")
 S_WINDOWS, S_CALLS, S_COST = range(len(SUMMED))
-PEAKED = ("cost", "hour", "per_call", "ratio")
-P_COST, P_HOUR, P_PER_CALL, P_RATIO = range(len(PEAKED))
+PEAKED = ("cost", "hour", "per_call", "ratio", "minute")
+P_COST, P_HOUR, P_PER_CALL, P_RATIO, P_MINUTE = range(len(PEAKED))
 THIS_WEEK = slice(len(SINGLES), len(SINGLES) + len(SUMMED))
 LAST_WEEK = slice(THIS_WEEK.stop, THIS_WEEK.stop + len(SUMMED))
 PEAKS = slice(LAST_WEEK.stop, LAST_WEEK.stop + len(PEAKED))
@@ -44,7 +60,16 @@ LAST_PEAKS = slice(PEAKS.stop, PEAKS.stop + len(PEAKED))
 MEAN, VARIANCE, SUM = range(LAST_PEAKS.stop, LAST_PEAKS.stop + 3)
 """Of the cost of a window, and the sum of what goes beyond; the bits of 64-bit floats."""
 WIDTH = SUM + 1
-VERSION = 1
+VERSION = 2
+_VERSION_1 = (
+    *range(LAYOUT, TOP_KEY),
+    *range(THIS_WEEK.start, LAST_WEEK.stop),
+    *range(PEAKS.start, PEAKS.start + P_MINUTE),
+    *range(LAST_PEAKS.start, LAST_PEAKS.start + P_MINUTE),
+    *(MEAN, VARIANCE, SUM),
+)
+"""Where the columns of a row of version 1 stand now; it knew neither minutes nor whose most is."""
+WIDTH_1 = len(_VERSION_1)
 _GENERATIONS = ((THIS_WEEK, LAST_WEEK), (PEAKS, LAST_PEAKS))
 
 LEARNED_FACTOR = 6
@@ -59,6 +84,17 @@ EPISODE = 36
 FROZEN = PER_DAY
 """For so many windows an episode may keep mean and variance from learning."""
 MOST_BACK_OFF = 3_000
+
+
+def of_version_1(old: Matrix) -> Matrix:
+    """Return rows of version 1 as they are now: no minute was dearer than the dearest window, until weeks show more."""
+    rows = np.zeros((len(old), WIDTH), dtype=np.int64)
+    rows[:, _VERSION_1] = old
+    rows[:, MINUTE] = rows[:, WINDOW] * WINDOW_MINUTES
+    for peaks in (PEAKS, LAST_PEAKS):
+        rows[:, peaks.start + P_MINUTE] = rows[:, peaks.start + P_COST]
+    rows[:, LAYOUT] = np.where(old[:, LAYOUT] == 1, VERSION, 0)
+    return rows
 
 
 def floats(rows: Matrix, column: int) -> Floats:
@@ -116,22 +152,32 @@ def steady(rows: Matrix, figures: Unusual) -> tuple[Mask, Mask]:
     return regular, semi | regular
 
 
-def turn(rows: Matrix, window: int) -> None:
-    """Bring rows to a window that none of them is beyond: learn from what is closed, and age."""
+def turn(rows: Matrix, minute: int) -> None:
+    """Bring rows to a minute, but for those that are beyond it: learn from what is closed, and age."""
+    at = np.maximum(rows[:, MINUTE], minute)
+    window = at // WINDOW_MINUTES
     idle = window - rows[:, WINDOW]
     rows[idle > KEPT_WINDOWS] = 0
     new = rows[:, LAYOUT] == 0
     moved = (idle > 0) & ~new
+    _close_minute(rows, at)
     if moved.any():
         old = rows[moved]
         frozen = (old[:, TOLD] > 0) & (old[:, WINDOW] - old[:, TOLD] < PER_HOUR)
         frozen &= old[:, WINDOW] - old[:, BEGAN] < FROZEN
         _close_window(old, idle[moved], ~frozen)
-        _close_hour(old, window // PER_HOUR)
-        _age(old, window // PER_WEEK)
+        _close_hour(old, window[moved] // PER_HOUR)
+        _age(old, window[moved] // PER_WEEK)
         rows[moved] = old
-    rows[new, LAYOUT], rows[new, BORN] = VERSION, window
-    rows[:, WINDOW], rows[:, HOUR], rows[:, WEEK] = window, window // PER_HOUR, window // PER_WEEK
+    rows[new, LAYOUT], rows[new, BORN] = VERSION, window[new]
+    rows[:, MINUTE], rows[:, WINDOW] = at, window
+    rows[:, HOUR], rows[:, WEEK] = window // PER_HOUR, window // PER_WEEK
+
+
+def _close_minute(rows: Matrix, at: Vector) -> None:
+    over = rows[:, MINUTE] < at
+    _learn(rows, P_MINUTE, rows[:, MINUTE_COST] * over)
+    rows[over, MINUTE_COST] = 0
 
 
 def _close_window(rows: Matrix, idle: Vector, learning: Mask) -> None:
@@ -147,7 +193,7 @@ def _close_window(rows: Matrix, idle: Vector, learning: Mask) -> None:
     after = mean * keep
     _put(rows, MEAN, np.where(learning, after, floats(rows, MEAN)))
     _put(rows, VARIANCE, np.where(learning, np.maximum(gone * keep - after * after, 0.0), floats(rows, VARIANCE)))
-    rows[:, CALLS : OUTPUT + 1] = 0
+    rows[:, CALLS : TOP_WEIGHT + 1] = 0
 
 
 def _learn(rows: Matrix, column: int, value: Vector) -> None:
@@ -196,13 +242,13 @@ def decay(seen: Vector, empty: Vector) -> Floats:
     return left
 
 
-def _close_hour(rows: Matrix, hour: int) -> None:
+def _close_hour(rows: Matrix, hour: Vector) -> None:
     over = rows[:, HOUR] < hour
     _learn(rows, P_HOUR, rows[:, HOUR_COST] * over)
     rows[over, HOUR_COST] = rows[over, RAISED] = 0
 
 
-def _age(rows: Matrix, week: int) -> None:
+def _age(rows: Matrix, week: Vector) -> None:
     """Let a week go: this one becomes the last one, and half of the back-off is forgotten."""
     weeks = week - rows[:, WEEK]
     passed = weeks > 0
@@ -215,9 +261,20 @@ def _age(rows: Matrix, week: int) -> None:
 
 
 def add(rows: Matrix, sums: Matrix) -> None:
-    """Add calls, cost, input and output of one window."""
+    """Add calls, cost, input and output of one minute."""
     rows[:, CALLS : OUTPUT + 1] += sums
     rows[:, HOUR_COST] += sums[:, COST - CALLS]
+    rows[:, MINUTE_COST] += sums[:, COST - CALLS]
+
+
+def weigh(rows: Matrix, key: Vector, ahead: Vector) -> None:
+    """Add whose most is of some calls: a key, by hash, and what it is ahead of all others together (nano-USD).
+
+    Who has more than half is found, and weighs what it is ahead at least (Boyer and Moore, MJRTY, 1981).
+    """
+    same, more = rows[:, TOP_KEY] == key, ahead - rows[:, TOP_WEIGHT]
+    rows[:, TOP_KEY] = np.where(~same & (more > 0), key, rows[:, TOP_KEY])
+    rows[:, TOP_WEIGHT] = np.where(same, rows[:, TOP_WEIGHT] + ahead, np.abs(more))
 
 
 def tell(rows: Matrix, told: Mask, figures: Unusual) -> None:

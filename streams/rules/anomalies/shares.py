@@ -28,23 +28,24 @@ COUNTED_NANO = 10**9
 
 
 def turn(orgs: Matrix, window: int) -> None:
-    """Bring organisations to a window that none of them is beyond: learn from hours that are closed, and age."""
-    hour, week = window // PER_HOUR, window // PER_WEEK
-    orgs[window - orgs[:, WINDOW] > KEPT_WINDOWS] = 0
+    """Bring organisations to a window, but for those that are beyond it: learn from closed hours, and age."""
+    at = np.maximum(orgs[:, WINDOW], window)
+    hour, week = at // PER_HOUR, at // PER_WEEK
+    orgs[at - orgs[:, WINDOW] > KEPT_WINDOWS] = 0
     new = orgs[:, LAYOUT] == 0
-    orgs[new, LAYOUT], orgs[new, BORN] = VERSION, window
-    orgs[new, HOUR], orgs[new, WEEK] = hour, week
+    orgs[new, LAYOUT], orgs[new, BORN] = VERSION, at[new]
+    orgs[new, HOUR], orgs[new, WEEK] = hour[new], week[new]
     over = np.flatnonzero(orgs[:, HOUR] < hour)
     if over.size:
         old = orgs[over]
         _close_hour(old)
-        weeks = week - old[:, WEEK]
+        weeks = week[over] - old[:, WEEK]
         for this, last in _GENERATIONS:
             old[weeks > 0, last] = old[weeks > 0, this]
             old[weeks > 0, this] = 0
             old[weeks > 1, last] = 0
         orgs[over] = old
-    orgs[:, WINDOW], orgs[:, HOUR], orgs[:, WEEK] = window, hour, week
+    orgs[:, WINDOW], orgs[:, HOUR], orgs[:, WEEK] = at, hour, week
 
 
 def _close_hour(orgs: Matrix) -> None:

@@ -1,12 +1,15 @@
 """The series of all scopes of a partition: keys, users, addresses and organisations in one table, stepped together."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from tollmeter.streams.rules.anomalies import series
 from tollmeter.streams.rules.anomalies.calls import Calls, NameHash, Sorted
 from tollmeter.streams.rules.anomalies.findings import Finding, news, told
+from tollmeter.streams.rules.anomalies.layout import WINDOW_MINUTES, Mask, Matrix, Vector
 from tollmeter.streams.rules.anomalies.limits import Limits
-from tollmeter.streams.rules.anomalies.profiles import Profiles
+from tollmeter.streams.rules.anomalies.profiles import Profiles, near
 from tollmeter.streams.rules.anomalies.unusual import mark, of_series
 
 SERIES = "series"
@@ -14,14 +17,20 @@ SERIES = "series"
 
 
 class Statistics:
-    """One row per scope; what is one key's matter is told of the key alone."""
+    """One row per scope. What is mostly one key's names the key: people hear of it by the key, if that is told of."""
 
     def __init__(self, limits: Limits, hash_of: NameHash) -> None:
         self._limits, self._hash_of = limits, hash_of
-        self.table = Profiles(series.WIDTH, series.VERSION)
+        self.table = Profiles(series.WIDTH, series.VERSION, {series.WIDTH_1: series.of_version_1})
 
-    def step(self, calls: Calls, window: int, offset: int) -> list[Finding]:
-        """Add the calls of one window; return what is news."""
+    def step(self, calls: Calls, offset: int) -> list[Finding]:
+        """Add calls, minute by minute; return what is news."""
+        found: list[Finding] = []
+        for minute in np.unique(calls.minute).tolist():
+            found += self._minute(calls.only(calls.minute == minute), minute, offset)
+        return found
+
+    def _minute(self, calls: Calls, minute: int, offset: int) -> list[Finding]:
         address = np.where(self._hash_of(calls.address) == 0, -1, calls.address)
         user = np.where(self._hash_of(calls.user) == 0, -1, calls.user)
         by = Sorted.by(np.concatenate((calls.key, user, address, calls.org)))
@@ -29,23 +38,32 @@ class Statistics:
             return []
         at = self.table.rows(by.scopes)
         rows = self.table.get(at)
-        open_ = self.table.open(at, offset) & (rows[:, series.WINDOW] <= window)
-        series.turn(rows, window)
+        open_ = self.table.open(at, offset) & near(rows, minute // WINDOW_MINUTES)
+        series.turn(rows, minute)
         sums = by.sums(np.ones(calls.size, dtype=np.int64), calls.cost_nano, calls.input, calls.output)
         series.add(rows, sums)
+        series.weigh(rows, *by.most(self._hash_of(calls.key), calls.cost_nano))
         verdict = of_series(rows, self._limits)
         fresh = news(verdict, rows, open_)
-        keys = np.isin(by.scopes, calls.key)
-        for place in np.flatnonzero(fresh & ~keys).tolist():
-            fresh[place] = not self._is_of_one_key(calls, by.scopes[place])
         mark(rows, fresh, self._limits)
-        found = told(verdict, fresh, rows, calls, by)
+        found: list[Finding] = []
+        if fresh.any():
+            keys = np.isin(by.scopes, calls.key)
+            example = self._of_one_key(rows, calls, by, fresh & ~keys)
+            verdict = replace(verdict, example=example, shows=("key",))
+            for some in (keys, ~keys):  # whoever hears of a key knows whose matter the others are
+                found += told(verdict, fresh & some, rows, calls, by)
         self.table.put(at[open_], rows[open_])
         return found
 
-    def _is_of_one_key(self, calls: Calls, scope: int) -> bool:
-        """Tell whether most of what a scope spends is one key's: then it is the key's matter."""
-        ours = (calls.user == scope) | (calls.address == scope) | (calls.org == scope)
-        cost, by = calls.cost_nano[ours], Sorted.by(calls.key[ours])
-        most = int(by.sums(cost).max(initial=0)) if by.scopes.size else 0
-        return most * 100 >= int(cost.sum()) * self._limits.unusual_use.one_key_pct
+    def _of_one_key(self, rows: Matrix, calls: Calls, by: Sorted, fresh: Mask) -> Vector:
+        """Return by scope a call of the key that most of its open window is of, -1 for none."""
+        least = 2 * self._limits.unusual_use.one_key_pct - 100  # of 60 % it is 20 % ahead of all others
+        most = rows[:, series.TOP_WEIGHT] * 100 >= rows[:, series.COST] * least
+        example, hashes = np.full(by.scopes.size, -1, dtype=np.int64), self._hash_of(calls.key)
+        for place in np.flatnonzero(fresh & most & (rows[:, series.TOP_KEY] != 0)).tolist():
+            scope = by.scopes[place]
+            ours = (calls.user == scope) | (calls.address == scope) | (calls.org == scope)
+            its = np.flatnonzero(ours & (hashes == rows[place, series.TOP_KEY]))
+            example[place] = its[0] if its.size else -1
+        return example

@@ -11,7 +11,9 @@ from tollmeter.streams.rules.anomalies.identity import INFO, NOTHING, WARNING, V
 from tollmeter.streams.rules.anomalies.layout import Mask, Matrix, Vector
 from tollmeter.streams.rules.anomalies.limits import Limits
 
-PARTS = ("cost", "hour", "per_call", "ratio", "sum")
+PARTS = ("cost", "hour", "per_call", "ratio", "sum", "minute")
+MANY = 8
+"""Means of few calls say little: they count once a window has the usual calls of a window divided by it."""
 
 
 def has_past(rows: Matrix, limits: Limits) -> Mask:
@@ -24,15 +26,16 @@ def has_past(rows: Matrix, limits: Limits) -> Mask:
 def beyond(rows: Matrix) -> Matrix:
     """Return how far each part is from its past, in percent (the sum: in hundredths); 0 where there is none.
 
-    Means of few calls say little: they count once a window has half of its usual calls, or is the dearest by itself.
+    Means count once a window has an eighth of its usual calls, or is the dearest by itself.
     """
     cost, hour = rows[:, series.COST], rows[:, series.HOUR_COST]
     windows = np.maximum(series.summed(rows, series.S_WINDOWS), 1)
     usual_calls = series.summed(rows, series.S_CALLS) // windows
-    many = (rows[:, series.CALLS] * 2 >= usual_calls) | (cost > series.peak(rows, series.P_COST))
+    many = (rows[:, series.CALLS] * MANY >= usual_calls) | (cost > series.peak(rows, series.P_COST))
     values = (cost, hour, series.per_call(rows) * many, series.ratio(rows) * many)
     found = [_percent(value, series.peak(rows, column)) for column, value in enumerate(values)]
-    return np.stack([*found, (series.open_sum(rows) * 100).astype(np.int64)])
+    minute = _percent(rows[:, series.MINUTE_COST], series.peak(rows, series.P_MINUTE))
+    return np.stack([*found, (series.open_sum(rows) * 100).astype(np.int64), minute])
 
 
 def _percent(value: Vector, before: Vector) -> Vector:
@@ -43,10 +46,17 @@ def _percent(value: Vector, before: Vector) -> Vector:
 
 
 def dear_enough(rows: Matrix, limits: Limits) -> Mask:
-    """Tell which rows' open hour costs enough to be told of."""
+    """Tell by part and row what costs enough to be told of: the open hour, for the last part the open minute."""
     figures, day = limits.unusual_use, series.usual_day(rows)
-    found: Mask = rows[:, series.HOUR_COST] >= np.maximum(figures.hour_nano, day * figures.day_pct // 100)
-    return found
+    hour = rows[:, series.HOUR_COST] >= np.maximum(figures.hour_nano, day * figures.day_pct // 100)
+    least = np.maximum(figures.minute_nano, day * figures.minute_day_permille // 1_000)
+    minute = rows[:, series.MINUTE_COST] >= least
+    return np.stack([*[hour] * (len(PARTS) - 1), minute])
+
+
+def far(rows: Matrix, limits: Limits) -> Matrix:
+    """Return how far each part is from its past where that may be told, 0 elsewhere."""
+    return beyond(rows) * (has_past(rows, limits) & dear_enough(rows, limits))
 
 
 def of_series(rows: Matrix, limits: Limits) -> Verdict:
@@ -58,8 +68,8 @@ def of_series(rows: Matrix, limits: Limits) -> Verdict:
     _, steady = series.steady(rows, figures)
     reached = np.where(steady, *(np.array(parts.values())[:, None] for parts in (figures.steady, figures.irregular)))
     reached = reached * (1_000 + rows[:, series.BACK_OFF]) // 1_000
-    over = beyond(rows) >= reached
-    fired = has_past(rows, limits) & over.any(axis=0) & dear_enough(rows, limits)
+    over = far(rows, limits) >= reached
+    fired = over.any(axis=0)
     graver = steady & ((over.sum(axis=0) > 1) | (hour * 4 >= day))
     level = np.where(fired, np.where(graver, WARNING, INFO), NOTHING)
     told = {
@@ -67,10 +77,12 @@ def of_series(rows: Matrix, limits: Limits) -> Verdict:
         "past_cost_nano": series.peak(rows, series.P_COST),
         "per_call_nano": series.per_call(rows),
         "past_per_call_nano": series.peak(rows, series.P_PER_CALL),
-        "input_per_output": series.ratio(rows) // 1_000,
-        "past_input_per_output": series.peak(rows, series.P_RATIO) // 1_000,
+        "input_per_1000_output": series.ratio(rows),
+        "past_input_per_1000_output": series.peak(rows, series.P_RATIO),
         "hour_nano": hour,
         "past_hour_nano": series.peak(rows, series.P_HOUR),
+        "minute_nano": rows[:, series.MINUTE_COST],
+        "past_minute_nano": series.peak(rows, series.P_MINUTE),
         "usual_window_nano": np.maximum(series.floats(rows, series.MEAN), 0.0).astype(np.int64),
         "usual_day_nano": day,
         "signals": (over * (1 << np.arange(len(PARTS)))[:, None]).sum(axis=0),

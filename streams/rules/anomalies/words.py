@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tollmeter.schemas.money import nano_to_text
+from tollmeter.schemas.money import used_text
 
 _CALLS = "{calls:,} calls for {cost} USD"
 _SAID = {
@@ -25,13 +25,15 @@ _SAID = {
     "minutes ahead",
 }
 _PARTS = (
-    "{cost} USD within ten minutes, at most {past_cost} before",
-    "{hour} USD within this hour, at most {past_hour} before",
-    "{per_call} USD a call, at most {past_per_call} before",
-    "{input_per_output:,} input tokens per output token, at most {past_input_per_output:,} before",
+    "{cost} USD within ten minutes, usually at most {past_cost}",
+    "{hour} USD within this hour, usually at most {past_hour}",
+    "{per_call} USD a call, usually at most {past_per_call}",
+    "{input_per_1000_output:,} input tokens per 1,000 of output, usually at most {past_input_per_1000_output:,}",
     "{cost} USD within ten minutes and more than usual for some time, usually {usual_window}",
+    "{minute} USD within this minute, usually at most {past_minute}",
 )
-"""What is said of each part of a scope's statistics, by its bit in `signals`."""
+"""What is said of each part of a scope's statistics, by its bit in `signals`: of the past, what was learned of it."""
+_UNKNOWN = "; some of these calls have no known price and count as what they may cost at most"
 KINDS = tuple(_SAID)
 """What WATCH finds."""
 _HOURLY = {
@@ -48,7 +50,7 @@ OF_HOURS = ("dominance", "new_model", "new_network", "woken", "new_hour")
 def said(kind: str, figures: Mapping[str, object]) -> str:
     """Return what a scope did, to be read behind its name. Raises `KeyError` for a figure that is missing."""
     amounts = {
-        name.removesuffix("_nano"): nano_to_text(value, 4 if "per_call" in name else 2)
+        name.removesuffix("_nano"): used_text(value)
         for name, value in figures.items()
         if name.endswith("_nano") and isinstance(value, int)
     }
@@ -56,12 +58,16 @@ def said(kind: str, figures: Mapping[str, object]) -> str:
     signals = figures.get("signals")
     bits = signals if isinstance(signals, int) else 0
     parts = "; ".join(part.format(**named) for at, part in enumerate(_PARTS) if bits >> at & 1)
-    return (_SAID | _HOURLY)[kind].format(**named, past=_past(figures), parts=parts)
+    text = (_SAID | _HOURLY)[kind].format(**named, past=_past(figures), parts=parts)
+    return text + _UNKNOWN if figures.get("unknown_price") else text
 
 
 def _past(figures: Mapping[str, object]) -> str:
     if "usual_share_pct" in figures:
-        usual = figures["usual_share_pct"]
-        return f"usually {usual} %" if usual else "it had no share before"
-    past = figures.get("past_peak", 0)
-    return f"at most {past:,} before" if past else "with no past to compare"
+        return f"usually {figures['usual_share_pct'] or 'less than 1'} %"
+    past, known = figures.get("past_peak", 0), figures.get("has_past")
+    if known:
+        return f"usually at most {past:,}" if past else "usually none"
+    if not past:
+        return "with no past to compare"
+    return f"at most {past:,} before" if known is None else f"at most {past:,} in its first hours"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,15 @@ from tollmeter.streams.rules.limits.budgets import Edge, level_of, period_level_
 from tollmeter.streams.rules.limits.policies import Budget
 from tollmeter.streams.rules.windows.dedupe import Mask
 from tollmeter.streams.rules.windows.state import State
-from tollmeter.streams.rules.windows.totals import Matrix, Vector, bucket_end_s, bucket_of, key_cost, period_text
+from tollmeter.streams.rules.windows.totals import (
+    AT_RISK,
+    Matrix,
+    Vector,
+    bucket_end_s,
+    bucket_of,
+    key_cost,
+    period_text,
+)
 
 MINUTE_US = 60_000_000
 UNTOLD_S = 1 << 40
@@ -77,13 +85,17 @@ class Passage:
         np.add.at(cost, self.scopes["api_key"][named], key_cost(self.matrix[named]))
         return cost[keys]
 
-    def key_crossing(self, scope: int, level: str, bucket: int, before: int, limit: int) -> tuple[int, int]:
-        """Return received_at (ms) of the row that carried a key's live cost beyond `limit`, and that cost."""
+    def key_crossing(self, level: str, bucket: int, scope: int, before: Matrix, limit: int) -> "Reached":
+        """Return what a key's bucket reached with the row that carried its live cost beyond `limit`.
+
+        `before`: one row, the live measures of the rows before these.
+        """
         rows = self._rows_of(scope, "api_key", level, bucket)
         rows = rows[~self.quiet[rows]]
-        totals = before + np.cumsum(key_cost(self.matrix[rows]))
+        totals = key_cost(before) + np.cumsum(key_cost(self.matrix[rows]))
         first = np.flatnonzero(totals > limit)[0]
-        return int(self.received_ms[rows[first]]), int(totals[first])
+        at_risk = int(before[0, AT_RISK] + self.matrix[rows[: first + 1], AT_RISK].sum())
+        return Reached(int(self.received_ms[rows[first]]), int(totals[first]), at_risk)
 
     def _rows_of(self, scope: int, kind: str, level: str, bucket: int) -> Vector:
         if kind in self.asked:
@@ -171,8 +183,17 @@ def _amount(bound: Budget, amount: int) -> str:
     return f"{used_text(amount) if bound.limit.measure == 'money' else f'{amount:,}'} {bound.unit}"
 
 
+class Reached(NamedTuple):
+    """Where a key's open bucket stands at the row that made it a new extreme: nano-USD, and that row's append time."""
+
+    received_ms: int
+    cost_nano: int
+    at_risk_nano: int
+    """The part of calls without a known price: what they may cost at most."""
+
+
 def spike_alert(
-    state: State, level: str, bucket: int, scope: int, cost_nano: int, peak_nano: int, limit_nano: int, received_ms: int
+    state: State, level: str, bucket: int, scope: int, reached: Reached, peak_nano: int, limit_nano: int
 ) -> Alert:
     """A key's cost in the open minute or hour is a new extreme; one alert per key, kind of window and hour."""
     hour = period_text("hour", bucket if level == "hour" else bucket // 60)
@@ -181,15 +202,20 @@ def spike_alert(
         if peak_nano
         else f"no {level} before it to compare"
     )
+    facts = {"window": level, "cost_nano": reached.cost_nano, "past_peak_nano": peak_nano, "threshold_nano": limit_nano}
+    risk = ""
+    if reached.at_risk_nano:
+        facts["at_risk_nano"] = reached.at_risk_nano
+        risk = f", of which {nano_to_text(reached.at_risk_nano)} at most, of calls without a known price"
     return _key_alert(
         state,
         scope,
         "spend_spike",
         "critical" if not peak_nano else "warning",
         hour,
-        received_ms,
-        f"spent {nano_to_text(cost_nano)} USD within one {level}; {past}",
-        {"window": level, "cost_nano": cost_nano, "past_peak_nano": peak_nano, "threshold_nano": limit_nano},
+        reached.received_ms,
+        f"spent {nano_to_text(reached.cost_nano)} USD within one {level}{risk}; {past}",
+        facts,
         level,
     )
 

@@ -59,7 +59,7 @@ COLUMNS_READ = tuple(
 )
 """The priced columns that WATCH reads."""
 Found = Callable[[State, str, int, Vector, Matrix, Matrix], list[Alert]]
-"""(state, level, bucket, scopes, measures before, measures after) of cells that were added to; what that means."""
+"""(state, level, bucket, scopes, measures before, and after) of cells that were added to; what that means."""
 
 
 def columns_read(state: State) -> tuple[str, ...]:
@@ -283,18 +283,18 @@ def _spike_alerts(
         state.touched.add((level, bucket))
         return []
     keys = np.flatnonzero(state.scopes.of_kind(scopes, "api_key"))
-    was = key_cost(state.live(level, bucket, scopes[keys], before[keys]))
+    past = state.live(level, bucket, scopes[keys], before[keys])
+    was = key_cost(past)
     is_ = was + key_cost(after[keys] - before[keys]) - passage.quiet_cost(scopes[keys], level, bucket)
     floors = state.rules.floors
-    dear = is_ > (floors.minute_nano if minute else min(floors.hour_nano, floors.new_key_hour_nano))
-    keys, was, is_ = keys[dear], was[dear], is_[dear]
-    if not keys.size:
+    if not (dear := is_ > (floors.minute_nano if minute else min(floors.hour_nano, floors.new_key_hour_nano))).any():
         return []
+    keys, past, was, is_ = keys[dear], past[dear], was[dear], is_[dear]
     peaks = state.past_peaks(scopes[keys], PEAK_MINUTE if minute else PEAK_HOUR)
     limits = spike_threshold(level, peaks, floors)
     alerts = []
     for at in np.flatnonzero((was <= limits) & (is_ > limits)).tolist():
-        scope, limit = int(scopes[keys[at]]), int(limits[at])
-        received_ms, reached = passage.key_crossing(scope, level, bucket, int(was[at]), limit)
-        alerts.append(spike_alert(state, level, bucket, scope, reached, int(peaks[at]), limit, received_ms))
+        where, limit = (level, bucket, int(scopes[keys[at]])), int(limits[at])
+        reached = passage.key_crossing(*where, past[at : at + 1], limit)
+        alerts.append(spike_alert(state, *where, reached, int(peaks[at]), limit))
     return alerts

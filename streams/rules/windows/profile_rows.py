@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from tollmeter.streams.rules.anomalies.layout import Matrix, Vector
+from tollmeter.streams.rules.anomalies.profiles import Profiles
 from tollmeter.streams.rules.anomalies.statistics import SERIES
 from tollmeter.streams.rules.windows.scopes import Scope
 from tollmeter.streams.rules.windows.state import State
@@ -58,14 +59,18 @@ def as_rows(state: State, drained: tuple[Drained, ...]) -> pl.DataFrame:
 
 
 def load(state: State, rows: pl.DataFrame) -> None:
-    """Fill a new state with saved profiles; those of another size begin anew."""
+    """Fill a new state with saved profiles: older layouts are brought to this one, unknown ones begin anew."""
     for kind, table in state.detector.tables.items():
         mine = pl.col("scope").str.starts_with(_PREFIX) if kind == SERIES else pl.col("scope") == kind
-        ours = rows.filter(mine, pl.col("state").bin.size() == 8 * table.width)
-        ours = ours.with_columns(pl.col("scope").str.strip_prefix(_PREFIX))
-        if not ours.height:
-            continue
-        numbers = [state.scopes.number(scope) for scope in ours.select("org_id", "scope", "name").iter_rows()]
-        values = np.frombuffer(b"".join(ours["state"].to_list()), dtype="<i8").reshape(ours.height, table.width)
-        stamps = ours["stamp"].cast(pl.Int64).to_numpy()
-        table.load(np.array(numbers, dtype=np.int64), values.astype(np.int64), stamps)
+        for width in (table.width, *table.older):
+            ours = rows.filter(mine, pl.col("state").bin.size() == 8 * width)
+            if ours.height:
+                _load(state, table, ours.with_columns(pl.col("scope").str.strip_prefix(_PREFIX)), width)
+
+
+def _load(state: State, table: Profiles, ours: pl.DataFrame, width: int) -> None:
+    numbers = [state.scopes.number(scope) for scope in ours.select("org_id", "scope", "name").iter_rows()]
+    saved = np.frombuffer(b"".join(ours["state"].to_list()), dtype="<i8").reshape(ours.height, width)
+    values = saved.astype(np.int64)
+    values = values if width == table.width else table.older[width](values)
+    table.load(np.array(numbers, dtype=np.int64), values, ours["stamp"].cast(pl.Int64).to_numpy())

@@ -7,16 +7,23 @@ from tollmeter.schemas.alert import Alert, Severity, alert_id, whom
 from tollmeter.streams.rules.anomalies.calls import Calls
 from tollmeter.streams.rules.anomalies.detector import LATE_MS, Detector
 from tollmeter.streams.rules.anomalies.findings import Finding
-from tollmeter.streams.rules.anomalies.layout import WINDOW_MINUTES
 from tollmeter.streams.rules.anomalies.words import OF_HOURS, said
-from tollmeter.streams.rules.windows.alerts import Passage, instant
+from tollmeter.streams.rules.windows.alerts import MINUTE_US, Passage, instant
 from tollmeter.streams.rules.windows.scopes import Scopes
-from tollmeter.streams.rules.windows.totals import CACHE_READ, ERRORS, INPUT, OUTPUT, Vector, key_cost, period_text
+from tollmeter.streams.rules.windows.totals import (
+    CACHE_READ,
+    ERRORS,
+    INPUT,
+    OUTPUT,
+    UNKNOWN_MODEL,
+    Vector,
+    key_cost,
+    period_text,
+)
 
 AHEAD_MS = 300_000
 """A call that was made so long after it came was made by a clock that is wrong."""
 _CALLED = {"api_key": "key", "client_ip": "address", "user": "user", "org": "org"}
-_WINDOW_US = WINDOW_MINUTES * 60_000_000
 # The last eight bytes of the text are enough: it is a hash itself.
 _BODY = pl.col("prompt_hash").str.pad_start(8).cast(pl.Binary).bin.tail(8)
 _BODIES = _BODY.bin.reinterpret(dtype=pl.UInt64, endianness="little")
@@ -32,10 +39,11 @@ def note(detector: Detector, passage: Passage, rows: pl.DataFrame) -> None:
         key=passage.scopes["api_key"],
         user=passage.scopes["user"],
         address=passage.scopes["client_ip"],
-        window=passage.charged_us // _WINDOW_US,
+        minute=passage.charged_us // MINUTE_US,
         received_ms=passage.received_ms,
         errors=matrix[:, ERRORS],
         cost_nano=key_cost(matrix),
+        unknown=matrix[:, UNKNOWN_MODEL],
         input=matrix[:, INPUT],
         cached=matrix[:, CACHE_READ],
         output=matrix[:, OUTPUT],
