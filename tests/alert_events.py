@@ -22,11 +22,11 @@ def alert(
     scope: str = "api_key",
     name: str = "0123456789ab3f2a",
     at: datetime = AT,
-    period: str = "2026-11-20T10",
+    period: str = "",
     text: str = "something happened",
     **facts: Any,
 ) -> Alert:
-    """An alert; the same words give the same id."""
+    """An alert, of the hour that it is raised in if no period is named; the same words give the same id."""
     return Alert(
         id=alert_id(kind, org, scope, name, period, str(number)),
         kind=kind,
@@ -34,7 +34,7 @@ def alert(
         org_id=org,
         scope=scope,
         name=name,
-        period=period,
+        period=period or f"{at:%Y-%m-%dT%H}",
         received_at=at,
         text=text,
         facts=facts,

@@ -5,6 +5,7 @@ After a failure ClickHouse is left alone for half a minute: an outage costs one 
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from tollmeter.streams.notify.evidence import Call, Cause, Causes
 from tollmeter.streams.notify.incidents import ANOMALIES
 from tollmeter.streams.notify.lifecycle import STEPS
 from tollmeter.streams.notify.notice import Notice
-from tollmeter.streams.rules.limits.periods import period_of
+from tollmeter.streams.rules.limits.periods import period_name, period_of
 
 log = logging.getLogger("tollmeter.notify")
 
@@ -76,7 +77,7 @@ class Ledger:
         found.append(causes)
         if scope == "api_key":
             others = ask(load("alert_others"), {**place, "top": OTHERS})
-            found.append(replace(causes, others=tuple((row["name"], int(row["cost_nano"])) for row in others)))
+            found.append(replace(causes, others=tuple((row["name"], row["cost_nano"]) for row in others)))
 
 
 def _at(seconds: float) -> str:
@@ -84,14 +85,32 @@ def _at(seconds: float) -> str:
 
 
 def span(notice: Notice) -> tuple[float, float]:
-    """Return the span of time that an alert is about: the open bucket or period, up to when it was raised."""
-    window, until = str(notice.facts.get("window", "hour")), notice.raised_s
+    """Return the span of time that an alert is about: its bucket or period, up to when it was raised.
+
+    Calls count where they were made: an alert that is raised behind midnight may be of the day before.
+    """
+    window, at_s, period = str(notice.facts.get("window", "hour")), notice.raised_s, notice.facts.get("period")
     if window in _SPANS_S:
-        return until // _SPANS_S[window] * _SPANS_S[window], until + 1
+        at_s = min(at_s, _hour_end_s(period) - 1)
+        return at_s // _SPANS_S[window] * _SPANS_S[window], at_s + 1
+    zone = str(notice.facts.get("timezone") or "UTC")
     try:
-        return float(period_of(window, str(notice.facts.get("timezone") or "UTC"), int(until))[0]), until + 1
+        since_s = period_of(window, zone, int(at_s))[0]
+        named = period_name(window, zone, int(at_s))
+        if not window.startswith("rolling") and period != named and len(str(period)) == len(named):
+            at_s = since_s - 1
+            since_s = period_of(window, zone, int(at_s))[0]
+        return float(since_s), at_s + 1
     except (LookupError, ValueError, OverflowError, OSError):
-        return until - 3_600, until + 1
+        return at_s - 3_600, at_s + 1
+
+
+def _hour_end_s(period: object) -> float:
+    """Return when the hour that an alert names is over; never where it names none."""
+    try:
+        return datetime.strptime(str(period), "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp() + 3_600
+    except ValueError:
+        return math.inf
 
 
 def shares(scope: str, rows: Sequence[dict[str, Any]]) -> tuple[Cause, ...]:

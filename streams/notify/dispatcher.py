@@ -11,7 +11,7 @@ from typing import Any
 
 from tollmeter.streams.notify import lifecycle
 from tollmeter.streams.notify.feedback import Feedback
-from tollmeter.streams.notify.incidents import INCIDENT, ORGANISATION, UNTOLD, Incidents, Standing, Told
+from tollmeter.streams.notify.incidents import INCIDENT, KEY, ORGANISATION, UNTOLD, Incidents, Standing, Told
 from tollmeter.streams.notify.notice import Acknowledgement, Delivery, Mute, Notice, reopened
 from tollmeter.streams.notify.outcome import Outcome
 from tollmeter.streams.notify.routes import Routes
@@ -103,6 +103,8 @@ class Dispatcher:
             return "repeat" if told.kind == notice.kind else INCIDENT
         if self._told.within(notice):
             return ORGANISATION
+        if self._told.of_key(notice):
+            return KEY
         if not consumers:
             return "no route"
         return "" if notice.kind in (STORM, "report") else self.weather.holds(notice, now_s)

@@ -33,13 +33,14 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One of the dearest calls. `cost_nano`: nano-USD."""
+    """One of the dearest calls. `cost_nano`: nano-USD; `at_most`: its price is not known, it may cost so much."""
 
     at: datetime
     cost_nano: int
     model: str
     address: str
     request_id: str
+    at_most: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class Causes:
     top: tuple[Cause, ...] = ()
     usual_nano: int | None = None
     calls: tuple[Call, ...] = ()
-    others: tuple[tuple[str, int], ...] = ()
-    """Other keys from the addresses of this one, with what they spent there (nano-USD)."""
+    others: tuple[tuple[str, int | None], ...] = ()
+    """Other keys from the addresses of this one, with what they spent there (nano-USD), None where nobody knows."""
 
 
 def money(nano: int, currency: str = "USD") -> str:
@@ -95,7 +96,7 @@ def grounds(notice: Notice, standing: Standing, causes: Causes) -> Iterator[str]
         yield "dearest calls:"
         yield from (f"  {_call(one)}" for one in causes.calls)
     if causes.others:
-        keys = (f"key {_short('api_key', name, shown(name))} ({money(cost)})" for name, cost in causes.others)
+        keys = (f"key {_short('api_key', name, shown(name))} ({_known(cost)})" for name, cost in causes.others)
         yield f"from the same addresses: {', '.join(keys)}"
     if standing.beside:
         yield f"also open: {_beside(standing.beside)}"
@@ -107,10 +108,15 @@ def _more(notice: Notice, causes: Causes) -> str:
     return f", {times(cost, usual)} × that within {span} now" if span and cost >= usual > 0 else ""
 
 
+def _known(cost: int | None) -> str:
+    return "cost not known" if cost is None else money(cost)
+
+
 def _call(call: Call) -> str:
     source = f" from {shown(call.address)}" if call.address else ""
     request = f", request {shown(call.request_id)}" if call.request_id else ""
-    return f"{call.at:%H:%M:%S} {money(call.cost_nano)} {shown(call.model)}{source}{request}"
+    upto = "at most " if call.at_most else ""
+    return f"{call.at:%H:%M:%S} {upto}{money(call.cost_nano)} {shown(call.model)}{source}{request}"
 
 
 def _beside(scopes: Sequence[Scope]) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollmeter.schemas.alert import Severity
-from tollmeter.streams.notify.incidents import in_order, nano
+from tollmeter.streams.notify.incidents import in_order, nano, window
 from tollmeter.streams.notify.notice import SEVERITIES, Notice
 
 Verdict = Literal["expected", "real"]
@@ -32,6 +32,8 @@ class Feedback(BaseModel):
     severity: Severity
     cost_nano: int = Field(default=0, ge=0)
     """The most that one of its alerts names, 0 where none names any."""
+    cost_by_window: dict[str, int] = Field(default_factory=dict)
+    """The same by the span of time that the money is of; words from before it was kept have none."""
     since_s: float
     last_s: float
     """When it was first and last raised."""
@@ -47,8 +49,20 @@ class Feedback(BaseModel):
             return False
         if notice.scope != (self.org, self.scope, self.name):
             return False
-        same = SEVERITIES.index(notice.severity) <= SEVERITIES.index(self.severity)
-        return same and (not self.cost_nano or nano(notice) < 2 * self.cost_nano)
+        if SEVERITIES.index(notice.severity) > SEVERITIES.index(self.severity):
+            return False
+        cost = nano(notice)
+        # what was fine for an hour is not for a minute: money of a span that nobody judged is told
+        most = self.cost_by_window.get(window(notice), 0) if self.cost_by_window else self.cost_nano
+        return cost == 0 or cost < 2 * most if self.cost_nano else True
+
+
+def _by_window(members: Sequence[Notice]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in members:
+        if cost := nano(one):
+            found[window(one)] = max(cost, found.get(window(one), 0))
+    return found
 
 
 def judged(members: Sequence[Notice], verdict: Verdict, until_s: float, by: str, reason: str, at_s: float) -> Feedback:
@@ -65,6 +79,7 @@ def judged(members: Sequence[Notice], verdict: Verdict, until_s: float, by: str,
         kinds=tuple(sorted({one.kind for one in members})),
         severity=max((one.severity for one in members), key=SEVERITIES.index),
         cost_nano=max(map(nano, members)),
+        cost_by_window=_by_window(members),
         since_s=first.raised_s,
         last_s=last.raised_s,
         until_s=until_s if verdict == "expected" else 0.0,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tollmeter.schemas.json_values import loads
-from tollmeter.streams.notify.incidents import ANOMALIES
+from tollmeter.streams.notify.incidents import ANOMALIES, KEY
 from tollmeter.streams.notify.notice import SEVERITIES, Scope
 
 Row = Mapping[str, Any]
@@ -18,7 +18,10 @@ KINDS = tuple(sorted(ANOMALIES))
 
 
 def incidents(rows: Iterable[Row]) -> list[Incident]:
-    """Group alerts by incident: those that go on first, then by money at stake. Rows are in order of time."""
+    """Group alerts by incident: those that go on first, then by money at stake. Rows are in order of time.
+
+    What is told by the incident of a key alone, of its user, address or organisation, is not listed beside it.
+    """
     groups: dict[tuple[str, Scope], list[tuple[Row, Document]]] = {}
     for row in rows:
         event = loads(row["event"])
@@ -26,7 +29,8 @@ def incidents(rows: Iterable[Row]) -> list[Incident]:
         if isinstance(data, dict) and data.get("kind") in ANOMALIES:
             scope = str(data.get("org_id", "")), str(data.get("scope", "")), str(data.get("name", ""))
             groups.setdefault((str(row["incident"]), scope), []).append((row, event))
-    made = [_incident(*key, members) for key, members in groups.items()]
+    told = {key: rows for key, rows in groups.items() if any(row["held"] != KEY for row, _ in rows)}
+    made = [_incident(*key, members) for key, members in told.items()]
     return sorted(made, key=lambda one: (one["state"] == "resolved", -(one["cost_nano"] or 0), one["since"], one["id"]))
 
 
@@ -34,14 +38,15 @@ def _incident(identity: str, scope: Scope, members: list[tuple[Row, Document]]) 
     data = [event["data"] for _, event in members]
     times = sorted(str(event.get("time", "")) for _, event in members)
     gravest = max(data, key=lambda one: (_rank(one), _nano(one)))
-    told = [str(row["body"]) for row, _ in members if row["body"] and row["held"] in ("", "storm", "cap")]
-    text = told[-1] if told else str(gravest.get("text", ""))
+    told = [row for row, _ in members if row["held"] in ("", "storm", "cap")]
+    bodies = [str(row["body"]) for row in told if row["body"]]
+    text = bodies[-1] if bodies else str(gravest.get("text", ""))
     return {
         "id": identity,
         "org_id": scope[0],
         "scope": scope[1],
         "name": scope[2],
-        "state": _state({str(row["state"]) for row, _ in members}),
+        "state": _state([str(row["state"]) for row, _ in members], [str(row["state"]) for row in told]),
         "turns": max(int(row["turn"] or 1) for row, _ in members),
         "severity": str(gravest.get("severity", "")),
         "cost_nano": max(map(_nano, data)) or None,  # a rule about tokens names no money: not known, and not 0
@@ -55,10 +60,12 @@ def _incident(identity: str, scope: Scope, members: list[tuple[Row, Document]]) 
     }
 
 
-def _state(states: set[str]) -> str:
-    if states == {"resolved"}:
+def _state(states: list[str], told: list[str]) -> str:
+    """Return the state: somebody takes care of it while what people were told last of it is acknowledged."""
+    if set(states) == {"resolved"}:
         return "resolved"
-    return "acknowledged" if "acknowledged" in states else "open"
+    going = [state for state in told if state != "resolved"] or states
+    return "acknowledged" if going[-1] == "acknowledged" else "open"
 
 
 def _rank(data: Document) -> int:

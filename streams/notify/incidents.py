@@ -19,8 +19,8 @@ AGAIN_S = 900.0
 REOPENS_S = 6 * 3_600.0
 SHARE_PCT = 60
 """A key that has so much of what its organisation's incident is about is told beside it."""
-INCIDENT, ORGANISATION = "incident", "organisation"
-UNTOLD = ("old", "muted", "expected", "repeat", INCIDENT, ORGANISATION, "no route")
+INCIDENT, ORGANISATION, KEY = "incident", "organisation", "key"
+UNTOLD = ("old", "muted", "expected", "repeat", INCIDENT, ORGANISATION, KEY, "no route")
 """Why nobody at all hears of an alert: it counts for no storm and no cap."""
 _Subject = tuple[str, Scope]
 
@@ -77,8 +77,17 @@ class Told:
         if scope == "org" or notice.kind not in ANOMALIES or told is None or not self._open.get(whole):
             return False
         part, total = nano(notice), nano(told)
-        comparable = part and total and notice.facts.get("window") == told.facts.get("window")
+        comparable = part and total and window(notice) == window(told)
         return bool(comparable) and not graver(notice, told) and part * 100 < total * SHARE_PCT
+
+    def of_key(self, notice: Notice) -> bool:
+        """Tell whether people hear of it by an incident of the key that most of it is of: told, open, as grave."""
+        org, scope, _ = notice.scope
+        key = INCIDENT, (org, "api_key", str(notice.facts.get("key", "")))
+        told = self._last.get(key)
+        if scope == "api_key" or notice.kind not in ANOMALIES or told is None or not self._open.get(key):
+            return False
+        return not graver(notice, told)
 
 
 class Turn(NamedTuple):
@@ -195,6 +204,11 @@ def nano(notice: Notice) -> int:
     """Return the money that an alert names, 0 where it names none."""
     value = notice.facts.get("cost_nano")
     return value if isinstance(value, int) else 0
+
+
+def window(notice: Notice) -> str:
+    """Return the span of time that its money is of."""
+    return str(notice.facts.get("window", ""))
 
 
 def in_order(notices: Iterable[Notice]) -> list[Notice]:

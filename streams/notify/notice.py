@@ -48,8 +48,8 @@ class Notice(BaseModel):
     state: Literal["open", "acknowledged", "resolved"] = "open"
     opened_s: float
     held: str = ""
-    """Why nobody is told at once: muted, expected, repeat, incident, organisation, old, storm, cap, no route; empty
-    when the consumers are."""
+    """Why nobody is told at once: muted, expected, repeat, incident, organisation, key, old, storm, cap, no route;
+    empty when the consumers are."""
     incident: str = ""
     """The id of the incident that an anomaly belongs to; empty for other kinds."""
     turn: int = 1

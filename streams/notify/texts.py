@@ -53,6 +53,8 @@ def _late_spend(facts: Facts, causes: Causes) -> str:
 def _spike(facts: Facts, causes: Causes) -> str:
     cost, window = facts["cost_nano"], facts["window"]
     text = f"{whom(facts)} spent {money(cost)} within {'an' if window == 'hour' else 'a'} {window}"
+    if risk := facts.get("at_risk_nano"):
+        text += f", of which {money(risk)} at most, of calls without a known price"
     usual, peak = causes.usual_nano, facts.get("past_peak_nano")
     if window == "hour" and usual:
         return f"{text}, {times(cost, usual)} × its usual"

@@ -125,6 +125,43 @@ def test_what_is_expected_is_quiet_while_it_is_as_it_was() -> None:
     assert held(7, 9, cost_nano=10 * USD) == "", "the time is over"
 
 
+def test_what_was_expected_of_an_hour_is_not_expected_of_a_minute() -> None:
+    dispatcher = new_dispatcher(cooldown="1m", quiet="1h")
+    seen = [alert(number=1, cost_nano=100 * USD, window="hour"), alert(number=2, cost_nano=2 * USD, window="minute")]
+    said = judged([take(dispatcher, one, T) for one in seen], "expected", T + 99 * HOUR, "ann", "", T)
+    assert said.cost_by_window == {"hour": 100 * USD, "minute": 2 * USD}
+    expected = [
+        said.expects(take(dispatcher, alert(number=n, cost_nano=usd * USD, window=window), T), T)
+        for n, (usd, window) in enumerate(((199, "hour"), (3, "minute"), (4, "minute"), (3, "ten_minutes")), 10)
+    ]
+    assert expected == [True, True, False, False]
+    old = said.model_copy(update={"cost_by_window": {}})
+    assert old.expects(take(dispatcher, alert(number=20, cost_nano=199 * USD, window="minute"), T), T)
+
+
+@pytest.mark.parametrize(
+    ("key", "severity", "held"),
+    [
+        pytest.param({"key": "0123456789ab3f2a"}, "warning", "key", id="mostly of the key that people know of"),
+        pytest.param({"key": "0123456789ab3f2a"}, "critical", "", id="graver than it"),
+        pytest.param({"key": "another"}, "warning", "", id="of a key that nobody was told of"),
+        pytest.param({}, "warning", "", id="of no single key"),
+    ],
+)
+@pytest.mark.parametrize("scope", ["user", "client_ip", "org"])
+def test_what_is_one_keys_matter_is_told_by_the_key_if_that_is_told(
+    scope: str, key: dict[str, str], severity: Severity, held: str
+) -> None:
+    dispatcher = new_dispatcher(quiet="1h")
+    its = take(dispatcher, alert("unusual_use", number=1, severity="warning"), T)
+    assert its.held == ""
+    other = alert("unusual_use", scope=scope, name="" if scope == "org" else "ann", number=2, severity=severity, **key)
+    assert take(dispatcher, other, T + 1).held == held
+    dispatcher.sweep(T + 9 * HOUR)
+    later_on = alert("unusual_use", scope=scope, name="bob", number=3, at=later(9 * HOUR), **key)
+    assert take(dispatcher, later_on, T + 9 * HOUR).held == "", "the key's incident is over"
+
+
 def test_a_word_about_an_incident_says_what_it_was() -> None:
     dispatcher = new_dispatcher()
     first = take(dispatcher, alert("fan_out", number=1, cost_nano=3 * USD), T)
@@ -204,3 +241,13 @@ def test_the_list_has_the_text_that_people_got_and_keeps_incidents_of_one_key_ap
         ("i2", "again", ["since: now"], 2, 1),
         ("i1", "what people read", ["since: then"], 1, 0),
     ]
+
+
+def test_an_incident_that_grew_behind_an_acknowledgement_is_open_and_what_a_key_tells_is_not_listed() -> None:
+    first, second, user = (alert(number=n, at=later(n)) for n in range(3))
+    taken = row(first, "acknowledged", incident="i1")
+    its = row(user, "open", incident="i2", held="key")
+    repeat = row(second, "open", incident="i1", held="incident")
+    assert [(i["id"], i["state"]) for i in incidents([taken, repeat, its])] == [("i1", "acknowledged")]
+    grown = row(second, "open", incident="i1")
+    assert [(i["id"], i["state"]) for i in incidents([taken, grown, its])] == [("i1", "open")]

@@ -15,6 +15,7 @@ from tollmeter.streams.notify.evidence import Cause, Causes, money
 from tollmeter.streams.notify.notice import Notice
 from tollmeter.streams.rules.anomalies.words import HOURLY
 from tollmeter.streams.rules.anomalies.words import KINDS as SUSPICIONS
+from tollmeter.streams.rules.anomalies.words import said as in_words
 
 KINDS = (
     "budget",
@@ -117,6 +118,13 @@ def test_a_leaking_key() -> None:
             "key …3f2a of acme spent 12.00 USD within an hour; it has no past to compare with",
         ),
         (
+            alert("spend_spike", cost_nano=12 * 10**9, at_risk_nano=9 * 10**9, past_peak_nano=0, window="hour"),
+            (
+                "key …3f2a of acme spent 12.00 USD within an hour, of which 9.00 USD at most, of calls without a known "
+                "price; it has no past to compare with"
+            ),
+        ),
+        (
             alert("ingest_loop", input_tokens=1_234_567, output_tokens=8, window="hour"),
             "key …3f2a of acme took in 1,234,567 tokens within an hour and put out 8: it looks like a loop",
         ),
@@ -138,7 +146,7 @@ def test_a_leaking_key() -> None:
             alert("same_body", repeats=1_000, past_peak=2, calls=1_010, cost_nano=10**7, window="ten_minutes"),
             (
                 "key …3f2a of acme sent one body about 1,000 times within ten minutes, at most 2 before: "
-                "1,010 calls for 0.01 USD"
+                "1,010 calls for 0.0100 USD"
             ),
         ),
         (
@@ -256,3 +264,66 @@ def test_span_of_an_alert(window: str, start: str) -> None:
     since, until = span(notice(alert(window=window, at=datetime(2026, 11, 20, 10, 17, tzinfo=UTC))))
     assert datetime.fromtimestamp(since, UTC).strftime("%H:%M") == start
     assert until == datetime(2026, 11, 20, 10, 17, 1, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("kind", "window", "period", "at", "since", "until"),
+    [
+        pytest.param("fan_out", "hour", "2026-11-20T09", "10:00:04", "20 09:00:00", "20 10:00:00", id="an hour before"),
+        pytest.param(
+            "fan_out", "ten_minutes", "2026-11-20T09", "10:00:04", "20 09:50:00", "20 10:00:00", id="its last"
+        ),
+        pytest.param("spend_spike", "minute", "2026-11-20T09", "10:00:04", "20 09:59:00", "20 10:00:00", id="a minute"),
+        pytest.param(
+            "off_season", "hour", "2026-11-20T09", "10:00:00", "20 09:00:00", "20 10:00:00", id="asked behind it"
+        ),
+        pytest.param(
+            "unlike_peers", "day", "2026-11-19", "00:00:00", "19 00:00:00", "20 00:00:00", id="a day, at its end"
+        ),
+        pytest.param(
+            "budget", "day", "2026-11-19", "00:00:02", "19 00:00:00", "20 00:00:00", id="a day, behind midnight"
+        ),
+        pytest.param(
+            "late_spend", "day", "2026-11-19", "00:00:00", "19 00:00:00", "20 00:00:00", id="a day that is over"
+        ),
+    ],
+)
+def test_evidence_is_of_the_time_that_an_alert_is_about(
+    kind: str, window: str, period: str, at: str, since: str, until: str
+) -> None:
+    """What is received, or asked, just behind the end of an hour is of that hour; the new one has no calls yet."""
+    raised = datetime.fromisoformat(f"2026-11-20T{at}+00:00")
+    found = span(notice(alert(kind, window=window, period=period, at=raised)))
+    assert [datetime.fromtimestamp(one, UTC).strftime("%d %H:%M:%S") for one in found] == [since, until]
+
+
+def test_amounts_have_the_digits_that_they_need_and_what_is_learned_in_part_is_called_usual() -> None:
+    facts = {"cost_nano": 4_000_000, "past_cost_nano": 900_000, "per_call_nano": 21_000, "past_per_call_nano": 7_000}
+    facts |= {"hour_nano": 3 * 10**9, "past_hour_nano": 10**9, "usual_day_nano": 5 * 10**9, "usual_window_nano": 0}
+    facts |= {"input_per_1000_output": 900, "past_input_per_1000_output": 400, "minute_nano": 10**9}
+    facts |= {"past_minute_nano": 10**8, "signals": 0b101101, "unknown_price": 1}
+    assert in_words("unusual_use", facts) == (
+        "is beyond its last one to two weeks: 0.0040 USD within ten minutes, usually at most 0.0009; "
+        "0.000021000 USD a call, usually at most 0.000007000; "
+        "900 input tokens per 1,000 of output, usually at most 400; "
+        "1.00 USD within this minute, usually at most 0.10; an hour of 3.00 USD, where a whole day is usually 5.00 USD"
+        "; some of these calls have no known price and count as what they may cost at most"
+    )
+
+
+@pytest.mark.parametrize(
+    ("past", "words"),
+    [
+        ({"has_past": 1, "past_peak": 12}, "usually at most 12"),
+        ({"has_past": 1, "past_peak": 0}, "usually none"),
+        ({"has_past": 0, "past_peak": 3}, "at most 3 in its first hours"),
+        ({"has_past": 0, "past_peak": 0}, "with no past to compare"),
+        ({"past_peak": 7}, "at most 7 before"),  # of an alert from before this was said
+    ],
+)
+def test_no_past_and_a_past_without_any_are_told_apart(past: dict[str, int], words: str) -> None:
+    facts = {"errors": 80, "calls": 100, **past}
+    assert (
+        in_words("error_storm", facts)
+        == f"had 80 failed calls of 100 within ten minutes, {words}: it looks like retries"
+    )

@@ -12,7 +12,8 @@ ARRAY JOIN [
     ('cached input', ifNull(e.cost_cache_read_nano, 0)),
     ('cache writes', ifNull(e.cost_cache_write_nano, 0)),
     ('output', ifNull(e.cost_output_nano, 0)),
-    ('other', ifNull(e.cost_other_nano, 0))
+    ('other', ifNull(e.cost_other_nano, 0)),
+    ('without a known price', ifNull(e.at_risk_nano, 0))
 ] AS piece
 WHERE e.event_time >= {since:DateTime64(6, 'UTC')} AND e.event_time < {until:DateTime64(6, 'UTC')}
     AND e.status != 'VOID' AND e.org_id = {org_id:String}
