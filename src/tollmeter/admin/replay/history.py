@@ -60,7 +60,7 @@ class History:
             found += self._fold_minute(minute)
             advance(minute.height)
         snapshot(self._state)  # what a checkpoint holds may be forgotten once nobody looks back at it
-        return sorted(found, key=lambda alert: (alert.received_at, alert.id))
+        return sorted(found, key=lambda alert: alert.received_at)  # of one instant as found: keys first
 
     def _minutes(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
         made = self._placed(rows)
