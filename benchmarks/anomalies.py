@@ -39,7 +39,6 @@ from benchmarks.nab import read_all as read_nab
 from tollmeter.streams.rules.anomalies import series
 from tollmeter.streams.rules.anomalies.calls import Calls
 from tollmeter.streams.rules.anomalies.detector import Detector
-from tollmeter.streams.rules.anomalies.findings import Finding
 from tollmeter.streams.rules.anomalies.layout import WIDTH
 from tollmeter.streams.rules.anomalies.statistics import Statistics
 from tollmeter.streams.rules.anomalies.unusual import beyond, has_past
@@ -81,15 +80,8 @@ def identity(keys: list[Key], addresses: Array, seed: int, starts: Starts) -> Fo
         leaks = [leaked(kind, keys[number], number, window, addresses) for number, kind in begun[window]]
         detector.note(Calls.joined([traffic.of(window, spread=not starts), *leaks]))
         for finding in detector.step(window):
-            if not _told_by_key(finding, found, window):
-                found[finding.scope, finding.kind].append((window, finding.level))
+            found[finding.scope, finding.kind].append((window, finding.level))
     return dict(found)
-
-
-def _told_by_key(finding: Finding, found: Found, window: int) -> bool:
-    """Tell whether people hear of it by the key that most of it is of."""
-    its = found.get((finding.names.get("key", -1), finding.kind), [])
-    return any(window - at < EPISODE and level >= finding.level for at, level in its)
 
 
 def episodes(windows: list[tuple[int, int]], least: int = 1) -> list[int]:

@@ -81,7 +81,7 @@ class Told:
         return bool(comparable) and not graver(notice, told) and part * 100 < total * SHARE_PCT
 
     def of_key(self, notice: Notice) -> bool:
-        """Tell whether people hear of it by an incident of the key that most of it is of: told, open, as grave."""
+        """Tell whether people hear of it by an incident of the key that it names: told, open, as grave."""
         org, scope, _ = notice.scope
         key = INCIDENT, (org, "api_key", str(notice.facts.get("key", "")))
         told = self._last.get(key)

@@ -17,7 +17,11 @@ SERIES = "series"
 
 
 class Statistics:
-    """One row per scope. What is mostly one key's names the key: people hear of it by the key, if that is told of."""
+    """One row per scope. What is one key's matter of an address or organisation is told of the key alone.
+
+    What is one key's of a user names the key: people hear of it by the key if that is told of, and else of the user,
+    who may be one of many behind it.
+    """
 
     def __init__(self, limits: Limits, hash_of: NameHash) -> None:
         self._limits, self._hash_of = limits, hash_of
@@ -45,25 +49,29 @@ class Statistics:
         series.weigh(rows, *by.most(self._hash_of(calls.key), calls.cost_nano))
         verdict = of_series(rows, self._limits)
         fresh = news(verdict, rows, open_)
-        mark(rows, fresh, self._limits)
         found: list[Finding] = []
         if fresh.any():
-            keys = np.isin(by.scopes, calls.key)
-            example = self._of_one_key(rows, calls, by, fresh & ~keys)
-            verdict = replace(verdict, example=example, shows=("key",))
-            for some in (keys, ~keys):  # whoever hears of a key knows whose matter the others are
+            keys, users = np.isin(by.scopes, calls.key), np.isin(by.scopes, user)
+            of_one = self._of_one_key(rows) & ~keys
+            fresh &= ~of_one | users
+            verdict = replace(verdict, example=self._example(rows, calls, by, fresh & of_one), shows=("key",))
+            mark(rows, fresh, self._limits)
+            for some in (keys, ~keys):  # whoever hears of a key knows whose matter a user's is
                 found += told(verdict, fresh & some, rows, calls, by)
         self.table.put(at[open_], rows[open_])
         return found
 
-    def _of_one_key(self, rows: Matrix, calls: Calls, by: Sorted, fresh: Mask) -> Vector:
-        """Return by scope a call of the key that most of its open window is of, -1 for none."""
-        least = 2 * self._limits.unusual_use.one_key_pct - 100  # of 60 % it is 20 % ahead of all others
-        most = rows[:, series.TOP_WEIGHT] * 100 >= rows[:, series.COST] * least
+    def _of_one_key(self, rows: Matrix) -> Mask:
+        """Tell of which rows one key has most of the open window: of 60 % it is 20 % ahead of all others together."""
+        least = 2 * self._limits.unusual_use.one_key_pct - 100
+        found: Mask = rows[:, series.TOP_WEIGHT] * 100 >= rows[:, series.COST] * least
+        found &= rows[:, series.TOP_KEY] != 0
+        return found
+
+    def _example(self, rows: Matrix, calls: Calls, by: Sorted, users: Mask) -> Vector:
+        """Return by user a call of the key that most of the open window is of, -1 for none among these."""
         example, hashes = np.full(by.scopes.size, -1, dtype=np.int64), self._hash_of(calls.key)
-        for place in np.flatnonzero(fresh & most & (rows[:, series.TOP_KEY] != 0)).tolist():
-            scope = by.scopes[place]
-            ours = (calls.user == scope) | (calls.address == scope) | (calls.org == scope)
-            its = np.flatnonzero(ours & (hashes == rows[place, series.TOP_KEY]))
+        for place in np.flatnonzero(users).tolist():
+            its = np.flatnonzero((calls.user == by.scopes[place]) & (hashes == rows[place, series.TOP_KEY]))
             example[place] = its[0] if its.size else -1
         return example
