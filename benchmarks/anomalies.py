@@ -46,6 +46,8 @@ from tollmeter.streams.rules.windows.anomalies import SpikeFloors, spike_thresho
 from tollmeter.streams.watch.thresholds import shipped_limits
 
 HOUR = 6
+STEPS = 60
+"""Steps of ten seconds in a window."""
 FLOORS = SpikeFloors(10**9, 5 * 10**9, 10 * 10**9, 3)
 PAST_DAYS = 8
 
@@ -66,11 +68,15 @@ def placed(keys: list[Key], seed: int, kind: str) -> Starts:
     return {(number, kind): int(rng.integers(5 * PER_DAY, last[number])) for number in range(len(keys))}
 
 
+def new_detector() -> Detector:
+    """Return production's detector, for scopes that are numbers."""
+    names = np.arange(4_000_000, dtype=np.int64) * 0x9E3779B1 % (1 << 61) + 1
+    return Detector(shipped_limits(), lambda n: names[n], lambda n: n // 256 * 0x9E3779B1 % (1 << 61) + 1)
+
+
 def identity(keys: list[Key], addresses: Array, seed: int, starts: Starts) -> Found:
     """Run production's detector over the traffic of all keys, with these leaks in it; without any, minute by minute."""
-    names = np.arange(4_000_000, dtype=np.int64) * 0x9E3779B1 % (1 << 61) + 1
-    detector = Detector(shipped_limits(), lambda n: names[n], lambda n: n // 256 * 0x9E3779B1 % (1 << 61) + 1)
-    traffic = Traffic(keys, addresses, seed)
+    detector, traffic = new_detector(), Traffic(keys, addresses, seed)
     begun: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for leak, start in starts.items():
         for window in range(start, start + LEAK_WINDOWS):
@@ -82,6 +88,37 @@ def identity(keys: list[Key], addresses: Array, seed: int, starts: Starts) -> Fo
         for finding in detector.step(window):
             found[finding.scope, finding.kind].append((window, finding.level))
     return dict(found)
+
+
+def told_after(keys: list[Key], addresses: Array, kind: str, seed: int) -> dict[str, float]:
+    """Return after how many seconds leaks of a kind are told, their calls spread evenly over their first window.
+
+    Quantiles of those that are told in it. A leak costs a usual dear window, or two dollars, in its ten minutes, so a
+    rule with a floor of one dollar may wait for half of them.
+    """
+    detector, traffic, starts = new_detector(), Traffic(keys, addresses, 0), placed(keys, seed, kind)
+    begins: dict[int, list[int]] = defaultdict(list)
+    for (number, _), start in starts.items():
+        begins[start].append(number)
+    seconds: list[int] = []
+    for window in range(traffic.windows):
+        detector.note(traffic.of(window))
+        detector.step(window * (STEPS + 1))
+        leaks = {number: leaked(kind, keys[number], number, window, addresses) for number in begins[window]}
+        of_scope = {_shown_by(kind, number, addresses): number for number in leaks}
+        for step in range(STEPS if leaks else 0):
+            detector.note(
+                Calls.joined([leak.only(np.arange(leak.size) * STEPS // leak.size == step) for leak in leaks.values()])
+            )
+            found = detector.step(window * (STEPS + 1) + step + 1)
+            ours = {finding.scope for finding in found if finding.kind == kind} & of_scope.keys()
+            seconds += [(step + 1) * 600 // STEPS for scope in ours if of_scope.pop(scope, None) is not None]
+    return {f"p{pct}": float(np.percentile(seconds, pct)) for pct in (10, 50, 90)} | {"told": len(seconds)}
+
+
+def _shown_by(kind: str, number: int, addresses: Array) -> int:
+    """Return the scope that a leak of a key is told of."""
+    return int(addresses[(number * 37 + 500) % addresses.size]) if kind == "shared_address" else number
 
 
 def episodes(windows: list[tuple[int, int]], least: int = 1) -> list[int]:
@@ -139,7 +176,7 @@ def recall(keys: list[Key], addresses: Array, clean: Found, seeds: range) -> dic
         starts = placed(keys, seed, kind)
         found = identity(keys, addresses, 0, starts)
         for (number, _), start in starts.items():
-            scope = int(addresses[(number * 37 + 500) % addresses.size]) if kind == "shared_address" else number
+            scope = _shown_by(kind, number, addresses)
             before = {window for window, _ in clean.get((scope, kind), [])}
             span = range(start, start + LEAK_WINDOWS)
             windows = [w for w, _ in found.get((scope, kind), []) if w in span and w not in before]
@@ -253,6 +290,7 @@ def measure(seeds: int) -> dict[str, Any]:
         "identity": {
             "synthetic": "addresses, bodies, models, errors and prices are drawn; traffic and volumes are real",
             "recall": recall(keys, addresses, clean, range(1, seeds + 1)),
+            "seconds": {kind: told_after(keys, addresses, kind, 1) for kind in LEAKS},
         },
         "money": {
             "synthetic": "minutes are drawn from windows of ten",
