@@ -323,7 +323,7 @@ _LISTED = {
             src/tollmeter/broker/policies.py src/tollmeter/broker/registry.py
             src/tollmeter/cli/run.py src/tollmeter/embedded/environment.py src/tollmeter/embedded/http_answer.py
             src/tollmeter/embedded/state.py src/tollmeter/server/doors/litellm.py src/tollmeter/server/known.py
-            src/tollmeter/server/pages/session.py src/tollmeter/server/remembered.py
+            src/tollmeter/server/pages/session.py
             src/tollmeter/server/proxy/fall_back.py src/tollmeter/stacks.py src/tollmeter/traffic/poison.py
             streams/engine/probes.py streams/ledger/stage.py streams/notify/commands.py
             streams/notify/journal.py streams/notify/stage.py

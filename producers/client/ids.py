@@ -6,6 +6,7 @@ import threading
 import time
 
 _STEPS_PER_MS = 4096
+_FRACTIONS = [f"{step:03x}" for step in range(_STEPS_PER_MS)]
 
 
 class Ids:
@@ -20,6 +21,19 @@ class Ids:
         """Return a new id and the present time in microseconds since 1970 UTC. For any thread."""
         with self._lock:
             return self.make()
+
+    def many(self, count: int) -> list[str]:
+        """Return so many new ids, in order, for a caller that holds a lock of its own."""
+        first = max(time.time_ns() * _STEPS_PER_MS // 1_000_000, self._last + 1)
+        self._last = first + count - 1
+        heads = {}
+        for millis in range(first >> 12, (self._last >> 12) + 1):
+            heads[millis] = f"{millis >> 16:08x}-{millis & 0xFFFF:04x}-7"
+        tails = f"{self._bits(60 * count):0{15 * count}x}"
+        return [
+            f"{heads[stamp >> 12]}{_FRACTIONS[stamp & 0xFFF]}-9{tails[at : at + 3]}-{tails[at + 3 : at + 15]}"
+            for at, stamp in zip(range(0, 15 * count, 15), range(first, first + count), strict=True)
+        ]
 
     def make(self) -> tuple[str, int]:
         """`next` for a caller that holds a lock of its own."""

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from tests.laws.test_server_doors import CLOUD, EVENT, LITELLM, NOW_US, USAGE, Everybody
+from tests.laws.test_server_doors import CLOUD, EVENT, LITELLM, NOW_US, SEEDS, USAGE, Everybody
 from tollmeter.producers.extract.usage import OTHER_TOKENS
 from tollmeter.schemas.event import MAX_TAGS
 from tollmeter.server.auth import Caller
 from tollmeter.server.door import Bad, Call, Posted
-from tollmeter.server.doors import cloudevents, ingest, litellm
+from tollmeter.server.doors import cloudevents, ingest, litellm, otlp
 from tollmeter.server.events import EventMaker, Made
 from tollmeter.server.problems import Problem
 
@@ -74,11 +74,38 @@ def test_a_mark_before_utf_8_is_no_harm_and_another_utf_is_named(module: Any) ->
         assert (refused.value.status, refused.value.code) == (400, "not_utf8")
 
 
+@pytest.mark.parametrize("module", [ingest, cloudevents, litellm])
+def test_half_a_character_costs_no_call(module: Any) -> None:
+    document = {ingest: EVENT | {"feature": "$"}, cloudevents: CLOUD | {"subject": "$"}}.get(
+        module, LITELLM | {"end_user": "$"}
+    )
+    name = {ingest: "feature"}.get(module, "user_id")
+    for written, read in {
+        r"a\ud83d": "a?",
+        r"\uDE00b": "?b",
+        r"\ud83d\ude00": "😀",
+        r"\ud83d\ud83d\ude00": "?😀",
+        r"\\ud83d": r"\ud83d",
+        r"\\\ud83d\"": r"\?" + '"',
+    }.items():
+        whole = json.dumps([document, document]).replace("$", written).encode()
+        first, second = module.read(posted(whole)).entries
+        assert first.fields[name] == second.fields[name] == read
+
+
+def test_half_a_character_in_a_prompt_costs_no_span() -> None:
+    [traces] = (door for door in otlp.DOORS if door.path == "/v1/traces")
+    prompt = {"key": "gen_ai.input.messages", "value": {"stringValue": "$"}}
+    document = json.dumps(SEEDS["/v1/traces"][0]).replace('"attributes": [', f'"attributes": [{json.dumps(prompt)}, ')
+    reading = traces.read(posted(document.replace("$", r"cut \ud83d").encode()))
+    assert [type(entry) for entry in reading.entries] == [Call]
+
+
 # -- CloudEvents
 
 
-def cloud(**data: object) -> dict[str, object]:
-    return {**CLOUD, "data": {"model": "gpt-4o", **data}}
+def cloud(**data: object) -> dict[str, Any]:
+    return CLOUD | {"data": {"model": "gpt-4o", **data}}
 
 
 @pytest.mark.parametrize(

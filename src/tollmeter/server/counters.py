@@ -4,6 +4,8 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
+from tollmeter.server.columns import Used
+
 
 class Counters:
     """Counts by door, fate, code and status; never by key, address or user."""
@@ -45,6 +47,14 @@ class Counters:
             if type(took_ms) is int:
                 self.timed += 1
                 self.took_ms += took_ms
+
+    def used_all(self, used: Used) -> None:
+        """Add what several stored calls used."""
+        with self._lock:
+            self.metered += used.metered
+            self.tokens.update(input=used.input, output=used.output)
+            self.timed += used.timed
+            self.took_ms += used.took_ms
 
     def fate(self, name: str) -> int:
         """Return the events of all doors that ended so."""

@@ -6,6 +6,7 @@ body, calls `read`, gives ids, writes, and calls `answer` with what became of ea
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 from tollmeter.server.problems import Headers
@@ -39,6 +40,20 @@ class Bad(NamedTuple):
     status: int = 400
 
 
+Column = Sequence[Any]
+"""The values of one field, one for each call; None where a call leaves it out."""
+
+
+class Events(NamedTuple):
+    """Usage events of one body, each member of its kind, column by column.
+
+    `names` are what ids are made of where the events have none of their own that are UUIDs; () where nothing is.
+    """
+
+    columns: dict[str, Column]
+    names: Sequence[str] = ()
+
+
 @dataclass(slots=True)
 class Reading:
     """What stands in a body, in its order; `ignored` counts by reason what is meant to be no call."""
@@ -60,6 +75,9 @@ class Result(NamedTuple):
     status: int = 0
 
 
+_FATE = itemgetter(Result._fields.index("fate"))
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a body whose calls are where `durable` says: in Kafka, or in the spool on disk."""
@@ -72,7 +90,7 @@ class Outcome:
 
     def count(self, fate: Fate) -> int:
         """Return how many entries ended so."""
-        return sum(result.fate == fate for result in self.results)
+        return list(map(_FATE, self.results)).count(fate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,5 +131,7 @@ class Door:
     busy_status: int = 429
     deprecated: bool = False
     schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    columns: Callable[[Posted], Events | None] | None = None
+    """A quick way to read a body whose entries are all plain usage events; it returns None for any other."""
     answers: Mapping[int, Any] = field(default_factory=dict)
     """What it answers when calls were taken: the shapes by status; None for an answer without a body."""

@@ -27,15 +27,15 @@ from tollmeter.schemas.texts import MAX_TEXT_CHARS
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-class _OddError(Exception):
-    """The event goes the general way."""
+class OddError(Exception):
+    """What is to be encoded goes the general way."""
 
 
 Encoder = Callable[[object], bytes]
 
 
 @lru_cache(maxsize=65_536)
-def _long(number: int) -> bytes:
+def long(number: int) -> bytes:
     """Return a number as Avro has it: zigzag, seven bits a byte."""
     rest = (number << 1) ^ (number >> 63)
     out = bytearray()
@@ -46,64 +46,67 @@ def _long(number: int) -> bytes:
     return bytes(out)
 
 
-_LENGTHS = [_long(number) for number in range(2_048)]
+_LENGTHS = [long(number) for number in range(2_048)]
 
 
 @lru_cache(maxsize=16_384)
 def _text(value: object) -> bytes:
     if type(value) is not str or len(value) > MAX_TEXT_CHARS:
-        raise _OddError
+        raise OddError
     data = value.encode()
     return _LENGTHS[len(data)] + data
 
 
 def _count(value: object) -> bytes:
     if type(value) is not int or not 0 <= value <= MAX_TOKENS:
-        raise _OddError
-    return _LENGTHS[value] if value < 2_048 else _long(value)
+        raise OddError
+    return _LENGTHS[value] if value < 2_048 else long(value)
 
 
 def _optional(most: int) -> Encoder:
+    @lru_cache(maxsize=16_384, typed=True)
     def encode(value: object) -> bytes:
         if type(value) is not int or not 0 <= value <= most:
-            raise _OddError
-        return b"\x02" + _long(value)
+            raise OddError
+        return b"\x02" + long(value)
 
     return encode
 
 
 def _word(words: tuple[str, ...]) -> Encoder:
-    known = {word: _long(place) for place, word in enumerate(words)}
+    known = {word: long(place) for place, word in enumerate(words)}
 
+    @lru_cache(typed=True)
     def encode(value: object) -> bytes:
         if type(value) is not str or value not in known:
-            raise _OddError
+            raise OddError
         return known[value]
 
     return encode
 
 
+@lru_cache(typed=True)
 def _flag(value: object) -> bytes:
     if type(value) is not bool:
-        raise _OddError
+        raise OddError
     return b"\x01" if value else b"\x00"
 
 
 def _moment(value: object) -> bytes:
     if type(value) is not int:
-        raise _OddError
-    return _long(value)
+        raise OddError
+    return long(value)
 
 
 def _event_id(value: object) -> bytes:
     if type(value) is not str or _ID.fullmatch(value) is None:
-        raise _OddError
+        raise OddError
     return b"H" + value.encode()  # 36 characters
 
 
 def _tags(value: object) -> bytes:
     if type(value) is not dict or len(value) > MAX_TAGS:
-        raise _OddError
+        raise OddError
     return _pairs(tuple(value.items()))
 
 
@@ -115,30 +118,30 @@ def _pairs(items: tuple[tuple[object, object], ...]) -> bytes:
     for pair in items:
         for text in pair:
             if type(text) is not str or len(text) > MAX_TAG_CHARS:
-                raise _OddError
+                raise OddError
             parts.append(_text(text))
     return b"".join([*parts, b"\x00"])
 
 
 def _units(value: object) -> bytes:
     if type(value) is not dict or len(value) > MAX_TAGS:
-        raise _OddError
+        raise OddError
     if not value:
         return b"\x00"
     parts = [_LENGTHS[len(value)]]
     for name, amount in value.items():
         if type(amount) is not float or not 0 <= amount <= 1e9:
-            raise _OddError
+            raise OddError
         parts += [_text(name), pack("<d", amount)]
     return b"".join([*parts, b"\x00"])
 
 
 _NANO, _INT = 10**12, 2**31 - 1
-_COUNTERS = (
+COUNTERS = (
     *("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
     *("output_tokens", "reasoning_tokens"),
 )
-_PARTS = frozenset(_COUNTERS) - {"input_tokens", "output_tokens"}
+PARTS = frozenset(COUNTERS) - {"input_tokens", "output_tokens"}
 _SPECIAL: dict[str, Encoder] = {
     "event_id": _event_id,
     "occurred_at": _moment,
@@ -151,13 +154,18 @@ _SPECIAL: dict[str, Encoder] = {
     "extra_units": _units,
     "total_tokens": _optional(MAX_TOTAL_TOKENS),
     "backfill": _flag,
-    **dict.fromkeys(_COUNTERS, _count),
+    **dict.fromkeys(COUNTERS, _count),
     **dict.fromkeys(("http_status", "latency_ms", "ttft_ms", "prompt_chars"), _optional(_INT)),
     **dict.fromkeys(("est_cost_nano", "reported_cost_nano"), _optional(_NANO)),
 }
 
 
-class _Plan(NamedTuple):
+_ENUMS = ("billing_scope", "processing", "status", "usage_source")
+TEXTS = (*_ENUMS, *(name for name in codec.FIELDS if name not in _SPECIAL))
+"""Fields that are text, without id and time."""
+
+
+class Plan(NamedTuple):
     """How events with these fields are written: what comes first, then each value and the constant bytes behind it."""
 
     head: bytes
@@ -165,27 +173,27 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(maxsize=4_096)
-def _plan(names: tuple[str, ...], constants: tuple[tuple[str, str], ...]) -> _Plan:
-    """Raises `_OddError` for a field that no event has."""
-    fixed = dict(constants)
+def plan_of(names: tuple[str, ...], constants: tuple[tuple[str, str], ...]) -> Plan:
+    """Return how events with these fields are written. Raises `OddError` for a field that no event has."""
     if not set(names) <= set(codec.FIELDS):
-        raise _OddError
+        raise OddError
     head, steps = codec.SINGLE_OBJECT_HEADER, list[tuple[str, Encoder, bytes]]()
     for name in codec.FIELDS:
         if name in names:
             steps.append((name, _SPECIAL.get(name, _text), b""))
             continue
-        default = _text(fixed[name]) if name in fixed else _default(name)
+        default = default_of(name, constants)
         if steps:
             before = steps[-1]
             steps[-1] = (before[0], before[1], before[2] + default)
         else:
             head += default
-    return _Plan(head, tuple(steps))
+    return Plan(head, tuple(steps))
 
 
-def _default(name: str) -> bytes:
-    value = codec.DEFAULTS[name]
+def default_of(name: str, constants: tuple[tuple[str, str], ...]) -> bytes:
+    """Return what a field that is left out is."""
+    value = dict(constants).get(name, codec.DEFAULTS.get(name))
     return b"\x00" if value is None else _SPECIAL.get(name, _text)(value)
 
 
@@ -194,31 +202,31 @@ class EventEncoder:
 
     def __init__(self, defaults: Mapping[str, str], pepper: str) -> None:
         self._defaults, self._pepper = dict(defaults), pepper
-        self._constants = tuple(sorted(defaults.items()))
+        self.constants = tuple(sorted(defaults.items()))
 
     def encode(self, fields: dict[str, Any]) -> bytes:
         """Return a whole event, with its id and its time in microseconds, as bytes. Raises `RefusedError`."""
         try:
             return self._plainly(fields)
-        except (_OddError, UnicodeEncodeError, TypeError):  # what cannot be hashed is no text
+        except (OddError, UnicodeEncodeError, TypeError):  # what cannot be hashed is no text
             event_id, at = str(fields["event_id"]), fields["occurred_at"]
             return to_bytes(build(Entry(0, event_id, at, None, fields), self._defaults, self._pepper))
 
     def _plainly(self, fields: dict[str, Any]) -> bytes:
-        plan = _plan(tuple(fields), self._constants)
+        plan = plan_of(tuple(fields), self.constants)
         parts = [plan.head]
         for name, encode, behind in plan.steps:
             parts += (encode(fields[name]), behind)
-        if _PARTS.intersection(fields) and counter_problem(*(fields.get(name, 0) for name in _COUNTERS)):
-            raise _OddError
+        if PARTS.intersection(fields) and counter_problem(*(fields.get(name, 0) for name in COUNTERS)):
+            raise OddError
         sum_ = fields.get("input_tokens", 0) + fields.get("output_tokens", 0)
         if total_problem(fields.get("total_tokens"), sum_):
-            raise _OddError
+            raise OddError
         if holds_secret(_texts(fields)):
-            raise _OddError
+            raise OddError
         data = b"".join(parts)
         if len(data) > MAX_EVENT_BYTES:
-            raise _OddError
+            raise OddError
         return data
 
 

@@ -1,5 +1,6 @@
 """A call as a door read it becomes the bytes of a usage event: whose it is, when, under which id."""
 
+from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -9,8 +10,9 @@ from tollmeter.producers.client.encoding import RefusedError
 from tollmeter.producers.client.ids import Ids
 from tollmeter.producers.extract.clean import with_tag
 from tollmeter.server.auth import Caller, Directory, TrackingToken
-from tollmeter.server.door import Bad, Call
-from tollmeter.server.encode import EventEncoder
+from tollmeter.server.columns import Used, encoded, used
+from tollmeter.server.door import Bad, Call, Events
+from tollmeter.server.encode import EventEncoder, OddError
 from tollmeter.server.times import out_of_reach, to_micros
 
 NAMESPACE = UUID("6d2f3a52-0a0e-5d3c-9a51-0d4a6b6f7a10")
@@ -28,6 +30,16 @@ class Made(NamedTuple):
     stable: bool
     fields: dict[str, Any]
     body: bytes
+
+
+class Columns(NamedTuple):
+    """Several events ready to be written, and what they used. `stable`: sent again they have the same ids."""
+
+    orgs: Sequence[str]
+    ids: Sequence[str]
+    stable: bool
+    bodies: list[bytes]
+    used: Used
 
 
 class EventMaker:
@@ -58,6 +70,26 @@ class EventMaker:
         except RefusedError as refused:
             return Bad(call.place, "bad_field", str(refused))
         return Made(fields["org_id"], event_id, stable, fields, body)
+
+    def make_all(self, events: Events, caller: Caller, now_us: int) -> "Columns | None":
+        """Return several events at once, the same as `make` one by one; None for what only that can tell."""
+        columns = dict(events.columns)
+        count = len(columns["model_sent"])
+        if not caller.may_set_identity and columns.keys() & {"org_id", *_IDENTITY}:
+            return None
+        orgs = [org or caller.org_id for org in columns.get("org_id", [None] * count)]
+        try:
+            at = [now_us] * count if "occurred_at" not in columns else list(map(to_micros, columns["occurred_at"]))
+            if out_of_reach(min(at), now_us) or out_of_reach(max(at), now_us):
+                return None
+            ids = columns.get("event_id") or (
+                [id_of_name(f"0:{name}") for name in events.names] if events.names else self._ids.many(count)
+            )
+            columns |= {"event_id": ids, "occurred_at": at, "org_id": orgs}
+            bodies = encoded(columns, self._encoder.constants)
+            return Columns(orgs, ids, bool(events.names) or "event_id" in events.columns, bodies, used(columns))
+        except (OddError, ValueError):  # the general way says what is wrong
+            return None
 
     def _attribute(self, fields: dict[str, Any], caller: Caller, token: TrackingToken | None) -> None:
         """Fill in organisation, user and group: of the token, else as the body says if its key may, else of the key."""

@@ -8,6 +8,10 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import repeat
+from operator import attrgetter
+from typing import get_args
 
 import msgspec
 from starlette.types import Receive
@@ -15,14 +19,15 @@ from starlette.types import Receive
 from tollmeter.server.auth import Caller
 from tollmeter.server.body import Held, Room, read_body
 from tollmeter.server.counters import Counters
-from tollmeter.server.door import Answer, Bad, Door, Durable, Fate, Outcome, Posted, Reading, Result
+from tollmeter.server.door import Answer, Bad, Door, Durable, Events, Fate, Outcome, Posted, Reading, Result
 from tollmeter.server.events import EventMaker, Made
 from tollmeter.server.problems import Problem
-from tollmeter.server.remembered import Key, Remembered, content_of, key_of
+from tollmeter.server.remembered import Key, Remembered, contents_of
 from tollmeter.server.writer import NotDurableError, Writer
 
 _UNBELIEVED = b"x-tollmeter-identity-ignored"
 """Header that says of how many calls organisation, user or group did not count, since the key may not set them."""
+_CODE, _FATE = attrgetter("code"), attrgetter("fate")
 _REPEAT = "the same event id with other content was taken already: the first one counts"
 
 
@@ -31,9 +36,9 @@ class _Batch:
     """The entries of one body on their way. `results` by place in the body, None where the fate is open."""
 
     results: list[Result | None]
-    fresh: list[tuple[int, Made, Key | None, bytes]] = field(default_factory=list)
-    mine: dict[Key, bytes] = field(default_factory=dict)
-    later: list[tuple[int, Made, Key, bytes]] = field(default_factory=list)
+    fresh: list[tuple[int, Made, Key | None, int]] = field(default_factory=list)
+    mine: dict[Key, int] = field(default_factory=dict)
+    later: list[tuple[int, Made, Key, int]] = field(default_factory=list)
     """Those that another request is writing, or an earlier entry of this one."""
 
 
@@ -51,15 +56,28 @@ class Ingest:
         with Held(self._room) as held:
             body = await read_body(receive, posted.headers, most, held)
             posted = Posted(posted.headers, posted.query, body)
-            try:
-                reading = door.read(posted)
-            except RecursionError:
-                raise Problem(400, "too_deep", "the body is nested too deeply") from None
-            results, durable, unbelieved = await self.take(reading, caller)
+            events = door.columns(posted) if door.columns is not None else None
+            taken = await self._take_all(events, caller) if events is not None else None
+            reading = Reading([]) if taken is not None else _read(door, posted)
+            results, durable, unbelieved = taken or await self.take(reading, caller)
         outcome = Outcome(results, durable, reading.single, reading.ignored, request_id)
         self._count(door, outcome)
         answer = door.answer(posted, outcome)
         return answer._replace(headers=[*answer.headers, (_UNBELIEVED, b"%d" % unbelieved)]) if unbelieved else answer
+
+    async def _take_all(self, events: Events, caller: Caller) -> tuple[list[Result], Durable, int] | None:
+        """Write the events of a body at once; None where they must be looked at one by one. Raises `Problem` 503."""
+        made = self._maker.make_all(events, caller, time.time_ns() // 1_000)
+        if made is None:
+            return None
+        contents: dict[Key, int] = {}
+        if made.stable:
+            contents = dict(zip(zip(made.orgs, made.ids, strict=True), contents_of(made.bodies), strict=True))
+            if len(contents) < len(made.ids) or not self._remembered.knows_none(contents):
+                return None
+        durable = await self._store(contents, made.bodies)
+        self.counters.used_all(made.used)
+        return _accepted(made.ids), durable, 0
 
     async def take(self, reading: Reading, caller: Caller) -> tuple[list[Result], Durable, int]:
         """Write the calls of a body. Raises `Problem` 503.
@@ -86,13 +104,9 @@ class Ingest:
     def _sort(self, batch: _Batch, place: int, name: str, made: Made) -> None:
         """Decide whether an event is fresh, a repeat, or waits for the fate of another one."""
         if not made.stable:
-            batch.fresh.append((place, made, None, b""))
+            batch.fresh.append((place, made, None, 0))
             return
-        try:
-            key, content = key_of(made.org_id, made.event_id), content_of(made.fields)
-        except ValueError:
-            batch.results[place] = Result(name, "rejected", "", "bad_field", "event_id: no UUID", 400)
-            return
+        key, [content] = (made.org_id, made.event_id), contents_of([made.body])
         before = self._remembered.content_of(key)
         if before is not None:
             batch.results[place] = _repeat(name, made.event_id, before == content)
@@ -102,23 +116,26 @@ class Ingest:
             batch.mine[key] = content
             batch.fresh.append((place, made, key, content))
 
-    async def _write(self, batch: _Batch) -> Durable:
-        keys = [(key, content) for _, _, key, content in batch.fresh if key is not None]
-        for key, content in keys:
-            self._remembered.begin(key, content)
+    async def _store(self, contents: Mapping[Key, int], bodies: list[bytes]) -> Durable:
+        """Write events, and remember those that have an identity once they are written. Raises `Problem` 503."""
+        self._remembered.begin(contents)
         written = False
         try:
-            durable = await self._writer.write([made.body for _, made, _, _ in batch.fresh])
+            durable = await self._writer.write(bodies)
             written = True
         except NotDurableError as error:
             raise unavailable(str(error)) from None
         finally:
-            for key, _ in keys:
-                self._remembered.end(key, written=written)
+            self._remembered.end(contents, written=written)
+        self.counters.durable[durable] += len(bodies)
+        return durable
+
+    async def _write(self, batch: _Batch) -> Durable:
+        contents = {key: content for _, _, key, content in batch.fresh if key is not None}
+        durable = await self._store(contents, [made.body for _, made, _, _ in batch.fresh])
         for place, made, _, _ in batch.fresh:
             batch.results[place] = Result("", "accepted", made.event_id)
             self.counters.used(made.fields)
-        self.counters.durable[durable] += len(batch.fresh)
         batch.fresh = []
         return durable
 
@@ -132,13 +149,28 @@ class Ingest:
 
     def _count(self, door: Door, outcome: Outcome) -> None:
         counters = self.counters
-        for result in outcome.results:
-            counters.events[door.path, result.fate] += 1
-            if result.code:
+        for fate in get_args(Fate):
+            if count := outcome.count(fate):
+                counters.events[door.path, fate] += count
+        if outcome.count("accepted") < len(outcome.results):
+            for result in filter(_CODE, outcome.results):
                 counters.rejected[door.path, result.code] += 1
         for reason, count in outcome.ignored.items():
             counters.ignored[door.path, reason] += count
         counters.identity_ignored = self._maker.identity_ignored
+
+
+def _read(door: Door, posted: Posted) -> Reading:
+    try:
+        return door.read(posted)
+    except RecursionError:
+        raise Problem(400, "too_deep", "the body is nested too deeply") from None
+
+
+def _accepted(ids: Sequence[str]) -> list[Result]:
+    """Return the result of each, without a call of Python's for each."""
+    fates = zip(repeat(""), repeat("accepted"), ids, repeat(""), repeat(""), repeat(0))
+    return list(map(partial(tuple.__new__, Result), fates))
 
 
 def _repeat(name: str, event_id: str, same: bool) -> Result:
@@ -167,6 +199,8 @@ class Entry(msgspec.Struct, kw_only=True):
 
 def listed(results: Sequence[Result], query: Mapping[str, str]) -> list[Entry]:
     """Return what an answer says entry by entry: all with `?results=all`, else those that were not accepted."""
+    if query.get("results") != "all" and list(map(_FATE, results)).count("accepted") == len(results):
+        return []
     return [
         Entry(
             i=number,

@@ -1,5 +1,6 @@
 """JSON from outside: one document, an array or lines, entry by entry, and a bad one costs no neighbour."""
 
+import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 
@@ -9,17 +10,22 @@ from tollmeter.server.door import Bad
 from tollmeter.server.problems import Problem
 
 MAX_EVENT_BYTES = 32 * 1024
+LINES = frozenset(("application/x-ndjson", "application/jsonl", "application/ndjson"))
 TOO_DEEP = Bad("", "too_deep", "nested too deeply")
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""An escape in JSON; its group is half of a pair, alone."""
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def entries(body: bytes, media_type: str, most: int) -> tuple[list[bytes], bool]:
     """Return the JSON of each entry of a body, and whether the body is a single object. Raises `Problem` 400 or 413."""
-    text = _in_utf8(body).strip()
+    text = readable(body).strip()
     if not text:
         raise Problem(400, "empty", "the body is empty: send a JSON object, an array, or a line for each call")
-    if media_type in ("application/x-ndjson", "application/jsonl", "application/ndjson"):
+    if media_type in LINES:
         lines = [line for line in text.split(b"\n") if line.strip()]
         return _bounded(lines, most), False
     if not text.startswith(b"["):
@@ -30,10 +36,15 @@ def entries(body: bytes, media_type: str, most: int) -> tuple[list[bytes], bool]
         raise not_json(error) from None
 
 
-def _in_utf8(body: bytes) -> bytes:
-    """Return the body without the mark that some systems put before UTF-8. Raises `Problem` 400 for another UTF."""
+def readable(body: bytes) -> bytes:
+    """Return JSON without the mark before UTF-8, each half of a character that was cut apart as a question mark.
+
+    Such halves are what JavaScript writes of a text that it cuts within an emoji. Raises `Problem` 400 for another UTF.
+    """
     if body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 0 in body[:4]:
         raise Problem(400, "not_utf8", "the body is no UTF-8, in which JSON is sent (RFC 8259), but UTF-16 or the like")
+    if b"\\ud" in body or b"\\uD" in body:
+        body = _ESCAPE.sub(lambda found: b"?" if found[1] else found[0], body)
     return body.removeprefix(BOM_UTF8)
 
 

@@ -5,16 +5,20 @@ id is remembered once it is written, never before: until then a repeat waits for
 """
 
 import asyncio
-import json
 from collections import OrderedDict
-from collections.abc import Mapping
-from hashlib import blake2b
+from collections.abc import Iterable, Mapping
+from itertools import repeat
+from operator import itemgetter
 
-import msgspec
+from tollmeter.schemas import codec
 
 LIMIT = 200_000
-Key = tuple[str, bytes]
-_APART = frozenset({"event_id", "occurred_at"})
+Key = tuple[str, str]
+"""What an id is remembered by: within its organisation."""
+Flying = tuple[int, "asyncio.Future[bool]"]
+_ID_BYTES, _TIME_BYTES = 37, 8
+"""How long id and time are in Avro, at the head of an event: of every time between 2001 and 2100."""
+_said = itemgetter(slice(len(codec.SINGLE_OBJECT_HEADER) + _ID_BYTES + _TIME_BYTES, None))
 
 
 class Remembered:
@@ -22,45 +26,40 @@ class Remembered:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._written: OrderedDict[Key, bytes] = OrderedDict()
-        self._flying: dict[Key, tuple[bytes, asyncio.Future[bool]]] = {}
+        self._written: OrderedDict[Key, int] = OrderedDict()
+        self._flying: dict[Key, Flying] = {}
 
-    def content_of(self, key: Key) -> bytes | None:
+    def content_of(self, key: Key) -> int | None:
         """Return the content that an id was written with, None when it was not, or too long ago."""
         return self._written.get(key)
 
-    def flying(self, key: Key) -> "tuple[bytes, asyncio.Future[bool]] | None":
+    def flying(self, key: Key) -> Flying | None:
         """Return content and fate (True: written) of an id that another request is writing now."""
         return self._flying.get(key)
 
-    def begin(self, key: Key, content: bytes) -> None:
-        """Say that an id is on its way. `end` follows, whatever happens."""
-        self._flying[key] = (content, asyncio.get_running_loop().create_future())
+    def knows_none(self, keys: Iterable[Key]) -> bool:
+        """Tell whether all of these are new."""
+        return self._written.keys().isdisjoint(keys) and self._flying.keys().isdisjoint(keys)
 
-    def end(self, key: Key, *, written: bool) -> None:
-        """Say what became of it."""
-        content, fate = self._flying.pop(key)
-        if not fate.done():
-            fate.set_result(written)
+    def begin(self, contents: Mapping[Key, int]) -> None:
+        """Say that ids are on their way, together. `end` follows, whatever happens."""
+        fate = asyncio.get_running_loop().create_future()
+        self._flying.update(zip(contents, zip(contents.values(), repeat(fate)), strict=False))
+
+    def end(self, contents: Mapping[Key, int], *, written: bool) -> None:
+        """Say what became of them."""
+        for fate in {fate for _, fate in map(self._flying.pop, contents)}:
+            if not fate.done():
+                fate.set_result(written)
         if written:
-            self._written[key] = content
-            if len(self._written) > self._limit:
+            self._written.update(contents)
+            while len(self._written) > self._limit:
                 self._written.popitem(last=False)
 
     def __len__(self) -> int:
         return len(self._written)
 
 
-def key_of(org_id: str, event_id: str) -> Key:
-    """Return what an id is remembered by: within its organisation."""
-    return org_id, bytes.fromhex(event_id.replace("-", ""))
-
-
-def content_of(fields: Mapping[str, object]) -> bytes:
-    """Return a digest of what an event says, but for its id and time: a repeat may carry a later one."""
-    said = {name: value for name, value in fields.items() if name not in _APART}
-    try:
-        text = msgspec.msgpack.encode(said, order="deterministic")
-    except OverflowError:  # a number of more than 64 bits, where a name was meant
-        text = json.dumps(said, sort_keys=True).encode()
-    return blake2b(text, digest_size=8).digest()
+def contents_of(bodies: Iterable[bytes]) -> list[int]:
+    """Return digests of what encoded events say, but for their ids and times: a repeat may carry a later one."""
+    return list(map(hash, map(_said, bodies)))

@@ -15,7 +15,7 @@ from tollmeter.schemas.cloudevents import event_id_of
 from tollmeter.server import replies
 from tollmeter.server.door import Answer, Bad, Call, Door, Outcome, Posted, Reading
 from tollmeter.server.doors import event_body
-from tollmeter.server.json_body import MAX_EVENT_BYTES, TOO_DEEP, entries, not_json, places
+from tollmeter.server.json_body import MAX_EVENT_BYTES, TOO_DEEP, entries, not_json, places, readable
 from tollmeter.server.problems import Problem
 
 MAX_EVENTS = 1_000
@@ -78,7 +78,7 @@ def _binary(posted: Posted) -> dict[str, Any]:
         name.removeprefix("ce-"): unquote(value) for name, value in posted.headers.items() if name.startswith("ce-")
     }
     try:
-        document["data"] = msgspec.json.decode(posted.body)
+        document["data"] = msgspec.json.decode(readable(posted.body))
     except msgspec.DecodeError as error:
         raise not_json(error) from None
     return document

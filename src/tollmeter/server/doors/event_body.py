@@ -4,6 +4,9 @@ Types are as strict as there: a number is no text, text is no number, and null i
 """
 
 import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from operator import attrgetter
 from types import UnionType
 from typing import Any
 
@@ -13,8 +16,8 @@ from msgspec import UNSET, UnsetType
 from tollmeter.producers.extract.clean import with_tag
 from tollmeter.producers.telemetry.facts import SUSPECT
 from tollmeter.schemas import codec
-from tollmeter.server.door import Bad, Call
-from tollmeter.server.json_body import TOO_DEEP
+from tollmeter.server.door import Bad, Call, Column, Events
+from tollmeter.server.json_body import MAX_EVENT_BYTES, TOO_DEEP
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 TOKEN = "tracking_token"  # noqa: S105 - the name of a member
@@ -47,6 +50,57 @@ EventBody = msgspec.defstruct(
 )
 """The members of an event, each of its kind, null, or left out."""
 _decoder = msgspec.json.Decoder(EventBody)
+_ABSENT = {UnsetType, type(None)}
+_ANY_UUID = re.compile(_UUID.pattern, re.IGNORECASE)
+
+
+@lru_cache(maxsize=4_096)
+def _members(names: tuple[str, ...]) -> Callable[[object], tuple[object, ...]]:
+    return attrgetter(*names)
+
+
+def _named_by(events: Sequence[object], first: Iterable[str]) -> tuple[str, ...]:
+    """Return the members that these events name: those of the first, where no other event names more."""
+    names = ("event_id", "model_sent", *(name for name in first if name not in ("event_id", "model_sent")))
+    others = tuple(name for name in _MEMBERS if name not in names)
+    if len(others) < 2:  # of one name there would be no tuples
+        return tuple(_MEMBERS)
+    said_none = list(map(_members(others), events)).count((UNSET,) * len(others))
+    return names if said_none == len(events) else tuple(_MEMBERS)
+
+
+def columns_of(found: list[bytes], key: str) -> Events | None:
+    """Return the events of several objects by their members; None where one of them is no plain event."""
+    if len(found) < 2 or max(map(len, found)) > MAX_EVENT_BYTES:
+        return None
+    try:
+        events = list(map(_decoder.decode, found))
+        names = _named_by(events, msgspec.json.decode(found[0]))
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    columns: dict[str, Column] = {}
+    for name, column in zip(names, zip(*map(_members(names), events), strict=True), strict=True):
+        kinds = set(map(type, column))
+        if not kinds <= _ABSENT:
+            columns[name] = [None if one is UNSET else one for one in column] if UnsetType in kinds else column
+    if TOKEN in columns or not all(columns.get("model_sent", [""])):
+        return None
+    return _named(columns, key)
+
+
+def _named(columns: dict[str, Column], key: str) -> Events | None:
+    """Return the events with what their ids are made of; None where they differ in that."""
+    ids = columns.get("event_id")
+    if ids is None:
+        return Events(columns, [f"key:{key}#{place}" for place in range(len(columns["model_sent"]))] if key else ())
+    if None in ids:
+        return None
+    if all(map(_UUID.fullmatch, ids)):
+        return Events(columns)
+    if any(map(_ANY_UUID.fullmatch, ids)) or not all(ids) or max(map(len, ids)) > 256:
+        return None
+    del columns["event_id"]
+    return Events(columns, list(map("id:".__add__, ids)))
 
 
 def is_uuid(text: str) -> bool:

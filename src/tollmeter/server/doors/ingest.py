@@ -12,9 +12,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tollmeter.schemas.event import MAX_TOKENS, MAX_TOTAL_TOKENS
 from tollmeter.server import replies
-from tollmeter.server.door import Answer, Bad, Call, Door, Outcome, Posted, Reading
+from tollmeter.server.door import Answer, Bad, Call, Door, Events, Outcome, Posted, Reading
 from tollmeter.server.doors import event_body
-from tollmeter.server.json_body import MAX_EVENT_BYTES, TOO_DEEP, entries, places
+from tollmeter.server.json_body import LINES, MAX_EVENT_BYTES, TOO_DEEP, entries, places
 from tollmeter.server.times import to_micros
 
 MAX_CALLS = 1_000
@@ -58,10 +58,22 @@ _MORE = (("cache_read_tokens", "cached_tokens"), *((name, name) for name in _SAM
 """Fields of the event and members of the body that most calls leave out."""
 
 
+def columns(posted: Posted) -> Events | None:
+    """Return the events of a body that holds several and nothing else."""
+    if not posted.body.startswith(b"[") and posted.media_type not in LINES:
+        return None
+    found, _ = entries(posted.body, posted.media_type, MAX_CALLS)
+    return event_body.columns_of(found, _key(posted))
+
+
+def _key(posted: Posted) -> str:
+    return posted.headers.get("idempotency-key", "").strip()
+
+
 def read(posted: Posted) -> Reading:
     """Return the calls of a body."""
     found, single = entries(posted.body, posted.media_type, MAX_CALLS)
-    key = posted.headers.get("idempotency-key", "").strip()
+    key = _key(posted)
     made = [
         _entry(raw, name, f"{key}#{place}" if key and not single else key)
         for place, (raw, name) in enumerate(zip(found, places(single, len(found)), strict=True))
@@ -145,6 +157,7 @@ DOORS = (
         "Take one call, or up to 1,000",
         machine=False,
         schemas=_SCHEMAS,
+        columns=columns,
         answers=replies.ANSWERS,
     ),
     Door(

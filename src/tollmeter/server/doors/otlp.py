@@ -12,6 +12,7 @@ from tollmeter.producers.telemetry.reading import UnreadableError
 from tollmeter.schemas.escapes import many_lines
 from tollmeter.server.door import Answer, Bad, Call, Door, Outcome, Posted, Reading
 from tollmeter.server.json_answer import json_bytes
+from tollmeter.server.json_body import readable
 from tollmeter.server.otlp import Encoding, read_logs, read_traces
 from tollmeter.server.problems import Problem
 
@@ -34,7 +35,8 @@ def _reader(read: Callable[[bytes, Encoding], Telemetry]) -> Callable[[Posted], 
     def reading(posted: Posted) -> Reading:
         """Return the calls of a body. Raises `Problem` when it is none of OTLP's."""
         try:
-            found = read(posted.body, _encoding(posted))
+            encoding = _encoding(posted)
+            found = read(readable(posted.body) if encoding == "json" else posted.body, encoding)
         except UnreadableError as error:
             raise Problem(400, "not_otlp", str(error)) from None
         entries: list[Call | Bad] = [Call(call.place, call.fields) for call in found.calls]
