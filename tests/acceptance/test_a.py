@@ -24,7 +24,7 @@ from tollmeter.schemas.secrets import key_id
 pytestmark = ROW
 
 ROOT = Path(__file__).parents[2]
-DOUBTS = {"unpriced", "usd_at_risk", "estimated", "corrected", "failed"}
+DOUBTS = {"refused", "unpriced", "usd_at_risk", "estimated", "corrected", "failed"}
 LINE_KEYS = "t severity request_id client_ip model_sent model_used prompt_chars usage est_cost api_key_id timestamp"
 
 

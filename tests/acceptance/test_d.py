@@ -211,7 +211,7 @@ def meet(line: Line, org: str, key: str, page: Any) -> None:
     assert json.loads(sent.stdout)["status"] == "stored", sent.stdout
     page.locator("tbody tr").wait_for()
     assert "0.0045" in page.locator("tbody tr").inner_text()
-    shown = page.locator("tbody tr td:nth-child(10)").inner_text()
+    shown = page.locator("tbody tr td:nth-child(2)").inner_text()
     link = page.locator("#csv").get_attribute("href")
     with page.expect_download() as download:
         page.locator("#csv").click()

@@ -17,7 +17,7 @@ from tollmeter.producers.http.meter import Meter
 
 pytestmark = ROW
 
-DOUBTS = {"unpriced", "usd_at_risk", "estimated", "corrected", "failed"}
+DOUBTS = {"refused", "unpriced", "usd_at_risk", "estimated", "corrected", "failed"}
 ROOT = Path(__file__).parents[2]
 
 
