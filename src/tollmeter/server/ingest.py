@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from operator import attrgetter
-from typing import get_args
 
 import msgspec
 from starlette.types import Receive
@@ -149,10 +148,10 @@ class Ingest:
 
     def _count(self, door: Door, outcome: Outcome) -> None:
         counters = self.counters
-        for fate in get_args(Fate):
-            if count := outcome.count(fate):
-                counters.events[door.path, fate] += count
-        if outcome.count("accepted") < len(outcome.results):
+        fates = list(map(_FATE, outcome.results))
+        for fate in set(fates):
+            counters.events[door.path, fate] += fates.count(fate)
+        if fates.count("accepted") < len(fates):
             for result in filter(_CODE, outcome.results):
                 counters.rejected[door.path, result.code] += 1
         for reason, count in outcome.ignored.items():
