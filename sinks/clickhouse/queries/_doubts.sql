@@ -1,5 +1,5 @@
--- How many calls of a sum were refused before they were made and cost nothing, had their usage estimated, or were corrected after they were first priced; which price books
--- and which days' exchange rates are in it (NULL = none).
+-- How many calls of a sum were refused before they were made and cost nothing, had their usage estimated, or were corrected
+-- after they were first priced; which price books and which days' exchange rates are in it (NULL = none).
     countIf(e.status = 'BLOCKED') AS refused,
     countIf(e.usage_source = 'ESTIMATED') AS estimated,
     countIf(e.revision > 1) AS corrected,
