@@ -3,6 +3,8 @@
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 
+from tollmeter.schemas.money import FX_COLUMNS
+
 DAYS = 10
 """So many days ago the rates begin."""
 DATED = "dated-model-1"
@@ -33,6 +35,11 @@ def rub_nano(usd_nano: int, day: date) -> int:
 def _days() -> list[date]:
     today = datetime.now(UTC).date()
     return [today - timedelta(days=back) for back in range(DAYS, -2, -1)]  # tomorrow, too: tests run over midnight
+
+
+def begun() -> str:
+    """Return a file of one's own with an old rate of EUR: what ships of EUR, which grows by the month, is left out."""
+    return f"{','.join(FX_COLUMNS)}\n2024-12-31,EUR,1.0389,,European Central Bank reference rate\n"
 
 
 def ecb() -> str:

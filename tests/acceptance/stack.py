@@ -317,6 +317,7 @@ def started(folder: Path, commands: ForkServer) -> Iterator[Line]:
         (folder / "routes.yaml").write_text(receivers.routes(), encoding="utf-8")
         (folder / "proxy.yaml").write_text(upstreams(provider), encoding="utf-8")
         (folder / "prices.yaml").write_text(rates.prices(), encoding="utf-8")
+        (folder / "fx.csv").write_text(rates.begun(), encoding="utf-8")
         (folder / "eurofxref-hist.csv").write_text(rates.ecb(), encoding="utf-8")
         (folder / "XML_dynamic.xml").write_bytes(rates.bank_of_russia())
         port = free_port()
