@@ -30,7 +30,21 @@ EVENT: dict[str, Any] = {
 NAMES = sorted(set(codec.FIELDS) - {"event_id", "occurred_at"})
 FILLED_IN = ("service", "provider")
 """Fields that the topic requires and the doors fill in."""
-KINDS = [*ODD, 5, 5.5, "5", "true", {"a": 1}, {"a": "1"}, {"a": True}, {"a": {}}, {"a": None}, ["a"]]
+HALF = "\ud800"
+"""Half of a character: the doors take a question mark in its place."""
+KINDS = [
+    *(value for value in ODD if value != HALF),
+    5,
+    5.5,
+    "5",
+    "true",
+    {"a": 1},
+    {"a": "1"},
+    {"a": True},
+    {"a": {}},
+    {"a": None},
+    ["a"],
+]
 
 
 def refused_on_the_topic(event: dict[str, Any]) -> bool:

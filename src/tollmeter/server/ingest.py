@@ -6,11 +6,12 @@ no possible event, is told entry by entry, and the others of the same body are t
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from operator import attrgetter
+from typing import TypeVar
 
 import msgspec
 from starlette.types import Receive
@@ -24,6 +25,7 @@ from tollmeter.server.problems import Problem
 from tollmeter.server.remembered import Key, Remembered, contents_of
 from tollmeter.server.writer import NotDurableError, Writer
 
+_T = TypeVar("_T")
 _UNBELIEVED = b"x-tollmeter-identity-ignored"
 """Header that says of how many calls organisation, user or group did not count, since the key may not set them."""
 _CODE, _FATE = attrgetter("code"), attrgetter("fate")
@@ -55,9 +57,9 @@ class Ingest:
         with Held(self._room) as held:
             body = await read_body(receive, posted.headers, most, held)
             posted = Posted(posted.headers, posted.query, body)
-            events = door.columns(posted) if door.columns is not None else None
+            events = _parsed(door.columns, posted) if door.columns is not None else None
             taken = await self._take_all(events, caller) if events is not None else None
-            reading = Reading([]) if taken is not None else _read(door, posted)
+            reading = Reading([]) if taken is not None else _parsed(door.read, posted)
             results, durable, unbelieved = taken or await self.take(reading, caller)
         outcome = Outcome(results, durable, reading.single, reading.ignored, request_id)
         self._count(door, outcome)
@@ -159,9 +161,9 @@ class Ingest:
         counters.identity_ignored = self._maker.identity_ignored
 
 
-def _read(door: Door, posted: Posted) -> Reading:
+def _parsed(read: Callable[[Posted], _T], posted: Posted) -> _T:
     try:
-        return door.read(posted)
+        return read(posted)
     except RecursionError:
         raise Problem(400, "too_deep", "the body is nested too deeply") from None
 
