@@ -22,10 +22,18 @@ from litellm.integrations.openmeter import OpenMeterLogger
 
 ASK = dict(model="gpt-4o", messages=[{"role": "user", "content": "my secret prompt"}], api_key="x", user="ann")
 
+class OpenMeter(OpenMeterLogger):
+    sent = 0
+
+    async def async_log_success_event(self, *of_call, **more):
+        await super().async_log_success_event(*of_call, **more)
+        self.sent += 1
+
 async def main():
     # on a busy machine it would send in between
     generic = GenericAPILogger(log_format=sys.argv[1], flush_interval=3600)
-    litellm.callbacks = [generic, OpenMeterLogger()] if sys.argv[1] == "json_array" else [generic]
+    meter = OpenMeter() if sys.argv[1] == "json_array" else None
+    litellm.callbacks = [generic, meter] if meter else [generic]
     await litellm.acompletion(mock_response="hello", **ASK)
     async for _ in await litellm.acompletion(mock_response="hello", stream=True, **ASK):
         pass
@@ -37,6 +45,8 @@ async def main():
     while len(generic.log_queue) < 4:
         await asyncio.sleep(0.05)
     await generic.flush_queue()
+    while meter and meter.sent < 2:
+        await asyncio.sleep(0.05)
 
 asyncio.run(main())
 """

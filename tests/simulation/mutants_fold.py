@@ -84,7 +84,7 @@ class WallClockInWindows(ColumnFolding):
 
         def now(detector: Detector, calls: Any) -> None:
             if self._process is not None:
-                calls.window[:] = self._process.world.wall_ms() // 600_000
+                calls.minute[:] = self._process.world.wall_ms() // 60_000
             note(detector, calls)
 
         with patch.object(Detector, "note", now):
