@@ -50,7 +50,6 @@ ROWS = (
     Row(
         "U4",
         "Alerts within a second, also while ClickHouse is away; old data alerts nobody",
-        gaps=("within a second of the event that caused it",),
     ),
     Row("U5", "Calls and totals in ClickHouse for anyone's SQL: a read-only user, plain views, example queries"),
     Row("U6", "Grafana boards and alert rules, shipped as code", gaps=("shown by a real Grafana",)),
