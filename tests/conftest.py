@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+_GZIP = b"\x1f\x8b"
+"""How a gzip begins."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """`-m nightly` makes the laws long."""
@@ -52,6 +55,11 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """What gzip packs says when: named by it, a case would have another name on each of the workers, and no test run."""
+    return "gzip" if isinstance(val, bytes) and val.startswith(_GZIP) else None
 
 
 @pytest.hookimpl(tryfirst=True)
