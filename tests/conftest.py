@@ -58,7 +58,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
-    """What gzip packs says when: named by it, a case would have another name on each of the workers, and no test run."""
+    """What gzip packs says when: named by it, a case has another name on each worker, and then no test runs."""
     return "gzip" if isinstance(val, bytes) and val.startswith(_GZIP) else None
 
 

@@ -3,10 +3,11 @@
 import csv
 import io
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -17,6 +18,7 @@ from tollmeter.admin import close as closing
 from tollmeter.admin import cost_lines
 from tollmeter.admin.bills.reconcile import stated_keys
 from tollmeter.admin.focus import failures
+from tollmeter.admin.reports.asked import NO_FILTER, Asked
 from tollmeter.cli.allocate import allocate
 from tollmeter.cli.bills_cost import cost
 from tollmeter.cli.close import close
@@ -48,6 +50,7 @@ PLAN = CostLine(
     since="2026-11",
     until="2026-11",
 )
+OTHER = CostLine(org_id="umbra", name="extra", provider="openai", unit_nano=-7, currency="RUB", since="2026-12")
 
 
 def put(client: ClickHouse, version: int, *entries: CostLine | BillKey) -> None:
@@ -95,6 +98,35 @@ def test_a_month_has_its_lines_with_their_value_in_usd(client: ClickHouse) -> No
     assert cost_lines.of_month(client, "2026-11", "umbra", LATER.date()) == []
     client.command("TRUNCATE TABLE fx_rates")
     assert [one["cost_nano"] for one in cost_lines.of_month(client, "2026-11", "", LATER.date())] == [360 * 10**9, None]
+
+
+def test_a_period_has_the_lines_of_its_months_in_one_question(client: ClickHouse) -> None:
+    """Of decades, too; each at the newest rate up to the end of its own month, unless that is too old."""
+    put(client, 1, SEATS, PLAN.model_copy(update={"since": "2026-09", "until": ""}), OTHER)
+    rates = [("b", date(2026, 9, 19), "EUR", 900_000_000, "x"), ("b", date(2026, 10, 21), "EUR", 700_000_000, "x")]
+    for some in (rates, [("c", date(2026, 10, 21), "EUR", 600_000_000, "x")]):
+        client.insert_rows("fx_rates", ("price_book", "day", "currency", "per_usd_nano", "source"), some)
+    today = LATER.date()
+    for since, until, org in ((1971, 2200, ""), (2026, 2027, "acme"), (2150, 2160, ""), (2020, 2021, "")):
+        period = datetime(since, 1, 1, tzinfo=UTC), datetime(until, 1, 1, tzinfo=UTC)
+        asked = Asked(*period, ZoneInfo("UTC"), {**NO_FILTER, "org_id": org})
+        found = cost_lines.of_period(client, asked, today)
+        for month in (f"{since}-01", "2026-09", "2026-10", "2026-12", "2027-01", f"{until - 1}-12"):
+            within = month in set(asked.months())
+            alone = [{**one, "month": month} for one in cost_lines.of_month(client, month, org, today)]
+            assert [one for one in found if one["month"] == month] == (alone if within else []), month
+    asked = asked._replace(since=datetime(2026, 9, 1, tzinfo=UTC), until=datetime(2027, 2, 2, tzinfo=UTC))
+    plan = [one for one in cost_lines.of_period(client, asked, today) if one["name"] == "plan"]
+    assert [(one["month"], one["cost_nano"] and 20 * 10**18 // one["cost_nano"], one["fx_date"]) for one in plan] == [
+        ("2026-09", None, None),  # eleven days old
+        ("2026-10", 600_000_000, "2026-10-21"),  # ten; of two of one day the one that came last
+        ("2026-11", 800_000_000, "2026-11-26"),
+        ("2026-12", None, None),
+        ("2027-01", None, None),
+        ("2027-02", None, None),
+    ]
+    assert {one["name"] for one in cost_lines.of_period(client, asked, today)} == {"seats", "plan", "extra"}
+    assert cost_lines.of_period(client, asked._replace(since=asked.until - timedelta(hours=9)), today) == []
 
 
 def test_a_statement_freezes_them_and_later_changes_are_booked_once(client: ClickHouse, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ Row = dict[str, Any]
 
 def of_month(client: ClickHouse, month: str, org: str, today: date) -> list[Row]:
     """Return the lines of a month like 2026-11; `cost_nano` is in USD, None without a rate. Raises `Unavailable`."""
-    asked = {"month": month, "org_id": org, "today": today, "max_age_days": MAX_AGE_DAYS}
-    rows = client.query(load("cost_lines"), asked)
-    return [{**row, "fx_date": None if row["fx_date"] is None else f"{row['fx_date']}"} for row in rows]
+    return [
+        {name: value for name, value in row.items() if name != "month"} for row in _of(client, month, 1, org, today)
+    ]
 
 
 def of_period(client: ClickHouse, asked: Asked, today: date) -> list[Row]:
@@ -26,13 +26,18 @@ def of_period(client: ClickHouse, asked: Asked, today: date) -> list[Row]:
 
     Whoever asks for a user, a model or a key asks for calls alone.
     """
-    filters = asked.filters
-    if any(filters[name] for name in filters if name not in ("org_id", "provider")):
+    filters, months = asked.filters, list(asked.months())
+    if not months or any(filters[name] for name in filters if name not in ("org_id", "provider")):
         return []
-    rows = (
-        {**row, "month": month} for month in asked.months() for row in of_month(client, month, filters["org_id"], today)
-    )
+    rows = _of(client, months[0], len(months), filters["org_id"], today)
     return [row for row in rows if filters["provider"] in ("", row["provider"])]
+
+
+def _of(client: ClickHouse, month: str, months: int, org: str, today: date) -> list[Row]:
+    """Return the lines of so many months from one on: decades are one question, too."""
+    asked = {"month": month, "months": months, "org_id": org, "today": today, "max_age_days": MAX_AGE_DAYS}
+    rows = client.query(load("cost_lines"), asked)
+    return [{**row, "fx_date": None if row["fx_date"] is None else f"{row['fx_date']}"} for row in rows]
 
 
 def totals(lines: Iterable[Row]) -> Row:
