@@ -74,7 +74,11 @@ def ipc(rows: pl.DataFrame) -> bytes:
     return rows.write_ipc_stream(None, compression="lz4").getvalue()
 
 
-def insert(ledger: ClickHouse, rows: list[dict[str, Any]], *, partition: int = 0, offset: int = 0) -> None:
-    """Insert rows into usage_events as of one priced record."""
+def insert(
+    ledger: ClickHouse, rows: list[dict[str, Any]], *, partition: int = 0, offset: int = 0, at: datetime | None = None
+) -> None:
+    """Insert rows into usage_events as of one priced record; `at` another time than now, for the rollup."""
     made = frame(rows, partition=partition, offset=offset)
+    if at is not None:
+        made = made.with_columns(pl.lit(at, pl.Datetime("us", "UTC")).alias("inserted_at"))
     ledger.insert_arrow("usage_events", ipc(made), made.columns)

@@ -13,6 +13,7 @@ from tollmeter.admin.reports import minutes, questions
 from tollmeter.admin.reports.asked import NO_FILTER, Asked
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
+from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.sinks.clickhouse.rollup import step
 
 pytestmark = pytest.mark.stack
@@ -82,9 +83,11 @@ def test_the_rollup_answers_as_the_ledger(ledger: ClickHouse, ledger_settings: S
     draw = random.Random(seed)
     settings = ledger_settings.model_copy(update={"rollup_quiet_s": 0.0})
     rows = some_rows(draw, 60, seed * 1_000)
-    insert(ledger, rows, offset=seed * 10)
+    come = datetime.now(UTC) - timedelta(minutes=10)  # what is younger is computed again and again
+    insert(ledger, rows, offset=seed * 10, at=come)
     while step(ledger, settings).minutes:
         pass
+    assert ledger.query(load("rollup_progress"))[0]["covered_until"] > come, "nothing is stale"
     later = [{**one, "revision": 3, "cost_nano": 7, "price_status": "PRICED"} for one in rows[:9]]
     later += [{**one, "status": "VOID", "revision": 4} for one in rows[9:12]]
     insert(ledger, [*later, *some_rows(draw, 20, seed * 1_000 + 500)], offset=seed * 10 + 1)  # not rolled up yet
