@@ -73,7 +73,8 @@ SINCE_FORMAT_2 = ("total_tokens", "fx_eur_date", "fx_rub_date")
 """What rows of format 1 lack. All nullable: what is not known is NULL."""
 
 PRICE_STATUSES = ("PRICED", "PARTIAL", "FREE", "UNKNOWN_MODEL", "NO_USAGE", "INVALID", "OVERRIDE", "SUBSCRIPTION")
-"""cost_nano is NULL exactly for UNKNOWN_MODEL, NO_USAGE and INVALID; at_risk_nano only then (and may be NULL too).
+"""cost_nano is NULL exactly for UNKNOWN_MODEL, NO_USAGE and INVALID. at_risk_nano is what a call may cost at most
+beyond its cost: there, and of what a PARTIAL cost leaves out; NULL else, and where nobody knows it.
 SUBSCRIPTION costs 0; its est_cost_nano is what it would have cost by the list, NULL where nobody knows."""
 
 BACKFILL = "backfill"

@@ -42,6 +42,8 @@ SCHEMA: dict[str, Any] = {
         pl.Int64,
     ),
     "extra_units": pl.List(pl.Struct({"key": pl.String, "value": pl.Float64})),
+    "est_cost_nano": pl.Int64,
+    "prompt_chars": pl.Int32,
 }
 
 DEFAULTS: dict[str, Any] = {
@@ -53,6 +55,8 @@ DEFAULTS: dict[str, Any] = {
     "status": "OK",
     "usage_source": "PROVIDER",
     "extra_units": [],
+    "est_cost_nano": None,
+    "prompt_chars": None,
 }
 
 

@@ -28,6 +28,8 @@ class Rule(NamedTuple):
     output_pico: int
     call_pico: int
     """Per request, and per image where nothing is priced by the token."""
+    at_most_pct: int = 100
+    """What a PARTIAL price may be at most, in percent."""
 
     @property
     def status(self) -> str:
@@ -58,6 +60,7 @@ def read_rule(entry: dict[str, Any]) -> Rule:
         input_pico=rates.get("input_tokens", 0),
         output_pico=rates.get("output_tokens", 0),
         call_pico=rates.get("requests", 0) + image,
+        at_most_pct=int(entry.get("at_most_pct", 100)),
     )
 
 

@@ -13,7 +13,7 @@ from tollmeter.producers.guard.names import Catalogue, Key
 from tollmeter.producers.guard.price_rules import Rule, Worst, cost_nano, days_of, read_rule, rule_at, worst_of
 from tollmeter.schemas.json_values import loads
 from tollmeter.schemas.money import MAX_EVENT_NANO, round_half_even
-from tollmeter.streams.rules.pricing.price_one import INFORMATIVE
+from tollmeter.streams.rules.pricing.price_one import at_most_pico, without_price
 from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, LAST_DAY, SINGLE
 
 REMEMBERED = 10_000
@@ -36,7 +36,7 @@ class Listing(NamedTuple):
 
 
 class Quote(NamedTuple):
-    """A price: `nano` None when nobody knows it; `at_risk_nano` is then what the dearest relative would charge."""
+    """A price: `nano` None when nobody knows it; `at_risk_nano` is what it may be at most beyond that, as in PRICE."""
 
     nano: int | None
     status: str
@@ -45,8 +45,8 @@ class Quote(NamedTuple):
 
     @property
     def worst_nano(self) -> int | None:
-        """The price, else the amount at risk."""
-        return self.at_risk_nano if self.nano is None else self.nano
+        """The price and what is at risk beside it; None where neither is known."""
+        return self.at_risk_nano if self.nano is None else self.nano + (self.at_risk_nano or 0)
 
 
 UNPRICED = Quote(None, "UNKNOWN_MODEL")
@@ -77,6 +77,7 @@ class Prices:
             rule_id = f"{SINGLE}:{provider}/{name}/standard"
             entry = {"rule_id": rule_id, "rate_pico": rates, "priced": list(rates), "above_input": above}
             self._listed.setdefault((provider, name), []).append(read_rule(entry))
+        self._each: Mapping[str, int] = document.get("lacking", {})
         self._default = (read_rule(document["at_risk"]),) if "at_risk" in document else ()
         self._exchange = Exchange(document.get("fx", ()), document.get("fx_staleness"))
 
@@ -106,8 +107,25 @@ class Prices:
         nano = cost_nano(rule.rates, counts)
         if not 0 <= nano <= MAX_EVENT_NANO:
             return Quote(None, "INVALID")
-        complete = {unit for unit, count in counts.items() if count} - INFORMATIVE <= rule.priced
-        return Quote(nano, rule.status if complete and not listing.relative else "PARTIAL", rule_id=rule.rule_id)
+        lacking = without_price(rule.priced, [unit for unit, count in counts.items() if count])
+        if not (lacking or listing.relative or rule.at_most_pct > 100):
+            return Quote(nano, rule.status, rule_id=rule.rule_id)
+        return Quote(nano, "PARTIAL", self._beyond(listing, rule, nano, counts, lacking), rule.rule_id)
+
+    def _beyond(
+        self, listing: Listing, rule: Rule, nano: int, counts: Mapping[str, int], lacking: Iterable[str]
+    ) -> int | None:
+        """Return what `price_one.beyond` does of a PARTIAL price."""
+        more = -(-nano * (rule.at_most_pct - 100) // 100)
+        if listing.relative and not rule.rule_id.startswith(SINGLE):
+            worst = _at_risk(listing.dearest, counts.get("input_tokens", 0), counts)
+            more = max(more, (worst.at_risk_nano or 0) - nano)
+        pico = sum(counts[unit] * self._at_most(listing, rule, unit) for unit in lacking)
+        return min(more + round_half_even(pico.numerator, pico.denominator * 1_000), MAX_EVENT_NANO) or None
+
+    def _at_most(self, listing: Listing, rule: Rule, unit: str) -> int:
+        known = max((relative.rates.get(unit, 0) for relative in listing.dearest), default=0)
+        return at_most_pico(unit, rule.rates, {unit: known or self._each.get(unit, 0)})
 
     def estimate(self, provider: str, model: str, input_tokens: int, output_tokens: int) -> tuple[int | None, str]:
         """Return nano-USD and price status of a call before it is made; the dearest relative's price where it has none.

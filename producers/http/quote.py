@@ -9,9 +9,12 @@ from typing import Any, Protocol
 
 from tollmeter.producers.guard.prices import Quote
 from tollmeter.schemas.event import UsageEvent
-from tollmeter.streams.rules.pricing.model_names import by_subscription, tiers
+from tollmeter.streams.rules.pricing.model_names import at_most_pct, by_subscription, tiers
 from tollmeter.streams.rules.pricing.price_one import exact
 from tollmeter.streams.rules.pricing.rates import COUNTERS
+
+PLACE_AT_MOST_PCT = 120
+"""No provider's place costs more than that, in percent of its list price: GovCloud."""
 
 
 class Quoting(Protocol):
@@ -28,7 +31,8 @@ def price_of(event: UsageEvent, guard: Quoting | None, others: Sequence[UsageEve
     known = [quote.nano for quote in quotes if quote.nano is not None]
     if len(known) == len(quotes):
         partial = any(quote.status == "PARTIAL" for quote in quotes)
-        return Quote(sum(known), "PARTIAL" if partial else quotes[0].status, rule_id=quotes[0].rule_id)
+        risk = sum(quote.at_risk_nano or 0 for quote in quotes) or None
+        return Quote(sum(known), "PARTIAL" if partial else quotes[0].status, risk, quotes[0].rule_id)
     worst = sum(quote.worst_nano or 0 for quote in quotes)
     return Quote(None, next(quote.status for quote in quotes if quote.nano is None), worst or None)
 
@@ -49,10 +53,12 @@ def _price_of(event: UsageEvent, guard: Quoting | None) -> Quote:
         quote = guard.quote(event.provider, name, **counts)
         if quote.status != "UNKNOWN_MODEL":
             break
-    apart = tiers(event.service_tier, event.processing) or _surcharged_place(event)
-    if quote.status in ("PRICED", "OVERRIDE") and apart:
-        return quote._replace(status="PARTIAL")
-    return quote
+    apart, dearer = tiers(event.service_tier, event.processing), _surcharged_place(event)
+    if quote.status not in ("PRICED", "OVERRIDE", "PARTIAL") or quote.nano is None or not (apart or dearer):
+        return quote
+    most = at_most_pct(apart, PLACE_AT_MOST_PCT if dearer else 100)
+    risk = (quote.at_risk_nano or 0) - (-quote.nano * (most - 100) // 100)
+    return quote._replace(status="PARTIAL", at_risk_nano=risk or None)
 
 
 def _surcharged_place(event: UsageEvent) -> bool:

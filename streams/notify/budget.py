@@ -191,6 +191,9 @@ def _lines(budget: Budget) -> list[str]:
     if budget.unpriced:
         risk = amount(budget.at_risk_nano, "USD")
         lines.append(f"  in it: {budget.unpriced:,} calls of unknown cost, estimated at {risk}")
+    elif budget.at_risk_nano:
+        risk = amount(budget.at_risk_nano, "USD")
+        lines.append(f"  in it: at most {risk} of calls whose price is not wholly known")
     for operation in budget.operations[:TOP_OPERATIONS]:
         buys = operation.buys(budget.remaining)
         if buys is not None:

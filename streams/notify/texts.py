@@ -54,7 +54,7 @@ def _spike(facts: Facts, causes: Causes) -> str:
     cost, window = facts["cost_nano"], facts["window"]
     text = f"{whom(facts)} spent {money(cost)} within {'an' if window == 'hour' else 'a'} {window}"
     if risk := facts.get("at_risk_nano"):
-        text += f", of which {money(risk)} at most, of calls without a known price"
+        text += f", of which {money(risk)} at most, of calls whose price is not wholly known"
     usual, peak = causes.usual_nano, facts.get("past_peak_nano")
     if window == "hour" and usual:
         return f"{text}, {times(cost, usual)} × its usual"

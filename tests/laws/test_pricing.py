@@ -135,7 +135,7 @@ def holds_the_promises(row: dict[str, Any]) -> None:
     if known:
         assert sum(row[name] for name in COMPONENT_COLUMNS) == row["cost_nano"] <= MAX_EVENT_NANO
         assert all(row[name] >= 0 for name in COMPONENT_COLUMNS)
-        assert row["at_risk_nano"] is None
+        assert row["at_risk_nano"] is None or row["price_status"] == "PARTIAL"
     for currency in ("eur", "rub"):
         assert (row[f"cost_{currency}_nano"] is None) == (row["cost_nano"] is None or row["fx_date"] is None) or (
             currency == "rub" and row["fx_date"] == date(2024, 12, 31)
@@ -175,18 +175,23 @@ def bands(draw: st.DrawFn) -> Band:
         without_tokens=draw(st.integers(0, 5)) == 0,
         layer=draw(st.sampled_from((BOOK, BOOK, OVERRIDE, FREE, SINGLE))),
         sure_from=draw(st.sampled_from((None, None, date(2026, 11, 5)))),
+        partial=draw(st.integers(0, 3)) == 0,
+        at_most_pct=draw(st.sampled_from((100, 100, 110, 200))),
         name=str(draw(st.integers(0, 10**9))),
     )
     return replace(band, prices={}, leaves=()) if band.layer == FREE else band
 
 
 plans = st.builds(
-    lambda own, dearest, partial, image, rule: Plan(tuple(own), tuple(dearest), partial, image, risk_rule=rule),
+    lambda own, dearest, partial, image, rule, lacking: Plan(
+        tuple(own), tuple(dearest), partial, image, risk_rule=rule, lacking=lacking
+    ),
     st.lists(bands(), max_size=4),
     st.lists(bands().filter(lambda band: band.layer != FREE), max_size=3),
     st.booleans(),
     st.booleans(),
     st.sampled_from(("", "default")),
+    st.dictionaries(st.sampled_from(("input_tokens", "output_tokens", "cache_write_tokens")), st.integers(0, 10**7)),
 )
 small = st.integers(0, 200)
 

@@ -130,6 +130,9 @@ def _doubts(content: dict[str, Any]) -> list[str]:
     if totals["unpriced"]:
         risk = nano_to_text(totals["at_risk_nano"])
         said.append(f"not in it: {totals['unpriced']:,} calls of unknown cost, at risk {risk} USD")
+    elif totals["at_risk_nano"]:
+        risk = nano_to_text(totals["at_risk_nano"])
+        said.append(f"not in it: at risk {risk} USD, of calls whose price is not wholly known")
     if totals["estimated"]:
         said.append(f"estimated usage: {totals['estimated']:,} calls, {nano_to_text(totals['estimated_nano'])} USD")
     lacking = ((name, totals[f"without_{name}"]) for name in ("eur", "rub"))

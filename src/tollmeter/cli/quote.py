@@ -105,7 +105,8 @@ def show(priced: Sequence[Priced]) -> None:
         print_table("event", rows)
         costs = [{"part": name, "USD": _usd(nano)} for name, nano in one.components_nano.items() if nano]
         print_table("cost", [*costs, {"part": "total", "USD": _usd(one.cost_nano)}])
-        risk = f"; at most {_usd(one.at_risk_nano)} USD at risk" if one.at_risk_nano is not None else ""
+        beside = "" if one.cost_nano is None else " beside it"
+        risk = f"; at most {_usd(one.at_risk_nano)} USD at risk{beside}" if one.at_risk_nano is not None else ""
         out.print(f"{one.price_status} by {one.rule_id or 'no rule'}{risk}")
 
 

@@ -46,7 +46,7 @@ def show(
         names = [*columns, *apart, *DOUBTS, *owners]
         click.echo(csv_text(names, [plain(pick(row, names)) for row in rows]), nl=False)
         return
-    doubts = DOUBTS if any(row["unpriced"] for row in rows) else ()
+    doubts = DOUBTS if any(row["unpriced"] or row.get("usd_at_risk") for row in rows) else ()
     refused = REFUSED if any(row.get("refused") for row in rows) else ()
     labels = ("label",) if "label" not in columns and any(row.get("label") for row in rows) else ()
     paid = SUBSCRIBED if any(row.get("subscription_calls") for row in rows) else ()
@@ -73,6 +73,8 @@ def _tell_totals(answered: Answered, asked: Asked, now: datetime) -> None:
     if total["unpriced"]:
         risk = f", at most about {usd(total['risk_nano'])} USD" if total["risk_nano"] else ""
         out.print(f"not in it: {total['unpriced']:,} calls of unknown cost{risk}")
+    elif total["risk_nano"]:
+        out.print(f"not in it: at most about {usd(total['risk_nano'])} USD of calls whose price is not wholly known")
     if total["subscription_calls"]:
         worth = f", worth {usd(total['value_nano'])} USD by the list" if total["value_nano"] else ""
         out.print(f"not in it: {total['subscription_calls']:,} calls that subscriptions pay{worth}")

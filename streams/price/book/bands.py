@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tollmeter.streams.price.book.compile import LATTICE, leaves_of
 from tollmeter.streams.price.book.overrides import Factor, Fee, Free, Rates, Rule
 from tollmeter.streams.rules.pricing import rates
+from tollmeter.streams.rules.pricing.model_names import at_most_pct
 from tollmeter.streams.rules.pricing.rates import Band, clip
 
 Missing = frozenset[str]
@@ -44,7 +45,12 @@ def apply_rules(listed: Iterable[tuple[Band, Missing]], rules: Iterable[Rule], t
             if rule.context == "*" or (parts == by_rules if parts else not by_rules | in_book):
                 missing = frozenset() if rule.context == "*" else tiers - parts
                 held.append(_Held(rule.band(), missing))
-    return tuple(replace(band, partial=True) if missing and not band.partial else band for band, missing, _ in held)
+    return tuple(_lacking(band, missing) if missing else band for band, missing, _ in held)
+
+
+def _lacking(band: Band, missing: Missing) -> Band:
+    """Return a stand-in for tiers without a price, with the most that they may cost."""
+    return replace(band, partial=True, at_most_pct=at_most_pct(missing, band.at_most_pct))
 
 
 def _in_book(band: Band, missing: Missing, tiers: Missing) -> _Held:
@@ -119,6 +125,7 @@ def scale(band: Band, rule: Factor) -> Band | None:
         exact=band.exact and all(price.denominator == 1 for price in scaled.values()),
         source=f"{band.source}; x {rule.factor}: {rule.source}",
         partial=band.partial or not rule.certain,
+        at_most_pct=band.at_most_pct * rule.at_most_pct // 100,
         layer=band.layer if rule.listed else rates.OVERRIDE,
         name=f"{band.name}+{rule.name}" if band.name else rule.name,
     )

@@ -21,6 +21,7 @@ from tollmeter.streams.price.book.fx_history import load_rates
 from tollmeter.streams.price.book.overrides import Overrides, load_overrides
 from tollmeter.streams.price.book.plans import Planner
 from tollmeter.streams.price.book.relatives import Default
+from tollmeter.streams.price.book.unstated import put_at_risk
 from tollmeter.streams.rules.pricing.fx import Rate, Rates, Staleness, convert_columns
 from tollmeter.streams.rules.pricing.model_names import Names, by_subscription
 from tollmeter.streams.rules.pricing.price_columns import Columns, Priced, Table, price_columns
@@ -104,6 +105,7 @@ class PriceBook:
         special = np.flatnonzero(units.list.len().to_numpy() > 0)
         if len(special):
             self._price_special(columns, units, special, priced)
+        put_at_risk(self._table, events, columns, priced)
         known, risky = _validity(priced.known), _validity(priced.risky)
         amounts, dates = self._in_currencies(columns.at_us, priced)
         made = [
@@ -206,7 +208,8 @@ class PriceBook:
             risky, amount = priced.risky & fresh, priced.at_risk
             if stale.any():  # what is known in USD is at risk in the currency, at the last rate and a margin
                 risky = risky | (stale & (priced.known | priced.risky))
-                amount = np.where(stale & priced.known, priced.total, amount)
+                risk = np.where(priced.risky, amount, 0)
+                amount = np.where(stale & priced.known, priced.total + risk, amount)
                 rate = np.where(stale, self.staleness.raised(rate), rate)
             money["at_risk"].append(_converted(f"at_risk_{name}_nano", amount, rate, risky))
             oldest = np.where(fresh, np.minimum(oldest, day), oldest)

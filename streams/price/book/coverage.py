@@ -5,7 +5,7 @@ The map knows today's rates alone, so nothing priced by it is ever better than P
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -194,6 +194,14 @@ def differs(bands: Sequence[Band], line: Listed) -> list[str]:
         for unit in (*_COMPARED, *_CACHE)
         if unit in stated and ours and not any(_same(band, unit, stated[unit]) for band in ours)
     ]
+
+
+def disputed(band: Band, line: Listed) -> Band:
+    """Return a band of which nobody knows whether it or the map is right, with the most that the dearer one charges."""
+    stated = line.band("").prices
+    units = [unit for unit in (*_COMPARED, *_CACHE) if band.prices.get(unit) and unit in stated]
+    most = max((-(-band.at_most_pct * stated[unit] // band.prices[unit]) for unit in units), default=0)
+    return replace(band, partial=True, at_most_pct=max(most, band.at_most_pct))
 
 
 def lacks_cache(bands: Sequence[Band], units: Sequence[str]) -> bool:

@@ -16,6 +16,8 @@ SCHEMA: dict[str, Any] = {
     **dict.fromkeys(_TEXTS, pl.String),
     **dict.fromkeys(COUNTER_COLUMNS, pl.Int64),
     "extra_units": pl.List(pl.Struct({"key": pl.String, "value": pl.Float64})),
+    "est_cost_nano": pl.Int64,
+    "prompt_chars": pl.Int32,
 }
 
 
@@ -33,7 +35,7 @@ def frame_of(events: Iterable[Event]) -> pl.DataFrame:
     rows = [
         {
             "event_time": event.occurred_at,
-            **{name: getattr(event, name) for name in (*_TEXTS, *COUNTER_COLUMNS)},
+            **{name: getattr(event, name) for name in (*_TEXTS, *COUNTER_COLUMNS, "est_cost_nano", "prompt_chars")},
             "extra_units": [{"key": key, "value": value} for key, value in event.extra_units.items()],
         }
         for event in events

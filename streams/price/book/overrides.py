@@ -11,6 +11,7 @@ from datetime import date, time
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -94,14 +95,27 @@ class Factor(Rule):
     """The prices of the book times a factor: regional surcharges, negotiated discounts, tiers without own prices.
 
     With a `tier` it holds for calls of that tier where the book has no price for it. `certain: false` says that the
-    price is only a fair guess (PARTIAL). `only: tokens` leaves fees for searches and the like as they are.
+    price is only a fair guess (PARTIAL), `at_most` what the factor may be then. `only: tokens` leaves fees for searches
+    and the like as they are.
     """
 
     factor: Annotated[Decimal, Field(gt=0, le=100)]
     tier: Annotated[str, Field(pattern=r"^[a-z0-9_-]*$")] = ""
     certain: bool = True
+    at_most: Annotated[Decimal, Field(gt=0, le=100)] | None = None
     only: Literal["all", "tokens"] = "all"
     listed: bool = False
+
+    @model_validator(mode="after")
+    def _at_most(self) -> "Factor":
+        if self.at_most is not None and (self.certain or self.at_most < self.factor):
+            raise ValueError("at_most is for factors that are not certain, and no less than the factor")
+        return self
+
+    @property
+    def at_most_pct(self) -> int:
+        """What it may come to at most, in percent of what the factor makes of a price."""
+        return 100 if self.at_most is None else ceil(self.at_most * 100 / self.factor)
 
 
 class Fee(Rule):

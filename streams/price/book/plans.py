@@ -17,12 +17,20 @@ from genai_prices.types import ModelInfo
 from tollmeter.schemas.names import model_id, plain_model, without_date
 from tollmeter.streams.price.book.bands import apply_rules, tiers_named
 from tollmeter.streams.price.book.compile import PROVIDERS, compile_book, contexts
-from tollmeter.streams.price.book.coverage import Coverage, Verdict, bands_of, differs, lacks_cache, short_forms
+from tollmeter.streams.price.book.coverage import (
+    Coverage,
+    Verdict,
+    bands_of,
+    differs,
+    disputed,
+    lacks_cache,
+    short_forms,
+)
 from tollmeter.streams.price.book.overrides import Alias, Factor, Fee, Free, Overrides, Rates, Rule
 from tollmeter.streams.price.book.providers import MODELS, maker_of, provider_of
 from tollmeter.streams.price.book.public_map import Listed
 from tollmeter.streams.price.book.relatives import Default, Key, Relatives
-from tollmeter.streams.rules.pricing.model_names import Names, spellings, tiers
+from tollmeter.streams.rules.pricing.model_names import TIER_AT_MOST_PCT, Names, spellings, tiers
 from tollmeter.streams.rules.pricing.price_one import Plan
 from tollmeter.streams.rules.pricing.rates import Band, clip
 
@@ -220,6 +228,7 @@ class Planner:
         in_book = (self._tiers[target.key] for target in meaning.targets)
         known = tiers_named(meaning.rules).union(*in_book, *(line.context.split("+") for line in meaning.listed))
         # any text may come in as a tier: what nobody has a price for is one and the same
+        known |= TIER_AT_MOST_PCT.keys()
         wanted = tuple(tier if tier in known else "?" for tier in tiers(names.service_tier, names.processing))
         image = names.operation.lower() in IMAGE_OPERATIONS
         family = self.relatives.family(meaning.provider, meaning.name)
@@ -229,8 +238,9 @@ class Planner:
         plan = self._plans.get(key)
         if plan is None:
             minimum = max((MINIMUM_SECONDS.get(target.key, 0) for target in meaning.targets), default=0)
-            dearest, rule = self.relatives.dearest(family)
-            plan = Plan(self._priced_by(meaning, wanted), dearest, meaning.stripped, image, minimum, rule)
+            worst = self.relatives.dearest(family)
+            bands = self._priced_by(meaning, wanted)
+            plan = Plan(bands, worst.bands, meaning.stripped, image, minimum, worst.rule, worst.lacking)
             self._plans[key] = plan
         return plan
 
@@ -240,7 +250,10 @@ class Planner:
         if kind in ("map", "map alone"):
             return self._on_the_map(meaning, wanted, alone=kind == "map alone")
         bands = self._bands_for(meaning.targets, meaning.rules, wanted)
-        return tuple(replace(band, partial=True) for band in bands) if kind == "disputed" else bands
+        if kind != "disputed":
+            return bands
+        other = next(line for line in meaning.listed if not line.context and line.above_input < 0)
+        return tuple(disputed(band, other) for band in bands)
 
     def _on_the_map(self, meaning: Meaning, wanted: tuple[str, ...], *, alone: bool) -> tuple[Band, ...]:
         """Return the bands of the map's lines, PARTIAL as they are, with fees and with what rules of the user change.

@@ -32,6 +32,7 @@ def document(book: PriceBook) -> tuple[bytes, bytes]:
         "names": names(),
         "listed": listed(book),
         "at_risk": rule_of(book.planner.relatives.default.band()),
+        "lacking": book.planner.relatives.default.each_pico(),
     }
     return book.id.encode(), json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -119,6 +120,8 @@ def rule_of(band: Band) -> Row:
         rule["rounded"] = True
     if band.partial:
         rule["partial"] = True
+    if band.at_most_pct != 100:
+        rule["at_most_pct"] = band.at_most_pct
     if band.name and band.layer == BOOK:
         rule["listed"] = True
     return rule

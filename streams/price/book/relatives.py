@@ -8,7 +8,7 @@ from typing import NamedTuple
 from genai_prices.types import Provider
 
 from tollmeter.schemas.money import PICO_PER_USD
-from tollmeter.streams.price.book.compile import UNTOLD_TOKENS, leaves_of
+from tollmeter.streams.price.book.compile import LATTICE, UNTOLD_TOKENS, leaves_of
 from tollmeter.streams.rules.pricing.model_names import spellings, words
 from tollmeter.streams.rules.pricing.rates import INPUT, OUTPUT, REQUESTS, Band, effective, outprices
 
@@ -52,6 +52,12 @@ class Default(NamedTuple):
 
     usd_per_mtok: int
 
+    def each_pico(self) -> dict[str, int]:
+        """Return what one of each unit that is billed apart is taken to cost: any token as much as another."""
+        usd = {unit: Fraction(self.usd_per_mtok, 1_000_000) for unit in LATTICE if unit.endswith("_tokens")}
+        usd |= {unit: Fraction(price) for unit, price in _OTHER_UNITS_USD.items()}
+        return {unit: int(price * PICO_PER_USD) for unit, price in usd.items()}
+
     def band(self, priced: frozenset[str] = frozenset()) -> Band:
         """Return the default as a band of the units that are not `priced` already; nothing is ever billed by it."""
         usd = {INPUT: Fraction(self.usd_per_mtok, 1_000_000), OUTPUT: Fraction(self.usd_per_mtok, 1_000_000)}
@@ -63,6 +69,14 @@ class Default(NamedTuple):
         return Band(
             "", DEFAULT_RULE, "", prices, leaves_of(frozenset(prices)), "setting TOLLMETER_AT_RISK_USD_PER_MTOK"
         )
+
+
+class Dearest(NamedTuple):
+    """What a family would charge at most: its bands, the rule that says so, and what one of each unit costs on top."""
+
+    bands: tuple[Band, ...]
+    rule: str
+    lacking: Mapping[str, int]
 
 
 class Relatives:
@@ -94,7 +108,7 @@ class Relatives:
         members = self._members(pool)
         return frozenset(own[:length] for own, _ in members for length in range(1, len(own) + 1))
 
-    def _dearest(self, family: Family) -> tuple[tuple[Band, ...], str]:
+    def _dearest(self, family: Family) -> Dearest:
         """Return the bands in force today of the family, without those that another outprices for every count.
 
         A last band has the default for units that none of them prices; without a family it is all there is, and the
@@ -111,7 +125,10 @@ class Relatives:
             if not any(outprices(other, band) for other in front):
                 front.append(band)
         priced = frozenset(unit for band in front for unit in band.prices)
-        return (*front, self.default.band(priced)), "" if front else DEFAULT_RULE
+        lacking = self.default.each_pico() | dict.fromkeys(priced, 0)
+        for band in front:
+            lacking |= {unit: pico for unit, pico in band.rates.items() if pico > lacking.get(unit, 0)}
+        return Dearest((*front, self.default.band(priced)), "" if front else DEFAULT_RULE, lacking)
 
     def _members(self, pool: str) -> list[tuple[tuple[str, ...], Band]]:
         book = self._book.get(pool)

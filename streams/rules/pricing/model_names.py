@@ -1,6 +1,7 @@
 """Model names as services write them, brought to the form that price books know; never from one family to another."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 STANDARD_TIERS = frozenset(
@@ -10,6 +11,10 @@ STANDARD_TIERS = frozenset(
 
 SUBSCRIPTION = "subscription"
 """Tier of a call that a subscription pays; "subscription+fast" is one that was served fast."""
+
+TIER_AT_MOST_PCT = {"batch": 100, "flex": 100, "priority": 200, "fast": 600}
+OTHER_AT_MOST_PCT = 200
+"""The most that a tier without a price costs, in percent of the standard rate: the dearest that anybody lists."""
 
 _SEPARATORS = re.compile(r"[-_:/@ ]+")
 _KIND = re.compile(
@@ -56,6 +61,13 @@ def by_subscription(service_tier: str) -> bool:
     """Say whether a subscription pays a call of this tier, so that it costs nothing more."""
     head, _, _ = service_tier.strip().lower().partition("+")
     return head == SUBSCRIPTION
+
+
+def at_most_pct(without_price: Iterable[str], pct: int = 100) -> int:
+    """Return what these tiers make of a price at most that is `pct` percent of the standard one."""
+    for tier in without_price:
+        pct = pct * TIER_AT_MOST_PCT.get(tier, OTHER_AT_MOST_PCT) // 100
+    return pct
 
 
 def tiers(service_tier: str, processing: str) -> tuple[str, ...]:

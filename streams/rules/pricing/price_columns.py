@@ -69,8 +69,9 @@ class Table:
         self._rules: dict[str, int] = {"": 0}
         self._prices: list[tuple[int, ...]] = [(0,) * 10]
         self._limits: list[tuple[int, ...]] = [(0,) * 7]
-        self._marks: list[tuple[int, ...]] = [(0,) * 5]
+        self._marks: list[tuple[int, ...]] = [(0,) * 6]
         self._heads: list[tuple[int, ...]] = []
+        self._lacking: list[tuple[int, ...]] = []
         self._numbers: dict[Plan, int] = {}
         self._frozen = False
 
@@ -86,6 +87,7 @@ class Table:
             marks = plan.partial, plan.one_image, self.rule_number(plan.risk_rule)
             head = start, len(plan.bands), last, simple, risk_start, len(plan.dearest), *marks
             self._heads.append(head)
+            self._lacking.append((plan.lacking.get(rates.INPUT, 0), plan.lacking.get(rates.OUTPUT, 0)))
             self._frozen = False
         return number
 
@@ -108,7 +110,7 @@ class Table:
             priced = sum(1 << i for i, unit in enumerate(rates.COUNTERS) if unit in band.prices)
             flags = (rates.REQUESTS in band.prices) + 2 * (rates.IMAGES in band.prices) + 4 * band.partial
             layer = _LAYERS.index(band.layer)
-            self._marks.append((priced, flags, layer, rule, band.sure_day))
+            self._marks.append((priced, flags, layer, rule, band.sure_day, band.at_most_pct))
         return start
 
     def freeze(self) -> None:
@@ -118,6 +120,7 @@ class Table:
             self.limits = np.array(self._limits, np.int64).T.copy()
             self.marks = np.array(self._marks, np.int64).T.copy()
             self.heads = np.array(self._heads, np.int64).reshape(-1, 9).T.copy()
+            self.lacking = np.array(self._lacking, np.int64).reshape(-1, 2).T.copy()
             self._frozen = True
 
 
@@ -152,7 +155,7 @@ def price_columns(table: Table, columns: Columns) -> Priced:
     tokens, heads = columns.tokens, table.heads
     entry = _find_entries(table, columns)
     image = (heads[7][columns.plan] != 0) & ~columns.failed if heads[7].any() else np.zeros(len(entry), np.bool_)
-    priced, flags, layer, rule, sure = table.marks[:, entry]
+    priced, flags, layer, rule, sure, most = table.marks[:, entry]
     has_band = entry != NO_BAND
     used: Ints = sum(((count > 0).astype(np.int64) << i for i, count in enumerate(tokens)), np.zeros_like(entry))
     image &= ((flags & 2) != 0) | (~has_band & (used == 0))
@@ -163,10 +166,9 @@ def price_columns(table: Table, columns: Columns) -> Priced:
     bad = _impossible(tokens)
 
     status = np.where(layer == 1, OVERRIDE, PRICED).astype(np.int8)
-    borrowed = (
-        (heads[6][columns.plan] != 0) | ((flags & 4) != 0) | ((priced != 0) & ((used & ~priced & ~_REASONING_BIT) != 0))
-    )
-    status[borrowed | (columns.at_us // DAY_US < sure)] = PARTIAL
+    early = (heads[6][columns.plan] != 0) | (columns.at_us // DAY_US < sure)
+    lacking = np.where(priced != 0, used & ~priced & ~_REASONING_BIT, 0)
+    status[early | ((flags & 4) != 0) | (lacking != 0)] = PARTIAL
     status[total > MAX_EVENT_NANO] = INVALID
     covered = has_band & (((used & priced) != 0) | ((flags & 1) != 0) | (image & ((flags & 2) != 0)))
     status[~covered] = UNKNOWN_MODEL
@@ -182,7 +184,16 @@ def price_columns(table: Table, columns: Columns) -> Priced:
     nothing = columns.blocked | free | paid
     total[nothing] = 0
     nano = _split(parts, total, known & ~nothing)
-    risky, at_risk = _at_risk(table, columns, image, status == UNKNOWN_MODEL)
+    partial = status == PARTIAL
+    risky, at_risk = _at_risk(table, columns, image, (status == UNKNOWN_MODEL) | (partial & early))
+    if partial.any():
+        rows = np.flatnonzero(partial)
+        least = total[rows] * (most[rows] - 100)
+        more = np.maximum(-(-least // 100), at_risk[rows] - total[rows]) + _missing(
+            table, columns, entry, lacking, rows
+        )
+        at_risk[rows] = np.minimum(more, MAX_EVENT_NANO)
+        risky[rows] = more > 0
     rule = np.where(
         known & ~columns.blocked & (valued | ~paid), rule, np.where(status == UNKNOWN_MODEL, heads[8][columns.plan], 0)
     )
@@ -263,6 +274,17 @@ def _split(parts: list[Ints], total: Ints, rows: Mask) -> list[Ints]:
         np.put_along_axis(rank, order, np.arange(len(parts))[:, None], axis=0)
         nano[:, left] += rank < short[left]
     return list(nano)
+
+
+def _missing(table: Table, columns: Columns, entry: Ints, lacking: Ints, rows: Ints) -> Ints:
+    """Return what the counters cost at most that have no price of their own, in nano-USD."""
+    into, out = table.lacking[:, columns.plan[rows]]
+    cached, bits = table.prices[_IN, entry[rows]], lacking[rows]
+    most = into, cached, cached, cached, out, np.zeros_like(into)
+    pico: Ints = sum(
+        (count[rows] * most[i] * (bits >> i & 1) for i, count in enumerate(columns.tokens)), np.zeros_like(rows)
+    )
+    return round_thousandth(pico)
 
 
 def _at_risk(table: Table, columns: Columns, image: Mask, rows: Mask) -> tuple[Mask, Ints]:

@@ -6,10 +6,12 @@ INVALID; a call that a subscription pays is SUBSCRIPTION, costs 0 and keeps its 
 FREE; no usage is NO_USAGE; no price for anything that was used is UNKNOWN_MODEL; more than `MAX_EVENT_NANO` is INVALID;
 a part without a price of its own, a rate borrowed from a near relative, and one that no source states for that day or
 that rests on one source alone, is PARTIAL; a rate of an override rule is OVERRIDE; the rest is PRICED.
+What is not known of a call is at risk beside its cost, never in it: all where the cost is None, and where it is PARTIAL
+the parts without a price, and what the dearest known tier, place or relative would charge above it.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
@@ -18,6 +20,9 @@ from tollmeter.schemas.event import MAX_TOKENS, counter_problem
 from tollmeter.schemas.money import MAX_EVENT_NANO, round_half_even
 from tollmeter.streams.rules.pricing.rates import (
     AUDIO_SECONDS,
+    CACHE_READ,
+    CACHE_WRITE,
+    CACHE_WRITE_1H,
     COMPONENTS,
     COUNTERS,
     DAY_SECONDS,
@@ -55,9 +60,12 @@ INFORMATIVE = frozenset(
 """Units that are billed as their whole unless listed apart, so lacking a price of their own makes nothing PARTIAL.
 Audio is not among them: it is far dearer than text wherever it is priced."""
 
+UNEXPLAINED = "unexplained_tokens"
+"""Unit of tokens that only a total holds."""
 IMAGES_UNSTATED = "images_unstated"
 """Unit of images whose quality and size nobody said."""
 
+CACHED = frozenset((CACHE_READ, CACHE_WRITE, CACHE_WRITE_1H))
 FAILED = frozenset(("ERROR", "CANCELLED"))
 """Calls that made no image unless they say so."""
 
@@ -80,6 +88,8 @@ class Plan:
     minimum_seconds: int = 0
     risk_rule: str = ""
     """The rule id of a call without a price whose amount at risk is a default of ours, not a relative's price."""
+    lacking: Mapping[str, int] = field(default_factory=dict)
+    """Pico-USD that one of a unit costs at most where the bands have no price for it, above what its whole costs."""
 
 
 class Call(NamedTuple):
@@ -95,7 +105,10 @@ class Call(NamedTuple):
 
 
 class Amounts(NamedTuple):
-    """The outcome. Amounts are None together, exactly for UNKNOWN_MODEL, NO_USAGE and INVALID."""
+    """The outcome. Amounts are None together, exactly for UNKNOWN_MODEL, NO_USAGE and INVALID.
+
+    What is at risk comes on top of the cost, where that is None or PARTIAL.
+    """
 
     price_status: str
     cost_nano: int | None = None
@@ -134,20 +147,43 @@ def _by_the_list(plan: Plan, call: Call) -> Amounts:
     total = to_nano(sum(pico))
     if total > MAX_EVENT_NANO:
         return Amounts("INVALID")
-    status = status_of(plan, band, counts, call.at_us // DAY_US)
-    return Amounts(status, total, split_nano(pico, total), rule_id=band.rule_id)
+    day = call.at_us // DAY_US
+    lacking = without_price(band.prices.keys(), counts)
+    if not (plan.partial or band.partial or day < band.sure_day or lacking):
+        return Amounts(
+            "OVERRIDE" if band.layer == OVERRIDE else "PRICED", total, split_nano(pico, total), None, band.rule_id
+        )
+    early = plan.partial or day < band.sure_day
+    risk = beyond(plan, band, counts, total, lacking, early=early)
+    return Amounts("PARTIAL", total, split_nano(pico, total), risk or None, band.rule_id)
 
 
-def status_of(plan: Plan, band: Band, counts: Counts, day: int) -> str:
-    """Say how good a known price is, on a day since 1970."""
-    billed = counts.keys() - INFORMATIVE
-    if not band.prices.keys() & set(COUNTERS):  # priced per image, second or character: tokens are but informative
+def without_price(priced: Set[str], counts: Iterable[str]) -> frozenset[str]:
+    """Return the units that were used and have no price, nor are billed as their whole."""
+    billed = set(counts) - INFORMATIVE
+    if not priced & set(COUNTERS):  # priced per image, second or character: tokens are but informative
         billed -= set(COUNTERS)
-    if IMAGES_UNSTATED in billed and not any(unit.startswith(f"{IMAGES}_") for unit in band.prices):
+    if IMAGES_UNSTATED in billed and not any(unit.startswith(f"{IMAGES}_") for unit in priced):
         billed -= {IMAGES_UNSTATED}  # one price for all
-    if plan.partial or band.partial or day < band.sure_day or not billed <= band.prices.keys():
-        return "PARTIAL"
-    return "OVERRIDE" if band.layer == OVERRIDE else "PRICED"
+    return frozenset(billed - priced)
+
+
+def beyond(plan: Plan, band: Band, counts: Counts, total: int, lacking: Iterable[str], *, early: bool) -> int:
+    """Return what a PARTIAL call may cost at most above its known cost; `early`: its rates are borrowed ones."""
+    more = -(-total * (band.at_most_pct - 100) // 100)
+    if early:
+        more = max(more, (at_risk(plan.dearest, counts) or 0) - total)
+    missing: Count = sum(counts[unit] * at_most_pico(unit, band.prices, plan.lacking) for unit in lacking)
+    return min(more + to_nano(missing), MAX_EVENT_NANO)
+
+
+def at_most_pico(unit: str, prices: Mapping[str, int], lacking: Mapping[str, int]) -> int:
+    """Tokens of which nobody knows the kind are the model's own, at most at its dearest rate; cached ones are billed as
+    fresh input already, which nobody's price of them is more than twice.
+    """
+    if unit == UNEXPLAINED:
+        return max((pico for key, pico in prices.items() if key.endswith("_tokens")), default=0)
+    return prices.get(INPUT, 0) if unit in CACHED else lacking.get(unit, 0)
 
 
 def band_at(bands: Iterable[Band], at_us: int, tokens: tuple[int, ...]) -> Band | None:

@@ -98,6 +98,8 @@ class Band:
     """No rate had to be rounded to an integer."""
     partial: bool = False
     """The tier had no price of its own then: a stand-in, so that what it prices is PARTIAL."""
+    at_most_pct: int = 100
+    """What a price that is PARTIAL may be at most, in percent of these rates: the dearest known tier or place."""
     layer: str = BOOK
     name: str = ""
     """Name of the override rule; part of the rule id."""

@@ -189,7 +189,7 @@ class Reached(NamedTuple):
     received_ms: int
     cost_nano: int
     at_risk_nano: int
-    """The part of calls without a known price: what they may cost at most."""
+    """Of calls without a known price, and of the unknown parts of others: what they may cost at most."""
 
 
 def spike_alert(
@@ -206,7 +206,7 @@ def spike_alert(
     risk = ""
     if reached.at_risk_nano:
         facts["at_risk_nano"] = reached.at_risk_nano
-        risk = f", of which {nano_to_text(reached.at_risk_nano)} at most, of calls without a known price"
+        risk = f", of which {nano_to_text(reached.at_risk_nano)} at most, of calls whose price is not wholly known"
     return _key_alert(
         state,
         scope,

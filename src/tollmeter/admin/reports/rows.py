@@ -38,7 +38,8 @@ def document(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> li
         named = [name for name in NAMES if row.get(name) and name not in columns]
         paid = SUBSCRIBED if row.get("subscription_calls") else ()
         refused = REFUSED if row.get("refused") else ()
-        found.append(plain(pick(row, [*columns, *refused, *named, *(DOUBTS if row["unpriced"] else ()), *paid])))
+        doubts = DOUBTS if row["unpriced"] or row.get("usd_at_risk") else ()
+        found.append(plain(pick(row, [*columns, *refused, *named, *doubts, *paid])))
     return found
 
 
