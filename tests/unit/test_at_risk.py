@@ -16,7 +16,7 @@ M = 1_000_000
 USD = 10**9
 AUTUMN = datetime(2026, 9, 1, tzinfo=UTC)
 
-PARTIAL = [
+PARTIAL: list[tuple[dict[str, Any], float | None, float | None, str]] = [
     # 2.50 and 10 a million; nobody lists a tier above twice the standard but the fast ones, of which the dearest is six
     ({"model_sent": "gpt-4o", "service_tier": "hyper", "input_tokens": M}, 2.5, 2.5, "a tier that nobody lists"),
     (
@@ -90,7 +90,7 @@ def test_of_a_partial_price(fields: dict[str, Any], cost: float | None, risk: fl
     assert (row["at_risk_eur_nano"] is None) == (risk is None or row["fx_eur_date"] is None)
 
 
-UNSTATED = [
+UNSTATED: list[tuple[dict[str, Any], float | None, str]] = [
     ({"prompt_chars": 40_000}, 0.025, "the prompt: 10,000 tokens at 2.50"),
     ({"prompt_chars": 40_000, "est_cost_nano": 7_000}, 0.000007, "its own estimate"),
     ({"prompt_chars": 40_000, "status": "CANCELLED"}, 0.025, "cut off"),
@@ -124,7 +124,9 @@ def test_no_listed_tier_is_dearer_than_what_was_at_risk_without_it() -> None:
     seen = 0
     for contexts in by_context.values():
         standard = contexts.get("")
-        for context, band in contexts.items() if standard else ():
+        for context, band in contexts.items():
+            if standard is None:
+                continue
             tiers = frozenset(context.split("+")) - {""}
             (stood_in,) = apply_rules([(standard, tiers)], (), tiers)
             for unit in (unit for unit in band.prices if unit.endswith("_tokens") and unit in standard.prices):

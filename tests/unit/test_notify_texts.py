@@ -120,8 +120,8 @@ def test_a_leaking_key() -> None:
         (
             alert("spend_spike", cost_nano=12 * 10**9, at_risk_nano=9 * 10**9, past_peak_nano=0, window="hour"),
             (
-                "key …3f2a of acme spent 12.00 USD within an hour, of which 9.00 USD at most, of calls without a known "
-                "price; it has no past to compare with"
+                "key …3f2a of acme spent 12.00 USD within an hour, of which 9.00 USD at most, of calls whose price is "
+                "not wholly known; it has no past to compare with"
             ),
         ),
         (
