@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.guards import guard_with, price_record, shipped_book
 from tollmeter.producers.extract.served import LITELLM_PROVIDERS
 from tollmeter.producers.guard.answers import Answers
-from tollmeter.producers.guard.guard import Deny
+from tollmeter.producers.guard.guard import Deny, Guard
 from tollmeter.producers.guard.prices import Prices, load_prices
 from tollmeter.producers.telemetry.names import PROVIDERS as TOLD_BY_SPANS
 from tollmeter.schemas.names import plain_model
@@ -307,13 +307,22 @@ def test_a_deployment_whose_model_is_known_is_counted_under_it(deployment: str) 
     assert answers.of(provider, host, deployment, model)[1] == "gpt-4o"
 
 
+@pytest.fixture(scope="module")
+def guard() -> Guard:
+    return guard_with(max_usd=100)
+
+
 @pytest.mark.parametrize(("provider", "name", "model"), SOLD_AS, ids=[f"{one[0]} {one[1]}" for one in SOLD_AS])
-def test_a_spent_budget_of_a_model_refuses_it_under_every_name(provider: str, name: str, model: str) -> None:
-    one_call = Limit(period="day", measure="requests", amount=1)
-    guard = guard_with(Policy(org_id="acme", scope="model", name=model, limits=(one_call,)), max_usd=100)
+def test_a_spent_budget_of_a_model_refuses_it_under_every_name(
+    guard: Guard, provider: str, name: str, model: str
+) -> None:
+    """Each name is used up in an organisation of its own."""
+    org, one_call = f"{provider} {name}", Limit(period="day", measure="requests", amount=1)
+    limited = Policy(org_id=org, scope="model", name=model, limits=(one_call,))
+    assert guard.apply("policies", f"policy:{limited.policy_id}".encode(), limited.model_dump_json().encode())
     for _ in range(2):
-        assert guard.check("gpt-5-nano", org="acme", provider="openai"), "another model is not limited"
-    assert guard.check(name, org="acme", provider=provider)
-    refused = guard.check(name, org="acme", provider=provider)
+        assert guard.check("gpt-5-nano", org=org, provider="openai"), "another model is not limited"
+    assert guard.check(name, org=org, provider=provider)
+    refused = guard.check(name, org=org, provider=provider)
     assert isinstance(refused, Deny), name
     assert (refused.error, refused.body["scope"], refused.body["name"]) == ("CostLimitExceeded", "model", model)
