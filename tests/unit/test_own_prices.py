@@ -4,7 +4,6 @@ o1 costs 15 USD a million tokens of input, in 2026-09 the book has no price for 
 priority is twice the standard, of batch half.
 """
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -17,6 +16,7 @@ from tests.exchange import dated
 from tests.price_events import price_one_of
 from tollmeter.streams.price.book import publish
 from tollmeter.streams.price.book.book import PriceBook, load
+from tollmeter.streams.rules.pricing.rates import Band
 
 DEAL = "  - {name: deal, provider: openai, factor: '0.8', source: contract}\n"
 PRIORITY = "  - {name: own-priority, provider: openai, tier: priority, factor: '1.7', source: contract}\n"
@@ -55,22 +55,22 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def book_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[PriceBook, dict[str, Any]]]:
-    """Give the book with these rules in front, and what is published of it by rule id."""
+def book_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[PriceBook, dict[str, Band]]]:
+    """Give the book with these rules in front, and the rules that are published of it, by their ids."""
 
     @cache
-    def made(rules: str) -> tuple[PriceBook, dict[str, Any]]:
+    def made(rules: str) -> tuple[PriceBook, dict[str, Band]]:
         own = tmp_path_factory.mktemp("own") / "own.yaml"
         own.write_text(f"version: 1\n{rules}")
         book = load(dated().model_copy(update={"prices_file": str(own)}))
-        return book, {rule["rule_id"]: rule for rule in json.loads(publish.document(book)[1])["rules"]}
+        return book, {band.rule_id: band for band in publish.rules(book)}
 
     return made
 
 
 @pytest.mark.parametrize(("rules", "fields", "status", "cost_nano"), CASES)
 def test_a_file_of_ones_own(
-    book_of: Callable[[str], tuple[PriceBook, dict[str, Any]]],
+    book_of: Callable[[str], tuple[PriceBook, dict[str, Band]]],
     rules: str,
     fields: dict[str, Any],
     status: str,
@@ -80,7 +80,7 @@ def test_a_file_of_ones_own(
     when = datetime(2026, 9, 10, 12, tzinfo=UTC)
     row = price_one_of(book, model_sent="o1", input_tokens=1_000, event_time=when, **fields)
     assert (row["price_status"], row["cost_nano"]) == (status, cost_nano)
-    assert published[row["rule_id"]]["rate_pico"]["input_tokens"] == cost_nano
+    assert publish.rule_of(published[row["rule_id"]])["rate_pico"]["input_tokens"] == cost_nano
 
 
 MAPPED = """version: 1
