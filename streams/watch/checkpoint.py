@@ -94,7 +94,8 @@ class CheckpointStore:
         progress = Progress.read(str(found[0]["state"]))
         policies = client.query(load("watch_policies"), {"partition": partition})
         since = EPOCH + timedelta(milliseconds=progress.watermark_ms or 0)
-        wanted = {"partition": partition, **_windows_in_memory(since, self._settings.horizon_s)}
+        spans = _windows_in_memory(since, self._settings.horizon_s)
+        wanted = {"partition": partition, "applied": max(progress.applied, 0), **spans}
         cells = pl.read_ipc_stream(io.BytesIO(client.arrow(load("watch_cells"), wanted)))
         profiles = pl.read_ipc_stream(io.BytesIO(client.arrow(load("watch_profiles"), {"partition": partition})))
         return Checkpoint(

@@ -6,9 +6,12 @@ from dataclasses import replace
 import pytest
 
 from tests import watch_rows
-from tests.laws.test_fold import cells_of, rows_record
+from tests.laws.test_fold import cells_of, correction_record, rows_record
 from tests.suspects import profiles_of
-from tollmeter.schemas.envelope import tick_record
+from tollmeter.schemas.control import PolicySet
+from tollmeter.schemas.envelope import control_record, tick_record
+from tollmeter.schemas.policy import Policy
+from tollmeter.schemas.priced import VOID
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import ClickHouse, connect
 from tollmeter.streams.rules.windows import profile_rows
@@ -19,6 +22,7 @@ from tollmeter.streams.watch.records import fold_records
 
 pytestmark = pytest.mark.stack
 RULES = replace(watch_rows.RULES, sources=2)
+ASKED = ("session_id", "trace_id")
 HOUR = watch_rows.START // 3_600
 DAYS_S = 40 * 86_400
 
@@ -75,6 +79,35 @@ def test_profiles_come_back_bit_by_bit_and_the_newest_wins(store: CheckpointStor
         save(store, state)
     assert len(profiles_of(state)) == 4 + 5  # two keys, address, organisation; series, of the user too
     assert profiles_of(load(store)) == profiles_of(state)
+
+
+def test_a_session_that_is_empty_ahead_of_the_progress_takes_no_correction_again(store: CheckpointStore) -> None:
+    """Its one call was taken back, and the next checkpoint came no further than its cells: the replay begins before."""
+    policy = Policy(org_id="acme", scope="session", applies="each_member", daily_limit_micro=1)
+    value, headers = control_record(PolicySet(policy=policy))
+    call = watch_rows.row(1, watch_rows.START, session_id="s1", cost_nano=700)
+    gone = {**call, "revision": 1, "status": VOID, "cost_nano": 0}
+    log = [
+        rows_record(0, [])._replace(value=value, headers=headers),
+        rows_record(1, [call], *ASKED),
+        rows_record(2, [])._replace(value=value, headers=headers),
+        correction_record(3, [call], [gone], watch_rows.START, *ASKED),
+    ]
+    state = State(0, RULES)
+    fold_records(state, log[:2])
+    save(store, state)
+    session = ("acme", "session", "s1")
+    assert session in {cell[1:4] for cell in cells_of(load(store))}, "also before every source's clock is known"
+    fold_records(state, log[2:])
+    taken = snapshot(state)
+    store.writes[0](taken)
+    assert taken.cells.filter(scope="session").select("calls", "cost_nano").rows() == [(0, 0)]
+    again = load(store)
+    assert again.applied == 1
+    fold_records(again, log[2:])
+    assert cells_of(again) == cells_of(state) == {}
+    save(store, again)
+    assert session not in load(store).scopes.names
 
 
 @pytest.mark.parametrize(("clocks", "loaded"), [({0: 1}, True), ({0: 1, 1: 1}, False)], ids=["one", "both"])

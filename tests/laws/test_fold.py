@@ -36,9 +36,10 @@ class Record(NamedTuple):
     value: bytes
 
 
-def rows_record(offset: int, rows: list[dict[str, Any]]) -> Record:
+def rows_record(offset: int, rows: list[dict[str, Any]], *more: str) -> Record:
+    """A record of priced rows, with the columns `more`, too."""
     out = io.BytesIO()
-    made = watch_rows.frame(rows, (*COLUMNS_READ, "tags"))
+    made = watch_rows.frame(rows, (*COLUMNS_READ, "tags", *more))
     if offset % 3 == 0:  # as PRICE writes few rows
         made = made.with_columns(cs.categorical().cast(pl.String))
     elif offset % 3 == 1:  # many rows: the dictionary that all records name
@@ -48,11 +49,13 @@ def rows_record(offset: int, rows: list[dict[str, Any]]) -> Record:
     return Record(offset, 0, [("format", b"1"), ("kind", b"rows")], out.getvalue())
 
 
-def correction_record(offset: int, was: list[dict[str, Any]], now: list[dict[str, Any]], appended_s: float) -> Record:
+def correction_record(
+    offset: int, was: list[dict[str, Any]], now: list[dict[str, Any]], appended_s: float, *more: str
+) -> Record:
     """A correction of some rows of one organisation; rows behind the first `len(was)` of `now` come from another."""
     out = io.BytesIO()
     rows = [{"revision": 0, **row} for row in [*was, *now]]
-    watch_rows.frame(rows, (*COLUMNS_READ, "tags", "revision")).write_ipc_stream(out, compression="lz4")
+    watch_rows.frame(rows, (*COLUMNS_READ, "tags", "revision", *more)).write_ipc_stream(out, compression="lz4")
     body = Correction(id=str(offset), org_id=now[0]["org_id"], was=len(was))
     return Record(offset, round(appended_s * 1000), correction_headers(body, len(rows)), out.getvalue())
 

@@ -143,7 +143,7 @@ class Store:
             for row in self.whole_cells.values()
             if row["priced_partition"] == wanted["partition"]
             and row["bucket"] >= since.get(row["level"], wanted["extras_from"])
-            and (row["scope"] not in ASKED_COLUMNS or row["calls"])
+            and (row["scope"] not in ASKED_COLUMNS or row["calls"] or row["stamp"] > wanted["applied"])
         ]
         out = io.BytesIO()
         pl.DataFrame(rows, schema=CELL_SCHEMA).write_ipc_stream(out)
