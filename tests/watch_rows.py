@@ -29,6 +29,7 @@ RULES = WatchRules(
 def low(limits: Limits) -> Limits:
     """Return figures at which a handful of calls is suspicious."""
     few = {"least": 1, "factor": 2, "floor_nano": 0, "new_least": 2, "new_floor_nano": 0}
+    few |= {"info_least": 1, "info_floor_nano": 0}
     share = {"least_pct": 10, "excess_nano": 0, "keys": 2, "hours": 1, "new_keys": 2, "new_floor_nano": 1}
     share["dearest_factor"] = 1
     return Limits(

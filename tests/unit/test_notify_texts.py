@@ -131,7 +131,7 @@ def test_a_leaking_key() -> None:
         (
             alert("fan_out", addresses=1_250, past_peak=3, calls=2_000, cost_nano=10 * 10**9, window="ten_minutes"),
             (
-                "key …3f2a of acme is used from 1,250 addresses within ten minutes, at most 3 before: "
+                "key …3f2a of acme is used from about 1,250 addresses within ten minutes, at most 3 before: "
                 "2,000 calls for 10.00 USD"
             ),
         ),
@@ -154,6 +154,13 @@ def test_a_leaking_key() -> None:
             (
                 "key …3f2a of acme takes 80 % of what its organisation spends in this hour, usually 7 %: "
                 "8.00 of 10.00 USD"
+            ),
+        ),
+        (
+            alert("dominance", share_pct=95, cost_nano=10**10, org_cost_nano=105 * 10**8),
+            (
+                "key …3f2a of acme takes 95 % of what its organisation spends in this hour, with no past to compare: "
+                "10.00 of 10.50 USD"
             ),
         ),
         (

@@ -13,6 +13,7 @@ from tollmeter.streams.rules.anomalies.identity import (
     Verdict,
     dominating,
     has_past,
+    has_shares,
     of_addresses,
     of_keys,
     of_models,
@@ -139,6 +140,7 @@ class Detector:
         shares.turn(orgs, window)
         called = shares.add(orgs, by.places, self._hash_of(calls.key)[by.order], calls.cost_nano[by.order])
         level, share, usual = dominating(orgs, self._limits.dominance)
+        known = has_shares(orgs, self._limits.dominance)
         found = []
         for at, group in np.argwhere((level > 0) & called & open_[:, None]).tolist():
             bit = np.int64(1) << group
@@ -150,8 +152,9 @@ class Detector:
                 "cost_nano": cost,
                 "org_cost_nano": int(orgs[at, shares.OPEN].sum()),
                 "share_pct": int(share[at, group]) // 10,
-                "usual_share_pct": int(usual[at, group]) // 10,
             }
+            if known[at]:
+                figures["usual_share_pct"] = int(usual[at, group]) // 10
             key, received = self._key_of(calls, int(by.scopes[at]), group)
             hour = int(orgs[at, shares.HOUR])
             found.append(Finding("dominance", int(level[at, group]), key, hour, received, figures, {}))

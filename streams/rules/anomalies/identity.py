@@ -20,7 +20,6 @@ from tollmeter.streams.rules.anomalies.layout import (
     P_ERRORS,
     P_PARTNERS,
     P_REPEATS,
-    PARTNERS,
     PER_DAY,
     SLEPT,
     W_CACHED,
@@ -34,7 +33,7 @@ from tollmeter.streams.rules.anomalies.layout import (
     Mask,
     Matrix,
     Vector,
-    distinct,
+    partners,
     peak,
     repeats,
     two_weeks,
@@ -70,16 +69,11 @@ def has_past(profiles: Matrix, limits: Limits) -> Mask:
 
 def of_keys(profiles: Matrix, past: Mask, limits: Limits) -> list[Verdict]:
     """Return what the rules say of the open windows of API keys, but for what is met for the first time."""
-    errors, calls = profiles[:, ERRORS], profiles[:, CALLS]
-    failing = errors * 100 >= calls * limits.error_storm.share_pct
-    addresses = distinct(profiles[:, PARTNERS])
-    counts = (
-        Count("fan_out", 0, limits.fan_out, "addresses", addresses, P_PARTNERS),
-        Count("error_storm", 1, limits.error_storm, "errors", errors * failing, P_ERRORS),
-        Count("same_body", 2, limits.same_body, "repeats", repeats(profiles), P_REPEATS),
-    )
+    addresses, repeated = partners(profiles), repeats(profiles)
     return [
-        *(_counted(profiles, past, limits, count) for count in counts),
+        _counted(profiles, past, limits, Count("fan_out", 0, limits.fan_out, "addresses", addresses, P_PARTNERS)),
+        _error_storm(profiles, past, limits),
+        _counted(profiles, past, limits, Count("same_body", 2, limits.same_body, "repeats", repeated, P_REPEATS)),
         _woken(profiles, limits),
         _new_hour(profiles, past, limits),
         _cache_lost(profiles, past, limits),
@@ -89,7 +83,7 @@ def of_keys(profiles: Matrix, past: Mask, limits: Limits) -> list[Verdict]:
 
 def of_addresses(profiles: Matrix, past: Mask, limits: Limits) -> list[Verdict]:
     """Return what the rules say of the open windows of addresses."""
-    keys = distinct(profiles[:, PARTNERS])
+    keys = partners(profiles)
     count = Count("shared_address", 0, limits.shared_address, "keys", keys, P_PARTNERS)
     return [_counted(profiles, past, limits, count)]
 
@@ -105,14 +99,25 @@ class Count(NamedTuple):
     column: int
 
 
-def _counted(profiles: Matrix, past: Mask, limits: Limits, count: Count) -> Verdict:
-    """Return the verdict on a count, held against its peak of two weeks."""
+def _counted(profiles: Matrix, past: Mask, limits: Limits, count: Count, early: Mask | bool = True) -> Verdict:
+    """Return the verdict on a count, held against its peak of two weeks; `early`: where less is told as info."""
     figures, before, cost = count.figures, peak(profiles, count.column), profiles[:, COST]
     threshold = np.maximum(np.where(past, figures.least, figures.new_least), figures.factor * before)
     fired = (count.value > threshold) & (cost >= np.where(past, figures.floor_nano, figures.new_floor_nano))
-    told = {count.name: count.value, "past_peak": before, "has_past": past.astype(np.int64), "threshold": threshold}
-    told |= {"calls": profiles[:, CALLS], "cost_nano": cost}
-    return Verdict(count.kind, count.number, _level(fired, cost >= limits.critical_nano), told)
+    lower = np.where(past & early, np.maximum(figures.info_least, figures.factor * before), threshold)
+    begun = past & early & (count.value > lower) & (cost >= figures.info_floor_nano)
+    told = {count.name: count.value, "past_peak": before, "has_past": past.astype(np.int64)}
+    told |= {"threshold": np.where(fired, threshold, lower), "calls": profiles[:, CALLS], "cost_nano": cost}
+    level = np.maximum(_level(fired, cost >= limits.critical_nano), np.where(begun, INFO, NOTHING))
+    return Verdict(count.kind, count.number, level, told)
+
+
+def _error_storm(profiles: Matrix, past: Mask, limits: Limits) -> Verdict:
+    """Calls of a key fail: many of many, or most of some."""
+    figures, errors, calls = limits.error_storm, profiles[:, ERRORS], profiles[:, CALLS]
+    failing = errors * 100 >= calls * figures.share_pct
+    count = Count("error_storm", 1, figures, "errors", errors * failing, P_ERRORS)
+    return _counted(profiles, past, limits, count, errors * 100 >= calls * figures.info_share_pct)
 
 
 def _level(warning: Mask, critical: Mask) -> Vector:
@@ -182,6 +187,12 @@ def of_networks(profiles: Matrix, met: Met, limits: Limits) -> Verdict:
     return Verdict("new_network", 8, level, told, met.example, ("address",))
 
 
+def has_shares(orgs: Matrix, figures: Dominance) -> Mask:
+    """Tell which organisations have a past that says who usually takes how much."""
+    found: Mask = orgs[:, shares.HOURS] + orgs[:, shares.LAST_HOURS] >= figures.hours
+    return found
+
+
 def dominating(orgs: Matrix, figures: Dominance) -> tuple[Matrix, Matrix, Matrix]:
     """Return the level of each group of keys in its organisation's open hour, share and usual share in thousandths.
 
@@ -193,7 +204,7 @@ def dominating(orgs: Matrix, figures: Dominance) -> tuple[Matrix, Matrix, Matrix
     total = opened.sum(axis=1, keepdims=True)
     share, usual = shares.thousandths(opened), shares.usual(orgs)
     keys = (opened > 0).sum(axis=1, keepdims=True)
-    known = (orgs[:, shares.HOURS] + orgs[:, shares.LAST_HOURS] >= figures.hours)[:, None]
+    known = has_shares(orgs, figures)[:, None]
     doubled = (share >= 10 * figures.least_pct) & (share >= figures.factor * usual) & (share > shares.highest(orgs))
     excess = opened - total // 1_000 * usual
     doubled &= (excess >= figures.excess_nano) & (keys >= figures.keys)

@@ -105,6 +105,12 @@ def distinct(words: Matrix) -> Vector:
     return found
 
 
+def partners(profiles: Matrix) -> Vector:
+    """Return how many addresses or keys the open window has, which are never more than its calls."""
+    found: Vector = np.minimum(distinct(profiles[:, PARTNERS]), profiles[:, CALLS])
+    return found
+
+
 def set_bits(profiles: Matrix, block: slice, places: Vector, hashes: Vector) -> None:
     """Set the bit of each hash in its profile; a hash of 0 is nobody's."""
     named = np.flatnonzero(hashes)

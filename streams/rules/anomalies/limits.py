@@ -10,20 +10,24 @@ class _Figures(BaseModel):
 class Relative(_Figures):
     """A count per window, held against the highest of two weeks; who has no past yet has figures of its own.
 
-    Told from more than max(`least`, `factor` × the past) on, if the window costs at least `floor_nano`.
+    Told from more than max(`least`, `factor` × the past) on, if the window costs at least `floor_nano`: a warning. Who
+    has a past is told as info before that, from `info_least` and `info_floor_nano` on.
     """
 
     least: int = Field(gt=0)
     factor: int = Field(gt=0)
     floor_nano: int = Field(ge=0)
+    info_least: int = Field(gt=0)
+    info_floor_nano: int = Field(ge=0)
     new_least: int = Field(gt=0)
     new_floor_nano: int = Field(ge=0)
 
 
 class Errors(Relative):
-    """Failed calls; they make up at least `share_pct` percent of the window."""
+    """Failed calls; they make up `share_pct` percent of the window at least, below `least` of them `info_share_pct`."""
 
     share_pct: int = Field(gt=0, le=100)
+    info_share_pct: int = Field(gt=0, le=100)
 
 
 class Dominance(_Figures):

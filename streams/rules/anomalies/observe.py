@@ -45,7 +45,7 @@ from tollmeter.streams.rules.anomalies.layout import (
     YOUNG_NETWORKS,
     Matrix,
     Vector,
-    distinct,
+    partners,
     peak,
     repeats,
     set_bits,
@@ -84,7 +84,7 @@ def turn(profiles: Matrix, window: int) -> None:
 
 
 def _close_window(profiles: Matrix) -> None:
-    _learn(profiles, P_PARTNERS, distinct(profiles[:, PARTNERS]))
+    _learn(profiles, P_PARTNERS, partners(profiles))
     _learn(profiles, P_ERRORS, profiles[:, ERRORS])
     if profiles.shape[1] == WIDTH:
         _learn(profiles, P_REPEATS, repeats(profiles))

@@ -6,11 +6,11 @@ from tollmeter.schemas.money import used_text
 
 _CALLS = "{calls:,} calls for {cost} USD"
 _SAID = {
-    "fan_out": "is used from {addresses:,} addresses within ten minutes, {past}: " + _CALLS,
+    "fan_out": "is used from {about}{addresses:,} addresses within ten minutes, {past}: " + _CALLS,
     "error_storm": "had {errors:,} failed calls of {calls:,} within ten minutes, {past}: it looks like retries",
     "same_body": "sent one body about {repeats:,} times within ten minutes, {past}: " + _CALLS,
     "dominance": "takes {share_pct} % of what its organisation spends in this hour, {past}: {cost} of {org_cost} USD",
-    "shared_address": "uses {keys:,} keys within ten minutes, {past}: " + _CALLS,
+    "shared_address": "uses {about}{keys:,} keys within ten minutes, {past}: " + _CALLS,
     "new_model": "uses {model}, which it never did before and which is far dearer per token: {cost} USD within this "
     "hour, where a whole day usually costs {usual_day} USD",
     "new_network": "is used from {address}, a network it never was used from: {cost} USD within this hour, where a "
@@ -33,6 +33,7 @@ _PARTS = (
     "{minute} USD within this minute, usually at most {past_minute}",
 )
 """What is said of each part of a scope's statistics, by its bit in `signals`: of the past, what was learned of it."""
+_EXACT = 20
 _UNKNOWN = "; some of these calls have no known price and count as what they may cost at most"
 KINDS = tuple(_SAID)
 """What WATCH finds."""
@@ -58,8 +59,14 @@ def said(kind: str, figures: Mapping[str, object]) -> str:
     signals = figures.get("signals")
     bits = signals if isinstance(signals, int) else 0
     parts = "; ".join(part.format(**named) for at, part in enumerate(_PARTS) if bits >> at & 1)
-    text = (_SAID | _HOURLY)[kind].format(**named, past=_past(figures), parts=parts)
+    text = (_SAID | _HOURLY)[kind].format(**named, past=_past(figures), parts=parts, about=_about(figures))
     return text + _UNKNOWN if figures.get("unknown_price") else text
+
+
+def _about(figures: Mapping[str, object]) -> str:
+    """Names are counted by the bits that they set: a few are exact."""
+    counted = figures.get("addresses", figures.get("keys"))
+    return "about " if isinstance(counted, int) and counted > _EXACT else ""
 
 
 def _past(figures: Mapping[str, object]) -> str:
