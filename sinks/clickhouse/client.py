@@ -17,6 +17,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 
 from tollmeter.settings import Settings, SettingsError
+from tollmeter.sinks.clickhouse.alive import answers
 
 # It logs each failure with a traceback; here every failure rises, and who catches it says so in one line.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
@@ -193,7 +194,7 @@ class ClickHouse:
 
 def connect(settings: Settings) -> ClickHouse:
     """Return a client of the configured database, which is created when missing. Raises `Unavailable`."""
-    where = _address(settings)
+    where = address(settings)
     with _told_apart(where):
         client = _client(settings, None)
         client.command(f"CREATE DATABASE IF NOT EXISTS {settings.clickhouse_database}")
@@ -202,14 +203,20 @@ def connect(settings: Settings) -> ClickHouse:
 
 
 def connect_existing(settings: Settings) -> ClickHouse:
-    """As `connect`, but creates nothing: a user who may only read can use it. Raises `Unavailable`."""
-    where = _address(settings)
+    """As `connect`, but creates nothing: a user who may only read can use it. Raises `Unavailable`, soon if it hangs.
+
+    It is asked first whether it is there at all.
+    """
+    where = address(settings)
+    if not answers(where):
+        raise Unavailable(f"ClickHouse at {where} does not answer")
     with _told_apart(where):
         client = _client(settings, settings.clickhouse_database)
     return ClickHouse(client, settings.clickhouse_timeout_s, where)
 
 
-def _address(settings: Settings) -> str:
+def address(settings: Settings) -> str:
+    """Return where ClickHouse is, as http(s)://HOST:PORT. Raises `SettingsError`."""
     settings.require_line()
     url = urlsplit(settings.clickhouse)
     try:
@@ -225,7 +232,7 @@ def _address(settings: Settings) -> str:
 
 
 def _client(settings: Settings, database: str | None) -> Client:
-    url = urlsplit(_address(settings))
+    url = urlsplit(address(settings))
     return clickhouse_connect.get_client(
         interface=url.scheme,
         host=url.hostname,

@@ -2,8 +2,12 @@
 
 import csv
 import io
+import os
 import re
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,11 +15,13 @@ import httpx
 import pytest
 
 from tests.contracts.test_kept import OLDER
+from tests.patience import eventually
 from tests.priced_rows import insert, row
 from tests.serving import KEYS, Serving
 from tests.workers import Workers
+from tollmeter.embedded.stack import Stack
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse.client import connect
+from tollmeter.sinks.clickhouse.client import Unavailable, connect, connect_existing
 
 pytestmark = pytest.mark.stack
 HOSTILE = "<script>alert('x')</script>"
@@ -45,7 +51,7 @@ def pages(workers: Workers, line: Settings, tmp_path: Path) -> Iterator[httpx.Cl
     insert(ledger, rows)
     ledger.close()
     serving = Serving(workers, tmp_path / "spool")
-    with serving.start() as started:
+    with serving.start(TOLLMETER_CLICKHOUSE_TIMEOUT_S="600") as started:
         client = httpx.Client(base_url=started.base_url, headers=HTML, timeout=60)
         yield client
         client.close()
@@ -192,6 +198,41 @@ def test_what_cannot_be_read_is_said_in_a_sentence(pages: httpx.Client, query: s
     answer = pages.get(f"/dashboard/calls?{query}")
     assert answer.status_code == 400
     assert said in answer.text
+
+
+@contextmanager
+def hanging(stack: Stack) -> Iterator[None]:
+    """ClickHouse takes connections and says nothing."""
+    front = stack.processes()["front"].process.pid
+    os.kill(front, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(front, signal.SIGCONT)
+
+
+def test_a_ledger_that_hangs_is_said_and_holds_up_nobody(pages: httpx.Client, stack: Stack) -> None:
+    """A question to it may take ten minutes, and the client waits for one: no answer here waits for it."""
+    signed_in(pages, KEYS["API_KEY"])
+    assert pages.get("/dashboard/spend").status_code == 200
+    said = "does not answer"
+    looks = ["spend", "calls", "calls/x", "limits", "alerts", "tokens", "now", "now?part=live"]
+    with hanging(stack), ThreadPoolExecutor(50) as lookers:
+        found = list(lookers.map(lambda number: pages.get(f"/dashboard/{looks[number % 8]}"), range(50)))
+        status = {look: {answer.status_code for answer in found[number::8]} for number, look in enumerate(looks)}
+        assert status == {look: {503} if look in ("spend", "calls", "calls/x") else {200} for look in looks}
+        assert all(
+            said in answer.text for number, answer in enumerate(found) if looks[number % 8] in ("spend", "limits")
+        )
+        assert "/dashboard/now" in found[0].text
+        answer = pages.get("/api/costs/today", headers={"accept": "application/json", "x-api-key": KEYS["API_KEY"]})
+        assert (answer.status_code, answer.json()["code"]) == (503, "ledger_away")
+    eventually(lambda: pages.get("/dashboard/spend").status_code == 200, 20)
+
+
+def test_a_command_does_not_wait_for_a_ledger_that_hangs(line: Settings, stack: Stack) -> None:
+    with hanging(stack), pytest.raises(Unavailable, match="does not answer"):
+        connect_existing(line.model_copy(update={"clickhouse_timeout_s": 600.0}))
 
 
 def test_now_works_with_clickhouse_away(pages: httpx.Client) -> None:
