@@ -58,6 +58,8 @@ PREVIEW, PREVIEW_SEARCHES = "web_search_preview", "preview_web_searches"
 (https://developers.openai.com/api/docs/pricing, web search preview, 2026-11-30)."""
 _BLOCKS = re.compile(r"gpt-4(?:o|\.1)-mini(?:-\d{4}-\d{2}-\d{2})?")
 """Models that are billed 8,000 tokens for what each search found, of which `usage` says nothing (as above)."""
+_REASONS_OUTSIDE = ("x-ai", "google")
+"""Their totals hold reasoning that completion_tokens leave out, which may be as much as what was cached."""
 SEARCH_ITEMS = {"web_search_call": "web_searches", "file_search_call": "storage_searches"}
 TOOL_CALLS_AT = "usage.tool_calls_details"
 TOOL_CALLS = {"web_search": "web_searches", "search_web": "web_searches", "fetch_url": "url_fetches"}
@@ -86,7 +88,8 @@ def chat(body: object, provider: str) -> Usage:
     extra["web_searches"] = counts.take("server_tool_use.web_search_requests")  # OpenRouter, usage accounting
     if _ALWAYS_SEARCHES.fullmatch(text(get(body, "model")).lower()):
         extra["web_searches"] = max(extra["web_searches"], 1)
-    if total and total == prompt + read + write + completion and total != prompt + completion:
+    outside = provider in _REASONS_OUTSIDE and total == prompt + completion + reasoning
+    if total and total == prompt + read + write + completion and total != prompt + completion and not outside:
         prompt += read + write  # a gateway that leaves cached input out
     elif counts.has("prompt_tokens_details.cache_write_tokens") and max(read, write) <= prompt:
         write = overlapping(prompt, read, write)

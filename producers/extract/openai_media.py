@@ -22,8 +22,8 @@ IMAGE_TOOL = "tool_usage.image_gen"
 def drawn(body: object) -> tuple[Part, ...]:
     """Return what a response's image tool did, which other models do: `usage` holds none of it.
 
-    Where the answer does not say what they used, the part has no counts: the cost is PARTIAL. (openai SDK 3.57,
-    `Response.tool_usage.image_gen`, `ImageGenerationCall.svg_usage`, 2026-11-30)
+    Where the answer does not say what they used, the part is an image without a price: the cost is PARTIAL.
+    (openai SDK 3.57, `Response.tool_usage.image_gen`, `ImageGenerationCall.svg_usage`, 2026-11-30)
     """
     calls = [item for item in items(body, "output") if text(get(item, "type")) == "image_generation_call"]
     parts = [_written(get(call, "svg_usage")) for call in calls if get(call, "svg_usage") is not None]
@@ -39,7 +39,7 @@ def drawn(body: object) -> tuple[Part, ...]:
         )
         return (*parts, Part(model, made))
     unstated = [call for call in calls if get(call, "svg_usage") is None and get(call, "result") is not None]
-    return (*parts, *(Part("", Usage()) for _ in unstated))
+    return (*parts, *(Part("", Usage(extra_units={"generated_images": 1.0})) for _ in unstated))
 
 
 def _written(block: object) -> Part:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from tollmeter.producers.extract.usage import OTHER_TOKENS, UNEXPLAINED_TOKENS, Counts, Part, Usage
 from tollmeter.schemas.event import MAX_TOKENS
 
+DRAWN = "generated_images"
+"""Unit of images that another model drew within a call, at nobody knows what."""
 _COUNTERS = (
     "input_tokens",
     "cache_read_tokens",
@@ -130,5 +132,10 @@ def summed(usages: Sequence[Usage]) -> Usage:
 
 def with_others(usage: Usage, others: Iterable[Part]) -> Usage:
     """Return the usage of one event for a call of several models: what others did makes its cost PARTIAL, not more."""
+    others = list(others)
     tokens = sum(part.usage.input_tokens + part.usage.output_tokens or 1 for part in others)
-    return usage if not tokens else replace(usage, extra_units={**usage.extra_units, OTHER_TOKENS: float(tokens)})
+    drawn = sum(part.usage.extra_units.get(DRAWN, 0.0) for part in others)
+    found = {OTHER_TOKENS: float(tokens), DRAWN: usage.extra_units.get(DRAWN, 0.0) + drawn}
+    return (
+        usage if not tokens else replace(usage, extra_units=usage.extra_units | {k: v for k, v in found.items() if v})
+    )

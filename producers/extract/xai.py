@@ -19,7 +19,9 @@ TOOL_UNITS = {
     "code_interpreter_calls": "code_executions",
     "SERVER_SIDE_TOOL_CODE_EXECUTION": "code_executions",
     "file_search_calls": "storage_searches",
-    "document_search_calls": "storage_searches",
+    "SERVER_SIDE_TOOL_COLLECTIONS_SEARCH": "storage_searches",
+    "document_search_calls": "document_search_calls",  # of attached files, perhaps: dearer, so PARTIAL
+    "SERVER_SIDE_TOOL_ATTACHMENT_SEARCH": "document_search_calls",
 }
 
 

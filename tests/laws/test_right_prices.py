@@ -86,6 +86,26 @@ def test_nothing_is_priced_before_its_first_known_price() -> None:
     assert len(rows) > 1_500
 
 
+def test_a_factor_bills_a_tier_as_the_book_does_since_it_lists_it() -> None:
+    """Each tier on the day before the book began to list it, with cached input; the rounding of a list apart."""
+    common = {"input_tokens": 1_000_000, "cache_read_tokens": 700_000, "output_tokens": 100_000}
+    asked = []
+    for band in book().planner.bands:
+        if band.context in ("batch", "flex") and band.valid_from and band.above_input < 0 and not band.partial:
+            tier = {"processing": "BATCH"} if band.context == "batch" else {"service_tier": band.context}
+            day = datetime(band.valid_from.year, band.valid_from.month, band.valid_from.day, 20, tzinfo=UTC)
+            for at in (day - timedelta(days=1), day):
+                call = {"provider": band.provider, "model_sent": band.model, "event_time": at, **common}
+                asked += [call, call | tier]
+    rows = priced(book(), asked)
+    seen = 0
+    for before, guessed, after, listed in zip(rows[::4], rows[1::4], rows[2::4], rows[3::4], strict=True):
+        if guessed["price_status"] == "PRICED" and before["cost_nano"] == after["cost_nano"]:
+            seen += 1
+            assert abs(guessed["cost_nano"] - listed["cost_nano"]) <= listed["cost_nano"] // 100, listed["rule_id"]
+    assert seen > 50
+
+
 def test_tiers_with_a_rate_are_priced_by_it() -> None:
     at = datetime(2026, 11, 20, tzinfo=UTC)
     call = {"provider": "openai", "model_sent": "gpt-4o", "event_time": at, "input_tokens": 1_000_000}

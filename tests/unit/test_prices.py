@@ -386,7 +386,7 @@ CASES: list[Any] = [
     ),
     pytest.param(
         {"provider": "aws", "model_sent": "amazon.nova-pro-v1:0", "region": "us-gov-west-1", "input_tokens": 1000},
-        "OVERRIDE",
+        "PRICED",
         960_000,
         id="GovCloud",
     ),

@@ -115,7 +115,7 @@ def scale(band: Band, rule: Factor) -> Band | None:
     if clipped is None or band.layer == rates.FREE:
         return clipped
     scaled = {
-        unit: Fraction(price) * (Fraction(rule.factor) if rule.only == "all" or _is_token(unit) else 1)
+        unit: Fraction(price) * (Fraction(rule.factor) if _is_scaled(unit, rule) else 1)
         for unit, price in band.prices.items()
     }
     return replace(
@@ -136,8 +136,10 @@ def surcharged(band: Band, rule: Factor) -> bool:
     return rule.listed and rule.source in band.source
 
 
-def _is_token(unit: str) -> bool:
-    return ("family", "tokens") in LATTICE[unit].dimensions
+def _is_scaled(unit: str, rule: Factor) -> bool:
+    kinds = LATTICE[unit].dimensions
+    cached = ("token_type", "cache_read") in kinds
+    return rule.only == "all" or (("family", "tokens") in kinds and not (cached and rule.only == "uncached"))
 
 
 def free_band(rule: Free) -> Band:

@@ -96,14 +96,14 @@ class Factor(Rule):
 
     With a `tier` it holds for calls of that tier where the book has no price for it. `certain: false` says that the
     price is only a fair guess (PARTIAL), `at_most` what the factor may be then. `only: tokens` leaves fees for searches
-    and the like as they are.
+    and the like as they are, `only: uncached` the price of cached input, too.
     """
 
     factor: Annotated[Decimal, Field(gt=0, le=100)]
     tier: Annotated[str, Field(pattern=r"^[a-z0-9_-]*$")] = ""
     certain: bool = True
     at_most: Annotated[Decimal, Field(gt=0, le=100)] | None = None
-    only: Literal["all", "tokens"] = "all"
+    only: Literal["all", "tokens", "uncached"] = "all"
     listed: bool = False
 
     @model_validator(mode="after")

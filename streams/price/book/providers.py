@@ -58,6 +58,7 @@ _WORDS = {
     "openai": ("open ai", "text completion openai"),
     "perplexity": ("perplexity ai",),
     "together": ("together ai", "togetherai"),
+    "vercel_ai_gateway": ("vercel", "vercel ai gateway", "vercel gateway"),
     "voyageai": ("voyage", "voyage ai"),
     "x-ai": ("xai",),
     "zai": ("z ai",),

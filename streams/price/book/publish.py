@@ -6,6 +6,7 @@ by its rate, add `requests`, divide by 1000 and round half to even.
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -130,8 +131,9 @@ def rule_of(band: Band) -> Row:
 def rules(book: PriceBook) -> list[Band]:
     """Return every rule of the book once, also those that aliases and factors make of others."""
     found = {band.rule_id: band for band in (*book.planner.bands, *_override_bands(book))}
-    for plan in book.plans:
-        found |= {band.rule_id: band for band in plan.bands}
+    for band in (band for plan in book.plans for band in plan.bands):
+        # a call's stand-in for what its tier lacks bears the name of the rule that it stands in for
+        found.setdefault(band.rule_id, replace(band, at_most_pct=100))
     return list(found.values())
 
 

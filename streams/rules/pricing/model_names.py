@@ -12,7 +12,11 @@ STANDARD_TIERS = frozenset(
 SUBSCRIPTION = "subscription"
 """Tier of a call that a subscription pays; "subscription+fast" is one that was served fast."""
 
-TIER_AT_MOST_PCT = {"batch": 100, "flex": 100, "priority": 200, "fast": 600}
+TIER_AT_MOST_PCT = {
+    **dict.fromkeys(("batch", "flex", "provisioned", "reserved", "scale"), 100),
+    "priority": 200,
+    "fast": 600,
+}
 OTHER_AT_MOST_PCT = 200
 """The most that a tier without a price costs, in percent of the standard rate: the dearest that anybody lists."""
 
