@@ -18,7 +18,7 @@ from tests.acceptance.rows import BY_CODE
 from tests.acceptance.shop import Shop
 from tests.fake_provider import serving
 
-AT_ONCE = 8
+AT_ONCE = 4
 LONG = ("P5", "E1", "Q9")
 """They begin first, so that nobody waits for them at the end."""
 ALONE = pytest.mark.usefixtures("alone")
