@@ -24,8 +24,8 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.line import BEHIND, ROWS, stop_workers
-from benchmarks.measure import TooLateError, wait_for
+from benchmarks.line import BEHIND, ROWS, pids, stop_workers
+from benchmarks.measure import CpuMark, TooLateError, wait_for
 from benchmarks.pipeline import fresh_stack
 from benchmarks.preload import ORGS, SEED, preload
 from tollmeter.embedded.environment import settings_environment
@@ -227,15 +227,16 @@ def repricing(stack: Stack, client: ClickHouse, folder: Path, chosen: argparse.N
     settle(client)
     err.print(f"{figures}, stored: {found['stored']}, repaired {time.monotonic() - began:.0f} s later")
     stop_workers(stack)
-    alone, _ = line(stack, client, chosen.events, until, lambda: None)
+    alone, _ = line(stack, client, chosen.events, until, dict)
     beside: list[subprocess.Popen[str]] = []
 
-    def begin() -> None:
+    def begin() -> dict[str, int]:
         (folder / "own.yaml").write_text(DEARER % "1.2", encoding="utf-8")
         environment = {**os.environ, **settings_environment(stack.settings)}
         run = [sys.executable, "-m", "tollmeter", *rest, "--overrides", str(folder / "own.yaml"), "--json"]
         beside.append(subprocess.Popen(run, env=environment, stdout=subprocess.DEVNULL, text=True))
         wait_for("the first corrections", lambda: corrected(client, until) > 0, 120)
+        return {"reprice": beside[0].pid}
 
     with_it, rows_per_s = line(stack, client, chosen.events, until, begin)
     figures |= {"line_alone": round(alone), "line_beside": round(with_it), "beside_rows_per_s": round(rows_per_s)}
@@ -278,20 +279,26 @@ def start(stack: Stack) -> None:
         wait_for(f"{stage} being ready", partial(stack.worker_ready, stage), 180, pause=0.005)
 
 
-def line(stack: Stack, client: ClickHouse, events: int, since: str, begin: Callable[[], None]) -> tuple[float, float]:
+def line(
+    stack: Stack, client: ClickHouse, events: int, since: str, begin: Callable[[], dict[str, int]]
+) -> tuple[float, float]:
     """Return events a second that the line stores of a full topic, and corrections; `begin`: what runs beside it."""
     before = int(client.query(ROWS)[0]["n"])
     loaded = preload(stack.settings, events, 2_700)
     for stage in ("ledger", "watch"):
         stack.start_worker(stage)
         wait_for(f"{stage} being ready", partial(stack.worker_ready, stage), 180, pause=0.005)
-    begin()
+    others = begin()
     stack.start_worker("price")
     wait_for("the first rows", lambda: int(client.query(ROWS)[0]["n"]) > before, 180, pause=0.01)
-    first, rows, at = int(client.query(ROWS)[0]["n"]), corrected(client, since), time.monotonic()
+    first, rows = int(client.query(ROWS)[0]["n"]), corrected(client, since)
+    mark = CpuMark.now(pids(stack) | others)
     wait_for("every row", lambda: int(client.query(ROWS)[0]["n"]) >= before + loaded.records, 900, pause=0.1)
-    seconds, beside = time.monotonic() - at, corrected(client, since) - rows
+    after = CpuMark.now(pids(stack) | others)
+    seconds, beside = after.at - mark.at, corrected(client, since) - rows
     err.print(f"{loaded.records:,} events, {beside:,} corrections; {seconds:.1f} s, load {os.getloadavg()[0]:.0f}")
+    spent = {name: round(after.seconds[name] - mark.seconds[name], 1) for name in mark.seconds}
+    err.print(f"seconds of CPU: {spent}")
     stop_workers(stack)
     return (before + loaded.records - first) / seconds, beside / seconds
 

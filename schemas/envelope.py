@@ -33,6 +33,8 @@ from tollmeter.schemas.record import Delivery, Headers, Record
 
 NEWEST_KNOWN = FORMAT_VERSION
 """Readers stop in front of a newer format: they are upgraded before the writers."""
+_BITS = (16, 63, 63, 32, 32, 32)
+"""How large the numbers of a source can be: partition, two offsets, three counts."""
 
 
 class Source(NamedTuple):
@@ -63,7 +65,12 @@ class Rows:
         Raises KeyError, ValueError or TypeError when the headers do not say so.
         """
         book, boot = self.headers[H_PRICE_BOOK].decode(), self.headers[H_BOOT].decode()
-        for partition, first, last, records, rejected, rows in loads(self.headers[H_SOURCES]):
+        for source in loads(self.headers[H_SOURCES]):
+            partition, first, last, records, rejected, rows = source
+            if not all(
+                type(number) is int and 0 <= number < 1 << bits for number, bits in zip(source, _BITS, strict=True)
+            ):
+                raise ValueError(f"{source} is no part of a source partition")
             yield partition, first, last, records, rejected, rows, book, boot
 
 

@@ -18,6 +18,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 
 from tollmeter.settings import Settings, SettingsError
 from tollmeter.sinks.clickhouse.alive import answers
+from tollmeter.sinks.clickhouse.values import Misfit, check
 
 # It logs each failure with a traceback; here every failure rises, and who catches it says so in one line.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
@@ -51,12 +52,13 @@ _ROW_CODES = frozenset(
         376,
         407,
         441,
+        467,
         469,
         501,
         636,
         675,
         676,
-        691,  # UUID, decimal, constraint, no columns, IP, enum
+        691,  # UUID, decimal, truth, constraint, no columns, IP, enum
     }
 )
 
@@ -99,6 +101,9 @@ _PASSING_CODES = frozenset(
 UNKNOWN_TABLE, UNKNOWN_DATABASE = 60, 81
 _NULL_IS_NO_ZERO = {"input_format_null_as_default": 0}
 """NULL where a column takes none is refused, not stored as 0; to look for it takes a fifth of an insert's CPU."""
+_NULL_IS_NO_DEFAULT = {"insert_null_as_default": 0}
+"""The same of INSERT ... SELECT."""
+_TYPES = "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String}"
 
 
 class Unavailable(Exception):  # noqa: N818 - a state, not a mistake
@@ -123,6 +128,7 @@ class ClickHouse:
     def __init__(self, client: Client, timeout_s: float, where: str) -> None:
         self._client = client
         self._where = where
+        self._types: dict[str, dict[str, str]] = {}
         self._insert_settings = {
             "async_insert": 0,
             "insert_deduplicate": 0,  # else two honest identical batches may collapse
@@ -144,12 +150,34 @@ class ClickHouse:
             self._client.raw_insert(table, columns, ipc_stream, settings=settings, fmt="ArrowStream")
 
     def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Insert a few rows of Python values (aware datetimes); no row, no request. Raises as `insert_arrow` does."""
-        block = b"\n".join(orjson.dumps(row) for row in rows)
-        if block:
+        """Insert a few rows of Python values (aware datetimes); no row, no request. Raises as `insert_arrow` does.
+
+        What would be stored as another value than it is, is refused: all of the rows, then.
+        """
+        made = list(rows)
+        if made:
             with self._errors(insert=True):
+                self._check(table, columns, made)
+                block = b"\n".join(map(orjson.dumps, made))
                 settings = self._insert_settings
                 self._client.raw_insert(table, columns, block, settings=settings, fmt="JSONCompactEachRow")
+
+    def _check(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        known = self._types.get(table)
+        try:
+            check(known or self._read_types(table), columns, rows)
+        except Misfit as problem:
+            if known is None:
+                raise Rejected(f"ClickHouse at {self._where}: table {table}: {problem}", problem.code) from None
+            del self._types[table]  # the table may have changed since
+            self._check(table, columns, rows)
+
+    def _read_types(self, table: str) -> dict[str, str]:
+        found = self._client.query(_TYPES, parameters={"table": table}).named_results()
+        types = {row["name"]: row["type"] for row in found}
+        if types:
+            self._types[table] = types
+        return types
 
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
         """Return all rows; `{name:Type}` in the text is bound by the server, never pasted. Datetimes are aware."""
@@ -171,7 +199,8 @@ class ClickHouse:
         """Insert what `native` gave, columns by their names. Raises as `insert_arrow` does."""
         if block:
             with self._errors(insert=True):
-                self._client.raw_insert(table, None, block, settings=self._insert_settings, fmt="Native")
+                settings = self._insert_settings | _NULL_IS_NO_ZERO
+                self._client.raw_insert(table, None, block, settings=settings, fmt="Native")
 
     def answer(self, sql: str) -> str:
         """Return the one value that a statement answers which takes no format."""
@@ -181,7 +210,7 @@ class ClickHouse:
     def command(self, sql: str, parameters: Mapping[str, object] | None = None) -> None:
         """Run a statement that returns no rows."""
         with self._errors():
-            self._client.command(sql, parameters=_bound(parameters))
+            self._client.command(sql, parameters=_bound(parameters), settings=_NULL_IS_NO_DEFAULT)
 
     def close(self) -> None:
         self._client.close()

@@ -119,7 +119,6 @@ def _add_rows(kernel: LedgerKernel, record: Record, envelope: Envelope, block: B
             block.blocks.append(kernel.read(PricedBlock(record.partition, record.offset, value)))
             block.coverage += coverage
         case Corrected(correction, value):
-            rows = kernel.read(PricedBlock(record.partition, record.offset, value))
-            block.blocks.append(rows[correction.was :])
+            block.blocks.append(kernel.read(PricedBlock(record.partition, record.offset, value, correction.was)))
         case Broken(why):
             block.broken.append((record, why))

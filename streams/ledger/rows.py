@@ -31,6 +31,7 @@ GAP_COLUMNS = ("stage", "priced_partition", "first_offset", "last_offset", "reas
 REGISTRY_COLUMNS = ("key", "value", "version")
 _OFFSETS_A_MS = 20
 _GAP_KINDS = ("gap", "new_epoch")
+_GAP_BITS = (16, 64, 64)
 
 
 def is_object(value: bytes) -> bool:
@@ -58,6 +59,10 @@ def registry_row(record: Record) -> RegistryRow | None:
         return None
 
 
+def _is_number(value: object, bits: int) -> bool:
+    return type(value) is int and 0 <= value < 1 << bits
+
+
 def gap_row(record: Record) -> GapRow | None:
     """Return the row of an alert that declares offsets as gone; None of any other."""
     try:
@@ -65,7 +70,10 @@ def gap_row(record: Record) -> GapRow | None:
         if data["kind"] not in _GAP_KINDS:
             return None
         last = max(0, data["last_offset"])
-        where = data["topic"], data["topic_id"]
-        return data["stage"], data["partition"], data["first_offset"], last, data["kind"], *where
+        numbers = data["partition"], data["first_offset"], last
+        texts = data["stage"], data["topic"], data["topic_id"]
+        if not all(isinstance(text, str) for text in texts) or not all(map(_is_number, numbers, _GAP_BITS)):
+            return None
+        return texts[0], *numbers, data["kind"], *texts[1:]
     except (ValueError, KeyError, TypeError):
         return None  # foreign, but stored among the alerts all the same

@@ -164,7 +164,7 @@ class Ledger:
         try:
             await self._persist(lambda: store_book(self._clickhouse(), book), deliveries, "price_rules", 1)
             self._new_book((record.key or b"").decode("utf-8", "replace"))
-        except ValueError as problem:
+        except (ValueError, Rejected) as problem:
             await self._bury(record, str(problem))
 
     async def _insert_rows(

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -15,8 +16,12 @@ from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.rules.limits.periods import STEP_S
 from tollmeter.streams.rules.windows.backfill import Backfill, missing_cells
 from tollmeter.streams.rules.windows.cardinality import SCOPES_PER_ORG, fold_names
-from tollmeter.streams.rules.windows.repair import cells_of_round, sealed
+from tollmeter.streams.rules.windows.larger import added_up
+from tollmeter.streams.rules.windows.repair import cells_by_hour, cells_of_round, sealed
 from tollmeter.streams.rules.windows.totals import MEASURES, QUARTER, bucket_at, bucket_start_s
+
+PART_OF = {"day": "hour", "month": "day"}
+"""What the buckets of a level are made of."""
 
 
 def repair_cells(
@@ -34,23 +39,51 @@ def repair_cells(
     starts = [bucket_start_s("hour", hour) for hour in hours]
     own = _own_names(client, org, starts)
     minutes = _folded(_totals(client, org, "minute", "hour", hours), "minute", own, limit)
-    closed: dict[str, set[int]] = {}
-    larger = []
-    for level in ("day", "month"):
-        buckets = {bucket_at(level, start) for start in starts}
-        closed[level] = {bucket for bucket in buckets if sealed(level, bucket, watermark_s, horizon_s)}
-        if closed[level]:
-            found = _folded(_totals(client, org, level, level, sorted(closed[level])), level, own, limit)
-            larger.append(found.with_columns(pl.lit(level).alias("level")))
-    nothing = minutes.clear().with_columns(pl.lit("day").alias("level"))
+    closed = {
+        level: {
+            bucket
+            for bucket in {bucket_at(level, start) for start in starts}
+            if sealed(level, bucket, watermark_s, horizon_s)
+        }
+        for level in PART_OF
+    }
     was = _live_totals(client, org, {"hour": set(hours), **closed})
-    return cells_of_round(hours, minutes, was, pl.concat([nothing, *larger]), closed["day"], closed["month"])
+    made, again, larger = cells_by_hour(minutes), set(hours), [minutes.clear().with_columns(level=pl.lit("day"))]
+    for level, part in PART_OF.items():
+        if not closed[level]:
+            break  # no month is over before its days
+        live = was.filter(pl.col("level") == level)
+        made, wrong = added_up(
+            partial(_within, level, part), live, _parts(client, org, level, closed[level]), made, again
+        )
+        wrong &= closed[level]
+        if wrong:
+            counted = _folded(_totals(client, org, level, level, sorted(wrong)), level, own, limit)
+            made = pl.concat([made, counted.select(made.columns)])
+        made = made.filter(pl.col("bucket").is_in(list(closed[level])))
+        again = closed[level]
+        larger.append(made.with_columns(level=pl.lit(level)).select(larger[0].columns))
+    return cells_of_round(hours, minutes, was, pl.concat(larger), closed["day"], closed["month"])
+
+
+def _within(level: str, part_level: str, part: int) -> int:
+    return bucket_at(level, bucket_start_s(part_level, part))
+
+
+def _parts(client: ClickHouse, org: str, level: str, buckets: set[int]) -> pl.DataFrame:
+    """Return what WATCH has in the hours of these days, or in the days of these months."""
+    starts = [bucket_start_s(level, bucket) for bucket in sorted(buckets)]
+    span = {"from": starts[0], "until": bucket_start_s(level, max(buckets) + 1)}
+    part = PART_OF[level]
+    asked = {"org": org, "kinds": list(SCOPE_COLUMNS), "level": part, "within": level, "starts": starts, **span}
+    return _numbered(pl.read_ipc_stream(io.BytesIO(client.arrow(load("repair_parts"), asked))), part)
 
 
 def _live_totals(client: ClickHouse, org: str, buckets: dict[str, set[int]]) -> pl.DataFrame:
     """Return what WATCH has in these hours, their minutes, and these days and months; budgeted tags have their own."""
     starts = {level: [bucket_start_s(level, bucket) for bucket in sorted(some)] for level, some in buckets.items()}
-    answer = client.arrow(load("repair_windows"), {"org": org, "kinds": list(SCOPE_COLUMNS), **starts})
+    span = {"from": starts["hour"][0], "until": starts["hour"][-1] + 3_600}
+    answer = client.arrow(load("repair_windows"), {"org": org, "kinds": list(SCOPE_COLUMNS), **starts, **span})
     found = pl.read_ipc_stream(io.BytesIO(answer)).with_columns(pl.col("level").cast(pl.String))
     parts = [
         _numbered(part, str(level)).with_columns(pl.lit(level).alias("level"))

@@ -7,7 +7,7 @@ import asyncio
 import io
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -38,6 +38,9 @@ log = logging.getLogger("tollmeter")
 
 ROWS_PER_RECORD = 20_000
 PATIENCE_S, POLL_S = 15.0, 0.5
+RESTS, LONGEST_REST_S = 4, 60.0
+"""Repairs of a partition rest so many times as long as they took: while corrections go on, rounds are few and large,
+and take a fifth of the time. What a policy asks for does not wait."""
 Position = Callable[[int, str], Awaitable[int]]
 
 
@@ -100,6 +103,7 @@ class Repairs:
         self._position = position or partial(ledger_position, settings)
         self._numbers = itertools.count()
         self._boot = runtime.new_id()
+        self._rested_at: dict[int, float] = {}
 
     async def after(self, saved: Snapshot) -> None:
         """Send what can be repaired as of this checkpoint; when ClickHouse or the ledger lag, the next one tries."""
@@ -109,8 +113,19 @@ class Repairs:
         watermark_s = saved.progress.watermark_ms // 1000
         rounds = due(deferred, set(saved.progress.quiet_hours), watermark_s, self._settings.horizon_s)
         rounds |= {backfill.org_id: rounds.get(backfill.org_id, ()) for backfill in saved.unsettled}
-        if not rounds or not await self._ledger_caught_up(saved):
+        resting = self._runtime.monotonic() < self._rested_at.get(saved.partition, 0.0)
+        if not rounds or (resting and not saved.unsettled):
             return
+        if not await self._ledger_caught_up(saved):
+            return
+        began = self._runtime.monotonic()
+        try:
+            await self._repair(saved, rounds, watermark_s)
+        finally:
+            now = self._runtime.monotonic()
+            self._rested_at[saved.partition] = now + min(LONGEST_REST_S, RESTS * (now - began))
+
+    async def _repair(self, saved: Snapshot, rounds: Mapping[str, tuple[int, ...]], watermark_s: int) -> None:
         for org, hours in rounds.items():
             extras = [backfill for backfill in saved.unsettled if backfill.org_id == org]
             try:

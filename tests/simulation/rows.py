@@ -195,7 +195,9 @@ def read(block: Any) -> Rows:
     if not isinstance(block.value, Rows):
         raise ValueError("no priced rows")
     place = {"priced_partition": block.partition, "priced_offset": block.offset}
-    placed = [row._replace(**place, version=row_version(row.revision, block.offset)) for row in block.value]
+    placed = [
+        row._replace(**place, version=row_version(row.revision, block.offset)) for row in block.value[block.was :]
+    ]
     first: dict[Any, Row] = {}
     for row in placed:  # what ClickHouse takes and what it refuses are not the same to it
         first.setdefault((row.identity, row.revision, row.poison), row)

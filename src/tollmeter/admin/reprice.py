@@ -156,10 +156,9 @@ def reprice(
     for one in _ahead(slices(client, wanted)):
         now, changed = repriced(one.rows, price)
         summary.add(one.rows, now, changed)
-        was, now = one.rows.filter(changed), now.filter(changed)
-        if send is not None and was.height:
-            parts = parts_of(was, now)
-            pace.wait(was.height)
+        if send is not None and changed.any():
+            parts = parts_of(one.rows, now, changed)
+            pace.wait(int(changed.sum()))
             send(parts)
             last = last_of(parts, last)
         done(one.rows.height)
@@ -175,12 +174,11 @@ def _ahead(found: Iterator[Slice]) -> Iterator[Slice]:
             yield one
 
 
-def parts_of(was: pl.DataFrame, now: pl.DataFrame) -> list[Part]:
-    """Return rows and what replaces them, by organisation."""
-    return [
-        Part(str(org), was.filter(was["org_id"] == org), now.filter(now["org_id"] == org))
-        for org in was["org_id"].unique(maintain_order=True)
-    ]
+def parts_of(was: pl.DataFrame, now: pl.DataFrame, changed: pl.Series | None = None) -> list[Part]:
+    """Return the rows that change (None = all) and what replaces them, by organisation."""
+    rows = was.select("org_id").with_row_index("at")
+    found = (rows if changed is None else rows.filter(changed)).group_by("org_id", maintain_order=True).agg("at")
+    return [Part(str(org), was[at], now[at]) for org, at in zip(found["org_id"], found["at"], strict=True)]
 
 
 def last_of(parts: list[Part], before: Plan) -> Plan:

@@ -19,6 +19,8 @@ class PricedBlock(NamedTuple):
     partition: int
     offset: int
     value: bytes
+    was: int = 0
+    """So many rows stand in front that are no longer: of a correction."""
 
 
 def join(blocks: Iterable[PricedBlock]) -> pl.DataFrame:
@@ -38,7 +40,7 @@ def together(frames: list[pl.DataFrame]) -> pl.DataFrame:
 def read(block: PricedBlock) -> pl.DataFrame:
     """Return the ledger rows of one block. Raises `ValueError` when it has not the contract's columns."""
     try:
-        rows = complete(pl.read_ipc_stream(io.BytesIO(block.value)))
+        rows = complete(pl.read_ipc_stream(io.BytesIO(block.value)))[block.was :]
         version = rows["revision"].cast(pl.Int64) * (1 << 48) + row_version(0, block.offset)  # << never carries
     except (Exception, pl.exceptions.PanicException) as error:
         raise ValueError(

@@ -75,7 +75,7 @@ def cells_of_round(
     live and not in the ledger at all was corrected away, and becomes nothing.
     """
     keys = ["bucket", "scope", "name"]
-    by_hour = _summed(minutes.with_columns(pl.col("bucket") // 60), keys)
+    by_hour = cells_by_hour(minutes)
     hourly = was.filter((pl.col("level") == "hour") & pl.col("bucket").is_in(hours))
     negative = hourly.with_columns(-pl.col(name) for name in MEASURES).drop("level")
     change = _summed(pl.concat([by_hour.select(negative.columns), negative]), keys)
@@ -92,6 +92,11 @@ def cells_of_round(
     ]
     made = pl.concat(parts)
     return pl.concat([made, _gone(was, made)])
+
+
+def cells_by_hour(minutes: pl.DataFrame) -> pl.DataFrame:
+    """Return the totals of hours from those of their minutes."""
+    return _summed(minutes.with_columns(pl.col("bucket") // 60), ["bucket", "scope", "name"])
 
 
 def _gone(was: pl.DataFrame, made: pl.DataFrame) -> pl.DataFrame:

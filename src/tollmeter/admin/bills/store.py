@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 from tollmeter.sinks.clickhouse.client import ClickHouse
@@ -35,6 +35,9 @@ DAY_COLUMNS = (
     "file_name",
     "fetched_at",
 )
+AMOUNT_DIGITS, QUANTITY_DIGITS = 18, 9
+"""Behind the point, as the table has them."""
+_EXACT = Context(prec=1_000)
 INSERTED_AT_ONCE = 20_000
 ALWAYS = {"since": date(1970, 1, 2), "until": date(2149, 1, 1)}
 NO_ACCOUNT = "default"
@@ -137,7 +140,13 @@ def _tidy(client: ClickHouse, bill: Bill, account: str, replaced: Sequence[date]
 def _values(line: Line) -> list[object]:
     values = line._asdict()
     del values["day"]
-    return [f"{value:f}" if isinstance(value, Decimal) else value for value in values.values()]
+    return [_rounded(name, value) if isinstance(value, Decimal) else value for name, value in values.items()]
+
+
+def _rounded(name: str, value: Decimal) -> str:
+    """Return a number with as many digits as its column has: a bill may state more, where it was a float once."""
+    digits = QUANTITY_DIGITS if name == "quantity" else AMOUNT_DIGITS
+    return f"{value.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN, _EXACT):f}"
 
 
 def _hash(lines: Sequence[Line]) -> str:
