@@ -250,3 +250,113 @@ def test_hours_are_days_when_they_are_whole(tmp_path: Path) -> None:
 
 def test_line_is_one_shape() -> None:
     assert Line(DAY, "input").amount is None
+
+
+USAGE = {"object": "organization.usage.completions.result", "input_tokens": 9, "num_model_requests": 1}
+CACHE = {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}
+ANSWERED = {"uncached_input_tokens": 1, "cache_read_input_tokens": 0, "output_tokens": 5, "cache_creation": CACHE}
+ROUTED = {"date": "2026-11-03", "model": "m", "usage": 0.5, "prompt_tokens": 1, "completion_tokens": 1, "requests": 1}
+GOOGLE = {
+    "billing_account_id": "0A-1",
+    "usage_start_time": "2026-11-03 08:00:00 UTC",
+    "service.description": "Vertex AI",
+    "sku.description": "Gemini 2.5 Pro Text Output - Predictions",
+    "usage.amount": "5",
+    "usage.unit": "count",
+    "cost": "1.5",
+    "currency": "EUR",
+}
+AZURE = {
+    "Date": "11/05/2026",
+    "BillingAccountId": "42",
+    "MeterCategory": "Azure OpenAI",
+    "MeterName": "gpt-4o 0806 Inp glbl Tokens",
+    "UnitOfMeasure": "1K",
+    "Quantity": "12.5",
+    "CostInBillingCurrency": "10.00",
+    "BillingCurrency": "USD",
+}
+PERIOD = {"BillingPeriodStartDate": "2026-11-01", "BillingPeriodEndDate": "2026-11-30"}
+ITEM = CUR | {"identity_line_item_id": "i1", "identity_time_interval": "2026-11-03T05:00:00Z/2026-11-03T06:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        pytest.param(
+            [_bucket() | {"results": 2 * _bucket()["results"]}], "is there twice", id="openai: a result twice"
+        ),
+        pytest.param([_bucket() | {"results": [USAGE]}], "no 'output_tokens'", id="openai: no output"),
+        pytest.param(
+            '{"data": [{"start_time": 1793664000, "end_time": 1793750400, "results": [{"object": '
+            '"organization.costs.result", "amount": {"value": 10, "value": 1, "currency": "usd"}}]}]}',
+            "there twice in one object",
+            id="openai: two values of one amount",
+        ),
+        pytest.param([_DAY | {"results": [ANSWERED, ANSWERED]}], "is there twice", id="anthropic: a result twice"),
+        pytest.param(
+            [_DAY | {"results": [ANSWERED | {"cache_creation": {}}]}], "with counts", id="anthropic: no writes"
+        ),
+        pytest.param({"data": [ROUTED, ROUTED]}, "is there twice", id="openrouter: a row twice"),
+        pytest.param({"data": [ROUTED | {"date": "2026-11-03T99:00"}]}, "is no date", id="openrouter: no time"),
+        pytest.param({"data": [ROUTED | {"date": "2026-11-035"}]}, "is no date", id="openrouter: a day too long"),
+        pytest.param(table([ITEM, ITEM]), "line item i1 is there twice", id="aws: an item twice"),
+        pytest.param(
+            table([CUR, CUR | {"line_item_usage_start_date": "2026-01-03T05:00:00Z"}]),
+            "usage of 2026-01-03 in the bill of 2026-11",
+            id="aws: usage of another month",
+        ),
+        pytest.param(
+            table([CUR | {"line_item_currency_code": ""}]), "without line_item_currency_code", id="aws: no currency"
+        ),
+        pytest.param(table([CUR | {"bill_billing_period_start_date": "soon"}]), "is no time", id="aws: no period"),
+        pytest.param(table([CUR])[:-3], "ends within a line", id="aws: cut off within the last cell"),
+        pytest.param(
+            table([{k: v for k, v in GOOGLE.items() if k != "currency"}]), "without currency", id="google: none"
+        ),
+        pytest.param(table([GOOGLE])[:-2], "ends within a line", id="google: cut off"),
+        pytest.param(table([AZURE | {"Date": "11/05/20261"}]), "is no date", id="azure: a year too long"),
+        pytest.param(
+            table([AZURE | PERIOD | {"Date": "05/11/2026"}]),
+            "not in the billing period",
+            id="azure: days before months",
+        ),
+        pytest.param(table([AZURE | {"CostInUsd": "9.00"}]), "contradicts itself", id="azure: two amounts in USD"),
+        pytest.param(table([AZURE | {"UnitOfMeasure": "1.2.3K"}]), "expected a number", id="azure: no unit"),
+        pytest.param(table([AZURE | {"UnitOfMeasure": "0K"}]), "expected a number", id="azure: nothing each"),
+        pytest.param(table([AZURE])[:-4], "ends within a line", id="azure: cut off"),
+    ],
+)
+def test_a_wrong_amount_is_not_taken(tmp_path: Path, content: Any, why: str) -> None:
+    """Damage that leaves the form whole: what would be counted twice, cut, dated or priced wrongly."""
+    with pytest.raises(BillError, match=why):
+        read([file(tmp_path, "f", content)])
+
+
+def test_the_same_without_the_damage(tmp_path: Path) -> None:
+    whole = (
+        [_bucket() | {"results": [USAGE | {"output_tokens": 0}]}],
+        [_DAY | {"results": [ANSWERED]}],
+        {"data": [ROUTED]},
+        table([ITEM, ITEM | {"identity_line_item_id": "i2"}]),
+        table([GOOGLE]),
+        table([AZURE | {"CostInUsd": "10.001"}]),
+        table([AZURE | {"BillingPeriodStartDate": "11/01/2026", "BillingPeriodEndDate": "11/30/2026"}]),
+        table([AZURE | {"Date": "2026-11-05T00:00:00Z"}]),
+    )
+    for number, content in enumerate(whole):
+        assert read([file(tmp_path, f"f{number}", content)]).lines
+
+
+def test_a_credit_of_another_month_is_of_the_month_that_bills_it(tmp_path: Path) -> None:
+    """Its day would have the bill speak of months that it does not hold, and replace them by nothing."""
+    credit = CUR | {"line_item_line_item_type": "Credit", "line_item_usage_start_date": "2026-09-14T00:00:00Z"}
+    bill = read([file(tmp_path, "c.csv", table([CUR, credit]))])
+    assert (min(bill.days), max(bill.days)) == (date(2026, 11, 1), DAY)
+    assert sum(line.amount or 0 for line in bill.lines) == Decimal("0.009")
+
+
+def test_a_quantity_is_rounded_where_its_column_ends(tmp_path: Path) -> None:
+    odd = GOOGLE | {"usage.amount": "1.23456789051", "sku.description": "Gemini grounding"}
+    (line,) = read([file(tmp_path, "g.csv", table([odd]))]).lines
+    assert line.quantity == Decimal("1.234567891")

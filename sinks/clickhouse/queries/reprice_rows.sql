@@ -8,4 +8,3 @@ WHERE (NOT {unpriced:Bool} OR e.cost_nano IS NULL) AND
         -- include: unrated
     ) AND
     -- include: asked
-SETTINGS output_format_arrow_low_cardinality_as_dictionary = 1 -- a third less CPU there, half of it here

@@ -90,8 +90,8 @@ def close(
         raise CloseError(f"not all of {name} is stored: calls sent at {waits} wait; see 'tollmeter status', then again")
     number = 1 + max((one.number for one in known if one.month == name), default=0)
     kept = kept_from(client, now)
-    rows = current(client, month, org)
-    if not rows:
+    rows, beside = current(client, month, org), _beside(client, name, org, stands, now)
+    if not rows and not beside["cost_lines"]:
         _require_calls(client, month, org)
     content = {
         "month": name,
@@ -104,7 +104,7 @@ def close(
         **_sums(rows),
         "adjustments": _adjustments(client, name, org, known, kept),
         "calls_kept_from": kept and kept.astimezone(UTC).isoformat(timespec="seconds"),
-        **_beside(client, name, org, stands, now),
+        **beside,
     }
     made = Statement(name, number, CLOSED, reason, content, hash_of(_text(content)))
     _write(client, org, made, now)

@@ -23,8 +23,8 @@ MAX_AMOUNT, MAX_QUANTITY = Decimal(10) ** 12, Decimal(10) ** 24
 YEARS = range(2001, 2149)
 EXACT = Context(prec=76, rounding=ROUND_HALF_EVEN)
 """Sums of amounts lose nothing in it: the usual 28 digits are too few."""
-PLACES = 18
-"""Decimals that an amount is kept with; what has more is rounded there, half to even."""
+PLACES, QUANTITY_PLACES = 18, 9
+"""Decimals that an amount and a quantity are kept with; what has more is rounded there, half to even."""
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,80}(?:\.[0-9]{0,80})?|\.[0-9]{1,80})(?:[eE][-+]?[0-9]{1,4})?")
 _LONGEST = 400
 
@@ -96,7 +96,8 @@ def make_bill(
         for place, value in enumerate((line.quantity, line.amount, line.amount_usd)):
             total[place] = add(total[place], value)
     made = tuple(
-        kept[key]._replace(quantity=q, amount=rounded(a), amount_usd=rounded(usd)) for key, (q, a, usd) in sums.items()
+        kept[key]._replace(quantity=rounded(q, QUANTITY_PLACES), amount=rounded(a), amount_usd=rounded(usd))
+        for key, (q, a, usd) in sums.items()
     )
     return Bill(provider, source, made, dict(days), account, final)
 
@@ -106,13 +107,13 @@ def add(left: Decimal | None, right: Decimal | None) -> Decimal | None:
     return right if left is None else left if right is None else EXACT.add(left, right)
 
 
-def rounded(amount: Decimal | None) -> Decimal | None:
-    """Return an amount with at most `PLACES` decimals."""
+def rounded(amount: Decimal | None, places: int = PLACES) -> Decimal | None:
+    """Return an amount with at most so many decimals."""
     if amount is None:
         return None
     exponent = amount.as_tuple().exponent
     assert isinstance(exponent, int)
-    return EXACT.quantize(amount, Decimal(1).scaleb(-PLACES)) if -exponent > PLACES else amount
+    return EXACT.quantize(amount, Decimal(1).scaleb(-places)) if -exponent > places else amount
 
 
 def number(value: object, what: str) -> Decimal:
@@ -143,6 +144,25 @@ def objects(value: object, what: str) -> list[dict[str, object]]:
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         raise BillError(f"{what}: {shown(value)} is no list of objects")
     return value
+
+
+def currency_of(row: Mapping[str, object], name: str, where: str) -> str:
+    """Return the currency that a row states; where it does not say so, nobody knows. Raises `BillError`."""
+    found = text(row, name).upper()
+    if not found:
+        raise BillError(f"{where}: an amount without {name}")
+    return found
+
+
+def once(rows: list[dict[str, object]], where: str) -> list[dict[str, object]]:
+    """Return the rows of a report, each the sum of all that it names. Raises `BillError` where two are alike."""
+    seen: set[str] = set()
+    for row in rows:
+        content = repr(sorted(row.items()))
+        if content in seen:
+            raise BillError(f"{where}: {shown(row)} is there twice")
+        seen.add(content)
+    return rows
 
 
 def get(row: Mapping[str, object], name: str, where: str) -> object:

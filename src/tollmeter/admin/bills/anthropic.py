@@ -17,6 +17,7 @@ from tollmeter.streams.rules.bills.lines import (
     make_bill,
     number,
     objects,
+    once,
     shown,
     text,
 )
@@ -45,7 +46,7 @@ def read(documents: Sequence[Document]) -> Bill:
         begin = moment(bucket["starting_at"], where)
         at = f"{where}, {begin:%Y-%m-%d}"
         day = days.cover(begin, moment(get(bucket, "ending_at", at), at), at)
-        for result in objects(get(bucket, "results", at), f"{at}: 'results'"):
+        for result in once(objects(get(bucket, "results", at), f"{at}: 'results'"), at):
             is_cost = "amount" in result
             sources.add("anthropic.cost" if is_cost else "anthropic.usage")
             lines += _cost(day, result, at) if is_cost else _usage(day, result, at)
@@ -89,8 +90,8 @@ def _cost(day: date, result: dict[str, Any], at: str) -> Iterator[Line]:
 def _usage(day: date, result: dict[str, Any], at: str) -> Iterator[Line]:
     about = _about(day, result)
     made = get(result, "cache_creation", at)
-    if not isinstance(made, dict):
-        raise BillError(f"{at}: 'cache_creation' is no object")
+    if not isinstance(made, dict) or not made:
+        raise BillError(f"{at}: 'cache_creation' is no object with counts")
     tokens = {
         "input": counted(get(result, "uncached_input_tokens", at), f"{at}: uncached_input_tokens"),
         "cache_read": counted(get(result, "cache_read_input_tokens", at), f"{at}: cache_read_input_tokens"),

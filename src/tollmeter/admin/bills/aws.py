@@ -6,12 +6,24 @@ product whose name is the model. Amounts are unblended costs.
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 from tollmeter.admin.bills.pages import day_of, moment
-from tollmeter.streams.rules.bills.lines import EXACT, OTHER, Bill, BillError, Line, get, make_bill, number, shown, text
+from tollmeter.streams.rules.bills.lines import (
+    EXACT,
+    OTHER,
+    Bill,
+    BillError,
+    Line,
+    currency_of,
+    get,
+    make_bill,
+    number,
+    shown,
+    text,
+)
 
 PROVIDER, SOURCE = "aws", "aws.cur"
 MARK = "line_item_usage_start_date"
@@ -38,6 +50,7 @@ COLUMNS = (
     "product",
 )
 """What is read of a file, as far as it is there."""
+_ITEM = ("identity_line_item_id", "identity_time_interval", MARK)
 UNITS = {"1k tokens": 1_000, "1m tokens": 1_000_000, "tokens": 1, "token": 1}
 _MARKET = re.compile(r"(?:input|output|cache)_?(?:token|read|write|tokens)", re.IGNORECASE)
 _KINDS = (
@@ -56,12 +69,14 @@ def read(where: str, rows: Iterable[dict[str, Any]]) -> Bill:
     """Return the Bedrock lines of one billing period. Raises `BillError`."""
     lines: list[Line] = []
     days: set[date] = set()
-    accounts, periods, invoiced = set(), set(), True
+    accounts, periods, invoiced, items = set(), set(), True, Items()
     for count, row in enumerate(rows, 1):
         at = f"{where}, row {count}"
-        periods.add(str(get(row, "bill_billing_period_start_date", at))[:7])
+        period = day_of(moment(get(row, "bill_billing_period_start_date", at), at))
+        periods.add(f"{period:%Y-%m}")
         accounts.add(text(row, "bill_payer_account_id", "line_item_usage_account_id"))
-        day = day_of(moment(get(row, MARK, at), at))
+        items.add(row, at)
+        day = _day(row, period, at)
         days.add(day)
         if not _bedrock(row):
             continue
@@ -78,6 +93,35 @@ def read(where: str, rows: Iterable[dict[str, Any]]) -> Bill:
     return make_bill(PROVIDER, SOURCE, lines, dict.fromkeys(every, True), accounts.pop(), final=final)
 
 
+class Items:
+    """The line items so far: one that is there twice would be paid twice."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, ...]] = set()
+
+    def add(self, row: dict[str, Any], at: str) -> None:
+        """Note an item. Raises `BillError`."""
+        item = tuple(text(row, name) for name in _ITEM)
+        if item[0] and item in self._seen:
+            raise BillError(f"{at}: line item {item[0]} is there twice")
+        self._seen.add(item)
+
+
+def _day(row: dict[str, Any], period: date, at: str) -> date:
+    """Return the day of a row. Credits and fees of other months are of the first or last day of the one they bill."""
+    day = day_of(moment(get(row, MARK, at), at))
+    last = (period.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
+    if period <= day <= last:
+        return day
+    if _is_usage(row):
+        raise BillError(f"{at}: usage of {day} in the bill of {period:%Y-%m}")
+    return min(max(day, period), last)
+
+
+def _is_usage(row: dict[str, Any]) -> bool:
+    return text(row, "line_item_line_item_type") in ("Usage", "")
+
+
 def _bedrock(row: dict[str, Any]) -> bool:
     words = text(row, "line_item_product_code") + text(row, "product_servicename") + str(row.get("product") or "")
     return "bedrock" in words.lower() or bool(_MARKET.search(text(row, "line_item_usage_type")))
@@ -86,9 +130,8 @@ def _bedrock(row: dict[str, Any]) -> bool:
 def _line(day: date, row: dict[str, Any], at: str) -> Line:
     usage_type = text(row, "line_item_usage_type")
     cost = number(get(row, "line_item_unblended_cost", at), f"{at}: line_item_unblended_cost")
-    currency = text(row, "line_item_currency_code") or "USD"
-    usage = text(row, "line_item_line_item_type") in ("Usage", "")
-    meter = next((name for name, pattern in _KINDS if pattern.search(usage_type)), OTHER) if usage else OTHER
+    currency = currency_of(row, "line_item_currency_code", at)
+    meter = next((name for name, pattern in _KINDS if pattern.search(usage_type)), OTHER) if _is_usage(row) else OTHER
     amount = row.get("line_item_usage_amount")
     unit = text(row, "pricing_unit")
     factor = UNITS.get(unit.lower())

@@ -15,7 +15,9 @@ _KINDS = (
     ("input", re.compile(r"\binp(?:ut)?\b|prompt", re.IGNORECASE)),
     ("output", re.compile(r"\b(?:outp(?:ut)?|opt|outpt)\b|completion", re.IGNORECASE)),
 )
-_UNIT = re.compile(r"^(?P<count>[\d.]+)\s*(?P<scale>[KM])?$", re.IGNORECASE)
+_UNIT = re.compile(r"(?P<count>[0-9]+(?:\.[0-9]+)?)\s*(?P<scale>[KM])?", re.IGNORECASE | re.ASCII)
+_TIME = re.compile(r"[T ]\d\d:\d\d.*$")
+_CENT = Decimal("0.01")
 _SCALES = {"": 1, "K": 1_000, "M": 1_000_000}
 _WORDS = re.compile(
     r"[ -](?:inp|input|prompt|cach|cchd|out|opt|completion|glbl|global|regnl|regional|dz|data zone).*$", re.IGNORECASE
@@ -37,6 +39,7 @@ def read(where: str, rows: Iterable[dict[str, Any]]) -> Bill:
         row = {name.lower(): value for name, value in raw.items()}
         accounts.add(text(row, "billingaccountid", "billingaccountname", "subscriptionid", "subscriptionguid"))
         day = _day(text(row, "date", "usagedatetime", "usagedate"), at)
+        _check_period(day, row, at)
         days.add(day)
         if _AI.search(text(row, "metercategory") + text(row, "metersubcategory")):
             lines.append(_line(day, row, at))
@@ -49,22 +52,32 @@ def read(where: str, rows: Iterable[dict[str, Any]]) -> Bill:
 
 def _day(value: str, at: str) -> date:
     """Return a day written as 2026-11-30 or 11/30/2026, the two ways of the exports."""
+    written = _TIME.sub("", value)
     for form in ("%Y-%m-%d", "%m/%d/%Y", "%Y%m%d"):
         try:
-            return datetime.strptime(value[:10], form).date()  # noqa: DTZ007 - a day, no time
+            return datetime.strptime(written, form).date()  # noqa: DTZ007 - a day, no time
         except ValueError:
             continue
     raise BillError(f"{at}: {shown(value)} is no date: expected 2026-11-30 or 11/30/2026")
 
 
+def _check_period(day: date, row: Mapping[str, object], at: str) -> None:
+    """Raise `BillError` for a day that its billing period has not: days may be written before months."""
+    first, last = (text(row, name) for name in ("billingperiodstartdate", "billingperiodenddate"))
+    if first and last and not _day(first, at) <= day <= _day(last, at):
+        raise BillError(f"{at}: {day} is not in the billing period from {first} to {last}")
+
+
 def _line(day: date, row: dict[str, Any], at: str) -> Line:
     name = text(row, "metername")
     cost = text(row, "costinbillingcurrency", "pretaxcost")
-    currency = text(row, "billingcurrency", "billingcurrencycode", "currency") or ("USD" if not cost else "")
+    currency = text(row, "billingcurrency", "billingcurrencycode", "currency").upper() or ("USD" if not cost else "")
     if cost and not currency:
         raise BillError(f"{at}: an amount without BillingCurrency")
     usd = text(row, "costinusd")
     amount = number(cost or usd, f"{at}: cost")
+    if currency == "USD" and usd and abs(amount - number(usd, f"{at}: CostInUsd")) > max(_CENT, abs(amount) / 1_000):
+        raise BillError(f"{at}: {amount} and {usd} are both in USD: the row contradicts itself")
     meter = next((kind for kind, pattern in _KINDS if pattern.search(name)), OTHER)
     quantity, unit = text(row, "quantity", "usagequantity"), text(row, "unitofmeasure")
     return Line(
@@ -84,8 +97,8 @@ def _line(day: date, row: dict[str, Any], at: str) -> Line:
 def _tokens(quantity: str, unit: str, at: str) -> Decimal | None:
     if not quantity:
         return None
-    found = _UNIT.match(unit.strip())
-    if not found:
+    found = _UNIT.fullmatch(unit.strip())
+    if not found or not Decimal(found["count"]):
         raise BillError(f"{at}: unit {shown(unit)}: expected a number of tokens such as 1K or 1M")
     factor = EXACT.multiply(Decimal(found["count"]), Decimal(_SCALES[(found["scale"] or "").upper()]))
     return EXACT.multiply(number(quantity, f"{at}: quantity"), factor)

@@ -15,6 +15,7 @@ from tollmeter.streams.rules.bills.lines import (
     BillError,
     Line,
     add,
+    currency_of,
     get,
     make_bill,
     number,
@@ -65,7 +66,7 @@ def _line(day: date, row: dict[str, Any], at: str) -> Line:
     for credit in _list(row.get("credits"), at):
         net = add(net, number(get(credit, "amount", at), f"{at}: credits"))
     assert net is not None
-    currency = text(row, "currency") or "USD"
+    currency = currency_of(row, "currency", at)
     meter = next((name for name, pattern in _KINDS if pattern.search(sku)), OTHER)
     unit = _inner(row, "usage", "unit")
     quantity = _inner(row, "usage", "amount")

@@ -21,6 +21,7 @@ from tollmeter.streams.rules.bills.lines import (
     make_bill,
     number,
     objects,
+    once,
     shown,
     text,
 )
@@ -54,7 +55,7 @@ def read(documents: Sequence[Document]) -> Bill:
         begin = moment(bucket["start_time"], where)
         at = f"{where}, {begin:%Y-%m-%d}"
         day = days.cover(begin, moment(get(bucket, "end_time", at), at), at)
-        for result in objects(get(bucket, "results", at), f"{at}: 'results'"):
+        for result in once(objects(get(bucket, "results", at), f"{at}: 'results'"), at):
             kind = str(get(result, "object", at))
             kinds.add(kind)
             lines += [line._replace(day=day) for line in _lines(kind, result, at, day)]
@@ -80,7 +81,7 @@ def _lines(kind: str, result: dict[str, Any], at: str, day: date) -> Iterator[Li
         return
     name = kind.removeprefix(USAGE).removesuffix(".result")
     if name in TOKEN_USAGE:
-        yield from _tokens(about, result, at)
+        yield from _tokens(about, result, at, answers=name == "completions")
     elif name in UNITS:
         field = UNITS[name]
         yield about._replace(line_item=name, unit=field, quantity=counted(get(result, field, at), f"{at}: {field}"))
@@ -119,7 +120,7 @@ def split(item: str) -> tuple[str, str]:
     return (found["model"].strip(), _METERS[found["meter"]]) if found else ("", OTHER)
 
 
-def _tokens(about: Line, result: dict[str, Any], at: str) -> Iterator[Line]:
+def _tokens(about: Line, result: dict[str, Any], at: str, *, answers: bool) -> Iterator[Line]:
     def count(name: str, default: int | None = None) -> Decimal:
         value = result.get(name) if default is not None else get(result, name, at)
         return counted(default if value is None and default is not None else value, f"{at}: {name}")
@@ -127,8 +128,10 @@ def _tokens(about: Line, result: dict[str, Any], at: str) -> Iterator[Line]:
     total, read_, write = count("input_tokens"), count("input_cached_tokens", 0), count("input_cache_write_tokens", 0)
     if read_ + write > total:
         raise BillError(f"{at}: {read_ + write} cached input tokens of {total}: the report contradicts itself")
+    requests = count("num_model_requests")
+    output = count("output_tokens", None if answers else 0)
     yield about._replace(meter="input", quantity=total - read_ - write, unit="tokens")
     yield about._replace(meter="cache_read", quantity=read_, unit="tokens")
     yield about._replace(meter="cache_write", quantity=write, unit="tokens")
-    yield about._replace(meter="output", quantity=count("output_tokens", 0), unit="tokens")
-    yield about._replace(meter=REQUESTS, quantity=count("num_model_requests"), unit="requests")
+    yield about._replace(meter="output", quantity=output, unit="tokens")
+    yield about._replace(meter=REQUESTS, quantity=requests, unit="requests")

@@ -1,7 +1,7 @@
 """OpenRouter's activity: whole days of UTC by model and endpoint, usage in USD; what runs on one's own key is apart."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from tollmeter.admin.bills.pages import Document
@@ -18,6 +18,7 @@ from tollmeter.streams.rules.bills.lines import (
     make_bill,
     number,
     objects,
+    once,
     shown,
     text,
 )
@@ -35,6 +36,7 @@ def read(documents: Sequence[Document]) -> Bill:
     seen: dict[date, str] = {}
     for where, document in documents:
         rows = objects(get(document, "data", where) if isinstance(document, dict) else document, f"{where}: 'data'")
+        once(rows, where)
         here = set()
         for number_, row in enumerate(rows, 1):
             at = f"{where}, entry {number_}"
@@ -49,7 +51,7 @@ def read(documents: Sequence[Document]) -> Bill:
 
 def _day(value: object, at: str) -> date:
     try:
-        return date.fromisoformat(str(value)[:10])
+        return datetime.fromisoformat(str(value)).date()
     except ValueError:
         raise BillError(f"{at}: {shown(value)} is no date") from None
 

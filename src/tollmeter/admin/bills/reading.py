@@ -11,7 +11,7 @@ from typing import Any
 
 from tollmeter.admin.bills import anthropic, aws, azure, google, mapped, openai, openrouter
 from tollmeter.admin.bills.pages import Document, refuse_error
-from tollmeter.admin.bills.tables import DELIMITERS, Rows, apart, rows_of, text_of
+from tollmeter.admin.bills.tables import DELIMITERS, PARQUET, Rows, apart, rows_of, text_of
 from tollmeter.streams.rules.bills.lines import Bill, BillError, objects
 
 GZIP = b"\x1f\x8b"
@@ -66,17 +66,26 @@ def _json(where: str, content: bytes) -> object:
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no JSON")
 
+    def read(part: str) -> object:
+        return json.loads(part, parse_float=Decimal, parse_constant=refuse, object_pairs_hook=_each_once)
+
     text = text_of(where, content)
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=refuse)
+        return read(text)
     except (ValueError, RecursionError) as error:
         if "\n" in text.strip():
             try:
-                lines = (line for line in text.splitlines() if line.strip())
-                return [json.loads(line, parse_float=Decimal, parse_constant=refuse) for line in lines]
+                return [read(line) for line in text.splitlines() if line.strip()]
             except (ValueError, RecursionError):
                 pass
         raise BillError(f"{where} is no JSON, or breaks off: {str(error)[:100]}") from None
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a name is there twice in one object")
+    return made
 
 
 def _json_bill(documents: Sequence[Document]) -> Bill:
@@ -106,6 +115,13 @@ def _first(where: str, document: object) -> dict[str, Any] | None:
     return None
 
 
+def _check_ends(contents: Sequence[tuple[str, bytes]]) -> None:
+    """Raise `BillError` for a CSV that ends within a line: its last amount may be the half of one."""
+    for where, content in contents:
+        if not content.startswith(PARQUET) and not content.endswith(b"\n"):
+            raise BillError(f"{where} ends within a line, so it may be cut off: import it as the provider wrote it")
+
+
 def _table_bill(where: str, contents: Sequence[tuple[str, bytes]]) -> Bill:
     rows: Rows = apart([(file, rows_of(file, content)) for file, content in contents])
     head = next(rows, None)
@@ -117,5 +133,6 @@ def _table_bill(where: str, contents: Sequence[tuple[str, bytes]]) -> Bill:
         (azure.is_azure, azure.read),
     ):
         if kind(head):
+            _check_ends(contents)
             return read_(where, chain((head,), rows))
     raise BillError(f"{where}: columns {', '.join(list(head)[:6])} ... are no bill that is known here: {KNOWN}")

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 from typing import Any
 
 from tollmeter.sinks.clickhouse.client import ClickHouse
@@ -35,9 +35,6 @@ DAY_COLUMNS = (
     "file_name",
     "fetched_at",
 )
-AMOUNT_DIGITS, QUANTITY_DIGITS = 18, 9
-"""Behind the point, as the table has them."""
-_EXACT = Context(prec=1_000)
 INSERTED_AT_ONCE = 20_000
 ALWAYS = {"since": date(1970, 1, 2), "until": date(2149, 1, 1)}
 NO_ACCOUNT = "default"
@@ -140,13 +137,7 @@ def _tidy(client: ClickHouse, bill: Bill, account: str, replaced: Sequence[date]
 def _values(line: Line) -> list[object]:
     values = line._asdict()
     del values["day"]
-    return [_rounded(name, value) if isinstance(value, Decimal) else value for name, value in values.items()]
-
-
-def _rounded(name: str, value: Decimal) -> str:
-    """Return a number with as many digits as its column has: a bill may state more, where it was a float once."""
-    digits = QUANTITY_DIGITS if name == "quantity" else AMOUNT_DIGITS
-    return f"{value.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN, _EXACT):f}"
+    return [f"{value:f}" if isinstance(value, Decimal) else value for value in values.values()]
 
 
 def _hash(lines: Sequence[Line]) -> str:
