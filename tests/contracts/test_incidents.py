@@ -118,11 +118,12 @@ def test_an_incident_has_one_text_and_is_quiet_when_it_is_expected(
 
 
 def history(line: Settings, leak: datetime) -> list[datetime]:
-    """A key that spends 5 cents an hour for ten days, and then 1.50 USD a minute for forty minutes."""
+    """A key that spends 5 cents an hour, and then 1.50 USD a minute for forty minutes, a dollar more in the first."""
     common = {"org_id": "acme", "api_key_id": KEY, "client_ip": "10.1.2.3", "model": "gpt-5", "model_id": "gpt-5"}
     common |= {"status": "OK", "price_status": "PRICED", "billing_scope": "ORG", "input_tokens": 1_000}
     calls = [(leak - timedelta(hours=240 - n, minutes=-30), USD // 20) for n in range(240)]
     calls += [(leak + timedelta(minutes=n), 3 * USD // 2) for n in range(40)]
+    calls.append((leak + timedelta(seconds=30), USD))
     client = connect(line)
     arrived = leak + timedelta(hours=2)  # an import: all of it came afterwards
     insert(
@@ -159,10 +160,10 @@ def test_rules_are_tried_out_on_ones_own_history(line: Settings, tmp_path: Path)
     (incident,) = document["incidents"]
     assert (incident["name"], incident["told"] >= 1, "spend_spike" in incident["kinds"]) == (KEY, True, True)
     assert datetime.fromisoformat(incident["first_told"]) == leak
-    # usual: 5 cents in ten minutes with calls; the leak is four windows of 15 USD
+    # usual: 5 cents in ten minutes with calls; the leak is four windows of 15 USD and a dollar, told at its first call
     assert incident["usual_ten_minutes_nano"] == USD // 20
     assert incident["lost_before_first_alert_nano"] == 3 * USD // 2
-    assert incident["lost_nano"] == 60 * USD - 4 * USD // 20
+    assert incident["lost_nano"] == 61 * USD - 4 * USD // 20
     assert document["lost_before_first_alert_nano"] == 3 * USD // 2
     assert document["real"] == {"incidents": ["i" * 32], "told": 1}
 

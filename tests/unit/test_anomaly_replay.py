@@ -11,7 +11,7 @@ import pytest
 from tests.alert_events import alert, budget, event, later
 from tests.watch_rows import LOW, frame, row
 from tollmeter.admin.replay.history import History
-from tollmeter.admin.replay.lost import Lost, lost
+from tollmeter.admin.replay.lost import Lost, Minute, lost
 from tollmeter.admin.replay.told import Telling
 from tollmeter.cli import demo_report
 from tollmeter.cli.demo_run import Run
@@ -23,9 +23,11 @@ USD, HOUR, DAY = 10**9, 3_600, 86_400
 START = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp())
 
 
-def minutes(*spent: tuple[float, float]) -> dict[int, int]:
-    """Return cost by minute of (seconds since the start, USD)."""
-    return {START + int(at) // 60 * 60: int(usd * USD) for at, usd in spent}
+def minutes(first: float, *spent: tuple[float, float]) -> dict[int, Minute]:
+    """Return cost by minute of (seconds since the start, USD), one call each; `first`: when the first alert was."""
+    return {
+        START + int(at) // 60 * 60: Minute(int(usd * USD), int(usd * USD) * (START + at <= first)) for at, usd in spent
+    }
 
 
 USUAL = [(n * 600, 1.0) for n in range(6)]
@@ -41,21 +43,23 @@ USUAL = [(n * 600, 1.0) for n in range(6)]
         ),
         pytest.param([(2 * DAY - 600, 2), (2 * DAY, 10)], 0, 0, 0, 1, 9, 9, id="what is not dear is not of it"),
         pytest.param([(2 * DAY, 10), (2 * DAY + 600, 7)], 0, 0, 0, 1, 10, 15, id="it goes on after the alert"),
+        pytest.param([(2 * DAY, 10), (2 * DAY + 90, 5)], 80, 80, 0, 1, 10, 14, id="later in the minute of the alert"),
     ],
 )
 def test_money_lost(
     spent: list[tuple[int, float]], first: int, last: int, began: int, usual: int, before: int, total: int
 ) -> None:
     at = START + 2 * DAY
-    found = lost(minutes(*USUAL, *spent), at + first, at + last)
+    found = lost(minutes(at + first, *USUAL, *spent), at + first, at + last)
     assert (found.began_s - at, found.usual_nano // USD) == (began, usual)
     assert (found.before_nano // USD, found.all_nano // USD) == (before, total)
 
 
 def test_what_is_usual_is_what_was_before_the_day_of_the_alert_and_nothing_without_a_past() -> None:
-    found = lost(minutes(*((n * 600, 1.0) for n in range(200))), START + 199 * 600, START + 199 * 600)
+    first = START + 199 * 600
+    found = lost(minutes(first, *((n * 600, 1.0) for n in range(200))), first, first)
     assert found.usual_nano == 1 * USD, "windows of more than a day ago are what is usual"
-    assert lost(minutes((0, 4.0)), START, START) == Lost(START, START + 600, 0, 4 * USD, 4 * USD)
+    assert lost(minutes(START, (0, 4.0)), START, START) == Lost(START, START + 600, 0, 4 * USD, 4 * USD)
 
 
 def test_telling_is_notifys() -> None:

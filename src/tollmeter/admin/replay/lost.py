@@ -6,11 +6,19 @@ usual window. Usual is the mean of the windows with calls before the day of the 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 WINDOW_S = 600
 DAY_S = 86_400
 LONGEST_S = DAY_S
 """So far it is looked back, and on."""
+
+
+class Minute(NamedTuple):
+    """What a minute cost, and of that up to the first alert."""
+
+    nano: int
+    before_nano: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +33,11 @@ class Lost:
     all_nano: int
 
 
-def lost(minutes: Mapping[int, int], first_s: float, last_s: float) -> Lost:
-    """Return what was lost. `minutes`: cost by the start of each minute; `first_s`, `last_s`: first and last alert."""
+def lost(minutes: Mapping[int, Minute], first_s: float, last_s: float) -> Lost:
+    """Return what was lost. `minutes`: by the start of each; `first_s`, `last_s`: first and last alert."""
     windows: dict[int, int] = {}
-    for minute, nano in minutes.items():
-        windows[minute // WINDOW_S] = windows.get(minute // WINDOW_S, 0) + nano
+    for start, minute in minutes.items():
+        windows[start // WINDOW_S] = windows.get(start // WINDOW_S, 0) + minute.nano
     first, last = int(first_s) // WINDOW_S, int(last_s) // WINDOW_S
     past = [nano for window, nano in windows.items() if window < first - DAY_S // WINDOW_S and nano > 0]
     usual = sum(past) // len(past) if past else 0
@@ -42,7 +50,7 @@ def lost(minutes: Mapping[int, int], first_s: float, last_s: float) -> Lost:
         begin -= 1
     while end < last + most and dear(end + 1):
         end += 1
-    before = sum(nano for at, nano in minutes.items() if begin * WINDOW_S <= at <= first_s)
+    before = sum(minute.before_nano for start, minute in minutes.items() if start >= begin * WINDOW_S)
     beyond = sum(windows.get(window, 0) for window in range(begin, end + 1)) - usual * (end - begin + 1)
     return Lost(
         began_s=begin * WINDOW_S,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from tollmeter.admin.replay.history import History, pages
-from tollmeter.admin.replay.lost import LONGEST_S, Lost, lost
+from tollmeter.admin.replay.lost import LONGEST_S, Lost, Minute, lost
 from tollmeter.admin.replay.told import Found, Telling
 from tollmeter.broker.policies import Rules
 from tollmeter.sinks.clickhouse.client import ClickHouse
@@ -93,8 +93,10 @@ def _money(ledger: ClickHouse, found: Found, begin: datetime, until: datetime) -
     end = min(until, datetime.fromtimestamp(found.last_s + LONGEST_S, UTC))
     org, scope, name = found.scope
     asked = {"org_id": org, "scope": scope, "name": name, "since": moment(begin), "until": moment(end)}
+    asked["first"] = moment(datetime.fromtimestamp(found.first_s, UTC))
     rows = ledger.query(load("scope_minutes"), asked)
-    return lost({int(row["minute_s"]): int(row["cost_nano"]) for row in rows}, found.first_s, found.last_s)
+    minutes = {int(row["minute_s"]): Minute(int(row["cost_nano"]), int(row["before_nano"])) for row in rows}
+    return lost(minutes, found.first_s, found.last_s)
 
 
 def _told_of(said: Feedback, found: Sequence[Found]) -> bool:
