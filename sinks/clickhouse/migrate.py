@@ -68,13 +68,12 @@ def apply(settings: Settings) -> list[str]:
     try:
         steps = migrations()
         client.command(next(step for step in steps if step.name == FIRST).statement(settings))
-        done = []
         missing = _missing(client, steps)
         _record(client, missing, "in_progress")
         for step in missing:
             client.command(step.statement(settings))
-            _record(client, [step], "completed")
-            done.append(step.name)
+        _record(client, missing, "completed")  # at once: of a run that dies every step is taken again
+        done = [step.name for step in missing]
         for step, days in _outdated_retention(_tables(client), steps, settings):
             client.command(f"ALTER TABLE {step.table} MODIFY TTL {_ttl(step, settings)}")
             done.append(f"{step.table}: keep {days} days")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -106,6 +107,24 @@ def test_a_set_up_that_died_in_the_middle_goes_on(ledger_settings: Settings, led
     assert migrate.apply(ledger_settings) == ["0004_ledger_gaps"]
     assert ledger.query("SELECT count() AS n FROM ledger_gaps") == [{"n": 0}]
     assert migrate.pending(ledger_settings) == []
+
+
+@pytest.mark.stack
+def test_one_that_died_before_its_last_line_does_all_again(ledger_settings: Settings, ledger: ClickHouse) -> None:
+    """Every statement may run twice: nothing is another one then, and no row is gone."""
+    shape = (
+        "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() ORDER BY name",
+        "SELECT name, checksum, status FROM schema_migrations FINAL ORDER BY name",
+        "SELECT org_id FROM usage_events",
+    )
+    ledger.insert_rows("usage_events", ("org_id", "event_time"), [("kept", datetime.now(UTC))])
+    made, steps = [ledger.query(one) for one in shape], migrate.migrations()
+    begun = [(step.name, step.checksum, "in_progress") for step in steps]
+    ledger.insert_rows("schema_migrations", ("name", "checksum", "status"), begun)
+    assert migrate.apply(ledger_settings) == [step.name for step in steps]
+    assert [ledger.query(one) for one in shape] == made
+    assert migrate.pending(ledger_settings) == []
+    assert made[2] == [{"org_id": "kept"}]
 
 
 @pytest.mark.stack
