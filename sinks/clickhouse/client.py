@@ -18,87 +18,12 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 
 from tollmeter.settings import Settings, SettingsError
 from tollmeter.sinks.clickhouse.alive import answers
+from tollmeter.sinks.clickhouse.codes import PASSING_CODES, ROW_CODES
 from tollmeter.sinks.clickhouse.values import Misfit, check
 
 # It logs each failure with a traceback; here every failure rises, and who catches it says so in one line.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
-# Answers to an insert that blame the rows: sent again they fail again, so the caller sorts out the culprit. Any other
-# answer (too many parts, no memory, no disk, wrong password, missing table, an older server) leaves the rows innocent:
-# they wait.
-_ROW_CODES = frozenset(
-    {
-        6,
-        23,
-        24,
-        25,
-        26,
-        27,
-        32,
-        33,
-        87,  # text or stream that cannot be parsed, or ends too early
-        38,
-        41,
-        53,
-        69,
-        70,
-        72,  # dates, types, bounds, conversions, numbers
-        117,
-        128,
-        131,
-        190,
-        321,
-        349,  # incorrect data, too large arrays and strings, sizes, ranges, NULL
-        376,
-        407,
-        441,
-        467,
-        469,
-        501,
-        636,
-        675,
-        676,
-        691,  # UUID, decimal, truth, constraint, no columns, IP, enum
-    }
-)
-
-# Files of the engine that it cannot read, as one that was being merged while the disk was full: its next start puts
-# them aside, and takes what they were merged from. No statement is to blame.
-BROKEN_FILES = frozenset({32, 33, 40, 226, 228, 246})
-
-# Answers to a statement that pass: the same statement may work later. All others are final.
-_PASSING_CODES = frozenset(
-    {
-        159,
-        160,
-        202,
-        203,
-        209,
-        210,
-        225,
-        241,
-        242,
-        243,
-        252,
-        279,
-        285,
-        319,
-        394,
-        425,
-        999,  # load, disk, network
-        60,
-        81,
-        192,
-        193,
-        194,
-        497,
-        516,  # not set up, or not for this user
-        *BROKEN_FILES,
-    }
-)
-
-
-UNKNOWN_TABLE, UNKNOWN_DATABASE = 60, 81
 _NULL_IS_NO_ZERO = {"input_format_null_as_default": 0}
 """NULL where a column takes none is refused, not stored as 0; to look for it takes a fifth of an insert's CPU."""
 _NULL_IS_NO_DEFAULT = {"insert_null_as_default": 0}
@@ -291,7 +216,7 @@ def _told_apart(where: str, *, insert: bool = False) -> Iterator[None]:
         if code is None:
             raise Unavailable(f"ClickHouse at {where} does not answer") from error
         text = f"ClickHouse at {where}: {_reason(str(error))}"
-        if code in _ROW_CODES if insert else code not in _PASSING_CODES:
+        if code in ROW_CODES if insert else code not in PASSING_CODES:
             raise Rejected(text, code) from error
         raise Unavailable(text, code) from error
 

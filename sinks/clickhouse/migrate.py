@@ -12,7 +12,8 @@ from hashlib import sha256
 from importlib import resources
 
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse.client import UNKNOWN_DATABASE, ClickHouse, Unavailable, connect, connect_existing
+from tollmeter.sinks.clickhouse.client import ClickHouse, Unavailable, connect, connect_existing
+from tollmeter.sinks.clickhouse.codes import UNKNOWN_DATABASE
 
 FIRST = "0001_schema_migrations"
 _ABOUT = re.compile(r"^(?:CREATE (?:OR REPLACE )?(?:TABLE|VIEW)(?: IF NOT EXISTS)?|ALTER TABLE) (\w+)", re.MULTILINE)

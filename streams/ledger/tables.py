@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from tollmeter.schemas.alert import Alert, alert_id
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse import migrate
-from tollmeter.sinks.clickhouse.client import UNKNOWN_DATABASE, UNKNOWN_TABLE, Rejected, Unavailable
+from tollmeter.sinks.clickhouse.client import Rejected, Unavailable
+from tollmeter.sinks.clickhouse.codes import UNKNOWN_DATABASE, UNKNOWN_TABLE
 from tollmeter.streams.engine.incidents import Incidents
 from tollmeter.streams.engine.runtime import Runtime
 from tollmeter.streams.rules.windows.epochs import PIPELINE

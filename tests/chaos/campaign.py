@@ -27,7 +27,8 @@ from tests.patience import Patience
 from tollmeter.broker.policies import set_policy
 from tollmeter.embedded.stack import FRONT
 from tollmeter.schemas import topics
-from tollmeter.sinks.clickhouse.client import BROKEN_FILES, Unavailable
+from tollmeter.sinks.clickhouse.client import Unavailable
+from tollmeter.sinks.clickhouse.codes import BROKEN_FILES
 
 PATIENCE_S = 240.0
 """A difference that lasts this long at rest is a difference."""

@@ -15,7 +15,8 @@ import pytest
 from tests.priced_rows import DEFAULTS, SCHEMA, START, event_id, frame, insert, ipc, row
 from tollmeter.schemas.priced import PRICED_COLUMNS, row_version
 from tollmeter.settings import Settings, SettingsError
-from tollmeter.sinks.clickhouse.client import BROKEN_FILES, ClickHouse, Rejected, Unavailable, connect, connect_existing
+from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect, connect_existing
+from tollmeter.sinks.clickhouse.codes import BROKEN_FILES
 
 pytestmark = pytest.mark.stack
 

@@ -15,7 +15,8 @@ from tests.patience import eventually
 from tollmeter.embedded.ports import choose
 from tollmeter.embedded.supervisor import Program, Supervisor
 from tollmeter.settings import Settings
-from tollmeter.sinks.clickhouse.client import BROKEN_FILES, ClickHouse, Unavailable, connect
+from tollmeter.sinks.clickhouse.client import ClickHouse, Unavailable, connect
+from tollmeter.sinks.clickhouse.codes import BROKEN_FILES
 
 FRONT = "front"
 COLUMNS = "id UInt64, " + ", ".join(f"c{number} LowCardinality(String)" for number in range(40))

@@ -8,7 +8,8 @@ from tollmeter.doctor.check import Check, judged
 from tollmeter.doctor.machine import disk
 from tollmeter.settings import Settings, SettingsError
 from tollmeter.sinks.clickhouse import migrate
-from tollmeter.sinks.clickhouse.client import UNKNOWN_DATABASE, ClickHouse, Rejected, Unavailable, connect_existing
+from tollmeter.sinks.clickhouse.client import ClickHouse, Rejected, Unavailable, connect_existing
+from tollmeter.sinks.clickhouse.codes import UNKNOWN_DATABASE
 
 OLDEST = (26, 2)
 SKEW_S = 60.0
