@@ -75,7 +75,9 @@ class Decider:
         """Ask the cap, the rate limits and the budgets."""
         known, org, model, access = self._known, question.org or "", question.model, self._known.access
         prices, provider = known.prices, question.provider or ""
-        estimated = (None, UNPRICED.status) if prices is None else prices.estimate(provider, model, tokens, output)
+        estimated: tuple[int | None, str] = None, UNPRICED.status
+        if prices is not None:
+            estimated = prices.estimate(provider, model, tokens, output, question.service_tier or "")
         est, status = estimated
         if est is None:
             if self._closed:

@@ -114,7 +114,7 @@ class Guard:
 
         Keywords are the fields of `Question`: prompt_chars, prompt_tokens or prompt, max_output_tokens, org, user,
         groups, api_key_id, client_ip, provider, agent, feature, session_id, trace_id, tags, billing_scope, counted,
-        models, downgrades. Further ones (service, request_id ...) go into the event of a refusal.
+        models, downgrades, service_tier. Further ones (service, request_id ...) go into the event of a refusal.
         """
         if self.mode == "disabled":
             return Allow(None, Reservation(None), "")

@@ -122,6 +122,23 @@ def worst_of(rules: Iterable[Rule]) -> tuple[Worst, ...]:
     return tuple(kept)
 
 
+def tiers_at_most(standard: Iterable[Rule], listed: Mapping[str, Iterable[Rule]]) -> dict[str, int]:
+    """Return what each listed tier of a model costs at most, in percent of its standard price."""
+    usual, found = tuple(standard), {}
+    for tier, rules in listed.items():
+        pairs = [
+            pair
+            for rule in rules
+            for one in usual
+            if one.above_input == rule.above_input
+            for pair in ((rule.input_pico, one.input_pico), (rule.output_pico, one.output_pico))
+        ]
+        most = [-(-own * 100 // base) for own, base in pairs if base]
+        if most:
+            found[tier] = max(most)
+    return found
+
+
 def cost_nano(rates: Mapping[str, int], counts: Mapping[str, int]) -> int:
     pico = rates.get("requests", 0)
     for unit, count in counts.items():

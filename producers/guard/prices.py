@@ -10,9 +10,19 @@ from typing import Any, NamedTuple
 
 from tollmeter.producers.guard.exchange import Exchange, InForce
 from tollmeter.producers.guard.names import Catalogue, Key
-from tollmeter.producers.guard.price_rules import Rule, Worst, cost_nano, days_of, read_rule, rule_at, worst_of
+from tollmeter.producers.guard.price_rules import (
+    Rule,
+    Worst,
+    cost_nano,
+    days_of,
+    read_rule,
+    rule_at,
+    tiers_at_most,
+    worst_of,
+)
 from tollmeter.schemas.json_values import loads
 from tollmeter.schemas.money import MAX_EVENT_NANO, round_half_even
+from tollmeter.streams.rules.pricing.model_names import at_most_pct, tiers
 from tollmeter.streams.rules.pricing.price_one import at_most_pico, without_price
 from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, LAST_DAY, SINGLE
 
@@ -33,6 +43,8 @@ class Listing(NamedTuple):
     """Of these the rates that an estimate can come to."""
     seller: str
     model_id: str
+    tiers: Mapping[str, int]
+    """What a listed tier makes of the standard price at most, in percent."""
 
 
 class Quote(NamedTuple):
@@ -61,6 +73,7 @@ class Prices:
         self._known: dict[Key, Listing] = {}
         self._hosts: dict[tuple[str, str, str], str] = {}
         self._models: dict[Key, list[Rule]] = {}
+        self._tiers: dict[str, dict[Key, list[Rule]]] = {}
         self._patterns: list[tuple[str, str, Rule]] = []
         names = document.get("names", {})
         listed = names.get("providers") or _exact_names(document["rules"])
@@ -85,8 +98,9 @@ class Prices:
         rule = read_rule(entry)
         head, _, rest = rule.rule_id.partition(":")
         if head != "override":
-            if not entry["context"]:
-                self._models.setdefault((entry["provider"], entry["model"]), []).append(rule)
+            by_tier = self._models if not entry["context"] else self._tiers.setdefault(entry["context"], {})
+            if not (entry["context"] and entry.get("partial")):
+                by_tier.setdefault((entry["provider"], entry["model"]), []).append(rule)
             return
         names = rest.partition("/")[0].split("+")
         if entry["context"] in ("", "*") and not left_out.intersection(names):
@@ -127,7 +141,19 @@ class Prices:
         known = max((relative.rates.get(unit, 0) for relative in listing.dearest), default=0)
         return at_most_pico(unit, rule.rates, {unit: known or self._each.get(unit, 0)})
 
-    def estimate(self, provider: str, model: str, input_tokens: int, output_tokens: int) -> tuple[int | None, str]:
+    def estimate(
+        self, provider: str, model: str, input_tokens: int, output_tokens: int, tier: str = ""
+    ) -> tuple[int | None, str]:
+        """Return `_estimate` under a tier that is asked for: at what it costs at most, where it is dearer."""
+        nano, status = self._estimate(provider, model, input_tokens, output_tokens)
+        asked = tiers(tier, "") if tier and nano else ()
+        if not asked or nano is None:
+            return nano, status
+        listing = self._known.get((provider, model)) or self._listing(provider, model)
+        listed = listing.tiers.get(asked[0])
+        return -(-nano * max(listed or at_most_pct(asked), 100) // 100), status
+
+    def _estimate(self, provider: str, model: str, input_tokens: int, output_tokens: int) -> tuple[int | None, str]:
         """Return nano-USD and price status of a call before it is made; the dearest relative's price where it has none.
 
         Unlike a quote it has no upper end: a cap must see how dear a call would be. A model that is priced by the image
@@ -199,6 +225,7 @@ class Prices:
             worst_of(relatives),
             seller,
             self._catalogue.identity(seller, model),
+            tiers_at_most(rules, {tier: models.get(key, ()) for tier, models in self._tiers.items()}) if key else {},
         )
         if len(self._known) >= REMEMBERED:
             self._known = {}

@@ -38,6 +38,8 @@ class Question(NamedTuple):
     provider: str | None = ""
     api_host: str | None = ""
     """The host that is called: it settles the provider, where the price book knows it."""
+    service_tier: str | None = ""
+    """The tier that is asked for (priority, fast ...): it may be dearer."""
     agent: str | None = ""
     feature: str | None = ""
     session_id: str | None = ""
@@ -93,6 +95,7 @@ class Question(NamedTuple):
             "client_ip": self.address,
             "provider": self.provider,
             "api_host": self.api_host,
+            "service_tier": self.service_tier,
             "agent": self.agent,
             "feature": self.feature,
             "session_id": self.session_id,
@@ -139,7 +142,7 @@ _CLEAN: dict[str, Callable[[Any], Any]] = {
     "billing_scope": _paid_by,
 }
 _CLEAN |= dict.fromkeys(("user", "org", "api_key_id", "client_ip", "provider", "api_host", "agent"), clean_text)
-_CLEAN |= dict.fromkeys(("feature", "session_id", "trace_id"), clean_text)
+_CLEAN |= dict.fromkeys(("feature", "session_id", "trace_id", "service_tier"), clean_text)
 _ASKED = _CLEAN.keys()
 _WORST: dict[str, object] = {
     **dict.fromkeys(("prompt_chars", "prompt_tokens", "max_output_tokens", "answers"), MAX_TOKENS),

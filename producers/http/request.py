@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tollmeter.producers.extract.asked import variant_asked
 from tollmeter.producers.extract.served import PROVIDER_HOSTS
 from tollmeter.producers.http.models import UNREADABLE, named, named_in_form
-from tollmeter.producers.http.weight import answers, output_limit, prompt_tokens, read_object
+from tollmeter.producers.http.weight import answers, output_limit, prompt_tokens, read_object, tier_asked
 from tollmeter.schemas.event import MAX_TOKENS
 from tollmeter.schemas.texts import MAX_TEXT_CHARS, clean_text
 
@@ -128,6 +128,7 @@ class Asked:
     ones, None where the model chooses or nobody can read it."""
     models: tuple[str, ...] = ()
     """Further models that the request names; "" for one that cannot be read."""
+    service_tier: str = ""
 
 
 def worth_reading(method: str, path: str, content_type: str) -> bool:
@@ -162,6 +163,7 @@ def read_request(path: str, content_type: str, content: bytes, encoding: str = "
         MAX_TOKENS if read is None else prompt_tokens(body),
         _variant(model, read) if operation == "image" else "",
         others if len(model) <= MAX_TEXT_CHARS else (*others, UNREADABLE),
+        clean_text(tier_asked(body)),
     )
 
 

@@ -111,6 +111,16 @@ def answers(body: Mapping[str, object]) -> int:
     return min(each * max(prompts, 1), MAX_TOKENS)
 
 
+def tier_asked(body: Mapping[str, object]) -> str:
+    """Return the tier that a body asks for: `service_tier`, `serviceTier` (Bedrock, Gemini) or `speed` (Anthropic)."""
+    if body.get("speed") == "fast":
+        return "fast"
+    tier = body.get("service_tier") or body.get("serviceTier")
+    if isinstance(tier, Mapping):
+        tier = tier.get("type")
+    return tier if isinstance(tier, str) else ""
+
+
 def prompt_tokens(body: Mapping[str, object]) -> int:
     """Return how many tokens of input a body is at least counted as: a quarter of its characters, and what weighs more.
 
