@@ -119,7 +119,7 @@ class World:
         self._draw = random.Random(seed)
         self.producer = UsageProducer(service="hostile", mode="memory")
         self._time = Time()
-        self.guard = self._time.guard(producer=self.producer, max_usd=1_000.0)
+        self.guard = self._time.guard(producer=self.producer, max_usd=800.0)
         networks = (
             ("client_ip", "203.0.113.0/24"),
             ("client_ip", "2001:db8:9::/48"),

@@ -74,7 +74,8 @@ class Prices:
         self._hosts: dict[tuple[str, str, str], str] = {}
         self._models: dict[Key, list[Rule]] = {}
         self._tiers: dict[str, dict[Key, list[Rule]]] = {}
-        self._patterns: list[tuple[str, str, Rule]] = []
+        self._patterns: list[tuple[str, tuple[str, ...], Rule]] = []
+        """Who sells, which patterns a model's names must fit, and the rule."""
         names = document.get("names", {})
         listed = names.get("providers") or _exact_names(document["rules"])
         self._catalogue = Catalogue(listed, names.get("also_called", {}))
@@ -83,8 +84,9 @@ class Prices:
         left_out = _conditional_names(overrides)
         scaling = [rule for part in overrides for kind in ("fees", "factors") for rule in part.get(kind, ())]
         sold_by = {rule["name"]: rule.get("provider", "*") for rule in scaling}
+        asks = {rule["name"]: rule.get("model", "*") for rule in scaling}
         for entry in document["rules"]:
-            self._add(entry, left_out, sold_by)
+            self._add(entry, left_out, sold_by, asks)
         self._listed: dict[Key, list[Rule]] = {}
         for provider, name, above, rates in document.get("listed", ()):
             rule_id = f"{SINGLE}:{provider}/{name}/standard"
@@ -94,7 +96,9 @@ class Prices:
         self._default = (read_rule(document["at_risk"]),) if "at_risk" in document else ()
         self._exchange = Exchange(document.get("fx", ()), document.get("fx_staleness"))
 
-    def _add(self, entry: dict[str, Any], left_out: frozenset[str], sold_by: Mapping[str, str]) -> None:
+    def _add(
+        self, entry: dict[str, Any], left_out: frozenset[str], sold_by: Mapping[str, str], asks: Mapping[str, str]
+    ) -> None:
         rule = read_rule(entry)
         head, _, rest = rule.rule_id.partition(":")
         if head != "override":
@@ -105,7 +109,9 @@ class Prices:
         names = rest.partition("/")[0].split("+")
         if entry["context"] in ("", "*") and not left_out.intersection(names):
             # a factor scales what a provider sells, also of other makers, whose name the scaled rule bears
-            self._patterns.append((sold_by.get(names[-1], entry["provider"]), entry["model"], rule))
+            # and may ask for a name as it is sent, which no model of the book has
+            named = entry["model"], *(asks[name] for name in names if name in asks)
+            self._patterns.append((sold_by.get(names[-1], entry["provider"]), named, rule))
 
     def quote(self, provider: str, model: str, counts: Mapping[str, int], at_s: int | None = None) -> Quote:
         """Price reported counts (input_tokens, cache_read_tokens, output_tokens ...; inclusive) of one call."""
@@ -213,7 +219,11 @@ class Prices:
         rules = [*self._models.get(key, ())] if key else []
         forms = {*self._catalogue.forms(model, seller), *((key[1],) if key else ())}
         # an override of the exact name stands before the book's reading of a shortened one
-        own = [rule for of, named, rule in self._patterns if fnmatchcase(seller, of) and _any_fits(forms, named)]
+        own = [
+            rule
+            for of, named, rule in self._patterns
+            if fnmatchcase(seller, of) and all(_any_fits(forms, one) for one in named)
+        ]
         single = () if own or (rules and not relative) else self._listed_as(seller, model)
         if single:
             rules, relative = [*single], True

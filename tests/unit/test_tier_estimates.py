@@ -59,3 +59,19 @@ def test_where_a_body_says_its_tier(body: dict[str, Any], tier: str) -> None:
     asked = read_request("/v1/chat/completions", "application/json", content)
     assert asked is not None
     assert asked.service_tier == tier
+
+
+@pytest.mark.parametrize(
+    ("model", "nano"),
+    [
+        ("us.anthropic.claude-opus-4-1-20250805-v1:0", 1_500_000_000),
+        ("global.anthropic.claude-haiku-4-5-20251001-v1:0", 100_000_000),
+        ("us.anthropic.claude-haiku-4-5-20251001-v1:0", 110_000_000),
+        ("us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0", 360_000_000),
+        ("us-gov.openai.gpt-oss-120b-1:0", 18_000_000),
+        ("openai.gpt-oss-120b-1:0", 15_000_000),
+        ("amazon.nova-pro-v1:0", 80_000_000),
+    ],
+)
+def test_a_surcharge_by_a_name_is_for_that_name_alone(model: str, nano: int) -> None:
+    assert prices().quote("aws", model, {"input_tokens": 100_000}).nano == nano
