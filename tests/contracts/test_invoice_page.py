@@ -18,6 +18,7 @@ from tollmeter.admin import close as closing
 from tollmeter.admin import secret
 from tollmeter.cli.bills import bills
 from tollmeter.cli.reconcile import reconcile
+from tollmeter.schemas.registry import CostLine
 from tollmeter.settings import Settings
 from tollmeter.sinks.clickhouse.client import connect
 
@@ -58,6 +59,13 @@ def fill(line: Settings, folder: Path) -> None:
         call(4, "default", "mine", 5 * USD, "k1"),
     ]
     insert(client, calls)
+    costs = [
+        CostLine(org_id=org, name=name, provider=f"seats-{org}", unit_nano=nano, since=NAME)
+        for org, name, nano in (("default", "seats", 7 * USD), ("borg", THEIRS, 11 * USD))
+    ]
+    client.insert_rows(
+        "registry", ("key", "value", "version"), [(one.key, one.model_dump_json(), 1 << 20) for one in costs]
+    )
     closing.close(client, FIRST, "", NOW)
     insert(client, [call(5, "default", "mine", 1 * USD, "k1"), call(6, "borg", "openai", 9 * USD, THEIRS)], offset=9)
     client.close()
@@ -78,6 +86,10 @@ def test_the_statement_has_own_rows_alone(client: httpx.Client) -> None:
     assert (found["part"], found["totals"]["cost_nano"]) == (True, 10 * USD)
     (late,) = found["not_booked_yet"]
     assert (late["org_id"], late["calls"], late["cost_nano"]) == ("default", 1, 1 * USD)
+    assert [(one["org_id"], one["name"], one["cost_nano"]) for one in found["cost_lines"]] == [
+        ("default", "seats", 7 * USD)
+    ]
+    assert found["cost_line_totals"] == {"lines": 1, "cost_nano": 7 * USD, "without_usd": 0}
     assert re.fullmatch(r"[0-9a-f]{64}", found["hash"])
     page = client.get("/dashboard/invoice", headers=signed_in(client))
     assert THEIRS not in answer.text + page.text

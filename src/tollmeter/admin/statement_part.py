@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from tollmeter.admin import close as closing
+from tollmeter.admin import cost_lines
 from tollmeter.sinks.clickhouse.client import ClickHouse
 
 Row = dict[str, Any]
@@ -54,7 +55,17 @@ def _part(stands: closing.Statement, orgs: Sequence[str]) -> Row:
         "fx_first": min((row["fx_first"] for row in days), default=None),
         "fx_last": max((row["fx_last"] for row in days), default=None),
         "adjustments": [closing.told(row) for row in content["adjustments"] if _seen(row, orgs)],
+        **_beside(content, orgs),
     }
+
+
+def _beside(content: Row, orgs: Sequence[str]) -> Row:
+    """Return the costs that no call shows; a statement that is older than they are says nothing of them."""
+    if "cost_lines" not in content:
+        return {}
+    lines = [row for row in content["cost_lines"] if _seen(row, orgs)]
+    changes = [row for row in content["cost_line_adjustments"] if _seen(row, orgs)]
+    return {"cost_lines": lines, "cost_line_totals": cost_lines.totals(lines), "cost_line_adjustments": changes}
 
 
 def _seen(row: Row, orgs: Sequence[str]) -> bool:
