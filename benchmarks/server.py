@@ -1,8 +1,8 @@
 """`python -m benchmarks.server`: what a call over HTTP costs until Kafka has acknowledged it, beside two other servers.
 
-One process each, the same bodies: `tollmeter serve`; FastAPI (Starlette where that is not installed) with pydantic and
-aiokafka; and, where Go is installed, a floor that stores nothing. CPU is what the kernel counted for the server, which
-holds on a busy machine, too; requests a second are what was left of it.
+One process each, the same bodies: `tollmeter serve`; FastAPI with pydantic and aiokafka, installed once into a folder
+of its own (Starlette where that cannot be had); and, where Go is installed, a floor that stores nothing. CPU is what
+the kernel counted for the server, which holds on a busy machine, too; requests a second are what was left of it.
 """
 
 import argparse
@@ -17,9 +17,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from benchmarks import plain_server
 from benchmarks.measure import cpu_seconds, quantile, rss_mb, wait_for
 from tollmeter.admin import setup as provision
 from tollmeter.embedded import ports
@@ -29,6 +30,7 @@ from tollmeter.settings import Settings
 
 CALL = {"model_sent": "gpt-4o", "input_tokens": 1_000, "output_tokens": 200, "user_id": "ann"}
 BATCH = 100
+FASTAPI = Path(__file__).parents[1] / "build" / "benchmarks" / "fastapi"
 KEYS = {"API_KEY": "admin-key", "INGEST_KEY": "ingest-key", "INGEST_RPM": "0"}
 
 
@@ -120,17 +122,32 @@ def running(command: list[str], environment: Mapping[str, str], port: int, batch
         process.wait(30)
 
 
-def compare(line: Settings, folder: Path, connections: int, seconds: float) -> dict[str, object]:
+def fastapi() -> tuple[str, dict[str, str]]:
+    """Return which framework the plain server finds, and the environment in which it does."""
+    if find_spec("fastapi"):
+        return "fastapi", {}
+    if not FASTAPI.exists():
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(FASTAPI), "fastapi"]
+        if subprocess.run(install, check=False).returncode:
+            shutil.rmtree(FASTAPI, ignore_errors=True)
+            return "starlette", {}
+    return "fastapi", {"PYTHONPATH": str(FASTAPI)}
+
+
+def compare(line: Settings, folder: Path, connections: int, seconds: float) -> dict[str, Any]:
     """Measure the servers one after the other on one broker."""
     ours, plain, floor = ports.choose([0, 0, 0])
     environment = {**settings_environment(line), **KEYS, "SERVER_PORT": str(ours), "TOLLMETER_SPOOL_DIR": str(folder)}
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {"load": [round(os.getloadavg()[0], 1)]}
     with running([sys.executable, "-m", "tollmeter", "serve"], environment, ours, "/ingest") as target:
         found["tollmeter"] = figures_of(target, connections, seconds)
     topic = {"PLAIN_TOPIC": line.topic("usage.dlq")}  # any topic that is there and nobody reads
     command = [sys.executable, "-m", "benchmarks.plain_server", line.kafka, str(plain)]
-    with running(command, topic, plain, "/batch") as target:
-        found["plain"] = {"framework": plain_server.framework(), **figures_of(target, connections, seconds)}
+    framework, environment = fastapi()
+    with running(command, topic | environment, plain, "/batch") as target:
+        found["plain"] = {"framework": framework, **figures_of(target, connections, seconds)}
+    one, other = (found[name]["single"]["cpu_us_per_event"] for name in ("tollmeter", "plain"))
+    found["single_cpu_of_plain"] = round(one / other, 2)
     if go := shutil.which("go"):
         binary = folder / "floor"
         source = Path(__file__).with_name("floor_server.go")
@@ -139,6 +156,7 @@ def compare(line: Settings, folder: Path, connections: int, seconds: float) -> d
         )
         with running([str(binary), str(floor)], {}, floor, "/batch") as target:
             found["go_floor"] = figures_of(target, connections, seconds)
+    found["load"].append(round(os.getloadavg()[0], 1))
     return found
 
 

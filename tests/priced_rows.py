@@ -39,7 +39,7 @@ _EMPTY: dict[str, Any] = {
 SCHEMA: dict[str, Any] = {column.name: _TYPES[column.kind.rstrip("?")] for column in PRICED_COLUMNS}
 DEFAULTS: dict[str, Any] = {
     column.name: None if column.kind.endswith("?") else _EMPTY[column.kind] for column in PRICED_COLUMNS
-} | {"revision": 1}
+}
 """A row where every field that may be absent is absent."""
 
 

@@ -168,6 +168,8 @@ def test_b4(check: Check, line: Line) -> None:
         assert (new["cost_eur_nano"], new["cost_rub_nano"], new["cost_nano"]) == (2_000_000, None, 2_500_000)
         assert (new["fx_eur_date"], new["fx_rub_date"]) == (f"{day - timedelta(days=2)}", None)
         assert line.json("prices", "fx", "fill")["filled"] == 0
+        spend = line.json("report", "spend", "--org", check.org, "--since", "60d")
+        assert spend["totals"]["corrected"] == 1
     with check.step("PRICE takes late rates over by itself: the next call of that day has its amount at once"):
 
         def priced() -> int | None:

@@ -20,6 +20,8 @@ from starlette.routing import Route
 
 from tests.alert_events import alert as anomaly
 from tests.alert_events import event
+from tests.described import Held
+from tests.guard_rows import publish, real_book
 from tests.identity_provider import AUDIENCE, ISSUER, IdentityProvider
 from tests.patience import eventually
 from tests.priced_rows import event_id, insert, row
@@ -54,6 +56,7 @@ class Place(NamedTuple):
     line: Settings
     provider: IdentityProvider
     worker: Worker
+    held: Held
 
     def get(self, path: str, status: int = 200, **headers: str) -> Any:
         answer = self.client.get(path, headers=headers or ADMIN_A)
@@ -84,8 +87,9 @@ def serving(line: Settings, workers: Workers, tmp_path: Path) -> Iterator[Place]
         eventually(lambda: worker.ready or worker.process.poll() is not None, 60)
         assert worker.ready, worker.text
         port = int(worker.log.with_suffix(".health").read_text(encoding="ascii"))
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            yield Place(client, line, provider, worker)
+        held = Held()
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, event_hooks={"response": [held]}) as client:
+            yield Place(client, line, provider, worker, held)
 
 
 def fill(line: Settings) -> None:
@@ -105,7 +109,7 @@ def fill(line: Settings) -> None:
             row(1, **common, **mine, input_tokens=1_000, output_tokens=200, cost_nano=4_500_000, tags=tag,
                 cost_eur_nano=4_000_000, cost_rub_nano=450_000_000, agent="bot", operation_name="=search"),
             row(2, **common, **mine, input_tokens=10, cost_nano=25_000, agent="bot"),
-            row(3, **{**common, "price_status": "UNKNOWN_MODEL"}, **mine, at_risk_nano=7_000_000, revision=2),
+            row(3, **{**common, "price_status": "UNKNOWN_MODEL"}, **mine, at_risk_nano=7_000_000, revision=1),
             row(4, **common, user_id="ann", model="nameless", model_sent="nameless", cost_nano=1_000),
             row(5, **common, **theirs, org_id="borg", request_id=f"{MARK}-r", cost_nano=9_000_000_000),
             row(6, **common, **{**theirs, "user_id": "ann"}, org_id="borg", cost_nano=9_000_000_000),
@@ -460,6 +464,8 @@ def test_limits_keys_and_prices(place: Place) -> None:
     today = place.get("/api/v1/ai/usage/summary?zone=Asia/Tokyo")["this_month"]
     assert {"estimated", "corrected", "usd_at_risk", "unpriced", "age_s"} <= today.keys()
     place.get("/api/v1/ai/prices", 409)  # PRICE has published none on this line
+    publish(place.line, [real_book()])
+    assert len({json.dumps(one) for one in place.get("/api/v1/ai/prices")["prices"]}) > 1_000
     for wrong_body in (b"{", b"[]", b"7"):
         answer = client.put("/api/v1/members/user/ann", content=wrong_body, headers=ADMIN_A)
         assert answer.status_code == 400
@@ -470,6 +476,8 @@ def _incidents(place: Place) -> None:
     """The organisation's one anomaly is one incident, with the text that people got, and takes a word about it."""
     (alert,) = place.get("/api/v1/alerts")["alerts"]
     (incident,) = place.get("/api/v1/incidents")["incidents"]
+    assert place.get("/api/v1/alerts?limit=1")["more"] is place.get("/api/v1/incidents?limit=1")["more"] is False
+    assert "there are none" in place.get("/api/v1/blocks?scope=user", 400)["detail"]
     assert (incident["id"], incident["alerts"], incident["cost_nano"]) == ("a" * 32, [alert["id"]], 3 * 10**9)
     assert (incident["text"], incident["evidence"]) == ("own incident", ["signals: x"])
     path = f"/api/v1/incidents/{'a' * 32}/feedback"

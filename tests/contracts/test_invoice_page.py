@@ -11,6 +11,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from tests.described import Held
 from tests.priced_rows import insert, row
 from tests.serving import KEYS, Serving
 from tests.workers import Workers
@@ -41,7 +42,8 @@ def serving(workers: Workers, line_settings: Settings, tmp_path: Path) -> Iterat
     fill(line, tmp_path)
     made = Serving(workers, tmp_path / "spool")
     made.start(line).close()
-    with httpx.Client(base_url=made.url, headers={"authorization": f"Bearer {KEYS['READ_KEY']}"}, timeout=60) as client:
+    key, hooks = {"authorization": f"Bearer {KEYS['READ_KEY']}"}, {"response": [Held()]}
+    with httpx.Client(base_url=made.url, headers=key, timeout=60, event_hooks=hooks) as client:
         yield client
 
 

@@ -55,7 +55,7 @@ def some_rows(draw: random.Random, count: int, first: int) -> list[dict[str, Any
                 est_cost_nano=draw.choice([None, 5]),
                 at_risk_nano=None if known else draw.randrange(10**6),
                 usage_source=draw.choice(["PROVIDER", "ESTIMATED"]),
-                revision=draw.choice([1, 1, 2]),
+                revision=draw.choice([0, 0, 1]),
                 input_tokens=draw.randrange(10**4),
                 output_tokens=draw.randrange(10**4),
                 price_book=draw.choice(["", "b1", "b2"]),

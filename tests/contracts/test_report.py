@@ -431,7 +431,7 @@ def test_keys_go_by_their_labels(ledger_settings: Settings) -> None:
         client,
         [
             row(201, **common, org_id="la", user_id="labelled", api_key_id="old", cost_nano=1_000_000),
-            row(202, **common, org_id="la", user_id="labelled", api_key_id="new", cost_nano=2_000_000, revision=2),
+            row(202, **common, org_id="la", user_id="labelled", api_key_id="new", cost_nano=2_000_000, revision=1),
             row(203, **common, org_id="lb", user_id="labelled", api_key_id="old", usage_source="ESTIMATED"),
             row(204, **common, org_id="lb", user_id="labelled", api_key_id="bare", cost_nano=4_000_000),
         ],

@@ -23,6 +23,7 @@ from tollmeter.server.events import Columns, EventMaker, Made
 from tollmeter.server.ingest import Ingest
 from tollmeter.server.problems import Problem
 from tollmeter.server.remembered import Remembered
+from tollmeter.server.writer import NotDurableError
 
 IDS = st.sampled_from([None, "", "one", "two", "0195D0E0-0000-7000-8000-000000000009", "x" * 257, 7]) | st.uuids().map(
     str
@@ -170,6 +171,54 @@ def test_a_repeat_is_known_whichever_way_either_went() -> None:
     told = asyncio.run(fates(kept, events, again, other, single, events[:2]))
     assert told == [(3, 0, 0), (0, 3, 0), (0, 0, 3), (1, 1, 0), (0, 2, 0)]
     assert len(kept.bodies) == 4
+
+
+class Gate:
+    """A writer whose writes wait for their turn, and fail if it says so."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.turns: list[asyncio.Future[bool]] = []
+
+    async def write(self, bodies: Sequence[bytes]) -> Durable:
+        turn = asyncio.get_running_loop().create_future()
+        self.turns.append(turn)
+        if not await turn:
+            raise NotDurableError("away")
+        self.bodies += bodies
+        return "kafka"
+
+
+def test_of_two_that_waited_for_what_failed_one_writes() -> None:
+    [door] = (one for one in ingest.DOORS if one.path == "/ingest")
+    now = time.time_ns() // 1_000
+    one, other = (USUAL | {"event_id": f"call-{at}", "occurred_at": now} for at in range(2))
+
+    async def fates(gate: Gate) -> list[Any]:
+        writer: Any = gate
+        whole = Ingest(EventMaker(Everybody(), ""), Remembered(), writer, Counters())
+        asked = [
+            asyncio.create_task(_asked(whole, door, body)) for body in ([one], [other], [one, other], [one, other])
+        ]
+        for fails in (0, 1):
+            await _all_wait()
+            gate.turns[fails].set_result(False)
+        for _ in asked:
+            await _all_wait()
+            for turn in gate.turns:
+                if not turn.done():
+                    turn.set_result(True)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    gate = Gate()
+    told = asyncio.run(fates(gate))
+    assert sorted(told[2:]) == [(0, 2, 0), (2, 0, 0)], told
+    assert len(gate.bodies) == 2
+
+
+async def _all_wait() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 async def _asked(whole: Ingest, door: Door, body: object) -> tuple[int, int, int]:

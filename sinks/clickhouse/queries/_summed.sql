@@ -4,7 +4,7 @@
     sum(toInt128(e.input_tokens)) AS input_,
     sum(toInt128(e.output_tokens)) AS output_,
     countIf(e.usage_source = 'ESTIMATED') AS estimated_,
-    countIf(e.revision > 1) AS corrected_,
+    countIf(e.revision > 0) AS corrected_,
     groupUniqArrayIf(toString(e.price_book), {steps:String} = '' AND e.price_book != '') AS books_,
     min(if({steps:String} = '', e.fx_date, NULL)) AS fx_from_,
     max(if({steps:String} = '', greatest(e.fx_date, ifNull(e.fx_eur_date, e.fx_date), ifNull(e.fx_rub_date, e.fx_date)), NULL)) AS fx_until_,

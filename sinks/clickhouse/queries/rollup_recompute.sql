@@ -23,7 +23,7 @@ FROM
         sum(e.cache_write_tokens) AS cache_write_, sum(e.output_tokens) AS output_, sum(e.reasoning_tokens) AS reasoning_,
         sum(ifNull(e.cost_nano, 0)) AS cost_, sum(ifNull(e.at_risk_nano, 0)) AS at_risk_,
         sum(ifNull(e.cost_eur_nano, 0)) AS eur_, sum(ifNull(e.cost_rub_nano, 0)) AS rub_,
-        countIf(e.usage_source = 'ESTIMATED') AS estimated_, countIf(e.revision > 1) AS corrected_,
+        countIf(e.usage_source = 'ESTIMATED') AS estimated_, countIf(e.revision > 0) AS corrected_,
         countIf(e.price_status = 'SUBSCRIPTION') AS subscription_,
         sumIf(ifNull(e.est_cost_nano, 0), e.price_status = 'SUBSCRIPTION') AS value_,
         groupUniqArrayIf(toString(e.price_book), e.price_book != '') AS books_,

@@ -32,6 +32,11 @@ _KEPT = (
     "valid_from",
     "valid_to",
     "above_input",
+    "from_second",
+    "to_second",
+    "weekdays",
+    "without_tokens",
+    "at_most_pct",
     "partial",
     "free",
 )

@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Message, Receive, Scope, Send
 
 from tollmeter.server import answers, doors, pages
-from tollmeter.server.asking import address_of
+from tollmeter.server.asking import TOLD, address_of
 from tollmeter.server.auth import ADMIN, INGEST
 from tollmeter.server.body import GoneError
 from tollmeter.server.door import Door, Posted
@@ -98,7 +98,7 @@ class Server:
         scope["tollmeter.headers"] = headers
         given = headers.get("x-request-id", "")
         scope[REQUEST_ID] = request_id = given if _GIVEN_ID.fullmatch(given) else secrets.token_hex(12)
-        answer = _Answering(send, request_id)
+        answer = _Answering(send, request_id, scope)
         browser = "origin" in headers
         try:
             if twice:
@@ -175,10 +175,10 @@ def _headers_of(scope: Scope) -> tuple[dict[str, str], str]:
 class _Answering:
     """Sends an answer's messages on with the headers that all have, and knows whether it has begun."""
 
-    __slots__ = ("_request_id", "_send", "status")
+    __slots__ = ("_request_id", "_scope", "_send", "status")
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send, self._request_id, self.status = send, request_id, 0
+    def __init__(self, send: Send, request_id: str, scope: Scope) -> None:
+        self._send, self._request_id, self._scope, self.status = send, request_id, scope, 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -186,7 +186,7 @@ class _Answering:
             headers = message["headers"] = list(message.get("headers", ()))
             present = {name.lower() for name, _ in headers}
             own = (b"x-request-id", self._request_id.encode("latin-1"))  # a provider's answer has the provider's
-            headers += [one for one in (own, *_ALWAYS) if one[0] not in present]
+            headers += [one for one in (own, *_ALWAYS, *self._scope.get(TOLD, ())) if one[0] not in present]
         await self._send(message)
 
     async def problem(self, problem: Problem) -> None:

@@ -9,6 +9,9 @@ from tollmeter.server.auth import Caller, Role, presented
 from tollmeter.server.parts import Parts
 from tollmeter.server.people import looks_like_token
 
+TOLD = "tollmeter.told"
+"""Where headers stand that tell what is left of a limit."""
+
 
 def parts_of(request: Request) -> Parts:
     """Return the parts of the server."""
@@ -54,4 +57,4 @@ def count(request: Request, caller: Caller) -> None:
     parts = parts_of(request)
     exempt = parts.settings.rate_limit_exempt
     if not any(request.url.path == path or request.url.path.startswith(f"{path}/") for path in exempt):
-        parts.limits.admin.take(caller.key_id or address_of(request.scope, parts))
+        request.scope[TOLD] = parts.limits.admin.take(caller.key_id or address_of(request.scope, parts))

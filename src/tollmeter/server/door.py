@@ -135,3 +135,5 @@ class Door:
     """A quick way to read a body whose entries are all plain usage events; it returns None for any other."""
     answers: Mapping[int, Any] = field(default_factory=dict)
     """What it answers when calls were taken: the shapes by status; None for an answer without a body."""
+    packed: str = ""
+    """A media type, not JSON, in which it answers the same to those who send in it."""

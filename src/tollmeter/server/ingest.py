@@ -143,9 +143,10 @@ class Ingest:
     async def _await_others(self, batch: _Batch, reading: Reading) -> None:
         """Wait for those that others are writing; what they could not write is ours to write then."""
         waiting, batch.later, batch.mine = batch.later, [], {}
-        for place, made, key, _ in waiting:
+        for _, _, key, _ in waiting:
             if flying := self._remembered.flying(key):
                 await flying[1]
+        for place, made, _, _ in waiting:  # at once: whoever waits in between may find the same id unwritten, too
             self._sort(batch, place, reading.entries[place].place, made)
 
     def _count(self, door: Door, outcome: Outcome) -> None:

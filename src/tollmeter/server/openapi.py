@@ -4,7 +4,6 @@ import inspect
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
 from pydantic import BaseModel
@@ -14,9 +13,9 @@ from tollmeter import __version__
 from tollmeter.schemas.cloudevents import REQUIRED
 from tollmeter.schemas.event import UsageEvent
 from tollmeter.server.door import Door
-from tollmeter.server.query import PARAMETERS, taken_of
+from tollmeter.server.query import PARAMETERS, Taken, taken_of
+from tollmeter.server.shapes import Schema, schema_of
 
-Schema = dict[str, Any]
 PUBLIC = frozenset({"/ping", "/health", "/livez", "/readyz", "/openapi.json", "/docs"})
 """Paths that ask for no key."""
 _REF = "#/components/schemas/"
@@ -28,6 +27,7 @@ _KEYS: Schema = {
 }
 _PROBLEM: Schema = {
     "type": "object",
+    "additionalProperties": True,
     "required": ["type", "title", "status", "detail", "code", "request_id"],
     "properties": {
         "type": {"type": "string"},
@@ -38,6 +38,8 @@ _PROBLEM: Schema = {
         "request_id": {"type": "string"},
     },
 }
+PROXY = "/proxy/{upstream}/{path}"
+_PROXIED = ("get", "post", "put", "patch", "delete")
 _DEFAULT: Schema = {
     "default": {
         "description": "A problem document (RFC 9457)",
@@ -56,12 +58,14 @@ def document(doors: Sequence[Door], routes: Iterable[BaseRoute]) -> Schema:
             for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
                 made = _of_route(route, method, parameters, components)
                 paths.setdefault(path, {})[method.lower()] = made
+    paths[PROXY] = {method: _of_proxy(method) for method in _PROXIED}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "tollmeter",
             "version": __version__,
             "summary": "Usage of language models comes in, spend and limits go out",
+            "description": "Pages for people lie below /dashboard.",
         },
         "paths": dict(sorted(paths.items())),
         "components": {"schemas": components, "securitySchemes": _KEYS},
@@ -81,15 +85,15 @@ def _of_door(door: Door, components: Schema) -> Schema:
 
 
 def _answers_of(door: Door, components: Schema) -> Schema:
-    """Return the answers of a door, of the shapes that it sends; one that names none says no more than that."""
-    if not door.answers:
-        return {"200": {"description": "Everything was taken"}}
+    """Return the answers of a door, of the shapes that it sends."""
     found: Schema = {}
     for status, shape in door.answers.items():
         text = " ".join(((inspect.getdoc(shape) or "") if shape else "Everything was taken; without a body").split())
         found[str(status)] = {"description": text}
         if shape:
-            found[str(status)]["content"] = {"application/json": {"schema": _shape(shape, components)}}
+            packed = {door.packed: {"schema": {"type": "string", "format": "binary"}}} if door.packed else {}
+            told = {"application/json": {"schema": _shape(shape, components)}}
+            found[str(status)]["content"] = told | packed
     return found
 
 
@@ -98,7 +102,7 @@ def _of_route(route: Route, method: str, in_path: list[Schema], components: Sche
     found: Schema = {
         "summary": " ".join(text.partition("\n\n")[0].split()),
         "operationId": _name(method.lower(), route.path),
-        "responses": {"200": {"description": "The answer", "content": {taken.answer: {}}}, **_DEFAULT},
+        "responses": {**_given(taken, method), **_DEFAULT},
     }
     if parameters := [*in_path, *map(_parameter, taken.parameters)]:
         found["parameters"] = parameters
@@ -108,6 +112,30 @@ def _of_route(route: Route, method: str, in_path: list[Schema], components: Sche
     if route.path not in PUBLIC:
         found["security"] = [{"AdminKey": []}, {"Bearer": []}]
     return found
+
+
+def _given(taken: Taken, method: str) -> Schema:
+    """Return the answers of a route to a method that are no problem."""
+    if method in taken.empty:
+        return {"204": {"description": "Done; without a body"}}
+    content: Schema = {} if taken.gives is None else {"application/json": {"schema": schema_of(taken.gives)}}
+    content |= {kind: {"schema": {"type": "string"}} for kind in taken.text}
+    return {str(status): {"description": "The answer", "content": content} for status in taken.statuses}
+
+
+def _of_proxy(method: str) -> Schema:
+    """Return what the proxy does with a method: it passes on what the provider's own interface takes and answers."""
+    names = {"upstream": "A provider, by its name in the configuration", "path": "A path of the provider's interface"}
+    return {
+        "summary": "Pass a call on to a provider, and meter it",
+        "operationId": _name(method, PROXY),
+        "security": [{"IngestKey": []}, {"AdminKey": []}, {"Bearer": []}],
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": text}
+            for name, text in names.items()
+        ],
+        "responses": {"2XX": {"description": "The provider's answer, as it came", "content": {"*/*": {}}}, **_DEFAULT},
+    }
 
 
 def _parameter(name: str) -> Schema:

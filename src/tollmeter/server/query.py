@@ -18,6 +18,7 @@ from tollmeter.schemas.secrets import NO_KEY, holds_secret
 from tollmeter.server.asking import parts_of
 from tollmeter.server.auth import Caller
 from tollmeter.server.problems import Problem
+from tollmeter.server.shapes import Shape
 
 PERIOD = ("from", "until", "month", "day", "zone")
 FILTERS = {"user": "user_id", "provider": "provider", "model": "model", "key": "api_key_id", "label": "label"}
@@ -60,11 +61,18 @@ OF_CALLS = (*PERIOD, *FILTERS)
 
 
 class Taken(NamedTuple):
-    """What a handler takes: parameters, by method the shape of the body and its fields that path or key say."""
+    """What a handler takes: parameters, by method the shape of the body and its fields that path or key say.
+
+    And what it gives: the shape of its JSON under one status or more, or text of other media types; with the `empty`
+    methods nothing (204).
+    """
 
     parameters: tuple[str, ...] = ()
     bodies: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {}  # noqa: RUF012 - never changed
-    answer: str = "application/json"
+    gives: Shape = None
+    statuses: tuple[int, ...] = (200,)
+    text: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
 
 
 def takes(
@@ -72,13 +80,20 @@ def takes(
     body: type[BaseModel] | None = None,
     methods: Sequence[str] = ("POST", "PUT", "PATCH"),
     said: Sequence[str] = (),
-    answer: str = "application/json",
+    gives: Shape = None,
+    statuses: Sequence[int] = (200,),
+    text: Sequence[str] = (),
+    empty: Sequence[str] = (),
 ) -> Callable[[Handler], Handler]:
-    """Declare what a handler takes: parameters by name, and with some methods a body; path or key say the `said`."""
+    """Declare what a handler takes: parameters by name, and with some methods a body; path or key say the `said`.
+
+    And what it gives, as `Taken` has it.
+    """
     bodies = {} if body is None else {method: (body, tuple(said)) for method in methods}
 
     def marked(handler: Handler) -> Handler:
-        handler.taken = Taken(tuple(dict.fromkeys(names)), bodies, answer)  # type: ignore[attr-defined]
+        made = Taken(tuple(dict.fromkeys(names)), bodies, gives, tuple(statuses), tuple(text), tuple(empty))
+        handler.taken = made  # type: ignore[attr-defined]
         return handler
 
     return marked

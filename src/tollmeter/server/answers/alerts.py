@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -18,6 +19,8 @@ from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import PERIOD, asked_of, checked, takes, whole
+from tollmeter.server.report_shapes import PERIOD as SAID
+from tollmeter.server.shapes import OTHERS
 from tollmeter.sinks.clickhouse.queries import load
 from tollmeter.streams.notify.commands import Said, acknowledge, judge
 from tollmeter.streams.notify.commands import mute as say_mute
@@ -48,17 +51,35 @@ class Word(BaseModel):
     reason: str = Field(default="", max_length=512)
 
 
-@takes(*PERIOD, "limit")
+_DATA = {**dict.fromkeys(("kind", "severity", "org_id", "scope", "name", "period", "text"), str), OTHERS: Any}
+_ALERT = {
+    **dict.fromkeys(("specversion", "id", "source", "type", "subject", "time", "datacontenttype"), str),
+    "data": _DATA,
+    **dict.fromkeys(("state", "held", "told"), str),
+    "appended_at": str,
+}
+_INCIDENT = {
+    **dict.fromkeys(("id", "org_id", "scope", "name", "state", "severity", "since", "last", "text"), str),
+    **dict.fromkeys(("turns", "held"), int),
+    "cost_nano": int | None,
+    **dict.fromkeys(("kinds", "alerts", "evidence"), list[str]),
+}
+_WORD = {"incident": str, "verdict": Verdict, "until": str | None, "kinds": list[str]}
+
+
+@takes(*PERIOD, "limit", gives={**SAID, "alerts": [_ALERT], "more": bool})
 async def listed(request: Request) -> Response:
     """List the organisation's alerts of a period, oldest first: as CloudEvents, with what became of each."""
     caller = caller_of(request, "read")
     asked = asked_of(request, caller, "7d")
     limit = whole(checked(request), "limit", 1_000, 10_000)
-    parameters = {**asked.parameters(), "limit": limit, "id": ""}
+    parameters = {**asked.parameters(), "limit": limit + 1, "id": ""}
     rows = await parts_of(request).ledger.answer(lambda ledger: ledger.query(load("alerts_of"), parameters))
-    return JsonAnswer({**asked.document(), "alerts": [_document(row) for row in rows]})
+    told = [_document(row) for row in rows[:limit]]
+    return JsonAnswer({**asked.document(), "alerts": told, "more": len(rows) > limit})
 
 
+@takes(empty=("POST",))
 async def ack(request: Request) -> Response:
     """Say that somebody takes care of an alert: it is not told again until it is over."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]
@@ -71,7 +92,7 @@ async def ack(request: Request) -> Response:
     return Response(status_code=204)
 
 
-@takes(body=Quiet, methods=("POST", "DELETE"))
+@takes(body=Quiet, methods=("POST", "DELETE"), empty=("POST", "DELETE"))
 async def mute(request: Request) -> Response:
     """Tell nobody of the organisation's alerts that match, for a while; DELETE ends it."""
     caller = caller_of(request, "admin")
@@ -86,16 +107,17 @@ async def mute(request: Request) -> Response:
     return Response(status_code=204)
 
 
-@takes(*PERIOD, "limit")
+@takes(*PERIOD, "limit", gives={**SAID, "incidents": [_INCIDENT], "more": bool})
 async def grouped(request: Request) -> Response:
     """List the organisation's incidents of a period: those that go on first, then by money, with their evidence."""
     caller = caller_of(request, "read")
     asked = asked_of(request, caller, "7d")
     limit = whole(checked(request), "limit", 1_000, 10_000)
-    return JsonAnswer({**asked.document(), "incidents": (await _incidents(request, asked.parameters()))[:limit]})
+    found = await _incidents(request, asked.parameters())
+    return JsonAnswer({**asked.document(), "incidents": found[:limit], "more": len(found) > limit})
 
 
-@takes(body=Word)
+@takes(body=Word, gives=_WORD)
 async def feedback(request: Request) -> Response:
     """Say that an incident was expected, so that its like is quiet for a while (a week), or real."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]

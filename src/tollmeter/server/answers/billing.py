@@ -22,14 +22,34 @@ from tollmeter.server.auth import Caller
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import EVER, PAGES, PERIOD, THIS_MONTH, asked_of, bad, checked, page_of, takes
+from tollmeter.server.report_shapes import PERIOD as SAID
+from tollmeter.server.shapes import Shape
 from tollmeter.sinks.clickhouse.queries import load, moment
 
 CURRENCIES = ("rub", "usd", "eur")
 PERIODS = ("today", "this_month", "all_time")
 GROUPS = {"model": ("provider", "model"), "agent": ("agent",), "day": ("day",)}
 
+_COST = {f"cost_{currency}?": float | None for currency in CURRENCIES} | {"fx?": str}
+"""Of the currency that was asked for."""
+_SUMS = {"total_tokens": int, "requests_count": int, **_COST, "unpriced?": int}
+_CALL = {
+    **dict.fromkeys(("id", "user_id", "agent_id", "ai_provider", "ai_model", "created_at"), str),
+    **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), int),
+    **_COST,
+}
+_PAGE = {"items": [_CALL], **dict.fromkeys(("total", "page", "limit", "pages"), int), "totals": _SUMS}
 
-@takes(*PERIOD, *PAGES, "currency")
+
+def _told(data: Shape) -> Shape:
+    return {"success": bool, "data": data}
+
+
+def _groups(*names: str) -> Shape:
+    return _told({**SAID, "items": [{**dict.fromkeys(names, str), **_SUMS}], "totals": _SUMS})
+
+
+@takes(*PERIOD, *PAGES, "currency", gives=_told(dict.fromkeys(PERIODS, _SUMS)))
 async def summary(request: Request) -> Response:
     """Give tokens, cost and requests of today, this month and all time."""
     asked, currency = await _mine(request, EVER)
@@ -41,7 +61,7 @@ async def summary(request: Request) -> Response:
     return await _answer(request, data, asked)
 
 
-@takes(*PERIOD, *PAGES, "currency")
+@takes(*PERIOD, *PAGES, "currency", gives=_told(_PAGE))
 async def listed(request: Request) -> Response:
     """List the user's calls, the newest first, a page at a time, with what all of them come to."""
     asked, currency = await _mine(request, EVER)
@@ -60,19 +80,19 @@ async def listed(request: Request) -> Response:
     return await _answer(request, data, asked)
 
 
-@takes(*PERIOD, *PAGES, "currency")
+@takes(*PERIOD, *PAGES, "currency", gives=_groups("ai_provider", "ai_model"))
 async def by_model(request: Request) -> Response:
     """Give tokens, cost and requests per model, dearest first."""
     return await _grouped(request, "model")
 
 
-@takes(*PERIOD, *PAGES, "currency")
+@takes(*PERIOD, *PAGES, "currency", gives=_groups("agent_id"))
 async def by_agent(request: Request) -> Response:
     """Give tokens, cost and requests per agent, dearest first."""
     return await _grouped(request, "agent")
 
 
-@takes(*PERIOD, *PAGES, "currency")
+@takes(*PERIOD, *PAGES, "currency", gives=_groups("date"))
 async def daily(request: Request) -> Response:
     """Give tokens, cost and requests per local day."""
     return await _grouped(request, "day")

@@ -16,19 +16,22 @@ from tollmeter.admin.reports.rows import document
 from tollmeter.server.asking import parts_of, reader_of
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.query import OF_CALLS, THIS_MONTH, TODAY, asked_of, bad, checked, takes, whole
+from tollmeter.server.report_shapes import report
+
+_TODAY = ("model", "api_key_id", *SPEND)
 
 
-@takes("zone")
+@takes("zone", gives=report(_TODAY, day=str))
 async def today(request: Request) -> Response:
     """Say what today has cost, per model and key, dearest first, with totals."""
     caller = await reader_of(request)
     asked = asked_of(request, caller, TODAY)
     answered = await parts_of(request).ledger.answer(lambda ledger: questions.costs(ledger, asked))
     day = f"{asked.since.astimezone(asked.zone):%Y-%m-%d}"
-    return JsonAnswer({"day": day, **_document(answered, asked, ("model", "api_key_id", *SPEND))})
+    return JsonAnswer({"day": day, **_document(answered, asked, _TODAY)})
 
 
-@takes(*OF_CALLS, "top")
+@takes(*OF_CALLS, "top", gives=report(CALL))
 async def calls(request: Request) -> Response:
     """List the dearest calls of a period."""
     asked = asked_of(request, await reader_of(request), "24h")
@@ -37,7 +40,7 @@ async def calls(request: Request) -> Response:
     return JsonAnswer(_document(answered, asked, CALL))
 
 
-@takes(*OF_CALLS, "by", "top")
+@takes(*OF_CALLS, "by", "top", gives=report(SPEND, tuple(dict.fromkeys(BY.values()))))
 async def spend(request: Request) -> Response:
     """Say what a period has cost by any columns, dearest first."""
     asked = asked_of(request, await reader_of(request), "48h")
@@ -51,7 +54,7 @@ async def spend(request: Request) -> Response:
     return JsonAnswer(_document(answered, asked, [*(BY[name] for name in by), *SPEND]))
 
 
-@takes(*OF_CALLS)
+@takes(*OF_CALLS, gives=report(OPERATION))
 async def operations(request: Request) -> Response:
     """Say what each operation has cost."""
     asked = asked_of(request, await reader_of(request), THIS_MONTH)
@@ -59,7 +62,7 @@ async def operations(request: Request) -> Response:
     return JsonAnswer(_document(answered, asked, OPERATION))
 
 
-@takes(*OF_CALLS, answer="text/csv")
+@takes(*OF_CALLS, text=("text/csv",))
 async def calls_csv(request: Request) -> Response:
     """Give every call of a period as CSV, streamed, oldest first; no cell is a formula."""
     asked = asked_of(request, await reader_of(request), "24h")

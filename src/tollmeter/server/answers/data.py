@@ -17,13 +17,24 @@ from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import EVER, OF_CALLS, PAGES, asked_of, checked, is_home, page_of, takes
+from tollmeter.server.report_shapes import COLUMNS, PERIOD, TOTAL
+from tollmeter.server.shapes import sometimes
 from tollmeter.sinks.clickhouse.client import ClickHouse
 from tollmeter.sinks.clickhouse.queries import load
 
 CONFIRM = "x-confirm-reset"
+_CALL = {
+    **dict.fromkeys(("id", "ts", "tracking_token", "ai_provider", "ai_model"), str),
+    **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), int),
+    "cost_usd": float | None,
+    **dict.fromkeys(("price_status", "call_status", "user", "api_key_id"), str),
+    **sometimes(NAMES, COLUMNS),
+}
+_PAGE = {**PERIOD, "data": [_CALL], **dict.fromkeys(("total", "page", "limit", "pages"), int), "totals": TOTAL}
+_MODEL = {"model": str, "provider": str, "calls": int, "last_used_at": str}
 
 
-@takes(*OF_CALLS, *PAGES, "token")
+@takes(*OF_CALLS, *PAGES, "token", gives=_PAGE)
 async def data(request: Request) -> Response:
     """List the organisation's calls, the newest first, a page at a time, with what all of them come to."""
     caller = caller_of(request, "admin")
@@ -51,7 +62,7 @@ async def data(request: Request) -> Response:
     return JsonAnswer(document)
 
 
-@takes(*OF_CALLS)
+@takes(*OF_CALLS, gives={**PERIOD, "models": [_MODEL]})
 async def models(request: Request) -> Response:
     """List the models that the organisation has called, most called first."""
     caller = caller_of(request, "admin")
@@ -61,6 +72,7 @@ async def models(request: Request) -> Response:
     return JsonAnswer({**asked.document(), "models": named})
 
 
+@takes(gives={"taken_back": int, "org_id": str}, statuses=(202,))
 async def reset(request: Request) -> Response:
     """Take all calls of the organisation back: its totals are 0, the log keeps what was. Needs a confirming header."""
     caller, parts = caller_of(request, "admin"), parts_of(request)

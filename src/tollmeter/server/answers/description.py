@@ -12,6 +12,8 @@ from starlette.routing import Route
 
 from tollmeter.server import answers, doors, openapi
 from tollmeter.server.json_answer import JsonAnswer
+from tollmeter.server.query import takes
+from tollmeter.server.shapes import OTHERS
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 code,pre{font:14px/1.4 ui-monospace,monospace}pre{background:#f4f4f4;padding:1rem;overflow:auto}
@@ -43,11 +45,13 @@ def _document() -> dict[str, Any]:
     return openapi.document(doors.ALL, answers.routes())
 
 
+@takes(gives={"openapi": str, "info": {OTHERS: Any}, "paths": {OTHERS: Any}, "components": {OTHERS: Any}})
 async def description(request: Request) -> Response:
     """Describe the server in OpenAPI 3.1."""
     return JsonAnswer(_document())
 
 
+@takes(text=("text/html",))
 async def page(request: Request) -> Response:
     """Show the description to people."""
     return HTMLResponse(_PAGE.render(style=_STYLE, **_document()), headers={"content-security-policy": _POLICY})

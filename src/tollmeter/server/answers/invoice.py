@@ -9,8 +9,10 @@ from tollmeter.server.asking import reader_of
 from tollmeter.server.auth import Caller
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.query import bad, checked, is_home, takes
+from tollmeter.server.statement_shapes import COMPARISON, LISTED, STATEMENT
 
 
+@takes(gives={"statements": [LISTED]})
 async def statements(request: Request) -> Response:
     """List the closed months of the organisation, the newest first."""
     caller = await reader_of(request)
@@ -18,6 +20,7 @@ async def statements(request: Request) -> Response:
     return JsonAnswer({"statements": await invoice.months(request, caller.org_id, _orgs(request, caller))})
 
 
+@takes(gives=STATEMENT)
 async def statement(request: Request) -> Response:
     """Give the statement of a closed month, with what has changed since."""
     caller = await reader_of(request)
@@ -26,7 +29,7 @@ async def statement(request: Request) -> Response:
     return JsonAnswer(await invoice.statement(request, month, caller.org_id, _orgs(request, caller)))
 
 
-@takes("provider", "month", "by")
+@takes("provider", "month", "by", gives=COMPARISON)
 async def reconcile(request: Request) -> Response:
     """Compare a provider's bill of a month with the ledger, difference by difference."""
     caller = await reader_of(request)

@@ -16,8 +16,11 @@ from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import takes
+from tollmeter.server.shapes import Model
 
-_SHOWN = set(ServerKey.model_fields) - {"digest", "earlier_digest", "secret_id"}
+_HIDDEN = ("digest", "earlier_digest", "secret_id")
+_KEY, _SECRET = Model(ServerKey, _HIDDEN), Model(ServerKey, _HIDDEN, {"secret": str})
+_LISTED, _NAMED = Model(ServerKey, _HIDDEN, {"used_at": str | None}), Model(KeyLabel, ("org_id",))
 
 
 class NewKey(BaseModel):
@@ -48,6 +51,7 @@ class Label(BaseModel):
     cost_centre: str = Field(default="", max_length=128)
 
 
+@takes(gives={"keys": [_LISTED]})
 async def listed(request: Request) -> Response:
     """List the organisation's keys, and when each was last used, to about an hour."""
     caller = caller_of(request, "admin")
@@ -56,7 +60,7 @@ async def listed(request: Request) -> Response:
     return JsonAnswer({"keys": rows})
 
 
-@takes(body=NewKey)
+@takes(body=NewKey, gives=_SECRET, statuses=(201,))
 async def create(request: Request) -> Response:
     """Make a key; its secret is in this answer alone."""
     caller, now = caller_of(request, "admin"), datetime.now(UTC)
@@ -71,7 +75,7 @@ async def create(request: Request) -> Response:
     return JsonAnswer({**_document(issued.key), "secret": issued.secret}, 201)
 
 
-@takes(body=Overlap)
+@takes(body=Overlap, gives=_SECRET)
 async def rotate(request: Request) -> Response:
     """Give a key a new secret, which is in this answer alone."""
     caller, id_, now = caller_of(request, "admin"), request.path_params["id"], datetime.now(UTC)
@@ -81,7 +85,7 @@ async def rotate(request: Request) -> Response:
     return JsonAnswer({**_document(issued.key), "secret": issued.secret})
 
 
-@takes(body=Switch)
+@takes(body=Switch, gives=_KEY)
 async def switch(request: Request) -> Response:
     """Switch a key off or on."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]
@@ -91,6 +95,7 @@ async def switch(request: Request) -> Response:
     )
 
 
+@takes(empty=("DELETE",))
 async def delete(request: Request) -> Response:
     """Take a key away for good."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]
@@ -98,6 +103,7 @@ async def delete(request: Request) -> Response:
     return Response(status_code=204)
 
 
+@takes(gives={"labels": [_NAMED]})
 async def labels(request: Request) -> Response:
     """List what the organisation calls its provider keys."""
     caller = caller_of(request, "admin")
@@ -105,7 +111,7 @@ async def labels(request: Request) -> Response:
     return JsonAnswer({"labels": [_label(one) for one in found]})
 
 
-@takes(body=Label)
+@takes(body=Label, gives=_NAMED, empty=("DELETE",))
 async def label(request: Request) -> Response:
     """Give a provider key a label, or take it away."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]
@@ -118,7 +124,7 @@ async def label(request: Request) -> Response:
 
 
 def _document(key: ServerKey) -> dict[str, object]:
-    return key.model_dump(mode="json", include=_SHOWN)
+    return key.model_dump(mode="json", exclude=set(_HIDDEN))
 
 
 def _label(label: KeyLabel) -> dict[str, object]:

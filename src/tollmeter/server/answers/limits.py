@@ -27,8 +27,15 @@ from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import bad, checked, takes
+from tollmeter.server.shapes import Model
 from tollmeter.settings import Settings
 
+_POLICY, _MEMBER = Model(Policy, ("org_id",), {"policy_id": str}), Model(Member, ("org_id",))
+_UNREADABLE = {"key": str, "why": str}
+_COST_POLICY = {
+    **dict.fromkeys(("scope", "name"), str),
+    **dict.fromkeys(("daily_limit_micro_eur?", "monthly_limit_micro_eur?", "warn_threshold_pct"), int),
+}
 _SCOPES = {"key": "api_key", "ip": "client_ip", "user": "user"}
 
 
@@ -50,6 +57,7 @@ class Groups(BaseModel):
     groups: list[str] = []
 
 
+@takes(gives={"policies": [_POLICY], "unreadable?": [_UNREADABLE]})
 async def policies(request: Request) -> Response:
     """List the organisation's policies."""
     caller = caller_of(request, "admin")
@@ -59,7 +67,7 @@ async def policies(request: Request) -> Response:
     return JsonAnswer({"policies": found, **({"unreadable": broken} if broken else {})})
 
 
-@takes(body=Policy, said=("org_id",))
+@takes(body=Policy, said=("org_id",), gives=_POLICY)
 async def put_policy(request: Request) -> Response:
     """Set the limits of a scope, in place of any it had in this currency."""
     caller = caller_of(request, "admin")
@@ -73,7 +81,7 @@ async def put_policy(request: Request) -> Response:
     return JsonAnswer(_policy(await change(request, put)))
 
 
-@takes("scope", "name", "applies", "currency")
+@takes("scope", "name", "applies", "currency", gives={"deleted": int})
 async def delete_policy(request: Request) -> Response:
     """Delete policies of a scope, but not an organisation's; an absent one is no error."""
     caller = caller_of(request, "admin")
@@ -96,7 +104,7 @@ async def delete_policy(request: Request) -> Response:
     return JsonAnswer({"deleted": await change(request, delete)})
 
 
-@takes(body=CostLimits)
+@takes(body=CostLimits, gives=_COST_POLICY, empty=("DELETE",))
 async def cost_policy(request: Request) -> Response:
     """Get, set or delete the cost policy of the organisation, a group or a user, in micro-EUR."""
     caller = caller_of(request, "admin")
@@ -119,6 +127,7 @@ async def cost_policy(request: Request) -> Response:
     return JsonAnswer(_cost_policy(found))
 
 
+@takes(gives={"members": [_MEMBER]})
 async def members(request: Request) -> Response:
     """List the organisation's members and their groups."""
     caller = caller_of(request, "admin")
@@ -127,7 +136,7 @@ async def members(request: Request) -> Response:
     return JsonAnswer({"members": [one.model_dump(mode="json", exclude={"org_id"}) for one in found]})
 
 
-@takes(body=Groups)
+@takes(body=Groups, gives=_MEMBER, empty=("DELETE",))
 async def member(request: Request) -> Response:
     """Say in which groups a user or group is, or take it out of the membership."""
     caller = caller_of(request, "admin")
@@ -142,23 +151,25 @@ async def member(request: Request) -> Response:
     return JsonAnswer(made.model_dump(mode="json", exclude={"org_id"}))
 
 
+@takes(gives={"blocks": [Model(Block)]})
 async def blocks(request: Request) -> Response:
     """List who is blocked in the organisation, or for all of them."""
     return await _listed(request, "blocks", access.blocks)
 
 
+@takes(gives={"rate_limits": [Model(RateLimit)]})
 async def rate_limits(request: Request) -> Response:
     """List the rate limits of the organisation, and those for all of them."""
     return await _listed(request, "rate_limits", access.rate_limits)
 
 
-@takes(body=Block, said=("org_id", "scope", "name"))
+@takes(body=Block, said=("org_id", "scope", "name"), gives=Model(Block), empty=("DELETE",))
 async def block(request: Request) -> Response:
     """Refuse every call of a key, an address or a user, or let it call again."""
     return await _access(request, Block, ("key", "ip", "user"))
 
 
-@takes(body=RateLimit, said=("org_id", "scope", "name"))
+@takes(body=RateLimit, said=("org_id", "scope", "name"), gives=Model(RateLimit), empty=("DELETE",))
 async def rate_limit(request: Request) -> Response:
     """Say how often a key or an address may call, or end that."""
     return await _access(request, RateLimit, ("key", "ip"))

@@ -12,12 +12,22 @@ from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.parts import Parts
 from tollmeter.server.problems import Problem
+from tollmeter.server.query import takes
 
 FRESH_S = 10.0
 """So long the ledger's figures are kept: a scraper asks often, and counting reads the whole key."""
 WAIT_S = 5.0
 
+_SHAPE = {
+    "version": str,
+    "env": str,
+    "ingest": {"rpm": int, "burst": int, "auth_enabled": bool},
+    "counters": dict.fromkeys(("ingest_success", "ingest_duplicate", "ingest_bad_auth"), int),
+    "db": {"usage_rows": int | None, "last_usage_at": str | None, "active_tokens": int},
+}
 
+
+@takes(gives=_SHAPE, text=("text/plain", "application/openmetrics-text"))
 async def metrics(request: Request) -> Response:
     """Return the server's counters and the size of the ledger; what is not known is null."""
     caller = caller_of(request, "read")

@@ -13,9 +13,12 @@ from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import takes
+from tollmeter.server.shapes import Model
 from tollmeter.settings import Settings
 
 _SHORT = {"key": "api_key"}
+_RULE = Model(ModelRule, more={"rule": str})
+_SET = Model(ModelRule, more={"rule": str, "meant": dict[str, str], "unknown": list[str]})
 
 
 class Allowed(BaseModel):
@@ -27,6 +30,7 @@ class Allowed(BaseModel):
     downgrade_to: str = ""
 
 
+@takes(gives={"allowed_models": [_RULE]})
 async def listed(request: Request) -> Response:
     """List which models the organisation allows whom."""
     caller = caller_of(request, "admin")
@@ -34,7 +38,7 @@ async def listed(request: Request) -> Response:
     return JsonAnswer({"allowed_models": [rules.shown(rule) for rule in found]})
 
 
-@takes(body=Allowed)
+@takes(body=Allowed, gives=_SET, empty=("DELETE",))
 async def one(request: Request) -> Response:
     """Say which models a key, user, group or the organisation may use, or allow every one again."""
     caller = caller_of(request, "admin")

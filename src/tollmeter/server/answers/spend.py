@@ -10,17 +10,28 @@ from tollmeter.admin.price_list import price_list
 from tollmeter.admin.reports import questions
 from tollmeter.admin.reports.asked import Asked, instant, midnight
 from tollmeter.admin.reports.rows import Row
-from tollmeter.admin.spend_status import UserNotFoundError, spend_status
+from tollmeter.admin.spend_status import SpendStatus, UserNotFoundError, spend_status
 from tollmeter.broker.policies import read_rules
 from tollmeter.server.asking import parts_of, reader_of
 from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.problems import Problem
 from tollmeter.server.query import TODAY, asked_of, bad, checked, takes
+from tollmeter.server.report_shapes import TOTAL
+from tollmeter.server.shapes import Model
 from tollmeter.sinks.clickhouse.client import ClickHouse
 
+_PRICE = {
+    **dict.fromkeys(("provider", "model", "context", "source", "rule_id"), str),
+    **dict.fromkeys(("valid_from?", "valid_to?"), str),
+    **dict.fromkeys(("above_input?", "from_second?", "to_second?", "weekdays?", "at_most_pct?"), int),
+    **dict.fromkeys(("partial?", "free?", "without_tokens?"), bool),
+    "usd_per_mtok": dict[str, float],
+    "usd_per_unit?": dict[str, float],
+}
 
-@takes("billing_scope_org")
+
+@takes("billing_scope_org", gives=Model(SpendStatus, sparse=True))
 async def of_user(request: Request) -> Response:
     """Say what a user has spent and may still spend, in the document that clients know."""
     caller = await reader_of(request)
@@ -40,7 +51,7 @@ async def of_user(request: Request) -> Response:
     return JsonAnswer(status.document())
 
 
-@takes("zone", "user")
+@takes("zone", "user", gives={"org_id": str, "zone": str, "today": TOTAL, "this_month": TOTAL})
 async def summary(request: Request) -> Response:
     """Give calls, tokens and cost of today and this month, with what in them is doubtful."""
     caller = await reader_of(request)
@@ -55,7 +66,12 @@ async def summary(request: Request) -> Response:
     return JsonAnswer({"org_id": caller.org_id, "zone": today.zone.key, **found})
 
 
-@takes("model", "provider", "at")
+@takes(
+    "model",
+    "provider",
+    "at",
+    gives={**dict.fromkeys(("price_book", "at", "currency"), str), "prices": [_PRICE]},
+)
 async def prices(request: Request) -> Response:
     """List what models cost, as PRICE has published it."""
     await reader_of(request)

@@ -14,6 +14,7 @@ from tollmeter.server.asking import caller_of, parts_of
 from tollmeter.server.changes import change
 from tollmeter.server.json_answer import JsonAnswer
 from tollmeter.server.query import takes
+from tollmeter.server.shapes import Model
 
 
 class NewToken(BaseModel):
@@ -32,6 +33,10 @@ class Switch(BaseModel):
     active: bool
 
 
+_TOKEN = Model(TrackingToken, without=("org_id",))
+
+
+@takes(gives={"tokens": [_TOKEN]})
 async def listed(request: Request) -> Response:
     """List the organisation's tracking tokens, oldest first."""
     caller = caller_of(request, "admin")
@@ -39,7 +44,7 @@ async def listed(request: Request) -> Response:
     return JsonAnswer({"tokens": [document(one) for one in found]})
 
 
-@takes(body=NewToken)
+@takes(body=NewToken, gives=_TOKEN, statuses=(201,))
 async def create(request: Request) -> Response:
     """Make a tracking token."""
     caller = caller_of(request, "admin")
@@ -49,7 +54,7 @@ async def create(request: Request) -> Response:
     return JsonAnswer(document(made), 201)
 
 
-@takes(body=Switch)
+@takes(body=Switch, gives=_TOKEN)
 async def switch(request: Request) -> Response:
     """Switch a token off or on."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]
@@ -58,6 +63,7 @@ async def switch(request: Request) -> Response:
     return JsonAnswer(document(made))
 
 
+@takes(empty=("DELETE",))
 async def delete(request: Request) -> Response:
     """Take a token away; the usage that it has named stays."""
     caller, id_ = caller_of(request, "admin"), request.path_params["id"]

@@ -7,6 +7,8 @@ spans and records say, so they are taken and counted nowhere.
 
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from tollmeter.producers.telemetry.reading import Reading as Telemetry
 from tollmeter.producers.telemetry.reading import UnreadableError
 from tollmeter.schemas.escapes import many_lines
@@ -20,7 +22,26 @@ JSON, PROTOBUF = "application/json", "application/x-protobuf"
 _ENCODINGS: dict[str, Encoding] = {JSON: "json", PROTOBUF: "protobuf", "application/protobuf": "protobuf"}
 MOST_TOLD = 3
 """So many reasons are told to the sender; the others are counted."""
-_REJECTED = {"/v1/traces": "rejectedSpans", "/v1/logs": "rejectedLogRecords"}
+_REJECTED = {
+    "/v1/traces": "rejectedSpans",
+    "/v1/logs": "rejectedLogRecords",
+    "/v1/metrics": "rejectedDataPoints",
+}
+
+
+class Partial(msgspec.Struct, omit_defaults=True):
+    """How many were refused, under the name of what was sent, and why; nothing where all was taken."""
+
+    rejectedSpans: str = ""  # noqa: N815 - as OTLP has it
+    rejectedLogRecords: str = ""  # noqa: N815
+    rejectedDataPoints: str = ""  # noqa: N815
+    errorMessage: str = ""  # noqa: N815
+
+
+class Exported(msgspec.Struct):
+    """What was sent is stored, but for what the answer says was refused."""
+
+    partialSuccess: Partial  # noqa: N815
 
 
 def _encoding(posted: Posted) -> Encoding:
@@ -67,8 +88,8 @@ def _answerer(path: str) -> Callable[[Posted, Outcome], Answer]:
         """Return 200 with what was refused."""
         rejected, message = outcome.count("rejected"), many_lines(message_of(outcome))
         if _encoding(posted) == "json":
-            partial = {_REJECTED[path]: str(rejected), "errorMessage": message} if message else {}
-            return Answer(200, [(b"content-type", JSON.encode())], json_bytes({"partialSuccess": partial}))
+            partial = Partial(**{_REJECTED[path]: str(rejected), "errorMessage": message} if message else {})
+            return Answer(200, [(b"content-type", JSON.encode())], json_bytes(Exported(partial)))
         return Answer(200, [(b"content-type", PROTOBUF.encode())], _protobuf(path, rejected, message))
 
     return answer
@@ -100,6 +121,8 @@ DOORS = (
         _answerer("/v1/traces"),
         "Take OpenTelemetry spans of model calls (OTLP)",
         schemas=_SCHEMAS,
+        answers={200: Exported},
+        packed=PROTOBUF,
     ),
     Door(
         "/v1/logs",
@@ -107,6 +130,8 @@ DOORS = (
         _answerer("/v1/logs"),
         "Take log records of coding agents (OTLP)",
         schemas=_SCHEMAS,
+        answers={200: Exported},
+        packed=PROTOBUF,
     ),
     Door(
         "/v1/metrics",
@@ -114,5 +139,7 @@ DOORS = (
         _answerer("/v1/metrics"),
         "Take OpenTelemetry metrics and ignore them (OTLP)",
         schemas=_SCHEMAS,
+        answers={200: Exported},
+        packed=PROTOBUF,
     ),
 )
