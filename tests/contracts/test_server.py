@@ -236,3 +236,16 @@ def test_killed_under_load_nothing_is_lost_or_doubled(serving: Serving, line: Se
     assert set(acknowledged) <= set(found)
     # a call that was on its way at a kill may be on the log twice: under one id, which the line counts once
     assert len(set(found)) - len(acknowledged) <= len(senders)
+
+
+def test_every_answer_tells_what_is_left_of_its_limit(serving: Serving) -> None:
+    with serving.start(INGEST_RPM="1", INGEST_BURST="3", RATE_LIMIT_RPM="1") as client:
+        posted = [client.post("/ingest", json=body) for body in (CALL, {"model_sent": 7}, CALL, CALL)]
+        assert [one.status_code for one in posted] == [201, 400, 201, 429]
+        left = [one.headers.get_list("ratelimit") for one in posted]
+        assert [re.findall(r"r=(\d+)", *one) for one in left] == [["2"], ["1"], ["0"], ["0"]]
+        assert int(posted[3].headers["retry-after"]) > 0
+        admin = {"x-api-key": KEYS["API_KEY"]}
+        del client.headers["x-ingest-key"]
+        for path in ("/data", "/data?x=1", "/api/v1/blocks"):
+            assert len(client.get(path, headers=admin).headers.get_list("ratelimit")) == 1, path

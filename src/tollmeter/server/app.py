@@ -140,13 +140,13 @@ class Server:
             parts.counters.bad_auth += 1
             raise
         limiter = parts.limits.machine if door.machine else parts.limits.ingest
-        told = limiter.take(caller.key_id or address_of(scope, parts), door.busy_status)
+        scope[TOLD] = limiter.take(caller.key_id or address_of(scope, parts), door.busy_status)
         settings = parts.settings
         most = settings.machine_max_bytes if door.machine else settings.ingest_max_bytes
         query: Mapping[str, str] = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         posted = Posted(headers, query, b"")
         answer = await parts.ingest.answer(door, receive, posted, caller, most, scope[REQUEST_ID])
-        await _send(send, answer.status, [*answer.headers, *told], answer.body)
+        await _send(send, answer.status, answer.headers, answer.body)
 
     def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """A page of another origin may neither read nor do anything, also where no preflight asks."""

@@ -12,7 +12,7 @@ _ROW = {
     **_SUMS,
     "price_books": list[str],
     **dict.fromkeys(("fx_first", "fx_last"), str | None),
-    **dict.fromkeys(("content?", "mix?"), str),
+    **dict.fromkeys(("content?", "mix?"), str | None),
 }
 _LINE = {
     **dict.fromkeys(("org_id", "name", "provider", "cost_centre", "currency"), str),
