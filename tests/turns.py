@@ -13,7 +13,7 @@ TOGETHER = "tests/acceptance"
 FOLDERS = ("acceptance", "e2e", "contracts", "simulation", "laws", "unit")
 EARLY = (
     *("test_stack.py", "test_verify.py", "test_loud.py", "test_reprice.py", "test_server_sockets.py"),
-    *("test_answers_over_http.py", "test_report.py", "test_grafana.py"),
+    *("test_answers_over_http.py", "test_report.py", "test_grafana.py", "test_hostile_topics.py"),
     *("test_chaos.py", "test_demo.py", "test_correct.py", "test_suspects.py", "test_series.py"),
 )
 
