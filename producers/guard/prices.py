@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tollmeter.producers.guard.exchange import Exchange, InForce
 from tollmeter.producers.guard.names import Catalogue, Key
+from tollmeter.producers.guard.price_document import any_fits, conditional, conditional_names, exact_names
 from tollmeter.producers.guard.price_rules import (
     Rule,
     Worst,
@@ -27,8 +28,6 @@ from tollmeter.streams.rules.pricing.price_one import at_most_pico, without_pric
 from tollmeter.streams.rules.pricing.rates import DAY_SECONDS, LAST_DAY, SINGLE
 
 REMEMBERED = 10_000
-_CONDITIONS = ("deployment", "api_host", "region", "operation")
-"""What an override may ask for and a guard does not know: such a rule is left out of its prices."""
 
 
 class Listing(NamedTuple):
@@ -77,11 +76,11 @@ class Prices:
         self._patterns: list[tuple[str, tuple[str, ...], Rule]] = []
         """Who sells, which patterns a model's names must fit, and the rule."""
         names = document.get("names", {})
-        listed = names.get("providers") or _exact_names(document["rules"])
+        listed = names.get("providers") or exact_names(document["rules"])
         self._catalogue = Catalogue(listed, names.get("also_called", {}))
         overrides = document.get("overrides", ())
-        self._aliases = [alias for part in overrides for alias in part.get("aliases", ()) if not _conditional(alias)]
-        left_out = _conditional_names(overrides)
+        self._aliases = [alias for part in overrides for alias in part.get("aliases", ()) if not conditional(alias)]
+        left_out = conditional_names(overrides)
         scaling = [rule for part in overrides for kind in ("fees", "factors") for rule in part.get(kind, ())]
         sold_by = {rule["name"]: rule.get("provider", "*") for rule in scaling}
         asks = {rule["name"]: rule.get("model", "*") for rule in scaling}
@@ -222,7 +221,7 @@ class Prices:
         own = [
             rule
             for of, named, rule in self._patterns
-            if fnmatchcase(seller, of) and all(_any_fits(forms, one) for one in named)
+            if fnmatchcase(seller, of) and all(any_fits(forms, one) for one in named)
         ]
         single = () if own or (rules and not relative) else self._listed_as(seller, model)
         if single:
@@ -295,30 +294,3 @@ def _worst_nano(rates: tuple[Worst, ...], input_tokens: int, output_tokens: int)
         if input_tokens > rate.above_input
     ]
     return min(round_half_even(max(pico, default=0), 1_000), MAX_EVENT_NANO) or None
-
-
-def _exact_names(rules: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A book that does not say how its models may be written: only their own ids are known."""
-    models: dict[str, dict[str, Any]] = {}
-    for rule in rules:
-        if not str(rule["rule_id"]).startswith("override:"):
-            models.setdefault(rule["provider"], {})[rule["model"]] = {"equals": rule["model"]}
-    return [{"id": provider, "models": named} for provider, named in models.items()]
-
-
-def _conditional(entry: Mapping[str, object]) -> bool:
-    return any(entry.get(name, "*") != "*" for name in _CONDITIONS)
-
-
-def _conditional_names(overrides: Iterable[dict[str, Any]]) -> frozenset[str]:
-    return frozenset(
-        str(entry["name"])
-        for part in overrides
-        for kind in ("free", "fees", "factors", "rates")
-        for entry in part.get(kind, ())
-        if _conditional(entry)
-    )
-
-
-def _any_fits(names: set[str], pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in names)

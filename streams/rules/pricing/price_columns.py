@@ -161,10 +161,7 @@ def price_columns(table: Table, columns: Columns) -> Priced:
     image &= ((flags & 2) != 0) | (~has_band & (used == 0))
 
     parts = _parts(table.prices[:, entry], tokens, image)
-    pico: Ints = sum(parts[1:], parts[0])
-    total = round_thousandth(pico)
-    bad = _impossible(tokens)
-
+    total = round_thousandth(sum(parts[1:], parts[0]))
     status = np.where(layer == 1, OVERRIDE, PRICED).astype(np.int8)
     early = (heads[6][columns.plan] != 0) | (columns.at_us // DAY_US < sure)
     lacking = np.where(priced != 0, used & ~priced & ~_REASONING_BIT, 0)
@@ -175,28 +172,22 @@ def price_columns(table: Table, columns: Columns) -> Priced:
     status[(used == 0) & ~image] = NO_USAGE
     free = has_band & (layer == 2)
     status[free] = FREE
-    status[bad] = INVALID
+    status[_impossible(tokens)] = INVALID
     status[columns.blocked] = FREE
 
     known = (status != UNKNOWN_MODEL) & (status != NO_USAGE) & (status != INVALID)
     paid, valued = _by_subscription(columns, status, known)
     value = np.where(free, 0, total)
-    nothing = columns.blocked | free | paid
-    total[nothing] = 0
+    total[nothing := columns.blocked | free | paid] = 0
     nano = _split(parts, total, known & ~nothing)
-    partial = status == PARTIAL
-    risky, at_risk = _at_risk(table, columns, image, (status == UNKNOWN_MODEL) | (partial & early))
-    if partial.any():
-        rows = np.flatnonzero(partial)
-        least = total[rows] * (most[rows] - 100)
-        more = np.maximum(-(-least // 100), at_risk[rows] - total[rows]) + _missing(
-            table, columns, entry, lacking, rows
-        )
-        at_risk[rows] = np.minimum(more, MAX_EVENT_NANO)
-        risky[rows] = more > 0
-    rule = np.where(
-        known & ~columns.blocked & (valued | ~paid), rule, np.where(status == UNKNOWN_MODEL, heads[8][columns.plan], 0)
-    )
+    risky, at_risk = _at_risk(table, columns, image, (status == UNKNOWN_MODEL) | ((status == PARTIAL) & early))
+    rows = np.flatnonzero(status == PARTIAL)
+    if len(rows):
+        least = np.maximum(-(-total[rows] * (most[rows] - 100) // 100), at_risk[rows] - total[rows])
+        at_risk[rows] = np.minimum(least + _missing(table, columns, entry, lacking, rows), MAX_EVENT_NANO)
+        risky[rows] = at_risk[rows] > 0
+    unknown = np.where(status == UNKNOWN_MODEL, heads[8][columns.plan], 0)
+    rule = np.where(known & ~columns.blocked & (valued | ~paid), rule, unknown)
     return Priced(status, known, total, nano, risky, at_risk, rule, valued, value)
 
 
@@ -281,10 +272,8 @@ def _missing(table: Table, columns: Columns, entry: Ints, lacking: Ints, rows: I
     into, out = table.lacking[:, columns.plan[rows]]
     cached, bits = table.prices[_IN, entry[rows]], lacking[rows]
     most = into, cached, cached, cached, out, np.zeros_like(into)
-    pico: Ints = sum(
-        (count[rows] * most[i] * (bits >> i & 1) for i, count in enumerate(columns.tokens)), np.zeros_like(rows)
-    )
-    return round_thousandth(pico)
+    parts = [count[rows] * most[i] * (bits >> i & 1) for i, count in enumerate(columns.tokens)]
+    return round_thousandth(sum(parts[1:], parts[0]))
 
 
 def _at_risk(table: Table, columns: Columns, image: Mask, rows: Mask) -> tuple[Mask, Ints]:
