@@ -154,7 +154,9 @@ def _by_the_list(plan: Plan, call: Call) -> Amounts:
             "OVERRIDE" if band.layer == OVERRIDE else "PRICED", total, split_nano(pico, total), None, band.rule_id
         )
     early = plan.partial or day < band.sure_day
-    risk = beyond(plan, band, counts, total, lacking, early=early)
+    missing = sum(counts[unit] * at_most_pico(unit, band.prices, plan.lacking) for unit in lacking)
+    worst = at_risk(plan.dearest, counts) or 0 if early else 0
+    risk = beyond(band, total, worst, missing)
     return Amounts("PARTIAL", total, split_nano(pico, total), risk or None, band.rule_id)
 
 
@@ -168,12 +170,13 @@ def without_price(priced: Set[str], counts: Iterable[str]) -> frozenset[str]:
     return frozenset(billed - priced)
 
 
-def beyond(plan: Plan, band: Band, counts: Counts, total: int, lacking: Iterable[str], *, early: bool) -> int:
-    """Return what a PARTIAL call may cost at most above its known cost; `early`: its rates are borrowed ones."""
-    more = -(-total * (band.at_most_pct - 100) // 100)
-    if early:
-        more = max(more, (at_risk(plan.dearest, counts) or 0) - total)
-    missing: Count = sum(counts[unit] * at_most_pico(unit, band.prices, plan.lacking) for unit in lacking)
+def beyond(band: Band, total: int, worst: int, missing: Count) -> int:
+    """Return what a PARTIAL call may cost at most above its known cost, in nano-USD.
+
+    `worst` is what its dearest relative charges where its rates are borrowed ones, `missing` the pico-USD of what has
+    no price.
+    """
+    more = max(-(-total * (band.at_most_pct - 100) // 100), worst - total)
     return min(more + to_nano(missing), MAX_EVENT_NANO)
 
 
