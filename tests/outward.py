@@ -349,7 +349,8 @@ _LISTED = {
             src/tollmeter/server/answers/health.py src/tollmeter/server/answers/keys.py
             src/tollmeter/server/answers/limits.py src/tollmeter/server/answers/spend.py
             src/tollmeter/server/query.py
-            src/tollmeter/server/answers/tokens.py src/tollmeter/server/answers/models.py""",
+            src/tollmeter/server/answers/tokens.py src/tollmeter/server/answers/models.py
+            src/tollmeter/server/answers/__init__.py""",
     "log": "stream: src/tollmeter/log_lines.py\nlog: src/tollmeter/log_lines.py",
     "log, alerts": "stream: streams/notify/channels.py",
     "page": """

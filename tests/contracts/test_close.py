@@ -103,6 +103,31 @@ def test_later_changes_are_adjustments_once(client: ClickHouse) -> None:
     assert booked == whole[0]["nano"]
 
 
+@pytest.mark.parametrize("unknown", ["cost_nano", "cost_rub_nano"])
+def test_a_statement_hashes_calls_without_a_known_cost_too(client: ClickHouse, unknown: str) -> None:
+    """Two of them change places, so that every sum is as it was."""
+
+    def hashes() -> tuple[str, str]:
+        (group,) = [one for one in closing.current(client, OCTOBER, "") if one["org_id"] == "own"]
+        assert (group["calls"], group["input_tokens"]) == (2, 7)
+        return group["content"], group["mix"]
+
+    def told(tokens: tuple[int, int], revision: int) -> None:
+        same = {"org_id": "own", "provider": "openai", "model": "m", "api_key_id": "k", "event_time": BEGIN}
+        costs = {"cost_nano": 5, "cost_eur_nano": 4, "cost_rub_nano": 3} | {unknown: None}
+        made = [
+            call(7_000 + n, **same, **costs, input_tokens=count, revision=revision) for n, count in enumerate(tokens)
+        ]
+        insert(client, made, offset=9 + revision)
+
+    told((3, 4), 0)
+    before = hashes()
+    told((4, 3), 1)
+    content, mix = hashes()
+    assert content != before[0]
+    assert mix != before[1]
+
+
 def test_reopened_it_is_made_anew_and_nothing_is_booked_twice(client: ClickHouse) -> None:
     first, _ = closing.close(client, OCTOBER, "", LATER)
     insert(client, [call(5_000, event_time=BEGIN, cost_nano=7, cost_eur_nano=6, cost_rub_nano=5)], offset=2)
