@@ -58,26 +58,27 @@ class Guard:
                     f"for {row.key}, not {row.spent} until {row.ends_s}"
                 )
 
-    def _most(self, promise: AsOf, row: Spend) -> int:
+    def _most(self, promise: AsOf, row: Spend) -> int | None:
         """Return the most that an undisturbed fold says of a row at this promise or a later one of its partition.
 
         Some cells of a checkpoint may be there without the rest: whoever begins at the one before counts them as they
-        are, and what they hold is in the log.
+        are, and what they hold is in the log. None = nobody knows: its policy goes, and the fold says no more of it.
         """
-        later = (
-            other.spent
-            for (partition, stamp), rows in self._rows.items()
-            if partition == promise.partition and stamp >= promise.stamp
-            for other in rows
-            if (other.key, other.ends_s) == (row.key, row.ends_s)
-        )
-        return max(later)
+        most = row.spent
+        for (partition, stamp), rows in self._rows.items():
+            if partition == promise.partition and stamp >= promise.stamp:
+                same = [other for other in rows if other.key == row.key]
+                if not same:
+                    return None
+                most = max([most, *(other.spent for other in same if other.ends_s == row.ends_s)])
+        return most
 
 
 def _agree(account: Any, row: Spend, most: int | None) -> bool:
     """Tell whether a guard reads what a fold says or more, but no more than `most`.
 
-    None = as it may be: a total that begins with its policy is made whole by a backfill, by some workers sooner.
+    None = as it may be: a total that begins with its policy is made whole by a backfill, by some workers sooner; or a
+    cell that is ahead is of a time when the fold said nothing of it any more.
     """
     wanted, found = (row.spent, row.usd_nano or 0), (account.spent, account.usd_nano)
     return account.ends_s == row.ends_s and found >= wanted and (most is None or account.spent <= most)
