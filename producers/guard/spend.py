@@ -1,4 +1,7 @@
-"""Spend rows and `as_of` as a guard keeps them: of one key the highest stamp is right, whatever order they come in."""
+"""Spend rows and `as_of` as a guard keeps them: of one key the highest stamp is right, whatever order they come in.
+
+What is said to be gone is nothing any more: whatever row comes next counts, of a lower stamp, too.
+"""
 
 from collections.abc import Callable
 
@@ -27,8 +30,9 @@ class SpendView:
             if value is not None:
                 self._advance(AsOf.model_validate_json(value))
         elif key.startswith(_SPEND):
-            if value is None:
-                self._accounts.account(key).ends_s = 0
+            if value is None:  # a worker that folds the log anew may have come to where nobody used it yet
+                account = self._accounts.account(key)
+                account.ends_s, account.stamp = 0, -1
             else:
                 self._row(key, Spend.model_validate_json(value))
 

@@ -49,7 +49,8 @@ ALWAYS = datetime(2000, 1, 1, tzinfo=UTC)
 BATCH_AT_HALF_SINCE = {"openai": datetime(2024, 4, 15, tzinfo=UTC)} | dict.fromkeys(
     ("google", "anthropic", "mistral"), ALWAYS
 )
-"""Their batches cost half; of some models the library does not know it."""
+"""Their batches cost half; of some models the library does not know it. A cache hit in one of Google's costs what it
+costs elsewhere."""
 
 
 def nano_usd(event: UsageEvent) -> int:
@@ -61,8 +62,14 @@ def nano_usd(event: UsageEvent) -> int:
         of_batches = by_the_library(event, {"processing": "batch"})
         since = BATCH_AT_HALF_SINCE.get(event.provider)
         half = of_batches == usd and since is not None and event.occurred_at >= since
-        usd = usd / 2 if half else of_batches
+        hits = cache_hits(event) if event.provider == "google" else Decimal(0)
+        usd = (usd + hits) / 2 if half else of_batches
     return int((usd * 10**9).quantize(Decimal(1), ROUND_HALF_EVEN))
+
+
+def cache_hits(event: UsageEvent) -> Decimal:
+    """What its cached input costs alone, outside batches."""
+    return by_the_library(event.model_copy(update={"input_tokens": event.cache_read_tokens, "output_tokens": 0}), None)
 
 
 def by_the_library(event: UsageEvent, context: dict[str, str] | None) -> Decimal:

@@ -431,6 +431,16 @@ def test_a_log_made_anew_takes_over_from_its_old_stamps() -> None:
     assert guard.check("gpt-a", **CALL)
 
 
+def test_what_is_gone_comes_back_with_whatever_row_is_next() -> None:
+    """A worker that folds its log anew passes a time at which nobody had used the limit yet."""
+    guard = guard_at(None, rows.policy(ORG), rows.spend(USD, stamp=900), rows.as_of(NOON * 1_000, stamp=900))
+    stream, key, _ = rows.spend(0)
+    feed(guard, (stream, key, None))
+    assert guard.check("gpt-a", **CALL)
+    feed(guard, rows.spend(USD, stamp=29))
+    assert not guard.check("gpt-a", **CALL)
+
+
 # ---------------------------------------------------------------- time
 
 
